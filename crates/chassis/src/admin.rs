@@ -1,0 +1,75 @@
+//! The admin listener: alive, ready and why not, metrics. Refuses everything else, and is never
+//! on the public listener.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use prometheus::{Encoder, Registry, TextEncoder};
+use serde::Serialize;
+
+/// Tells whether a dependency is there; asked at every request, so it must be cheap.
+type Probe = Box<dyn Fn() -> bool + Send + Sync>;
+
+/// What must be there for the process to do its work.
+#[derive(Clone, Default)]
+pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, Probe>>>);
+
+#[derive(Serialize)]
+struct Report {
+    ready: bool,
+    dependencies: BTreeMap<&'static str, &'static str>,
+}
+
+impl Readiness {
+    /// Adds the dependency `name`.
+    pub fn require(&self, name: &'static str, probe: impl Fn() -> bool + Send + Sync + 'static) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Box::new(probe));
+    }
+
+    /// Every dependency and whether it is there.
+    pub fn report(&self) -> BTreeMap<&'static str, bool> {
+        let probes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        probes.iter().map(|(name, probe)| (*name, probe())).collect()
+    }
+
+    /// Whether all are there.
+    pub fn is_ready(&self) -> bool {
+        self.report().values().all(|up| *up)
+    }
+}
+
+impl std::fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Readiness").field(&self.report()).finish()
+    }
+}
+
+/// The admin routes.
+pub fn routes(registry: Registry, readiness: Readiness) -> Router {
+    Router::new()
+        .route("/livez", get(async || "alive\n"))
+        .route("/readyz", get(readyz))
+        .with_state(readiness)
+        .route("/metrics", get(metrics).with_state(registry))
+}
+
+async fn readyz(State(readiness): State<Readiness>) -> Response {
+    let report = readiness.report();
+    let ready = report.values().all(|up| *up);
+    let dependencies = report.into_iter().map(|(name, up)| (name, if up { "up" } else { "down" })).collect();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Report { ready, dependencies })).into_response()
+}
+
+async fn metrics(State(registry): State<Registry>) -> Response {
+    let mut text = Vec::new();
+    match TextEncoder::new().encode(&registry.gather(), &mut text) {
+        Ok(()) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

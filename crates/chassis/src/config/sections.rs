@@ -1,0 +1,315 @@
+//! The sections of the config file that more than one role reads. Each checks itself.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use data_encoding::BASE64;
+use serde::Deserialize;
+use watchword_core::{CodeLength, GuessBudget, Key, KeyId, KeyRing, Policy, ResendCode, SendLimits};
+use zeroize::Zeroizing;
+
+use super::{ConfigError, SecretRef};
+
+/// `[http]`: the public listener.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// Where the API is served; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Requests in progress at once; more are answered 503 at once (admission, facts: 100 to 250
+    /// publishes in flight are best).
+    pub max_in_flight: usize,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), max_in_flight: 512 }
+    }
+}
+
+/// `[admin]`: the listener for health and metrics.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    /// Where `/livez`, `/readyz` and `/metrics` are served; port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9090)) }
+    }
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// `human` or `json`.
+    pub format: LogFormat,
+    /// The least level of Watchword's own lines; those of libraries are shown from `warn` on.
+    pub level: LogLevel,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people; coloured on a terminal.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The least level that is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the usual five")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+/// `[keys]`: what seals, what digests, what hides recipients and subjects in the store.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeysConfig {
+    /// Seal codes and recipients on their way; the first seals, all open.
+    pub sealing: Vec<KeyConfig>,
+    /// Digest codes in the store; the first digests, all verify.
+    pub digest: Vec<KeyConfig>,
+    /// Hashes subjects and recipients into store keys. It is not rotated: changing it forgets
+    /// limits and live verifications.
+    pub index: SecretRef,
+}
+
+/// One key: its id and where it is.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyConfig {
+    /// Its id; never use one again for another key.
+    pub id: KeyId,
+    /// The file with the base64 of 32 random bytes, …
+    pub file: Option<std::path::PathBuf>,
+    /// … or the variable.
+    pub env: Option<String>,
+}
+
+/// The keys of `[keys]`, read.
+#[derive(Debug, Clone)]
+pub struct RingKeys {
+    /// What seals.
+    pub sealing: KeyRing,
+    /// What digests.
+    pub digest: KeyRing,
+    /// What hashes subjects and recipients.
+    pub index: Key,
+}
+
+impl KeysConfig {
+    /// Reads every key.
+    pub fn resolve(&self) -> Result<RingKeys, ConfigError> {
+        let index_id: KeyId = "index".parse().map_err(|_| ConfigError::new("keys.index", "is reserved"))?;
+        Ok(RingKeys {
+            sealing: ring(&self.sealing, "keys.sealing")?,
+            digest: ring(&self.digest, "keys.digest")?,
+            index: key(index_id, &self.index, "keys.index")?,
+        })
+    }
+}
+
+fn ring(configs: &[KeyConfig], path: &str) -> Result<KeyRing, ConfigError> {
+    let keys = configs
+        .iter()
+        .enumerate()
+        .map(|(index, config)| {
+            let source = SecretRef { file: config.file.clone(), env: config.env.clone() };
+            key(config.id.clone(), &source, &format!("{path}[{index}]"))
+        })
+        .collect::<Result<_, _>>()?;
+    KeyRing::new(keys).map_err(|error| ConfigError::new(path, error.rule()))
+}
+
+fn key(id: KeyId, source: &SecretRef, path: &str) -> Result<Key, ConfigError> {
+    let text = source.resolve().map_err(|error| error.within(path))?;
+    let error = || ConfigError::new(path, "must be the base64 of 32 random bytes (openssl rand -base64 32)");
+    let bytes = Zeroizing::new(BASE64.decode(text.expose().trim().as_bytes()).map_err(|_| error())?);
+    let bytes: [u8; 32] = bytes.as_slice().try_into().map_err(|_| error())?;
+    if bytes.iter().all(|byte| *byte == bytes[0]) {
+        return Err(error());
+    }
+    Ok(Key::new(id, bytes))
+}
+
+/// `[services.<name>]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceConfig {
+    /// The name people know the service by; it stands in every message. At most 40 characters.
+    pub app: String,
+    /// The host whose page asks for the code: an SMS then ends with the line that lets phones
+    /// fill it in there and nowhere else.
+    pub host: Option<String>,
+    /// The API keys that speak for the service.
+    #[serde(default)]
+    pub api_keys: Vec<ApiKeyConfig>,
+    /// The broker users that may ask for codes of the service by event.
+    #[serde(default)]
+    pub broker_users: Vec<String>,
+    /// Countries (ISO 3166, two letters) whose numbers get SMS; `*` is every country. None by
+    /// default: name those your people live in.
+    #[serde(default)]
+    pub countries: Vec<String>,
+    /// What a verification of the service is like.
+    #[serde(default)]
+    pub policy: PolicyConfig,
+    /// How many messages go out.
+    #[serde(default)]
+    pub limits: LimitsConfig,
+    /// How many wrong guesses a subject has.
+    #[serde(default)]
+    pub guesses: GuessesConfig,
+}
+
+/// An API key by its hash.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKeyConfig {
+    /// A name for logs.
+    pub id: KeyId,
+    /// SHA-256 of the key, 64 hexadecimal digits (`printf %s KEY | sha256sum`). A key is at
+    /// least 128 random bits, so a fast hash is enough.
+    pub sha256: String,
+}
+
+/// Declares a section of plain numbers with defaults.
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$fdoc:meta])* $field:ident: $type:ty = $default:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name { $($(#[$fdoc])* pub $field: $type,)* }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+    };
+}
+
+section!(
+    /// `[services.<name>.policy]`.
+    PolicyConfig {
+        /// Digits of a code: 6 to 10.
+        code_length: u8 = 6,
+        /// How long a code lives: 30 to 600 s.
+        lifetime_seconds: u64 = 300,
+        /// Codes compared for one verification: 1 to 5.
+        max_checks: u8 = 5,
+        /// Messages for one verification: 1 to 10.
+        max_sends: u8 = 5,
+        /// The least time between two messages.
+        cooldown_seconds: u64 = 30,
+        /// Whether a resend repeats the code.
+        resend: ResendMode = ResendMode::Same,
+    }
+);
+
+section!(
+    /// `[services.<name>.limits]`: messages to one recipient, and requests of the service.
+    LimitsConfig {
+        /// The least time between messages to one recipient.
+        recipient_cooldown_seconds: u64 = 30,
+        /// Messages to one recipient in any hour.
+        recipient_per_hour: u32 = 10,
+        /// Messages to one recipient in any day; at most 100.
+        recipient_per_day: u32 = 20,
+        /// Requests of the service in a minute.
+        service_per_minute: u32 = 6_000,
+    }
+);
+
+section!(
+    /// `[services.<name>.guesses]`: wrong codes of one subject over all its verifications.
+    GuessesConfig {
+        /// In any hour.
+        per_hour: u32 = 10,
+        /// In any day; at most 100.
+        per_day: u32 = 20,
+        /// In a row, ever; at most 100.
+        in_a_row: u32 = 100,
+    }
+);
+
+/// What a resend sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ResendMode {
+    /// The same code.
+    Same,
+    /// A new one; the old one dies.
+    Rotate,
+}
+
+impl PolicyConfig {
+    /// The policy, checked.
+    pub fn policy(self) -> Result<Policy, ConfigError> {
+        let code_length = CodeLength::new(self.code_length)
+            .map_err(|error| ConfigError::new("policy.code_length", error.rule()))?;
+        let resend = match self.resend {
+            ResendMode::Same => ResendCode::Same,
+            ResendMode::Rotate => ResendCode::Rotate,
+        };
+        Policy {
+            code_length,
+            lifetime_ms: self.lifetime_seconds.saturating_mul(1000),
+            max_checks: self.max_checks,
+            max_sends: self.max_sends,
+            cooldown_ms: self.cooldown_seconds.saturating_mul(1000),
+            resend,
+        }
+        .validated()
+        .map_err(|error| ConfigError::new(format!("policy.{}", error.field), error.rule))
+    }
+}
+
+impl LimitsConfig {
+    /// The limits, checked.
+    pub fn limits(self) -> Result<SendLimits, ConfigError> {
+        in_range(self.recipient_per_hour, 100, "limits.recipient_per_hour")?;
+        in_range(self.recipient_per_day, 100, "limits.recipient_per_day")?;
+        in_range(self.service_per_minute, 10_000_000, "limits.service_per_minute")?;
+        if self.recipient_cooldown_seconds > 3_600 {
+            return Err(ConfigError::new("limits.recipient_cooldown_seconds", "must be 0 to 3600"));
+        }
+        Ok(SendLimits {
+            cooldown_ms: self.recipient_cooldown_seconds * 1000,
+            per_hour: self.recipient_per_hour,
+            per_day: self.recipient_per_day,
+            service_per_minute: self.service_per_minute,
+        })
+    }
+}
+
+impl GuessesConfig {
+    /// The budget, checked.
+    pub fn budget(self) -> Result<GuessBudget, ConfigError> {
+        in_range(self.per_hour, 100, "guesses.per_hour")?;
+        in_range(self.per_day, 100, "guesses.per_day")?;
+        in_range(self.in_a_row, 100, "guesses.in_a_row")?;
+        Ok(GuessBudget { per_hour: self.per_hour, per_day: self.per_day, in_a_row: self.in_a_row })
+    }
+}
+
+fn in_range(value: u32, most: u32, key: &str) -> Result<(), ConfigError> {
+    if (1..=most).contains(&value) { Ok(()) } else { Err(ConfigError::new(key, format!("must be 1 to {most}"))) }
+}
+
+/// `[services]`: every service by name.
+pub type ServicesConfig = BTreeMap<watchword_core::ServiceName, ServiceConfig>;

@@ -1,0 +1,14 @@
+#![doc = include_str!("../README.md")]
+
+pub mod admin;
+pub mod config;
+pub mod http;
+pub mod lifecycle;
+mod problem;
+mod services;
+mod system;
+pub mod telemetry;
+
+pub use problem::{Problem, ProblemCode};
+pub use services::{NumberPolicy, Service, Services};
+pub use system::{SystemClock, SystemEntropy};

@@ -1,0 +1,116 @@
+//! From start to exit: tasks that are known by name, one stop signal, a drain with a deadline.
+//! Refuses untracked tasks.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// How long tasks may take to finish after the stop signal. Longer than the longest provider
+/// attempt (15 s), shorter than the 30 s after which orchestrators kill.
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
+
+/// A task failed, or did not end in time.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LifecycleError {
+    /// A task ended before it was told to.
+    #[error("{0} ended unexpectedly")]
+    Ended(&'static str),
+    /// A task panicked.
+    #[error("a task panicked")]
+    Panicked,
+    /// Some tasks did not end within the drain deadline.
+    #[error("{0} tasks did not finish within the drain deadline")]
+    Overdue(usize),
+    /// Signals cannot be received.
+    #[error("the process cannot receive signals")]
+    Signals,
+}
+
+/// The tasks of the process and the signal that ends them.
+#[derive(Debug, Default)]
+pub struct Lifecycle {
+    stop: CancellationToken,
+    tasks: JoinSet<&'static str>,
+}
+
+impl Lifecycle {
+    /// The signal that tells tasks to finish.
+    pub fn stop(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Runs `task` until it ends; it should end soon after [`Lifecycle::stop`] is cancelled.
+    pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(async move {
+            task.await;
+            name
+        });
+    }
+
+    /// Waits for SIGTERM, SIGINT, the stop signal or the end of any task; then stops all and
+    /// waits for them, at most [`DRAIN_DEADLINE`].
+    pub async fn run_until_stopped(mut self) -> Result<(), LifecycleError> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(|_| LifecycleError::Signals)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(|_| LifecycleError::Signals)?;
+        let early = tokio::select! {
+            _ = terminate.recv() => None,
+            _ = interrupt.recv() => None,
+            () = self.stop.cancelled() => None,
+            ended = self.tasks.join_next() => ended,
+        };
+        tracing::info!("stopping");
+        self.stop.cancel();
+        let drained = timeout(DRAIN_DEADLINE, async {
+            let mut panicked = false;
+            while let Some(ended) = self.tasks.join_next().await {
+                panicked |= ended.is_err();
+            }
+            panicked
+        })
+        .await;
+        match (early, drained) {
+            (Some(Ok(name)), _) => Err(LifecycleError::Ended(name)),
+            (Some(Err(_)), _) | (None, Ok(true)) => Err(LifecycleError::Panicked),
+            (None, Err(_)) => Err(LifecycleError::Overdue(self.tasks.len())),
+            (None, Ok(false)) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn stopping_waits_for_the_tasks() {
+        let mut lifecycle = Lifecycle::default();
+        let (stop, done) = (lifecycle.stop(), CancellationToken::new());
+        let (stopped, finished) = (stop.clone(), done.clone());
+        lifecycle.spawn("worker", async move {
+            stopped.cancelled().await;
+            finished.cancel();
+        });
+        stop.cancel();
+        assert_eq!(lifecycle.run_until_stopped().await, Ok(()));
+        assert!(done.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_by_itself_ends_the_process_with_an_error() {
+        let mut lifecycle = Lifecycle::default();
+        lifecycle.spawn("consumer", async {});
+        assert_eq!(lifecycle.run_until_stopped().await, Err(LifecycleError::Ended("consumer")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_hangs_is_overdue() {
+        let mut lifecycle = Lifecycle::default();
+        lifecycle.spawn("hung", std::future::pending());
+        lifecycle.stop().cancel();
+        assert_eq!(lifecycle.run_until_stopped().await, Err(LifecycleError::Overdue(1)));
+    }
+}

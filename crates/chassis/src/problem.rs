@@ -1,0 +1,178 @@
+//! Errors of the HTTP API: one RFC 9457 document shape, stable codes, one mapping to statuses.
+//! Refuses to quote what the caller sent.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use watchword_core::Malformed;
+
+/// Declares the codes with their status and title in one table.
+macro_rules! codes {
+    ($($(#[$doc:meta])* $variant:ident = $word:literal, $status:ident, $title:literal;)*) => {
+        /// The stable code of a problem: what a program decides by.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum ProblemCode { $($(#[$doc])* $variant,)* }
+
+        impl ProblemCode {
+            /// Every code, for series that start at zero.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The code on the wire and in labels.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+
+            const fn status(self) -> StatusCode {
+                match self { $(Self::$variant => StatusCode::$status,)* }
+            }
+
+            const fn title(self) -> &'static str {
+                match self { $(Self::$variant => $title,)* }
+            }
+        }
+    };
+}
+
+codes!(
+    /// No key, or one that no service has.
+    Unauthorized = "unauthorized", UNAUTHORIZED, "The request has no valid API key";
+    /// The body is not JSON, or a header is not usable.
+    InvalidJson = "invalid_json", BAD_REQUEST, "The request cannot be read";
+    /// A field is missing, unknown or has the wrong type.
+    InvalidRequest = "invalid_request", UNPROCESSABLE_ENTITY, "A field of the request is wrong";
+    /// The number is not strict E.164.
+    InvalidPhone = "invalid_phone", UNPROCESSABLE_ENTITY, "The phone number is not valid";
+    /// The address is not one plain address.
+    InvalidEmail = "invalid_email", UNPROCESSABLE_ENTITY, "The email address is not valid";
+    /// The typed code is no string of digits.
+    InvalidCode = "invalid_code", UNPROCESSABLE_ENTITY, "The code is not a string of digits";
+    /// The body is not declared as JSON.
+    UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The body must be application/json";
+    /// The body is larger than 16 KiB.
+    BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large";
+    /// The body did not arrive in time.
+    RequestTimeout = "request_timeout", REQUEST_TIMEOUT, "The body did not arrive in time";
+    /// The service does not send to this number.
+    DestinationBlocked = "destination_blocked", FORBIDDEN, "No codes are sent to this destination";
+    /// A message was sent a moment ago.
+    Cooldown = "cooldown", TOO_MANY_REQUESTS, "A message was sent a moment ago";
+    /// The recipient or the service has had too many messages.
+    RateLimited = "rate_limited", TOO_MANY_REQUESTS, "Too many messages";
+    /// The verification has used up its messages.
+    TooManySends = "too_many_sends", TOO_MANY_REQUESTS, "The verification has used up its messages";
+    /// The subject has guessed too often.
+    SubjectLocked = "subject_locked", TOO_MANY_REQUESTS, "Too many wrong codes";
+    /// Unknown, or another service's.
+    NotFound = "not_found", NOT_FOUND, "There is no such thing";
+    /// The method is not for this path.
+    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "The method is not for this path";
+    /// The verification has ended otherwise.
+    VerificationEnded = "verification_ended", CONFLICT, "The verification has ended";
+    /// The broker is away, blocked or slow.
+    BrokerUnavailable = "broker_unavailable", SERVICE_UNAVAILABLE, "The message could not be queued";
+    /// The store is away or slow.
+    StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE, "The state could not be read or written";
+    /// More requests are in progress than are taken on.
+    Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Too many requests are in progress";
+    /// A fault of ours.
+    Internal = "internal", INTERNAL_SERVER_ERROR, "Something went wrong here";
+);
+
+/// One error answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The stable code.
+    pub code: ProblemCode,
+    /// One sentence about this case; holds nothing the caller sent.
+    pub detail: String,
+    /// The field it is about.
+    pub field: Option<&'static str>,
+    /// When asking again may help, in whole seconds.
+    pub retry_after_seconds: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    code: &'static str,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'static str>,
+}
+
+impl Problem {
+    /// A problem of `code`, explained by `detail`.
+    pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), field: None, retry_after_seconds: None }
+    }
+
+    /// A field that is not what it must be.
+    pub fn field(code: ProblemCode, field: &'static str, error: &Malformed) -> Self {
+        Self { field: Some(field), ..Self::new(code, format!("{field}: {error}")) }
+    }
+
+    /// The problem with the advice to ask again after `seconds` (at least 1).
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after_seconds = Some(seconds.max(1));
+        self
+    }
+
+    /// The HTTP status.
+    pub const fn status(&self) -> StatusCode {
+        self.code.status()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let document = Document {
+            r#type: format!("urn:watchword:problem:{}", self.code.as_str()),
+            title: self.code.title(),
+            status: status.as_u16(),
+            code: self.code.as_str(),
+            detail: &self.detail,
+            field: self.field,
+        };
+        let body = serde_json::to_vec(&document).unwrap_or_default();
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = self.retry_after_seconds {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        // Whoever counts answers reads the code here instead of parsing the body.
+        response.extensions_mut().insert(self.code);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_problem_is_a_document_with_a_stable_code() {
+        let problem = Problem::new(ProblemCode::Cooldown, "wait").retry_after(0);
+        let response = problem.into_response();
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(response.headers()["retry-after"], "1");
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        let body = axum::body::to_bytes(response.into_body(), 1024).await.unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            document,
+            serde_json::json!({
+                "type": "urn:watchword:problem:cooldown", "title": "A message was sent a moment ago",
+                "status": 429, "code": "cooldown", "detail": "wait",
+            })
+        );
+    }
+}

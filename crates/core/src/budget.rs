@@ -1,0 +1,158 @@
+//! Limits that outlive a verification: wrong guesses per subject (R5) and messages per recipient
+//! and service (R16). Numbers and pure rules; counting them atomically is the stores' work.
+
+use crate::Timestamp;
+
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+
+/// How many wrong guesses a subject has across verifications, resends and channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuessBudget {
+    /// Wrong guesses in any 60 minutes; default 10.
+    pub per_hour: u32,
+    /// Wrong guesses in any 24 hours; default 20, so that guessing a 6-digit code succeeds with
+    /// a chance of 20 in a million a day.
+    pub per_day: u32,
+    /// Wrong guesses in a row, ever: 100 (NIST SP 800-63B §3.2.2).
+    pub in_a_row: u32,
+}
+
+impl Default for GuessBudget {
+    fn default() -> Self {
+        Self {
+            per_hour: 10,
+            per_day: 20,
+            in_a_row: 100,
+        }
+    }
+}
+
+/// The wrong guesses of one subject: times of those in the last day, and how many in a row.
+/// The right code clears it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GuessLog {
+    /// When each wrong guess of the last day was made, oldest first.
+    pub wrong_at: Vec<Timestamp>,
+    /// Wrong guesses since the last right one.
+    pub in_a_row: u32,
+}
+
+impl GuessLog {
+    /// Until when this subject may not guess, if it may not now. `i64::MAX` means: until it is
+    /// bound anew.
+    pub fn locked_until(&self, budget: GuessBudget, now: Timestamp) -> Option<Timestamp> {
+        if self.in_a_row >= budget.in_a_row {
+            return Some(Timestamp::from_millis(i64::MAX));
+        }
+        let window = |span_ms: u64, limit: u32| {
+            let recent: Vec<_> = self
+                .wrong_at
+                .iter()
+                .filter(|at| at.plus_millis(span_ms) > now)
+                .collect();
+            let excess = recent.len().checked_sub(limit as usize)?;
+            recent.get(excess).map(|at| at.plus_millis(span_ms))
+        };
+        window(HOUR_MS, budget.per_hour).max(window(DAY_MS, budget.per_day))
+    }
+
+    /// The log with one more wrong guess, and without those older than a day.
+    #[must_use]
+    pub fn with_wrong(mut self, now: Timestamp) -> Self {
+        self.wrong_at.retain(|at| at.plus_millis(DAY_MS) > now);
+        self.wrong_at.push(now);
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        self
+    }
+}
+
+/// How many messages one recipient gets from one service, and how many a service sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SendLimits {
+    /// The least time between messages to one recipient, in milliseconds; default 30 s.
+    pub cooldown_ms: u64,
+    /// Messages to one recipient in any 60 minutes; default 10.
+    pub per_hour: u32,
+    /// Messages to one recipient in any 24 hours; default 20.
+    pub per_day: u32,
+    /// Requests of the whole service in one minute; default 6,000.
+    pub service_per_minute: u32,
+}
+
+impl Default for SendLimits {
+    fn default() -> Self {
+        Self {
+            cooldown_ms: 30_000,
+            per_hour: 10,
+            per_day: 20,
+            service_per_minute: 6_000,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+    #[test]
+    fn the_hour_and_the_day_lock_and_release() {
+        let budget = GuessBudget {
+            per_hour: 2,
+            per_day: 3,
+            in_a_row: 100,
+        };
+        let log = GuessLog::default()
+            .with_wrong(NOW)
+            .with_wrong(NOW.plus_millis(10));
+        assert_eq!(
+            log.locked_until(budget, NOW.plus_millis(20)),
+            Some(NOW.plus_millis(HOUR_MS))
+        );
+        let later = NOW.plus_millis(HOUR_MS);
+        assert_eq!(log.locked_until(budget, later), None);
+        let log = log.with_wrong(later);
+        assert_eq!(
+            log.locked_until(budget, later.plus_millis(20)),
+            Some(NOW.plus_millis(DAY_MS))
+        );
+        assert_eq!(log.locked_until(budget, NOW.plus_millis(DAY_MS)), None);
+    }
+
+    #[test]
+    fn too_many_in_a_row_lock_for_good() {
+        let log = GuessLog {
+            wrong_at: vec![],
+            in_a_row: 100,
+        };
+        let locked = log.locked_until(GuessBudget::default(), NOW);
+        assert_eq!(locked, Some(Timestamp::from_millis(i64::MAX)));
+    }
+
+    proptest! {
+        /// Whoever guesses as often as he is let, never guesses more than the budget allows.
+        #[test]
+        fn no_pattern_of_guesses_beats_the_budget(waits in prop::collection::vec(0_u64..2 * HOUR_MS, 1..300)) {
+            let budget = GuessBudget::default();
+            let (mut log, mut now, mut made) = (GuessLog::default(), NOW, Vec::new());
+            for wait in waits {
+                now = now.plus_millis(wait);
+                if log.locked_until(budget, now).is_none() {
+                    log = log.with_wrong(now);
+                    made.push(now);
+                }
+            }
+            for (span, limit) in [(HOUR_MS, budget.per_hour), (DAY_MS, budget.per_day)] {
+                for &start in &made {
+                    let inside = made.iter().filter(|&&at| at >= start && at < start.plus_millis(span)).count();
+                    prop_assert!(inside <= limit as usize);
+                }
+            }
+            prop_assert!(made.len() <= budget.in_a_row as usize);
+        }
+    }
+}

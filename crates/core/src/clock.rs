@@ -1,0 +1,125 @@
+//! Time as a value: milliseconds of wall-clock time, and the clock that is handed in.
+//! Refuses to read the system's clock itself.
+
+use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// A moment, in milliseconds since 1970-01-01T00:00:00Z.
+///
+/// Arithmetic saturates, so that a hostile or stepped clock cannot panic the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The moment `ms` milliseconds after the epoch.
+    pub const fn from_millis(ms: i64) -> Self {
+        Self(ms)
+    }
+
+    /// Milliseconds since the epoch.
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// This moment plus `ms` milliseconds.
+    #[must_use]
+    pub const fn plus_millis(self, ms: u64) -> Self {
+        Self(self.0.saturating_add_unsigned(ms))
+    }
+
+    /// This moment less `ms` milliseconds.
+    #[must_use]
+    pub const fn minus_millis(self, ms: u64) -> Self {
+        Self(self.0.saturating_sub_unsigned(ms))
+    }
+
+    /// Milliseconds from `earlier` to this moment; 0 when `earlier` is later.
+    pub const fn millis_since(self, earlier: Self) -> u64 {
+        let elapsed = self.0.saturating_sub(earlier.0);
+        if elapsed < 0 {
+            0
+        } else {
+            elapsed.unsigned_abs()
+        }
+    }
+
+    /// The time from `earlier` to this moment; zero when `earlier` is later.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.millis_since(earlier))
+    }
+
+    /// RFC 3339 in UTC, as the API and the events show it.
+    pub fn to_rfc3339(self) -> String {
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
+            .ok()
+            .and_then(|moment| moment.format(&Rfc3339).ok())
+            .unwrap_or_else(|| "9999-12-31T23:59:59Z".to_owned())
+    }
+
+    /// Reads RFC 3339; `None` when `text` is not that.
+    pub fn from_rfc3339(text: &str) -> Option<Self> {
+        let moment = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+        i64::try_from(moment.unix_timestamp_nanos() / 1_000_000)
+            .ok()
+            .map(Self)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_rfc3339())
+    }
+}
+
+/// Where the present comes from. Real in production, hand-set in tests and simulations.
+pub trait Clock: Send + Sync + fmt::Debug {
+    /// The present moment.
+    fn now(&self) -> Timestamp;
+}
+
+/// A clock that stands still until it is told to move.
+#[derive(Debug)]
+pub struct ManualClock(AtomicI64);
+
+impl ManualClock {
+    /// A clock that shows `now`.
+    pub const fn at(now: Timestamp) -> Self {
+        Self(AtomicI64::new(now.0))
+    }
+
+    /// Moves the clock by `ms` milliseconds; negative steps it back.
+    pub fn advance_millis(&self, ms: i64) {
+        self.0.fetch_add(ms, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.0.load(Ordering::SeqCst))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rfc3339_round_trips_to_the_millisecond() {
+        let moment = Timestamp::from_millis(1_764_000_000_123);
+        assert_eq!(moment.to_rfc3339(), "2025-11-24T16:00:00.123Z");
+        assert_eq!(Timestamp::from_rfc3339(&moment.to_rfc3339()), Some(moment));
+    }
+
+    #[test]
+    fn hostile_moments_neither_panic_nor_wrap() {
+        let far = Timestamp::from_millis(i64::MAX);
+        assert_eq!(far.plus_millis(u64::MAX), far);
+        assert_eq!(Timestamp::from_millis(i64::MIN).millis_since(far), 0);
+        assert_eq!(far.to_rfc3339(), "9999-12-31T23:59:59Z");
+        assert_eq!(Timestamp::from_rfc3339("tomorrow"), None);
+    }
+}

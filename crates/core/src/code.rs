@@ -1,0 +1,209 @@
+//! The code: random digits, drawn uniformly, and what a person typed back. Refuses to print.
+
+use std::fmt;
+use std::str::FromStr;
+
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::{Entropy, EntropyError, Malformed};
+
+/// How many digits a code has: 6 to 10, by default 6 (R1, NIST SP 800-63B §3.1.3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodeLength(u8);
+
+impl CodeLength {
+    /// A length of `digits`.
+    pub const fn new(digits: u8) -> Result<Self, Malformed> {
+        if digits < 6 || digits > 10 {
+            return Err(Malformed::new("a code has 6 to 10 digits"));
+        }
+        Ok(Self(digits))
+    }
+
+    /// The number of digits.
+    pub const fn digits(self) -> u8 {
+        self.0
+    }
+}
+
+impl Default for CodeLength {
+    fn default() -> Self {
+        Self(6)
+    }
+}
+
+/// A code in clear. It exists in memory of issuer and worker and in the message, nowhere else.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct Code(String);
+
+impl Code {
+    /// Draws a code uniformly from all strings of `length` digits, leading zeros included.
+    pub fn draw(length: CodeLength, entropy: &dyn Entropy) -> Result<Self, EntropyError> {
+        let codes = 10_u64.pow(u32::from(length.digits()));
+        // Values from the last, incomplete run of `codes` would favour small codes: draw again.
+        let fair = u64::MAX - u64::MAX % codes;
+        loop {
+            let mut bytes = [0; 8];
+            entropy.fill(&mut bytes)?;
+            let value = u64::from_le_bytes(bytes);
+            bytes.zeroize();
+            if value < fair {
+                let width = usize::from(length.digits());
+                return Ok(Self(format!("{:0width$}", value % codes)));
+            }
+        }
+    }
+
+    /// The digits, for the digest, the seal and the message.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Code {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        if !(6..=10).contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(Malformed::new("a code has 6 to 10 digits"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Code(…)")
+    }
+}
+
+/// What a person typed: 4 to 10 digits once spaces and hyphens are taken out (people copy
+/// `123 456`). Shorter or longer than the code it is compared to, it is simply wrong.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct TypedCode(String);
+
+impl TypedCode {
+    /// The digits, for the digest.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for TypedCode {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        const RULE: Malformed = Malformed::new("a code is a string of 4 to 10 digits");
+        if text.len() > 32 {
+            return Err(RULE);
+        }
+        let digits: String = text.chars().filter(|c| !matches!(c, ' ' | '-')).collect();
+        if !(4..=10).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(RULE);
+        }
+        Ok(Self(digits))
+    }
+}
+
+impl fmt::Debug for TypedCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TypedCode(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// A small deterministic generator (SplitMix64): the statistics below must not flake.
+    #[derive(Debug)]
+    struct SplitMix(Mutex<u64>);
+
+    impl Entropy for SplitMix {
+        fn fill(&self, bytes: &mut [u8]) -> Result<(), EntropyError> {
+            let mut state = self.0.lock().unwrap();
+            for chunk in bytes.chunks_mut(8) {
+                *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let mut z = *state;
+                z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                chunk.copy_from_slice(&(z ^ (z >> 31)).to_le_bytes()[..chunk.len()]);
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn codes_are_uniform_in_every_place_and_keep_leading_zeros() {
+        let entropy = SplitMix(Mutex::new(1));
+        let length = CodeLength::default();
+        let (draws, mut counts) = (1_000_000_u32, [[0_u32; 10]; 6]);
+        for _ in 0..draws {
+            let code = Code::draw(length, &entropy).unwrap();
+            for (place, digit) in code.expose().bytes().enumerate() {
+                counts[place][usize::from(digit - b'0')] += 1;
+            }
+        }
+        let expected = f64::from(draws) / 10.0;
+        for place in counts {
+            let chi_square: f64 = place
+                .iter()
+                .map(|&n| (f64::from(n) - expected).powi(2) / expected)
+                .sum();
+            // 9 degrees of freedom: 27.9 is passed by chance once in a thousand.
+            assert!(chi_square < 27.9, "{chi_square} {place:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_from_the_unfair_rest_is_drawn_again() {
+        #[derive(Debug)]
+        struct TopThenSeven(Mutex<bool>);
+        impl Entropy for TopThenSeven {
+            fn fill(&self, bytes: &mut [u8]) -> Result<(), EntropyError> {
+                let mut first = self.0.lock().unwrap();
+                let value = if *first { u64::MAX } else { 7 };
+                *first = false;
+                bytes.copy_from_slice(&value.to_le_bytes());
+                Ok(())
+            }
+        }
+        let code = Code::draw(CodeLength::default(), &TopThenSeven(Mutex::new(true))).unwrap();
+        assert_eq!(code.expose(), "000007");
+    }
+
+    #[test]
+    fn lengths_outside_six_to_ten_are_refused() {
+        for digits in [0, 4, 5, 11, 255] {
+            assert!(CodeLength::new(digits).is_err());
+        }
+    }
+
+    #[test]
+    fn typed_codes_lose_spaces_and_hyphens_only() {
+        assert_eq!("123 456".parse::<TypedCode>().unwrap().expose(), "123456");
+        assert_eq!("012-345".parse::<TypedCode>().unwrap().expose(), "012345");
+        for text in [
+            "",
+            "123",
+            "12345678901",
+            "12345a",
+            "１２３４５６",
+            "123\t456",
+            "1\u{200b}23456",
+            &" ".repeat(99),
+        ] {
+            assert!(text.parse::<TypedCode>().is_err(), "{text:?}");
+        }
+        assert_eq!(
+            format!("{:?}", "123456".parse::<TypedCode>().unwrap()),
+            "TypedCode(…)"
+        );
+        assert_eq!(
+            format!("{:?}", "123456".parse::<Code>().unwrap()),
+            "Code(…)"
+        );
+    }
+}

@@ -1,0 +1,332 @@
+//! Names and ids, each its own type with its own alphabet and length, so that none can be taken
+//! for another and none can carry a separator into a key, a header or a log line.
+
+use std::fmt;
+use std::str::FromStr;
+
+use data_encoding::Encoding;
+use data_encoding_macro::new_encoding;
+use serde::{Deserialize, Serialize};
+
+use crate::{Entropy, EntropyError, Malformed};
+
+/// RFC 4648 base32 in lower case without padding: 5 bits a character, safe in URLs and keys.
+const BASE32: Encoding = new_encoding! {
+    symbols: "abcdefghijklmnopqrstuvwxyz234567",
+};
+
+/// Declares a name type: a string that was checked against a rule once.
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $max:literal, $accepts:expr, $rule:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Malformed;
+
+            fn from_str(text: &str) -> Result<Self, Malformed> {
+                let accepts: fn(u8) -> bool = $accepts;
+                if text.is_empty() || text.len() > $max || !text.bytes().all(accepts) {
+                    return Err(Malformed::new($rule));
+                }
+                Ok(Self(text.to_owned()))
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = Malformed;
+
+            fn try_from(text: String) -> Result<Self, Malformed> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+fn is_slug(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_'
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte)
+}
+
+name!(
+    /// A tenant: one application that asks for codes.
+    ServiceName, 32, is_slug,
+    "a service name is 1 to 32 characters of a-z, 0-9, - and _"
+);
+name!(
+    /// What a code is for (`login`, `enrol`, …).
+    Purpose, 32, is_slug,
+    "a purpose is 1 to 32 characters of a-z, 0-9, - and _"
+);
+name!(
+    /// A configured SMS gateway or SMTP relay.
+    ProviderName, 32, is_slug,
+    "a provider name is 1 to 32 characters of a-z, 0-9, - and _"
+);
+name!(
+    /// Which key of a [`crate::KeyRing`].
+    KeyId, 16, is_slug,
+    "a key id is 1 to 16 characters of a-z, 0-9, - and _"
+);
+name!(
+    /// One request to check a code: a repeat with the same id gets the stored answer (R10).
+    CheckId, 64, is_token,
+    "a check_id is 1 to 64 characters of A-Z, a-z, 0-9, -, _, . and ~"
+);
+name!(
+    /// The id of an event by which an auth service asked for a code: its idempotency key.
+    RequestId, 128, |byte| is_token(byte) || b":/@+=".contains(&byte),
+    "a request id is 1 to 128 characters of A-Z, a-z, 0-9 and -_.~:/@+="
+);
+name!(
+    /// The account a verification is for, as the calling service names it. It is personal data:
+    /// stores see only its keyed hash.
+    Subject, 128, |byte| byte.is_ascii_graphic() && !b"{}:".contains(&byte),
+    "a subject is 1 to 128 printable ASCII characters without spaces, colons and braces"
+);
+
+impl Purpose {
+    /// The purpose of a request that names none.
+    pub fn login() -> Self {
+        Self("login".to_owned())
+    }
+}
+
+/// The keyed hash of (service, subject), 80 bits: the hash tag that keeps all keys of a subject in
+/// one slot, and the first half of a verification's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SubjectTag([u8; 10]);
+
+impl SubjectTag {
+    /// The tag with these bytes (the first ten of a keyed hash).
+    pub const fn new(bytes: [u8; 10]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for SubjectTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&BASE32.encode(&self.0))
+    }
+}
+
+/// A verification's id: 16 characters of its subject's tag, then 16 random ones (80 bits),
+/// all of `a-z2-7`. Made here only; what comes from outside is checked before it becomes a key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct VerificationId(String);
+
+const TAG_CHARS: usize = 16;
+const ID_CHARS: usize = 32;
+
+impl VerificationId {
+    /// A new id under `tag`.
+    pub fn draw(tag: SubjectTag, entropy: &dyn Entropy) -> Result<Self, EntropyError> {
+        let mut random = [0; 10];
+        entropy.fill(&mut random)?;
+        Ok(Self(format!("{tag}{}", BASE32.encode(&random))))
+    }
+
+    /// The whole id.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The part shared by all ids of one subject: the hash tag of its keys.
+    pub fn tag(&self) -> &str {
+        &self.0[..TAG_CHARS]
+    }
+
+    /// The part that is this verification's own.
+    pub fn own(&self) -> &str {
+        &self.0[TAG_CHARS..]
+    }
+}
+
+impl FromStr for VerificationId {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let fits = text.len() == ID_CHARS
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || (b'2'..=b'7').contains(&b));
+        fits.then(|| Self(text.to_owned())).ok_or(Malformed::new(
+            "a verification id is 32 characters of a-z and 2-7",
+        ))
+    }
+}
+
+impl TryFrom<String> for VerificationId {
+    type Error = Malformed;
+
+    fn try_from(text: String) -> Result<Self, Malformed> {
+        text.parse()
+    }
+}
+
+impl From<VerificationId> for String {
+    fn from(id: VerificationId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for VerificationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One send of a verification: `<verification id>-<send number>`. The same send always has the
+/// same id, so that a repeated publish is recognised.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DeliveryId {
+    verification: VerificationId,
+    send: u8,
+}
+
+impl DeliveryId {
+    /// The id of send number `send` (from 1) of `verification`.
+    pub const fn new(verification: VerificationId, send: u8) -> Self {
+        Self { verification, send }
+    }
+
+    /// Whose send this is.
+    pub const fn verification(&self) -> &VerificationId {
+        &self.verification
+    }
+
+    /// Which send it is, from 1.
+    pub const fn send(&self) -> u8 {
+        self.send
+    }
+}
+
+impl FromStr for DeliveryId {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        const RULE: Malformed =
+            Malformed::new("a delivery id is a verification id, - and a number");
+        let (verification, send) = text.split_once('-').ok_or(RULE)?;
+        let number: u8 = send.parse().map_err(|_| RULE)?;
+        if number == 0 || number.to_string() != send {
+            return Err(RULE);
+        }
+        Ok(Self {
+            verification: verification.parse()?,
+            send: number,
+        })
+    }
+}
+
+impl TryFrom<String> for DeliveryId {
+    type Error = Malformed;
+
+    fn try_from(text: String) -> Result<Self, Malformed> {
+        text.parse()
+    }
+}
+
+impl From<DeliveryId> for String {
+    fn from(id: DeliveryId) -> Self {
+        id.to_string()
+    }
+}
+
+impl fmt::Display for DeliveryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.verification, self.send)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Fixed(u8);
+
+    impl Entropy for Fixed {
+        fn fill(&self, bytes: &mut [u8]) -> Result<(), EntropyError> {
+            bytes.fill(self.0);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn ids_begin_with_the_tag_of_their_subject() {
+        let tag = SubjectTag::new([0xab; 10]);
+        let id = VerificationId::draw(tag, &Fixed(0)).unwrap();
+        assert_eq!(id.tag(), tag.to_string());
+        assert_eq!(id.own(), "aaaaaaaaaaaaaaaa");
+        assert_eq!(id.as_str().parse(), Ok(id));
+    }
+
+    #[test]
+    fn hostile_ids_are_refused() {
+        for text in [
+            "",
+            "a",
+            "{aaa}",
+            "../../../etc/passwd",
+            &"a".repeat(10_000),
+            &"A".repeat(32),
+        ] {
+            assert!(text.parse::<VerificationId>().is_err(), "{text:.40}");
+        }
+        let id = "a".repeat(32);
+        for send in ["", "0", "01", "256", "+1", "1 ", "x"] {
+            assert!(
+                format!("{id}-{send}").parse::<DeliveryId>().is_err(),
+                "{send}"
+            );
+        }
+        assert_eq!(format!("{id}-3").parse::<DeliveryId>().unwrap().send(), 3);
+    }
+
+    #[test]
+    fn hostile_names_are_refused() {
+        for text in [
+            "",
+            "a:b",
+            "{a}",
+            "a\nb",
+            "a\0",
+            "a b",
+            "ａ",
+            &"a".repeat(129),
+        ] {
+            assert!(text.parse::<Subject>().is_err(), "{text:.40}");
+            assert!(text.parse::<Purpose>().is_err(), "{text:.40}");
+            assert!(text.parse::<ServiceName>().is_err(), "{text:.40}");
+            assert!(text.parse::<CheckId>().is_err(), "{text:.40}");
+        }
+        assert!("jane.doe+1@example.org".parse::<Subject>().is_ok());
+    }
+}

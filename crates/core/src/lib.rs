@@ -1,0 +1,57 @@
+#![doc = include_str!("../README.md")]
+
+mod budget;
+mod clock;
+mod code;
+mod email;
+mod entropy;
+mod ids;
+mod ladder;
+mod locale;
+mod outcome;
+mod phone;
+mod policy;
+mod recipient;
+mod secret;
+mod variables;
+mod verification;
+
+pub use budget::{GuessBudget, GuessLog, SendLimits};
+pub use clock::{Clock, ManualClock, Timestamp};
+pub use code::{Code, CodeLength, TypedCode};
+pub use email::EmailAddress;
+pub use entropy::{Entropy, EntropyError};
+pub use ids::{
+    CheckId, DeliveryId, KeyId, ProviderName, Purpose, RequestId, ServiceName, Subject, SubjectTag,
+    VerificationId,
+};
+pub use ladder::{Ladder, Rung};
+pub use locale::Locale;
+pub use outcome::{AttemptClass, DeliveryOutcome, VerificationStatus};
+pub use phone::{NumberKind, PhoneNumber};
+pub use policy::{Policy, PolicyError, ResendCode};
+pub use recipient::{Channel, Recipient};
+pub use secret::{Key, KeyRing, SecretString};
+pub use variables::Variables;
+pub use verification::{CheckVerdict, Pending, Sending};
+
+/// A value from outside did not have the form its type asks for.
+///
+/// The message names the rule, never the value: it goes to logs and to callers.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{rule}")]
+pub struct Malformed {
+    rule: &'static str,
+}
+
+impl Malformed {
+    /// An error that states `rule`.
+    pub const fn new(rule: &'static str) -> Self {
+        Self { rule }
+    }
+
+    /// The rule that was broken.
+    pub const fn rule(&self) -> &'static str {
+        self.rule
+    }
+}

@@ -1,0 +1,201 @@
+//! Telephone numbers: strict E.164, checked and never rewritten. A library classifies a number
+//! (what kind of line, which country); it has no say in what the number is.
+
+use std::fmt;
+use std::str::FromStr;
+
+use phonenumber::Type;
+use phonenumber::metadata::DATABASE;
+
+use crate::Malformed;
+
+/// An E.164 number: ASCII `+`, then 7 to 15 digits of which the first is not 0.
+///
+/// It prints masked; [`PhoneNumber::expose`] gives the digits to the provider call.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct PhoneNumber(String);
+
+/// What kind of line a number is, as far as it decides whether a code may go there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NumberKind {
+    /// A line that can get a code, or one the numbering plan data does not know (yet).
+    Reachable,
+    /// A fixed line: it gets no SMS.
+    FixedLine,
+    /// Premium rate, shared cost, personal, pager, voicemail, toll free or company-wide: lines that pay
+    /// whoever runs them, or that no person reads (R17).
+    Special,
+    /// A satellite or international network (+870, +878, +881, +882, +883, +888, +979).
+    Satellite,
+}
+
+/// Country codes of no country, of which some bill like premium lines (R17).
+const INTERNATIONAL_NETWORKS: [&str; 8] = ["800", "870", "878", "881", "882", "883", "888", "979"];
+
+impl PhoneNumber {
+    /// The number as the provider needs it: `+` and digits.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// The digits without `+`.
+    pub fn expose_digits(&self) -> &str {
+        &self.0[1..]
+    }
+
+    /// What kind of line this is by the numbering plans of libphonenumber.
+    pub fn kind(&self) -> NumberKind {
+        if INTERNATIONAL_NETWORKS
+            .iter()
+            .any(|code| self.expose_digits().starts_with(code))
+        {
+            return NumberKind::Satellite;
+        }
+        let Ok(number) = phonenumber::parse(None, &self.0) else {
+            return NumberKind::Special;
+        };
+        match number.number_type(&DATABASE) {
+            Type::FixedLine => NumberKind::FixedLine,
+            Type::PremiumRate
+            | Type::SharedCost
+            | Type::TollFree
+            | Type::Pager
+            | Type::Uan
+            | Type::Voicemail
+            | Type::Emergency
+            | Type::ShortCode
+            | Type::StandardRate
+            | Type::Carrier
+            | Type::NoInternational => NumberKind::Special,
+            Type::Mobile
+            | Type::FixedLineOrMobile
+            | Type::PersonalNumber
+            | Type::Voip
+            | Type::Unknown => NumberKind::Reachable,
+        }
+    }
+
+    /// The ISO 3166 country of the number, if the numbering plans tell one.
+    pub fn country(&self) -> Option<String> {
+        let number = phonenumber::parse(None, &self.0).ok()?;
+        number.country().id().map(|id| id.as_ref().to_owned())
+    }
+}
+
+impl FromStr for PhoneNumber {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        const RULE: Malformed = Malformed::new(
+            "a phone number is in E.164: + and 7 to 15 ASCII digits, without spaces",
+        );
+        let digits = text.strip_prefix('+').ok_or(RULE)?;
+        if !(7..=15).contains(&digits.len())
+            || !digits.bytes().all(|byte| byte.is_ascii_digit())
+            || digits.starts_with('0')
+        {
+            return Err(RULE);
+        }
+        // The plans must read the number as it stands: one they would turn into another
+        // (+7 840 1234567 becomes +7 401234567) is refused, not corrected.
+        let reread = phonenumber::parse(None, text)
+            .map_err(|_| Malformed::new("the phone number has no assigned country code"))?;
+        if reread.format().mode(phonenumber::Mode::E164).to_string() != text {
+            return Err(Malformed::new(
+                "the phone number is ambiguous in its numbering plan",
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for PhoneNumber {
+    /// Masked: `+` and two digits, stars, the last two digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (head, tail) = (&self.0[..3], &self.0[self.0.len() - 2..]);
+        write!(f, "{head}{}{tail}", "*".repeat(self.0.len() - 5))
+    }
+}
+
+impl fmt::Debug for PhoneNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PhoneNumber({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn hostile_numbers_are_refused() {
+        let long = "1".repeat(8192);
+        for text in [
+            "",
+            "+",
+            "+123456",
+            "+1234567890123456",
+            "004915112345678",
+            "4915112345678",
+            " +4915112345678",
+            "+4915112345678 ",
+            "+49 151 12345678",
+            "+49\u{200b}15112345678",
+            "+4915112345678\r\n",
+            "+４９15112345678",
+            "+٤٩15112345678",
+            "+3367a829916",
+            "tel:+4915112345678",
+            "+4915112345678;ext=12",
+            "+0915112345678",
+            "+99912345678",
+            "+78401234567",
+            &long,
+        ] {
+            assert!(text.parse::<PhoneNumber>().is_err(), "{text:.40}");
+        }
+    }
+
+    #[test]
+    fn kinds_follow_the_numbering_plans() {
+        let kind = |text: &str| text.parse::<PhoneNumber>().unwrap().kind();
+        for mobile in [
+            "+4915112345678",
+            "+33612345678",
+            "+12025550123",
+            "+447400123456",
+        ] {
+            assert_eq!(kind(mobile), NumberKind::Reachable, "{mobile}");
+        }
+        assert_eq!(kind("+493012345678"), NumberKind::FixedLine);
+        for special in ["+19002345678", "+449098790000", "+448431234567"] {
+            assert_eq!(kind(special), NumberKind::Special, "{special}");
+        }
+        assert_eq!(kind("+881612345678"), NumberKind::Satellite);
+    }
+
+    #[test]
+    fn the_country_is_told_inside_the_north_american_plan() {
+        let country = |text: &str| text.parse::<PhoneNumber>().unwrap().country();
+        assert_eq!(country("+12025550123").as_deref(), Some("US"));
+        assert_eq!(country("+12423591234").as_deref(), Some("BS"));
+        assert_eq!(country("+18762101234").as_deref(), Some("JM"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_is_what_was_given(text in "\\+[0-9]{5,17}") {
+            if let Ok(number) = text.parse::<PhoneNumber>() {
+                prop_assert_eq!(number.expose(), &text);
+                prop_assert!(!number.to_string().contains(&text[3..]));
+            }
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC*") {
+            let _ = text.parse::<PhoneNumber>();
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The life of one verification as a state machine whose steps consume the state. The SQLite
+//! store runs it inside a transaction; the Lua scripts of the Redis store say the same and are
+//! held to it by a shared suite. Refuses to know codes: whether one matched is an argument.
+
+use crate::{Policy, ResendCode, Timestamp, VerificationStatus};
+
+/// A verification whose code can still be checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pending {
+    /// The policy it was opened with.
+    pub policy: Policy,
+    /// From this moment on no code is right.
+    pub expires_at: Timestamp,
+    /// Codes that may still be compared.
+    pub checks_left: u8,
+    /// Messages so far, the current one included.
+    pub sends: u8,
+    /// Whether the broker confirmed the current message.
+    pub confirmed: bool,
+    /// From this moment on another message may be sent.
+    pub resend_after: Timestamp,
+}
+
+/// What a request for a message leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sending {
+    /// The current message was never confirmed: publish it again under the same delivery id.
+    Repeat,
+    /// A further message, with a new code if `rotate`.
+    Further {
+        /// Whether it carries a new code.
+        rotate: bool,
+    },
+    /// Too early for another message.
+    Cooling,
+    /// All messages are used up.
+    Exhausted,
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckVerdict {
+    /// The code was right; the verification is approved, once and for all.
+    Approved,
+    /// The code was wrong; further checks are allowed.
+    Wrong,
+    /// The code was wrong and was the last one allowed.
+    LastWrong,
+    /// Nothing was compared: no such verification, used, ended, expired, or its subject may not
+    /// guess now. From outside these look alike.
+    Refused,
+}
+
+impl Pending {
+    /// A verification opened at `now`, its first message on the way.
+    pub const fn open(policy: Policy, now: Timestamp) -> Self {
+        Self {
+            policy,
+            expires_at: now.plus_millis(policy.lifetime_ms),
+            checks_left: policy.max_checks,
+            sends: 1,
+            confirmed: false,
+            resend_after: now.plus_millis(policy.cooldown_ms),
+        }
+    }
+
+    /// Whether its code can be checked at `now`.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        now < self.expires_at
+    }
+
+    /// Asks for a message at `now`. The state changes only for [`Sending::Further`].
+    #[must_use]
+    pub fn send(mut self, now: Timestamp) -> (Self, Sending) {
+        if !self.confirmed {
+            return (self, Sending::Repeat);
+        }
+        if now < self.resend_after {
+            return (self, Sending::Cooling);
+        }
+        if self.sends >= self.policy.max_sends {
+            return (self, Sending::Exhausted);
+        }
+        self.sends += 1;
+        self.confirmed = false;
+        self.resend_after = now.plus_millis(self.policy.cooldown_ms);
+        (
+            self,
+            Sending::Further {
+                rotate: self.policy.resend == ResendCode::Rotate,
+            },
+        )
+    }
+
+    /// The broker confirmed message number `send`. An old confirmation changes nothing.
+    #[must_use]
+    pub const fn confirm(mut self, send: u8) -> Self {
+        if send == self.sends {
+            self.confirmed = true;
+        }
+        self
+    }
+
+    /// One check at `now`. `Err` is the final status; `Ok` is the state that goes on.
+    pub fn check(mut self, matched: bool, now: Timestamp) -> Result<Self, VerificationStatus> {
+        if !self.is_live(now) {
+            return Err(VerificationStatus::Expired);
+        }
+        if matched {
+            return Err(VerificationStatus::Approved);
+        }
+        self.checks_left = self.checks_left.saturating_sub(1);
+        if self.checks_left == 0 {
+            Err(VerificationStatus::MaxAttemptsReached)
+        } else {
+            Ok(self)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+    #[test]
+    fn an_unconfirmed_message_is_repeated_not_counted() {
+        let opened = Pending::open(Policy::default(), NOW);
+        let (same, sending) = opened.send(NOW.plus_millis(1));
+        assert_eq!((same, sending), (opened, Sending::Repeat));
+    }
+
+    #[test]
+    fn a_further_message_waits_for_the_cooldown_and_ends_with_the_last() {
+        let mut state = Pending::open(Policy::default(), NOW).confirm(1);
+        assert_eq!(state.send(NOW.plus_millis(29_999)).1, Sending::Cooling);
+        let mut now = NOW;
+        for send in 2..=5 {
+            now = now.plus_millis(30_000);
+            let (next, sending) = state.send(now);
+            assert_eq!(sending, Sending::Further { rotate: false });
+            assert_eq!(next.sends, send);
+            assert_eq!(
+                next.expires_at, state.expires_at,
+                "a resend does not lengthen a life"
+            );
+            state = next.confirm(send);
+        }
+        assert_eq!(state.send(now.plus_millis(30_000)).1, Sending::Exhausted);
+    }
+
+    #[test]
+    fn a_late_confirmation_of_an_earlier_message_is_not_the_current_one() {
+        let state = Pending::open(Policy::default(), NOW).confirm(1);
+        let (second, _) = state.send(NOW.plus_millis(30_000));
+        assert!(!second.confirm(1).confirmed && second.confirm(2).confirmed);
+    }
+
+    #[test]
+    fn the_deadline_is_the_first_moment_that_fails() {
+        let state = Pending::open(Policy::default(), NOW);
+        assert_eq!(
+            state.check(true, NOW.plus_millis(299_999)),
+            Err(VerificationStatus::Approved)
+        );
+        assert_eq!(
+            state.check(true, NOW.plus_millis(300_000)),
+            Err(VerificationStatus::Expired)
+        );
+    }
+
+    proptest! {
+        /// Whatever happens in whatever order, at most `max_checks` codes are compared and no
+        /// resend gives one back.
+        #[test]
+        fn no_order_of_steps_gives_a_check_back(steps in prop::collection::vec((0_u8..3, 0_u64..40_000), 0..60)) {
+            let mut state = Pending::open(Policy::default(), NOW);
+            let (mut now, mut compared) = (NOW, 0);
+            for (step, wait) in steps {
+                now = now.plus_millis(wait);
+                match step {
+                    0 => state = state.send(now).0,
+                    1 => state = state.confirm(state.sends),
+                    _ => match state.check(false, now) {
+                        Ok(next) => { compared += 1; state = next; }
+                        Err(_) => break,
+                    },
+                }
+                prop_assert!(compared + u32::from(state.checks_left) == 5);
+                prop_assert!(state.sends <= 5);
+            }
+        }
+    }
+}

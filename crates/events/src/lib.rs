@@ -1,0 +1,17 @@
+#![doc = include_str!("../README.md")]
+
+mod delivery_updated;
+mod envelope;
+pub mod names;
+mod otp_requested;
+mod otp_send;
+mod sealing;
+mod verification_updated;
+
+pub use delivery_updated::DeliveryUpdated;
+pub use envelope::{CONTENT_TYPE, CloudEvent, DecodeError, EventData};
+pub use names::Lane;
+pub use otp_requested::OtpRequested;
+pub use otp_send::{Order, OrderError, OtpSend};
+pub use sealing::{Aad, SealError, Sealer, Unsealed};
+pub use verification_updated::{Refusal, VerificationUpdated};

@@ -1,0 +1,88 @@
+//! The names of every broker object. Refuses to declare them: that is the broker crate's work.
+
+use watchword_core::{Channel, Rung, ServiceName};
+
+/// Direct exchange to which auth services publish [`crate::OtpRequested`].
+pub const REQUESTS_EXCHANGE: &str = "watchword.requests";
+/// Direct exchange for [`crate::OtpSend`]; its routing keys are the channels' names.
+pub const SEND_EXCHANGE: &str = "watchword.send";
+/// Topic exchange for what happened; see [`event_routing_key`].
+pub const EVENTS_EXCHANGE: &str = "watchword.events";
+
+/// A queue that a role reads, with the queues that belong to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Requests of auth services, read by the issuer.
+    Requests,
+    /// Orders for the workers of one channel.
+    Send(Channel),
+}
+
+impl Lane {
+    /// Every lane.
+    pub const ALL: [Self; 3] = [
+        Self::Requests,
+        Self::Send(Channel::Sms),
+        Self::Send(Channel::Email),
+    ];
+
+    /// `requests`, `sms` or `email`: the lane's label and routing key.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Send(channel) => channel.as_str(),
+        }
+    }
+
+    /// The exchange that feeds it.
+    pub const fn exchange(self) -> &'static str {
+        match self {
+            Self::Requests => REQUESTS_EXCHANGE,
+            Self::Send(_) => SEND_EXCHANGE,
+        }
+    }
+
+    /// The queue that is read: `watchword.sms`.
+    pub fn queue(self) -> String {
+        format!("watchword.{}", self.as_str())
+    }
+
+    /// The wait queue of `rung`: `watchword.sms.retry.5s`.
+    pub fn retry_queue(self, rung: Rung) -> String {
+        format!("watchword.{}.retry.{}", self.as_str(), rung.name)
+    }
+
+    /// The queue of what cannot be processed: `watchword.sms.parked`.
+    pub fn parked_queue(self) -> String {
+        format!("watchword.{}.parked", self.as_str())
+    }
+}
+
+/// The routing key of an event about `noun` (`delivery`, `verification`) of `service`:
+/// `delivery.updated.jira`. A service that binds `*.updated.jira` gets its own events.
+pub fn event_routing_key(noun: &str, service: &ServiceName) -> String {
+    format!("{noun}.updated.{service}")
+}
+
+#[cfg(test)]
+mod tests {
+    use watchword_core::Ladder;
+
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_contract() {
+        let lane = Lane::Send(Channel::Sms);
+        assert_eq!(lane.queue(), "watchword.sms");
+        assert_eq!(
+            lane.retry_queue(Ladder::STANDARD.rungs()[1]),
+            "watchword.sms.retry.5s"
+        );
+        assert_eq!(lane.parked_queue(), "watchword.sms.parked");
+        assert_eq!(Lane::Requests.queue(), "watchword.requests");
+        assert_eq!(
+            event_routing_key("delivery", &"jira".parse().unwrap()),
+            "delivery.updated.jira"
+        );
+    }
+}

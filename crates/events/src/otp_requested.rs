@@ -1,0 +1,43 @@
+//! `watchword.otp.requested.v1`: an auth service asks for a code by event. The same fields as the
+//! body of `POST /v1/verifications`; unknown ones are refused as there. Refuses to name the
+//! service: that is the broker's validated user.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::EventData;
+
+/// The data of the event, and the body of the HTTP call. Fields are text as it came; the issuer
+/// parses them and says which one is wrong.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OtpRequested {
+    /// `sms` or `email`.
+    pub channel: String,
+    /// The E.164 number or the address.
+    pub to: String,
+    /// What the code is for; `login` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<String>,
+    /// The account; the recipient when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// The language of the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locale: Option<String>,
+    /// Values for the template.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub variables: BTreeMap<String, String>,
+}
+
+impl EventData for OtpRequested {
+    const TYPE: &'static str = "watchword.otp.requested.v1";
+}
+
+impl std::fmt::Debug for OtpRequested {
+    /// Without the recipient and the subject: they are personal data.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OtpRequested").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,165 @@
+//! `watchword.otp.send.v1`: deliver this code to this recipient before this deadline. Recipient,
+//! code and template variables are sealed; the rest is what a worker must know before it opens
+//! the seal. Refuses to open anything that was changed on its way.
+
+use std::collections::BTreeMap;
+
+use data_encoding::BASE64;
+use serde::{Deserialize, Serialize};
+use watchword_core::{
+    Channel, Code, DeliveryId, Locale, Recipient, ServiceName, Timestamp, Variables, VerificationId,
+};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::{Aad, CloudEvent, EventData, SealError, Sealer};
+
+const SOURCE: &str = "/watchword/issuer";
+
+/// The data of the event. Its id is the delivery's id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtpSend {
+    /// The service whose person gets the code.
+    pub service: ServiceName,
+    /// Which worker it is for.
+    pub channel: Channel,
+    /// The verification it belongs to.
+    pub verification_id: VerificationId,
+    /// Nothing is sent from this moment on; RFC 3339.
+    pub deadline: String,
+    /// Which key sealed it.
+    pub key_id: String,
+    /// Base64 of nonce and ciphertext of [`Order`]'s secret part.
+    pub sealed: String,
+}
+
+impl EventData for OtpSend {
+    const TYPE: &'static str = "watchword.otp.send.v1";
+}
+
+/// What a worker is to do, in clear: the inside of an [`OtpSend`].
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// This send; the id of the event and the key of the ledger.
+    pub delivery_id: DeliveryId,
+    /// The service whose person gets the code.
+    pub service: ServiceName,
+    /// Who gets it.
+    pub recipient: Recipient,
+    /// The code.
+    pub code: Code,
+    /// Nothing is sent from this moment on.
+    pub deadline: Timestamp,
+    /// The language asked for, if any.
+    pub locale: Option<Locale>,
+    /// The caller's template variables.
+    pub variables: Variables,
+}
+
+/// Why an event gave no order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError {
+    /// The seal did not open.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// It opened, but a part does not have the form it must have.
+    #[error("the order inside the seal is malformed")]
+    Malformed,
+}
+
+impl OrderError {
+    /// A stable word for labels and for the reason a message is parked.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Seal(error) => error.reason(),
+            Self::Malformed => "malformed_order",
+        }
+    }
+}
+
+/// The sealed part. Additive only: it outlives a rolling upgrade inside queues.
+#[derive(Serialize, Deserialize)]
+struct Secret {
+    to: String,
+    code: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    locale: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    variables: BTreeMap<String, String>,
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.to.zeroize();
+        self.code.zeroize();
+    }
+}
+
+impl Order {
+    /// Seals the order into its event.
+    pub fn seal(&self, sealer: &Sealer, now: Timestamp) -> Result<CloudEvent<OtpSend>, SealError> {
+        let secret = Secret {
+            to: self.recipient.expose().to_owned(),
+            code: self.code.expose().to_owned(),
+            locale: self.locale.as_ref().map(ToString::to_string),
+            variables: self.variables.as_map().clone(),
+        };
+        let plaintext = Zeroizing::new(serde_json::to_vec(&secret).map_err(|_| SealError::Broken)?);
+        let deadline = self.deadline.to_rfc3339();
+        let id = self.delivery_id.to_string();
+        let aad = aad(&id, &self.service, self.recipient.channel(), &deadline);
+        let data = OtpSend {
+            service: self.service.clone(),
+            channel: self.recipient.channel(),
+            verification_id: self.delivery_id.verification().clone(),
+            key_id: sealer.key_id().to_owned(),
+            sealed: BASE64.encode(&sealer.seal(aad, &plaintext)?),
+            deadline,
+        };
+        Ok(CloudEvent {
+            id,
+            source: SOURCE.to_owned(),
+            time: now,
+            data,
+        })
+    }
+
+    /// Opens the event's seal. Everything in clear is checked by it: the event's id, service,
+    /// channel, deadline and key id are those it was sealed with, or it does not open.
+    pub fn open(event: &CloudEvent<OtpSend>, sealer: &Sealer) -> Result<Self, OrderError> {
+        let data = &event.data;
+        let sealed = BASE64
+            .decode(data.sealed.as_bytes())
+            .map_err(|_| SealError::Broken)?;
+        let aad = aad(&event.id, &data.service, data.channel, &data.deadline);
+        let plaintext = sealer.open(&data.key_id, aad, &sealed)?;
+        let secret: Secret =
+            serde_json::from_slice(&plaintext).map_err(|_| OrderError::Malformed)?;
+        let delivery_id: DeliveryId = event.id.parse().map_err(|_| OrderError::Malformed)?;
+        if *delivery_id.verification() != data.verification_id {
+            return Err(OrderError::Malformed);
+        }
+        let malformed = |_| OrderError::Malformed;
+        Ok(Self {
+            delivery_id,
+            service: data.service.clone(),
+            recipient: Recipient::parse(data.channel, &secret.to).map_err(malformed)?,
+            code: secret.code.parse().map_err(malformed)?,
+            deadline: Timestamp::from_rfc3339(&data.deadline).ok_or(OrderError::Malformed)?,
+            locale: secret
+                .locale
+                .as_deref()
+                .map(str::parse)
+                .transpose()
+                .map_err(malformed)?,
+            variables: Variables::new(secret.variables.clone()).map_err(malformed)?,
+        })
+    }
+}
+
+fn aad(id: &str, service: &ServiceName, channel: Channel, deadline: &str) -> Aad {
+    Aad::new(OtpSend::TYPE)
+        .with(id)
+        .with(service.as_str())
+        .with(channel.as_str())
+        .with(deadline)
+}
