@@ -1,0 +1,13 @@
+#![doc = include_str!("../README.md")]
+
+mod error;
+mod redis_link;
+mod script;
+mod sqlite;
+
+pub use error::StorageError;
+pub use redis;
+pub use redis_link::{Redis, RedisSettings};
+pub use rusqlite;
+pub use script::Script;
+pub use sqlite::{Migration, Sqlite};

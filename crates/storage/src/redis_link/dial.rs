@@ -1,0 +1,201 @@
+//! Dialling, and what a server must be like: Redis 7.0 or Valkey 7.2 that evicts nothing. An
+//! evicting store would forget codes and, worse, how often was guessed (R54).
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{MultipleNodeRoutingInfo, ResponsePolicy, RoutingInfo};
+use redis::io::tcp::TcpSettings;
+use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
+use redis::{AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, RedisError, TlsMode, Value};
+use tokio::time::timeout;
+
+use super::RedisSettings;
+use super::address::{Address, Kind, Node};
+use crate::StorageError;
+
+/// One connection to the store, of either kind; clones share it.
+#[derive(Clone)]
+pub(super) enum Connection {
+    Single(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl Connection {
+    pub(super) async fn query(self, command: &Cmd) -> Result<Value, RedisError> {
+        match self {
+            Self::Single(mut connection) => command.query_async(&mut connection).await,
+            Self::Cluster(mut connection) => command.query_async(&mut connection).await,
+        }
+    }
+}
+
+/// Dials within the connect deadline.
+pub(super) async fn dial(address: &Address, settings: &RedisSettings) -> Result<Connection, StorageError> {
+    let deadline = Duration::from_millis(settings.connect_timeout_ms);
+    let command = Duration::from_millis(settings.command_timeout_ms);
+    let dialled = timeout(deadline * 2, async {
+        match &address.kind {
+            Kind::Single(node) => single(node, address, deadline, command).await.map(Connection::Single),
+            Kind::Sentinel { nodes, service } => sentinel(nodes, service, address, deadline, command).await.map(Connection::Single),
+            Kind::Cluster(nodes) => cluster(nodes, address, deadline, command).await.map(Connection::Cluster),
+        }
+    });
+    match dialled.await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) => Err(match StorageError::from_redis(&error) {
+            StorageError::Timeout => StorageError::Unavailable("the connection failed"),
+            StorageError::Rejected(_) => StorageError::Unavailable("the connection was refused"),
+            other => other,
+        }),
+        Err(_) => Err(StorageError::Unavailable("dialling took too long")),
+    }
+}
+
+/// No delay for small writes; a peer that acknowledges nothing for 5 s is gone.
+fn tcp() -> TcpSettings {
+    let settings = TcpSettings::default().set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(Duration::from_secs(5));
+    settings
+}
+
+/// The client's own response deadline is a little longer than ours, which is the one that counts.
+fn config(connect: Duration, command: Duration) -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(connect))
+        .set_response_timeout(Some(command + Duration::from_millis(500)))
+}
+
+async fn single(node: &Node, address: &Address, connect: Duration, command: Duration) -> Result<MultiplexedConnection, RedisError> {
+    let info = node.address(address.tls).into_connection_info()?.set_tcp_settings(tcp()).set_redis_settings(address.login());
+    Client::open(info)?.get_multiplexed_async_connection_with_config(&config(connect, command)).await
+}
+
+async fn sentinel(
+    nodes: &[Node],
+    service: &str,
+    address: &Address,
+    connect: Duration,
+    command: Duration,
+) -> Result<MultiplexedConnection, RedisError> {
+    let sentinels = nodes.iter().map(|node| node.address(address.tls));
+    let mut builder = SentinelClientBuilder::new(sentinels, service, SentinelServerType::Master)?
+        .set_client_to_redis_db(address.database)
+        .set_client_to_redis_tcp_settings(tcp())
+        .set_client_to_sentinel_tcp_settings(tcp());
+    if address.tls {
+        builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure).set_client_to_sentinel_tls_mode(TlsMode::Secure);
+    }
+    if let Some(user) = &address.user {
+        builder = builder.set_client_to_redis_username(user);
+    }
+    if let Some(password) = &address.password {
+        builder = builder.set_client_to_redis_password(password);
+    }
+    builder.build()?.get_async_connection_with_config(&config(connect, command)).await
+}
+
+/// Without the client's own retries: it repeats a command after a timeout, and a script that
+/// counts would count twice (facts D2).
+async fn cluster(nodes: &[Node], address: &Address, connect: Duration, command: Duration) -> Result<ClusterConnection, RedisError> {
+    let nodes = nodes.iter().map(|node| node.address(address.tls).into_connection_info());
+    let mut builder = ClusterClient::builder(nodes.collect::<Result<Vec<_>, _>>()?)
+        .retries(0)
+        .connection_timeout(connect)
+        .response_timeout(command + Duration::from_millis(500))
+        .tcp_settings(tcp());
+    if address.tls {
+        builder = builder.tls(TlsMode::Secure);
+    }
+    if let Some(user) = &address.user {
+        builder = builder.username(user);
+    }
+    if let Some(password) = &address.password {
+        builder = builder.password(password);
+    }
+    builder.build()?.get_async_connection().await
+}
+
+/// Checks every primary.
+pub(super) async fn inspect(connection: Connection, deadline: Duration) -> Result<(), StorageError> {
+    let mut command = redis::cmd("INFO");
+    command.arg("everything");
+    let answer = match connection {
+        Connection::Single(mut connection) => timeout(deadline, command.query_async::<Value>(&mut connection)).await,
+        Connection::Cluster(mut connection) => {
+            let primaries = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, Some(ResponsePolicy::Special)));
+            timeout(deadline, connection.route_command(command, primaries)).await
+        }
+    };
+    let answer = answer.map_err(|_| StorageError::Unavailable("the server does not answer"))?;
+    let answer = answer.map_err(|error| match StorageError::from_redis(&error) {
+        StorageError::Timeout => StorageError::Unavailable("the server does not answer"),
+        other => other,
+    })?;
+    let mut texts = Vec::new();
+    collect_texts(&answer, &mut texts);
+    if texts.is_empty() {
+        return Err(StorageError::Config("the server does not tell its version".to_owned()));
+    }
+    texts.iter().try_for_each(|info| inspect_info(info))
+}
+
+/// The INFO texts in an answer, which is one text or a map by node.
+fn collect_texts(value: &Value, texts: &mut Vec<String>) {
+    match value {
+        Value::BulkString(bytes) => {
+            let text = String::from_utf8_lossy(bytes).into_owned();
+            // In a map by node the keys are addresses.
+            if text.contains("redis_version:") {
+                texts.push(text);
+            }
+        }
+        Value::VerbatimString { text, .. } => texts.push(text.clone()),
+        Value::Array(values) => values.iter().for_each(|value| collect_texts(value, texts)),
+        Value::Map(pairs) => pairs.iter().for_each(|(_, value)| collect_texts(value, texts)),
+        _ => {}
+    }
+}
+
+fn inspect_info(info: &str) -> Result<(), StorageError> {
+    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let (name, version, least) = match field("valkey_version") {
+        Some(version) => ("Valkey", version, (7, 2)),
+        None => ("Redis", field("redis_version").unwrap_or("0"), (7, 0)),
+    };
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    if found < least {
+        return Err(StorageError::Config(format!("{name} {}.{} or newer is needed", least.0, least.1)));
+    }
+    match field("maxmemory_policy") {
+        Some("noeviction") => Ok(()),
+        Some(_) => Err(StorageError::Config(
+            "its maxmemory-policy must be noeviction: another one forgets codes and counts of guesses".to_owned(),
+        )),
+        None => Err(StorageError::Config("it does not tell its maxmemory-policy".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_and_evicting_servers_are_refused() {
+        let info = |version: &str, policy: &str| format!("# Server\r\n{version}\r\nmaxmemory_policy:{policy}\r\n");
+        assert_eq!(inspect_info(&info("redis_version:7.0.15", "noeviction")), Ok(()));
+        assert_eq!(inspect_info(&info("redis_version:7.2.4\r\nvalkey_version:8.1.0", "noeviction")), Ok(()));
+        for (version, policy) in [
+            ("redis_version:6.2.9", "noeviction"),
+            ("redis_version:7.0.15", "allkeys-lru"),
+            ("redis_version:7.0.15", "volatile-ttl"),
+            ("x:1", "noeviction"),
+        ] {
+            assert!(matches!(inspect_info(&info(version, policy)), Err(StorageError::Config(_))), "{version} {policy}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The link to Redis: calls with a deadline over a connection that a supervisor keeps alive.
+//! Refuses to repeat a command that may have run.
+
+mod address;
+mod dial;
+mod supervisor;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Cmd, ErrorKind, ServerErrorKind, Value};
+use tokio::time::timeout;
+use watchword_core::SecretString;
+
+use crate::{Script, StorageError};
+use address::Address;
+use supervisor::Supervisor;
+
+/// Where Redis is and how long it may take.
+#[derive(Debug, Clone)]
+pub struct RedisSettings {
+    /// `redis://host:port/db`, `rediss://…`, `redis+sentinel://h1:p1,h2:p2/service/db`,
+    /// `redis+cluster://h1:p1,h2:p2`; the last two also with `rediss`. May hold user and password.
+    pub url: SecretString,
+    /// The password, if the URL has none.
+    pub password: Option<SecretString>,
+    /// How long one call may take, in milliseconds.
+    pub command_timeout_ms: u64,
+    /// How long dialling may take, in milliseconds.
+    pub connect_timeout_ms: u64,
+}
+
+impl RedisSettings {
+    /// Settings for `url` with a second for calls and for dialling.
+    pub const fn new(url: SecretString) -> Self {
+        Self { url, password: None, command_timeout_ms: 1_000, connect_timeout_ms: 1_000 }
+    }
+}
+
+/// A link to Redis; cheap to clone.
+#[derive(Clone)]
+pub struct Redis {
+    supervisor: Arc<Supervisor>,
+    deadline: Duration,
+}
+
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redis").field("healthy", &self.is_healthy()).finish_non_exhaustive()
+    }
+}
+
+impl Redis {
+    /// Dials, checks version and eviction policy, and keeps the connection from then on. A store
+    /// that is away is `Unavailable` (try again), one that must not be used is `Config`.
+    pub async fn connect(settings: RedisSettings) -> Result<Self, StorageError> {
+        let deadline = Duration::from_millis(settings.command_timeout_ms);
+        let address = Address::parse(&settings)?;
+        let first = dial::dial(&address, &settings).await?;
+        dial::inspect(first.clone(), deadline).await?;
+        let supervisor = Supervisor::start(address, settings, first);
+        Ok(Self { supervisor, deadline })
+    }
+
+    /// Runs `script` on `keys`, which lie in one slot. Runs at most once: it is sent again only
+    /// when the server said that it does not know it.
+    pub async fn script(&self, script: &Script, keys: &[String], args: Vec<Vec<u8>>) -> Result<Value, StorageError> {
+        match self.run(&evaluate("EVALSHA", script.hash(), keys, &args)).await {
+            Err(Failure::NoScript) => {
+                self.run(&evaluate("EVAL", script.source(), keys, &args)).await.map_err(Failure::into_error)
+            }
+            answer => answer.map_err(Failure::into_error),
+        }
+    }
+
+    /// Runs one command that counts nothing.
+    pub async fn command(&self, command: &Cmd) -> Result<Value, StorageError> {
+        self.run(command).await.map_err(Failure::into_error)
+    }
+
+    /// Whether the store answers.
+    pub async fn ping(&self) -> Result<(), StorageError> {
+        self.command(&redis::cmd("PING")).await.map(|_| ())
+    }
+
+    /// Whether the store answered lately: updated by every call and by a ping a second.
+    pub fn is_healthy(&self) -> bool {
+        self.supervisor.is_healthy()
+    }
+
+    async fn run(&self, command: &Cmd) -> Result<Value, Failure> {
+        let Some(link) = self.supervisor.current() else {
+            return Err(Failure::Error(StorageError::Unavailable("not connected")));
+        };
+        let answer = match timeout(self.deadline, link.connection.clone().query(command)).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => Err(Failure::NoScript),
+            Ok(Err(error)) => Err(Failure::Error(StorageError::from_redis(&error))),
+            Err(_) => Err(Failure::Error(StorageError::Timeout)),
+        };
+        match &answer {
+            Err(Failure::Error(error)) => self.supervisor.failed(&link, error),
+            _ => self.supervisor.answered(),
+        }
+        answer
+    }
+}
+
+enum Failure {
+    NoScript,
+    Error(StorageError),
+}
+
+impl Failure {
+    fn into_error(self) -> StorageError {
+        match self {
+            Self::NoScript => StorageError::Rejected("the script is unknown"),
+            Self::Error(error) => error,
+        }
+    }
+}
+
+fn evaluate(verb: &str, script: &str, keys: &[String], args: &[Vec<u8>]) -> Cmd {
+    let mut command = redis::cmd(verb);
+    command.arg(script).arg(keys.len()).arg(keys).arg(args);
+    command
+}

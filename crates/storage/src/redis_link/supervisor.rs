@@ -1,0 +1,146 @@
+//! Keeps one connection alive: pings it each second, drops it after three unanswered calls in a
+//! row (the client itself would keep a mute connection for ever, facts D1), dials anew with
+//! growing, jittered waits. Refuses to queue calls: without a connection they fail at once.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use super::RedisSettings;
+use super::address::Address;
+use super::dial::{Connection, dial};
+use crate::StorageError;
+
+const PING_EVERY: Duration = Duration::from_secs(1);
+/// Unanswered calls in a row after which a connection is given up.
+const MUTE_AFTER: u32 = 3;
+
+/// One connection and its number.
+#[derive(Clone)]
+pub(super) struct Link {
+    pub(super) connection: Connection,
+    number: u64,
+}
+
+/// Owner of the connection. Its task ends when the last [`super::Redis`] is dropped.
+pub(super) struct Supervisor {
+    link: RwLock<Option<Link>>,
+    unanswered: AtomicU32,
+    healthy: AtomicBool,
+    lost: Notify,
+}
+
+impl Supervisor {
+    pub(super) fn start(address: Address, settings: RedisSettings, first: Connection) -> Arc<Self> {
+        let supervisor = Arc::new(Self {
+            link: RwLock::new(Some(Link { connection: first, number: 0 })),
+            unanswered: AtomicU32::new(0),
+            healthy: AtomicBool::new(true),
+            lost: Notify::new(),
+        });
+        tokio::spawn(keep(Arc::downgrade(&supervisor), address, settings));
+        supervisor
+    }
+
+    pub(super) fn current(&self) -> Option<Link> {
+        self.link.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn is_healthy(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn answered(&self) {
+        self.unanswered.store(0, Ordering::Relaxed);
+        self.healthy.store(true, Ordering::Relaxed);
+    }
+
+    /// A call over `link` failed. A refusal is an answer, but for those that another server would
+    /// not give: after a failover the old primary is read-only.
+    pub(super) fn failed(&self, link: &Link, error: &StorageError) {
+        let give_up = match error {
+            StorageError::Timeout => self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= MUTE_AFTER,
+            StorageError::Unavailable("read-only" | "the primary is down" | "connection refused") => true,
+            _ => false,
+        };
+        if matches!(error, StorageError::Unavailable(_)) || give_up {
+            self.healthy.store(false, Ordering::Relaxed);
+        }
+        if give_up {
+            self.drop_link(link.number);
+        }
+    }
+
+    fn drop_link(&self, number: u64) {
+        let mut link = self.link.write().unwrap_or_else(PoisonError::into_inner);
+        if link.as_ref().is_some_and(|current| current.number == number) {
+            *link = None;
+            self.lost.notify_one();
+        }
+    }
+
+    fn install(&self, connection: Connection, number: u64) {
+        *self.link.write().unwrap_or_else(PoisonError::into_inner) = Some(Link { connection, number });
+        self.unanswered.store(0, Ordering::Relaxed);
+        self.healthy.store(true, Ordering::Relaxed);
+    }
+}
+
+async fn keep(supervisor: Weak<Supervisor>, address: Address, settings: RedisSettings) {
+    let ping_deadline = Duration::from_millis(settings.command_timeout_ms).min(PING_EVERY);
+    let mut number = 0;
+    loop {
+        let Some(alive) = supervisor.upgrade() else { return };
+        let Some(link) = alive.current() else {
+            drop(alive);
+            number += 1;
+            let Some(connection) = redial(&supervisor, &address, &settings).await else { return };
+            if let Some(alive) = supervisor.upgrade() {
+                alive.install(connection, number);
+                tracing::info!("connected to Redis again");
+            }
+            continue;
+        };
+        match timeout(ping_deadline, link.connection.clone().query(&redis::cmd("PING"))).await {
+            Ok(Ok(_)) => alive.answered(),
+            Ok(Err(error)) if error.is_connection_dropped() || error.is_io_error() => {
+                // The socket is closed: nothing more will come over it.
+                alive.healthy.store(false, Ordering::Relaxed);
+                alive.drop_link(link.number);
+                tracing::warn!("the connection to Redis was lost");
+            }
+            Ok(Err(error)) => alive.failed(&link, &StorageError::from_redis(&error)),
+            Err(_) => {
+                alive.healthy.store(false, Ordering::Relaxed);
+                alive.failed(&link, &StorageError::Timeout);
+            }
+        }
+        let lost = alive.lost.notified();
+        tokio::select! {
+            () = lost => {}
+            () = sleep(PING_EVERY) => {}
+        }
+    }
+}
+
+/// Dials until it succeeds or nobody is left who would use the connection.
+async fn redial(supervisor: &Weak<Supervisor>, address: &Address, settings: &RedisSettings) -> Option<Connection> {
+    let mut waits = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(1))
+        .without_max_times()
+        .with_jitter()
+        .build();
+    loop {
+        match dial(address, settings).await {
+            Ok(connection) => return Some(connection),
+            Err(error) => tracing::debug!(%error, "Redis cannot be reached"),
+        }
+        sleep(waits.next().unwrap_or(PING_EVERY)).await;
+        supervisor.upgrade()?;
+    }
+}

@@ -1,0 +1,85 @@
+//! The file itself: its lock, its mode, its settings and its schema. Refuses a file that another
+//! process holds.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, Error, ErrorCode, OpenFlags};
+
+use super::Migration;
+use crate::StorageError;
+
+/// Takes the lock beside the file; it is released when the handle is closed, also by a crash.
+pub(super) fn lock(path: &Path) -> Result<File, StorageError> {
+    let lock_path = PathBuf::from(format!("{}.lock", path.display()));
+    let config = |problem: &str| StorageError::Config(format!("embedded.path: {problem}"));
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(lock_path)
+        .map_err(|_| config("the folder cannot be written to"))?;
+    file.try_lock().map_err(|_| config("another process uses this file"))?;
+    Ok(file)
+}
+
+/// Opens the file for writing and brings its schema up to date.
+pub(super) fn open(path: &Path, migrations: &[Migration]) -> Result<Connection, StorageError> {
+    let config = |problem: &str| StorageError::Config(format!("embedded.path: {problem}"));
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|_| config("the file cannot be written to"))?;
+    let connection = Connection::open(path).map_err(|_| config("the file cannot be opened"))?;
+    connection
+        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
+        .and_then(|()| connection.busy_timeout(Duration::from_secs(2)))
+        .and_then(|()| migrate(&connection, migrations))
+        .map_err(|error| match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => config("the file is no SQLite database"),
+            _ => config("the file's tables cannot be brought up to date"),
+        })?;
+    connection.set_prepared_statement_cache_capacity(128);
+    Ok(connection)
+}
+
+/// Opens the file for reading only.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, StorageError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(path, flags)
+        .and_then(|connection| connection.busy_timeout(Duration::from_secs(2)).map(|()| connection))
+        .map_err(|error| storage_error(&error))
+}
+
+fn migrate(connection: &Connection, migrations: &[Migration]) -> rusqlite::Result<()> {
+    connection.execute_batch("CREATE TABLE IF NOT EXISTS schema_migration (name TEXT NOT NULL PRIMARY KEY) STRICT")?;
+    for migration in migrations {
+        let transaction = connection.unchecked_transaction()?;
+        let is_new = transaction
+            .execute("INSERT INTO schema_migration (name) VALUES (?1) ON CONFLICT DO NOTHING", [migration.name])?;
+        if is_new == 1 {
+            transaction.execute_batch(migration.sql)?;
+        }
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+pub(super) fn storage_error(error: &Error) -> StorageError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StorageError::Unavailable("the disk is full"),
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly) => {
+            StorageError::Unavailable("the file cannot be written to")
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StorageError::Unavailable("the file is busy"),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StorageError::Unavailable("the file is damaged"),
+        Some(ErrorCode::ConstraintViolation) => StorageError::Rejected("a constraint"),
+        _ => StorageError::Rejected("a statement failed"),
+    }
+}
