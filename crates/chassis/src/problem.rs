@@ -66,6 +66,8 @@ codes!(
     NotFound = "not_found", NOT_FOUND, "There is no such thing";
     /// The method is not for this path.
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "The method is not for this path";
+    /// The request waited longer than its code would have lived.
+    RequestExpired = "request_expired", GONE, "The request is too old";
     /// The verification has ended otherwise.
     VerificationEnded = "verification_ended", CONFLICT, "The verification has ended";
     /// The broker is away, blocked or slow.

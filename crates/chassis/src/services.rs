@@ -83,12 +83,13 @@ impl Services {
                 return Err(ConfigError::new("countries", "must be two capital letters each, or \"*\""));
             }
         }
+        let policy = section.policy.policy()?;
         let service = Arc::new(Service {
             name: name.clone(),
             app: section.app.clone(),
             host: section.host.clone(),
-            policy: section.policy.policy()?,
-            limits: section.limits.limits()?,
+            policy,
+            limits: section.limits.limits(&policy)?,
             budget: section.guesses.budget()?,
             numbers: NumberPolicy { countries: section.countries.clone() },
         });

@@ -46,6 +46,11 @@ impl Ladder {
         self.rungs
     }
 
+    /// The shortest wait of at least `at_least_ms`, or the longest there is.
+    pub fn covering(self, at_least_ms: u64) -> Option<Rung> {
+        self.rungs.iter().find(|rung| rung.delay_ms >= at_least_ms).or(self.rungs.last()).copied()
+    }
+
     /// The wait after failed attempt number `attempt` (from 1), or `None` when the message would
     /// come back too late to be tried: with less than `attempt_ms` left until `deadline`.
     ///
@@ -97,6 +102,12 @@ mod tests {
     fn a_retry_after_lengthens_the_wait_or_ends_the_attempts() {
         assert_eq!(next(1, 4_000, 300_000), Some("5s"));
         assert_eq!(next(1, 46_000, 300_000), None);
+    }
+
+    #[test]
+    fn a_wait_covers_what_it_is_asked_for_as_far_as_the_ladder_goes() {
+        let covering = |ms| Ladder::STANDARD.covering(ms).map(|rung| rung.name);
+        assert_eq!([covering(0), covering(1_001), covering(99_000)], [Some("1s"), Some("5s"), Some("45s")]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod envelope;
 pub mod names;
 mod otp_requested;
 mod otp_send;
+mod request_parked;
 mod sealing;
 mod verification_updated;
 
@@ -13,5 +14,6 @@ pub use envelope::{CONTENT_TYPE, CloudEvent, DecodeError, EventData};
 pub use names::Lane;
 pub use otp_requested::OtpRequested;
 pub use otp_send::{Order, OrderError, OtpSend};
+pub use request_parked::RequestParked;
 pub use sealing::{Aad, SealError, Sealer, Unsealed};
 pub use verification_updated::{Refusal, VerificationUpdated};

@@ -9,7 +9,7 @@ use watchword_core::{
     Channel, Entropy, EntropyError, Key, KeyRing, Recipient, Timestamp, Variables,
 };
 use watchword_events::{
-    CloudEvent, DecodeError, DeliveryUpdated, EventData, Order, OrderError, OtpRequested, OtpSend,
+    CloudEvent, DecodeError, DeliveryUpdated, EventData, Order, OrderError, OtpRequested, OtpSend, RequestParked,
     SealError, Sealer, VerificationUpdated,
 };
 

@@ -222,10 +222,9 @@ section!(
 );
 
 section!(
-    /// `[services.<name>.limits]`: messages to one recipient, and requests of the service.
+    /// `[services.<name>.limits]`: messages to one recipient, and requests of the service. The
+    /// least time between messages to one recipient is the policy's `cooldown_seconds`.
     LimitsConfig {
-        /// The least time between messages to one recipient.
-        recipient_cooldown_seconds: u64 = 30,
         /// Messages to one recipient in any hour.
         recipient_per_hour: u32 = 10,
         /// Messages to one recipient in any day; at most 100.
@@ -280,16 +279,13 @@ impl PolicyConfig {
 }
 
 impl LimitsConfig {
-    /// The limits, checked.
-    pub fn limits(self) -> Result<SendLimits, ConfigError> {
+    /// The limits, checked, with the policy's cooldown.
+    pub fn limits(self, policy: &Policy) -> Result<SendLimits, ConfigError> {
         in_range(self.recipient_per_hour, 100, "limits.recipient_per_hour")?;
         in_range(self.recipient_per_day, 100, "limits.recipient_per_day")?;
         in_range(self.service_per_minute, 10_000_000, "limits.service_per_minute")?;
-        if self.recipient_cooldown_seconds > 3_600 {
-            return Err(ConfigError::new("limits.recipient_cooldown_seconds", "must be 0 to 3600"));
-        }
         Ok(SendLimits {
-            cooldown_ms: self.recipient_cooldown_seconds * 1000,
+            cooldown_ms: policy.cooldown_ms,
             per_hour: self.recipient_per_hour,
             per_day: self.recipient_per_day,
             service_per_minute: self.service_per_minute,

@@ -1,0 +1,69 @@
+//! What a worker brings: something that sends one message and says how that ended.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use watchword_core::{AttemptClass, Code, DeliveryId, Locale, ProviderName, Recipient, Variables};
+
+/// One message to send, in clear. It lives for one attempt.
+#[derive(Debug, Clone)]
+pub struct Dispatch {
+    /// The delivery; the same for every attempt, so that a peer can recognise a repeat.
+    pub delivery_id: DeliveryId,
+    /// Who gets it.
+    pub recipient: Recipient,
+    /// The code.
+    pub code: Code,
+    /// How the service is called in its messages.
+    pub sender: Sender,
+    /// The language asked for, if any.
+    pub locale: Option<Locale>,
+    /// The caller's template variables.
+    pub variables: Variables,
+    /// How long the code will still be right: what a provider is told as validity.
+    pub remaining: Duration,
+}
+
+/// How a service presents itself to the people who get its codes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sender {
+    /// The name people know: `Example Jira`.
+    pub app: String,
+    /// The host whose page asks for the code; with it, an SMS ends with the origin-bound line
+    /// (R32).
+    pub host: Option<String>,
+}
+
+/// How one call ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempted {
+    /// What may follow.
+    pub class: AttemptClass,
+    /// The provider's id for the message.
+    pub provider_message_id: Option<String>,
+    /// How long the provider asks to wait before the next attempt.
+    pub retry_after: Option<Duration>,
+    /// A short reason for the log: a status code, an error word. Never text that a peer sent.
+    pub reason: String,
+}
+
+impl Attempted {
+    /// An attempt that ended as `class`, for `reason`.
+    pub fn new(class: AttemptClass, reason: impl Into<String>) -> Self {
+        Self { class, provider_message_id: None, retry_after: None, reason: reason.into() }
+    }
+}
+
+/// A configured SMS gateway or SMTP relay.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// Its name in config, ledger and labels.
+    fn name(&self) -> &ProviderName;
+
+    /// The longest an attempt takes, whatever the peer does: every wait inside is bounded by it.
+    fn attempt_limit(&self) -> Duration;
+
+    /// Sends one message. Called again with the same delivery after a transient end. Dropping the
+    /// call leaves nothing behind that a later call could trip over.
+    async fn attempt(&self, dispatch: &Dispatch) -> Attempted;
+}

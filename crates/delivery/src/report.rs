@@ -1,0 +1,66 @@
+//! Tells the world what became of a delivery, as `watchword.delivery.updated.v1`. Refuses to hold
+//! a worker up: the ledger has the outcome, an event that cannot be published is counted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use watchword_broker::{Outbound, Publisher, Route};
+use watchword_core::Clock;
+use watchword_events::names::event_routing_key;
+use watchword_events::{CloudEvent, DeliveryUpdated, EventData, Order};
+use watchword_ledger::DeliveryRecord;
+
+use crate::telemetry::DeliveryMetrics;
+
+const PUBLISH_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Publishes outcomes.
+pub struct Reporter {
+    publisher: Arc<dyn Publisher>,
+    clock: Arc<dyn Clock>,
+    metrics: DeliveryMetrics,
+}
+
+impl Reporter {
+    /// A reporter that publishes through `publisher`.
+    pub fn new(publisher: Arc<dyn Publisher>, clock: Arc<dyn Clock>, metrics: DeliveryMetrics) -> Self {
+        Self { publisher, clock, metrics }
+    }
+
+    /// Publishes the outcome in `record`. The event's id is made of delivery and outcome, so that
+    /// a repeat is recognised.
+    pub(crate) async fn report(&self, order: &Order, record: &DeliveryRecord) {
+        let last = record.attempts.last();
+        let event = CloudEvent {
+            id: format!("{}.{}", record.id, record.outcome),
+            source: format!("/watchword/{}-worker", record.channel),
+            time: self.clock.now(),
+            data: DeliveryUpdated {
+                delivery_id: record.id.clone(),
+                verification_id: record.id.verification().clone(),
+                service: order.service.clone(),
+                channel: record.channel,
+                outcome: record.outcome,
+                attempts: record.attempt_count,
+                provider: last.and_then(|attempt| attempt.provider.clone()),
+                class: last.map(|attempt| attempt.class),
+            },
+        };
+        let Ok(body) = event.encode() else {
+            self.metrics.events_dropped.inc();
+            return;
+        };
+        let outbound = Outbound {
+            id: event.id,
+            kind: DeliveryUpdated::TYPE,
+            route: Route::Event(event_routing_key("delivery", &order.service)),
+            body: Bytes::from(body),
+            traceparent: None,
+        };
+        if let Err(error) = self.publisher.publish(outbound, PUBLISH_DEADLINE).await {
+            tracing::warn!(%error, delivery_id = %record.id, "an outcome event was dropped");
+            self.metrics.events_dropped.inc();
+        }
+    }
+}

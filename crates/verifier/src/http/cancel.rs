@@ -1,0 +1,22 @@
+//! `DELETE /v1/verifications/{id}`: the service withdraws it. Doing so twice is no error.
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use watchword_chassis::http::Caller;
+use watchword_chassis::{Problem, ProblemCode};
+use watchword_core::VerificationStatus;
+
+use super::{VerifierState, not_found, parse_id};
+
+pub(super) async fn cancel(
+    State(state): State<VerifierState>,
+    Caller(service): Caller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let id = parse_id(&id)?;
+    let canceled = state.verifier.cancel(&service.name, &id).await?.ok_or_else(not_found)?;
+    match canceled.status {
+        VerificationStatus::Canceled => Ok(StatusCode::NO_CONTENT),
+        status => Err(Problem::new(ProblemCode::VerificationEnded, format!("the verification is {status}"))),
+    }
+}

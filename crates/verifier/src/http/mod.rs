@@ -1,0 +1,71 @@
+//! The verifier's HTTP routes: check, status, cancel. One endpoint a file. Unknown, used, expired
+//! and another service's verification look the same from outside.
+
+mod cancel;
+mod check;
+mod status;
+mod view;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::FromRef;
+use axum::routing::{get, post};
+use watchword_chassis::{Problem, ProblemCode, Services};
+use watchword_core::VerificationId;
+use watchword_ledger::{LedgerError, LedgerStore};
+
+pub use view::VerificationView;
+
+use crate::{Verifier, VerifierError};
+
+/// What the routes need.
+#[derive(Clone)]
+pub struct VerifierState {
+    /// Code state.
+    pub verifier: Arc<Verifier>,
+    /// What became of deliveries.
+    pub ledger: Arc<dyn LedgerStore>,
+    /// Who may ask.
+    pub services: Arc<Services>,
+}
+
+impl FromRef<VerifierState> for Arc<Services> {
+    fn from_ref(state: &VerifierState) -> Self {
+        state.services.clone()
+    }
+}
+
+/// The routes.
+pub fn routes(state: VerifierState) -> Router {
+    Router::new()
+        .route("/v1/verifications/{id}/check", post(check::check))
+        .route("/v1/verifications/{id}", get(status::status).delete(cancel::cancel))
+        .with_state(state)
+}
+
+fn parse_id(text: &str) -> Result<VerificationId, Problem> {
+    text.parse().map_err(|_| not_found())
+}
+
+fn not_found() -> Problem {
+    Problem::new(ProblemCode::NotFound, "the service has no verification of this id")
+}
+
+impl From<VerifierError> for Problem {
+    fn from(error: VerifierError) -> Self {
+        match error {
+            VerifierError::Store(_) => {
+                Self::new(ProblemCode::StoreUnavailable, "the state cannot be reached; nothing is approved").retry_after(1)
+            }
+            VerifierError::Vault(_) | VerifierError::Entropy(_) => {
+                tracing::error!(%error, "a verification could not be processed");
+                Self::new(ProblemCode::Internal, "the request could not be processed")
+            }
+        }
+    }
+}
+
+fn ledger_problem(_: LedgerError) -> Problem {
+    Problem::new(ProblemCode::StoreUnavailable, "the deliveries cannot be read").retry_after(1)
+}

@@ -1,0 +1,112 @@
+//! `GET /v1/verifications/{id}`: the verification with its deliveries and their attempts.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Serialize;
+use watchword_chassis::Problem;
+use watchword_chassis::http::Caller;
+use watchword_core::{AttemptClass, Channel, DeliveryId, DeliveryOutcome, ProviderName, Purpose, Timestamp};
+use watchword_ledger::{Attempt, DeliveryRecord};
+
+use super::{VerificationView, VerifierState, ledger_problem, not_found, parse_id};
+use crate::store::StoredVerification;
+
+#[derive(Serialize)]
+pub(super) struct StatusView {
+    id: watchword_core::VerificationId,
+    status: watchword_core::VerificationStatus,
+    channel: Channel,
+    to: String,
+    expires_at: String,
+    resend_after: String,
+    sends: u8,
+    purpose: Purpose,
+    opened_at: String,
+    deliveries: Vec<DeliveryView>,
+}
+
+#[derive(Serialize)]
+struct DeliveryView {
+    id: DeliveryId,
+    channel: Channel,
+    outcome: DeliveryOutcome,
+    provider: Option<ProviderName>,
+    attempts: Vec<AttemptView>,
+}
+
+#[derive(Serialize)]
+struct AttemptView {
+    provider: Option<ProviderName>,
+    class: AttemptClass,
+    provider_message_id: Option<String>,
+    at: String,
+    took_ms: u64,
+}
+
+pub(super) async fn status(
+    State(state): State<VerifierState>,
+    Caller(service): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<StatusView>, Problem> {
+    let id = parse_id(&id)?;
+    let verification = state.verifier.get(&service.name, &id).await?.ok_or_else(not_found)?;
+    let deliveries: Vec<_> = (1..=verification.sends).map(|send| DeliveryId::new(id.clone(), send)).collect();
+    let records = state.ledger.get(&deliveries).await.map_err(ledger_problem)?;
+    Ok(Json(StatusView::new(&verification, deliveries, records)))
+}
+
+impl StatusView {
+    fn new(verification: &StoredVerification, ids: Vec<DeliveryId>, mut records: Vec<DeliveryRecord>) -> Self {
+        let view = VerificationView::from(verification);
+        // A delivery that no worker has taken yet has no record: it is queued.
+        let deliveries = ids
+            .into_iter()
+            .map(|id| match records.iter().position(|record| record.id == id) {
+                Some(index) => DeliveryView::from(records.swap_remove(index)),
+                None => DeliveryView {
+                    id,
+                    channel: verification.channel,
+                    outcome: DeliveryOutcome::Queued,
+                    provider: None,
+                    attempts: Vec::new(),
+                },
+            })
+            .collect();
+        Self {
+            id: view.id,
+            status: view.status,
+            channel: view.channel,
+            to: view.to,
+            expires_at: view.expires_at,
+            resend_after: view.resend_after,
+            sends: view.sends,
+            purpose: verification.purpose.clone(),
+            opened_at: verification.opened_at.to_rfc3339(),
+            deliveries,
+        }
+    }
+}
+
+impl From<DeliveryRecord> for DeliveryView {
+    fn from(record: DeliveryRecord) -> Self {
+        Self {
+            provider: record.attempts.last().and_then(|attempt| attempt.provider.clone()),
+            id: record.id,
+            channel: record.channel,
+            outcome: record.outcome,
+            attempts: record.attempts.into_iter().map(AttemptView::from).collect(),
+        }
+    }
+}
+
+impl From<Attempt> for AttemptView {
+    fn from(attempt: Attempt) -> Self {
+        Self {
+            provider: attempt.provider,
+            class: attempt.class,
+            provider_message_id: attempt.provider_message_id,
+            at: Timestamp::from_millis(attempt.at_ms).to_rfc3339(),
+            took_ms: attempt.took_ms,
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Keyed hashes of what must not stand in the store: subjects, recipients, slots. Also the
+//! digests codes are compared by. Refuses to keep or print what it hashes.
+
+use data_encoding::HEXLOWER;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use watchword_core::{Key, KeyRing, Purpose, Recipient, RequestId, ServiceName, SubjectTag, VerificationId};
+use zeroize::Zeroizing;
+
+use crate::store::{Digest, SlotKey};
+
+/// Hashes under the index key, which stays the same for the life of an installation.
+#[derive(Debug, Clone)]
+pub struct Index {
+    key: Key,
+}
+
+impl Index {
+    /// An index under `key`.
+    pub const fn new(key: Key) -> Self {
+        Self { key }
+    }
+
+    /// The tag of a subject's keys.
+    pub fn subject_tag(&self, service: &ServiceName, subject: &str) -> SubjectTag {
+        tag(&mac(&self.key, &["subject", service.as_str(), subject]))
+    }
+
+    /// The tag of the keys that limit messages to one recipient.
+    pub fn recipient_tag(&self, service: &ServiceName, recipient: &Recipient) -> SubjectTag {
+        tag(&mac(&self.key, &["recipient", service.as_str(), recipient.expose()]))
+    }
+
+    /// The tag of the key that remembers a request by event.
+    pub fn request_tag(&self, service: &ServiceName, request: &RequestId) -> SubjectTag {
+        tag(&mac(&self.key, &["request", service.as_str(), request.as_str()]))
+    }
+
+    /// The slot in which at most one verification lives.
+    pub fn slot(&self, service: &ServiceName, subject: &str, recipient: &Recipient, purpose: &Purpose) -> SlotKey {
+        let parts = ["slot", service.as_str(), subject, recipient.channel().as_str(), recipient.expose(), purpose.as_str()];
+        SlotKey(HEXLOWER.encode(&mac(&self.key, &parts)[..16]))
+    }
+}
+
+fn tag(hash: &[u8; 32]) -> SubjectTag {
+    let mut bytes = [0; 10];
+    bytes.copy_from_slice(&hash[..10]);
+    SubjectTag::new(bytes)
+}
+
+/// The digest of `code` for `id` under `key` (R8): a keyed hash, because a million codes are
+/// hashed in no time.
+pub fn digest(key: &Key, service: &ServiceName, id: &VerificationId, code: &str) -> Digest {
+    let hash = mac(key, &["code", service.as_str(), id.as_str(), code]);
+    Digest { key_id: key.id().to_string(), hex: HEXLOWER.encode(&hash) }
+}
+
+/// The digests of `code` under every key of the ring, for a check during rotation.
+pub fn digests(keys: &KeyRing, service: &ServiceName, id: &VerificationId, code: &str) -> Vec<Digest> {
+    keys.iter().map(|key| digest(key, service, id, code)).collect()
+}
+
+/// HMAC-SHA-256 over the parts, each with its length, so that no two lists give the same bytes.
+fn mac(key: &Key, parts: &[&str]) -> [u8; 32] {
+    // The MAC takes a key of one block; shorter ones are filled up with zeros (RFC 2104 §2).
+    let mut block = Zeroizing::new([0; 64]);
+    block[..32].copy_from_slice(key.expose());
+    let mut mac = Hmac::<Sha256>::new(&(*block).into());
+    for part in parts {
+        mac.update(&(part.len() as u64).to_be_bytes());
+        mac.update(part.as_bytes());
+    }
+    mac.finalize().into_bytes().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use watchword_core::Channel;
+
+    use super::*;
+
+    #[test]
+    fn every_part_decides() {
+        let index = Index::new(Key::new("i".parse().unwrap(), [1; 32]));
+        let service = |name: &str| name.parse::<ServiceName>().unwrap();
+        let to = Recipient::parse(Channel::Sms, "+4915112345678").unwrap();
+        let (login, enrol) = (Purpose::login(), "enrol".parse::<Purpose>().unwrap());
+        let slot = index.slot(&service("a"), "bc", &to, &login);
+        assert_eq!(slot, index.slot(&service("a"), "bc", &to, &login));
+        assert_ne!(slot, index.slot(&service("ab"), "c", &to, &login));
+        assert_ne!(slot, index.slot(&service("a"), "bc", &to, &enrol));
+        assert_ne!(index.subject_tag(&service("a"), "b"), index.subject_tag(&service("b"), "b"));
+        let other = Index::new(Key::new("i".parse().unwrap(), [2; 32]));
+        assert_ne!(slot, other.slot(&service("a"), "bc", &to, &login));
+    }
+}

@@ -1,0 +1,13 @@
+#![doc = include_str!("../README.md")]
+
+pub mod http;
+mod index;
+pub mod store;
+mod telemetry;
+mod vault;
+mod verifier;
+
+pub use index::Index;
+pub use telemetry::VerifierMetrics;
+pub use vault::VaultError;
+pub use verifier::{Message, OpenRequest, Opening, Verifier, VerifierError, VerifierParts};

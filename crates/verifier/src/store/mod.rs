@@ -1,0 +1,74 @@
+//! The store of code state: one trait, one atomic step a call, two implementations.
+
+mod model;
+
+pub use model::{
+    Checked, CheckCommand, Digest, OpenCommand, Opened, SealedCode, Sent, SlotKey, StoredVerification, TagKey,
+};
+
+use async_trait::async_trait;
+use watchword_core::{GuessBudget, Timestamp, VerificationId};
+use watchword_storage::StorageError;
+
+/// Why the store did not answer. Whoever asked fails closed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The store is away, slow or refuses.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// What the store holds is not what was written.
+    #[error("the store holds a verification that cannot be read")]
+    Corrupt,
+}
+
+/// Code state. Every call is one atomic decision; none is retried by the store.
+///
+/// Records of ended verifications are kept for an hour past their deadline, without code and
+/// recipient, so that their status can be read.
+#[async_trait]
+pub trait VerificationStore: Send + Sync {
+    /// Opens a verification, or decides what a request for a message means for the live one of
+    /// the same slot. See [`Opened`].
+    async fn open(&self, command: OpenCommand) -> Result<Opened, StoreError>;
+
+    /// Asks for another message of a verification that is known by id. `next` is the code to use
+    /// if the verification's policy rotates codes; without one that gives [`Opened::NeedsCode`].
+    /// Unknown, another service's, ended and expired ones give `None`.
+    async fn resend(
+        &self,
+        id: &VerificationId,
+        service: &watchword_core::ServiceName,
+        next: Option<SealedCode>,
+        budget: GuessBudget,
+        now: Timestamp,
+    ) -> Result<Option<Opened>, StoreError>;
+
+    /// The broker confirmed message number `send`.
+    async fn confirm(&self, id: &VerificationId, send: u8) -> Result<(), StoreError>;
+
+    /// One check, decided in this order: a repeat of a `check_id` gets the stored answer; then
+    /// unknown id, other service, other purpose (counted like a wrong code), ended, expired,
+    /// guess budget; then the digest is compared, at most `max_checks` times a verification.
+    async fn check(&self, command: CheckCommand, budget: GuessBudget) -> Result<Checked, StoreError>;
+
+    /// Withdraws a pending verification. `None`: unknown or another service's. Otherwise the
+    /// verification as it is now (an ended one is left as it was).
+    async fn cancel(
+        &self,
+        id: &VerificationId,
+        service: &watchword_core::ServiceName,
+        now: Timestamp,
+    ) -> Result<Option<StoredVerification>, StoreError>;
+
+    /// The verification as it is now; one past its deadline reads as expired. `None`: unknown or
+    /// another service's.
+    async fn get(
+        &self,
+        id: &VerificationId,
+        service: &watchword_core::ServiceName,
+        now: Timestamp,
+    ) -> Result<Option<StoredVerification>, StoreError>;
+
+    /// Forgets the wrong guesses of a subject: it was bound anew, or an operator unlocks it.
+    async fn forget_guesses(&self, tag: TagKey) -> Result<(), StoreError>;
+}

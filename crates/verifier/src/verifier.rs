@@ -1,0 +1,269 @@
+//! The verifier as others use it: it mints, seals and digests, asks the store for one decision,
+//! and turns the answer back into values. Refuses to publish, and to say why a check failed.
+
+use std::sync::Arc;
+
+use data_encoding::HEXLOWER;
+use watchword_chassis::Service;
+use watchword_core::{
+    CheckId, CheckVerdict, Clock, Code, DeliveryId, Entropy, EntropyError, KeyRing, Locale, Purpose, Recipient,
+    ServiceName, Subject, Timestamp, TypedCode, Variables, VerificationId,
+};
+use watchword_events::{Order, Sealer};
+
+use crate::index::{Index, digest, digests};
+use crate::store::{
+    CheckCommand, OpenCommand, Opened, SealedCode, Sent, StoreError, StoredVerification, VerificationStore,
+};
+use crate::telemetry::VerifierMetrics;
+use crate::vault::{OrderDetails, VaultError, open_code, open_order, seal_code, seal_order};
+
+/// A request for a code, parsed.
+#[derive(Debug, Clone)]
+pub struct OpenRequest {
+    /// Who gets it.
+    pub recipient: Recipient,
+    /// For which account; the recipient when `None`.
+    pub subject: Option<Subject>,
+    /// What for.
+    pub purpose: Purpose,
+    /// In which language.
+    pub locale: Option<Locale>,
+    /// With which values.
+    pub variables: Variables,
+}
+
+/// What a request for a message led to.
+#[derive(Debug)]
+pub enum Opening {
+    /// A message to publish.
+    Send(Box<Message>),
+    /// The live verification's message is young: there is nothing to publish.
+    Cooling(StoredVerification),
+    /// The live verification has used up its messages.
+    Exhausted(StoredVerification),
+    /// The subject may not guess until then, so it gets no code.
+    Locked(Timestamp),
+}
+
+/// A message to publish, with its code in clear.
+#[derive(Debug)]
+pub struct Message {
+    /// The verification as it is now.
+    pub verification: StoredVerification,
+    /// Whether its slot's last verification was approved.
+    pub follows_approval: bool,
+    /// When it was decided on.
+    pub at: Timestamp,
+    /// What to seal and publish.
+    pub order: Order,
+}
+
+/// Why there is no answer. Whoever asked fails closed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VerifierError {
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Sealed state could not be made or read.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The random generator failed.
+    #[error(transparent)]
+    Entropy(#[from] EntropyError),
+}
+
+/// Owner of code state.
+pub struct Verifier {
+    store: Arc<dyn VerificationStore>,
+    index: Index,
+    digest_keys: KeyRing,
+    sealer: Sealer,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    metrics: VerifierMetrics,
+}
+
+/// What a [`Verifier`] is made of.
+pub struct VerifierParts {
+    /// Where code state lives.
+    pub store: Arc<dyn VerificationStore>,
+    /// Hashes subjects and recipients.
+    pub index: Index,
+    /// Digest codes; the first digests, all verify.
+    pub digest_keys: KeyRing,
+    /// Seals codes and orders in the store.
+    pub sealer: Sealer,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The random source.
+    pub entropy: Arc<dyn Entropy>,
+    /// Where it counts.
+    pub metrics: VerifierMetrics,
+}
+
+impl Verifier {
+    /// A verifier of these parts.
+    pub fn new(parts: VerifierParts) -> Self {
+        let VerifierParts { store, index, digest_keys, sealer, clock, entropy, metrics } = parts;
+        Self { store, index, digest_keys, sealer, clock, entropy, metrics }
+    }
+
+    /// Opens a verification, or continues the live one of the same service, subject, recipient
+    /// and purpose.
+    pub async fn open(&self, service: &Service, request: OpenRequest) -> Result<Opening, VerifierError> {
+        let subject = request.subject.as_ref().map_or_else(|| request.recipient.expose(), Subject::as_str);
+        let slot = self.index.slot(&service.name, subject, &request.recipient, &request.purpose);
+        let tag = self.index.subject_tag(&service.name, subject);
+        let id = VerificationId::draw(tag, self.entropy.as_ref())?;
+        let now = self.clock.now();
+        let details =
+            OrderDetails { recipient: request.recipient, locale: request.locale, variables: request.variables };
+        let command = OpenCommand {
+            service: service.name.clone(),
+            slot,
+            channel: details.recipient.channel(),
+            purpose: request.purpose,
+            masked_to: details.recipient.masked(),
+            sealed_order: seal_order(&self.sealer, &id, &details)?,
+            sealing_key_id: self.sealer.key_id().to_owned(),
+            code: self.mint(service, &id)?,
+            policy: service.policy,
+            budget: service.budget,
+            now,
+            id,
+        };
+        match self.store.open(command).await? {
+            Opened::NeedsCode(live) => {
+                let again = self.send_again(service, &live.id, true).await?;
+                // It ended between the two steps: the caller's next request opens a new one.
+                Ok(again.unwrap_or(Opening::Cooling(live)))
+            }
+            opened => self.opening(opened, now),
+        }
+    }
+
+    /// Asks for another message of the verification `id`. `None`: there is no such live one.
+    pub async fn resend(&self, service: &Service, id: &VerificationId) -> Result<Option<Opening>, VerifierError> {
+        let rotates = service.policy.resend == watchword_core::ResendCode::Rotate;
+        self.send_again(service, id, rotates).await
+    }
+
+    async fn send_again(
+        &self,
+        service: &Service,
+        id: &VerificationId,
+        with_code: bool,
+    ) -> Result<Option<Opening>, VerifierError> {
+        let now = self.clock.now();
+        let next = if with_code { Some(self.mint(service, id)?) } else { None };
+        match self.store.resend(id, &service.name, next, service.budget, now).await? {
+            // The verification was opened under a rotating policy that the config no longer has.
+            Some(Opened::NeedsCode(_)) if !with_code => Box::pin(self.send_again(service, id, true)).await,
+            Some(opened) => self.opening(opened, now).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The broker has confirmed this message: its cooldown counts from now on.
+    pub async fn confirm(&self, delivery: &DeliveryId) -> Result<(), VerifierError> {
+        Ok(self.store.confirm(delivery.verification(), delivery.send()).await?)
+    }
+
+    /// The hashes of this installation, for those who count by recipient.
+    pub const fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Checks what a person typed. The verdict does not tell why nothing was compared.
+    pub async fn check(
+        &self,
+        service: &Service,
+        id: &VerificationId,
+        typed: &TypedCode,
+        check_id: Option<CheckId>,
+        purpose: Option<Purpose>,
+    ) -> Result<CheckVerdict, VerifierError> {
+        let check_id = match check_id {
+            Some(check_id) => check_id,
+            None => self.draw_check_id()?,
+        };
+        let command = CheckCommand {
+            id: id.clone(),
+            service: service.name.clone(),
+            purpose,
+            candidates: digests(&self.digest_keys, &service.name, id, typed.expose()),
+            check_id,
+            now: self.clock.now(),
+        };
+        let checked = self.store.check(command, service.budget).await?;
+        self.metrics.checked(&checked);
+        Ok(checked.verdict)
+    }
+
+    /// Withdraws a pending verification. `None`: unknown or another service's.
+    pub async fn cancel(
+        &self,
+        service: &ServiceName,
+        id: &VerificationId,
+    ) -> Result<Option<StoredVerification>, VerifierError> {
+        let canceled = self.store.cancel(id, service, self.clock.now()).await?;
+        if let Some(verification) = &canceled {
+            self.metrics.canceled(verification.status);
+        }
+        Ok(canceled)
+    }
+
+    /// The verification as it is now. `None`: unknown or another service's.
+    pub async fn get(
+        &self,
+        service: &ServiceName,
+        id: &VerificationId,
+    ) -> Result<Option<StoredVerification>, VerifierError> {
+        Ok(self.store.get(id, service, self.clock.now()).await?)
+    }
+
+    fn mint(&self, service: &Service, id: &VerificationId) -> Result<SealedCode, VerifierError> {
+        let code = Code::draw(service.policy.code_length, self.entropy.as_ref())?;
+        Ok(SealedCode {
+            digest: digest(self.digest_keys.first(), &service.name, id, code.expose()),
+            sealed: seal_code(&self.sealer, id, &code)?,
+            sealing_key_id: self.sealer.key_id().to_owned(),
+        })
+    }
+
+    fn draw_check_id(&self) -> Result<CheckId, VerifierError> {
+        let mut bytes = [0; 16];
+        self.entropy.fill(&mut bytes)?;
+        HEXLOWER.encode(&bytes).parse().map_err(|_| VaultError::Malformed.into())
+    }
+
+    fn opening(&self, opened: Opened, at: Timestamp) -> Result<Opening, VerifierError> {
+        match opened {
+            Opened::Send(sent) => self.message(sent, at).map(|message| Opening::Send(Box::new(message))),
+            Opened::Cooling(live) | Opened::NeedsCode(live) => Ok(Opening::Cooling(live)),
+            Opened::Exhausted(live) => Ok(Opening::Exhausted(live)),
+            Opened::Locked(until) => Ok(Opening::Locked(until)),
+        }
+    }
+
+    fn message(&self, sent: Sent, at: Timestamp) -> Result<Message, VerifierError> {
+        let Sent { verification, is_new, follows_approval, .. } = sent;
+        let id = &verification.id;
+        if is_new {
+            self.metrics.opened(verification.channel);
+        }
+        let code = open_code(&self.sealer, id, &sent.code_key_id, &sent.sealed_code)?;
+        let details = open_order(&self.sealer, id, verification.channel, &sent.order_key_id, &sent.sealed_order)?;
+        let order = Order {
+            delivery_id: DeliveryId::new(id.clone(), verification.sends),
+            service: verification.service.clone(),
+            recipient: details.recipient,
+            code,
+            deadline: verification.expires_at,
+            locale: details.locale,
+            variables: details.variables,
+        };
+        Ok(Message { verification, follows_approval, at, order })
+    }
+}
