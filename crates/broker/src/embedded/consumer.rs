@@ -1,0 +1,218 @@
+//! Taking messages from the table under a lease, and settling them. A task takes ahead of the
+//! reader, so that a cancelled `receive` loses nothing; idle, it sleeps until the next message is
+//! due or one arrives.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use watchword_core::Rung;
+use watchword_events::Lane;
+
+use super::Shared;
+use super::table::{self, Fate, Taken};
+use crate::message::{ParkReason, Received};
+use crate::port::{Consumer, LinkState, Settle, SettleError};
+
+/// The longest sleep without a look at the table: a bound for surprises such as a stepped clock.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// Messages taken in one transaction at most.
+const BATCH: usize = 64;
+
+/// Reads one lane.
+pub(super) struct EmbeddedConsumer {
+    shared: Arc<Shared>,
+    taken: mpsc::Receiver<(Taken, Holding)>,
+    stop: CancellationToken,
+    pump: Option<JoinHandle<()>>,
+}
+
+/// A message this process holds.
+struct Holding {
+    shared: Arc<Shared>,
+    lane: Lane,
+    row: i64,
+    token: i64,
+    /// Counts against the prefetch until the message is settled or dropped.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl EmbeddedConsumer {
+    pub(super) fn new(shared: Arc<Shared>, lane: Lane, prefetch: u16) -> Self {
+        let prefetch = usize::from(prefetch.max(1));
+        let (sender, taken) = mpsc::channel(prefetch);
+        let stop = CancellationToken::new();
+        let permits = Arc::new(Semaphore::new(prefetch));
+        let pump = Pump { shared: shared.clone(), lane, permits, sender, stop: stop.clone() };
+        Self { shared, taken, stop, pump: Some(tokio::spawn(pump.run())) }
+    }
+}
+
+impl Drop for EmbeddedConsumer {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+#[async_trait]
+impl Consumer for EmbeddedConsumer {
+    async fn receive(&mut self) -> Option<Received> {
+        let (taken, holding) = self.taken.recv().await?;
+        let redelivered = taken.handed_out > 1;
+        self.shared.metrics.received(holding.lane, redelivered);
+        Some(Received {
+            id: taken.message_id,
+            body: Bytes::from(taken.body),
+            retries: taken.retries,
+            redelivered,
+            user: None,
+            traceparent: taken.traceparent,
+            settle: Box::new(holding),
+        })
+    }
+
+    async fn stop(&mut self) {
+        self.stop.cancel();
+        if let Some(pump) = self.pump.take() {
+            // A pump that panicked has nothing to give back; its leases end by themselves.
+            let _ = pump.await;
+        }
+        while let Ok((_, holding)) = self.taken.try_recv() {
+            // Failing, its lease ends by itself.
+            let _ = holding.settle(Fate::Due { at_ms: 0, retried: false, returned: true }, "requeue").await;
+        }
+    }
+
+    fn state(&self) -> LinkState {
+        self.shared.state()
+    }
+}
+
+/// Moves what is due from the table to the reader.
+struct Pump {
+    shared: Arc<Shared>,
+    lane: Lane,
+    permits: Arc<Semaphore>,
+    sender: mpsc::Sender<(Taken, Holding)>,
+    stop: CancellationToken,
+}
+
+impl Pump {
+    async fn run(self) {
+        let mut closed = self.shared.closed.subscribe();
+        loop {
+            let permits = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                _ = closed.wait_for(|closed| *closed) => return,
+                permits = self.permits() => permits,
+            };
+            // Not cancelled half-way: what was taken must reach the reader.
+            let wait = match self.take(permits).await {
+                Ok(0) => self.until_due().await,
+                Ok(_) => continue,
+                Err(()) => LONGEST_SLEEP,
+            };
+            let Some(arrival) = self.shared.arrivals.get(&self.lane) else { return };
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                _ = closed.wait_for(|closed| *closed) => return,
+                () = arrival.notified() => {}
+                () = sleep(wait) => {}
+            }
+        }
+    }
+
+    /// At least one permit, and as many more as are free.
+    async fn permits(&self) -> Vec<OwnedSemaphorePermit> {
+        let mut permits = Vec::new();
+        // Fails only if the semaphore was closed, which nobody does.
+        permits.extend(self.permits.clone().acquire_owned().await.ok());
+        while permits.len() < BATCH
+            && let Ok(permit) = self.permits.clone().try_acquire_owned()
+        {
+            permits.push(permit);
+        }
+        permits
+    }
+
+    async fn take(&self, permits: Vec<OwnedSemaphorePermit>) -> Result<usize, ()> {
+        let token = self.shared.token();
+        let (lane, now) = (self.lane.as_str(), self.shared.now());
+        let lease_until_ms = now.plus_millis(self.shared.settings.lease_ms).as_millis();
+        let limit = u16::try_from(permits.len()).unwrap_or(u16::MAX);
+        let taken = self
+            .shared
+            .sqlite
+            .write(move |connection| table::take(connection, lane, now.as_millis(), limit, token, lease_until_ms))
+            .await
+            .map_err(|error| tracing::warn!(%error, "queued messages cannot be read"))?;
+        let count = taken.len();
+        for (message, permit) in taken.into_iter().zip(permits) {
+            let holding = Holding { shared: self.shared.clone(), lane: self.lane, row: message.row, token, _permit: permit };
+            if message.handed_out > self.shared.settings.delivery_limit {
+                tracing::error!(lane, "a message was handed out too often and is parked");
+                // Failing, its lease ends and it is parked then.
+                let _ = Box::new(holding).park("delivery_limit").await;
+            } else if self.sender.send((message, holding)).await.is_err() {
+                break;
+            }
+        }
+        Ok(count)
+    }
+
+    async fn until_due(&self) -> Duration {
+        let lane = self.lane.as_str();
+        let next = self.shared.sqlite.read(move |connection| table::next_due(connection, lane)).await;
+        let due = next.ok().flatten().map(watchword_core::Timestamp::from_millis);
+        due.map_or(LONGEST_SLEEP, |due| due.since(self.shared.now()).clamp(Duration::from_millis(1), LONGEST_SLEEP))
+    }
+}
+
+impl Holding {
+    async fn settle(&self, fate: Fate, how: &'static str) -> Result<(), SettleError> {
+        if self.shared.state() != LinkState::Up {
+            return Err(SettleError);
+        }
+        let (row, token) = (self.row, self.token);
+        let leaves = matches!(fate, Fate::Done | Fate::Parked { .. });
+        let settled = self.shared.sqlite.write(move |connection| table::settle(connection, row, token, &fate)).await;
+        if settled != Ok(true) {
+            return Err(SettleError);
+        }
+        if leaves {
+            self.shared.count(self.lane, -1);
+        } else {
+            self.shared.arrived(self.lane);
+        }
+        self.shared.metrics.settled(self.lane, how);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Settle for Holding {
+    async fn ack(self: Box<Self>) -> Result<(), SettleError> {
+        self.settle(Fate::Done, "ack").await
+    }
+
+    async fn retry(self: Box<Self>, rung: Rung) -> Result<(), SettleError> {
+        let at_ms = self.shared.now().plus_millis(rung.delay_ms).as_millis();
+        self.settle(Fate::Due { at_ms, retried: true, returned: false }, "retry").await
+    }
+
+    async fn park(self: Box<Self>, reason: ParkReason) -> Result<(), SettleError> {
+        let at_ms = self.shared.now().as_millis();
+        self.settle(Fate::Parked { reason, at_ms }, "park").await
+    }
+
+    async fn requeue(self: Box<Self>) -> Result<(), SettleError> {
+        let at_ms = self.shared.now().as_millis();
+        self.settle(Fate::Due { at_ms, retried: false, returned: false }, "requeue").await
+    }
+}

@@ -1,0 +1,134 @@
+//! The embedded engine: durable queues in the SQLite file, for one process on one machine.
+//! Refuses nothing that the RabbitMQ engine grants, but nobody can listen to events here: there
+//! is no broker to bind a queue at, so they are accepted and dropped.
+
+mod consumer;
+mod publisher;
+mod table;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::{Notify, watch};
+use watchword_core::{Clock, Timestamp};
+use watchword_events::Lane;
+use watchword_storage::Sqlite;
+
+use crate::port::{Broker, Consumer, LinkState, Publisher};
+use crate::telemetry::BrokerMetrics;
+use consumer::EmbeddedConsumer;
+use publisher::EmbeddedPublisher;
+
+pub use table::MIGRATION as EMBEDDED_MIGRATION;
+
+/// Bounds of the embedded queues.
+#[derive(Debug, Clone, Copy)]
+pub struct EmbeddedSettings {
+    /// Messages a lane holds; more are rejected.
+    pub max_length: u64,
+    /// How long a message may be held unsettled, in milliseconds; longer than any attempt.
+    pub lease_ms: u64,
+    /// How often a message may be handed out before it is parked.
+    pub delivery_limit: u32,
+}
+
+impl Default for EmbeddedSettings {
+    fn default() -> Self {
+        Self { max_length: 100_000, lease_ms: 60_000, delivery_limit: 20 }
+    }
+}
+
+/// What publishers, consumers and settlers of one process share.
+struct Shared {
+    sqlite: Sqlite,
+    clock: Arc<dyn Clock>,
+    settings: EmbeddedSettings,
+    metrics: BrokerMetrics,
+    /// Wakes the readers of a lane when something became due.
+    arrivals: HashMap<Lane, Notify>,
+    /// Messages in each lane, kept in step with the table so that a full lane is found without
+    /// counting.
+    lengths: HashMap<Lane, AtomicI64>,
+    closed: watch::Sender<bool>,
+    is_closed: AtomicBool,
+    next_token: Mutex<i64>,
+}
+
+impl Shared {
+    fn arrived(&self, lane: Lane) {
+        if let Some(notify) = self.arrivals.get(&lane) {
+            notify.notify_one();
+        }
+    }
+
+    fn count(&self, lane: Lane, change: i64) {
+        if let Some(length) = self.lengths.get(&lane) {
+            length.fetch_add(change, Ordering::Relaxed);
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn token(&self) -> i64 {
+        let mut next = self.next_token.lock().unwrap_or_else(PoisonError::into_inner);
+        *next += 1;
+        *next
+    }
+
+    fn state(&self) -> LinkState {
+        if !self.is_closed.load(Ordering::Relaxed) && self.sqlite.is_healthy() { LinkState::Up } else { LinkState::Down }
+    }
+}
+
+/// Queues in the SQLite file.
+pub struct EmbeddedBroker {
+    shared: Arc<Shared>,
+}
+
+impl EmbeddedBroker {
+    /// Queues in `sqlite`, which has [`EMBEDDED_MIGRATION`]. What an earlier process held comes
+    /// back at once: the file has one owner, so that process is gone.
+    pub async fn start(
+        sqlite: Sqlite,
+        clock: Arc<dyn Clock>,
+        settings: EmbeddedSettings,
+        metrics: BrokerMetrics,
+    ) -> Result<Arc<Self>, watchword_storage::StorageError> {
+        let (lengths, token) = sqlite.write(table::recover).await?;
+        let length = |lane: Lane| lengths.get(lane.as_str()).copied().unwrap_or(0);
+        let shared = Shared {
+            sqlite,
+            clock,
+            settings,
+            metrics,
+            arrivals: Lane::ALL.into_iter().map(|lane| (lane, Notify::new())).collect(),
+            lengths: Lane::ALL.into_iter().map(|lane| (lane, AtomicI64::new(length(lane)))).collect(),
+            closed: watch::Sender::new(false),
+            is_closed: AtomicBool::new(false),
+            next_token: Mutex::new(token),
+        };
+        shared.metrics.connected(true);
+        Ok(Arc::new(Self { shared: Arc::new(shared) }))
+    }
+}
+
+#[async_trait]
+impl Broker for EmbeddedBroker {
+    fn publisher(&self) -> Arc<dyn Publisher> {
+        Arc::new(EmbeddedPublisher::new(self.shared.clone()))
+    }
+
+    async fn consume(&self, lane: Lane, prefetch: u16) -> Box<dyn Consumer> {
+        Box::new(EmbeddedConsumer::new(self.shared.clone(), lane, prefetch))
+    }
+
+    async fn close(&self) {
+        self.shared.is_closed.store(true, Ordering::Relaxed);
+        self.shared.closed.send_replace(true);
+        self.shared.metrics.connected(false);
+    }
+}

@@ -1,0 +1,162 @@
+//! The table of queued messages and the statements on it. Each function is one step of a
+//! transaction. Refuses to know what a message is for.
+
+use std::collections::HashMap;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, Result, params};
+use watchword_storage::{Migration, rusqlite};
+
+/// The queue's table. A message is due from `due_ms` on; while someone holds it, that is the end
+/// of the lease and `token` tells who. Parked ones are due never.
+pub const MIGRATION: Migration = Migration {
+    name: "broker-1",
+    sql: "CREATE TABLE broker_message (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            lane TEXT NOT NULL,
+            message_id TEXT,
+            kind TEXT NOT NULL,
+            body BLOB NOT NULL,
+            traceparent TEXT,
+            retries INTEGER NOT NULL DEFAULT 0,
+            handed_out INTEGER NOT NULL DEFAULT 0,
+            due_ms INTEGER,
+            token INTEGER,
+            parked_reason TEXT,
+            parked_at_ms INTEGER
+          ) STRICT;
+          CREATE INDEX broker_message_due ON broker_message (lane, due_ms, id) WHERE parked_reason IS NULL;
+          CREATE INDEX broker_message_parked ON broker_message (lane, parked_at_ms) WHERE parked_reason IS NOT NULL;",
+};
+
+/// A message that was taken.
+pub(super) struct Taken {
+    pub(super) row: i64,
+    pub(super) message_id: Option<String>,
+    pub(super) body: Vec<u8>,
+    pub(super) traceparent: Option<String>,
+    pub(super) retries: u32,
+    /// How often it was handed out, this time included.
+    pub(super) handed_out: u32,
+}
+
+/// Takes back every lease, and tells how long each lane is and the highest token in use.
+pub(super) fn recover(connection: &Connection) -> Result<(HashMap<String, i64>, i64)> {
+    let highest = connection.query_row("SELECT coalesce(max(token), 0) FROM broker_message", [], |row| row.get(0))?;
+    connection.execute("UPDATE broker_message SET token = NULL, due_ms = 0 WHERE token IS NOT NULL", [])?;
+    let mut statement = connection
+        .prepare("SELECT lane, count(*) FROM broker_message WHERE parked_reason IS NULL GROUP BY lane")?;
+    let lengths = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_>>()?;
+    Ok((lengths, highest))
+}
+
+/// A message to insert.
+pub(super) struct New {
+    pub(super) lane: &'static str,
+    pub(super) message_id: String,
+    pub(super) kind: &'static str,
+    pub(super) body: Vec<u8>,
+    pub(super) traceparent: Option<String>,
+    pub(super) due_ms: Option<i64>,
+    pub(super) parked: Option<(&'static str, i64)>,
+}
+
+pub(super) fn insert(connection: &Connection, new: New) -> Result<()> {
+    let (reason, parked_at) = new.parked.unzip();
+    connection
+        .prepare_cached(
+            "INSERT INTO broker_message (lane, message_id, kind, body, traceparent, due_ms, parked_reason, parked_at_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![new.lane, new.message_id, new.kind, new.body, new.traceparent, new.due_ms, reason, parked_at])
+        .map(|_| ())
+}
+
+/// The statement that finds what is due; a test looks at its plan.
+pub(super) const DUE: &str = "SELECT id, message_id, body, traceparent, retries, handed_out FROM broker_message
+     WHERE parked_reason IS NULL AND lane = ?1 AND due_ms <= ?2 ORDER BY due_ms, id LIMIT ?3";
+
+/// Takes up to `limit` due messages for `token` until `lease_until_ms`.
+pub(super) fn take(
+    connection: &Connection,
+    lane: &str,
+    now_ms: i64,
+    limit: u16,
+    token: i64,
+    lease_until_ms: i64,
+) -> Result<Vec<Taken>> {
+    let mut due = connection.prepare_cached(DUE)?;
+    let taken = due
+        .query_map(params![lane, now_ms, limit], |row| {
+            Ok(Taken {
+                row: row.get(0)?,
+                message_id: row.get(1)?,
+                body: row.get(2)?,
+                traceparent: row.get(3)?,
+                retries: row.get(4)?,
+                handed_out: row.get::<_, u32>(5)?.saturating_add(1),
+            })
+        })?
+        .collect::<Result<Vec<_>>>()?;
+    let mut lease = connection.prepare_cached(
+        "UPDATE broker_message SET token = ?2, due_ms = ?3, handed_out = handed_out + 1 WHERE id = ?1",
+    )?;
+    for message in &taken {
+        lease.execute(params![message.row, token, lease_until_ms])?;
+    }
+    Ok(taken)
+}
+
+/// When the next message of `lane` is due, if there is one.
+pub(super) fn next_due(connection: &Connection, lane: &str) -> Result<Option<i64>> {
+    connection
+        .prepare_cached(
+            "SELECT due_ms FROM broker_message WHERE parked_reason IS NULL AND lane = ?1 ORDER BY due_ms, id LIMIT 1",
+        )?
+        .query_row([lane], |row| row.get(0))
+        .optional()
+}
+
+/// What becomes of a message that `token` holds. `false`: it holds it no more.
+pub(super) enum Fate {
+    Done,
+    Due { at_ms: i64, retried: bool, returned: bool },
+    Parked { reason: &'static str, at_ms: i64 },
+}
+
+pub(super) fn settle(connection: &Connection, row: i64, token: i64, fate: &Fate) -> Result<bool> {
+    let (sql, values): (&str, Vec<Value>) = match fate {
+        Fate::Done => ("DELETE FROM broker_message WHERE id = ?1 AND token = ?2", vec![row.into(), token.into()]),
+        // What was never handed to anyone is not counted as handed out.
+        Fate::Due { at_ms, retried, returned } => (
+            "UPDATE broker_message SET token = NULL, due_ms = ?3, retries = retries + ?4,
+             handed_out = CASE WHEN ?4 THEN 0 ELSE handed_out - ?5 END WHERE id = ?1 AND token = ?2",
+            vec![row.into(), token.into(), (*at_ms).into(), i64::from(*retried).into(), i64::from(*returned).into()],
+        ),
+        Fate::Parked { reason, at_ms } => (
+            "UPDATE broker_message SET token = NULL, due_ms = NULL, parked_reason = ?3, parked_at_ms = ?4
+             WHERE id = ?1 AND token = ?2",
+            vec![row.into(), token.into(), (*reason).to_owned().into(), (*at_ms).into()],
+        ),
+    };
+    Ok(connection.prepare_cached(sql)?.execute(rusqlite::params_from_iter(values))? == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_due_is_found_by_the_index() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(MIGRATION.sql).unwrap();
+        let plan: String = connection
+            .query_row(&format!("EXPLAIN QUERY PLAN {DUE}"), params!["sms", 0, 1], |row| row.get(3))
+            .unwrap();
+        assert!(plan.contains("USING INDEX broker_message_due (lane=? AND due_ms<?)"), "{plan}");
+        let rows: i64 = connection
+            .query_row("SELECT count(*) FROM pragma_index_list('broker_message')", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(rows, 2);
+    }
+}
