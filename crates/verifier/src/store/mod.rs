@@ -1,14 +1,28 @@
 //! The store of code state: one trait, one atomic step a call, two implementations.
 
 mod model;
+mod redis;
+mod sqlite;
 
 pub use model::{
     Checked, CheckCommand, Digest, OpenCommand, Opened, SealedCode, Sent, SlotKey, StoredVerification, TagKey,
 };
 
+pub use redis::RedisVerifications;
+pub use sqlite::{MIGRATION, SqliteVerifications};
+
 use async_trait::async_trait;
 use watchword_core::{GuessBudget, Timestamp, VerificationId};
 use watchword_storage::StorageError;
+
+/// How long an ended verification is remembered past its deadline, so that its status can be read.
+const AFTERLIFE_MS: u64 = 3_600_000;
+
+/// What tells one typed code from another without being it: the starts of its digests, of which
+/// one is made with a key that is in use also after a rotation.
+fn fingerprints(candidates: &[Digest]) -> Vec<String> {
+    candidates.iter().map(|digest| digest.hex.chars().take(16).collect()).collect()
+}
 
 /// Why the store did not answer. Whoever asked fails closed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,0 +1,25 @@
+//! `POST /v1/verifications`: send a code to this recipient.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use watchword_chassis::Problem;
+use watchword_chassis::http::{Caller, JsonBody};
+use watchword_events::OtpRequested;
+use watchword_verifier::http::VerificationView;
+
+use super::IssuerState;
+use crate::telemetry::Entry;
+
+pub(super) async fn create(
+    State(state): State<IssuerState>,
+    Caller(service): Caller,
+    body: Result<JsonBody<OtpRequested>, Problem>,
+) -> Result<(StatusCode, Json<VerificationView>), Problem> {
+    let answer = match body {
+        Ok(JsonBody(request)) => state.issuer.issue(&service, request).await,
+        Err(problem) => Err(problem),
+    };
+    state.metrics.answered(Entry::Http, &answer);
+    answer.map(|verification| (StatusCode::ACCEPTED, Json(VerificationView::from(&verification))))
+}

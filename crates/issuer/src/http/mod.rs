@@ -1,0 +1,39 @@
+//! The issuer's HTTP routes: ask for a code, ask for it again. One endpoint a file.
+
+mod create;
+mod resend;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::FromRef;
+use axum::routing::post;
+use watchword_chassis::Services;
+
+use crate::Issuer;
+use crate::telemetry::IssuerMetrics;
+
+/// What the routes need.
+#[derive(Clone)]
+pub struct IssuerState {
+    /// Accepts requests.
+    pub issuer: Arc<Issuer>,
+    /// Who may ask.
+    pub services: Arc<Services>,
+    /// Where answers are counted.
+    pub metrics: IssuerMetrics,
+}
+
+impl FromRef<IssuerState> for Arc<Services> {
+    fn from_ref(state: &IssuerState) -> Self {
+        state.services.clone()
+    }
+}
+
+/// The routes.
+pub fn routes(state: IssuerState) -> Router {
+    Router::new()
+        .route("/v1/verifications", post(create::create))
+        .route("/v1/verifications/{id}/resend", post(resend::resend))
+        .with_state(state)
+}

@@ -1,0 +1,54 @@
+//! `POST /v1/verifications/{id}/resend`: send the code again.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+use watchword_chassis::http::{Caller, OptionalJsonBody};
+use watchword_chassis::{Problem, ProblemCode, Service};
+use watchword_core::{Channel, Malformed};
+use watchword_verifier::http::VerificationView;
+use watchword_verifier::store::StoredVerification;
+
+use super::IssuerState;
+use crate::telemetry::Entry;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ResendBody {
+    /// The channel; a verification has one recipient, so only its own channel can be named.
+    channel: Option<String>,
+}
+
+pub(super) async fn resend(
+    State(state): State<IssuerState>,
+    Caller(service): Caller,
+    Path(id): Path<String>,
+    body: Result<OptionalJsonBody<ResendBody>, Problem>,
+) -> Result<(StatusCode, Json<VerificationView>), Problem> {
+    let answer = match body {
+        Ok(OptionalJsonBody(body)) => again(&state, &service, &id, body).await,
+        Err(problem) => Err(problem),
+    };
+    state.metrics.answered(Entry::Http, &answer);
+    answer.map(|verification| (StatusCode::ACCEPTED, Json(VerificationView::from(&verification))))
+}
+
+async fn again(
+    state: &IssuerState,
+    service: &Service,
+    id: &str,
+    body: ResendBody,
+) -> Result<StoredVerification, Problem> {
+    let not_found = || Problem::new(ProblemCode::NotFound, "the service has no live verification of this id");
+    let id = id.parse().map_err(|_| not_found())?;
+    if let Some(text) = body.channel {
+        let invalid = |error: &Malformed| Problem::field(ProblemCode::InvalidRequest, "channel", error);
+        let channel: Channel = text.parse().map_err(|error| invalid(&error))?;
+        let live = state.issuer.status(service, &id).await?.ok_or_else(not_found)?;
+        if live.channel != channel {
+            return Err(invalid(&Malformed::new("the verification has no recipient on this channel")));
+        }
+    }
+    state.issuer.resend(service, &id).await
+}

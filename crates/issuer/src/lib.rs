@@ -1,0 +1,13 @@
+#![doc = include_str!("../README.md")]
+
+pub mod http;
+mod intake;
+mod issuer;
+pub mod limits;
+mod request;
+pub mod requests;
+mod telemetry;
+
+pub use intake::{Intake, IntakeParts};
+pub use issuer::{Issuer, IssuerParts};
+pub use telemetry::IssuerMetrics;

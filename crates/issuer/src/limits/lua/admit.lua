@@ -1,0 +1,33 @@
+#!lua
+-- Counts one request of a service in its minute of the clock.
+-- KEYS: counter, "<minute> <count>"
+-- ARGV: now ms, limit, ms until the counter is forgotten
+-- -> 0 granted, otherwise the moment (ms) before which it is refused
+local MINUTE_MS, DAY_MINUTES = 60000, 1440
+local key, now, limit = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
+
+local minute, count = math.floor(now / MINUTE_MS), 0
+local stored = redis.call('GET', key)
+if stored then
+    local stored_minute, stored_count = stored:match('^(%-?%d+) (%d+)$')
+    stored_minute, stored_count = tonumber(stored_minute), tonumber(stored_count)
+    if not stored_minute then
+        return redis.error_reply('ERR a send counter cannot be read')
+    end
+    -- A clock that steps back goes on in the minute it was in; one that is a day behind it has
+    -- been mended since.
+    if stored_minute >= minute and stored_minute - minute <= DAY_MINUTES then
+        minute, count = stored_minute, stored_count
+    end
+end
+if count >= limit then
+    return string.format('%.0f', (minute + 1) * MINUTE_MS)
+end
+local value = string.format('%.0f %d', minute, count + 1)
+if count > 0 then
+    -- Not prolonged: a minute that a wrong clock put in the future is soon forgotten.
+    redis.call('SET', key, value, 'KEEPTTL')
+else
+    redis.call('SET', key, value, 'PX', ARGV[3])
+end
+return '0'

@@ -1,0 +1,148 @@
+//! The send limits in the SQLite file: a row a reservation, a row a service, one transaction a
+//! call. Refuses to decide: [`super::window`] does.
+
+use async_trait::async_trait;
+use watchword_core::{SendLimits, ServiceName, Timestamp};
+use watchword_storage::rusqlite::{Connection, Error, OptionalExtension, params};
+use watchword_storage::{Migration, Sqlite, StorageError};
+
+use super::window::{self, DAY_MS, Minute, bounded_moment, bounded_span, is_live};
+use super::{Permit, Reservation, SendLimiter};
+
+/// The limiter's tables.
+pub const MIGRATION: Migration = Migration {
+    name: "limits-1",
+    sql: "CREATE TABLE limits_sent (
+            recipient TEXT NOT NULL,
+            delivery TEXT NOT NULL,
+            at_ms INTEGER NOT NULL,
+            PRIMARY KEY (recipient, delivery)
+          ) STRICT, WITHOUT ROWID;
+          CREATE INDEX limits_sent_by_age ON limits_sent (at_ms);
+          CREATE TABLE limits_minute (
+            service TEXT NOT NULL PRIMARY KEY,
+            minute INTEGER NOT NULL,
+            count INTEGER NOT NULL
+          ) STRICT, WITHOUT ROWID;",
+};
+
+/// Dead reservations of anyone that a new one takes along: more than it adds, so that the table
+/// cannot grow past a day, and few enough not to hold the writer up.
+const SWEPT_AT_MOST: u32 = 16;
+
+/// The send limits in the SQLite file.
+#[derive(Debug)]
+pub struct SqliteLimiter {
+    sqlite: Sqlite,
+}
+
+impl SqliteLimiter {
+    /// A limiter in this file, which has [`MIGRATION`].
+    pub fn new(sqlite: Sqlite) -> Self {
+        Self { sqlite }
+    }
+}
+
+/// The reservations of one recipient that still count, oldest first.
+fn live(
+    connection: &Connection,
+    recipient: &str,
+    now: Timestamp,
+) -> Result<Vec<(Timestamp, String)>, Error> {
+    let mut statement = connection
+        .prepare_cached("SELECT at_ms, delivery FROM limits_sent WHERE recipient = ?1 ORDER BY at_ms")?;
+    let rows = statement.query_map([recipient], |row| {
+        Ok((Timestamp::from_millis(row.get(0)?), row.get(1)?))
+    })?;
+    rows.filter(|row| row.as_ref().map_or(true, |(at, _)| is_live(*at, now)))
+        .collect()
+}
+
+fn sweep(connection: &Connection, now: Timestamp) -> Result<(), Error> {
+    for (side, bound) in [
+        ("<=", now.minus_millis(DAY_MS)),
+        (">=", now.plus_millis(DAY_MS)),
+    ] {
+        connection
+            .prepare_cached(&format!(
+                "DELETE FROM limits_sent WHERE (recipient, delivery) IN (
+                   SELECT recipient, delivery FROM limits_sent WHERE at_ms {side} ?1 LIMIT ?2)"
+            ))?
+            .execute(params![bound.as_millis(), SWEPT_AT_MOST])?;
+    }
+    Ok(())
+}
+
+fn reserve(connection: &Connection, reservation: &Reservation) -> Result<Permit, Error> {
+    let now = bounded_moment(reservation.now);
+    let recipient = reservation.recipient.to_string();
+    let delivery = reservation.delivery.to_string();
+    let live = live(connection, &recipient, now)?;
+    if live.iter().any(|(_, other)| *other == delivery) {
+        return Ok(Permit::Granted);
+    }
+    let moments: Vec<_> = live.into_iter().map(|(at, _)| at).collect();
+    let cooldown_ms = bounded_span(reservation.cooldown_ms());
+    let permit = window::reserve(&moments, reservation.limits, cooldown_ms, now);
+    if permit == Permit::Granted {
+        sweep(connection, now)?;
+        connection
+            .prepare_cached(
+                "INSERT INTO limits_sent (recipient, delivery, at_ms) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (recipient, delivery) DO UPDATE SET at_ms = excluded.at_ms",
+            )?
+            .execute(params![recipient, delivery, now.as_millis()])?;
+    }
+    Ok(permit)
+}
+
+fn admit(
+    connection: &Connection,
+    service: &ServiceName,
+    limit: u32,
+    now: Timestamp,
+) -> Result<Permit, Error> {
+    let stored = connection
+        .prepare_cached("SELECT minute, count FROM limits_minute WHERE service = ?1")?
+        .query_row([service.as_str()], |row| {
+            Ok(Minute {
+                number: row.get(0)?,
+                count: row.get(1)?,
+            })
+        })
+        .optional()?;
+    match window::admit(stored, limit, bounded_moment(now)) {
+        Err(refused) => Ok(refused),
+        Ok(minute) => {
+            connection
+                .prepare_cached(
+                    "INSERT INTO limits_minute (service, minute, count) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (service) DO UPDATE SET
+                       minute = excluded.minute, count = excluded.count",
+                )?
+                .execute(params![service.as_str(), minute.number, minute.count])?;
+            Ok(Permit::Granted)
+        }
+    }
+}
+
+#[async_trait]
+impl SendLimiter for SqliteLimiter {
+    async fn admit(
+        &self,
+        service: &ServiceName,
+        limits: SendLimits,
+        now: Timestamp,
+    ) -> Result<Permit, StorageError> {
+        let service = service.clone();
+        self.sqlite
+            .write(move |connection| admit(connection, &service, limits.service_per_minute, now))
+            .await
+    }
+
+    async fn reserve(&self, reservation: Reservation) -> Result<Permit, StorageError> {
+        self.sqlite
+            .write(move |connection| reserve(connection, &reservation))
+            .await
+    }
+}

@@ -1,0 +1,320 @@
+//! The bytes of a delivery, the same in both stores. All numbers are big-endian:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 1 | version of this layout: 1 |
+//! | 1 | channel · 16 + outcome |
+//! | 4 | fence of the newest claim; 0 if never claimed |
+//! | 2 | attempts made in all (stops at 65,535) |
+//! | 6 | last change, ms since the epoch |
+//! | 6 | end of the lease, ms since the epoch; only while the outcome is `sending` |
+//! | rest | the newest attempts, oldest first: class 1, began 6, took ms 3, length of the provider's name 1, length of its message id 2, name, id |
+//!
+//! So a delivery with one accepted attempt takes 27 bytes and its two texts. Refuses bytes that
+//! are not exactly this.
+
+use watchword_core::{AttemptClass, Channel, DeliveryId, DeliveryOutcome, ProviderName, Timestamp};
+
+use crate::record::{Attempt, DeliveryRecord};
+use crate::state::Delivery;
+use crate::store::{Fence, LedgerError};
+
+/// Attempts that are kept.
+pub(crate) const KEPT_ATTEMPTS: usize = 16;
+/// The latest moment that can be written: 2^48 - 1 ms, in the year 10889.
+pub(crate) const LATEST: Timestamp = Timestamp::from_millis((1 << 48) - 1);
+/// The longest attempt that can be written: 2^24 - 1 ms, about 4.6 hours.
+pub(crate) const LONGEST_MS: u64 = (1 << 24) - 1;
+/// Characters of a provider's message id that are kept.
+pub(crate) const MESSAGE_ID_CHARS: usize = 128;
+
+const VERSION: u8 = 1;
+
+// The place in these lists is what is written: only ever append. The scripts know the numbers of
+// `queued`, `sending` and `unknown_outcome`.
+const CHANNELS: [Channel; 2] = [Channel::Sms, Channel::Email];
+const OUTCOMES: [DeliveryOutcome; 7] = [
+    DeliveryOutcome::Queued,
+    DeliveryOutcome::Sending,
+    DeliveryOutcome::Accepted,
+    DeliveryOutcome::Delivered,
+    DeliveryOutcome::Failed,
+    DeliveryOutcome::Expired,
+    DeliveryOutcome::Parked,
+];
+const CLASSES: [AttemptClass; 7] = [
+    AttemptClass::Accepted,
+    AttemptClass::RecipientInvalid,
+    AttemptClass::RecipientBlocked,
+    AttemptClass::MessageRejected,
+    AttemptClass::Transient,
+    AttemptClass::ConfigFault,
+    AttemptClass::UnknownOutcome,
+];
+
+fn number<T: PartialEq>(list: &[T], value: &T) -> u8 {
+    let place = list.iter().position(|each| each == value);
+    // Every value is in its list (a test says so), and no list has 256.
+    place
+        .and_then(|place| u8::try_from(place).ok())
+        .unwrap_or(u8::MAX)
+}
+
+pub(crate) fn channel_number(channel: Channel) -> u8 {
+    number(&CHANNELS, &channel)
+}
+
+pub(crate) fn outcome_number(outcome: DeliveryOutcome) -> u8 {
+    number(&OUTCOMES, &outcome)
+}
+
+/// The low `N` bytes of `value`, which its caller has bounded.
+fn low<const N: usize>(value: u64) -> [u8; N] {
+    let bytes = value.to_be_bytes();
+    std::array::from_fn(|index| bytes[bytes.len() - N + index])
+}
+
+fn moment(at: Timestamp) -> [u8; 6] {
+    low(at
+        .clamp(Timestamp::from_millis(0), LATEST)
+        .as_millis()
+        .unsigned_abs())
+}
+
+/// One attempt's bytes. Texts and numbers are those [`crate::state::bounded`] lets through.
+pub(crate) fn encode_attempt(attempt: &Attempt) -> Vec<u8> {
+    let provider = attempt.provider.as_ref().map_or("", ProviderName::as_str);
+    let message_id = attempt.provider_message_id.as_deref().unwrap_or("");
+    let mut bytes = Vec::with_capacity(13 + provider.len() + message_id.len());
+    bytes.push(number(&CLASSES, &attempt.class));
+    bytes.extend(moment(Timestamp::from_millis(attempt.at_ms)));
+    bytes.extend(low::<3>(attempt.took_ms.min(LONGEST_MS)));
+    bytes.extend(low::<1>(provider.len() as u64));
+    bytes.extend(low::<2>(message_id.len() as u64));
+    bytes.extend(provider.as_bytes());
+    bytes.extend(message_id.as_bytes());
+    bytes
+}
+
+/// The delivery's bytes.
+pub(crate) fn encode(delivery: &Delivery) -> Vec<u8> {
+    let record = &delivery.record;
+    let mut bytes = vec![
+        VERSION,
+        channel_number(record.channel) * 16 + outcome_number(record.outcome),
+    ];
+    bytes.extend(low::<4>(delivery.fence.0));
+    bytes.extend(low::<2>(u64::from(record.attempt_count)));
+    bytes.extend(moment(record.updated_at));
+    if record.outcome == DeliveryOutcome::Sending {
+        bytes.extend(moment(delivery.lease_until));
+    }
+    for attempt in &record.attempts {
+        bytes.extend(encode_attempt(attempt));
+    }
+    bytes
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], LedgerError> {
+        let (head, rest) = self.0.split_at_checked(count).ok_or(LedgerError::Corrupt)?;
+        self.0 = rest;
+        Ok(head)
+    }
+
+    fn number(&mut self, bytes: usize) -> Result<u64, LedgerError> {
+        let value = self.take(bytes)?;
+        Ok(value
+            .iter()
+            .fold(0, |sum, &byte| (sum << 8) | u64::from(byte)))
+    }
+
+    fn of<T: Copy>(&mut self, list: &[T]) -> Result<T, LedgerError> {
+        pick(list, self.number(1)?)
+    }
+
+    fn moment(&mut self) -> Result<Timestamp, LedgerError> {
+        Ok(Timestamp::from_millis(
+            self.number(6)?.try_into().unwrap_or(i64::MAX),
+        ))
+    }
+
+    fn text(&mut self, bytes: u64) -> Result<Option<&'a str>, LedgerError> {
+        let count = usize::try_from(bytes).map_err(|_| LedgerError::Corrupt)?;
+        let text = std::str::from_utf8(self.take(count)?).map_err(|_| LedgerError::Corrupt)?;
+        Ok(Some(text).filter(|text| !text.is_empty()))
+    }
+
+    fn attempt(&mut self) -> Result<Attempt, LedgerError> {
+        let class = self.of(&CLASSES)?;
+        let at_ms = self.moment()?.as_millis();
+        let took_ms = self.number(3)?;
+        let (provider_len, id_len) = (self.number(1)?, self.number(2)?);
+        let provider = self.text(provider_len)?.map(str::parse).transpose();
+        Ok(Attempt {
+            provider: provider.map_err(|_| LedgerError::Corrupt)?,
+            class,
+            provider_message_id: self.text(id_len)?.map(str::to_owned),
+            at_ms,
+            took_ms,
+        })
+    }
+}
+
+fn pick<T: Copy>(list: &[T], place: u64) -> Result<T, LedgerError> {
+    let place = usize::try_from(place).map_err(|_| LedgerError::Corrupt)?;
+    list.get(place).copied().ok_or(LedgerError::Corrupt)
+}
+
+/// The delivery `id` that lies in `bytes`.
+pub(crate) fn decode(id: DeliveryId, bytes: &[u8]) -> Result<Delivery, LedgerError> {
+    let mut reader = Reader(bytes);
+    if reader.number(1)? != u64::from(VERSION) {
+        return Err(LedgerError::Corrupt);
+    }
+    let kind = reader.number(1)?;
+    let channel = pick(&CHANNELS, kind / 16)?;
+    let outcome = pick(&OUTCOMES, kind % 16)?;
+    let fence = reader.number(4)?;
+    let count = reader.number(2)?;
+    let updated_at = reader.moment()?;
+    let lease_until = if outcome == DeliveryOutcome::Sending {
+        reader.moment()?
+    } else {
+        Timestamp::from_millis(0)
+    };
+    let mut attempts = Vec::new();
+    while !reader.0.is_empty() {
+        attempts.push(reader.attempt()?);
+    }
+    // The largest fence could not be followed by another.
+    if fence == u64::from(u32::MAX)
+        || attempts.len() > KEPT_ATTEMPTS
+        || attempts.len() as u64 > count
+    {
+        return Err(LedgerError::Corrupt);
+    }
+    Ok(Delivery {
+        fence: Fence(fence),
+        lease_until,
+        record: DeliveryRecord {
+            id,
+            channel,
+            outcome,
+            attempts,
+            attempt_count: u32::try_from(count).map_err(|_| LedgerError::Corrupt)?,
+            updated_at,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn id() -> DeliveryId {
+        format!("{}-1", "a".repeat(32)).parse().unwrap()
+    }
+
+    fn sample(outcome: DeliveryOutcome, attempts: Vec<Attempt>) -> Delivery {
+        Delivery {
+            fence: Fence(3),
+            lease_until: Timestamp::from_millis(if outcome == DeliveryOutcome::Sending {
+                1_800_000_000_999
+            } else {
+                0
+            }),
+            record: DeliveryRecord {
+                id: id(),
+                channel: Channel::Email,
+                outcome,
+                attempt_count: 20,
+                attempts,
+                updated_at: Timestamp::from_millis(1_800_000_000_123),
+            },
+        }
+    }
+
+    fn attempt(class: AttemptClass) -> Attempt {
+        Attempt {
+            provider: Some("gateway".parse().unwrap()),
+            class,
+            provider_message_id: Some("SM-é1".into()),
+            at_ms: 1_800_000_000_000,
+            took_ms: 321,
+        }
+    }
+
+    #[test]
+    fn every_word_has_its_own_number() {
+        assert_eq!(CHANNELS, Channel::ALL);
+        assert_eq!(OUTCOMES, *DeliveryOutcome::ALL);
+        assert_eq!(CLASSES, *AttemptClass::ALL);
+    }
+
+    #[test]
+    fn deliveries_round_trip() {
+        for &outcome in DeliveryOutcome::ALL {
+            let attempts = CLASSES.map(attempt).to_vec();
+            let delivery = sample(outcome, attempts);
+            assert_eq!(decode(id(), &encode(&delivery)), Ok(delivery));
+        }
+    }
+
+    /// The layout is a contract between versions: these bytes must decode for ever.
+    #[test]
+    fn version_one_stays_as_it_is() {
+        let bytes = encode(&sample(
+            DeliveryOutcome::Accepted,
+            vec![attempt(AttemptClass::Accepted)],
+        ));
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            hex,
+            "0112000000030014\
+             01a3185c507b\
+             0001a3185c50000001410700066761746577617953\
+             4d2dc3a931"
+        );
+    }
+
+    #[test]
+    fn every_cut_and_every_surplus_is_corrupt() {
+        let whole = encode(&sample(
+            DeliveryOutcome::Sending,
+            vec![attempt(AttemptClass::Transient)],
+        ));
+        for cut in 0..whole.len() {
+            // A cut between the header and the attempts leaves a whole record of a lower count.
+            if cut != 20 {
+                assert_eq!(
+                    decode(id(), &whole[..cut]),
+                    Err(LedgerError::Corrupt),
+                    "{cut}"
+                );
+            }
+        }
+        assert_eq!(
+            decode(id(), &[whole, vec![0]].concat()),
+            Err(LedgerError::Corrupt)
+        );
+    }
+
+    proptest! {
+        /// Whatever the store holds, reading it ends; what is readable is written back the same.
+        #[test]
+        fn hostile_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), fix in any::<bool>()) {
+            if fix && bytes.len() > 2 {
+                bytes[0] = 1;
+                bytes[1] %= 7;
+            }
+            if let Ok(delivery) = decode(id(), &bytes) {
+                prop_assert_eq!(encode(&delivery), bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,15 @@
+#![doc = include_str!("../README.md")]
+
+mod codec;
+mod record;
+mod redis;
+mod settings;
+mod sqlite;
+mod state;
+mod store;
+
+pub use record::{Attempt, DeliveryRecord};
+pub use redis::RedisLedger;
+pub use settings::LedgerSettings;
+pub use sqlite::{MIGRATION, SqliteLedger};
+pub use store::{Claim, ClaimRequest, Fence, LedgerError, LedgerStore, Settlement};

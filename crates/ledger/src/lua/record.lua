@@ -1,0 +1,89 @@
+#!lua
+-- How a delivery lies in Redis: the layout of codec.rs, and what both scripts do with it.
+-- Shared head of claim.lua and settle.lua. Refuses bytes that are not in this layout.
+
+local VERSION = 1
+local HEAD, LEASE, ATTEMPT = '>BBI4I2I6', '>I6', '>BI6I3BI2'
+local HEAD_LEN, LEASE_LEN, ATTEMPT_LEN = 14, 6, 13
+local QUEUED, SENDING, LAST_OUTCOME = 0, 1, 6
+local UNKNOWN_OUTCOME = 6
+local LAST_CHANNEL = 1
+local KEPT_ATTEMPTS = 16
+local MAX_FENCE, MAX_COUNT, MAX_MS = 4294967295, 65535, 281474976710655
+
+-- Where each attempt begins in `bytes`, from `at` on; nil if they do not fill it exactly.
+local function attempt_starts(bytes, at)
+    local starts = {}
+    while at <= #bytes do
+        if #starts == KEPT_ATTEMPTS or at + ATTEMPT_LEN - 1 > #bytes then
+            return nil
+        end
+        local class, _, _, provider_len, id_len = struct.unpack(ATTEMPT, bytes, at)
+        if class > UNKNOWN_OUTCOME then
+            return nil
+        end
+        starts[#starts + 1] = at
+        at = at + ATTEMPT_LEN + provider_len + id_len
+    end
+    return at == #bytes + 1 and starts or nil
+end
+
+-- The delivery under `key`; nil if there is none, false if it cannot be read.
+local function read(key)
+    local bytes = redis.pcall('GET', key)
+    if bytes == false then
+        return nil
+    end
+    if type(bytes) ~= 'string' or #bytes < HEAD_LEN then
+        return false
+    end
+    local version, kind, fence, count, updated = struct.unpack(HEAD, bytes)
+    local channel, outcome = math.floor(kind / 16), kind % 16
+    local at, lease = HEAD_LEN + 1, 0
+    if version ~= VERSION or channel > LAST_CHANNEL or outcome > LAST_OUTCOME
+        or fence == MAX_FENCE then
+        return false
+    end
+    if outcome == SENDING then
+        if #bytes < HEAD_LEN + LEASE_LEN then
+            return false
+        end
+        lease = struct.unpack(LEASE, bytes, at)
+        at = at + LEASE_LEN
+    end
+    local starts = attempt_starts(bytes, at)
+    if not starts or #starts > count then
+        return false
+    end
+    return {
+        bytes = bytes, channel = channel, outcome = outcome, fence = fence, lease = lease,
+        updated = updated, count = count, starts = starts, attempts = bytes:sub(at),
+        first = at,
+    }
+end
+
+-- A delivery nobody has claimed yet.
+local function unclaimed(channel)
+    return {
+        channel = channel, outcome = QUEUED, fence = 0, lease = 0,
+        count = 0, starts = {}, attempts = '', first = 1,
+    }
+end
+
+-- Adds an attempt; beyond KEPT_ATTEMPTS the oldest goes.
+local function append(delivery, attempt)
+    if #delivery.starts == KEPT_ATTEMPTS then
+        delivery.attempts = delivery.attempts:sub(delivery.starts[2] - delivery.first + 1)
+    end
+    delivery.attempts = delivery.attempts .. attempt
+    delivery.count = math.min(delivery.count + 1, MAX_COUNT)
+end
+
+-- Writes the delivery as it is now; the only write of either script, and its last step.
+local function write(key, delivery, now, retention_ms)
+    local lease = delivery.outcome == SENDING and struct.pack(LEASE, delivery.lease) or ''
+    local bytes = struct.pack(HEAD, VERSION, delivery.channel * 16 + delivery.outcome,
+        delivery.fence, delivery.count, now) .. lease .. delivery.attempts
+    redis.call('SET', key, bytes, 'PX', retention_ms)
+    return bytes
+end

@@ -1,0 +1,211 @@
+//! A verification as its row keeps it: one JSON record, read and written whole. Refuses to
+//! decide.
+
+use serde::{Deserialize, Serialize};
+use watchword_core::{
+    Channel, CheckId, CheckVerdict, CodeLength, Pending, Policy, Purpose, ResendCode, ServiceName, Timestamp,
+    VerificationId, VerificationStatus,
+};
+
+use super::super::model::{Digest, OpenCommand, SealedCode, Sent, StoredVerification};
+
+/// Everything that is kept of a verification but its id and slot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) service: ServiceName,
+    status: VerificationStatus,
+    channel: Channel,
+    pub(super) purpose: Purpose,
+    masked_to: String,
+    opened_at_ms: i64,
+    expires_at_ms: i64,
+    resend_after_ms: i64,
+    sends: u8,
+    confirmed: bool,
+    checks_left: u8,
+    max_sends: u8,
+    cooldown_ms: u64,
+    rotates: bool,
+    code: Option<CodeRecord>,
+    order: Option<String>,
+    order_key: String,
+    /// At most one for each check that was compared.
+    answers: Vec<AnswerRecord>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct CodeRecord {
+    digest_key: String,
+    digest: String,
+    sealed: String,
+    sealing_key: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct AnswerRecord {
+    check_id: CheckId,
+    verdict: Answered,
+    /// Starts of the typed code's digests: they tell one code from another.
+    typed: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Answered {
+    Approved,
+    Wrong,
+    LastWrong,
+}
+
+/// What an earlier check of the same id means for this one.
+pub(super) enum Repeat {
+    /// It was this check: its verdict stands.
+    Same(CheckVerdict),
+    /// The id was used for another code.
+    Other,
+    /// The id is new.
+    No,
+}
+
+impl Record {
+    pub(super) fn new(command: OpenCommand) -> Self {
+        let pending = Pending::open(command.policy, command.now);
+        Self {
+            service: command.service,
+            status: VerificationStatus::Pending,
+            channel: command.channel,
+            purpose: command.purpose,
+            masked_to: command.masked_to,
+            opened_at_ms: command.now.as_millis(),
+            expires_at_ms: pending.expires_at.as_millis(),
+            resend_after_ms: pending.resend_after.as_millis(),
+            sends: pending.sends,
+            confirmed: pending.confirmed,
+            checks_left: pending.checks_left,
+            max_sends: command.policy.max_sends,
+            cooldown_ms: command.policy.cooldown_ms,
+            rotates: command.policy.resend == ResendCode::Rotate,
+            code: Some(CodeRecord::from(command.code)),
+            order: Some(command.sealed_order),
+            order_key: command.sealing_key_id,
+            answers: Vec::new(),
+        }
+    }
+
+    pub(super) fn expires_at_ms(&self) -> i64 {
+        self.expires_at_ms
+    }
+
+    /// The state core's rules work on. Fields they do not look at have their defaults.
+    pub(super) fn pending(&self) -> Pending {
+        Pending {
+            policy: Policy {
+                code_length: CodeLength::default(),
+                max_sends: self.max_sends,
+                cooldown_ms: self.cooldown_ms,
+                resend: if self.rotates { ResendCode::Rotate } else { ResendCode::Same },
+                ..Policy::default()
+            },
+            expires_at: Timestamp::from_millis(self.expires_at_ms),
+            checks_left: self.checks_left,
+            sends: self.sends,
+            confirmed: self.confirmed,
+            resend_after: Timestamp::from_millis(self.resend_after_ms),
+        }
+    }
+
+    pub(super) fn advance(&mut self, pending: Pending) {
+        self.checks_left = pending.checks_left;
+        self.sends = pending.sends;
+        self.confirmed = pending.confirmed;
+        self.resend_after_ms = pending.resend_after.as_millis();
+    }
+
+    pub(super) fn status_at(&self, now: Timestamp) -> VerificationStatus {
+        match self.status {
+            VerificationStatus::Pending if !self.pending().is_live(now) => VerificationStatus::Expired,
+            status => status,
+        }
+    }
+
+    /// Ends the verification: what could still be checked or sent is forgotten.
+    pub(super) fn end(&mut self, status: VerificationStatus) {
+        self.status = status;
+        self.code = None;
+        self.order = None;
+    }
+
+    pub(super) fn replace_code(&mut self, code: SealedCode) {
+        self.code = Some(CodeRecord::from(code));
+    }
+
+    pub(super) fn digest(&self) -> Option<Digest> {
+        self.code.as_ref().map(|code| Digest { key_id: code.digest_key.clone(), hex: code.digest.clone() })
+    }
+
+    pub(super) fn repeat(&self, check_id: &CheckId, typed: &[String]) -> Repeat {
+        let Some(answer) = self.answers.iter().find(|answer| answer.check_id == *check_id) else {
+            return Repeat::No;
+        };
+        if !answer.typed.iter().any(|digest| typed.contains(digest)) {
+            return Repeat::Other;
+        }
+        Repeat::Same(match answer.verdict {
+            Answered::Approved => CheckVerdict::Approved,
+            Answered::Wrong => CheckVerdict::Wrong,
+            Answered::LastWrong => CheckVerdict::LastWrong,
+        })
+    }
+
+    pub(super) fn remember(&mut self, check_id: CheckId, verdict: CheckVerdict, typed: Vec<String>) {
+        let verdict = match verdict {
+            CheckVerdict::Approved => Answered::Approved,
+            CheckVerdict::Wrong => Answered::Wrong,
+            CheckVerdict::LastWrong => Answered::LastWrong,
+            CheckVerdict::Refused => return,
+        };
+        self.answers.push(AnswerRecord { check_id, verdict, typed });
+    }
+
+    pub(super) fn at(&self, id: &VerificationId, now: Timestamp) -> StoredVerification {
+        StoredVerification {
+            id: id.clone(),
+            service: self.service.clone(),
+            status: self.status_at(now),
+            channel: self.channel,
+            purpose: self.purpose.clone(),
+            masked_to: self.masked_to.clone(),
+            opened_at: Timestamp::from_millis(self.opened_at_ms),
+            expires_at: Timestamp::from_millis(self.expires_at_ms),
+            resend_after: Timestamp::from_millis(self.resend_after_ms),
+            sends: self.sends,
+            checks_left: self.checks_left,
+        }
+    }
+
+    /// The message to publish; `None` if there is nothing left to send, which is no state this
+    /// program writes.
+    pub(super) fn sent(&self, id: &VerificationId, now: Timestamp, is_new: bool, follows_approval: bool) -> Option<Sent> {
+        let code = self.code.as_ref()?;
+        Some(Sent {
+            verification: self.at(id, now),
+            is_new,
+            follows_approval,
+            sealed_code: code.sealed.clone(),
+            code_key_id: code.sealing_key.clone(),
+            sealed_order: self.order.clone()?,
+            order_key_id: self.order_key.clone(),
+        })
+    }
+}
+
+impl From<SealedCode> for CodeRecord {
+    fn from(code: SealedCode) -> Self {
+        Self {
+            digest_key: code.digest.key_id,
+            digest: code.digest.hex,
+            sealed: code.sealed,
+            sealing_key: code.sealing_key_id,
+        }
+    }
+}
