@@ -1,1 +1,9 @@
-//! placeholder
+#![doc = include_str!("../README.md")]
+
+mod config;
+mod inbox;
+mod message;
+mod smtp;
+
+pub use config::{EmailConfig, EmailProviderConfig, build};
+pub use message::{EmailText, MessageError};

@@ -1,0 +1,174 @@
+//! The mail: subject and two parts from the templates of its locale, and exactly the headers it
+//! needs. No link, no tracking image, no `List-Unsubscribe`: a code is asked for. Refuses to put
+//! the code into the subject, which lock screens show.
+
+use std::path::Path;
+
+use lettre::message::header::{Header, HeaderName, HeaderValue};
+use lettre::message::{Mailbox, MultiPart};
+use lettre::{Address, Message};
+use watchword_core::Recipient;
+use watchword_delivery::{Dispatch, Embedded, TemplateError, Templates};
+
+const SUBJECT: &str = "email.subject.txt";
+const TEXT: &str = "email.txt";
+const HTML: &str = "email.html";
+
+macro_rules! embedded {
+    ($($locale:literal),*) => {
+        [$(
+            (concat!($locale, "/email.subject.txt"), include_str!(concat!("../../../config/templates/", $locale, "/email.subject.txt"))),
+            (concat!($locale, "/email.txt"), include_str!(concat!("../../../config/templates/", $locale, "/email.txt"))),
+            (concat!($locale, "/email.html"), include_str!(concat!("../../../config/templates/", $locale, "/email.html"))),
+        )*]
+    };
+}
+
+const EMBEDDED: [Embedded; 24] = embedded!("de", "en", "es", "fr", "it", "nl", "pl", "pt");
+
+/// Why there is no mail.
+#[derive(Debug, thiserror::Error)]
+pub enum MessageError {
+    /// A template is missing or wrong.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The recipient is no mailbox, or the mail cannot be put together.
+    #[error("the mail cannot be put together")]
+    Malformed,
+}
+
+/// Subject and parts of a mail.
+pub struct EmailParts {
+    /// One line.
+    pub subject: String,
+    /// The plain part.
+    pub text: String,
+    /// The HTML part.
+    pub html: String,
+}
+
+/// Makes mails.
+pub struct EmailText {
+    templates: Templates,
+}
+
+/// `Auto-Submitted: auto-generated` (RFC 3834): no out-of-office note comes back.
+#[derive(Clone)]
+struct AutoSubmitted;
+
+impl Header for AutoSubmitted {
+    fn name() -> HeaderName {
+        HeaderName::new_from_ascii_str("Auto-Submitted")
+    }
+
+    fn parse(_: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Self)
+    }
+
+    fn display(&self) -> HeaderValue {
+        HeaderValue::new(Self::name(), "auto-generated".to_owned())
+    }
+}
+
+impl EmailText {
+    /// The embedded templates, with those under `folder` on top.
+    pub fn load(folder: Option<&Path>) -> Result<Self, TemplateError> {
+        Templates::load(&EMBEDDED, &[SUBJECT, TEXT, HTML], folder).map(|templates| Self { templates })
+    }
+
+    /// Subject and parts for `dispatch`.
+    pub fn render(&self, dispatch: &Dispatch) -> Result<EmailParts, MessageError> {
+        // A subject is one line whatever the template says.
+        let subject = self.templates.render(SUBJECT, dispatch)?;
+        let subject = subject.split_whitespace().collect::<Vec<_>>().join(" ");
+        Ok(EmailParts {
+            subject,
+            text: self.templates.render(TEXT, dispatch)?,
+            html: self.templates.render(HTML, dispatch)?,
+        })
+    }
+
+    /// The whole mail from `from`. Its id is made of the delivery, so that a repeat after a lost
+    /// answer can be recognised as the same mail.
+    pub fn message(&self, dispatch: &Dispatch, from: &Mailbox) -> Result<Message, MessageError> {
+        let Recipient::Email(address) = &dispatch.recipient else { return Err(MessageError::Malformed) };
+        let to: Address = address.expose().parse().map_err(|_| MessageError::Malformed)?;
+        let parts = self.render(dispatch)?;
+        Message::builder()
+            .from(from.clone())
+            .to(Mailbox::new(None, to))
+            .subject(parts.subject)
+            .message_id(Some(format!("<{}@{}>", dispatch.delivery_id, from.email.domain())))
+            .header(AutoSubmitted)
+            .multipart(MultiPart::alternative_plain_html(parts.text, parts.html))
+            .map_err(|_| MessageError::Malformed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use watchword_core::{Channel, Variables};
+    use watchword_delivery::Sender;
+
+    use super::*;
+
+    fn dispatch(app: &str) -> Dispatch {
+        Dispatch {
+            delivery_id: format!("{}-1", "a".repeat(32)).parse().unwrap(),
+            recipient: Recipient::parse(Channel::Email, "jane@example.org").unwrap(),
+            code: "012345".parse().unwrap(),
+            sender: Sender { app: app.into(), host: None },
+            locale: None,
+            variables: Variables::default(),
+            remaining: Duration::from_secs(299),
+        }
+    }
+
+    fn mail(dispatch: &Dispatch) -> String {
+        let from = "Example <no-reply@mail.example.org>".parse().unwrap();
+        let message = EmailText::load(None).unwrap().message(dispatch, &from).unwrap();
+        String::from_utf8(message.formatted()).unwrap()
+    }
+
+    #[test]
+    fn the_headers_are_exactly_these() {
+        let mail = mail(&dispatch("Jira"));
+        let head = mail.split("\r\n\r\n").next().unwrap();
+        let mut names: Vec<_> = head
+            .split("\r\n")
+            .filter(|line| !line.starts_with([' ', '\t']))
+            .filter_map(|line| line.split_once(':').map(|(name, _)| name))
+            .collect();
+        names.sort_unstable();
+        let expected =
+            ["Auto-Submitted", "Content-Type", "Date", "From", "MIME-Version", "Message-ID", "Subject", "To"];
+        assert_eq!(names, expected);
+        assert!(head.contains(&format!("Message-ID: <{}-1@mail.example.org>", "a".repeat(32))));
+        assert!(head.contains("Subject: Jira: your sign-in code\r\n"));
+        assert!(!head.contains("012345"));
+        assert!(mail.contains("text/plain") && mail.contains("text/html") && mail.matches("012345").count() == 2);
+        assert!(!mail.contains("http://") && !mail.contains("https://") && !mail.contains("<img"));
+    }
+
+    #[test]
+    fn no_value_breaks_out_of_its_place() {
+        let mail = mail(&dispatch("<script>\r\nBcc: eve@example.org"));
+        let head = mail.split("\r\n\r\n").next().unwrap();
+        assert!(!head.lines().any(|line| line.starts_with("Bcc")), "{head}");
+        assert!(!mail.contains("<script>\r\nBcc: eve@example.org</") && mail.contains("&lt;script&gt;"));
+    }
+
+    #[test]
+    fn every_locale_has_its_mail() {
+        let text = EmailText::load(None).unwrap();
+        for locale in ["de", "en", "es", "fr", "it", "nl", "pl", "pt"] {
+            let mut dispatch = dispatch("Jira");
+            dispatch.locale = Some(locale.parse().unwrap());
+            let parts = text.render(&dispatch).unwrap();
+            assert!(parts.text.contains("012345") && parts.html.contains("012345"));
+            assert!(parts.html.contains(&format!("lang=\"{locale}\"")) && !parts.subject.contains("012345"));
+        }
+    }
+}

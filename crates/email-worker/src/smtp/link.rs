@@ -1,0 +1,131 @@
+//! One connection to the relay, each step of its dialogue with a deadline that holds (the
+//! client's own covers connecting only, facts M1). Refuses any end of a mail but 250.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use lettre::Message;
+use lettre::transport::smtp::authentication::{Credentials, Mechanism};
+use lettre::transport::smtp::client::AsyncSmtpConnection;
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
+use lettre::transport::smtp::extension::ClientId;
+use lettre::transport::smtp::response::Response;
+use lettre::transport::smtp::{Error, extension};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use watchword_chassis::config::ConfigError;
+
+use super::failure::{Cause, Failure, Step};
+use super::tls::Tls;
+use crate::config::{SmtpConfig, TlsMode};
+
+/// For each step but the last.
+const STEP_DEADLINE: Duration = Duration::from_secs(5);
+/// For the reply to the final dot: relays scan here.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Makes connections.
+pub(super) struct Dialler {
+    host: String,
+    port: u16,
+    mode: TlsMode,
+    tls: Tls,
+    credentials: Option<Credentials>,
+    hello: ClientId,
+}
+
+/// A connection that is ready for a mail.
+pub(super) struct Link(AsyncSmtpConnection);
+
+impl Dialler {
+    pub(super) fn new(config: &SmtpConfig) -> Result<Self, ConfigError> {
+        if config.tls == TlsMode::None && !is_loopback(&config.host) {
+            return Err(ConfigError::new("tls", "must be implicit or starttls beyond loopback"));
+        }
+        let credentials = match (&config.username, &config.password) {
+            (Some(username), Some(password)) => {
+                let password = password.resolve().map_err(|error| error.within("password"))?;
+                Some(Credentials::new(username.clone(), password.expose().to_owned()))
+            }
+            (None, None) => None,
+            _ => return Err(ConfigError::new("username", "and password belong together")),
+        };
+        Ok(Self {
+            host: config.host.clone(),
+            port: config.port,
+            mode: config.tls,
+            tls: Tls::new(&config.host, config.ca_file.as_deref())?,
+            credentials,
+            hello: ClientId::default(),
+        })
+    }
+
+    /// Connects, protects the connection and logs in.
+    pub(super) async fn dial(&self) -> Result<Link, Failure> {
+        let connecting = TcpStream::connect((self.host.as_str(), self.port));
+        let stream = within(STEP_DEADLINE, Step::Connect, connecting).await?.map_err(|_| Failure::connection())?;
+        // Without this every mail waits 40 ms: the body and the final dot are two writes.
+        stream.set_nodelay(true).map_err(|_| Failure::connection())?;
+        let mut connection = match self.mode {
+            TlsMode::Implicit => {
+                let tls = within(STEP_DEADLINE, Step::StartTls, self.tls.wrap(stream)).await?;
+                let tls = tls.map_err(|_| Failure { step: Step::StartTls, cause: Cause::Tls })?;
+                step(Step::Connect, AsyncSmtpConnection::connect_with_transport(Box::new(tls), &self.hello)).await?
+            }
+            TlsMode::Starttls | TlsMode::None => {
+                step(Step::Connect, AsyncSmtpConnection::connect_with_transport(Box::new(stream), &self.hello)).await?
+            }
+        };
+        if self.mode == TlsMode::Starttls {
+            if !connection.can_starttls() {
+                return Err(Failure { step: Step::StartTls, cause: Cause::NotOffered });
+            }
+            step(Step::StartTls, connection.starttls(self.tls.starttls.clone(), &self.hello)).await?;
+        }
+        if let Some(credentials) = &self.credentials {
+            let mechanisms = [Mechanism::Plain, Mechanism::Login];
+            step(Step::Auth, connection.auth(&mechanisms, credentials)).await?;
+        }
+        Ok(Link(connection))
+    }
+}
+
+impl Link {
+    /// Sends one mail to its one recipient. After an error the connection must not be used again.
+    pub(super) async fn send(&mut self, message: &Message) -> Result<(), Failure> {
+        let envelope = message.envelope();
+        let body = message.formatted();
+        let mut parameters = Vec::new();
+        if !body.is_ascii() {
+            parameters.push(extension::MailParameter::Body(extension::MailBodyParameter::EightBitMime));
+        }
+        step(Step::Mail, self.0.command(Mail::new(envelope.from().cloned(), parameters))).await?;
+        for to in envelope.to() {
+            step(Step::Rcpt, self.0.command(Rcpt::new(to.clone(), Vec::new()))).await?;
+        }
+        let go_ahead = step(Step::Data, self.0.command(Data)).await?;
+        expect(Step::Data, &go_ahead, 354)?;
+        let end = within(BODY_DEADLINE, Step::Body, self.0.message(&body)).await?;
+        let end = end.map_err(|error| Failure::of(Step::Body, &error))?;
+        expect(Step::Body, &end, 250)
+    }
+}
+
+fn expect(step: Step, response: &Response, code: u16) -> Result<(), Failure> {
+    if response.has_code(code) {
+        return Ok(());
+    }
+    Err(Failure { step, cause: Cause::Reply { code: u16::from(response.code()), policy: false } })
+}
+
+async fn step<T>(step: Step, call: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
+    within(STEP_DEADLINE, step, call).await?.map_err(|error| Failure::of(step, &error))
+}
+
+async fn within<T>(deadline: Duration, step: Step, call: impl Future<Output = T>) -> Result<T, Failure> {
+    timeout(deadline, call).await.map_err(|_| Failure { step, cause: Cause::Timeout })
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}

@@ -1,0 +1,102 @@
+//! The SMTP relay as a provider: a mail over a kept connection, or a new one. Refuses to use a
+//! connection again after anything but a clean end.
+
+mod failure;
+mod link;
+mod pool;
+mod tls;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lettre::Message;
+use lettre::message::Mailbox;
+use tokio::time::timeout;
+use watchword_chassis::config::ConfigError;
+use watchword_core::{AttemptClass, ProviderName};
+use watchword_delivery::{Attempted, Dispatch, Provider};
+
+use crate::config::SmtpConfig;
+use crate::message::EmailText;
+use failure::{Cause, Failure};
+use link::Dialler;
+use pool::Pool;
+
+/// An SMTP relay.
+pub struct SmtpProvider {
+    name: ProviderName,
+    from: Mailbox,
+    limit: Duration,
+    dialler: Dialler,
+    pool: Pool,
+    text: EmailText,
+}
+
+impl SmtpProvider {
+    /// Checks the configuration and reads its secrets; dials only when there is a mail.
+    pub fn new(config: &SmtpConfig, text: EmailText) -> Result<Self, ConfigError> {
+        if !(1..=60).contains(&config.timeout_seconds) {
+            return Err(ConfigError::new("timeout_seconds", "must be 1 to 60"));
+        }
+        if !(1..=256).contains(&config.max_connections) {
+            return Err(ConfigError::new("max_connections", "must be 1 to 256"));
+        }
+        let from = config
+            .from
+            .parse()
+            .map_err(|_| ConfigError::new("from", "must be a mailbox: Example <no-reply@example.org>"))?;
+        Ok(Self {
+            name: config.name.clone(),
+            from,
+            limit: Duration::from_secs(config.timeout_seconds),
+            dialler: Dialler::new(config)?,
+            pool: Pool::new(config.max_connections),
+            text,
+        })
+    }
+
+    async fn send(&self, message: &Message) -> Result<(), Failure> {
+        let Some(slot) = self.pool.slot().await else { return Err(Failure::connection()) };
+        if let Some(mut kept) = slot.take() {
+            match kept.send(message).await {
+                Ok(()) => {
+                    slot.put_back(kept);
+                    return Ok(());
+                }
+                // The relay closed an idle connection: nothing was handed over yet.
+                Err(failure) if failure.is_stale() => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        let mut fresh = self.dialler.dial().await?;
+        fresh.send(message).await?;
+        slot.put_back(fresh);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Provider for SmtpProvider {
+    fn name(&self) -> &ProviderName {
+        &self.name
+    }
+
+    fn attempt_limit(&self) -> Duration {
+        self.limit
+    }
+
+    async fn attempt(&self, dispatch: &Dispatch) -> Attempted {
+        let Ok(message) = self.text.message(dispatch, &self.from) else {
+            return Attempted::new(AttemptClass::MessageRejected, "template");
+        };
+        match timeout(self.limit, self.send(&message)).await {
+            Ok(Ok(())) => {
+                let id = format!("{}@{}", dispatch.delivery_id, self.from.email.domain());
+                Attempted { provider_message_id: Some(id), ..Attempted::new(AttemptClass::Accepted, "250") }
+            }
+            Ok(Err(failure)) => Attempted::new(failure.class(), failure.reason()),
+            // Dropping the call dropped the connection. How far it had come is not known.
+            Err(_) => Attempted::new(AttemptClass::UnknownOutcome, Cause::Timeout.to_string()),
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! The demo's SMS provider: keeps messages where the inbox page shows them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use watchword_core::{AttemptClass, Channel, Clock, ProviderName};
+use watchword_delivery::{Attempted, Dispatch, Inbox, InboxMessage, Provider};
+
+use crate::text::SmsText;
+
+/// Keeps messages in memory.
+pub struct InboxProvider {
+    pub(crate) name: ProviderName,
+    pub(crate) text: SmsText,
+    pub(crate) inbox: Inbox,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl Provider for InboxProvider {
+    fn name(&self) -> &ProviderName {
+        &self.name
+    }
+
+    fn attempt_limit(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
+    async fn attempt(&self, dispatch: &Dispatch) -> Attempted {
+        let Ok((body, _)) = self.text.render(dispatch) else {
+            return Attempted::new(AttemptClass::MessageRejected, "template");
+        };
+        self.inbox.push(InboxMessage {
+            to: dispatch.recipient.expose().to_owned(),
+            channel: Channel::Sms,
+            subject: None,
+            body,
+            at: self.clock.now().to_rfc3339(),
+        });
+        Attempted::new(AttemptClass::Accepted, "kept")
+    }
+}

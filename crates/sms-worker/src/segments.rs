@@ -1,0 +1,89 @@
+//! How many parts an SMS takes on the air (3GPP TS 23.038, 23.040). Refuses to shorten a text.
+
+/// How a text is encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// 7 bits a character: 160 in one part, 153 in each of several.
+    Gsm7,
+    /// 16 bits a unit: 70 in one part, 67 in each of several.
+    Ucs2,
+}
+
+/// What a text takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segments {
+    /// Its encoding.
+    pub encoding: Encoding,
+    /// Parts sent and paid for.
+    pub count: usize,
+}
+
+/// The default alphabet without the escape character.
+const BASIC: &str = "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà";
+/// Characters of the extension table: an escape and a character, two septets.
+const EXTENDED: &str = "^{}\\[~]|€\u{c}";
+
+/// Counts the parts of `text`. A character is never split between parts.
+pub fn segments(text: &str) -> Segments {
+    let septets: Option<Vec<usize>> = text.chars().map(septets).collect();
+    match septets {
+        Some(costs) => Segments { encoding: Encoding::Gsm7, count: parts(&costs, 160, 153) },
+        None => {
+            let costs: Vec<_> = text.chars().map(char::len_utf16).collect();
+            Segments { encoding: Encoding::Ucs2, count: parts(&costs, 70, 67) }
+        }
+    }
+}
+
+fn septets(c: char) -> Option<usize> {
+    if BASIC.contains(c) {
+        Some(1)
+    } else if EXTENDED.contains(c) {
+        Some(2)
+    } else {
+        None
+    }
+}
+
+fn parts(costs: &[usize], single: usize, each: usize) -> usize {
+    if costs.iter().sum::<usize>() <= single {
+        return 1;
+    }
+    let (mut parts, mut used) = (1, 0);
+    for &cost in costs {
+        if used + cost > each {
+            parts += 1;
+            used = 0;
+        }
+        used += cost;
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_vectors_of_the_standard() {
+        let counted = |text: String| (segments(&text).encoding, segments(&text).count);
+        let table = [
+            (String::new(), Encoding::Gsm7, 1),
+            ("a".repeat(160), Encoding::Gsm7, 1),
+            ("a".repeat(161), Encoding::Gsm7, 2),
+            ("a".repeat(306), Encoding::Gsm7, 2),
+            ("a".repeat(307), Encoding::Gsm7, 3),
+            ("€".repeat(80), Encoding::Gsm7, 1),
+            ("€".repeat(81), Encoding::Gsm7, 2),
+            // 152 septets fit with the escape; the 77th euro sign must not be split.
+            ("€".repeat(153), Encoding::Gsm7, 3),
+            (format!("{}😀", "a".repeat(68)), Encoding::Ucs2, 1),
+            (format!("{}😀", "a".repeat(69)), Encoding::Ucs2, 2),
+            ("ó".repeat(70), Encoding::Ucs2, 1),
+            ("ó".repeat(71), Encoding::Ucs2, 2),
+        ];
+        for (text, encoding, count) in table {
+            assert_eq!(counted(text.clone()), (encoding, count), "{text}");
+        }
+    }
+}
