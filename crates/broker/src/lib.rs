@@ -3,9 +3,12 @@
 mod embedded;
 mod message;
 mod port;
+mod rabbitmq;
 mod telemetry;
 
 pub use embedded::{EMBEDDED_MIGRATION, EmbeddedBroker, EmbeddedSettings};
 pub use message::{Outbound, ParkReason, Received, Route};
 pub use port::{Broker, Consumer, LinkState, PublishError, Publisher, Settle, SettleError};
+pub use rabbitmq::topology::{Topology, TopologyError};
+pub use rabbitmq::{RabbitMq, RabbitMqSettings, UrlError};
 pub use telemetry::BrokerMetrics;

@@ -1,1 +1,31 @@
-fn main(){}
+//! The binary: command line and wiring. No logic lives here.
+#![expect(clippy::print_stdout, reason = "a command line prints")]
+
+mod cli;
+mod client;
+mod config;
+mod demo;
+mod engine;
+mod roles;
+mod run;
+mod topology;
+
+use clap::Parser;
+
+use cli::{Cli, Command, ConfigCommand};
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    // The one TLS provider of the process; fails only if it is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        match cli.command {
+            Command::Demo { exit } => demo::run(exit).await,
+            Command::Run { roles } => run::run(&cli.config, &roles).await,
+            Command::Config { command: ConfigCommand::Check } => run::check(&cli.config),
+            Command::Topology { apply } => topology::run(&cli.config, apply).await,
+            Command::Send(arguments) => client::send(arguments).await,
+            Command::Check(arguments) => client::check(arguments).await,
+        }
+    })
+}

@@ -44,6 +44,11 @@ impl RedisLimiter {
     }
 }
 
+/// The answer of a script that is not ours, or of another version of it.
+const fn unreadable() -> StorageError {
+    StorageError::Rejected("a counter cannot be read")
+}
+
 fn permit(answer: &[u8]) -> Result<Permit, StorageError> {
     let until = std::str::from_utf8(answer).ok().and_then(|text| text.parse().ok());
     match until {

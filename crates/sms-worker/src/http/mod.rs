@@ -16,7 +16,7 @@ use watchword_chassis::config::ConfigError;
 use watchword_core::{AttemptClass, ProviderName};
 use watchword_delivery::{Attempted, Dispatch, Provider};
 
-pub use config::{AuthConfig, HttpProviderConfig, RequestConfig, ResponseConfig, RuleConfig};
+pub use config::{AuthConfig, HttpProviderConfig, RequestConfig, ResponseConfig};
 
 use crate::segments::Encoding;
 use crate::text::SmsText;

@@ -1,0 +1,228 @@
+//! Taking messages from one lane through lost connections. A task reads ahead of the caller, so
+//! that a cancelled `receive` loses nothing. Refuses to trust headers: each is read only if it
+//! has the type and form it must have.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use watchword_events::Lane;
+
+use super::link::Link;
+use super::publisher::{RETRIES_HEADER, RabbitPublisher};
+use super::settle::RabbitSettle;
+use super::supervisor::Supervisor;
+use crate::message::Received;
+use crate::port::{Consumer, LinkState};
+use crate::telemetry::BrokerMetrics;
+
+const SETUP_DEADLINE: Duration = Duration::from_secs(5);
+/// Before a consumer whose channel broke is set up again.
+const PAUSE: Duration = Duration::from_millis(200);
+
+pub(super) struct RabbitConsumer {
+    supervisor: Arc<Supervisor>,
+    messages: mpsc::Receiver<Received>,
+    stop: CancellationToken,
+    pump: Option<JoinHandle<()>>,
+}
+
+struct Pump {
+    supervisor: Arc<Supervisor>,
+    publisher: Arc<RabbitPublisher>,
+    metrics: BrokerMetrics,
+    lane: Lane,
+    prefetch: u16,
+    sender: mpsc::Sender<Received>,
+    stop: CancellationToken,
+}
+
+impl RabbitConsumer {
+    pub(super) fn start(
+        supervisor: Arc<Supervisor>,
+        publisher: Arc<RabbitPublisher>,
+        lane: Lane,
+        prefetch: u16,
+    ) -> Self {
+        let prefetch = prefetch.max(1);
+        let (sender, messages) = mpsc::channel(usize::from(prefetch));
+        let stop = CancellationToken::new();
+        let metrics = publisher.metrics();
+        let pump = Pump {
+            supervisor: supervisor.clone(), publisher, metrics, lane, prefetch, sender, stop: stop.clone(),
+        };
+        Self { supervisor, messages, stop, pump: Some(tokio::spawn(pump.run())) }
+    }
+}
+
+impl Drop for RabbitConsumer {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+#[async_trait]
+impl Consumer for RabbitConsumer {
+    async fn receive(&mut self) -> Option<Received> {
+        self.messages.recv().await
+    }
+
+    async fn stop(&mut self) {
+        self.stop.cancel();
+        if let Some(pump) = self.pump.take() {
+            // A pump that panicked leaves its messages to the end of the connection.
+            let _ = pump.await;
+        }
+        while let Ok(message) = self.messages.try_recv() {
+            // Failing, it comes back with the end of the connection.
+            let _ = message.requeue().await;
+        }
+    }
+
+    fn state(&self) -> LinkState {
+        self.supervisor.state()
+    }
+}
+
+impl Pump {
+    async fn run(self) {
+        let mut links = self.supervisor.links();
+        while !self.stop.is_cancelled() && !self.supervisor.is_closed() {
+            let link = tokio::select! {
+                () = self.stop.cancelled() => return,
+                link = links.wait_for(|link| link.is_some() || self.supervisor.is_closed()) => match link {
+                    Ok(link) => link.clone(),
+                    Err(_) => return,
+                },
+            };
+            let Some(link) = link else { return };
+            if self.read(&link).await.is_none() {
+                tracing::debug!(lane = self.lane.as_str(), "a consumer is set up again");
+            }
+            drop(link);
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = sleep(PAUSE) => {}
+            }
+        }
+    }
+
+    /// Reads until the channel breaks (`None`) or the consumer is stopped.
+    async fn read(&self, link: &Link) -> Option<()> {
+        let channel = link.consuming_channel().await.ok()?;
+        let setup = async {
+            channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
+            let queue = self.lane.queue();
+            channel
+                .basic_consume(queue.as_str().into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
+                .await
+        };
+        let mut consumer = timeout(SETUP_DEADLINE, setup).await.ok()?.ok()?;
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                delivery = consumer.next() => {
+                    let delivery = delivery?.ok()?;
+                    self.forward(delivery, &channel).await?;
+                }
+            }
+        }
+        // No more from here on; what had been sent already goes back in order.
+        let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+        timeout(SETUP_DEADLINE, cancelled).await.ok()?.ok()?;
+        while let Ok(Some(Ok(delivery))) = timeout(PAUSE, consumer.next()).await {
+            // Failing, it goes back with the end of the channel.
+            let _ = self.received(delivery, &channel).requeue().await;
+        }
+        Some(())
+    }
+
+    async fn forward(&self, delivery: Delivery, channel: &Channel) -> Option<()> {
+        self.metrics.received(self.lane, delivery.redelivered);
+        self.sender.send(self.received(delivery, channel)).await.ok()
+    }
+
+    fn received(&self, delivery: Delivery, channel: &Channel) -> Received {
+        let Delivery { redelivered, properties, data, acker, .. } = delivery;
+        let body = Bytes::from(data);
+        let retries = retries(&properties);
+        Received {
+            id: properties.message_id().as_ref().map(ToString::to_string),
+            body: body.clone(),
+            retries,
+            redelivered,
+            user: properties.user_id().as_ref().map(ToString::to_string),
+            traceparent: header(&properties, "traceparent").and_then(traceparent),
+            settle: Box::new(RabbitSettle {
+                lane: self.lane,
+                acker,
+                channel: channel.clone(),
+                publisher: self.publisher.clone(),
+                metrics: self.metrics.clone(),
+                body,
+                properties,
+                retries,
+            }),
+        }
+    }
+}
+
+fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a AMQPValue> {
+    properties.headers().as_ref()?.inner().get(name)
+}
+
+/// Whoever can publish can forge this; a wrong value makes waits longer, never more of them than
+/// the deadline allows.
+fn retries(properties: &BasicProperties) -> u32 {
+    let count = match header(properties, RETRIES_HEADER) {
+        Some(AMQPValue::LongLongInt(count)) => *count,
+        Some(AMQPValue::LongInt(count)) => i64::from(*count),
+        _ => 0,
+    };
+    u32::try_from(count).unwrap_or(0)
+}
+
+/// `00-<32 hex>-<16 hex>-<2 hex>` in lower case (W3C trace context).
+fn traceparent(value: &AMQPValue) -> Option<String> {
+    let AMQPValue::LongString(text) = value else { return None };
+    let text = std::str::from_utf8(text.as_bytes()).ok()?;
+    let parts: Vec<_> = text.split('-').collect();
+    let is_hex = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    let lengths: Vec<_> = parts.iter().map(|part| part.len()).collect();
+    (lengths == [2, 32, 16, 2] && parts.iter().all(is_hex)).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: &str, value: AMQPValue) -> BasicProperties {
+        let mut headers = FieldTable::default();
+        headers.insert(name.into(), value);
+        BasicProperties::default().with_headers(headers)
+    }
+
+    #[test]
+    fn forged_headers_are_read_as_absent() {
+        for value in [AMQPValue::LongLongInt(-1), AMQPValue::LongLongInt(i64::MAX), AMQPValue::LongString("7".into()), AMQPValue::Void] {
+            assert_eq!(retries(&with(RETRIES_HEADER, value)), 0);
+        }
+        assert_eq!(retries(&with(RETRIES_HEADER, AMQPValue::LongInt(7))), 7);
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert_eq!(traceparent(&AMQPValue::LongString(trace.into())).as_deref(), Some(trace));
+        for wrong in ["", "00-xx", &trace.to_uppercase(), &format!("{trace}\n")] {
+            assert_eq!(traceparent(&AMQPValue::LongString(wrong.into())), None, "{wrong}");
+        }
+        assert_eq!(traceparent(&AMQPValue::LongInt(1)), None);
+    }
+}

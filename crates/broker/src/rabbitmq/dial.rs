@@ -1,0 +1,110 @@
+//! From a URL to a connection within a deadline. Refuses to wait for a peer that accepts and then
+//! says nothing (facts L3), and to show the URL.
+
+use std::time::Duration;
+
+use lapin::{Connection, ConnectionProperties};
+use tokio::time::timeout;
+use url::Url;
+
+use super::{RabbitMqSettings, UrlError};
+
+/// Two missed ones tell a dead peer: 20 s at most (R44).
+const HEARTBEAT_SECONDS: u64 = 10;
+
+/// A checked URL with its heartbeat and password.
+#[derive(Clone)]
+pub(super) struct Address {
+    uri: String,
+    connect_deadline: Duration,
+}
+
+/// Why there is no connection; the client's own words can hold the URL.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// Refused, or the handshake failed: wrong user, vhost or certificate among others.
+    #[error("the broker refused the connection: {0}")]
+    Refused(&'static str),
+    /// Nothing came in time.
+    #[error("the broker did not answer in time")]
+    Timeout,
+    /// A queue or exchange stands there with other arguments.
+    #[error("{0} exists with other arguments; delete it or rename it, then it is declared anew")]
+    Mismatch(String),
+    /// Declaring failed otherwise.
+    #[error("{0} could not be declared")]
+    Undeclared(String),
+}
+
+impl Address {
+    pub(super) fn parse(settings: &RabbitMqSettings) -> Result<Self, UrlError> {
+        let mut url = Url::parse(settings.url.expose()).map_err(|_| UrlError("is no URL"))?;
+        if !matches!(url.scheme(), "amqp" | "amqps") {
+            return Err(UrlError("must be amqp:// or amqps://"));
+        }
+        if url.host_str().is_none_or(str::is_empty) {
+            return Err(UrlError("names no host"));
+        }
+        if url.username().is_empty() {
+            url.set_username("guest").map_err(|()| UrlError("cannot hold a user"))?;
+        }
+        if let Some(password) = &settings.password {
+            url.set_password(Some(password.expose())).map_err(|()| UrlError("cannot hold a password"))?;
+        }
+        if url.path().is_empty() || url.path() == "/" {
+            url.set_path("/%2f");
+        }
+        let kept: Vec<_> = url
+            .query_pairs()
+            .filter(|(name, _)| name != "heartbeat")
+            .map(|(name, value)| (name.into_owned(), value.into_owned()))
+            .collect();
+        url.query_pairs_mut().clear().extend_pairs(kept).append_pair("heartbeat", &HEARTBEAT_SECONDS.to_string());
+        Ok(Self { uri: url.into(), connect_deadline: Duration::from_millis(settings.connect_timeout_ms) })
+    }
+
+    /// One connection, called `name` in the broker's overview.
+    pub(super) async fn connect(&self, name: &str) -> Result<Connection, LinkError> {
+        let properties = ConnectionProperties::default().with_connection_name(format!("watchword {name}").into());
+        match timeout(self.connect_deadline, Connection::connect(&self.uri, properties)).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(LinkError::Refused(kind(&error))),
+            Err(_) => Err(LinkError::Timeout),
+        }
+    }
+
+    pub(super) const fn connect_deadline(&self) -> Duration {
+        self.connect_deadline
+    }
+}
+
+fn kind(error: &lapin::Error) -> &'static str {
+    match error.kind() {
+        lapin::ErrorKind::IOError(_) => "network or TLS",
+        lapin::ErrorKind::AuthProviderError(_) => "credentials",
+        lapin::ErrorKind::ProtocolError(_) => "user, vhost or protocol",
+        _ => "handshake",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use watchword_core::SecretString;
+
+    use super::*;
+
+    fn parse(url: &str, password: Option<&str>) -> Result<String, UrlError> {
+        let password = password.map(|password| SecretString::new(password.to_owned()));
+        let settings = RabbitMqSettings { password, ..RabbitMqSettings::new(SecretString::new(url.to_owned())) };
+        Address::parse(&settings).map(|address| address.uri)
+    }
+
+    #[test]
+    fn the_heartbeat_is_ours_and_the_password_is_put_in() {
+        assert_eq!(parse("amqp://bob@h:1/v?heartbeat=99", Some("a/b")).unwrap(), "amqp://bob:a%2Fb@h:1/v?heartbeat=10");
+        assert_eq!(parse("amqps://h", None).unwrap(), "amqps://guest@h/%2f?heartbeat=10");
+        for wrong in ["", "http://h", "amqp://", "redis://h"] {
+            assert!(parse(wrong, None).is_err(), "{wrong}");
+        }
+    }
+}

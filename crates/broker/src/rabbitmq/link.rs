@@ -1,0 +1,124 @@
+//! Two connections that live and die together, and the channels on them. Refuses to outlive
+//! either connection.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::options::ConfirmSelectOptions;
+use lapin::{Channel, Connection, Event};
+use tokio::sync::Notify;
+use tokio::time::{interval, timeout};
+
+use super::dial::{Address, LinkError};
+use super::topology::Topology;
+
+const CHANNEL_DEADLINE: Duration = Duration::from_secs(3);
+const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+/// How often the connections are asked whether they live, besides being listened to.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+pub(super) struct Link {
+    publishing: Connection,
+    consuming: Connection,
+    /// Confirming channels without a message on the way.
+    idle: Mutex<Vec<Channel>>,
+    /// Someone found that a connection does not work.
+    broken: Notify,
+}
+
+/// What happened to a link.
+pub(super) enum Happening {
+    /// The broker refuses publishes from now on, or does so no more.
+    Blocked(bool),
+    /// One of the connections is gone.
+    Lost,
+}
+
+impl Link {
+    /// Connects twice and declares the topology.
+    pub(super) async fn open(address: &Address, topology: &Topology) -> Result<Self, LinkError> {
+        let publishing = address.connect("publishing").await?;
+        let consuming = address.connect("consuming").await?;
+        let link = Self { publishing, consuming, idle: Mutex::default(), broken: Notify::new() };
+        let declaring = link.channel(&link.consuming).await?;
+        topology.declare(&declaring).await?;
+        // The channel has done its work; if closing fails the connection will tell.
+        let _ = timeout(CHANNEL_DEADLINE, declaring.close(200, "declared".into())).await;
+        Ok(link)
+    }
+
+    /// Declares the topology again, after a message found no queue.
+    pub(super) async fn declare(&self, topology: &Topology) -> Result<(), LinkError> {
+        let channel = self.channel(&self.consuming).await?;
+        topology.declare(&channel).await
+    }
+
+    /// A channel for one publish at a time: confirming, and with nothing on the way.
+    pub(super) async fn publishing_channel(&self) -> Result<Channel, LinkError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some(channel) = idle.filter(|channel| channel.status().connected()) {
+            return Ok(channel);
+        }
+        let channel = self.channel(&self.publishing).await?;
+        match timeout(CHANNEL_DEADLINE, channel.confirm_select(ConfirmSelectOptions::default())).await {
+            Ok(Ok(())) => Ok(channel),
+            Ok(Err(_)) => Err(LinkError::Refused("confirms")),
+            Err(_) => Err(LinkError::Timeout),
+        }
+    }
+
+    /// Keeps a channel whose publish was answered.
+    pub(super) fn put_back(&self, channel: Channel) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(channel);
+    }
+
+    /// A channel for a consumer.
+    pub(super) async fn consuming_channel(&self) -> Result<Channel, LinkError> {
+        self.channel(&self.consuming).await
+    }
+
+    async fn channel(&self, connection: &Connection) -> Result<Channel, LinkError> {
+        match timeout(CHANNEL_DEADLINE, connection.create_channel()).await {
+            Ok(Ok(channel)) => Ok(channel),
+            Ok(Err(_)) => {
+                self.broken.notify_one();
+                Err(LinkError::Refused("channel"))
+            }
+            Err(_) => Err(LinkError::Timeout),
+        }
+    }
+
+    /// Tells what happens to the link until it is lost.
+    pub(super) async fn watch(&self, mut tell: impl FnMut(Happening)) {
+        let mut publishing = std::pin::pin!(self.publishing.events_listener());
+        let mut consuming = std::pin::pin!(self.consuming.events_listener());
+        let mut look = interval(LOOK_EVERY);
+        loop {
+            let event = tokio::select! {
+                event = publishing.next() => event,
+                event = consuming.next() => event.filter(|event| matches!(event, Event::Error(_))).or(Some(Event::Connected)),
+                () = self.broken.notified() => None,
+                _ = look.tick() => self.is_alive().then_some(Event::Connected),
+            };
+            match event {
+                Some(Event::ConnectionBlocked(_)) => tell(Happening::Blocked(true)),
+                Some(Event::ConnectionUnblocked) => tell(Happening::Blocked(false)),
+                Some(Event::Error(_)) | None if !self.is_alive() => return tell(Happening::Lost),
+                Some(_) | None => {}
+            }
+        }
+    }
+
+    fn is_alive(&self) -> bool {
+        self.publishing.status().connected() && self.consuming.status().connected()
+    }
+
+    /// Closes both, at most for a moment: a peer that hangs must not hold anyone up.
+    pub(super) async fn close(&self) {
+        let both = async {
+            tokio::join!(self.publishing.close(200, "done".into()), self.consuming.close(200, "done".into()))
+        };
+        let _ = timeout(CLOSE_DEADLINE, both).await;
+    }
+}

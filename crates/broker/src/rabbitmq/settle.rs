@@ -1,0 +1,94 @@
+//! Settling one message on the channel it came from. Refuses to acknowledge before the message
+//! stands where it should go next, and to use another channel's tag.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use lapin::options::{BasicAckOptions, BasicNackOptions};
+use lapin::{Acker, BasicProperties, Channel};
+use tokio::time::timeout;
+use watchword_core::Rung;
+use watchword_events::Lane;
+
+use super::publisher::{Parcel, RabbitPublisher, for_parking, for_retry};
+use crate::message::ParkReason;
+use crate::port::{Settle, SettleError};
+use crate::telemetry::BrokerMetrics;
+
+const DEADLINE: Duration = Duration::from_secs(5);
+
+pub(super) struct RabbitSettle {
+    pub(super) lane: Lane,
+    pub(super) acker: Acker,
+    /// Keeps the channel open for as long as one of its messages is unsettled.
+    pub(super) channel: Channel,
+    pub(super) publisher: Arc<RabbitPublisher>,
+    pub(super) metrics: BrokerMetrics,
+    pub(super) body: Bytes,
+    pub(super) properties: BasicProperties,
+    pub(super) retries: u32,
+}
+
+impl RabbitSettle {
+    async fn acknowledge(&self, how: &'static str) -> Result<(), SettleError> {
+        if !self.channel.status().connected() {
+            return Err(SettleError);
+        }
+        match timeout(DEADLINE, self.acker.ack(BasicAckOptions::default())).await {
+            Ok(Ok(true)) => {
+                self.metrics.settled(self.lane, how);
+                Ok(())
+            }
+            _ => Err(SettleError),
+        }
+    }
+
+    /// Published and confirmed first, acknowledged then: a crash in between leaves two copies,
+    /// never none. If it cannot be published it goes back to its queue.
+    async fn move_to(&self, queue: &str, properties: BasicProperties, how: &'static str) -> Result<(), SettleError> {
+        let parcel = Parcel { exchange: "", key: queue, mandatory: true, body: &self.body, properties };
+        if self.publisher.send(parcel, DEADLINE).await.is_err() {
+            self.hand_back().await?;
+            return Err(SettleError);
+        }
+        self.acknowledge(how).await
+    }
+
+    async fn hand_back(&self) -> Result<(), SettleError> {
+        if !self.channel.status().connected() {
+            return Err(SettleError);
+        }
+        let options = BasicNackOptions { requeue: true, multiple: false };
+        match timeout(DEADLINE, self.acker.nack(options)).await {
+            Ok(Ok(true)) => {
+                self.metrics.settled(self.lane, "requeue");
+                Ok(())
+            }
+            _ => Err(SettleError),
+        }
+    }
+}
+
+#[async_trait]
+impl Settle for RabbitSettle {
+    async fn ack(self: Box<Self>) -> Result<(), SettleError> {
+        self.acknowledge("ack").await
+    }
+
+    async fn retry(self: Box<Self>, rung: Rung) -> Result<(), SettleError> {
+        let (queue, properties) = for_retry(self.lane, rung, self.retries, &self.properties);
+        self.move_to(&queue, properties, "retry").await
+    }
+
+    async fn park(self: Box<Self>, reason: ParkReason) -> Result<(), SettleError> {
+        let (queue, properties) = for_parking(self.lane, reason, &self.properties);
+        self.move_to(&queue, properties, "park").await
+    }
+
+    async fn requeue(self: Box<Self>) -> Result<(), SettleError> {
+        self.hand_back().await
+    }
+}

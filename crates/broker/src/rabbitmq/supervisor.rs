@@ -1,0 +1,165 @@
+//! Keeps a link standing for as long as the process lives: dials without end, with growing,
+//! jittered, capped waits, declares the topology after each connect, and says what is wrong once
+//! for each change.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::dial::{Address, LinkError};
+use super::link::{Happening, Link};
+use super::topology::Topology;
+use crate::port::LinkState;
+use crate::telemetry::BrokerMetrics;
+
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Declaring eighteen queues after connecting twice.
+const OPEN_MARGIN: Duration = Duration::from_secs(15);
+
+pub(super) struct Supervisor {
+    link: watch::Sender<Option<Arc<Link>>>,
+    blocked: watch::Sender<bool>,
+    undeclared: Notify,
+    ended: watch::Sender<bool>,
+    is_closed: AtomicBool,
+}
+
+impl Supervisor {
+    pub(super) fn start(
+        address: Address,
+        topology: Topology,
+        metrics: BrokerMetrics,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        let supervisor = Arc::new(Self {
+            link: watch::Sender::new(None),
+            blocked: watch::Sender::new(false),
+            undeclared: Notify::new(),
+            ended: watch::Sender::new(false),
+            is_closed: AtomicBool::new(false),
+        });
+        tokio::spawn(supervisor.clone().run(address, topology, metrics, stop));
+        supervisor
+    }
+
+    pub(super) fn state(&self) -> LinkState {
+        match (self.link.borrow().is_some(), *self.blocked.borrow()) {
+            (false, _) => LinkState::Down,
+            (true, true) => LinkState::Blocked,
+            (true, false) => LinkState::Up,
+        }
+    }
+
+    /// The link, if it stands.
+    pub(super) fn link(&self) -> Option<Arc<Link>> {
+        self.link.borrow().clone()
+    }
+
+    /// The link as it comes and goes.
+    pub(super) fn links(&self) -> watch::Receiver<Option<Arc<Link>>> {
+        self.link.subscribe()
+    }
+
+    /// Resolves when the broker refuses publishes.
+    pub(super) async fn blocked(&self) {
+        // Fails only when the sender is gone, and this is the sender.
+        let _ = self.blocked.subscribe().wait_for(|blocked| *blocked).await;
+    }
+
+    /// A message found no queue.
+    pub(super) fn undeclared(&self) {
+        self.undeclared.notify_one();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when the link was closed for good.
+    pub(super) async fn closed(&self) {
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    async fn run(self: Arc<Self>, address: Address, topology: Topology, metrics: BrokerMetrics, stop: CancellationToken) {
+        let mut last_error = None;
+        let mut waits = waits();
+        while !stop.is_cancelled() {
+            let opened = timeout(address.connect_deadline() * 2 + OPEN_MARGIN, Link::open(&address, &topology));
+            let opened = tokio::select! {
+                () = stop.cancelled() => break,
+                opened = opened => opened.unwrap_or(Err(LinkError::Timeout)),
+            };
+            match opened {
+                Ok(link) => {
+                    tracing::info!("connected to RabbitMQ");
+                    (last_error, waits) = (None, self::waits());
+                    self.keep(Arc::new(link), &topology, &metrics, &stop).await;
+                }
+                Err(error) => {
+                    if last_error.as_ref() != Some(&error) {
+                        tracing::error!(%error, "no link to RabbitMQ; trying on");
+                    }
+                    last_error = Some(error);
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = sleep(waits.next().unwrap_or(LONGEST_WAIT)) => {}
+            }
+        }
+        self.is_closed.store(true, Ordering::Relaxed);
+        self.link.send_replace(None);
+        self.ended.send_replace(true);
+    }
+
+    /// Offers the link until it is lost or the process stops.
+    async fn keep(&self, link: Arc<Link>, topology: &Topology, metrics: &BrokerMetrics, stop: &CancellationToken) {
+        self.blocked.send_replace(false);
+        self.link.send_replace(Some(link.clone()));
+        metrics.connected(true);
+        let watched = link.watch(|happening| {
+            let blocked = matches!(happening, Happening::Blocked(true));
+            if blocked != self.blocked.send_replace(blocked) {
+                tracing::warn!(blocked, "RabbitMQ changed whether it takes messages");
+            }
+            metrics.blocked(blocked);
+        });
+        tokio::select! {
+            () = watched => tracing::warn!("the link to RabbitMQ was lost"),
+            () = stop.cancelled() => {}
+            () = self.redeclare(&link, topology) => {}
+        }
+        self.link.send_replace(None);
+        self.blocked.send_replace(false);
+        metrics.connected(false);
+        metrics.blocked(false);
+        link.close().await;
+    }
+
+    /// Declares the topology again whenever a message found no queue; never ends.
+    async fn redeclare(&self, link: &Link, topology: &Topology) {
+        loop {
+            self.undeclared.notified().await;
+            match link.declare(topology).await {
+                Ok(()) => tracing::warn!("the topology was declared again: a message had found no queue"),
+                Err(error) => tracing::error!(%error, "the topology could not be declared again"),
+            }
+            sleep(FIRST_WAIT).await;
+        }
+    }
+}
+
+fn waits() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(FIRST_WAIT)
+        .with_max_delay(LONGEST_WAIT)
+        .without_max_times()
+        .with_jitter()
+        .build()
+}

@@ -1,0 +1,125 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// One-time codes by SMS and email.
+#[derive(Debug, Parser)]
+#[command(version, about, arg_required_else_help = true)]
+pub struct Cli {
+    /// The configuration file.
+    #[arg(short, long, global = true, env = "WATCHWORD_CONFIG", default_value = "config/watchword.toml")]
+    pub config: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run everything on the embedded engine in a temporary folder, with an inbox page.
+    Demo {
+        /// Stop after one SMS and one email verification; status 0 if both worked.
+        #[arg(long)]
+        exit: bool,
+    },
+    /// Run roles in this process; none means all.
+    Run {
+        /// The roles.
+        roles: Vec<Role>,
+    },
+    /// Look at the configuration.
+    Config {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Print the broker's exchanges and queues, or declare them.
+    Topology {
+        /// Declare them at the configured broker.
+        #[arg(long)]
+        apply: bool,
+    },
+    /// Ask a running issuer for a code.
+    Send(SendArguments),
+    /// Check a code at a running verifier; status 0 if it is right.
+    Check(CheckArguments),
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Parse and validate it, and print what would run. Prints no secret.
+    Check,
+}
+
+/// A part of the pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Accepts requests for codes.
+    Issuer,
+    /// Checks codes.
+    Verifier,
+    /// Delivers by SMS.
+    SmsWorker,
+    /// Delivers by email.
+    EmailWorker,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 4] = [Self::Issuer, Self::Verifier, Self::SmsWorker, Self::EmailWorker];
+
+    /// The role's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Issuer => "issuer",
+            Self::Verifier => "verifier",
+            Self::SmsWorker => "sms-worker",
+            Self::EmailWorker => "email-worker",
+        }
+    }
+}
+
+/// Where the service is and who asks.
+#[derive(Debug, Args)]
+pub struct Server {
+    /// The address of the API.
+    #[arg(long, env = "WATCHWORD_URL", default_value = "http://127.0.0.1:8080")]
+    pub url: String,
+    /// The API key.
+    #[arg(long, env = "WATCHWORD_KEY", hide_env_values = true)]
+    pub key: String,
+}
+
+/// `watchword send`.
+#[derive(Debug, Args)]
+pub struct SendArguments {
+    /// Where and who.
+    #[command(flatten)]
+    pub server: Server,
+    /// `sms` or `email`.
+    pub channel: String,
+    /// The number or the address.
+    pub to: String,
+    /// What the code is for.
+    #[arg(long)]
+    pub purpose: Option<String>,
+    /// The language of the message.
+    #[arg(long)]
+    pub locale: Option<String>,
+}
+
+/// `watchword check`.
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// Where and who.
+    #[command(flatten)]
+    pub server: Server,
+    /// The verification's id, as `send` printed it.
+    pub id: String,
+    /// What the person typed.
+    pub code: String,
+}

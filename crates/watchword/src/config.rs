@@ -1,0 +1,111 @@
+//! The whole configuration: the sections of the crates under one roof.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use watchword_chassis::config::{
+    AdminConfig, ConfigError, HttpConfig, KeysConfig, LogConfig, SecretRef, ServicesConfig, load,
+};
+use watchword_core::SecretString;
+use watchword_email_worker::EmailConfig;
+use watchword_sms_worker::SmsConfig;
+
+/// The file `config/watchword.toml` shows every key.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What holds state and queues.
+    pub engine: EngineKind,
+    /// The public listener.
+    #[serde(default)]
+    pub http: HttpConfig,
+    /// The listener for health and metrics.
+    #[serde(default)]
+    pub admin: AdminConfig,
+    /// Logs.
+    #[serde(default)]
+    pub log: LogConfig,
+    /// The embedded engine.
+    pub embedded: Option<EmbeddedConfig>,
+    /// The distributed engine's broker.
+    pub rabbitmq: Option<PeerConfig>,
+    /// The distributed engine's store.
+    pub redis: Option<PeerConfig>,
+    /// Keys.
+    pub keys: KeysConfig,
+    /// Who asks for codes.
+    pub services: ServicesConfig,
+    /// How long deliveries are remembered.
+    #[serde(default)]
+    pub ledger: LedgerConfig,
+    /// A folder with templates on top of the embedded ones.
+    pub templates: Option<PathBuf>,
+    /// SMS.
+    pub sms: Option<SmsConfig>,
+    /// Email.
+    pub email: Option<EmailConfig>,
+}
+
+/// What holds state and queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// One SQLite file and one process.
+    Embedded,
+    /// RabbitMQ and Redis.
+    Distributed,
+}
+
+/// `[embedded]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmbeddedConfig {
+    /// The SQLite file.
+    pub path: PathBuf,
+}
+
+/// `[rabbitmq]` and `[redis]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerConfig {
+    /// Where it is. A password in it is refused in the file, and accepted from the environment.
+    pub url: String,
+    /// Its password.
+    pub password: Option<SecretRef>,
+}
+
+/// `[ledger]`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LedgerConfig {
+    /// How long a delivery is remembered after its last change.
+    pub retention_hours: u64,
+}
+
+impl Default for LedgerConfig {
+    fn default() -> Self {
+        Self { retention_hours: 24 }
+    }
+}
+
+impl PeerConfig {
+    /// URL and password, read.
+    pub fn resolve(&self, key: &str) -> Result<(SecretString, Option<SecretString>), ConfigError> {
+        let password = self.password.as_ref().map(SecretRef::resolve).transpose();
+        let password = password.map_err(|error| error.within(&format!("{key}.password")))?;
+        Ok((SecretString::new(self.url.clone()), password))
+    }
+}
+
+impl Config {
+    /// Reads `path` and the environment over it.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let config: Self = load(path, environment)?;
+        if !(1..=8_760).contains(&config.ledger.retention_hours) {
+            return Err(ConfigError::new("ledger.retention_hours", "must be 1 to 8760"));
+        }
+        Ok(config)
+    }
+}

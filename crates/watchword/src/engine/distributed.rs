@@ -1,0 +1,59 @@
+//! The distributed engine: RabbitMQ and Redis. It waits for neither: a broker that is away is
+//! dialled in the background, a store that is away is dialled until it is there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::Registry;
+use tokio::time::sleep;
+use watchword_broker::{BrokerMetrics, LinkState, RabbitMq, RabbitMqSettings};
+use watchword_chassis::admin::Readiness;
+use watchword_chassis::config::ConfigError;
+use watchword_issuer::limits::RedisLimiter;
+use watchword_issuer::requests::RedisRequests;
+use watchword_ledger::{LedgerSettings, RedisLedger};
+use watchword_storage::{Redis, RedisSettings, StorageError};
+use watchword_verifier::store::RedisVerifications;
+
+use super::Engine;
+use crate::config::Config;
+
+pub(super) async fn start(config: &Config, registry: &Registry, readiness: &Readiness) -> anyhow::Result<Engine> {
+    let broker = RabbitMq::start(rabbitmq_settings(config)?, BrokerMetrics::register(registry)?)?;
+    let link = broker.clone();
+    readiness.require("rabbitmq", move || link.state() == LinkState::Up);
+    let section = config.redis.as_ref().ok_or_else(|| ConfigError::new("redis", "is missing"))?;
+    let (url, password) = section.resolve("redis")?;
+    let redis = connect(RedisSettings { password, ..RedisSettings::new(url) }).await?;
+    let store = redis.clone();
+    readiness.require("redis", move || store.is_healthy());
+    let settings = LedgerSettings { retention_ms: config.ledger.retention_hours * 3_600_000 };
+    Ok(Engine {
+        broker,
+        verifications: Arc::new(RedisVerifications::new(redis.clone())),
+        ledger: Arc::new(RedisLedger::new(redis.clone(), settings)),
+        limiter: Arc::new(RedisLimiter::new(redis.clone())),
+        requests: Arc::new(RedisRequests::new(redis)),
+        takes_requests: true,
+    })
+}
+
+/// The settings of the configured broker.
+pub fn rabbitmq_settings(config: &Config) -> Result<RabbitMqSettings, ConfigError> {
+    let section = config.rabbitmq.as_ref().ok_or_else(|| ConfigError::new("rabbitmq", "is missing"))?;
+    let (url, password) = section.resolve("rabbitmq")?;
+    Ok(RabbitMqSettings { password, ..RabbitMqSettings::new(url) })
+}
+
+/// A store that must not be used ends the process; one that is away is waited for.
+async fn connect(settings: RedisSettings) -> Result<Redis, StorageError> {
+    loop {
+        match Redis::connect(settings.clone()).await {
+            Err(error @ (StorageError::Unavailable(_) | StorageError::Timeout)) => {
+                tracing::warn!(%error, "waiting for Redis");
+                sleep(Duration::from_secs(1)).await;
+            }
+            connected => return connected,
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! `watchword run` and `watchword config check`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use watchword_chassis::admin::{self, Readiness};
+use watchword_chassis::lifecycle::Lifecycle;
+use watchword_chassis::{Services, SystemClock, http, telemetry};
+use watchword_core::{Channel, Clock};
+use watchword_delivery::Inbox;
+
+use crate::cli::Role;
+use crate::config::{Config, EngineKind};
+use crate::engine::{Engine, distributed};
+use crate::roles::{Shared, provider};
+
+/// Runs `roles` (all if none is named) until a signal.
+pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
+    let config = Config::read(path)?;
+    telemetry::init(config.log);
+    validate(&config)?;
+    let roles = if roles.is_empty() { &Role::ALL[..] } else { roles };
+    if config.engine == EngineKind::Embedded && roles.len() < Role::ALL.len() {
+        anyhow::bail!("the embedded engine runs all roles in one process; name none, or use the distributed engine");
+    }
+    let (registry, readiness) = (telemetry::registry(), Readiness::default());
+    let mut lifecycle = Lifecycle::default();
+
+    // Health first: an orchestrator sees what is missing while the engine waits for its peers.
+    let listener = TcpListener::bind(config.admin.listen).await.context("admin.listen")?;
+    let admin_address = listener.local_addr()?;
+    readiness.require("started", || false);
+    let routes = admin::routes(registry.clone(), readiness.clone());
+    lifecycle.spawn("admin", serve(listener, routes, &lifecycle));
+
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let services = Arc::new(Services::from_config(&config.services)?);
+    let engine = tokio::select! {
+        engine = Engine::start(&config, &registry, &readiness, clock.clone()) => engine?,
+        signal = tokio::signal::ctrl_c() => return signal.context("signals"),
+    };
+    let http_config = config.http.clone();
+    let shared = Shared::new(config, engine, services, clock, registry)?;
+    let routes = shared.start(roles, &mut lifecycle).await?;
+    let mut http_address = None;
+    if roles.iter().any(|role| matches!(role, Role::Issuer | Role::Verifier)) {
+        let listener = TcpListener::bind(http_config.listen).await.context("http.listen")?;
+        http_address = Some(listener.local_addr()?);
+        let routes = http::public(routes, http_config.max_in_flight);
+        lifecycle.spawn("http", serve(listener, routes, &lifecycle));
+    }
+    readiness.require("started", || true);
+    let names: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
+    tracing::info!(roles = names.join(","), http = ?http_address, admin = %admin_address, "started");
+    let ended = lifecycle.run_until_stopped().await;
+    shared.engine.broker.close().await;
+    ended.context("the process did not stop cleanly")
+}
+
+fn serve(
+    listener: TcpListener,
+    routes: axum::Router,
+    lifecycle: &Lifecycle,
+) -> impl Future<Output = ()> + Send + 'static {
+    let stop = lifecycle.stop();
+    async move {
+        if let Err(error) = http::serve(listener, routes, stop).await {
+            tracing::error!(%error, "a listener ended");
+        }
+    }
+}
+
+/// Parses and validates the configuration and prints what would run.
+pub fn check(path: &Path) -> anyhow::Result<()> {
+    let config = Config::read(path)?;
+    validate(&config)?;
+    println!("{} is valid", path.display());
+    println!("engine    {:?}", config.engine);
+    println!("http      {}", config.http.listen);
+    println!("admin     {}", config.admin.listen);
+    for (name, service) in &config.services {
+        println!("service   {name} ({} keys, countries {})", service.api_keys.len(), service.countries.join(" "));
+    }
+    for channel in Channel::ALL {
+        match provider(&config, channel, &Inbox::default(), Arc::new(SystemClock)) {
+            Ok((provider, concurrency)) => println!("{channel:<9} {} ({concurrency} in work)", provider.name()),
+            Err(error) => println!("{channel:<9} none: {error}"),
+        }
+    }
+    Ok(())
+}
+
+/// Everything that can be wrong without a peer: keys, services, providers, addresses.
+fn validate(config: &Config) -> anyhow::Result<()> {
+    config.keys.resolve()?;
+    Services::from_config(&config.services)?;
+    for channel in Channel::ALL {
+        let configured = match channel {
+            Channel::Sms => config.sms.is_some(),
+            Channel::Email => config.email.is_some(),
+        };
+        if configured {
+            provider(config, channel, &Inbox::default(), Arc::new(SystemClock))?;
+        }
+    }
+    if config.engine == EngineKind::Distributed {
+        distributed::rabbitmq_settings(config)?;
+    }
+    Ok(())
+}
