@@ -1,0 +1,267 @@
+//! The product as it runs: the built binary, one process or one a role, with its configuration,
+//! keys and logs in a temporary folder, and an API client.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use data_encoding::{BASE64, HEXLOWER};
+use reqwest::{Client, Method, Response, StatusCode};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use crate::process::Process;
+use crate::wait::{free_port, until};
+
+/// The key of the service `test`.
+pub const KEY: &str = "harness-key-0123456789abcdef";
+/// The key of the service `other`.
+pub const OTHER_KEY: &str = "harness-key-fedcba9876543210";
+
+/// What a pipeline is made of.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Lines of the config about the engine: `engine = …` and its sections.
+    pub engine: String,
+    /// Lines about providers.
+    pub providers: String,
+    /// Lines for the section of the service `test`.
+    pub service: String,
+    /// The log level.
+    pub level: String,
+}
+
+impl Settings {
+    /// On these peers.
+    pub fn distributed(amqp_url: &str, redis_url: &str) -> Self {
+        // URLs with passwords come from the environment; see `role`.
+        let engine = "engine = \"distributed\"\n[rabbitmq]\nurl = \"amqp://replaced\"\n[redis]\nurl = \"redis://replaced\"\n";
+        Self { engine: format!("{engine}#{amqp_url} {redis_url}"), level: "info".into(), ..Self::default() }
+    }
+
+    /// On a SQLite file.
+    pub fn embedded() -> Self {
+        let engine = "engine = \"embedded\"\n[embedded]\npath = \"FOLDER/watchword.db\"\n";
+        let providers = "[sms.provider]\nkind = \"inbox\"\n[email.provider]\nkind = \"inbox\"\n";
+        Self { engine: engine.into(), providers: providers.into(), level: "info".into(), ..Self::default() }
+    }
+}
+
+/// A configured pipeline and its processes.
+pub struct Pipeline {
+    folder: TempDir,
+    amqp_url: String,
+    redis_url: String,
+    /// The running processes by name.
+    pub processes: BTreeMap<String, Role>,
+    /// Further variables for its processes.
+    pub variables: Vec<(String, String)>,
+    http: Client,
+}
+
+/// One process of the product.
+pub struct Role {
+    /// The process.
+    pub process: Process,
+    /// Its API, if it serves one.
+    pub http: u16,
+    /// Its admin listener.
+    pub admin: u16,
+}
+
+impl Pipeline {
+    /// Writes configuration and keys; starts nothing yet.
+    pub fn configure(settings: &Settings) -> Self {
+        crate::tls();
+        let folder = tempfile::Builder::new().prefix("watchword-test-").tempdir().expect("a folder");
+        for (name, byte) in [("sealing", 1_u8), ("digest", 2), ("index", 3)] {
+            let path = folder.path().join(name);
+            let mut key = [byte; 32];
+            key[0] = 0;
+            fs::write(&path, BASE64.encode(&key)).expect("a key");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a mode");
+        }
+        let hash = |key: &str| HEXLOWER.encode(&Sha256::digest(key.as_bytes()));
+        let (engine, urls) = settings.engine.split_once('#').unwrap_or((&settings.engine, ""));
+        let (amqp_url, redis_url) = urls.split_once(' ').unwrap_or_default();
+        let text = format!(
+            "{engine}\n[log]\nlevel = \"{}\"\n{}\n[keys]\nsealing = [{{ id = \"s1\", file = \"FOLDER/sealing\" }}]\n\
+             digest = [{{ id = \"d1\", file = \"FOLDER/digest\" }}]\nindex = {{ file = \"FOLDER/index\" }}\n\
+             [services.test]\napp = \"Test\"\nhost = \"login.example.org\"\ncountries = [\"*\"]\nbroker_users = [\"portal\"]\n\
+             api_keys = [{{ id = \"k1\", sha256 = \"{}\" }}]\n{}\n\
+             [services.other]\napp = \"Other\"\ncountries = [\"DE\"]\napi_keys = [{{ id = \"k2\", sha256 = \"{}\" }}]\n",
+            settings.level, settings.providers, hash(KEY), settings.service, hash(OTHER_KEY),
+        );
+        let text = text.replace("FOLDER", &folder.path().display().to_string());
+        fs::write(folder.path().join("watchword.toml"), text).expect("a config");
+        let http = Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().expect("a client");
+        Self { folder, amqp_url: amqp_url.into(), redis_url: redis_url.into(), processes: BTreeMap::new(), variables: Vec::new(), http }
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// A command of the binary with this pipeline's configuration.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(binary());
+        command.env("WATCHWORD_CONFIG", self.folder.path().join("watchword.toml"));
+        if !self.amqp_url.is_empty() {
+            command.env("WATCHWORD_RABBITMQ__URL", &self.amqp_url).env("WATCHWORD_REDIS__URL", &self.redis_url);
+        }
+        command.envs(self.variables.iter().cloned());
+        command
+    }
+
+    /// Starts `roles` (none: all) as a process called `name` and waits until it is ready.
+    pub async fn start(&mut self, name: &str, roles: &[&str]) {
+        self.launch(name, roles);
+        self.ready(name).await;
+    }
+
+    /// Starts a process without waiting.
+    pub fn launch(&mut self, name: &str, roles: &[&str]) {
+        let (http, admin) = (free_port(), free_port());
+        let mut command = self.command();
+        command
+            .env("WATCHWORD_HTTP__LISTEN", format!("127.0.0.1:{http}"))
+            .env("WATCHWORD_ADMIN__LISTEN", format!("127.0.0.1:{admin}"))
+            .arg("run")
+            .args(roles);
+        let output = self.folder.path().join(format!("{name}.log"));
+        let process = Process::start(command, &output);
+        self.processes.insert(name.to_owned(), Role { process, http, admin });
+    }
+
+    /// Waits until the process is ready.
+    pub async fn ready(&self, name: &str) {
+        let role = &self.processes[name];
+        let url = format!("http://127.0.0.1:{}/readyz", role.admin);
+        until(30, &format!("{name} is ready; {}", role.process.output()), || async {
+            self.http.get(&url).send().await.ok().filter(|response| response.status().is_success()).map(|_| ())
+        })
+        .await;
+    }
+
+    /// A call of the API of process `name` with `key`.
+    pub async fn call(&self, name: &str, key: &str, method: Method, path: &str, body: Option<Value>) -> Answer {
+        let url = format!("http://127.0.0.1:{}{path}", self.processes[name].http);
+        let mut request = self.http.request(method, url).bearer_auth(key);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        Answer::of(request.send().await.expect("an answer")).await
+    }
+
+    /// `POST` with the key of the service `test`.
+    pub async fn post(&self, name: &str, path: &str, body: Value) -> Answer {
+        self.call(name, KEY, Method::POST, path, Some(body)).await
+    }
+
+    /// Asks for a code.
+    pub async fn ask(&self, name: &str, channel: &str, to: &str) -> Answer {
+        self.post(name, "/v1/verifications", json!({ "channel": channel, "to": to })).await
+    }
+
+    /// Checks a code.
+    pub async fn check(&self, name: &str, id: &str, code: &str) -> Answer {
+        self.post(name, &format!("/v1/verifications/{id}/check"), json!({ "code": code })).await
+    }
+
+    /// The status of a verification.
+    pub async fn status(&self, name: &str, id: &str) -> Answer {
+        self.call(name, KEY, Method::GET, &format!("/v1/verifications/{id}"), None).await
+    }
+
+    /// A raw client and address for requests the helpers do not make.
+    pub fn raw(&self, name: &str) -> (&Client, String) {
+        (&self.http, format!("http://127.0.0.1:{}", self.processes[name].http))
+    }
+
+    /// The metrics of process `name`: series to value.
+    pub async fn metrics(&self, name: &str) -> BTreeMap<String, f64> {
+        let url = format!("http://127.0.0.1:{}/metrics", self.processes[name].admin);
+        let text = self.http.get(url).send().await.expect("metrics").text().await.expect("metrics");
+        text.lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.rsplit_once(' '))
+            .filter_map(|(series, value)| Some((series.to_owned(), value.parse().ok()?)))
+            .collect()
+    }
+
+    /// The sum over all processes of the series that start with `name` and hold all `labels`.
+    pub async fn total(&self, name: &str, labels: &[&str]) -> u64 {
+        let mut sum = 0.0;
+        for process in self.processes.keys() {
+            sum += self
+                .metrics(process)
+                .await
+                .iter()
+                .filter(|(series, _)| series.split('{').next() == Some(name))
+                .filter(|(series, _)| labels.iter().all(|label| series.contains(label)))
+                .map(|(_, value)| value)
+                .sum::<f64>();
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters are small whole numbers")]
+        let sum = sum as u64;
+        sum
+    }
+
+    /// The logs of all processes, those that have ended included.
+    pub fn logs(&self) -> String {
+        let mut logs = String::new();
+        for entry in fs::read_dir(self.folder.path()).expect("a folder").flatten() {
+            if entry.path().extension().is_some_and(|extension| extension == "log") {
+                logs.push_str(&fs::read_to_string(entry.path()).unwrap_or_default());
+            }
+        }
+        logs
+    }
+}
+
+/// An answer of the API.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: reqwest::header::HeaderMap,
+    /// Its body; null if it is no JSON.
+    pub body: Value,
+}
+
+impl Answer {
+    /// Reads a response.
+    pub async fn of(response: Response) -> Self {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = response.text().await.unwrap_or_default();
+        Self { status, headers, body: serde_json::from_str(&text).unwrap_or(Value::Null) }
+    }
+
+    /// The field `name` as text; empty if it is not there.
+    pub fn text(&self, name: &str) -> &str {
+        self.body[name].as_str().unwrap_or_default()
+    }
+}
+
+/// The built binary: beside this test's own folder of the build directory.
+fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("WATCHWORD_BIN") {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("a path");
+    let path = test.ancestors().nth(2).expect("a build folder").join("watchword");
+    assert!(path.exists(), "the binary is not built: cargo build -p watchword, or use tests/run");
+    path
+}
+
+/// The first run of exactly six digits: the code in a message.
+pub fn code_in(text: &str) -> String {
+    let runs = text.split(|c: char| !c.is_ascii_digit());
+    runs.into_iter().find(|run| run.len() == 6).unwrap_or_else(|| panic!("no code in {text:?}")).to_owned()
+}

@@ -1,0 +1,213 @@
+//! A private RabbitMQ: own ports, node name, cookie, port mapper and folders. Also users, virtual
+//! hosts and alarms through its management API and its control tool.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::process::{Process, signal};
+use crate::wait::{free_port, until};
+
+const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
+
+/// The administrator's name and password on private brokers.
+pub const USER: &str = "watchword";
+/// See [`USER`].
+pub const PASSWORD: &str = "harness-secret";
+
+/// A broker of its own.
+pub struct RabbitMq {
+    process: Option<Process>,
+    folder: TempDir,
+    port: u16,
+    management: u16,
+    distribution: u16,
+    mapper: u16,
+    http: Client,
+}
+
+impl RabbitMq {
+    /// Starts a broker and waits until it answers.
+    pub async fn start() -> Self {
+        assert!(Path::new(SERVER).exists(), "rabbitmq-server is not installed: tests/run does that");
+        crate::tls();
+        let folder = tempfile::Builder::new().prefix("watchword-rabbitmq-").tempdir().expect("a folder");
+        let mut broker = Self {
+            process: None,
+            folder,
+            port: free_port(),
+            management: free_port(),
+            distribution: free_port(),
+            mapper: free_port(),
+            http: Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().expect("a client"),
+        };
+        let config = format!(
+            "listeners.tcp.1 = 127.0.0.1:{}\nmanagement.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {}\n\
+             raft.wal_max_size_bytes = 67108864\ndisk_free_limit.absolute = 50MB\nvm_memory_high_watermark.absolute = 4GB\n\
+             default_user = {USER}\ndefault_pass = {PASSWORD}\nlog.console = false\n",
+            broker.port, broker.management
+        );
+        fs::write(broker.folder.path().join("rabbitmq.conf"), config).expect("a config");
+        fs::write(broker.folder.path().join("plugins"), "[rabbitmq_management].").expect("a plugin list");
+        broker.launch().await;
+        broker
+    }
+
+    /// Starts it again after [`RabbitMq::kill`].
+    pub async fn launch(&mut self) {
+        let mut command = Command::new(SERVER);
+        self.environment(&mut command);
+        self.process = Some(Process::start(command, &self.folder.path().join("output")));
+        until(60, "RabbitMQ answers", || async { self.call(Method::GET, "overview", None).await.map(|_| ()) }).await;
+        until(30, "RabbitMQ listens", || async {
+            tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.ok().map(|_| ())
+        })
+        .await;
+    }
+
+    fn environment(&self, command: &mut Command) {
+        let folder = self.folder.path();
+        command
+            .env("HOME", folder)
+            .env("RABBITMQ_NODENAME", format!("watchword{}@localhost", self.port))
+            .env("RABBITMQ_DIST_PORT", self.distribution.to_string())
+            .env("ERL_EPMD_PORT", self.mapper.to_string())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("RABBITMQ_MNESIA_BASE", folder.join("db"))
+            .env("RABBITMQ_LOG_BASE", folder.join("log"))
+            .env("RABBITMQ_PID_FILE", folder.join("pid"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("plugins"))
+            .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq.conf"))
+            .env("RABBITMQ_CONF_ENV_FILE", folder.join("none"));
+    }
+
+    /// The port of its AMQP listener.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `amqp://…` for the administrator on `/`.
+    pub fn url(&self) -> String {
+        self.url_of(USER, PASSWORD)
+    }
+
+    /// `amqp://…` for `user` on `/`.
+    pub fn url_of(&self, user: &str, password: &str) -> String {
+        format!("amqp://{user}:{password}@127.0.0.1:{}/%2f", self.port)
+    }
+
+    /// Adds a user with all rights on `/`.
+    pub async fn add_user(&self, name: &str, password: &str) {
+        let body = json!({ "password": password, "tags": "" });
+        self.call(Method::PUT, &format!("users/{name}"), Some(body)).await.expect("a user");
+        let body = json!({ "configure": ".*", "write": ".*", "read": ".*" });
+        self.call(Method::PUT, &format!("permissions/%2f/{name}"), Some(body)).await.expect("rights");
+    }
+
+    /// A call of the management API.
+    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Option<Value> {
+        let url = format!("http://127.0.0.1:{}/api/{path}", self.management);
+        let mut request = self.http.request(method, url).basic_auth(USER, Some(PASSWORD));
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.ok().filter(|response| response.status().is_success())?;
+        let text = response.text().await.ok()?;
+        Some(if text.is_empty() { Value::Null } else { serde_json::from_str(&text).ok()? })
+    }
+
+    /// Runs the control tool.
+    pub fn control(&self, arguments: &[&str]) {
+        let mut command = Command::new(CONTROL);
+        self.environment(&mut command);
+        let output = command.args(arguments).output().expect("rabbitmqctl");
+        assert!(output.status.success(), "rabbitmqctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Raises or clears the disk alarm.
+    pub fn disk_alarm(&self, raised: bool) {
+        self.control(&["set_disk_free_limit", if raised { "100TB" } else { "50MB" }]);
+    }
+
+    /// Messages in `queue`, ready and unacknowledged, as the queue itself tells.
+    pub fn messages(&self, queue: &str) -> u64 {
+        let mut command = Command::new(CONTROL);
+        self.environment(&mut command);
+        let output = command.args(["--silent", "list_queues", "name", "messages"]).output().expect("rabbitmqctl");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let count = text.lines().find_map(|line| line.strip_prefix(queue)?.trim().parse().ok());
+        count.unwrap_or_else(|| panic!("{queue} is not in:\n{text}"))
+    }
+
+    /// Messages in every queue.
+    pub fn all_messages(&self) -> Vec<(String, u64)> {
+        let mut command = Command::new(CONTROL);
+        self.environment(&mut command);
+        let output = command.args(["--silent", "list_queues", "name", "messages"]).output().expect("rabbitmqctl");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines()
+            .filter_map(|line| line.split_once('\t'))
+            .filter_map(|(name, count)| Some((name.to_owned(), count.trim().parse().ok()?)))
+            .collect()
+    }
+
+    /// The process that is the broker.
+    fn beam(&self) -> u32 {
+        let children = |id: u32| {
+            fs::read_to_string(format!("/proc/{id}/task/{id}/children"))
+                .unwrap_or_default()
+                .split_whitespace()
+                .filter_map(|id| id.parse().ok())
+                .collect::<Vec<u32>>()
+        };
+        let is_beam = |id: &u32| fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|name| name.starts_with("beam"));
+        let mut open = vec![self.process.as_ref().expect("a running broker").id()];
+        while let Some(id) = open.pop() {
+            if is_beam(&id) {
+                return id;
+            }
+            open.extend(children(id));
+        }
+        panic!("the broker's process was not found");
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        signal(self.beam(), "KILL");
+        if let Some(mut process) = self.process.take() {
+            process.wait(20);
+        }
+    }
+
+    /// SIGSTOP and SIGCONT.
+    pub fn pause(&self, paused: bool) {
+        signal(self.beam(), if paused { "STOP" } else { "CONT" });
+    }
+}
+
+impl Drop for RabbitMq {
+    fn drop(&mut self) {
+        if self.process.is_some() {
+            let beam = self.beam();
+            signal(beam, "CONT");
+            signal(beam, "KILL");
+        }
+        self.process = None;
+        // The port mapper outlives the broker; it is told by the port it was given.
+        let mark = format!("ERL_EPMD_PORT={}", self.mapper);
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let is_mapper = fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|name| name.trim() == "epmd");
+            let environment = fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
+            if is_mapper && environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()) {
+                signal(id, "KILL");
+            }
+        }
+    }
+}

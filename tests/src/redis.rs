@@ -1,0 +1,88 @@
+//! A private Redis server.
+
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::process::Process;
+use crate::wait::{free_port, until};
+
+/// A server of its own.
+pub struct RedisServer {
+    process: Option<Process>,
+    folder: TempDir,
+    port: u16,
+    options: Vec<String>,
+}
+
+impl RedisServer {
+    /// Starts a server that writes an append-only file each second.
+    pub async fn start() -> Self {
+        Self::with(&["--appendonly", "yes"]).await
+    }
+
+    /// Starts a server with these options.
+    pub async fn with(options: &[&str]) -> Self {
+        let folder = tempfile::Builder::new().prefix("watchword-redis-").tempdir().expect("a folder");
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        let mut server = Self { process: None, folder, port: free_port(), options };
+        server.launch().await;
+        server
+    }
+
+    /// Starts it again after [`RedisServer::kill`].
+    pub async fn launch(&mut self) {
+        let mut command = Command::new("redis-server");
+        command
+            .args(["--bind", "127.0.0.1", "--save", "", "--port", &self.port.to_string(), "--dir"])
+            .arg(self.folder.path())
+            .args(&self.options);
+        self.process = Some(Process::start(command, &self.folder.path().join("output")));
+        until(10, "Redis answers", || async { self.try_command(&["PING"]).await }).await;
+    }
+
+    /// Its port.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its folder, with the append-only file.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `redis://…`.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    /// Sends one command and gives the raw beginning of its reply.
+    pub async fn command(&self, words: &[&str]) -> String {
+        self.try_command(words).await.expect("Redis answers")
+    }
+
+    async fn try_command(&self, words: &[&str]) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
+        let mut request = format!("*{}\r\n", words.len());
+        for word in words {
+            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        }
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut reply = vec![0; 1 << 20];
+        let count = stream.read(&mut reply).await.ok().filter(|count| *count > 0)?;
+        Some(String::from_utf8_lossy(&reply[..count]).into_owned())
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// SIGSTOP and SIGCONT.
+    pub fn pause(&self, paused: bool) {
+        self.process.as_ref().expect("a running server").signal(if paused { "STOP" } else { "CONT" });
+    }
+}

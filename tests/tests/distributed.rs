@@ -1,0 +1,257 @@
+//! The distributed engine as separate processes: two workers a channel, RabbitMQ, Redis, Kannel
+//! and an SMTP relay. Half of the requests come by HTTP and half by event.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use serde_json::{Value, json};
+use watchword_tests::gateway::PASSWORD as KANNEL_PASSWORD;
+use watchword_tests::pipeline::code_in;
+use watchword_tests::{Gateway, Pipeline, RabbitMq, RedisServer, Settings, Sink, until};
+
+struct World {
+    rabbitmq: RabbitMq,
+    redis: RedisServer,
+    gateway: Gateway,
+    sink: Sink,
+    pipeline: Pipeline,
+}
+
+async fn world() -> World {
+    let (rabbitmq, redis, gateway, sink) =
+        tokio::join!(RabbitMq::start(), RedisServer::start(), Gateway::start(), Sink::start());
+    let mut settings = Settings::distributed(&rabbitmq.url(), &redis.url());
+    settings.providers = format!(
+        "[sms.provider]\nkind = \"kannel\"\nurl = \"{}\"\nusername = \"watchword\"\nsender = \"Test\"\n\
+         password = {{ env = \"KANNEL_PASSWORD\" }}\n\
+         [email.provider]\nkind = \"smtp\"\nname = \"relay\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\n\
+         from = \"Test <no-reply@mail.example.org>\"\n",
+        gateway.url(),
+        sink.port()
+    );
+    settings.service = "[services.test.limits]\nservice_per_minute = 100000".into();
+    let mut pipeline = Pipeline::configure(&settings);
+    // The roles read it by reference.
+    for (name, roles) in ROLES {
+        launch(&mut pipeline, name, roles);
+    }
+    for (name, _) in ROLES {
+        pipeline.ready(name).await;
+    }
+    World { rabbitmq, redis, gateway, sink, pipeline }
+}
+
+const ROLES: [(&str, &[&str]); 6] = [
+    ("issuer", &["issuer"]),
+    ("verifier", &["verifier"]),
+    ("sms-1", &["sms-worker"]),
+    ("sms-2", &["sms-worker"]),
+    ("email-1", &["email-worker"]),
+    ("email-2", &["email-worker"]),
+];
+
+fn launch(pipeline: &mut Pipeline, name: &str, roles: &[&str]) {
+    pipeline.variables = vec![("KANNEL_PASSWORD".into(), KANNEL_PASSWORD.into())];
+    pipeline.launch(name, roles);
+}
+
+fn recipient(number: usize) -> (&'static str, String) {
+    if number % 2 == 0 {
+        ("sms", format!("+4915110{number:06}"))
+    } else {
+        ("email", format!("person{number}@example.org"))
+    }
+}
+
+/// The auth service `portal` as a broker client: publishes requests, reads answers.
+struct Portal {
+    channel: Channel,
+    _connection: Connection,
+    answers: lapin::Consumer,
+}
+
+impl Portal {
+    async fn connect(rabbitmq: &RabbitMq) -> Self {
+        rabbitmq.add_user("portal", "portal-secret").await;
+        let url = rabbitmq.url_of("portal", "portal-secret");
+        let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let queue = channel
+            .queue_declare("".into(), QueueDeclareOptions { exclusive: true, ..Default::default() }, FieldTable::default())
+            .await
+            .unwrap();
+        channel
+            .queue_bind(
+                queue.name().clone(),
+                "watchword.events".into(),
+                "verification.updated.test".into(),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            )
+            .await
+            .unwrap();
+        let answers = channel
+            .basic_consume(queue.name().clone(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
+            .await
+            .unwrap();
+        Self { channel, _connection: connection, answers }
+    }
+
+    async fn request(&self, id: &str, channel: &str, to: &str) {
+        self.publish(id, &request_document(id, channel, to)).await;
+    }
+
+    async fn publish(&self, id: &str, document: &str) {
+        let properties = BasicProperties::default()
+            .with_user_id("portal".into())
+            .with_message_id(id.into())
+            .with_content_type("application/cloudevents+json".into());
+        self.channel
+            .basic_publish(
+                "watchword.requests".into(),
+                "requests".into(),
+                BasicPublishOptions::default(),
+                document.as_bytes(),
+                properties,
+            )
+            .await
+            .unwrap();
+    }
+
+    async fn answer(&mut self) -> Value {
+        let delivery = tokio::time::timeout(std::time::Duration::from_secs(30), self.answers.next())
+            .await
+            .expect("an answer in time")
+            .unwrap()
+            .unwrap();
+        delivery.ack(BasicAckOptions::default()).await.unwrap();
+        serde_json::from_slice(&delivery.data).unwrap()
+    }
+}
+
+fn request_document(id: &str, channel: &str, to: &str) -> String {
+    let time = "2026-11-24T12:00:00Z";
+    let now = std::process::Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output();
+    let now = now.ok().map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    json!({
+        "specversion": "1.0", "id": id, "source": "/portal", "type": "watchword.otp.requested.v1",
+        "time": now.unwrap_or(time.to_owned()), "datacontenttype": "application/json",
+        "data": { "channel": channel, "to": to },
+    })
+    .to_string()
+}
+
+/// Every message by recipient, from both providers.
+fn delivered(world: &World) -> HashMap<String, Vec<String>> {
+    let mut messages: HashMap<String, Vec<String>> = HashMap::new();
+    for sms in world.gateway.received() {
+        messages.entry(sms.to).or_default().push(sms.text);
+    }
+    for mail in world.sink.mails() {
+        let text = mail.data.split("\r\n\r\n").nth(1).map(|_| mail.data.clone()).unwrap_or_default();
+        messages.entry(mail.to).or_default().push(text);
+    }
+    messages
+}
+
+/// The code in a message; a mail's headers hold digits too, so its parts are looked at.
+fn code_of(message: &str) -> String {
+    message.split_once("text/plain").map_or_else(|| code_in(message), |(_, parts)| code_in(parts))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_verifications_each_delivered_and_approved_once() {
+    const COUNT: usize = 2_000;
+    let world = world().await;
+    let mut portal = Portal::connect(&world.rabbitmq).await;
+
+    // Half by HTTP, 50 at a time; half by event.
+    let ids = stream::iter((0..COUNT).filter(|number| number % 4 < 2))
+        .map(|number| {
+            let pipeline = &world.pipeline;
+            async move {
+                let (channel, to) = recipient(number);
+                let answer = pipeline.ask("issuer", channel, &to).await;
+                assert_eq!(answer.status, 202, "{:?}", answer.body);
+                (to, answer.text("id").to_owned())
+            }
+        })
+        .buffer_unordered(50)
+        .collect::<HashMap<_, _>>()
+        .await;
+    let mut ids = ids;
+    let mut asked = HashMap::new();
+    for number in (0..COUNT).filter(|number| number % 4 >= 2) {
+        let (channel, to) = recipient(number);
+        portal.request(&format!("r{number}"), channel, &to).await;
+        asked.insert(format!("r{number}"), to);
+    }
+    for _ in 0..asked.len() {
+        let answer = portal.answer().await;
+        let data = &answer["data"];
+        assert_eq!(data["status"], "pending", "{answer}");
+        let to = asked.remove(data["request_id"].as_str().unwrap()).expect("one answer a request");
+        ids.insert(to, data["verification_id"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(ids.len(), COUNT);
+
+    until(60, "every message arrived", || async { (delivered(&world).len() == COUNT).then_some(()) }).await;
+    let messages = delivered(&world);
+    let ids = Arc::new(ids);
+    stream::iter(messages.clone())
+        .for_each_concurrent(50, |(to, texts)| {
+            let (pipeline, ids) = (&world.pipeline, ids.clone());
+            async move {
+                assert_eq!(texts.len(), 1, "{to} got {} messages", texts.len());
+                let id = &ids[&to];
+                let code = code_of(&texts[0]);
+                let approved = pipeline.check("verifier", id, &code).await;
+                assert_eq!(approved.body["valid"], true, "{to} {code} {:?}", approved.body);
+                let again = pipeline.check("verifier", id, &code).await;
+                assert_eq!(again.body["valid"], false);
+            }
+        })
+        .await;
+
+    // The counts add up, over all processes.
+    let pipeline = &world.pipeline;
+    let count = COUNT as u64;
+    until(10, "every outcome is recorded", || async {
+        (pipeline.total("watchword_deliveries_ended_total", &["accepted"]).await == count).then_some(())
+    })
+    .await;
+    assert_eq!(pipeline.total("watchword_requests_total", &["accepted", "http"]).await, count / 2);
+    assert_eq!(pipeline.total("watchword_requests_total", &["accepted", "event"]).await, count / 2);
+    assert_eq!(pipeline.total("watchword_verifications_opened_total", &[]).await, count);
+    assert_eq!(pipeline.total("watchword_sends_published_total", &["confirmed"]).await, count);
+    assert_eq!(pipeline.total("watchword_attempts_total", &["accepted"]).await, count);
+    assert_eq!(pipeline.total("watchword_attempts_total", &[]).await, count);
+    assert_eq!(pipeline.total("watchword_deliveries_ended_total", &[]).await, count);
+    assert_eq!(pipeline.total("watchword_handover_age_seconds_count", &[]).await, count);
+    assert_eq!(pipeline.total("watchword_checks_total", &["approved"]).await, count);
+    assert_eq!(pipeline.total("watchword_checks_total", &["refused"]).await, count);
+    assert_eq!(pipeline.total("watchword_verifications_ended_total", &["approved"]).await, count);
+    assert_eq!(pipeline.total("watchword_sends_past_deadline_total", &[]).await, 0);
+    assert_eq!(pipeline.total("watchword_possible_duplicates_total", &[]).await, 0);
+    // The last acknowledgements follow the last outcomes.
+    until(10, "the queues are empty", || async {
+        let full = |(queue, count): &(String, u64)| queue.starts_with("watchword.") && *count > 0;
+        (!world.rabbitmq.all_messages().iter().any(full)).then_some(())
+    })
+    .await;
+
+    // Every role stops cleanly.
+    let mut world = world;
+    for role in world.pipeline.processes.values_mut() {
+        role.process.signal("TERM");
+    }
+    for (name, role) in &mut world.pipeline.processes {
+        assert!(role.process.wait(30).success(), "{name}: {}", role.process.output());
+    }
+    drop(world.redis);
+}
