@@ -40,8 +40,14 @@ pub struct Gateway {
 impl Gateway {
     /// Starts it.
     pub async fn start() -> Self {
-        assert!(Path::new(BEARERBOX).exists(), "kannel is not installed: tests/run does that");
-        let folder = tempfile::Builder::new().prefix("watchword-kannel-").tempdir().expect("a folder");
+        assert!(
+            Path::new(BEARERBOX).exists(),
+            "kannel is not installed: tests/run does that"
+        );
+        let folder = tempfile::Builder::new()
+            .prefix("watchword-kannel-")
+            .tempdir()
+            .expect("a folder");
         let [admin, boxes, smsc, port] = [free_port(), free_port(), free_port(), free_port()];
         let config = format!(
             "group = core\nadmin-port = {admin}\nadmin-password = {PASSWORD}\n\
@@ -63,12 +69,24 @@ impl Gateway {
             TcpStream::connect(("127.0.0.1", smsc)).await.ok()
         })
         .await;
-        until(20, "Kannel's box port is open", || async { TcpStream::connect(("127.0.0.1", boxes)).await.ok() }).await;
+        until(20, "Kannel's box port is open", || async {
+            TcpStream::connect(("127.0.0.1", boxes)).await.ok()
+        })
+        .await;
         let smsbox = start(SMSBOX, "smsbox");
-        until(20, "Kannel's sendsms port is open", || async { TcpStream::connect(("127.0.0.1", port)).await.ok() }).await;
+        until(20, "Kannel's sendsms port is open", || async {
+            TcpStream::connect(("127.0.0.1", port)).await.ok()
+        })
+        .await;
         let received = Arc::<Mutex<Vec<Sms>>>::default();
         tokio::spawn(receive(stream, received.clone()));
-        Self { _smsbox: smsbox, _bearerbox: bearerbox, _folder: folder, port, received }
+        Self {
+            _smsbox: smsbox,
+            _bearerbox: bearerbox,
+            _folder: folder,
+            port,
+            received,
+        }
     }
 
     /// The sendsms URL.
@@ -92,7 +110,10 @@ async fn receive(stream: TcpStream, received: Arc<Mutex<Vec<Sms>>>) {
         let mut received = received.lock().expect("messages");
         match (to, kind, text) {
             (Some(to), Some("text"), Some(text)) if to.starts_with('+') => {
-                received.push(Sms { to: to.to_owned(), text: text.to_owned() });
+                received.push(Sms {
+                    to: to.to_owned(),
+                    text: text.to_owned(),
+                });
             }
             _ => {
                 if let Some(last) = received.last_mut() {

@@ -40,14 +40,23 @@ impl Settings {
     pub fn distributed(amqp_url: &str, redis_url: &str) -> Self {
         // URLs with passwords come from the environment; see `role`.
         let engine = "engine = \"distributed\"\n[rabbitmq]\nurl = \"amqp://replaced\"\n[redis]\nurl = \"redis://replaced\"\n";
-        Self { engine: format!("{engine}#{amqp_url} {redis_url}"), level: "info".into(), ..Self::default() }
+        Self {
+            engine: format!("{engine}#{amqp_url} {redis_url}"),
+            level: "info".into(),
+            ..Self::default()
+        }
     }
 
     /// On a SQLite file.
     pub fn embedded() -> Self {
         let engine = "engine = \"embedded\"\n[embedded]\npath = \"FOLDER/watchword.db\"\n";
         let providers = "[sms.provider]\nkind = \"inbox\"\n[email.provider]\nkind = \"inbox\"\n";
-        Self { engine: engine.into(), providers: providers.into(), level: "info".into(), ..Self::default() }
+        Self {
+            engine: engine.into(),
+            providers: providers.into(),
+            level: "info".into(),
+            ..Self::default()
+        }
     }
 }
 
@@ -77,7 +86,10 @@ impl Pipeline {
     /// Writes configuration and keys; starts nothing yet.
     pub fn configure(settings: &Settings) -> Self {
         crate::tls();
-        let folder = tempfile::Builder::new().prefix("watchword-test-").tempdir().expect("a folder");
+        let folder = tempfile::Builder::new()
+            .prefix("watchword-test-")
+            .tempdir()
+            .expect("a folder");
         for (name, byte) in [("sealing", 1_u8), ("digest", 2), ("index", 3)] {
             let path = folder.path().join(name);
             let mut key = [byte; 32];
@@ -86,7 +98,10 @@ impl Pipeline {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a mode");
         }
         let hash = |key: &str| HEXLOWER.encode(&Sha256::digest(key.as_bytes()));
-        let (engine, urls) = settings.engine.split_once('#').unwrap_or((&settings.engine, ""));
+        let (engine, urls) = settings
+            .engine
+            .split_once('#')
+            .unwrap_or((&settings.engine, ""));
         let (amqp_url, redis_url) = urls.split_once(' ').unwrap_or_default();
         let text = format!(
             "{engine}\n[log]\nlevel = \"{}\"\n{}\n[keys]\nsealing = [{{ id = \"s1\", file = \"FOLDER/sealing\" }}]\n\
@@ -94,12 +109,27 @@ impl Pipeline {
              [services.test]\napp = \"Test\"\nhost = \"login.example.org\"\ncountries = [\"*\"]\nbroker_users = [\"portal\"]\n\
              api_keys = [{{ id = \"k1\", sha256 = \"{}\" }}]\n{}\n\
              [services.other]\napp = \"Other\"\ncountries = [\"DE\"]\napi_keys = [{{ id = \"k2\", sha256 = \"{}\" }}]\n",
-            settings.level, settings.providers, hash(KEY), settings.service, hash(OTHER_KEY),
+            settings.level,
+            settings.providers,
+            hash(KEY),
+            settings.service,
+            hash(OTHER_KEY),
         );
         let text = text.replace("FOLDER", &folder.path().display().to_string());
         fs::write(folder.path().join("watchword.toml"), text).expect("a config");
-        let http = Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().expect("a client");
-        Self { folder, amqp_url: amqp_url.into(), redis_url: redis_url.into(), processes: BTreeMap::new(), variables: Vec::new(), http }
+        let http = Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(20))
+            .build()
+            .expect("a client");
+        Self {
+            folder,
+            amqp_url: amqp_url.into(),
+            redis_url: redis_url.into(),
+            processes: BTreeMap::new(),
+            variables: Vec::new(),
+            http,
+        }
     }
 
     /// Its folder.
@@ -110,9 +140,14 @@ impl Pipeline {
     /// A command of the binary with this pipeline's configuration.
     pub fn command(&self) -> Command {
         let mut command = Command::new(binary());
-        command.env("WATCHWORD_CONFIG", self.folder.path().join("watchword.toml"));
+        command.env(
+            "WATCHWORD_CONFIG",
+            self.folder.path().join("watchword.toml"),
+        );
         if !self.amqp_url.is_empty() {
-            command.env("WATCHWORD_RABBITMQ__URL", &self.amqp_url).env("WATCHWORD_REDIS__URL", &self.redis_url);
+            command
+                .env("WATCHWORD_RABBITMQ__URL", &self.amqp_url)
+                .env("WATCHWORD_REDIS__URL", &self.redis_url);
         }
         command.envs(self.variables.iter().cloned());
         command
@@ -135,21 +170,45 @@ impl Pipeline {
             .args(roles);
         let output = self.folder.path().join(format!("{name}.log"));
         let process = Process::start(command, &output);
-        self.processes.insert(name.to_owned(), Role { process, http, admin });
+        self.processes.insert(
+            name.to_owned(),
+            Role {
+                process,
+                http,
+                admin,
+            },
+        );
     }
 
     /// Waits until the process is ready.
     pub async fn ready(&self, name: &str) {
         let role = &self.processes[name];
         let url = format!("http://127.0.0.1:{}/readyz", role.admin);
-        until(30, &format!("{name} is ready; {}", role.process.output()), || async {
-            self.http.get(&url).send().await.ok().filter(|response| response.status().is_success()).map(|_| ())
-        })
+        until(
+            30,
+            &format!("{name} is ready; {}", role.process.output()),
+            || async {
+                self.http
+                    .get(&url)
+                    .send()
+                    .await
+                    .ok()
+                    .filter(|response| response.status().is_success())
+                    .map(|_| ())
+            },
+        )
         .await;
     }
 
     /// A call of the API of process `name` with `key`.
-    pub async fn call(&self, name: &str, key: &str, method: Method, path: &str, body: Option<Value>) -> Answer {
+    pub async fn call(
+        &self,
+        name: &str,
+        key: &str,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Answer {
         let url = format!("http://127.0.0.1:{}{path}", self.processes[name].http);
         let mut request = self.http.request(method, url).bearer_auth(key);
         if let Some(body) = body {
@@ -165,28 +224,56 @@ impl Pipeline {
 
     /// Asks for a code.
     pub async fn ask(&self, name: &str, channel: &str, to: &str) -> Answer {
-        self.post(name, "/v1/verifications", json!({ "channel": channel, "to": to })).await
+        self.post(
+            name,
+            "/v1/verifications",
+            json!({ "channel": channel, "to": to }),
+        )
+        .await
     }
 
     /// Checks a code.
     pub async fn check(&self, name: &str, id: &str, code: &str) -> Answer {
-        self.post(name, &format!("/v1/verifications/{id}/check"), json!({ "code": code })).await
+        self.post(
+            name,
+            &format!("/v1/verifications/{id}/check"),
+            json!({ "code": code }),
+        )
+        .await
     }
 
     /// The status of a verification.
     pub async fn status(&self, name: &str, id: &str) -> Answer {
-        self.call(name, KEY, Method::GET, &format!("/v1/verifications/{id}"), None).await
+        self.call(
+            name,
+            KEY,
+            Method::GET,
+            &format!("/v1/verifications/{id}"),
+            None,
+        )
+        .await
     }
 
     /// A raw client and address for requests the helpers do not make.
     pub fn raw(&self, name: &str) -> (&Client, String) {
-        (&self.http, format!("http://127.0.0.1:{}", self.processes[name].http))
+        (
+            &self.http,
+            format!("http://127.0.0.1:{}", self.processes[name].http),
+        )
     }
 
     /// The metrics of process `name`: series to value.
     pub async fn metrics(&self, name: &str) -> BTreeMap<String, f64> {
         let url = format!("http://127.0.0.1:{}/metrics", self.processes[name].admin);
-        let text = self.http.get(url).send().await.expect("metrics").text().await.expect("metrics");
+        let text = self
+            .http
+            .get(url)
+            .send()
+            .await
+            .expect("metrics")
+            .text()
+            .await
+            .expect("metrics");
         text.lines()
             .filter(|line| !line.starts_with('#'))
             .filter_map(|line| line.rsplit_once(' '))
@@ -207,7 +294,11 @@ impl Pipeline {
                 .map(|(_, value)| value)
                 .sum::<f64>();
         }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters are small whole numbers")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "counters are small whole numbers"
+        )]
         let sum = sum as u64;
         sum
     }
@@ -215,8 +306,15 @@ impl Pipeline {
     /// The logs of all processes, those that have ended included.
     pub fn logs(&self) -> String {
         let mut logs = String::new();
-        for entry in fs::read_dir(self.folder.path()).expect("a folder").flatten() {
-            if entry.path().extension().is_some_and(|extension| extension == "log") {
+        for entry in fs::read_dir(self.folder.path())
+            .expect("a folder")
+            .flatten()
+        {
+            if entry
+                .path()
+                .extension()
+                .is_some_and(|extension| extension == "log")
+            {
                 logs.push_str(&fs::read_to_string(entry.path()).unwrap_or_default());
             }
         }
@@ -240,7 +338,11 @@ impl Answer {
     pub async fn of(response: Response) -> Self {
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.unwrap_or_default();
-        Self { status, headers, body: serde_json::from_str(&text).unwrap_or(Value::Null) }
+        Self {
+            status,
+            headers,
+            body: serde_json::from_str(&text).unwrap_or(Value::Null),
+        }
     }
 
     /// The field `name` as text; empty if it is not there.
@@ -255,13 +357,23 @@ fn binary() -> PathBuf {
         return path.into();
     }
     let test = std::env::current_exe().expect("a path");
-    let path = test.ancestors().nth(2).expect("a build folder").join("watchword");
-    assert!(path.exists(), "the binary is not built: cargo build -p watchword, or use tests/run");
+    let path = test
+        .ancestors()
+        .nth(2)
+        .expect("a build folder")
+        .join("watchword");
+    assert!(
+        path.exists(),
+        "the binary is not built: cargo build -p watchword, or use tests/run"
+    );
     path
 }
 
 /// The first run of exactly six digits: the code in a message.
 pub fn code_in(text: &str) -> String {
     let runs = text.split(|c: char| !c.is_ascii_digit());
-    runs.into_iter().find(|run| run.len() == 6).unwrap_or_else(|| panic!("no code in {text:?}")).to_owned()
+    runs.into_iter()
+        .find(|run| run.len() == 6)
+        .unwrap_or_else(|| panic!("no code in {text:?}"))
+        .to_owned()
 }

@@ -22,8 +22,13 @@ impl Process {
             .stdout(file)
             .stderr(errors)
             .spawn()
-            .unwrap_or_else(|error| panic!("{name} cannot be started ({error}): tests/run installs what is missing"));
-        Self { child, output: output.to_owned() }
+            .unwrap_or_else(|error| {
+                panic!("{name} cannot be started ({error}): tests/run installs what is missing")
+            });
+        Self {
+            child,
+            output: output.to_owned(),
+        }
     }
 
     /// What it has written so far.
@@ -53,7 +58,11 @@ impl Process {
             if let Some(status) = self.ended() {
                 return status;
             }
-            assert!(Instant::now() < deadline, "the process did not end within {seconds} s:\n{}", self.output());
+            assert!(
+                Instant::now() < deadline,
+                "the process did not end within {seconds} s:\n{}",
+                self.output()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -68,6 +77,10 @@ impl Drop for Process {
 
 /// Sends the signal `name` to process `id`.
 pub fn signal(id: u32, name: &str) {
-    let status = Command::new("kill").arg(format!("-{name}")).arg(id.to_string()).stderr(Stdio::null()).status();
+    let status = Command::new("kill")
+        .arg(format!("-{name}"))
+        .arg(id.to_string())
+        .stderr(Stdio::null())
+        .status();
     assert!(status.is_ok(), "kill cannot be run");
 }

@@ -67,7 +67,12 @@ impl TcpProxy {
     }
 }
 
-async fn join(client: TcpStream, server: TcpStream, faults: Arc<Faults>, mut cut: watch::Receiver<u64>) {
+async fn join(
+    client: TcpStream,
+    server: TcpStream,
+    faults: Arc<Faults>,
+    mut cut: watch::Receiver<u64>,
+) {
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
@@ -84,7 +89,9 @@ async fn join(client: TcpStream, server: TcpStream, faults: Arc<Faults>, mut cut
         let mut buffer = vec![0; 16 * 1024];
         while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
             wait_while(&faults.hold).await;
-            if !faults.mute.load(Ordering::SeqCst) && to_client.write_all(&buffer[..count]).await.is_err() {
+            if !faults.mute.load(Ordering::SeqCst)
+                && to_client.write_all(&buffer[..count]).await.is_err()
+            {
                 break;
             }
         }

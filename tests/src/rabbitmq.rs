@@ -35,9 +35,15 @@ pub struct RabbitMq {
 impl RabbitMq {
     /// Starts a broker and waits until it answers.
     pub async fn start() -> Self {
-        assert!(Path::new(SERVER).exists(), "rabbitmq-server is not installed: tests/run does that");
+        assert!(
+            Path::new(SERVER).exists(),
+            "rabbitmq-server is not installed: tests/run does that"
+        );
         crate::tls();
-        let folder = tempfile::Builder::new().prefix("watchword-rabbitmq-").tempdir().expect("a folder");
+        let folder = tempfile::Builder::new()
+            .prefix("watchword-rabbitmq-")
+            .tempdir()
+            .expect("a folder");
         let mut broker = Self {
             process: None,
             folder,
@@ -45,7 +51,11 @@ impl RabbitMq {
             management: free_port(),
             distribution: free_port(),
             mapper: free_port(),
-            http: Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().expect("a client"),
+            http: Client::builder()
+                .no_proxy()
+                .timeout(Duration::from_secs(5))
+                .build()
+                .expect("a client"),
         };
         let config = format!(
             "listeners.tcp.1 = 127.0.0.1:{}\nmanagement.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {}\n\
@@ -54,7 +64,11 @@ impl RabbitMq {
             broker.port, broker.management
         );
         fs::write(broker.folder.path().join("rabbitmq.conf"), config).expect("a config");
-        fs::write(broker.folder.path().join("plugins"), "[rabbitmq_management].").expect("a plugin list");
+        fs::write(
+            broker.folder.path().join("plugins"),
+            "[rabbitmq_management].",
+        )
+        .expect("a plugin list");
         broker.launch().await;
         broker
     }
@@ -64,9 +78,15 @@ impl RabbitMq {
         let mut command = Command::new(SERVER);
         self.environment(&mut command);
         self.process = Some(Process::start(command, &self.folder.path().join("output")));
-        until(60, "RabbitMQ answers", || async { self.call(Method::GET, "overview", None).await.map(|_| ()) }).await;
+        until(60, "RabbitMQ answers", || async {
+            self.call(Method::GET, "overview", None).await.map(|_| ())
+        })
+        .await;
         until(30, "RabbitMQ listens", || async {
-            tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.ok().map(|_| ())
+            tokio::net::TcpStream::connect(("127.0.0.1", self.port))
+                .await
+                .ok()
+                .map(|_| ())
         })
         .await;
     }
@@ -75,7 +95,10 @@ impl RabbitMq {
         let folder = self.folder.path();
         command
             .env("HOME", folder)
-            .env("RABBITMQ_NODENAME", format!("watchword{}@localhost", self.port))
+            .env(
+                "RABBITMQ_NODENAME",
+                format!("watchword{}@localhost", self.port),
+            )
             .env("RABBITMQ_DIST_PORT", self.distribution.to_string())
             .env("ERL_EPMD_PORT", self.mapper.to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
@@ -105,21 +128,36 @@ impl RabbitMq {
     /// Adds a user with all rights on `/`.
     pub async fn add_user(&self, name: &str, password: &str) {
         let body = json!({ "password": password, "tags": "" });
-        self.call(Method::PUT, &format!("users/{name}"), Some(body)).await.expect("a user");
+        self.call(Method::PUT, &format!("users/{name}"), Some(body))
+            .await
+            .expect("a user");
         let body = json!({ "configure": ".*", "write": ".*", "read": ".*" });
-        self.call(Method::PUT, &format!("permissions/%2f/{name}"), Some(body)).await.expect("rights");
+        self.call(Method::PUT, &format!("permissions/%2f/{name}"), Some(body))
+            .await
+            .expect("rights");
     }
 
     /// A call of the management API.
     pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Option<Value> {
         let url = format!("http://127.0.0.1:{}/api/{path}", self.management);
-        let mut request = self.http.request(method, url).basic_auth(USER, Some(PASSWORD));
+        let mut request = self
+            .http
+            .request(method, url)
+            .basic_auth(USER, Some(PASSWORD));
         if let Some(body) = body {
             request = request.json(&body);
         }
-        let response = request.send().await.ok().filter(|response| response.status().is_success())?;
+        let response = request
+            .send()
+            .await
+            .ok()
+            .filter(|response| response.status().is_success())?;
         let text = response.text().await.ok()?;
-        Some(if text.is_empty() { Value::Null } else { serde_json::from_str(&text).ok()? })
+        Some(if text.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_str(&text).ok()?
+        })
     }
 
     /// Runs the control tool.
@@ -127,7 +165,11 @@ impl RabbitMq {
         let mut command = Command::new(CONTROL);
         self.environment(&mut command);
         let output = command.args(arguments).output().expect("rabbitmqctl");
-        assert!(output.status.success(), "rabbitmqctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "rabbitmqctl {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     /// Raises or clears the disk alarm.
@@ -139,9 +181,14 @@ impl RabbitMq {
     pub fn messages(&self, queue: &str) -> u64 {
         let mut command = Command::new(CONTROL);
         self.environment(&mut command);
-        let output = command.args(["--silent", "list_queues", "name", "messages"]).output().expect("rabbitmqctl");
+        let output = command
+            .args(["--silent", "list_queues", "name", "messages"])
+            .output()
+            .expect("rabbitmqctl");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let count = text.lines().find_map(|line| line.strip_prefix(queue)?.trim().parse().ok());
+        let count = text
+            .lines()
+            .find_map(|line| line.strip_prefix(queue)?.trim().parse().ok());
         count.unwrap_or_else(|| panic!("{queue} is not in:\n{text}"))
     }
 
@@ -149,7 +196,10 @@ impl RabbitMq {
     pub fn all_messages(&self) -> Vec<(String, u64)> {
         let mut command = Command::new(CONTROL);
         self.environment(&mut command);
-        let output = command.args(["--silent", "list_queues", "name", "messages"]).output().expect("rabbitmqctl");
+        let output = command
+            .args(["--silent", "list_queues", "name", "messages"])
+            .output()
+            .expect("rabbitmqctl");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         text.lines()
             .filter_map(|line| line.split_once('\t'))
@@ -166,7 +216,10 @@ impl RabbitMq {
                 .filter_map(|id| id.parse().ok())
                 .collect::<Vec<u32>>()
         };
-        let is_beam = |id: &u32| fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|name| name.starts_with("beam"));
+        let is_beam = |id: &u32| {
+            fs::read_to_string(format!("/proc/{id}/comm"))
+                .is_ok_and(|name| name.starts_with("beam"))
+        };
         let mut open = vec![self.process.as_ref().expect("a running broker").id()];
         while let Some(id) = open.pop() {
             if is_beam(&id) {
@@ -202,10 +255,21 @@ impl Drop for RabbitMq {
         // The port mapper outlives the broker; it is told by the port it was given.
         let mark = format!("ERL_EPMD_PORT={}", self.mapper);
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-            let is_mapper = fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|name| name.trim() == "epmd");
+            let Some(id) = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<u32>().ok())
+            else {
+                continue;
+            };
+            let is_mapper = fs::read_to_string(format!("/proc/{id}/comm"))
+                .is_ok_and(|name| name.trim() == "epmd");
             let environment = fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
-            if is_mapper && environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()) {
+            if is_mapper
+                && environment
+                    .split(|byte| *byte == 0)
+                    .any(|variable| variable == mark.as_bytes())
+            {
                 signal(id, "KILL");
             }
         }

@@ -26,9 +26,17 @@ impl RedisServer {
 
     /// Starts a server with these options.
     pub async fn with(options: &[&str]) -> Self {
-        let folder = tempfile::Builder::new().prefix("watchword-redis-").tempdir().expect("a folder");
+        let folder = tempfile::Builder::new()
+            .prefix("watchword-redis-")
+            .tempdir()
+            .expect("a folder");
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut server = Self { process: None, folder, port: free_port(), options };
+        let mut server = Self {
+            process: None,
+            folder,
+            port: free_port(),
+            options,
+        };
         server.launch().await;
         server
     }
@@ -37,11 +45,22 @@ impl RedisServer {
     pub async fn launch(&mut self) {
         let mut command = Command::new("redis-server");
         command
-            .args(["--bind", "127.0.0.1", "--save", "", "--port", &self.port.to_string(), "--dir"])
+            .args([
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--port",
+                &self.port.to_string(),
+                "--dir",
+            ])
             .arg(self.folder.path())
             .args(&self.options);
         self.process = Some(Process::start(command, &self.folder.path().join("output")));
-        until(10, "Redis answers", || async { self.try_command(&["PING"]).await }).await;
+        until(10, "Redis answers", || async {
+            self.try_command(&["PING"]).await
+        })
+        .await;
     }
 
     /// Its port.
@@ -72,7 +91,11 @@ impl RedisServer {
         }
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut reply = vec![0; 1 << 20];
-        let count = stream.read(&mut reply).await.ok().filter(|count| *count > 0)?;
+        let count = stream
+            .read(&mut reply)
+            .await
+            .ok()
+            .filter(|count| *count > 0)?;
         Some(String::from_utf8_lossy(&reply[..count]).into_owned())
     }
 
@@ -83,6 +106,9 @@ impl RedisServer {
 
     /// SIGSTOP and SIGCONT.
     pub fn pause(&self, paused: bool) {
-        self.process.as_ref().expect("a running server").signal(if paused { "STOP" } else { "CONT" });
+        self.process
+            .as_ref()
+            .expect("a running server")
+            .signal(if paused { "STOP" } else { "CONT" });
     }
 }

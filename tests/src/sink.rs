@@ -45,7 +45,10 @@ impl Sink {
     /// Starts it on a free port.
     pub async fn start() -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-        let sink = Self { port: listener.local_addr().expect("an address").port(), state: Arc::default() };
+        let sink = Self {
+            port: listener.local_addr().expect("an address").port(),
+            state: Arc::default(),
+        };
         let server = sink.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -67,7 +70,11 @@ impl Sink {
 
     /// Does this once, at the next `verb` (`CONNECT`, `EHLO`, `MAIL`, `RCPT`, `DATA`, `.`).
     pub fn script(&self, verb: &str, script: Script) {
-        self.lock().scripts.entry(verb.to_owned()).or_default().push(script);
+        self.lock()
+            .scripts
+            .entry(verb.to_owned())
+            .or_default()
+            .push(script);
     }
 
     /// The mails it took.
@@ -95,7 +102,11 @@ impl Sink {
         let mut to = String::new();
         let mut line = String::new();
         while let Ok(1..) = stream.read_line(&mut line).await {
-            let verb = line.split([' ', '\r', ':']).next().unwrap_or_default().to_ascii_uppercase();
+            let verb = line
+                .split([' ', '\r', ':'])
+                .next()
+                .unwrap_or_default()
+                .to_ascii_uppercase();
             let usual = match verb.as_str() {
                 "EHLO" => "250-sink\r\n250 8BITMIME",
                 "DATA" => "354 go",
@@ -110,7 +121,9 @@ impl Sink {
                 return;
             }
             if verb == "DATA" {
-                let Some(data) = read_data(&mut stream).await else { return };
+                let Some(data) = read_data(&mut stream).await else {
+                    return;
+                };
                 if !self.answer_mail(&mut stream, &to, data).await {
                     return;
                 }
@@ -122,7 +135,10 @@ impl Sink {
     async fn answer_mail(&self, stream: &mut BufReader<TcpStream>, to: &str, data: String) -> bool {
         let script = self.next(".");
         if script.is_none() {
-            self.lock().mails.push(Mail { to: to.to_owned(), data });
+            self.lock().mails.push(Mail {
+                to: to.to_owned(),
+                data,
+            });
         }
         act(stream, script, "250 kept").await
     }
@@ -139,7 +155,11 @@ async fn act(stream: &mut BufReader<TcpStream>, script: Option<Script>, usual: &
         Some(Script::Hang) => std::future::pending().await,
         Some(Script::Cut) => return false,
     };
-    stream.get_mut().write_all(format!("{reply}\r\n").as_bytes()).await.is_ok()
+    stream
+        .get_mut()
+        .write_all(format!("{reply}\r\n").as_bytes())
+        .await
+        .is_ok()
 }
 
 async fn read_data(stream: &mut BufReader<TcpStream>) -> Option<String> {

@@ -51,8 +51,14 @@ fn dependencies() -> BTreeMap<String, Vec<String>> {
         .workspace_packages()
         .into_iter()
         .map(|package| {
-            let normal = package.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal);
-            (package.name.to_string(), normal.map(|dependency| dependency.name.clone()).collect())
+            let normal = package
+                .dependencies
+                .iter()
+                .filter(|dependency| dependency.kind == DependencyKind::Normal);
+            (
+                package.name.to_string(),
+                normal.map(|dependency| dependency.name.clone()).collect(),
+            )
         })
         .collect()
 }
@@ -62,8 +68,14 @@ fn dependencies_point_up_the_table() {
     let place = |name: &str| ORDER.iter().position(|known| *known == name);
     for (name, dependencies) in dependencies() {
         let own = place(&name).unwrap_or_else(|| panic!("{name} is not in the table"));
-        for dependency in dependencies.iter().filter(|dependency| dependency.starts_with("watchword")) {
-            assert!(place(dependency).is_some_and(|other| other < own), "{name} must not depend on {dependency}");
+        for dependency in dependencies
+            .iter()
+            .filter(|dependency| dependency.starts_with("watchword"))
+        {
+            assert!(
+                place(dependency).is_some_and(|other| other < own),
+                "{name} must not depend on {dependency}"
+            );
         }
     }
 }
@@ -72,11 +84,20 @@ fn dependencies_point_up_the_table() {
 fn each_library_has_its_owner() {
     let dependencies = dependencies();
     for (library, owners) in OWNERS {
-        for (name, _) in dependencies.iter().filter(|(_, of)| of.iter().any(|dependency| dependency == library)) {
-            assert!(owners.contains(&name.as_str()), "{name} must not name {library}");
+        for (name, _) in dependencies
+            .iter()
+            .filter(|(_, of)| of.iter().any(|dependency| dependency == library))
+        {
+            assert!(
+                owners.contains(&name.as_str()),
+                "{name} must not name {library}"
+            );
         }
     }
     for (name, dependency) in NEVER {
-        assert!(!dependencies[name].iter().any(|of| of == dependency), "{name} must never name {dependency}");
+        assert!(
+            !dependencies[name].iter().any(|of| of == dependency),
+            "{name} must never name {dependency}"
+        );
     }
 }

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, QueueBindOptions,
+    QueueDeclareOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::{Value, json};
@@ -23,8 +26,12 @@ struct World {
 }
 
 async fn world() -> World {
-    let (rabbitmq, redis, gateway, sink) =
-        tokio::join!(RabbitMq::start(), RedisServer::start(), Gateway::start(), Sink::start());
+    let (rabbitmq, redis, gateway, sink) = tokio::join!(
+        RabbitMq::start(),
+        RedisServer::start(),
+        Gateway::start(),
+        Sink::start()
+    );
     let mut settings = Settings::distributed(&rabbitmq.url(), &redis.url());
     settings.providers = format!(
         "[sms.provider]\nkind = \"kannel\"\nurl = \"{}\"\nusername = \"watchword\"\nsender = \"Test\"\n\
@@ -43,7 +50,13 @@ async fn world() -> World {
     for (name, _) in ROLES {
         pipeline.ready(name).await;
     }
-    World { rabbitmq, redis, gateway, sink, pipeline }
+    World {
+        rabbitmq,
+        redis,
+        gateway,
+        sink,
+        pipeline,
+    }
 }
 
 const ROLES: [(&str, &[&str]); 6] = [
@@ -79,10 +92,19 @@ impl Portal {
     async fn connect(rabbitmq: &RabbitMq) -> Self {
         rabbitmq.add_user("portal", "portal-secret").await;
         let url = rabbitmq.url_of("portal", "portal-secret");
-        let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+        let connection = Connection::connect(&url, ConnectionProperties::default())
+            .await
+            .unwrap();
         let channel = connection.create_channel().await.unwrap();
         let queue = channel
-            .queue_declare("".into(), QueueDeclareOptions { exclusive: true, ..Default::default() }, FieldTable::default())
+            .queue_declare(
+                "".into(),
+                QueueDeclareOptions {
+                    exclusive: true,
+                    ..Default::default()
+                },
+                FieldTable::default(),
+            )
             .await
             .unwrap();
         channel
@@ -96,10 +118,19 @@ impl Portal {
             .await
             .unwrap();
         let answers = channel
-            .basic_consume(queue.name().clone(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
+            .basic_consume(
+                queue.name().clone(),
+                "".into(),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            )
             .await
             .unwrap();
-        Self { channel, _connection: connection, answers }
+        Self {
+            channel,
+            _connection: connection,
+            answers,
+        }
     }
 
     async fn request(&self, id: &str, channel: &str, to: &str) {
@@ -124,11 +155,12 @@ impl Portal {
     }
 
     async fn answer(&mut self) -> Value {
-        let delivery = tokio::time::timeout(std::time::Duration::from_secs(30), self.answers.next())
-            .await
-            .expect("an answer in time")
-            .unwrap()
-            .unwrap();
+        let delivery =
+            tokio::time::timeout(std::time::Duration::from_secs(30), self.answers.next())
+                .await
+                .expect("an answer in time")
+                .unwrap()
+                .unwrap();
         delivery.ack(BasicAckOptions::default()).await.unwrap();
         serde_json::from_slice(&delivery.data).unwrap()
     }
@@ -136,8 +168,12 @@ impl Portal {
 
 fn request_document(id: &str, channel: &str, to: &str) -> String {
     let time = "2026-11-24T12:00:00Z";
-    let now = std::process::Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output();
-    let now = now.ok().map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    let now = std::process::Command::new("date")
+        .args(["-u", "+%Y-%m-%dT%H:%M:%SZ"])
+        .output();
+    let now = now
+        .ok()
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     json!({
         "specversion": "1.0", "id": id, "source": "/portal", "type": "watchword.otp.requested.v1",
         "time": now.unwrap_or(time.to_owned()), "datacontenttype": "application/json",
@@ -153,7 +189,12 @@ fn delivered(world: &World) -> HashMap<String, Vec<String>> {
         messages.entry(sms.to).or_default().push(sms.text);
     }
     for mail in world.sink.mails() {
-        let text = mail.data.split("\r\n\r\n").nth(1).map(|_| mail.data.clone()).unwrap_or_default();
+        let text = mail
+            .data
+            .split("\r\n\r\n")
+            .nth(1)
+            .map(|_| mail.data.clone())
+            .unwrap_or_default();
         messages.entry(mail.to).or_default().push(text);
     }
     messages
@@ -161,7 +202,9 @@ fn delivered(world: &World) -> HashMap<String, Vec<String>> {
 
 /// The code in a message; a mail's headers hold digits too, so its parts are looked at.
 fn code_of(message: &str) -> String {
-    message.split_once("text/plain").map_or_else(|| code_in(message), |(_, parts)| code_in(parts))
+    message
+        .split_once("text/plain")
+        .map_or_else(|| code_in(message), |(_, parts)| code_in(parts))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -195,12 +238,17 @@ async fn two_thousand_verifications_each_delivered_and_approved_once() {
         let answer = portal.answer().await;
         let data = &answer["data"];
         assert_eq!(data["status"], "pending", "{answer}");
-        let to = asked.remove(data["request_id"].as_str().unwrap()).expect("one answer a request");
+        let to = asked
+            .remove(data["request_id"].as_str().unwrap())
+            .expect("one answer a request");
         ids.insert(to, data["verification_id"].as_str().unwrap().to_owned());
     }
     assert_eq!(ids.len(), COUNT);
 
-    until(60, "every message arrived", || async { (delivered(&world).len() == COUNT).then_some(()) }).await;
+    until(60, "every message arrived", || async {
+        (delivered(&world).len() == COUNT).then_some(())
+    })
+    .await;
     let messages = delivered(&world);
     let ids = Arc::new(ids);
     stream::iter(messages.clone())
@@ -211,7 +259,11 @@ async fn two_thousand_verifications_each_delivered_and_approved_once() {
                 let id = &ids[&to];
                 let code = code_of(&texts[0]);
                 let approved = pipeline.check("verifier", id, &code).await;
-                assert_eq!(approved.body["valid"], true, "{to} {code} {:?}", approved.body);
+                assert_eq!(
+                    approved.body["valid"], true,
+                    "{to} {code} {:?}",
+                    approved.body
+                );
                 let again = pipeline.check("verifier", id, &code).await;
                 assert_eq!(again.body["valid"], false);
             }
@@ -222,22 +274,84 @@ async fn two_thousand_verifications_each_delivered_and_approved_once() {
     let pipeline = &world.pipeline;
     let count = COUNT as u64;
     until(10, "every outcome is recorded", || async {
-        (pipeline.total("watchword_deliveries_ended_total", &["accepted"]).await == count).then_some(())
+        (pipeline
+            .total("watchword_deliveries_ended_total", &["accepted"])
+            .await
+            == count)
+            .then_some(())
     })
     .await;
-    assert_eq!(pipeline.total("watchword_requests_total", &["accepted", "http"]).await, count / 2);
-    assert_eq!(pipeline.total("watchword_requests_total", &["accepted", "event"]).await, count / 2);
-    assert_eq!(pipeline.total("watchword_verifications_opened_total", &[]).await, count);
-    assert_eq!(pipeline.total("watchword_sends_published_total", &["confirmed"]).await, count);
-    assert_eq!(pipeline.total("watchword_attempts_total", &["accepted"]).await, count);
+    assert_eq!(
+        pipeline
+            .total("watchword_requests_total", &["accepted", "http"])
+            .await,
+        count / 2
+    );
+    assert_eq!(
+        pipeline
+            .total("watchword_requests_total", &["accepted", "event"])
+            .await,
+        count / 2
+    );
+    assert_eq!(
+        pipeline
+            .total("watchword_verifications_opened_total", &[])
+            .await,
+        count
+    );
+    assert_eq!(
+        pipeline
+            .total("watchword_sends_published_total", &["confirmed"])
+            .await,
+        count
+    );
+    assert_eq!(
+        pipeline
+            .total("watchword_attempts_total", &["accepted"])
+            .await,
+        count
+    );
     assert_eq!(pipeline.total("watchword_attempts_total", &[]).await, count);
-    assert_eq!(pipeline.total("watchword_deliveries_ended_total", &[]).await, count);
-    assert_eq!(pipeline.total("watchword_handover_age_seconds_count", &[]).await, count);
-    assert_eq!(pipeline.total("watchword_checks_total", &["approved"]).await, count);
-    assert_eq!(pipeline.total("watchword_checks_total", &["refused"]).await, count);
-    assert_eq!(pipeline.total("watchword_verifications_ended_total", &["approved"]).await, count);
-    assert_eq!(pipeline.total("watchword_sends_past_deadline_total", &[]).await, 0);
-    assert_eq!(pipeline.total("watchword_possible_duplicates_total", &[]).await, 0);
+    assert_eq!(
+        pipeline
+            .total("watchword_deliveries_ended_total", &[])
+            .await,
+        count
+    );
+    assert_eq!(
+        pipeline
+            .total("watchword_handover_age_seconds_count", &[])
+            .await,
+        count
+    );
+    assert_eq!(
+        pipeline
+            .total("watchword_checks_total", &["approved"])
+            .await,
+        count
+    );
+    assert_eq!(
+        pipeline.total("watchword_checks_total", &["refused"]).await,
+        count
+    );
+    assert_eq!(
+        pipeline
+            .total("watchword_verifications_ended_total", &["approved"])
+            .await,
+        count
+    );
+    assert_eq!(
+        pipeline
+            .total("watchword_sends_past_deadline_total", &[])
+            .await,
+        0
+    );
+    assert_eq!(
+        pipeline
+            .total("watchword_possible_duplicates_total", &[])
+            .await,
+        0
+    );
     // The last acknowledgements follow the last outcomes.
     until(10, "the queues are empty", || async {
         let full = |(queue, count): &(String, u64)| queue.starts_with("watchword.") && *count > 0;
@@ -251,7 +365,11 @@ async fn two_thousand_verifications_each_delivered_and_approved_once() {
         role.process.signal("TERM");
     }
     for (name, role) in &mut world.pipeline.processes {
-        assert!(role.process.wait(30).success(), "{name}: {}", role.process.output());
+        assert!(
+            role.process.wait(30).success(),
+            "{name}: {}",
+            role.process.output()
+        );
     }
     drop(world.redis);
 }

@@ -17,11 +17,27 @@ async fn running() -> Pipeline {
 #[test]
 fn the_demo_runs_and_says_so() {
     let pipeline = Pipeline::configure(&Settings::embedded());
-    let output = pipeline.command().args(["demo", "--exit"]).output().unwrap();
+    let output = pipeline
+        .command()
+        .args(["demo", "--exit"])
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(text.matches("the right code was approved").count(), 2, "{text}");
-    assert_eq!(text.matches("a wrong code was refused").count(), 2, "{text}");
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(
+        text.matches("the right code was approved").count(),
+        2,
+        "{text}"
+    );
+    assert_eq!(
+        text.matches("a wrong code was refused").count(),
+        2,
+        "{text}"
+    );
     assert!(!text.contains('\u{1b}'), "no colours but on a terminal");
 }
 
@@ -38,17 +54,40 @@ async fn the_api_answers_as_its_contract_says() {
 
     // Asking again inside the cooldown is the same verification, and sends nothing.
     let again = pipeline.ask("all", "sms", "+4915112345678").await;
-    assert_eq!((again.status, again.text("id"), &again.body["sends"]), (StatusCode::ACCEPTED, id.as_str(), &json!(1)));
-    let resend = pipeline.post("all", &format!("/v1/verifications/{id}/resend"), json!({})).await;
-    assert_eq!((resend.status.as_u16(), resend.text("code")), (429, "cooldown"));
-    let wait: u64 = resend.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert_eq!(
+        (again.status, again.text("id"), &again.body["sends"]),
+        (StatusCode::ACCEPTED, id.as_str(), &json!(1))
+    );
+    let resend = pipeline
+        .post("all", &format!("/v1/verifications/{id}/resend"), json!({}))
+        .await;
+    assert_eq!(
+        (resend.status.as_u16(), resend.text("code")),
+        (429, "cooldown")
+    );
+    let wait: u64 = resend.headers["retry-after"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
     assert!((1..=30).contains(&wait));
 
     // Wrong codes are answers; the fifth ends it, and then nothing looks different from unknown.
     for attempt in 1..=5 {
         let wrong = pipeline.check("all", &id, "0000").await;
-        let status = if attempt == 5 { "max_attempts_reached" } else { "pending" };
-        assert_eq!((wrong.status.as_u16(), wrong.text("status"), &wrong.body["valid"]), (200, status, &json!(false)));
+        let status = if attempt == 5 {
+            "max_attempts_reached"
+        } else {
+            "pending"
+        };
+        assert_eq!(
+            (
+                wrong.status.as_u16(),
+                wrong.text("status"),
+                &wrong.body["valid"]
+            ),
+            (200, status, &json!(false))
+        );
     }
     let ended = pipeline.check("all", &id, "000000").await;
     let unknown_id = "a".repeat(32);
@@ -56,25 +95,64 @@ async fn the_api_answers_as_its_contract_says() {
     assert_eq!(ended.text("status"), unknown.text("status"));
     assert_eq!(ended.body["valid"], unknown.body["valid"]);
     assert_eq!(ended.status, unknown.status);
-    assert_eq!(pipeline.status("all", &id).await.text("status"), "max_attempts_reached");
+    assert_eq!(
+        pipeline.status("all", &id).await.text("status"),
+        "max_attempts_reached"
+    );
 
     // Another service sees nothing of it.
     let path = format!("/v1/verifications/{id}");
-    let foreign = pipeline.call("all", OTHER_KEY, Method::GET, &path, None).await;
-    let nowhere = pipeline.call("all", OTHER_KEY, Method::GET, &format!("/v1/verifications/{unknown_id}"), None).await;
-    assert_eq!((foreign.status, &foreign.body), (nowhere.status, &nowhere.body));
+    let foreign = pipeline
+        .call("all", OTHER_KEY, Method::GET, &path, None)
+        .await;
+    let nowhere = pipeline
+        .call(
+            "all",
+            OTHER_KEY,
+            Method::GET,
+            &format!("/v1/verifications/{unknown_id}"),
+            None,
+        )
+        .await;
+    assert_eq!(
+        (foreign.status, &foreign.body),
+        (nowhere.status, &nowhere.body)
+    );
     assert_eq!(foreign.status, StatusCode::NOT_FOUND);
-    let foreign = pipeline.call("all", OTHER_KEY, Method::DELETE, &path, None).await;
+    let foreign = pipeline
+        .call("all", OTHER_KEY, Method::DELETE, &path, None)
+        .await;
     assert_eq!(foreign.status, StatusCode::NOT_FOUND);
 
     // Cancelling twice is no error; after another ending it is a conflict.
-    let other = pipeline.ask("all", "email", "jane@example.org").await.text("id").to_owned();
+    let other = pipeline
+        .ask("all", "email", "jane@example.org")
+        .await
+        .text("id")
+        .to_owned();
     let path = format!("/v1/verifications/{other}");
     for _ in 0..2 {
-        assert_eq!(pipeline.call("all", KEY, Method::DELETE, &path, None).await.status, StatusCode::NO_CONTENT);
+        assert_eq!(
+            pipeline
+                .call("all", KEY, Method::DELETE, &path, None)
+                .await
+                .status,
+            StatusCode::NO_CONTENT
+        );
     }
-    let ended = pipeline.call("all", KEY, Method::DELETE, &format!("/v1/verifications/{id}"), None).await;
-    assert_eq!((ended.status.as_u16(), ended.text("code")), (409, "verification_ended"));
+    let ended = pipeline
+        .call(
+            "all",
+            KEY,
+            Method::DELETE,
+            &format!("/v1/verifications/{id}"),
+            None,
+        )
+        .await;
+    assert_eq!(
+        (ended.status.as_u16(), ended.text("code")),
+        (409, "verification_ended")
+    );
 
     // The status shows the delivery.
     let status = until(10, "the delivery is in the ledger", || async {
@@ -83,7 +161,10 @@ async fn the_api_answers_as_its_contract_says() {
     })
     .await;
     assert_eq!(status.body["deliveries"][0]["provider"], "inbox");
-    assert_eq!(status.body["deliveries"][0]["attempts"][0]["class"], "accepted");
+    assert_eq!(
+        status.body["deliveries"][0]["attempts"][0]["class"],
+        "accepted"
+    );
 }
 
 #[tokio::test]
@@ -91,74 +172,201 @@ async fn hostile_input_is_refused_by_field_and_never_echoed() {
     let pipeline = running().await;
     let long = "1".repeat(8_000);
     let phones = [
-        "", "+", "+123456", "+1234567890123456", "004915112345678", " +4915112345678", "+4915112345678 ",
-        "+49\u{200b}15112345678", "+4915112345678\r\n", "+４９15112345678", "+3367a829916", "tel:+4915112345678",
-        "+4915112345678;ext=12", "+78401234567", "+99912345678", &long,
+        "",
+        "+",
+        "+123456",
+        "+1234567890123456",
+        "004915112345678",
+        " +4915112345678",
+        "+4915112345678 ",
+        "+49\u{200b}15112345678",
+        "+4915112345678\r\n",
+        "+４９15112345678",
+        "+3367a829916",
+        "tel:+4915112345678",
+        "+4915112345678;ext=12",
+        "+78401234567",
+        "+99912345678",
+        &long,
     ];
     for phone in phones {
         let answer = pipeline.ask("all", "sms", phone).await;
-        assert_eq!((answer.status.as_u16(), answer.text("code")), (422, "invalid_phone"), "{phone:.30}");
+        assert_eq!(
+            (answer.status.as_u16(), answer.text("code")),
+            (422, "invalid_phone"),
+            "{phone:.30}"
+        );
         assert_eq!(answer.text("field"), "to");
         assert!(phone.len() < 5 || !answer.body.to_string().contains(phone));
     }
-    for phone in ["+19002345678", "+449098790000", "+979123456789", "+881612345678", "+448431234567", "+493012345678"] {
+    for phone in [
+        "+19002345678",
+        "+449098790000",
+        "+979123456789",
+        "+881612345678",
+        "+448431234567",
+        "+493012345678",
+    ] {
         let answer = pipeline.ask("all", "sms", phone).await;
-        assert_eq!((answer.status.as_u16(), answer.text("code")), (403, "destination_blocked"), "{phone}");
+        assert_eq!(
+            (answer.status.as_u16(), answer.text("code")),
+            (403, "destination_blocked"),
+            "{phone}"
+        );
     }
     // The service `other` sends to Germany only: Jamaica and the Bahamas are not the United States.
-    for (phone, status) in [("+4915112345699", 202), ("+12025550123", 403), ("+18762101234", 403), ("+12423591234", 403)] {
+    for (phone, status) in [
+        ("+4915112345699", 202),
+        ("+12025550123", 403),
+        ("+18762101234", 403),
+        ("+12423591234", 403),
+    ] {
         let body = json!({ "channel": "sms", "to": phone });
-        let answer = pipeline.call("all", OTHER_KEY, Method::POST, "/v1/verifications", Some(body)).await;
+        let answer = pipeline
+            .call(
+                "all",
+                OTHER_KEY,
+                Method::POST,
+                "/v1/verifications",
+                Some(body),
+            )
+            .await;
         assert_eq!(answer.status.as_u16(), status, "{phone}");
     }
     let long_local = format!("{}@example.org", "a".repeat(65));
     let long_domain = format!("a@{}.org", "a.".repeat(127));
     let emails = [
-        "", "a@b@c.org", "a@b.org\r\nBcc: eve@example.org", "a\0@b.org", "a\t@b.org", "\"a b\"@b.org", "a(c)@b.org",
-        "a@[127.0.0.1]", "a@b.org.", "Jane <a@b.org>", "a@b.org,c@d.org", "jané@b.org", "а@b.org", &long_local, &long_domain,
+        "",
+        "a@b@c.org",
+        "a@b.org\r\nBcc: eve@example.org",
+        "a\0@b.org",
+        "a\t@b.org",
+        "\"a b\"@b.org",
+        "a(c)@b.org",
+        "a@[127.0.0.1]",
+        "a@b.org.",
+        "Jane <a@b.org>",
+        "a@b.org,c@d.org",
+        "jané@b.org",
+        "а@b.org",
+        &long_local,
+        &long_domain,
     ];
     for email in emails {
         let answer = pipeline.ask("all", "email", email).await;
-        assert_eq!((answer.status.as_u16(), answer.text("code")), (422, "invalid_email"), "{email:.40}");
+        assert_eq!(
+            (answer.status.as_u16(), answer.text("code")),
+            (422, "invalid_email"),
+            "{email:.40}"
+        );
     }
     let to = "+4915112345678";
     let bodies = [
         (json!({}), "invalid_request"),
         (json!({ "channel": "sms" }), "invalid_request"),
         (json!({ "channel": "fax", "to": to }), "invalid_request"),
-        (json!({ "channel": "sms", "to": 4915112345678_i64 }), "invalid_request"),
-        (json!({ "channel": "sms", "to": to, "ttl": 9 }), "invalid_request"),
-        (json!({ "channel": "sms", "to": to, "purpose": "a b" }), "invalid_request"),
-        (json!({ "channel": "sms", "to": to, "subject": "a:{b}" }), "invalid_request"),
-        (json!({ "channel": "sms", "to": to, "subject": "" }), "invalid_request"),
-        (json!({ "channel": "sms", "to": to, "locale": "../../etc" }), "invalid_request"),
-        (json!({ "channel": "sms", "to": to, "variables": { "x": "a\n@evil.example #000000" } }), "invalid_request"),
-        (json!({ "channel": "sms", "to": to, "variables": { "code": "000000" } }), "invalid_request"),
+        (
+            json!({ "channel": "sms", "to": 4915112345678_i64 }),
+            "invalid_request",
+        ),
+        (
+            json!({ "channel": "sms", "to": to, "ttl": 9 }),
+            "invalid_request",
+        ),
+        (
+            json!({ "channel": "sms", "to": to, "purpose": "a b" }),
+            "invalid_request",
+        ),
+        (
+            json!({ "channel": "sms", "to": to, "subject": "a:{b}" }),
+            "invalid_request",
+        ),
+        (
+            json!({ "channel": "sms", "to": to, "subject": "" }),
+            "invalid_request",
+        ),
+        (
+            json!({ "channel": "sms", "to": to, "locale": "../../etc" }),
+            "invalid_request",
+        ),
+        (
+            json!({ "channel": "sms", "to": to, "variables": { "x": "a\n@evil.example #000000" } }),
+            "invalid_request",
+        ),
+        (
+            json!({ "channel": "sms", "to": to, "variables": { "code": "000000" } }),
+            "invalid_request",
+        ),
         (json!([1, 2]), "invalid_request"),
     ];
     for (body, code) in bodies {
-        let answer = pipeline.post("all", "/v1/verifications", body.clone()).await;
-        assert_eq!((answer.status.as_u16(), answer.text("code")), (422, code), "{body}");
+        let answer = pipeline
+            .post("all", "/v1/verifications", body.clone())
+            .await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.text("code")),
+            (422, code),
+            "{body}"
+        );
     }
     let id = pipeline.ask("all", "sms", to).await.text("id").to_owned();
     let check = format!("/v1/verifications/{id}/check");
     let codes = [
-        (json!(""), "invalid_code"), (json!("123"), "invalid_code"), (json!("12345678901"), "invalid_code"),
-        (json!("１２３４５６"), "invalid_code"), (json!("12345a"), "invalid_code"), (json!("1".repeat(9_000)), "invalid_code"),
-        (json!(12345), "invalid_request"), (json!(["123456"]), "invalid_request"), (Value::Null, "invalid_request"),
+        (json!(""), "invalid_code"),
+        (json!("123"), "invalid_code"),
+        (json!("12345678901"), "invalid_code"),
+        (json!("１２３４５６"), "invalid_code"),
+        (json!("12345a"), "invalid_code"),
+        (json!("1".repeat(9_000)), "invalid_code"),
+        (json!(12345), "invalid_request"),
+        (json!(["123456"]), "invalid_request"),
+        (Value::Null, "invalid_request"),
     ];
     for (code, problem) in codes {
         let answer = pipeline.post("all", &check, json!({ "code": code })).await;
-        assert_eq!((answer.status.as_u16(), answer.text("code")), (422, problem), "{code:.30}");
+        assert_eq!(
+            (answer.status.as_u16(), answer.text("code")),
+            (422, problem),
+            "{code:.30}"
+        );
     }
     // None of these counted: five wrong ones are still compared.
     for _ in 0..4 {
-        assert_eq!(pipeline.check("all", &id, "00000").await.text("status"), "pending");
+        assert_eq!(
+            pipeline.check("all", &id, "00000").await.text("status"),
+            "pending"
+        );
     }
-    for hostile in ["..%2F..%2Fadmin", "%7Bx%7D", "*", "a", &"a".repeat(10_000), "%00", "'%3B--"] {
-        let answer = pipeline.call("all", KEY, Method::GET, &format!("/v1/verifications/{hostile}"), None).await;
-        assert!(matches!(answer.status.as_u16(), 404 | 414 | 431 | 400), "{hostile:.20} {}", answer.status);
-        let answer = pipeline.post("all", &format!("/v1/verifications/{hostile}/check"), json!({ "code": "123456" })).await;
+    for hostile in [
+        "..%2F..%2Fadmin",
+        "%7Bx%7D",
+        "*",
+        "a",
+        &"a".repeat(10_000),
+        "%00",
+        "'%3B--",
+    ] {
+        let answer = pipeline
+            .call(
+                "all",
+                KEY,
+                Method::GET,
+                &format!("/v1/verifications/{hostile}"),
+                None,
+            )
+            .await;
+        assert!(
+            matches!(answer.status.as_u16(), 404 | 414 | 431 | 400),
+            "{hostile:.20} {}",
+            answer.status
+        );
+        let answer = pipeline
+            .post(
+                "all",
+                &format!("/v1/verifications/{hostile}/check"),
+                json!({ "code": "123456" }),
+            )
+            .await;
         assert_ne!(answer.body["valid"], true);
         assert!(!answer.status.is_server_error());
     }
@@ -170,33 +378,93 @@ async fn headers_and_bodies_outside_the_contract_are_refused() {
     let (http, base) = pipeline.raw("all");
     let url = format!("{base}/v1/verifications");
     let good = r#"{"channel":"sms","to":"+4915112345678"}"#;
-    let post = |key: &str| http.post(&url).header("authorization", format!("Bearer {key}"));
+    let post = |key: &str| {
+        http.post(&url)
+            .header("authorization", format!("Bearer {key}"))
+    };
     let json = "application/json";
     let cases = [
         (http.post(&url).header("content-type", json).body(good), 401),
         (post("wrong").header("content-type", json).body(good), 401),
-        (post(KEY).header("authorization", format!("Bearer {KEY}")).header("content-type", json).body(good), 401),
-        (http.post(&url).header("authorization", "Basic eDp5").header("content-type", json).body(good), 401),
+        (
+            post(KEY)
+                .header("authorization", format!("Bearer {KEY}"))
+                .header("content-type", json)
+                .body(good),
+            401,
+        ),
+        (
+            http.post(&url)
+                .header("authorization", "Basic eDp5")
+                .header("content-type", json)
+                .body(good),
+            401,
+        ),
         (post(KEY).body(good), 415),
-        (post(KEY).header("content-type", "text/plain").body(good), 415),
-        (post(KEY).header("content-type", "application/json; charset=utf-16").body(good), 415),
+        (
+            post(KEY).header("content-type", "text/plain").body(good),
+            415,
+        ),
+        (
+            post(KEY)
+                .header("content-type", "application/json; charset=utf-16")
+                .body(good),
+            415,
+        ),
         (post(KEY).header("content-type", json).body("{"), 400),
         (post(KEY).header("content-type", json).body(""), 400),
-        (post(KEY).header("content-type", json).body(format!("{good} x")), 400),
-        (post(KEY).header("content-type", json).body("[".repeat(16_000)), 422),
-        (post(KEY).header("content-type", json).body(r#"{"channel":"sms","channel":"sms","to":"+4915112345678"}"#), 422),
-        (post(KEY).header("content-type", json).body(" ".repeat(17_000)), 413),
-        (post(KEY).header("content-type", json).body("x".repeat(1 << 20)), 413),
-        (http.put(&url).header("authorization", format!("Bearer {KEY}")), 405),
+        (
+            post(KEY)
+                .header("content-type", json)
+                .body(format!("{good} x")),
+            400,
+        ),
+        (
+            post(KEY)
+                .header("content-type", json)
+                .body("[".repeat(16_000)),
+            422,
+        ),
+        (
+            post(KEY)
+                .header("content-type", json)
+                .body(r#"{"channel":"sms","channel":"sms","to":"+4915112345678"}"#),
+            422,
+        ),
+        (
+            post(KEY)
+                .header("content-type", json)
+                .body(" ".repeat(17_000)),
+            413,
+        ),
+        (
+            post(KEY)
+                .header("content-type", json)
+                .body("x".repeat(1 << 20)),
+            413,
+        ),
+        (
+            http.put(&url)
+                .header("authorization", format!("Bearer {KEY}")),
+            405,
+        ),
         (http.get(format!("{base}/metrics")), 404),
         (http.get(format!("{base}/readyz")), 404),
     ];
     for (request, status) in cases {
         let request = request.build().unwrap();
-        let shown = format!("{:?} {:?}", request.method(), request.headers().get("content-type"));
-        let answer = watchword_tests::pipeline::Answer::of(http.execute(request).await.unwrap()).await;
+        let shown = format!(
+            "{:?} {:?}",
+            request.method(),
+            request.headers().get("content-type")
+        );
+        let answer =
+            watchword_tests::pipeline::Answer::of(http.execute(request).await.unwrap()).await;
         assert_eq!(answer.status.as_u16(), status, "{shown}");
-        assert_eq!(answer.headers["content-type"], "application/problem+json", "{shown}");
+        assert_eq!(
+            answer.headers["content-type"], "application/problem+json",
+            "{shown}"
+        );
         assert!(!answer.text("code").is_empty() && answer.body["status"] == status);
     }
     let mut many = post(KEY).header("content-type", json).body(good);
@@ -205,7 +473,17 @@ async fn headers_and_bodies_outside_the_contract_are_refused() {
     }
     assert_eq!(many.send().await.unwrap().status().as_u16(), 431);
     // After all that it still works.
-    assert_eq!(post(KEY).header("content-type", json).body(good).send().await.unwrap().status().as_u16(), 202);
+    assert_eq!(
+        post(KEY)
+            .header("content-type", json)
+            .body(good)
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .as_u16(),
+        202
+    );
 }
 
 #[tokio::test]
@@ -216,18 +494,32 @@ async fn fifty_requests_at_once_are_one_message_and_the_hour_has_its_limit() {
     pipeline.start("all", &[]).await;
     // One message each for fifty subjects of one recipient: the recipient gets three.
     let requests = (0..50).map(|number| {
-        let body = json!({ "channel": "sms", "to": "+4915112345678", "subject": format!("s{number}") });
+        let body =
+            json!({ "channel": "sms", "to": "+4915112345678", "subject": format!("s{number}") });
         pipeline.post("all", "/v1/verifications", body)
     });
     let answers = futures_util::future::join_all(requests).await;
-    let accepted = answers.iter().filter(|answer| answer.status == StatusCode::ACCEPTED).count();
+    let accepted = answers
+        .iter()
+        .filter(|answer| answer.status == StatusCode::ACCEPTED)
+        .count();
     assert_eq!(accepted, 3);
-    for answer in answers.iter().filter(|answer| answer.status != StatusCode::ACCEPTED) {
-        assert_eq!((answer.status.as_u16(), answer.text("code")), (429, "rate_limited"));
+    for answer in answers
+        .iter()
+        .filter(|answer| answer.status != StatusCode::ACCEPTED)
+    {
+        assert_eq!(
+            (answer.status.as_u16(), answer.text("code")),
+            (429, "rate_limited")
+        );
         assert!(answer.headers.contains_key("retry-after"));
     }
     until(10, "three messages", || async {
-        (pipeline.total("watchword_attempts_total", &["accepted", "sms"]).await == 3).then_some(())
+        (pipeline
+            .total("watchword_attempts_total", &["accepted", "sms"])
+            .await
+            == 3)
+            .then_some(())
     })
     .await;
 }
@@ -238,14 +530,21 @@ async fn a_killed_process_loses_nothing() {
     pipeline.start("first", &[]).await;
     let mut ids = Vec::new();
     for number in 0..40 {
-        let answer = pipeline.ask("first", "sms", &format!("+4915110{number:06}")).await;
+        let answer = pipeline
+            .ask("first", "sms", &format!("+4915110{number:06}"))
+            .await;
         assert_eq!(answer.status, StatusCode::ACCEPTED);
         ids.push(answer.text("id").to_owned());
         if number == 39 {
             pipeline.processes["first"].process.signal("KILL");
         }
     }
-    pipeline.processes.get_mut("first").unwrap().process.wait(10);
+    pipeline
+        .processes
+        .get_mut("first")
+        .unwrap()
+        .process
+        .wait(10);
     pipeline.processes.remove("first");
     pipeline.start("second", &[]).await;
     until(40, "every accepted message was handed over", || async {
@@ -266,7 +565,10 @@ async fn a_killed_process_loses_nothing() {
 #[test]
 fn a_wrong_configuration_names_its_key_and_no_value() {
     let cases = [
-        ("lifetime_seconds = 601", "services.test.policy.lifetime_seconds"),
+        (
+            "lifetime_seconds = 601",
+            "services.test.policy.lifetime_seconds",
+        ),
         ("code_length = 4", "services.test.policy.code_length"),
         ("max_checks = 6", "services.test.policy.max_checks"),
         ("nonsense = 1", "nonsense"),
@@ -278,11 +580,27 @@ fn a_wrong_configuration_names_its_key_and_no_value() {
         refused(&Pipeline::configure(&settings), &[], key);
     }
     let sound = Pipeline::configure(&Settings::embedded());
-    refused(&sound, &[("WATCHWORD_KEYS__INDEX__FILE", "/nonexistent/hunter2")], "keys.index");
-    refused(&sound, &[("WATCHWORD_HTTP__LISTEN", "hunter2")], "http.listen");
+    refused(
+        &sound,
+        &[("WATCHWORD_KEYS__INDEX__FILE", "/nonexistent/hunter2")],
+        "keys.index",
+    );
+    refused(
+        &sound,
+        &[("WATCHWORD_HTTP__LISTEN", "hunter2")],
+        "http.listen",
+    );
     refused(&sound, &[("WATCHWORD_NOSUCH__KEY", "hunter2")], "nosuch");
-    refused(&sound, &[("WATCHWORD_EMAIL__PROVIDER", PLAIN_SMTP)], "email.provider.tls");
-    refused(&sound, &[("WATCHWORD_SMS__PROVIDER", PLAIN_HTTP)], "sms.provider.request.url");
+    refused(
+        &sound,
+        &[("WATCHWORD_EMAIL__PROVIDER", PLAIN_SMTP)],
+        "email.provider.tls",
+    );
+    refused(
+        &sound,
+        &[("WATCHWORD_SMS__PROVIDER", PLAIN_HTTP)],
+        "sms.provider.request.url",
+    );
     let key = sound.folder().join("sealing");
     std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     refused(&sound, &[], "keys.sealing[0]");
@@ -291,14 +609,16 @@ fn a_wrong_configuration_names_its_key_and_no_value() {
     refused(&sound, &[], "keys.sealing[0]");
 }
 
-const PLAIN_SMTP: &str =
-    r#"{ kind = "smtp", name = "r", host = "smtp.example.org", port = 25, tls = "none", from = "a@example.org" }"#;
-const PLAIN_HTTP: &str =
-    r#"{ kind = "http", name = "p", request = { method = "POST", url = "http://api.example.org/hunter2" } }"#;
+const PLAIN_SMTP: &str = r#"{ kind = "smtp", name = "r", host = "smtp.example.org", port = 25, tls = "none", from = "a@example.org" }"#;
+const PLAIN_HTTP: &str = r#"{ kind = "http", name = "p", request = { method = "POST", url = "http://api.example.org/hunter2" } }"#;
 
 fn refused(pipeline: &Pipeline, variables: &[(&str, &str)], key: &str) {
     let mut command: Command = pipeline.command();
-    let output = command.envs(variables.iter().copied()).args(["config", "check"]).output().unwrap();
+    let output = command
+        .envs(variables.iter().copied())
+        .args(["config", "check"])
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success(), "{key} was accepted");
     assert!(text.contains(key), "{key}: {text}");
@@ -315,12 +635,22 @@ fn the_shipped_configurations_are_valid() {
         command
             .current_dir(root)
             .env("WATCHWORD_CONFIG", format!("{root}/config/{file}"))
-            .env("WATCHWORD_KEYS__SEALING", format!("[{{ id = \"s1\", file = {:?} }}]", key("sealing")))
-            .env("WATCHWORD_KEYS__DIGEST", format!("[{{ id = \"d1\", file = {:?} }}]", key("digest")))
+            .env(
+                "WATCHWORD_KEYS__SEALING",
+                format!("[{{ id = \"s1\", file = {:?} }}]", key("sealing")),
+            )
+            .env(
+                "WATCHWORD_KEYS__DIGEST",
+                format!("[{{ id = \"d1\", file = {:?} }}]", key("digest")),
+            )
             .env("WATCHWORD_KEYS__INDEX__FILE", key("index"))
             .env("WATCHWORD_RABBITMQ_PASSWORD", "guest")
             .env("WATCHWORD_KANNEL_PASSWORD", "x");
         let output = command.args(["config", "check"]).output().unwrap();
-        assert!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{file}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }

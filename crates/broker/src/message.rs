@@ -23,7 +23,10 @@ pub struct Outbound {
 
 impl std::fmt::Debug for Outbound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outbound").field("id", &self.id).field("route", &self.route).finish_non_exhaustive()
+        f.debug_struct("Outbound")
+            .field("id", &self.id)
+            .field("route", &self.route)
+            .finish_non_exhaustive()
     }
 }
 
@@ -85,6 +88,9 @@ impl Received {
 
 impl std::fmt::Debug for Received {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Received").field("id", &self.id).field("retries", &self.retries).finish_non_exhaustive()
+        f.debug_struct("Received")
+            .field("id", &self.id)
+            .field("retries", &self.retries)
+            .finish_non_exhaustive()
     }
 }

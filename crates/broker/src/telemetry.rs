@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
 use watchword_events::Lane;
 
 use crate::message::Route;
@@ -21,7 +23,14 @@ pub struct BrokerMetrics {
     settled: IntCounterVec,
 }
 
-const RESULTS: [&str; 6] = ["confirmed", "unavailable", "blocked", "rejected", "unroutable", "unconfirmed"];
+const RESULTS: [&str; 6] = [
+    "confirmed",
+    "unavailable",
+    "blocked",
+    "rejected",
+    "unroutable",
+    "unconfirmed",
+];
 const WAYS: [&str; 4] = ["ack", "retry", "park", "requeue"];
 
 impl BrokerMetrics {
@@ -31,15 +40,38 @@ impl BrokerMetrics {
             "watchword_publish_seconds",
             "How long a publish took until its confirm, by kind of route and result.",
         )
-        .buckets(vec![0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0]);
+        .buckets(vec![
+            0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0,
+        ]);
         let metrics = Self {
             publish_seconds: HistogramVec::new(publish_opts, &["route", "result"])?,
-            connected: IntGauge::new("watchword_broker_connected", "1 while publishing and consuming are possible.")?,
-            connects: IntCounter::new("watchword_broker_connects_total", "Connections made to the broker, the first included.")?,
-            blocked: IntGauge::new("watchword_broker_blocked", "1 while the broker refuses publishes because of an alarm.")?,
-            received: counters("watchword_messages_received_total", "Messages handed out, by lane.", &["lane"])?,
-            redelivered: counters("watchword_messages_redelivered_total", "Messages handed out again, by lane.", &["lane"])?,
-            settled: counters("watchword_messages_settled_total", "Messages settled, by lane and way.", &["lane", "how"])?,
+            connected: IntGauge::new(
+                "watchword_broker_connected",
+                "1 while publishing and consuming are possible.",
+            )?,
+            connects: IntCounter::new(
+                "watchword_broker_connects_total",
+                "Connections made to the broker, the first included.",
+            )?,
+            blocked: IntGauge::new(
+                "watchword_broker_blocked",
+                "1 while the broker refuses publishes because of an alarm.",
+            )?,
+            received: counters(
+                "watchword_messages_received_total",
+                "Messages handed out, by lane.",
+                &["lane"],
+            )?,
+            redelivered: counters(
+                "watchword_messages_redelivered_total",
+                "Messages handed out again, by lane.",
+                &["lane"],
+            )?,
+            settled: counters(
+                "watchword_messages_settled_total",
+                "Messages settled, by lane and way.",
+                &["lane", "how"],
+            )?,
         };
         registry.register(Box::new(metrics.publish_seconds.clone()))?;
         registry.register(Box::new(metrics.connected.clone()))?;
@@ -78,7 +110,12 @@ impl BrokerMetrics {
         self.blocked.set(i64::from(blocked));
     }
 
-    pub(crate) fn published(&self, route: &Route, published: &Result<(), PublishError>, took: Duration) {
+    pub(crate) fn published(
+        &self,
+        route: &Route,
+        published: &Result<(), PublishError>,
+        took: Duration,
+    ) {
         let route = match route {
             Route::Lane(_) => "lane",
             Route::Parked(..) => "parked",
@@ -92,7 +129,9 @@ impl BrokerMetrics {
             Err(PublishError::Unroutable) => "unroutable",
             Err(PublishError::Unconfirmed) => "unconfirmed",
         };
-        self.publish_seconds.with_label_values(&[route, result]).observe(took.as_secs_f64());
+        self.publish_seconds
+            .with_label_values(&[route, result])
+            .observe(took.as_secs_f64());
     }
 
     pub(crate) fn received(&self, lane: Lane, redelivered: bool) {

@@ -28,13 +28,19 @@ struct Report {
 impl Readiness {
     /// Adds the dependency `name`.
     pub fn require(&self, name: &'static str, probe: impl Fn() -> bool + Send + Sync + 'static) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Box::new(probe));
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name, Box::new(probe));
     }
 
     /// Every dependency and whether it is there.
     pub fn report(&self) -> BTreeMap<&'static str, bool> {
         let probes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        probes.iter().map(|(name, probe)| (*name, probe())).collect()
+        probes
+            .iter()
+            .map(|(name, probe)| (*name, probe()))
+            .collect()
     }
 
     /// Whether all are there.
@@ -61,9 +67,23 @@ pub fn routes(registry: Registry, readiness: Readiness) -> Router {
 async fn readyz(State(readiness): State<Readiness>) -> Response {
     let report = readiness.report();
     let ready = report.values().all(|up| *up);
-    let dependencies = report.into_iter().map(|(name, up)| (name, if up { "up" } else { "down" })).collect();
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Report { ready, dependencies })).into_response()
+    let dependencies = report
+        .into_iter()
+        .map(|(name, up)| (name, if up { "up" } else { "down" }))
+        .collect();
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (
+        status,
+        Json(Report {
+            ready,
+            dependencies,
+        }),
+    )
+        .into_response()
 }
 
 async fn metrics(State(registry): State<Registry>) -> Response {

@@ -40,7 +40,12 @@ where
         bearer(&parts.headers)
             .and_then(|key| services.by_api_key(key))
             .map(|service| Self(service.clone()))
-            .ok_or_else(|| Problem::new(ProblemCode::Unauthorized, "send Authorization: Bearer <key>"))
+            .ok_or_else(|| {
+                Problem::new(
+                    ProblemCode::Unauthorized,
+                    "send Authorization: Bearer <key>",
+                )
+            })
     }
 }
 
@@ -52,7 +57,9 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
         return None;
     }
     let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then_some(token.trim())
 }
 
 /// A JSON body of type `T`, read within its limits.
@@ -64,16 +71,27 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         if !is_json(request.headers()) {
-            return Err(Problem::new(ProblemCode::UnsupportedMediaType, "send Content-Type: application/json"));
+            return Err(Problem::new(
+                ProblemCode::UnsupportedMediaType,
+                "send Content-Type: application/json",
+            ));
         }
         let too_large = || Problem::new(ProblemCode::BodyTooLarge, "a body has at most 16 KiB");
-        let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        let declared = request
+            .headers()
+            .get(header::CONTENT_LENGTH)
+            .and_then(|v| v.to_str().ok()?.parse().ok());
         if declared.is_some_and(|bytes: usize| bytes > MAX_BODY_BYTES) {
             return Err(too_large());
         }
         let body = timeout(BODY_DEADLINE, to_bytes(request.into_body(), MAX_BODY_BYTES))
             .await
-            .map_err(|_| Problem::new(ProblemCode::RequestTimeout, "the body must arrive within 5 s"))?
+            .map_err(|_| {
+                Problem::new(
+                    ProblemCode::RequestTimeout,
+                    "the body must arrive within 5 s",
+                )
+            })?
             .map_err(|_| too_large())?;
         parse_json(&body).map(Self)
     }
@@ -90,7 +108,9 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
         if axum::body::HttpBody::is_end_stream(request.body()) {
             return Ok(Self(T::default()));
         }
-        JsonBody::from_request(request, state).await.map(|JsonBody(body)| Self(body))
+        JsonBody::from_request(request, state)
+            .await
+            .map(|JsonBody(body)| Self(body))
     }
 }
 
@@ -101,12 +121,20 @@ pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         let path = error.path().to_string();
         let error = error.into_inner();
         if error.is_data() {
-            Problem::new(ProblemCode::InvalidRequest, field_problem(&path, &error.to_string()))
+            Problem::new(
+                ProblemCode::InvalidRequest,
+                field_problem(&path, &error.to_string()),
+            )
         } else {
             Problem::new(ProblemCode::InvalidJson, "the body is not a JSON document")
         }
     })?;
-    deserializer.end().map_err(|_| Problem::new(ProblemCode::InvalidJson, "the body is not one JSON document"))?;
+    deserializer.end().map_err(|_| {
+        Problem::new(
+            ProblemCode::InvalidJson,
+            "the body is not one JSON document",
+        )
+    })?;
     Ok(parsed)
 }
 
@@ -115,7 +143,8 @@ fn field_problem(path: &str, message: &str) -> String {
     let named = |start: &str| {
         let name = message.strip_prefix(start)?.split('`').next()?;
         // A name the caller made up is quoted only if it looks like one.
-        let plain = name.len() <= 32 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let plain =
+            name.len() <= 32 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         plain.then(|| name.to_owned())
     };
     if let Some(name) = named("missing field `") {
@@ -130,17 +159,32 @@ fn field_problem(path: &str, message: &str) -> String {
     if let Some(name) = named("duplicate field `") {
         return format!("{name}: is given twice");
     }
-    let plain_path = path.len() <= 64 && path.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.[]".contains(&b));
-    if plain_path && path != "." { format!("{path}: has the wrong type") } else { "the body has the wrong type".to_owned() }
+    let plain_path = path.len() <= 64
+        && path
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_.[]".contains(&b));
+    if plain_path && path != "." {
+        format!("{path}: has the wrong type")
+    } else {
+        "the body has the wrong type".to_owned()
+    }
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
+    let Some(value) = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+    else {
+        return false;
+    };
     let mut parts = value.split(';').map(str::trim);
-    let is_json = parts.next().is_some_and(|mime| mime.eq_ignore_ascii_case("application/json"));
+    let is_json = parts
+        .next()
+        .is_some_and(|mime| mime.eq_ignore_ascii_case("application/json"));
     let is_utf8 = parts.all(|parameter| {
         parameter.split_once('=').is_none_or(|(name, charset)| {
-            !name.eq_ignore_ascii_case("charset") || charset.trim_matches('"').eq_ignore_ascii_case("utf-8")
+            !name.eq_ignore_ascii_case("charset")
+                || charset.trim_matches('"').eq_ignore_ascii_case("utf-8")
         })
     });
     is_json && is_utf8
@@ -152,27 +196,44 @@ pub fn public(routes: Router, max_in_flight: usize) -> Router {
     routes
         .fallback(async || Problem::new(ProblemCode::NotFound, "there is no such path"))
         .method_not_allowed_fallback(async || {
-            Problem::new(ProblemCode::MethodNotAllowed, "the path exists, but not with this method")
+            Problem::new(
+                ProblemCode::MethodNotAllowed,
+                "the path exists, but not with this method",
+            )
         })
-        .layer(middleware::from_fn_with_state(Arc::new(Semaphore::new(max_in_flight)), admit))
+        .layer(middleware::from_fn_with_state(
+            Arc::new(Semaphore::new(max_in_flight)),
+            admit,
+        ))
 }
 
 async fn admit(State(permits): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
     let Ok(_permit) = permits.try_acquire() else {
-        return Problem::new(ProblemCode::Overloaded, "try again in a moment").retry_after(1).into_response();
+        return Problem::new(ProblemCode::Overloaded, "try again in a moment")
+            .retry_after(1)
+            .into_response();
     };
     let mut response = next.run(request).await;
-    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
     response
 }
 
 /// Serves `router` on `listener` until `stop`, then finishes what is in progress.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     let listener = listener.tap_io(|stream| {
         // Only latency is lost if the option is refused.
         let _ = stream.set_nodelay(true);
     });
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+    axum::serve(listener, router)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
 }
 
 #[cfg(test)]
@@ -193,36 +254,84 @@ mod tests {
         let problem = |body: &str| parse_json::<Sample>(body.as_bytes()).unwrap_err();
         let cases = [
             ("{}", ProblemCode::InvalidRequest, "code: is missing"),
-            ("{\"code\":12345}", ProblemCode::InvalidRequest, "code: has the wrong type"),
-            ("{\"code\":[\"12345\"]}", ProblemCode::InvalidRequest, "code: has the wrong type"),
-            ("{\"code\":null}", ProblemCode::InvalidRequest, "code: has the wrong type"),
-            ("{\"code\":\"1\",\"code\":\"12345\"}", ProblemCode::InvalidRequest, "code: is given twice"),
-            ("{\"code\":\"1\",\"to\":\"12345\"}", ProblemCode::InvalidRequest, "to: is not a field of this request"),
-            ("{\"code\":\"1\",\"12345 x\":1}", ProblemCode::InvalidRequest, "the request has a field that is unknown"),
-            ("{\"code\":\"1\"} 12345", ProblemCode::InvalidJson, "the body is not one JSON document"),
-            ("{\"code\":", ProblemCode::InvalidJson, "the body is not a JSON document"),
-            ("", ProblemCode::InvalidJson, "the body is not a JSON document"),
+            (
+                "{\"code\":12345}",
+                ProblemCode::InvalidRequest,
+                "code: has the wrong type",
+            ),
+            (
+                "{\"code\":[\"12345\"]}",
+                ProblemCode::InvalidRequest,
+                "code: has the wrong type",
+            ),
+            (
+                "{\"code\":null}",
+                ProblemCode::InvalidRequest,
+                "code: has the wrong type",
+            ),
+            (
+                "{\"code\":\"1\",\"code\":\"12345\"}",
+                ProblemCode::InvalidRequest,
+                "code: is given twice",
+            ),
+            (
+                "{\"code\":\"1\",\"to\":\"12345\"}",
+                ProblemCode::InvalidRequest,
+                "to: is not a field of this request",
+            ),
+            (
+                "{\"code\":\"1\",\"12345 x\":1}",
+                ProblemCode::InvalidRequest,
+                "the request has a field that is unknown",
+            ),
+            (
+                "{\"code\":\"1\"} 12345",
+                ProblemCode::InvalidJson,
+                "the body is not one JSON document",
+            ),
+            (
+                "{\"code\":",
+                ProblemCode::InvalidJson,
+                "the body is not a JSON document",
+            ),
+            (
+                "",
+                ProblemCode::InvalidJson,
+                "the body is not a JSON document",
+            ),
         ];
         for (body, code, detail) in cases {
             assert_eq!(problem(body), Problem::new(code, detail), "{body}");
         }
-        assert_eq!(problem(&"[".repeat(10_000)).code, ProblemCode::InvalidRequest);
+        assert_eq!(
+            problem(&"[".repeat(10_000)).code,
+            ProblemCode::InvalidRequest
+        );
     }
 
     #[test]
     fn one_bearer_header_is_read_and_two_are_not() {
         let mut headers = HeaderMap::new();
         assert_eq!(bearer(&headers), None);
-        headers.append(header::AUTHORIZATION, HeaderValue::from_static("bearer abc"));
+        headers.append(
+            header::AUTHORIZATION,
+            HeaderValue::from_static("bearer abc"),
+        );
         assert_eq!(bearer(&headers), Some("abc"));
-        headers.append(header::AUTHORIZATION, HeaderValue::from_static("Bearer abc"));
+        headers.append(
+            header::AUTHORIZATION,
+            HeaderValue::from_static("Bearer abc"),
+        );
         assert_eq!(bearer(&headers), None);
     }
 
     #[test]
     fn only_declared_utf8_json_is_json() {
         let declared = |value: &'static str| {
-            is_json(&HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(value))]))
+            is_json(&HeaderMap::from_iter([(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static(value),
+            )]))
         };
         assert!(declared("application/json") && declared("Application/JSON; charset=UTF-8"));
         assert!(!declared("text/plain") && !declared("application/json; charset=utf-16"));

@@ -103,7 +103,10 @@ mod tests {
     async fn a_task_that_ends_by_itself_ends_the_process_with_an_error() {
         let mut lifecycle = Lifecycle::default();
         lifecycle.spawn("consumer", async {});
-        assert_eq!(lifecycle.run_until_stopped().await, Err(LifecycleError::Ended("consumer")));
+        assert_eq!(
+            lifecycle.run_until_stopped().await,
+            Err(LifecycleError::Ended("consumer"))
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -111,6 +114,9 @@ mod tests {
         let mut lifecycle = Lifecycle::default();
         lifecycle.spawn("hung", std::future::pending());
         lifecycle.stop().cancel();
-        assert_eq!(lifecycle.run_until_stopped().await, Err(LifecycleError::Overdue(1)));
+        assert_eq!(
+            lifecycle.run_until_stopped().await,
+            Err(LifecycleError::Overdue(1))
+        );
     }
 }

@@ -107,12 +107,20 @@ struct Document<'a> {
 impl Problem {
     /// A problem of `code`, explained by `detail`.
     pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), field: None, retry_after_seconds: None }
+        Self {
+            code,
+            detail: detail.into(),
+            field: None,
+            retry_after_seconds: None,
+        }
     }
 
     /// A field that is not what it must be.
     pub fn field(code: ProblemCode, field: &'static str, error: &Malformed) -> Self {
-        Self { field: Some(field), ..Self::new(code, format!("{field}: {error}")) }
+        Self {
+            field: Some(field),
+            ..Self::new(code, format!("{field}: {error}"))
+        }
     }
 
     /// The problem with the advice to ask again after `seconds` (at least 1).
@@ -142,7 +150,10 @@ impl IntoResponse for Problem {
         let body = serde_json::to_vec(&document).unwrap_or_default();
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -166,8 +177,13 @@ mod tests {
         let response = problem.into_response();
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(response.headers()["retry-after"], "1");
-        assert_eq!(response.headers()["content-type"], "application/problem+json");
-        let body = axum::body::to_bytes(response.into_body(), 1024).await.unwrap();
+        assert_eq!(
+            response.headers()["content-type"],
+            "application/problem+json"
+        );
+        let body = axum::body::to_bytes(response.into_body(), 1024)
+            .await
+            .unwrap();
         let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(
             document,

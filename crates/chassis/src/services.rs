@@ -42,14 +42,20 @@ impl NumberPolicy {
     pub fn refusal(&self, number: &PhoneNumber) -> Option<&'static str> {
         match number.kind() {
             NumberKind::FixedLine => return Some("a fixed line gets no SMS"),
-            NumberKind::Special => return Some("premium, shared-cost and service numbers get no codes"),
-            NumberKind::Satellite => return Some("satellite and international networks get no codes"),
+            NumberKind::Special => {
+                return Some("premium, shared-cost and service numbers get no codes");
+            }
+            NumberKind::Satellite => {
+                return Some("satellite and international networks get no codes");
+            }
             NumberKind::Reachable => {}
         }
         if self.countries.iter().any(|country| country == "*") {
             return None;
         }
-        let allowed = number.country().is_some_and(|country| self.countries.contains(&country));
+        let allowed = number
+            .country()
+            .is_some_and(|country| self.countries.contains(&country));
         (!allowed).then_some("the service sends no codes to the number's country")
     }
 }
@@ -65,13 +71,21 @@ pub struct Services {
 impl Services {
     /// Checks the section and builds the directory.
     pub fn from_config(config: &ServicesConfig) -> Result<Self, ConfigError> {
-        let mut services =
-            Self { by_name: BTreeMap::new(), by_key: Vec::new(), by_broker_user: BTreeMap::new() };
+        let mut services = Self {
+            by_name: BTreeMap::new(),
+            by_key: Vec::new(),
+            by_broker_user: BTreeMap::new(),
+        };
         for (name, section) in config {
-            services.add(name, section).map_err(|error| error.within(&format!("services.{name}")))?;
+            services
+                .add(name, section)
+                .map_err(|error| error.within(&format!("services.{name}")))?;
         }
         if services.by_name.is_empty() {
-            return Err(ConfigError::new("services", "at least one service must be configured"));
+            return Err(ConfigError::new(
+                "services",
+                "at least one service must be configured",
+            ));
         }
         Ok(services)
     }
@@ -79,8 +93,13 @@ impl Services {
     fn add(&mut self, name: &ServiceName, section: &ServiceConfig) -> Result<(), ConfigError> {
         check_sender(section)?;
         for country in &section.countries {
-            if country != "*" && !(country.len() == 2 && country.bytes().all(|b| b.is_ascii_uppercase())) {
-                return Err(ConfigError::new("countries", "must be two capital letters each, or \"*\""));
+            if country != "*"
+                && !(country.len() == 2 && country.bytes().all(|b| b.is_ascii_uppercase()))
+            {
+                return Err(ConfigError::new(
+                    "countries",
+                    "must be two capital letters each, or \"*\"",
+                ));
             }
         }
         let policy = section.policy.policy()?;
@@ -91,7 +110,9 @@ impl Services {
             policy,
             limits: section.limits.limits(&policy)?,
             budget: section.guesses.budget()?,
-            numbers: NumberPolicy { countries: section.countries.clone() },
+            numbers: NumberPolicy {
+                countries: section.countries.clone(),
+            },
         });
         for (index, key) in section.api_keys.iter().enumerate() {
             let hash = HEXLOWER_PERMISSIVE
@@ -99,16 +120,29 @@ impl Services {
                 .ok()
                 .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
                 .ok_or_else(|| {
-                    ConfigError::new(format!("api_keys[{index}].sha256"), "must be 64 hexadecimal digits")
+                    ConfigError::new(
+                        format!("api_keys[{index}].sha256"),
+                        "must be 64 hexadecimal digits",
+                    )
                 })?;
             if self.by_key.iter().any(|(other, _)| *other == hash) {
-                return Err(ConfigError::new(format!("api_keys[{index}].sha256"), "is in use already"));
+                return Err(ConfigError::new(
+                    format!("api_keys[{index}].sha256"),
+                    "is in use already",
+                ));
             }
             self.by_key.push((hash, service.clone()));
         }
         for user in &section.broker_users {
-            if self.by_broker_user.insert(user.clone(), service.clone()).is_some() {
-                return Err(ConfigError::new("broker_users", "a user speaks for one service only"));
+            if self
+                .by_broker_user
+                .insert(user.clone(), service.clone())
+                .is_some()
+            {
+                return Err(ConfigError::new(
+                    "broker_users",
+                    "a user speaks for one service only",
+                ));
             }
         }
         self.by_name.insert(name.clone(), service);
@@ -119,7 +153,11 @@ impl Services {
     pub fn by_api_key(&self, key: &str) -> Option<&Arc<Service>> {
         let hash: [u8; 32] = Sha256::digest(key.as_bytes()).into();
         self.by_key.iter().fold(None, |found, (known, service)| {
-            if bool::from(known.ct_eq(&hash)) { Some(service) } else { found }
+            if bool::from(known.ct_eq(&hash)) {
+                Some(service)
+            } else {
+                found
+            }
         })
     }
 
@@ -141,13 +179,26 @@ impl Services {
 
 /// What stands in messages must not break their form.
 fn check_sender(section: &ServiceConfig) -> Result<(), ConfigError> {
-    let app_fits = (1..=40).contains(&section.app.chars().count()) && !section.app.chars().any(char::is_control);
+    let app_fits = (1..=40).contains(&section.app.chars().count())
+        && !section.app.chars().any(char::is_control);
     if !app_fits {
-        return Err(ConfigError::new("app", "must be 1 to 40 characters without control characters"));
+        return Err(ConfigError::new(
+            "app",
+            "must be 1 to 40 characters without control characters",
+        ));
     }
     let host_fits = section.host.as_ref().is_none_or(|host| {
         (1..=100).contains(&host.len())
-            && host.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte))
+            && host.bytes().all(|byte| {
+                byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte)
+            })
     });
-    if host_fits { Ok(()) } else { Err(ConfigError::new("host", "must be a host name in lower case")) }
+    if host_fits {
+        Ok(())
+    } else {
+        Err(ConfigError::new(
+            "host",
+            "must be a host name in lower case",
+        ))
+    }
 }

@@ -32,7 +32,9 @@ pub fn filter(level: LogLevel) -> EnvFilter {
         LogLevel::Debug => "debug",
         LogLevel::Trace => "trace",
     };
-    EnvFilter::new(format!("warn,watchword={level},lapin=error,amq_protocol=error"))
+    EnvFilter::new(format!(
+        "warn,watchword={level},lapin=error,amq_protocol=error"
+    ))
 }
 
 /// A registry with the process's own figures.

@@ -48,7 +48,11 @@ impl Ladder {
 
     /// The shortest wait of at least `at_least_ms`, or the longest there is.
     pub fn covering(self, at_least_ms: u64) -> Option<Rung> {
-        self.rungs.iter().find(|rung| rung.delay_ms >= at_least_ms).or(self.rungs.last()).copied()
+        self.rungs
+            .iter()
+            .find(|rung| rung.delay_ms >= at_least_ms)
+            .or(self.rungs.last())
+            .copied()
     }
 
     /// The wait after failed attempt number `attempt` (from 1), or `None` when the message would
@@ -107,7 +111,10 @@ mod tests {
     #[test]
     fn a_wait_covers_what_it_is_asked_for_as_far_as_the_ladder_goes() {
         let covering = |ms| Ladder::STANDARD.covering(ms).map(|rung| rung.name);
-        assert_eq!([covering(0), covering(1_001), covering(99_000)], [Some("1s"), Some("5s"), Some("45s")]);
+        assert_eq!(
+            [covering(0), covering(1_001), covering(99_000)],
+            [Some("1s"), Some("5s"), Some("45s")]
+        );
     }
 
     #[test]

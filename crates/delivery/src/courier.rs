@@ -9,7 +9,9 @@ use tokio::time::timeout;
 use watchword_chassis::Services;
 use watchword_core::{AttemptClass, Channel, Clock, DeliveryOutcome, Ladder, Timestamp};
 use watchword_events::{CloudEvent, Order, OtpSend, Sealer};
-use watchword_ledger::{Attempt, Claim, ClaimRequest, DeliveryRecord, Fence, LedgerError, LedgerStore, Settlement};
+use watchword_ledger::{
+    Attempt, Claim, ClaimRequest, DeliveryRecord, Fence, LedgerError, LedgerStore, Settlement,
+};
 
 use crate::decision::{Decision, Ended, attempt_budget, decide};
 use crate::report::Reporter;
@@ -72,17 +74,24 @@ impl Courier {
         let carried = self.carry_order(&order, event.time).await;
         carried.unwrap_or_else(|error| {
             tracing::warn!(%error, delivery_id = %order.delivery_id, "the ledger is not available");
-            Ladder::STANDARD.covering(u64::from(retries) * 2_000).map_or(Settling::Requeue, Settling::Retry)
+            Ladder::STANDARD
+                .covering(u64::from(retries) * 2_000)
+                .map_or(Settling::Requeue, Settling::Retry)
         })
     }
 
-    async fn carry_order(&self, order: &Order, sealed_at: Timestamp) -> Result<Settling, LedgerError> {
+    async fn carry_order(
+        &self,
+        order: &Order,
+        sealed_at: Timestamp,
+    ) -> Result<Settling, LedgerError> {
         let Some(service) = self.parts.services.by_name(&order.service) else {
             self.end_unclaimed(order, DeliveryOutcome::Parked).await?;
             return Ok(Settling::Park("unknown_service"));
         };
         let now = self.parts.clock.now();
-        let Some(budget) = attempt_budget(self.parts.provider.attempt_limit(), now, order.deadline) else {
+        let Some(budget) = attempt_budget(self.parts.provider.attempt_limit(), now, order.deadline)
+        else {
             self.end_unclaimed(order, DeliveryOutcome::Expired).await?;
             return Ok(Settling::Ack);
         };
@@ -94,13 +103,21 @@ impl Courier {
             lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
         };
         match self.parts.ledger.claim(claim).await? {
-            Claim::Yours { fence, attempt_count, after_crash } => {
+            Claim::Yours {
+                fence,
+                attempt_count,
+                after_crash,
+            } => {
                 if after_crash {
                     tracing::warn!(delivery_id = %order.delivery_id, "taken over from a worker that went silent");
                     self.parts.metrics.after_crash.inc();
                 }
-                let sender = Sender { app: service.app.clone(), host: service.host.clone() };
-                self.attempt(order, sender, budget, fence, attempt_count, sealed_at).await
+                let sender = Sender {
+                    app: service.app.clone(),
+                    host: service.host.clone(),
+                };
+                self.attempt(order, sender, budget, fence, attempt_count, sealed_at)
+                    .await
             }
             Claim::Held { until } => {
                 // Look again when the other has had its time.
@@ -153,7 +170,9 @@ impl Courier {
         let attempt = Attempt {
             provider: Some(self.parts.provider.name().clone()),
             class: attempted.class,
-            provider_message_id: attempted.provider_message_id.map(|id| id.chars().take(128).collect()),
+            provider_message_id: attempted
+                .provider_message_id
+                .map(|id| id.chars().take(128).collect()),
             at_ms: begun.as_millis(),
             took_ms: now.millis_since(begun),
         };
@@ -161,7 +180,10 @@ impl Courier {
             delivery_id = %order.delivery_id, provider = %self.parts.provider.name(), class = %attempted.class,
             reason = attempted.reason, outcome = %outcome, took_ms = attempt.took_ms, "attempt",
         );
-        match self.record(order, Some(fence), Some(attempt), outcome).await {
+        match self
+            .record(order, Some(fence), Some(attempt), outcome)
+            .await
+        {
             Ok(record) => {
                 self.finish(order, &record, outcome).await;
                 Ok(settling)
@@ -172,11 +194,20 @@ impl Courier {
         }
     }
 
-    fn count(&self, attempted: &Attempted, order: &Order, took: Duration, sealed_at: Timestamp, now: Timestamp) {
+    fn count(
+        &self,
+        attempted: &Attempted,
+        order: &Order,
+        took: Duration,
+        sealed_at: Timestamp,
+        now: Timestamp,
+    ) {
         let metrics = &self.parts.metrics;
         metrics.attempted(self.parts.provider.name(), attempted.class, took);
         if attempted.class == AttemptClass::Accepted {
-            metrics.age_seconds.observe(now.since(sealed_at).as_secs_f64());
+            metrics
+                .age_seconds
+                .observe(now.since(sealed_at).as_secs_f64());
             if now > order.deadline {
                 metrics.past_deadline.inc();
             }
@@ -184,7 +215,11 @@ impl Courier {
     }
 
     /// Ends a delivery that no worker holds. If one does hold it, or it has ended, that stays.
-    async fn end_unclaimed(&self, order: &Order, outcome: DeliveryOutcome) -> Result<(), LedgerError> {
+    async fn end_unclaimed(
+        &self,
+        order: &Order,
+        outcome: DeliveryOutcome,
+    ) -> Result<(), LedgerError> {
         let record = self.record(order, None, None, outcome).await?;
         self.finish(order, &record, outcome).await;
         Ok(())
@@ -222,6 +257,9 @@ impl Courier {
                 now: self.parts.clock.now(),
             })
         };
-        write.retry(schedule).when(|error| matches!(error, LedgerError::Storage(_))).await
+        write
+            .retry(schedule)
+            .when(|error| matches!(error, LedgerError::Storage(_)))
+            .await
     }
 }

@@ -50,8 +50,13 @@ pub fn decide(ended: Ended) -> Decision {
         }
         AttemptClass::UnknownOutcome | AttemptClass::Transient => {
             let at_least_ms = ended.retry_after.map_or(0, millis);
-            let rung =
-                Ladder::STANDARD.next(ended.attempt_count, at_least_ms, ended.now, ended.deadline, millis(LEAST_USEFUL));
+            let rung = Ladder::STANDARD.next(
+                ended.attempt_count,
+                at_least_ms,
+                ended.now,
+                ended.deadline,
+                millis(LEAST_USEFUL),
+            );
             rung.map_or(Decision::End(DeliveryOutcome::Expired), Decision::Wait)
         }
     }
@@ -75,7 +80,13 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
     fn decided(class: AttemptClass, attempt_count: u32, left_ms: u64) -> String {
-        let ended = Ended { class, attempt_count, retry_after: None, now: NOW, deadline: NOW.plus_millis(left_ms) };
+        let ended = Ended {
+            class,
+            attempt_count,
+            retry_after: None,
+            now: NOW,
+            deadline: NOW.plus_millis(left_ms),
+        };
         match decide(ended) {
             Decision::End(outcome) => outcome.to_string(),
             Decision::Wait(rung) => rung.name.to_owned(),
@@ -97,7 +108,11 @@ mod tests {
             (Class::UnknownOutcome, 2, "failed"),
         ];
         for (class, attempts, consequence) in table {
-            assert_eq!(decided(class, attempts, 300_000), consequence, "{class} {attempts}");
+            assert_eq!(
+                decided(class, attempts, 300_000),
+                consequence,
+                "{class} {attempts}"
+            );
         }
         assert_eq!(decided(Class::Transient, 1, 3_999), "expired");
         assert_eq!(decided(Class::Transient, 1, 4_000), "1s");
@@ -117,10 +132,14 @@ mod tests {
 
     #[test]
     fn an_attempt_ends_before_the_code_does_or_never_starts() {
-        let budget = |left_ms| attempt_budget(Duration::from_secs(10), NOW, NOW.plus_millis(left_ms));
+        let budget =
+            |left_ms| attempt_budget(Duration::from_secs(10), NOW, NOW.plus_millis(left_ms));
         assert_eq!(budget(300_000), Some(Duration::from_secs(10)));
         assert_eq!(budget(5_000), Some(Duration::from_secs(4)));
         assert_eq!(budget(2_999), None);
-        assert_eq!(attempt_budget(Duration::from_secs(10), NOW, NOW.minus_millis(1)), None);
+        assert_eq!(
+            attempt_budget(Duration::from_secs(10), NOW, NOW.minus_millis(1)),
+            None
+        );
     }
 }

@@ -42,6 +42,10 @@ impl Inbox {
     /// The messages to `to`, or all, oldest first.
     pub fn messages(&self, to: Option<&str>) -> Vec<InboxMessage> {
         let messages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        messages.iter().filter(|message| to.is_none_or(|to| message.to == to)).cloned().collect()
+        messages
+            .iter()
+            .filter(|message| to.is_none_or(|to| message.to == to))
+            .cloned()
+            .collect()
     }
 }

@@ -50,7 +50,12 @@ pub struct Attempted {
 impl Attempted {
     /// An attempt that ended as `class`, for `reason`.
     pub fn new(class: AttemptClass, reason: impl Into<String>) -> Self {
-        Self { class, provider_message_id: None, retry_after: None, reason: reason.into() }
+        Self {
+            class,
+            provider_message_id: None,
+            retry_after: None,
+            reason: reason.into(),
+        }
     }
 }
 

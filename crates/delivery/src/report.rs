@@ -24,8 +24,16 @@ pub struct Reporter {
 
 impl Reporter {
     /// A reporter that publishes through `publisher`.
-    pub fn new(publisher: Arc<dyn Publisher>, clock: Arc<dyn Clock>, metrics: DeliveryMetrics) -> Self {
-        Self { publisher, clock, metrics }
+    pub fn new(
+        publisher: Arc<dyn Publisher>,
+        clock: Arc<dyn Clock>,
+        metrics: DeliveryMetrics,
+    ) -> Self {
+        Self {
+            publisher,
+            clock,
+            metrics,
+        }
     }
 
     /// Publishes the outcome in `record`. The event's id is made of delivery and outcome, so that

@@ -2,16 +2,28 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
 use watchword_core::{AttemptClass, Channel, DeliveryOutcome, ProviderName};
 
 /// From 5 ms (a healthy pipeline) to 300 s (the life of a code).
-const AGE_BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 120.0, 300.0];
+const AGE_BUCKETS: [f64; 14] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 120.0, 300.0,
+];
 
 /// Why an order is put aside.
 pub(crate) const PARK_REASONS: [&str; 10] = [
-    "too_large", "not_an_event", "spec_version", "unknown_type", "bad_data", "unknown_key", "broken_seal",
-    "malformed_order", "wrong_channel", "unknown_service",
+    "too_large",
+    "not_an_event",
+    "spec_version",
+    "unknown_type",
+    "bad_data",
+    "unknown_key",
+    "broken_seal",
+    "malformed_order",
+    "wrong_channel",
+    "unknown_service",
 ];
 
 /// Counters of one worker.
@@ -34,8 +46,13 @@ pub struct DeliveryMetrics {
 
 impl DeliveryMetrics {
     /// Registers the counters of the worker of `channel` that sends through `provider`.
-    pub fn register(registry: &Registry, channel: Channel, provider: &ProviderName) -> Result<Self, prometheus::Error> {
-        let opts = |name: &str, help: &str| Opts::new(name, help).const_label("channel", channel.as_str());
+    pub fn register(
+        registry: &Registry,
+        channel: Channel,
+        provider: &ProviderName,
+    ) -> Result<Self, prometheus::Error> {
+        let opts =
+            |name: &str, help: &str| Opts::new(name, help).const_label("channel", channel.as_str());
         let counters = |name: &str, help: &str, labels: &[&str]| {
             let counters = IntCounterVec::new(opts(name, help), labels)?;
             registry.register(Box::new(counters.clone()))?;
@@ -51,10 +68,21 @@ impl DeliveryMetrics {
             "Calls of a provider, by how they ended.",
             &["provider", "class"],
         )?;
-        let ended = counters("watchword_deliveries_ended_total", "Deliveries that ended, by outcome.", &["outcome"])?;
-        let parked = counters("watchword_orders_parked_total", "Orders put aside, by reason.", &["reason"])?;
-        let attempt_opts = HistogramOpts::from(opts("watchword_attempt_seconds", "How long a provider's call took."))
-            .buckets(AGE_BUCKETS.to_vec());
+        let ended = counters(
+            "watchword_deliveries_ended_total",
+            "Deliveries that ended, by outcome.",
+            &["outcome"],
+        )?;
+        let parked = counters(
+            "watchword_orders_parked_total",
+            "Orders put aside, by reason.",
+            &["reason"],
+        )?;
+        let attempt_opts = HistogramOpts::from(opts(
+            "watchword_attempt_seconds",
+            "How long a provider's call took.",
+        ))
+        .buckets(AGE_BUCKETS.to_vec());
         let attempt_seconds = HistogramVec::new(attempt_opts, &["provider"])?;
         registry.register(Box::new(attempt_seconds.clone()))?;
         let age_opts = HistogramOpts::from(opts(
@@ -64,13 +92,19 @@ impl DeliveryMetrics {
         .buckets(AGE_BUCKETS.to_vec());
         let age_seconds = Histogram::with_opts(age_opts)?;
         registry.register(Box::new(age_seconds.clone()))?;
-        let in_flight = IntGauge::with_opts(opts("watchword_deliveries_in_flight", "Orders in work now."))?;
+        let in_flight = IntGauge::with_opts(opts(
+            "watchword_deliveries_in_flight",
+            "Orders in work now.",
+        ))?;
         registry.register(Box::new(in_flight.clone()))?;
 
         for class in AttemptClass::ALL {
             attempts.with_label_values(&[provider.as_str(), class.as_str()]);
         }
-        for outcome in DeliveryOutcome::ALL.iter().filter(|outcome| outcome.is_final()) {
+        for outcome in DeliveryOutcome::ALL
+            .iter()
+            .filter(|outcome| outcome.is_final())
+        {
             ended.with_label_values(&[outcome.as_str()]);
         }
         for reason in PARK_REASONS.iter().chain(&["panic"]) {
@@ -86,7 +120,10 @@ impl DeliveryMetrics {
             age_seconds,
             in_flight,
             retries: counter("watchword_retries_total", "Orders put into a wait queue.")?,
-            redeliveries: counter("watchword_redeliveries_total", "Orders handed out by the broker again.")?,
+            redeliveries: counter(
+                "watchword_redeliveries_total",
+                "Orders handed out by the broker again.",
+            )?,
             repeats: counter(
                 "watchword_repeats_total",
                 "Orders whose delivery had ended already: recognised by the ledger, not sent again.",
@@ -112,8 +149,12 @@ impl DeliveryMetrics {
     }
 
     pub(crate) fn attempted(&self, provider: &ProviderName, class: AttemptClass, took: Duration) {
-        self.attempts.with_label_values(&[provider.as_str(), class.as_str()]).inc();
-        self.attempt_seconds.with_label_values(&[provider.as_str()]).observe(took.as_secs_f64());
+        self.attempts
+            .with_label_values(&[provider.as_str(), class.as_str()])
+            .inc();
+        self.attempt_seconds
+            .with_label_values(&[provider.as_str()])
+            .observe(took.as_secs_f64());
     }
 
     pub(crate) fn ended(&self, outcome: DeliveryOutcome) {

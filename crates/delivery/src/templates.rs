@@ -46,25 +46,42 @@ impl Templates {
     /// Compiles `embedded`, then whatever of the same names lies under `folder`
     /// (`<folder>/<locale>/<file>`), which takes precedence. `files` are the names this channel
     /// uses; others in the folder are left alone.
-    pub fn load(embedded: &[Embedded], files: &[&'static str], folder: Option<&Path>) -> Result<Self, TemplateError> {
-        let mut sources: BTreeMap<String, String> =
-            embedded.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+    pub fn load(
+        embedded: &[Embedded],
+        files: &[&'static str],
+        folder: Option<&Path>,
+    ) -> Result<Self, TemplateError> {
+        let mut sources: BTreeMap<String, String> = embedded
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+            .collect();
         if let Some(folder) = folder {
             sources.extend(read_folder(folder, files)?);
         }
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_auto_escape_callback(|name| {
-            if name.ends_with(".html") { AutoEscape::Html } else { AutoEscape::None }
+            if name.ends_with(".html") {
+                AutoEscape::Html
+            } else {
+                AutoEscape::None
+            }
         });
         for (name, text) in sources {
             environment
                 .add_template_owned(name.clone(), text)
-                .map_err(|error| TemplateError::Invalid { name, message: error.to_string() })?;
+                .map_err(|error| TemplateError::Invalid {
+                    name,
+                    message: error.to_string(),
+                })?;
         }
         let templates = Self { environment };
         for file in files {
-            if templates.environment.get_template(&format!("en/{file}")).is_err() {
+            if templates
+                .environment
+                .get_template(&format!("en/{file}"))
+                .is_err()
+            {
                 return Err(TemplateError::Missing { file });
             }
         }
@@ -91,7 +108,11 @@ impl Templates {
         let template = locale
             .fallbacks()
             .chain(std::iter::once("en"))
-            .find_map(|locale| self.environment.get_template(&format!("{locale}/{file}")).ok())
+            .find_map(|locale| {
+                self.environment
+                    .get_template(&format!("{locale}/{file}"))
+                    .ok()
+            })
             .ok_or(TemplateError::Missing { file })?;
         let minutes = dispatch.remaining.as_secs().div_ceil(60).max(1);
         let mut values: BTreeMap<&str, minijinja::Value> = dispatch
@@ -102,7 +123,10 @@ impl Templates {
             .collect();
         values.insert("app", dispatch.sender.app.as_str().into());
         values.insert("code", dispatch.code.expose().into());
-        values.insert("host", dispatch.sender.host.as_deref().unwrap_or_default().into());
+        values.insert(
+            "host",
+            dispatch.sender.host.as_deref().unwrap_or_default().into(),
+        );
         values.insert("minutes", minutes.into());
         template
             .render(values)
@@ -115,7 +139,10 @@ impl Templates {
     }
 }
 
-fn read_folder(folder: &Path, files: &[&'static str]) -> Result<BTreeMap<String, String>, TemplateError> {
+fn read_folder(
+    folder: &Path,
+    files: &[&'static str],
+) -> Result<BTreeMap<String, String>, TemplateError> {
     let unreadable = |name: String| move |_| TemplateError::Unreadable { name };
     let mut sources = BTreeMap::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable(folder.display().to_string()))? {

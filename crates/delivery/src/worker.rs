@@ -36,7 +36,9 @@ pub struct Worker {
 impl Worker {
     /// A worker that has its orders carried out by `courier`.
     pub fn new(courier: Courier) -> Self {
-        Self { courier: Arc::new(courier) }
+        Self {
+            courier: Arc::new(courier),
+        }
     }
 
     /// Takes orders until `stop`, then finishes those in work. The consumer's prefetch bounds how
@@ -68,7 +70,9 @@ async fn work(courier: Arc<Courier>, received: Received) {
         metrics.redeliveries.inc();
     }
     let body = received.body.clone();
-    let carried = AssertUnwindSafe(courier.carry(&body, received.retries)).catch_unwind().await;
+    let carried = AssertUnwindSafe(courier.carry(&body, received.retries))
+        .catch_unwind()
+        .await;
     let settling = carried.unwrap_or(Settling::Park("panic"));
     let settled = match settling {
         Settling::Ack => received.ack().await,

@@ -92,12 +92,19 @@ pub fn build(
     inbox: &Inbox,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<dyn Provider>, ConfigError> {
-    let text = EmailText::load(templates).map_err(|error| ConfigError::new("templates", error.to_string()))?;
+    let text = EmailText::load(templates)
+        .map_err(|error| ConfigError::new("templates", error.to_string()))?;
     match &config.provider {
         EmailProviderConfig::Inbox {} => {
-            let name =
-                "inbox".parse().map_err(|_| ConfigError::new("email.provider.name", "is no provider name"))?;
-            Ok(Arc::new(InboxProvider { name, text, inbox: inbox.clone(), clock }))
+            let name = "inbox"
+                .parse()
+                .map_err(|_| ConfigError::new("email.provider.name", "is no provider name"))?;
+            Ok(Arc::new(InboxProvider {
+                name,
+                text,
+                inbox: inbox.clone(),
+                clock,
+            }))
         }
         EmailProviderConfig::Smtp(smtp) => SmtpProvider::new(smtp, text)
             .map(|provider| Arc::new(provider) as Arc<dyn Provider>)

@@ -73,7 +73,8 @@ impl Header for AutoSubmitted {
 impl EmailText {
     /// The embedded templates, with those under `folder` on top.
     pub fn load(folder: Option<&Path>) -> Result<Self, TemplateError> {
-        Templates::load(&EMBEDDED, &[SUBJECT, TEXT, HTML], folder).map(|templates| Self { templates })
+        Templates::load(&EMBEDDED, &[SUBJECT, TEXT, HTML], folder)
+            .map(|templates| Self { templates })
     }
 
     /// Subject and parts for `dispatch`.
@@ -91,14 +92,23 @@ impl EmailText {
     /// The whole mail from `from`. Its id is made of the delivery, so that a repeat after a lost
     /// answer can be recognised as the same mail.
     pub fn message(&self, dispatch: &Dispatch, from: &Mailbox) -> Result<Message, MessageError> {
-        let Recipient::Email(address) = &dispatch.recipient else { return Err(MessageError::Malformed) };
-        let to: Address = address.expose().parse().map_err(|_| MessageError::Malformed)?;
+        let Recipient::Email(address) = &dispatch.recipient else {
+            return Err(MessageError::Malformed);
+        };
+        let to: Address = address
+            .expose()
+            .parse()
+            .map_err(|_| MessageError::Malformed)?;
         let parts = self.render(dispatch)?;
         Message::builder()
             .from(from.clone())
             .to(Mailbox::new(None, to))
             .subject(parts.subject)
-            .message_id(Some(format!("<{}@{}>", dispatch.delivery_id, from.email.domain())))
+            .message_id(Some(format!(
+                "<{}@{}>",
+                dispatch.delivery_id,
+                from.email.domain()
+            )))
             .header(AutoSubmitted)
             .multipart(MultiPart::alternative_plain_html(parts.text, parts.html))
             .map_err(|_| MessageError::Malformed)
@@ -119,7 +129,10 @@ mod tests {
             delivery_id: format!("{}-1", "a".repeat(32)).parse().unwrap(),
             recipient: Recipient::parse(Channel::Email, "jane@example.org").unwrap(),
             code: "012345".parse().unwrap(),
-            sender: Sender { app: app.into(), host: None },
+            sender: Sender {
+                app: app.into(),
+                host: None,
+            },
             locale: None,
             variables: Variables::default(),
             remaining: Duration::from_secs(299),
@@ -128,7 +141,10 @@ mod tests {
 
     fn mail(dispatch: &Dispatch) -> String {
         let from = "Example <no-reply@mail.example.org>".parse().unwrap();
-        let message = EmailText::load(None).unwrap().message(dispatch, &from).unwrap();
+        let message = EmailText::load(None)
+            .unwrap()
+            .message(dispatch, &from)
+            .unwrap();
         String::from_utf8(message.formatted()).unwrap()
     }
 
@@ -142,13 +158,28 @@ mod tests {
             .filter_map(|line| line.split_once(':').map(|(name, _)| name))
             .collect();
         names.sort_unstable();
-        let expected =
-            ["Auto-Submitted", "Content-Type", "Date", "From", "MIME-Version", "Message-ID", "Subject", "To"];
+        let expected = [
+            "Auto-Submitted",
+            "Content-Type",
+            "Date",
+            "From",
+            "MIME-Version",
+            "Message-ID",
+            "Subject",
+            "To",
+        ];
         assert_eq!(names, expected);
-        assert!(head.contains(&format!("Message-ID: <{}-1@mail.example.org>", "a".repeat(32))));
+        assert!(head.contains(&format!(
+            "Message-ID: <{}-1@mail.example.org>",
+            "a".repeat(32)
+        )));
         assert!(head.contains("Subject: Jira: your sign-in code\r\n"));
         assert!(!head.contains("012345"));
-        assert!(mail.contains("text/plain") && mail.contains("text/html") && mail.matches("012345").count() == 2);
+        assert!(
+            mail.contains("text/plain")
+                && mail.contains("text/html")
+                && mail.matches("012345").count() == 2
+        );
         assert!(!mail.contains("http://") && !mail.contains("https://") && !mail.contains("<img"));
     }
 
@@ -157,7 +188,9 @@ mod tests {
         let mail = mail(&dispatch("<script>\r\nBcc: eve@example.org"));
         let head = mail.split("\r\n\r\n").next().unwrap();
         assert!(!head.lines().any(|line| line.starts_with("Bcc")), "{head}");
-        assert!(!mail.contains("<script>\r\nBcc: eve@example.org</") && mail.contains("&lt;script&gt;"));
+        assert!(
+            !mail.contains("<script>\r\nBcc: eve@example.org</") && mail.contains("&lt;script&gt;")
+        );
     }
 
     #[test]
@@ -168,7 +201,10 @@ mod tests {
             dispatch.locale = Some(locale.parse().unwrap());
             let parts = text.render(&dispatch).unwrap();
             assert!(parts.text.contains("012345") && parts.html.contains("012345"));
-            assert!(parts.html.contains(&format!("lang=\"{locale}\"")) && !parts.subject.contains("012345"));
+            assert!(
+                parts.html.contains(&format!("lang=\"{locale}\""))
+                    && !parts.subject.contains("012345")
+            );
         }
     }
 }

@@ -9,8 +9,8 @@ use watchword_core::{
     Channel, Entropy, EntropyError, Key, KeyRing, Recipient, Timestamp, Variables,
 };
 use watchword_events::{
-    CloudEvent, DecodeError, DeliveryUpdated, EventData, Order, OrderError, OtpRequested, OtpSend, RequestParked,
-    SealError, Sealer, VerificationUpdated,
+    CloudEvent, DecodeError, DeliveryUpdated, EventData, Order, OrderError, OtpRequested, OtpSend,
+    RequestParked, SealError, Sealer, VerificationUpdated,
 };
 
 #[derive(Debug)]

@@ -13,7 +13,9 @@ use watchword_broker::{Consumer, Outbound, ParkReason, PublishError, Publisher, 
 use watchword_chassis::{Problem, ProblemCode, Service, Services};
 use watchword_core::{Clock, RequestId, ServiceName, Timestamp};
 use watchword_events::names::event_routing_key;
-use watchword_events::{CloudEvent, EventData, Lane, OtpRequested, Refusal, RequestParked, VerificationUpdated};
+use watchword_events::{
+    CloudEvent, EventData, Lane, OtpRequested, Refusal, RequestParked, VerificationUpdated,
+};
 use watchword_verifier::Verifier;
 use watchword_verifier::store::StoredVerification;
 
@@ -102,11 +104,20 @@ impl Intake {
     }
 
     fn read(&self, received: &Received) -> Result<Request, ParkReason> {
-        let event = CloudEvent::<OtpRequested>::decode(&received.body).map_err(|error| error.reason())?;
+        let event =
+            CloudEvent::<OtpRequested>::decode(&received.body).map_err(|error| error.reason())?;
         let id = event.id.parse().map_err(|_| "not_an_event")?;
-        let service = received.user.as_deref().and_then(|user| self.0.services.by_broker_user(user));
+        let service = received
+            .user
+            .as_deref()
+            .and_then(|user| self.0.services.by_broker_user(user));
         let service = service.ok_or("unknown_user")?.clone();
-        Ok(Request { id, service, asked_at: event.time.min(self.0.clock.now()), data: event.data })
+        Ok(Request {
+            id,
+            service,
+            asked_at: event.time.min(self.0.clock.now()),
+            data: event.data,
+        })
     }
 
     /// Issues, remembers the answer, publishes it. Comes back only when that is done or the
@@ -118,8 +129,13 @@ impl Intake {
             match self.try_answer(key, request).await {
                 Ok(()) => return,
                 Err(problem) if self.is_too_old(request, LONGEST_LIFE_MS) => {
-                    tracing::error!(code = problem.code.as_str(), "a request by event could not be answered in time");
-                    self.0.metrics.answered(Entry::Event, &Err::<(), _>(too_old()));
+                    tracing::error!(
+                        code = problem.code.as_str(),
+                        "a request by event could not be answered in time"
+                    );
+                    self.0
+                        .metrics
+                        .answered(Entry::Event, &Err::<(), _>(too_old()));
                     return;
                 }
                 Err(_) => sleep(wait).await,
@@ -130,22 +146,39 @@ impl Intake {
 
     async fn try_answer(&self, key: RequestKey, request: &Request) -> Result<(), Problem> {
         let away = |_| Problem::new(ProblemCode::StoreUnavailable, "the requests cannot be read");
-        if let Some(answer) = self.0.requests.answer(key, self.0.clock.now()).await.map_err(away)? {
+        if let Some(answer) = self
+            .0
+            .requests
+            .answer(key, self.0.clock.now())
+            .await
+            .map_err(away)?
+        {
             return self.publish(&request.service.name, answer).await;
         }
         let issued = if self.is_too_old(request, request.service.policy.lifetime_ms) {
             Err(too_old())
         } else {
-            self.0.issuer.issue(&request.service, request.data.clone()).await
+            self.0
+                .issuer
+                .issue(&request.service, request.data.clone())
+                .await
         };
         if let Err(problem) = &issued
-            && matches!(problem.code, ProblemCode::StoreUnavailable | ProblemCode::BrokerUnavailable)
+            && matches!(
+                problem.code,
+                ProblemCode::StoreUnavailable | ProblemCode::BrokerUnavailable
+            )
         {
             return Err(problem.clone());
         }
         self.0.metrics.answered(Entry::Event, &issued);
         let document = answer_document(request, issued, self.0.clock.now())?;
-        let answer = self.0.requests.remember(key, document, self.0.clock.now()).await.map_err(away)?;
+        let answer = self
+            .0
+            .requests
+            .remember(key, document, self.0.clock.now())
+            .await
+            .map_err(away)?;
         self.publish(&request.service.name, answer).await
     }
 
@@ -157,20 +190,38 @@ impl Intake {
             body: Bytes::from(answer),
             traceparent: None,
         };
-        self.0.publisher.publish(outbound, PUBLISH_DEADLINE).await.map_err(|error: PublishError| {
-            Problem::new(ProblemCode::BrokerUnavailable, error.to_string())
-        })
+        self.0
+            .publisher
+            .publish(outbound, PUBLISH_DEADLINE)
+            .await
+            .map_err(|error: PublishError| {
+                Problem::new(ProblemCode::BrokerUnavailable, error.to_string())
+            })
     }
 
     /// Parks a note about the message instead of the message, which holds a recipient in clear.
-    async fn put_aside(&self, received: Received, reason: ParkReason) -> Result<(), watchword_broker::SettleError> {
+    async fn put_aside(
+        &self,
+        received: Received,
+        reason: ParkReason,
+    ) -> Result<(), watchword_broker::SettleError> {
         tracing::warn!(reason, "a request by event was put aside");
-        let id = received.id.as_deref().and_then(|id| id.parse::<RequestId>().ok());
+        let id = received
+            .id
+            .as_deref()
+            .and_then(|id| id.parse::<RequestId>().ok());
         let note = CloudEvent {
-            id: format!("{}.parked", id.as_ref().map_or("unknown", RequestId::as_str)),
+            id: format!(
+                "{}.parked",
+                id.as_ref().map_or("unknown", RequestId::as_str)
+            ),
             source: SOURCE.to_owned(),
             time: self.0.clock.now(),
-            data: RequestParked { reason: reason.to_owned(), user: received.user.clone(), bytes: received.body.len() },
+            data: RequestParked {
+                reason: reason.to_owned(),
+                user: received.user.clone(),
+                bytes: received.body.len(),
+            },
         };
         let body = note.encode().unwrap_or_default();
         let outbound = Outbound {
@@ -180,7 +231,13 @@ impl Intake {
             body: Bytes::from(body),
             traceparent: None,
         };
-        if self.0.publisher.publish(outbound, PUBLISH_DEADLINE).await.is_err() {
+        if self
+            .0
+            .publisher
+            .publish(outbound, PUBLISH_DEADLINE)
+            .await
+            .is_err()
+        {
             sleep(FIRST_WAIT).await;
             return received.requeue().await;
         }
@@ -194,7 +251,10 @@ impl Intake {
 }
 
 fn too_old() -> Problem {
-    Problem::new(ProblemCode::RequestExpired, "the request waited longer than its code would have lived")
+    Problem::new(
+        ProblemCode::RequestExpired,
+        "the request waited longer than its code would have lived",
+    )
 }
 
 fn answer_document(
@@ -234,8 +294,17 @@ fn answer_document(
             });
         }
     }
-    let word = if data.refusal.is_some() { "refused" } else { "opened" };
-    let event = CloudEvent { id: format!("{}.{word}", request.id), source: SOURCE.to_owned(), time: now, data };
+    let word = if data.refusal.is_some() {
+        "refused"
+    } else {
+        "opened"
+    };
+    let event = CloudEvent {
+        id: format!("{}.{word}", request.id),
+        source: SOURCE.to_owned(),
+        time: now,
+        data,
+    };
     let internal = || Problem::new(ProblemCode::Internal, "the answer could not be written");
     let bytes = event.encode().map_err(|_| internal())?;
     String::from_utf8(bytes).map_err(|_| internal())
@@ -243,5 +312,6 @@ fn answer_document(
 
 /// The id of an answer that was remembered as a document.
 fn document_id(document: &str) -> String {
-    CloudEvent::<VerificationUpdated>::decode(document.as_bytes()).map_or_else(|_| "unknown".to_owned(), |event| event.id)
+    CloudEvent::<VerificationUpdated>::decode(document.as_bytes())
+        .map_or_else(|_| "unknown".to_owned(), |event| event.id)
 }

@@ -50,13 +50,31 @@ pub struct IssuerParts {
 impl Issuer {
     /// An issuer of these parts.
     pub fn new(parts: IssuerParts) -> Self {
-        let IssuerParts { verifier, limiter, publisher, sealer, clock, metrics } = parts;
-        Self { verifier, limiter, publisher, sealer, clock, metrics }
+        let IssuerParts {
+            verifier,
+            limiter,
+            publisher,
+            sealer,
+            clock,
+            metrics,
+        } = parts;
+        Self {
+            verifier,
+            limiter,
+            publisher,
+            sealer,
+            clock,
+            metrics,
+        }
     }
 
     /// Accepts one request: opens a verification and queues its message, or continues the live
     /// one. Asking again is always safe.
-    pub async fn issue(&self, service: &Service, request: OtpRequested) -> Result<StoredVerification, Problem> {
+    pub async fn issue(
+        &self,
+        service: &Service,
+        request: OtpRequested,
+    ) -> Result<StoredVerification, Problem> {
         let request = request::parse(service, request)?;
         self.admit(service).await?;
         match self.verifier.open(service, request).await? {
@@ -69,22 +87,36 @@ impl Issuer {
     }
 
     /// Sends the code of `id` again.
-    pub async fn resend(&self, service: &Service, id: &VerificationId) -> Result<StoredVerification, Problem> {
+    pub async fn resend(
+        &self,
+        service: &Service,
+        id: &VerificationId,
+    ) -> Result<StoredVerification, Problem> {
         self.admit(service).await?;
         match self.verifier.resend(service, id).await? {
             Some(Opening::Send(message)) => self.send(service, *message).await,
             Some(Opening::Cooling(live)) => {
                 let wait = self.seconds_until(live.resend_after);
-                Err(Problem::new(ProblemCode::Cooldown, "the last message is too young").retry_after(wait))
+                Err(
+                    Problem::new(ProblemCode::Cooldown, "the last message is too young")
+                        .retry_after(wait),
+                )
             }
             Some(Opening::Exhausted(live)) => Err(self.exhausted(&live)),
             Some(Opening::Locked(until)) => Err(self.locked(until)),
-            None => Err(Problem::new(ProblemCode::NotFound, "the service has no live verification of this id")),
+            None => Err(Problem::new(
+                ProblemCode::NotFound,
+                "the service has no live verification of this id",
+            )),
         }
     }
 
     /// The verification as it is now, if it is the service's.
-    pub async fn status(&self, service: &Service, id: &VerificationId) -> Result<Option<StoredVerification>, Problem> {
+    pub async fn status(
+        &self,
+        service: &Service,
+        id: &VerificationId,
+    ) -> Result<Option<StoredVerification>, Problem> {
         Ok(self.verifier.get(&service.name, id).await?)
     }
 
@@ -93,19 +125,34 @@ impl Issuer {
         if self.publisher.state() != LinkState::Up {
             return Err(broker_problem(&PublishError::Unavailable));
         }
-        let permit = self.limiter.admit(&service.name, service.limits, self.clock.now()).await.map_err(store_problem)?;
+        let permit = self
+            .limiter
+            .admit(&service.name, service.limits, self.clock.now())
+            .await
+            .map_err(store_problem)?;
         self.permitted(permit, "the service asks for codes too often")
     }
 
-    async fn send(&self, service: &Service, message: Message) -> Result<StoredVerification, Problem> {
+    async fn send(
+        &self,
+        service: &Service,
+        message: Message,
+    ) -> Result<StoredVerification, Problem> {
         let reservation = Reservation {
-            recipient: self.verifier.index().recipient_tag(&service.name, &message.order.recipient),
+            recipient: self
+                .verifier
+                .index()
+                .recipient_tag(&service.name, &message.order.recipient),
             delivery: message.order.delivery_id.clone(),
             waive_cooldown: message.follows_approval,
             limits: service.limits,
             now: message.at,
         };
-        let permit = self.limiter.reserve(reservation).await.map_err(store_problem)?;
+        let permit = self
+            .limiter
+            .reserve(reservation)
+            .await
+            .map_err(store_problem)?;
         self.permitted(permit, "the recipient gets too many messages")?;
         self.publish(&message).await?;
         if let Err(error) = self.verifier.confirm(&message.order.delivery_id).await {
@@ -118,7 +165,10 @@ impl Issuer {
 
     async fn publish(&self, message: &Message) -> Result<(), Problem> {
         let internal = || Problem::new(ProblemCode::Internal, "the message could not be sealed");
-        let event = message.order.seal(&self.sealer, self.clock.now()).map_err(|_| internal())?;
+        let event = message
+            .order
+            .seal(&self.sealer, self.clock.now())
+            .map_err(|_| internal())?;
         let outbound = Outbound {
             id: event.id.clone(),
             kind: OtpSend::TYPE,
@@ -127,7 +177,8 @@ impl Issuer {
             traceparent: None,
         };
         let published = self.publisher.publish(outbound, PUBLISH_DEADLINE).await;
-        self.metrics.published(message.order.recipient.channel(), &published);
+        self.metrics
+            .published(message.order.recipient.channel(), &published);
         published.map_err(|error| {
             tracing::warn!(%error, delivery_id = %message.order.delivery_id, "a message could not be queued");
             broker_problem(&error)
@@ -137,23 +188,31 @@ impl Issuer {
     fn permitted(&self, permit: Permit, detail: &str) -> Result<(), Problem> {
         match permit {
             Permit::Granted => Ok(()),
-            Permit::Refused { until } => {
-                Err(Problem::new(ProblemCode::RateLimited, detail).retry_after(self.seconds_until(until)))
-            }
+            Permit::Refused { until } => Err(Problem::new(ProblemCode::RateLimited, detail)
+                .retry_after(self.seconds_until(until))),
         }
     }
 
     fn exhausted(&self, live: &StoredVerification) -> Problem {
-        Problem::new(ProblemCode::TooManySends, "wait for the verification to expire")
-            .retry_after(self.seconds_until(live.expires_at))
+        Problem::new(
+            ProblemCode::TooManySends,
+            "wait for the verification to expire",
+        )
+        .retry_after(self.seconds_until(live.expires_at))
     }
 
     fn locked(&self, until: Timestamp) -> Problem {
         if until.as_millis() == i64::MAX {
-            return Problem::new(ProblemCode::SubjectLocked, "the subject must be unlocked by an operator");
+            return Problem::new(
+                ProblemCode::SubjectLocked,
+                "the subject must be unlocked by an operator",
+            );
         }
-        Problem::new(ProblemCode::SubjectLocked, "too many wrong codes were given for this subject")
-            .retry_after(self.seconds_until(until))
+        Problem::new(
+            ProblemCode::SubjectLocked,
+            "too many wrong codes were given for this subject",
+        )
+        .retry_after(self.seconds_until(until))
     }
 
     fn seconds_until(&self, moment: Timestamp) -> u64 {

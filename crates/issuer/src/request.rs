@@ -19,11 +19,24 @@ pub fn parse(service: &Service, request: OtpRequested) -> Result<OpenRequest, Pr
     if let Recipient::Sms(number) = &recipient
         && let Some(reason) = service.numbers.refusal(number)
     {
-        return Err(Problem { field: Some("to"), ..Problem::new(ProblemCode::DestinationBlocked, reason) });
+        return Err(Problem {
+            field: Some("to"),
+            ..Problem::new(ProblemCode::DestinationBlocked, reason)
+        });
     }
-    let purpose = request.purpose.map_or_else(|| Ok(Purpose::login()), |text| text.parse());
-    let subject: Option<Subject> = request.subject.map(|text| text.parse()).transpose().map_err(invalid("subject"))?;
-    let locale: Option<Locale> = request.locale.map(|text| text.parse()).transpose().map_err(invalid("locale"))?;
+    let purpose = request
+        .purpose
+        .map_or_else(|| Ok(Purpose::login()), |text| text.parse());
+    let subject: Option<Subject> = request
+        .subject
+        .map(|text| text.parse())
+        .transpose()
+        .map_err(invalid("subject"))?;
+    let locale: Option<Locale> = request
+        .locale
+        .map(|text| text.parse())
+        .transpose()
+        .map_err(invalid("locale"))?;
     Ok(OpenRequest {
         recipient,
         subject,

@@ -32,8 +32,14 @@ impl Entry {
 }
 
 /// Why a request by event is put aside.
-pub const PARK_REASONS: [&str; 6] =
-    ["too_large", "not_an_event", "spec_version", "unknown_type", "bad_data", "unknown_user"];
+pub const PARK_REASONS: [&str; 6] = [
+    "too_large",
+    "not_an_event",
+    "spec_version",
+    "unknown_type",
+    "bad_data",
+    "unknown_user",
+];
 
 impl IssuerMetrics {
     /// Registers the counters.
@@ -53,8 +59,11 @@ impl IssuerMetrics {
             "Messages to send, by channel and what became of the publish.",
             &["channel", "result"],
         )?;
-        let parked =
-            counter("watchword_requests_parked_total", "Requests by event put aside, by reason.", &["reason"])?;
+        let parked = counter(
+            "watchword_requests_parked_total",
+            "Requests by event put aside, by reason.",
+            &["reason"],
+        )?;
         for entry in [Entry::Http, Entry::Event] {
             requests.with_label_values(&[entry.as_str(), "accepted"]);
             for code in ProblemCode::ALL {
@@ -69,12 +78,20 @@ impl IssuerMetrics {
         for reason in PARK_REASONS {
             parked.with_label_values(&[reason]);
         }
-        Ok(Self { requests, published, parked })
+        Ok(Self {
+            requests,
+            published,
+            parked,
+        })
     }
 
     pub(crate) fn answered<T>(&self, entry: Entry, answer: &Result<T, Problem>) {
-        let result = answer.as_ref().map_or_else(|problem| problem.code.as_str(), |_| "accepted");
-        self.requests.with_label_values(&[entry.as_str(), result]).inc();
+        let result = answer
+            .as_ref()
+            .map_or_else(|problem| problem.code.as_str(), |_| "accepted");
+        self.requests
+            .with_label_values(&[entry.as_str(), result])
+            .inc();
     }
 
     pub(crate) fn published(&self, channel: Channel, published: &Result<(), PublishError>) {
@@ -83,7 +100,9 @@ impl IssuerMetrics {
             Err(PublishError::Unconfirmed) => "unconfirmed",
             Err(_) => "refused",
         };
-        self.published.with_label_values(&[channel.as_str(), result]).inc();
+        self.published
+            .with_label_values(&[channel.as_str(), result])
+            .inc();
     }
 
     pub(crate) fn parked(&self, reason: &'static str) {

@@ -133,8 +133,15 @@ impl LedgerStore for RedisLedger {
             self.retention(),
             text(channel_number(settlement.channel)),
             text(outcome_number(settlement.outcome)),
-            settlement.fence.map(|fence| text(fence.0)).unwrap_or_default(),
-            settlement.attempt.as_ref().map(encode_attempt).unwrap_or_default(),
+            settlement
+                .fence
+                .map(|fence| text(fence.0))
+                .unwrap_or_default(),
+            settlement
+                .attempt
+                .as_ref()
+                .map(encode_attempt)
+                .unwrap_or_default(),
         ];
         let (_, delivery) = self.run(&self.settle, &settlement.id, args).await?;
         Ok(delivery.record)
@@ -143,7 +150,8 @@ impl LedgerStore for RedisLedger {
     async fn get(&self, ids: &[DeliveryId]) -> Result<Vec<DeliveryRecord>, LedgerError> {
         let mut records = Vec::new();
         // One verification's deliveries share a slot, and so one command.
-        for slot in ids.chunk_by(|one, next| one.verification().tag() == next.verification().tag()) {
+        for slot in ids.chunk_by(|one, next| one.verification().tag() == next.verification().tag())
+        {
             let mut command = Cmd::new();
             command.arg("MGET");
             for id in slot {

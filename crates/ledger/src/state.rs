@@ -78,8 +78,7 @@ impl Delivery {
 /// See [`crate::LedgerStore::claim`]; `old` is what the store holds.
 pub(crate) fn claim(old: Option<Delivery>, request: ClaimRequest) -> Step<Claim> {
     let now = bounded_moment(request.now);
-    let mut delivery =
-        old.unwrap_or_else(|| Delivery::unclaimed(request.id, request.channel, now));
+    let mut delivery = old.unwrap_or_else(|| Delivery::unclaimed(request.id, request.channel, now));
     if delivery.record.outcome.is_final() {
         return Step {
             answer: Claim::Ended(delivery.record),

@@ -83,23 +83,62 @@ pub fn build(
     inbox: &Inbox,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<dyn Provider>, ConfigError> {
-    let text = SmsText::load(templates).map_err(|error| ConfigError::new("templates", error.to_string()))?;
-    let named = |name: &str| name.parse().map_err(|_| ConfigError::new("sms.provider.name", "is no provider name"));
+    let text = SmsText::load(templates)
+        .map_err(|error| ConfigError::new("templates", error.to_string()))?;
+    let named = |name: &str| {
+        name.parse()
+            .map_err(|_| ConfigError::new("sms.provider.name", "is no provider name"))
+    };
     let http = match config.provider.clone() {
         SmsProviderConfig::Inbox {} => {
-            let provider = InboxProvider { name: named("inbox")?, text, inbox: inbox.clone(), clock };
+            let provider = InboxProvider {
+                name: named("inbox")?,
+                text,
+                inbox: inbox.clone(),
+                clock,
+            };
             return Ok(Arc::new(provider));
         }
-        SmsProviderConfig::Kannel { url, username, password, sender, timeout_seconds } => {
-            let Preset { mut request, response } = kannel_preset()?;
+        SmsProviderConfig::Kannel {
+            url,
+            username,
+            password,
+            sender,
+            timeout_seconds,
+        } => {
+            let Preset {
+                mut request,
+                response,
+            } = kannel_preset()?;
             request.url = url;
-            request.auth = AuthConfig::Query { username: Some(username), password };
+            request.auth = AuthConfig::Query {
+                username: Some(username),
+                password,
+            };
             let timeout_seconds = timeout_seconds.unwrap_or(10);
-            HttpProviderConfig { name: named("kannel")?, sender, timeout_seconds, request, response }
+            HttpProviderConfig {
+                name: named("kannel")?,
+                sender,
+                timeout_seconds,
+                request,
+                response,
+            }
         }
-        SmsProviderConfig::Http { name, sender, timeout_seconds, request, response } => {
+        SmsProviderConfig::Http {
+            name,
+            sender,
+            timeout_seconds,
+            request,
+            response,
+        } => {
             let timeout_seconds = timeout_seconds.unwrap_or(10);
-            HttpProviderConfig { name, sender, timeout_seconds, request: *request, response }
+            HttpProviderConfig {
+                name,
+                sender,
+                timeout_seconds,
+                request: *request,
+                response,
+            }
         }
     };
     HttpProvider::new(&http, text)

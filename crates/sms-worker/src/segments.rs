@@ -27,10 +27,16 @@ const EXTENDED: &str = "^{}\\[~]|€\u{c}";
 pub fn segments(text: &str) -> Segments {
     let septets: Option<Vec<usize>> = text.chars().map(septets).collect();
     match septets {
-        Some(costs) => Segments { encoding: Encoding::Gsm7, count: parts(&costs, 160, 153) },
+        Some(costs) => Segments {
+            encoding: Encoding::Gsm7,
+            count: parts(&costs, 160, 153),
+        },
         None => {
             let costs: Vec<_> = text.chars().map(char::len_utf16).collect();
-            Segments { encoding: Encoding::Ucs2, count: parts(&costs, 70, 67) }
+            Segments {
+                encoding: Encoding::Ucs2,
+                count: parts(&costs, 70, 67),
+            }
         }
     }
 }

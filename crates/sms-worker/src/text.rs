@@ -57,8 +57,14 @@ impl SmsText {
         }
         let segments = segments(&text);
         if segments.count > MOST_PARTS {
-            let locale = dispatch.locale.as_ref().map_or_else(|| "en".to_owned(), ToString::to_string);
-            return Err(TextError::TooLong { locale, count: segments.count });
+            let locale = dispatch
+                .locale
+                .as_ref()
+                .map_or_else(|| "en".to_owned(), ToString::to_string);
+            return Err(TextError::TooLong {
+                locale,
+                count: segments.count,
+            });
         }
         Ok((text, segments))
     }
@@ -77,7 +83,9 @@ pub fn check_templates(
 ) -> Result<Vec<(String, Encoding, usize)>, TextError> {
     let mut costly = Vec::new();
     for locale in text.locales() {
-        let Some(mut sample) = sample(sender) else { continue };
+        let Some(mut sample) = sample(sender) else {
+            continue;
+        };
         sample.locale = locale.parse().ok();
         let (_, segments) = text.render(&sample)?;
         if segments.count > 1 {
@@ -106,14 +114,18 @@ mod tests {
     use super::*;
 
     fn sender(host: Option<&str>) -> Sender {
-        Sender { app: "Example Company Jira".into(), host: host.map(str::to_owned) }
+        Sender {
+            app: "Example Company Jira".into(),
+            host: host.map(str::to_owned),
+        }
     }
 
     /// An independent reading of the WICG rule: the last line is `@host SP #code`, alone.
     fn origin_bound(text: &str) -> Option<(&str, &str)> {
         let last = text.split('\n').next_back()?;
         let (host, code) = last.strip_prefix('@')?.split_once(" #")?;
-        let word = |part: &str| !part.is_empty() && !part.contains(|c: char| c.is_ascii_whitespace());
+        let word =
+            |part: &str| !part.is_empty() && !part.contains(|c: char| c.is_ascii_whitespace());
         (word(host) && word(code)).then_some((host, code))
     }
 
@@ -132,7 +144,11 @@ mod tests {
             let mut dispatch = sample(&sender(Some("login.example.org"))).unwrap();
             dispatch.locale = locale.parse().ok();
             let (rendered, _) = text.render(&dispatch).unwrap();
-            assert_eq!(origin_bound(&rendered), Some(("login.example.org", "0123456789")), "{rendered}");
+            assert_eq!(
+                origin_bound(&rendered),
+                Some(("login.example.org", "0123456789")),
+                "{rendered}"
+            );
         }
         let (plain, _) = text.render(&sample(&sender(None)).unwrap()).unwrap();
         assert_eq!(origin_bound(&plain), None);
@@ -156,7 +172,12 @@ mod tests {
         let text = SmsText::load(None).unwrap();
         let mut dispatch = sample(&sender(None)).unwrap();
         dispatch.sender.app = "{{ 7 * 7 }} <b>".into();
-        assert!(text.render(&dispatch).unwrap().0.starts_with("{{ 7 * 7 }} <b>: "));
+        assert!(
+            text.render(&dispatch)
+                .unwrap()
+                .0
+                .starts_with("{{ 7 * 7 }} <b>: ")
+        );
     }
 
     #[test]
@@ -164,6 +185,9 @@ mod tests {
         let text = SmsText::load(None).unwrap();
         let mut dispatch = sample(&sender(None)).unwrap();
         dispatch.sender.app = "ж".repeat(100);
-        assert!(matches!(text.render(&dispatch), Err(TextError::TooLong { count: 3, .. })));
+        assert!(matches!(
+            text.render(&dispatch),
+            Err(TextError::TooLong { count: 3, .. })
+        ));
     }
 }

@@ -33,7 +33,9 @@ impl StorageError {
         match error.kind() {
             ErrorKind::Server(kind) => from_server(kind, error.code()),
             ErrorKind::AuthenticationFailed => Self::Unavailable("authentication failed"),
-            ErrorKind::ClusterConnectionNotFound => Self::Unavailable("no connection to the cluster"),
+            ErrorKind::ClusterConnectionNotFound => {
+                Self::Unavailable("no connection to the cluster")
+            }
             ErrorKind::MasterNameNotFoundBySentinel | ErrorKind::NoValidReplicasFoundBySentinel => {
                 Self::Unavailable("the sentinels know no primary")
             }
@@ -48,8 +50,12 @@ fn from_server(kind: ServerErrorKind, code: Option<&str>) -> StorageError {
         ServerErrorKind::BusyLoading => StorageError::Unavailable("loading"),
         ServerErrorKind::ReadOnly => StorageError::Unavailable("read-only"),
         ServerErrorKind::MasterDown => StorageError::Unavailable("the primary is down"),
-        ServerErrorKind::ClusterDown | ServerErrorKind::TryAgain => StorageError::Unavailable("the cluster is down"),
-        ServerErrorKind::Moved | ServerErrorKind::Ask => StorageError::Unavailable("the cluster is moving slots"),
+        ServerErrorKind::ClusterDown | ServerErrorKind::TryAgain => {
+            StorageError::Unavailable("the cluster is down")
+        }
+        ServerErrorKind::Moved | ServerErrorKind::Ask => {
+            StorageError::Unavailable("the cluster is moving slots")
+        }
         ServerErrorKind::NoPerm => StorageError::Unavailable("no permission"),
         ServerErrorKind::CrossSlot => StorageError::Rejected("keys in several slots"),
         _ => from_code(code),

@@ -16,7 +16,11 @@ impl Script {
     /// the suites of their owners run each of them.
     pub fn new(name: &'static str, source: &'static str) -> Self {
         debug_assert!(source.starts_with("#!lua"), "{name} has no #!lua header");
-        Self { name, source, hash: redis::Script::new(source).get_hash().into() }
+        Self {
+            name,
+            source,
+            hash: redis::Script::new(source).get_hash().into(),
+        }
     }
 
     /// Its name.

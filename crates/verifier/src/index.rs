@@ -4,7 +4,9 @@
 use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use watchword_core::{Key, KeyRing, Purpose, Recipient, RequestId, ServiceName, SubjectTag, VerificationId};
+use watchword_core::{
+    Key, KeyRing, Purpose, Recipient, RequestId, ServiceName, SubjectTag, VerificationId,
+};
 use zeroize::Zeroizing;
 
 use crate::store::{Digest, SlotKey};
@@ -28,17 +30,36 @@ impl Index {
 
     /// The tag of the keys that limit messages to one recipient.
     pub fn recipient_tag(&self, service: &ServiceName, recipient: &Recipient) -> SubjectTag {
-        tag(&mac(&self.key, &["recipient", service.as_str(), recipient.expose()]))
+        tag(&mac(
+            &self.key,
+            &["recipient", service.as_str(), recipient.expose()],
+        ))
     }
 
     /// The tag of the key that remembers a request by event.
     pub fn request_tag(&self, service: &ServiceName, request: &RequestId) -> SubjectTag {
-        tag(&mac(&self.key, &["request", service.as_str(), request.as_str()]))
+        tag(&mac(
+            &self.key,
+            &["request", service.as_str(), request.as_str()],
+        ))
     }
 
     /// The slot in which at most one verification lives.
-    pub fn slot(&self, service: &ServiceName, subject: &str, recipient: &Recipient, purpose: &Purpose) -> SlotKey {
-        let parts = ["slot", service.as_str(), subject, recipient.channel().as_str(), recipient.expose(), purpose.as_str()];
+    pub fn slot(
+        &self,
+        service: &ServiceName,
+        subject: &str,
+        recipient: &Recipient,
+        purpose: &Purpose,
+    ) -> SlotKey {
+        let parts = [
+            "slot",
+            service.as_str(),
+            subject,
+            recipient.channel().as_str(),
+            recipient.expose(),
+            purpose.as_str(),
+        ];
         SlotKey(HEXLOWER.encode(&mac(&self.key, &parts)[..16]))
     }
 }
@@ -53,12 +74,22 @@ fn tag(hash: &[u8; 32]) -> SubjectTag {
 /// hashed in no time.
 pub fn digest(key: &Key, service: &ServiceName, id: &VerificationId, code: &str) -> Digest {
     let hash = mac(key, &["code", service.as_str(), id.as_str(), code]);
-    Digest { key_id: key.id().to_string(), hex: HEXLOWER.encode(&hash) }
+    Digest {
+        key_id: key.id().to_string(),
+        hex: HEXLOWER.encode(&hash),
+    }
 }
 
 /// The digests of `code` under every key of the ring, for a check during rotation.
-pub fn digests(keys: &KeyRing, service: &ServiceName, id: &VerificationId, code: &str) -> Vec<Digest> {
-    keys.iter().map(|key| digest(key, service, id, code)).collect()
+pub fn digests(
+    keys: &KeyRing,
+    service: &ServiceName,
+    id: &VerificationId,
+    code: &str,
+) -> Vec<Digest> {
+    keys.iter()
+        .map(|key| digest(key, service, id, code))
+        .collect()
 }
 
 /// HMAC-SHA-256 over the parts, each with its length, so that no two lists give the same bytes.
@@ -90,7 +121,10 @@ mod tests {
         assert_eq!(slot, index.slot(&service("a"), "bc", &to, &login));
         assert_ne!(slot, index.slot(&service("ab"), "c", &to, &login));
         assert_ne!(slot, index.slot(&service("a"), "bc", &to, &enrol));
-        assert_ne!(index.subject_tag(&service("a"), "b"), index.subject_tag(&service("b"), "b"));
+        assert_ne!(
+            index.subject_tag(&service("a"), "b"),
+            index.subject_tag(&service("b"), "b")
+        );
         let other = Index::new(Key::new("i".parse().unwrap(), [2; 32]));
         assert_ne!(slot, other.slot(&service("a"), "bc", &to, &login));
     }

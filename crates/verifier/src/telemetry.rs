@@ -14,8 +14,11 @@ pub struct VerifierMetrics {
 }
 
 const CHECK_RESULTS: [&str; 4] = ["approved", "wrong", "refused", "repeated"];
-const ENDINGS: [VerificationStatus; 3] =
-    [VerificationStatus::Approved, VerificationStatus::Canceled, VerificationStatus::MaxAttemptsReached];
+const ENDINGS: [VerificationStatus; 3] = [
+    VerificationStatus::Approved,
+    VerificationStatus::Canceled,
+    VerificationStatus::MaxAttemptsReached,
+];
 
 impl VerifierMetrics {
     /// Registers the counters.
@@ -25,7 +28,11 @@ impl VerifierMetrics {
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
-        let opened = counter("watchword_verifications_opened_total", "Verifications opened, by channel.", "channel")?;
+        let opened = counter(
+            "watchword_verifications_opened_total",
+            "Verifications opened, by channel.",
+            "channel",
+        )?;
         let ended = counter(
             "watchword_verifications_ended_total",
             "Verifications ended, by status. Those that ran out of time end unobserved: \
@@ -46,7 +53,11 @@ impl VerifierMetrics {
         for result in CHECK_RESULTS {
             checks.with_label_values(&[result]);
         }
-        Ok(Self { opened, ended, checks })
+        Ok(Self {
+            opened,
+            ended,
+            checks,
+        })
     }
 
     pub(crate) fn opened(&self, channel: Channel) {

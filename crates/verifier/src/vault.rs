@@ -52,13 +52,25 @@ pub fn seal_code(sealer: &Sealer, id: &VerificationId, code: &Code) -> Result<St
 }
 
 /// Opens what [`seal_code`] gave.
-pub fn open_code(sealer: &Sealer, id: &VerificationId, key_id: &str, sealed: &str) -> Result<Code, VaultError> {
+pub fn open_code(
+    sealer: &Sealer,
+    id: &VerificationId,
+    key_id: &str,
+    sealed: &str,
+) -> Result<Code, VaultError> {
     let plain = open(sealer, code_aad(id), key_id, sealed)?;
-    std::str::from_utf8(&plain).ok().and_then(|text| text.parse().ok()).ok_or(VaultError::Malformed)
+    std::str::from_utf8(&plain)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or(VaultError::Malformed)
 }
 
 /// Seals `details` for `id`; base64.
-pub fn seal_order(sealer: &Sealer, id: &VerificationId, details: &OrderDetails) -> Result<String, VaultError> {
+pub fn seal_order(
+    sealer: &Sealer,
+    id: &VerificationId,
+    details: &OrderDetails,
+) -> Result<String, VaultError> {
     let plain = Plain {
         to: details.recipient.expose().to_owned(),
         locale: details.locale.as_ref().map(ToString::to_string),
@@ -82,13 +94,25 @@ pub fn open_order(
     let malformed = |_| VaultError::Malformed;
     Ok(OrderDetails {
         recipient: Recipient::parse(channel, &plain.to).map_err(malformed)?,
-        locale: plain.locale.as_deref().map(str::parse).transpose().map_err(malformed)?,
+        locale: plain
+            .locale
+            .as_deref()
+            .map(str::parse)
+            .transpose()
+            .map_err(malformed)?,
         variables: Variables::new(plain.variables.clone()).map_err(malformed)?,
     })
 }
 
-fn open(sealer: &Sealer, aad: Aad, key_id: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-    let sealed = BASE64.decode(sealed.as_bytes()).map_err(|_| VaultError::Malformed)?;
+fn open(
+    sealer: &Sealer,
+    aad: Aad,
+    key_id: &str,
+    sealed: &str,
+) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+    let sealed = BASE64
+        .decode(sealed.as_bytes())
+        .map_err(|_| VaultError::Malformed)?;
     Ok(sealer.open(key_id, aad, &sealed)?)
 }
 
@@ -97,5 +121,7 @@ fn code_aad(id: &VerificationId) -> Aad {
 }
 
 fn order_aad(id: &VerificationId, channel: Channel) -> Aad {
-    Aad::new("watchword.state.order").with(id.as_str()).with(channel.as_str())
+    Aad::new("watchword.state.order")
+        .with(id.as_str())
+        .with(channel.as_str())
 }

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use data_encoding::HEXLOWER;
 use watchword_chassis::Service;
 use watchword_core::{
-    CheckId, CheckVerdict, Clock, Code, DeliveryId, Entropy, EntropyError, KeyRing, Locale, Purpose, Recipient,
-    ServiceName, Subject, Timestamp, TypedCode, Variables, VerificationId,
+    CheckId, CheckVerdict, Clock, Code, DeliveryId, Entropy, EntropyError, KeyRing, Locale,
+    Purpose, Recipient, ServiceName, Subject, Timestamp, TypedCode, Variables, VerificationId,
 };
 use watchword_events::{Order, Sealer};
 
 use crate::index::{Index, digest, digests};
 use crate::store::{
-    CheckCommand, OpenCommand, Opened, SealedCode, Sent, StoreError, StoredVerification, VerificationStore,
+    CheckCommand, OpenCommand, Opened, SealedCode, Sent, StoreError, StoredVerification,
+    VerificationStore,
 };
 use crate::telemetry::VerifierMetrics;
 use crate::vault::{OrderDetails, VaultError, open_code, open_order, seal_code, seal_order};
@@ -105,20 +106,48 @@ pub struct VerifierParts {
 impl Verifier {
     /// A verifier of these parts.
     pub fn new(parts: VerifierParts) -> Self {
-        let VerifierParts { store, index, digest_keys, sealer, clock, entropy, metrics } = parts;
-        Self { store, index, digest_keys, sealer, clock, entropy, metrics }
+        let VerifierParts {
+            store,
+            index,
+            digest_keys,
+            sealer,
+            clock,
+            entropy,
+            metrics,
+        } = parts;
+        Self {
+            store,
+            index,
+            digest_keys,
+            sealer,
+            clock,
+            entropy,
+            metrics,
+        }
     }
 
     /// Opens a verification, or continues the live one of the same service, subject, recipient
     /// and purpose.
-    pub async fn open(&self, service: &Service, request: OpenRequest) -> Result<Opening, VerifierError> {
-        let subject = request.subject.as_ref().map_or_else(|| request.recipient.expose(), Subject::as_str);
-        let slot = self.index.slot(&service.name, subject, &request.recipient, &request.purpose);
+    pub async fn open(
+        &self,
+        service: &Service,
+        request: OpenRequest,
+    ) -> Result<Opening, VerifierError> {
+        let subject = request
+            .subject
+            .as_ref()
+            .map_or_else(|| request.recipient.expose(), Subject::as_str);
+        let slot = self
+            .index
+            .slot(&service.name, subject, &request.recipient, &request.purpose);
         let tag = self.index.subject_tag(&service.name, subject);
         let id = VerificationId::draw(tag, self.entropy.as_ref())?;
         let now = self.clock.now();
-        let details =
-            OrderDetails { recipient: request.recipient, locale: request.locale, variables: request.variables };
+        let details = OrderDetails {
+            recipient: request.recipient,
+            locale: request.locale,
+            variables: request.variables,
+        };
         let command = OpenCommand {
             service: service.name.clone(),
             slot,
@@ -144,7 +173,11 @@ impl Verifier {
     }
 
     /// Asks for another message of the verification `id`. `None`: there is no such live one.
-    pub async fn resend(&self, service: &Service, id: &VerificationId) -> Result<Option<Opening>, VerifierError> {
+    pub async fn resend(
+        &self,
+        service: &Service,
+        id: &VerificationId,
+    ) -> Result<Option<Opening>, VerifierError> {
         let rotates = service.policy.resend == watchword_core::ResendCode::Rotate;
         self.send_again(service, id, rotates).await
     }
@@ -156,10 +189,20 @@ impl Verifier {
         with_code: bool,
     ) -> Result<Option<Opening>, VerifierError> {
         let now = self.clock.now();
-        let next = if with_code { Some(self.mint(service, id)?) } else { None };
-        match self.store.resend(id, &service.name, next, service.budget, now).await? {
+        let next = if with_code {
+            Some(self.mint(service, id)?)
+        } else {
+            None
+        };
+        match self
+            .store
+            .resend(id, &service.name, next, service.budget, now)
+            .await?
+        {
             // The verification was opened under a rotating policy that the config no longer has.
-            Some(Opened::NeedsCode(_)) if !with_code => Box::pin(self.send_again(service, id, true)).await,
+            Some(Opened::NeedsCode(_)) if !with_code => {
+                Box::pin(self.send_again(service, id, true)).await
+            }
             Some(opened) => self.opening(opened, now).map(Some),
             None => Ok(None),
         }
@@ -167,7 +210,10 @@ impl Verifier {
 
     /// The broker has confirmed this message: its cooldown counts from now on.
     pub async fn confirm(&self, delivery: &DeliveryId) -> Result<(), VerifierError> {
-        Ok(self.store.confirm(delivery.verification(), delivery.send()).await?)
+        Ok(self
+            .store
+            .confirm(delivery.verification(), delivery.send())
+            .await?)
     }
 
     /// The hashes of this installation, for those who count by recipient.
@@ -235,12 +281,17 @@ impl Verifier {
     fn draw_check_id(&self) -> Result<CheckId, VerifierError> {
         let mut bytes = [0; 16];
         self.entropy.fill(&mut bytes)?;
-        HEXLOWER.encode(&bytes).parse().map_err(|_| VaultError::Malformed.into())
+        HEXLOWER
+            .encode(&bytes)
+            .parse()
+            .map_err(|_| VaultError::Malformed.into())
     }
 
     fn opening(&self, opened: Opened, at: Timestamp) -> Result<Opening, VerifierError> {
         match opened {
-            Opened::Send(sent) => self.message(sent, at).map(|message| Opening::Send(Box::new(message))),
+            Opened::Send(sent) => self
+                .message(sent, at)
+                .map(|message| Opening::Send(Box::new(message))),
             Opened::Cooling(live) | Opened::NeedsCode(live) => Ok(Opening::Cooling(live)),
             Opened::Exhausted(live) => Ok(Opening::Exhausted(live)),
             Opened::Locked(until) => Ok(Opening::Locked(until)),
@@ -248,13 +299,24 @@ impl Verifier {
     }
 
     fn message(&self, sent: Sent, at: Timestamp) -> Result<Message, VerifierError> {
-        let Sent { verification, is_new, follows_approval, .. } = sent;
+        let Sent {
+            verification,
+            is_new,
+            follows_approval,
+            ..
+        } = sent;
         let id = &verification.id;
         if is_new {
             self.metrics.opened(verification.channel);
         }
         let code = open_code(&self.sealer, id, &sent.code_key_id, &sent.sealed_code)?;
-        let details = open_order(&self.sealer, id, verification.channel, &sent.order_key_id, &sent.sealed_order)?;
+        let details = open_order(
+            &self.sealer,
+            id,
+            verification.channel,
+            &sent.order_key_id,
+            &sent.sealed_order,
+        )?;
         let order = Order {
             delivery_id: DeliveryId::new(id.clone(), verification.sends),
             service: verification.service.clone(),
@@ -264,6 +326,11 @@ impl Verifier {
             locale: details.locale,
             variables: details.variables,
         };
-        Ok(Message { verification, follows_approval, at, order })
+        Ok(Message {
+            verification,
+            follows_approval,
+            at,
+            order,
+        })
     }
 }

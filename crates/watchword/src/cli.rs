@@ -9,7 +9,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[command(version, about, arg_required_else_help = true)]
 pub struct Cli {
     /// The configuration file.
-    #[arg(short, long, global = true, env = "WATCHWORD_CONFIG", default_value = "config/watchword.toml")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "WATCHWORD_CONFIG",
+        default_value = "config/watchword.toml"
+    )]
     pub config: PathBuf,
     /// What to do.
     #[command(subcommand)]
@@ -70,7 +76,12 @@ pub enum Role {
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 4] = [Self::Issuer, Self::Verifier, Self::SmsWorker, Self::EmailWorker];
+    pub const ALL: [Self; 4] = [
+        Self::Issuer,
+        Self::Verifier,
+        Self::SmsWorker,
+        Self::EmailWorker,
+    ];
 
     /// The role's name.
     pub const fn as_str(self) -> &'static str {

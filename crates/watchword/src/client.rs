@@ -12,7 +12,11 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A client with a deadline, without proxies.
 pub fn client() -> anyhow::Result<Client> {
-    Client::builder().timeout(DEADLINE).no_proxy().build().context("no HTTP client can be made")
+    Client::builder()
+        .timeout(DEADLINE)
+        .no_proxy()
+        .build()
+        .context("no HTTP client can be made")
 }
 
 /// Asks for a code and prints the answer.
@@ -23,17 +27,37 @@ pub async fn send(arguments: SendArguments) -> anyhow::Result<()> {
             body[name] = Value::String(value);
         }
     }
-    let url = format!("{}/v1/verifications", arguments.server.url.trim_end_matches('/'));
-    let response = client()?.post(url).bearer_auth(arguments.server.key).json(&body).send().await;
-    println!("{:#}", answer(response.context("the issuer cannot be reached")?).await?);
+    let url = format!(
+        "{}/v1/verifications",
+        arguments.server.url.trim_end_matches('/')
+    );
+    let response = client()?
+        .post(url)
+        .bearer_auth(arguments.server.key)
+        .json(&body)
+        .send()
+        .await;
+    println!(
+        "{:#}",
+        answer(response.context("the issuer cannot be reached")?).await?
+    );
     Ok(())
 }
 
 /// Checks a code and prints the answer; an error if it is not right.
 pub async fn check(arguments: CheckArguments) -> anyhow::Result<()> {
-    let url = format!("{}/v1/verifications/{}/check", arguments.server.url.trim_end_matches('/'), arguments.id);
+    let url = format!(
+        "{}/v1/verifications/{}/check",
+        arguments.server.url.trim_end_matches('/'),
+        arguments.id
+    );
     let body = json!({ "code": arguments.code });
-    let response = client()?.post(url).bearer_auth(arguments.server.key).json(&body).send().await;
+    let response = client()?
+        .post(url)
+        .bearer_auth(arguments.server.key)
+        .json(&body)
+        .send()
+        .await;
     let answer = answer(response.context("the verifier cannot be reached")?).await?;
     println!("{answer:#}");
     if answer["valid"] != true {

@@ -84,7 +84,9 @@ pub struct LedgerConfig {
 
 impl Default for LedgerConfig {
     fn default() -> Self {
-        Self { retention_hours: 24 }
+        Self {
+            retention_hours: 24,
+        }
     }
 }
 
@@ -100,11 +102,15 @@ impl PeerConfig {
 impl Config {
     /// Reads `path` and the environment over it.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let environment = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
         let config: Self = load(path, environment)?;
         if !(1..=8_760).contains(&config.ledger.retention_hours) {
-            return Err(ConfigError::new("ledger.retention_hours", "must be 1 to 8760"));
+            return Err(ConfigError::new(
+                "ledger.retention_hours",
+                "must be 1 to 8760",
+            ));
         }
         Ok(config)
     }

@@ -18,14 +18,19 @@ fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     // The one TLS provider of the process; fails only if it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
-        match cli.command {
-            Command::Demo { exit } => demo::run(exit).await,
-            Command::Run { roles } => run::run(&cli.config, &roles).await,
-            Command::Config { command: ConfigCommand::Check } => run::check(&cli.config),
-            Command::Topology { apply } => topology::run(&cli.config, apply).await,
-            Command::Send(arguments) => client::send(arguments).await,
-            Command::Check(arguments) => client::check(arguments).await,
-        }
-    })
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(async {
+            match cli.command {
+                Command::Demo { exit } => demo::run(exit).await,
+                Command::Run { roles } => run::run(&cli.config, &roles).await,
+                Command::Config {
+                    command: ConfigCommand::Check,
+                } => run::check(&cli.config),
+                Command::Topology { apply } => topology::run(&cli.config, apply).await,
+                Command::Send(arguments) => client::send(arguments).await,
+                Command::Check(arguments) => client::check(arguments).await,
+            }
+        })
 }

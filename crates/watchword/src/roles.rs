@@ -9,7 +9,9 @@ use watchword_chassis::config::ConfigError;
 use watchword_chassis::lifecycle::Lifecycle;
 use watchword_chassis::{Services, SystemEntropy};
 use watchword_core::{Channel, Clock, KeyRing};
-use watchword_delivery::{Courier, CourierParts, DeliveryMetrics, Inbox, Provider, Reporter, Worker};
+use watchword_delivery::{
+    Courier, CourierParts, DeliveryMetrics, Inbox, Provider, Reporter, Worker,
+};
 use watchword_events::{Lane, Sealer};
 use watchword_issuer::http::IssuerState;
 use watchword_issuer::{Intake, IntakeParts, Issuer, IssuerMetrics, IssuerParts};
@@ -62,7 +64,16 @@ impl Shared {
             entropy: Arc::new(SystemEntropy),
             metrics: VerifierMetrics::register(&registry)?,
         }));
-        Ok(Self { config, engine, services, clock, registry, inbox: Inbox::default(), sealer, verifier })
+        Ok(Self {
+            config,
+            engine,
+            services,
+            clock,
+            registry,
+            inbox: Inbox::default(),
+            sealer,
+            verifier,
+        })
     }
 
     /// Starts `roles`; gives the public routes of those that have some.
@@ -100,10 +111,21 @@ impl Shared {
                 clock: self.clock.clone(),
                 metrics: metrics.clone(),
             });
-            let consumer = self.engine.broker.consume(Lane::Requests, REQUESTS_IN_WORK).await;
-            lifecycle.spawn("intake", intake.run(consumer, lifecycle.stop().cancelled_owned()));
+            let consumer = self
+                .engine
+                .broker
+                .consume(Lane::Requests, REQUESTS_IN_WORK)
+                .await;
+            lifecycle.spawn(
+                "intake",
+                intake.run(consumer, lifecycle.stop().cancelled_owned()),
+            );
         }
-        Ok(watchword_issuer::http::routes(IssuerState { issuer, services: self.services.clone(), metrics }))
+        Ok(watchword_issuer::http::routes(IssuerState {
+            issuer,
+            services: self.services.clone(),
+            metrics,
+        }))
     }
 
     fn verifier_routes(&self) -> Router {
@@ -117,7 +139,11 @@ impl Shared {
     async fn worker(&self, channel: Channel, lifecycle: &mut Lifecycle) -> anyhow::Result<()> {
         let (provider, concurrency) = self.provider(channel)?;
         let metrics = DeliveryMetrics::register(&self.registry, channel, provider.name())?;
-        let reporter = Reporter::new(self.engine.broker.publisher(), self.clock.clone(), metrics.clone());
+        let reporter = Reporter::new(
+            self.engine.broker.publisher(),
+            self.clock.clone(),
+            metrics.clone(),
+        );
         let courier = Courier::new(
             CourierParts {
                 channel,
@@ -130,17 +156,25 @@ impl Shared {
             },
             reporter,
         );
-        let consumer = self.engine.broker.consume(Lane::Send(channel), concurrency).await;
+        let consumer = self
+            .engine
+            .broker
+            .consume(Lane::Send(channel), concurrency)
+            .await;
         let name = match channel {
             Channel::Sms => "sms-worker",
             Channel::Email => "email-worker",
         };
-        lifecycle.spawn(name, Worker::new(courier).run(consumer, lifecycle.stop().cancelled_owned()));
+        lifecycle.spawn(
+            name,
+            Worker::new(courier).run(consumer, lifecycle.stop().cancelled_owned()),
+        );
         Ok(())
     }
 
     fn provider(&self, channel: Channel) -> anyhow::Result<(Arc<dyn Provider>, u16)> {
-        let (provider, concurrency) = provider(&self.config, channel, &self.inbox, self.clock.clone())?;
+        let (provider, concurrency) =
+            provider(&self.config, channel, &self.inbox, self.clock.clone())?;
         if channel == Channel::Sms {
             self.check_texts()?;
         }
@@ -151,7 +185,10 @@ impl Shared {
     fn check_texts(&self) -> anyhow::Result<()> {
         let text = watchword_sms_worker::SmsText::load(self.config.templates.as_deref())?;
         for service in self.services.iter() {
-            let sender = watchword_delivery::Sender { app: service.app.clone(), host: service.host.clone() };
+            let sender = watchword_delivery::Sender {
+                app: service.app.clone(),
+                host: service.host.clone(),
+            };
             let costly = watchword_sms_worker::check_templates(&text, &sender)
                 .with_context(|| format!("the texts of service {}", service.name))?;
             for (locale, encoding, parts) in costly {
@@ -172,16 +209,31 @@ pub fn provider(
     let templates = config.templates.as_deref();
     let (provider, concurrency) = match channel {
         Channel::Sms => {
-            let section = config.sms.as_ref().ok_or_else(|| ConfigError::new("sms", "is missing"))?;
-            (watchword_sms_worker::build(section, templates, inbox, clock)?, section.concurrency)
+            let section = config
+                .sms
+                .as_ref()
+                .ok_or_else(|| ConfigError::new("sms", "is missing"))?;
+            (
+                watchword_sms_worker::build(section, templates, inbox, clock)?,
+                section.concurrency,
+            )
         }
         Channel::Email => {
-            let section = config.email.as_ref().ok_or_else(|| ConfigError::new("email", "is missing"))?;
-            (watchword_email_worker::build(section, templates, inbox, clock)?, section.concurrency)
+            let section = config
+                .email
+                .as_ref()
+                .ok_or_else(|| ConfigError::new("email", "is missing"))?;
+            (
+                watchword_email_worker::build(section, templates, inbox, clock)?,
+                section.concurrency,
+            )
         }
     };
     if !(1..=10_000).contains(&concurrency) {
-        return Err(ConfigError::new(format!("{channel}.concurrency"), "must be 1 to 10000"));
+        return Err(ConfigError::new(
+            format!("{channel}.concurrency"),
+            "must be 1 to 10000",
+        ));
     }
     Ok((provider, concurrency))
 }

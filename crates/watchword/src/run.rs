@@ -21,15 +21,23 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     let config = Config::read(path)?;
     telemetry::init(config.log);
     validate(&config)?;
-    let roles = if roles.is_empty() { &Role::ALL[..] } else { roles };
+    let roles = if roles.is_empty() {
+        &Role::ALL[..]
+    } else {
+        roles
+    };
     if config.engine == EngineKind::Embedded && roles.len() < Role::ALL.len() {
-        anyhow::bail!("the embedded engine runs all roles in one process; name none, or use the distributed engine");
+        anyhow::bail!(
+            "the embedded engine runs all roles in one process; name none, or use the distributed engine"
+        );
     }
     let (registry, readiness) = (telemetry::registry(), Readiness::default());
     let mut lifecycle = Lifecycle::default();
 
     // Health first: an orchestrator sees what is missing while the engine waits for its peers.
-    let listener = TcpListener::bind(config.admin.listen).await.context("admin.listen")?;
+    let listener = TcpListener::bind(config.admin.listen)
+        .await
+        .context("admin.listen")?;
     let admin_address = listener.local_addr()?;
     readiness.require("started", || false);
     let routes = admin::routes(registry.clone(), readiness.clone());
@@ -45,8 +53,13 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     let shared = Shared::new(config, engine, services, clock, registry)?;
     let routes = shared.start(roles, &mut lifecycle).await?;
     let mut http_address = None;
-    if roles.iter().any(|role| matches!(role, Role::Issuer | Role::Verifier)) {
-        let listener = TcpListener::bind(http_config.listen).await.context("http.listen")?;
+    if roles
+        .iter()
+        .any(|role| matches!(role, Role::Issuer | Role::Verifier))
+    {
+        let listener = TcpListener::bind(http_config.listen)
+            .await
+            .context("http.listen")?;
         http_address = Some(listener.local_addr()?);
         let routes = http::public(routes, http_config.max_in_flight);
         lifecycle.spawn("http", serve(listener, routes, &lifecycle));
@@ -81,11 +94,17 @@ pub fn check(path: &Path) -> anyhow::Result<()> {
     println!("http      {}", config.http.listen);
     println!("admin     {}", config.admin.listen);
     for (name, service) in &config.services {
-        println!("service   {name} ({} keys, countries {})", service.api_keys.len(), service.countries.join(" "));
+        println!(
+            "service   {name} ({} keys, countries {})",
+            service.api_keys.len(),
+            service.countries.join(" ")
+        );
     }
     for channel in Channel::ALL {
         match provider(&config, channel, &Inbox::default(), Arc::new(SystemClock)) {
-            Ok((provider, concurrency)) => println!("{channel:<9} {} ({concurrency} in work)", provider.name()),
+            Ok((provider, concurrency)) => {
+                println!("{channel:<9} {} ({concurrency} in work)", provider.name())
+            }
             Err(error) => println!("{channel:<9} none: {error}"),
         }
     }

@@ -15,7 +15,11 @@ pub async fn run(path: &Path, apply: bool) -> anyhow::Result<()> {
         let config = Config::read(path)?;
         telemetry::init(config.log);
         topology.apply(&rabbitmq_settings(&config)?).await?;
-        println!("declared {} exchanges and {} queues", topology.exchanges.len(), topology.queues.len());
+        println!(
+            "declared {} exchanges and {} queues",
+            topology.exchanges.len(),
+            topology.queues.len()
+        );
     } else {
         println!("{}", serde_json::to_string_pretty(&topology)?);
     }

@@ -48,8 +48,19 @@ impl EmbeddedConsumer {
         let (sender, taken) = mpsc::channel(prefetch);
         let stop = CancellationToken::new();
         let permits = Arc::new(Semaphore::new(prefetch));
-        let pump = Pump { shared: shared.clone(), lane, permits, sender, stop: stop.clone() };
-        Self { shared, taken, stop, pump: Some(tokio::spawn(pump.run())) }
+        let pump = Pump {
+            shared: shared.clone(),
+            lane,
+            permits,
+            sender,
+            stop: stop.clone(),
+        };
+        Self {
+            shared,
+            taken,
+            stop,
+            pump: Some(tokio::spawn(pump.run())),
+        }
     }
 }
 
@@ -84,7 +95,16 @@ impl Consumer for EmbeddedConsumer {
         }
         while let Ok((_, holding)) = self.taken.try_recv() {
             // Failing, its lease ends by itself.
-            let _ = holding.settle(Fate::Due { at_ms: 0, retried: false, returned: true }, "requeue").await;
+            let _ = holding
+                .settle(
+                    Fate::Due {
+                        at_ms: 0,
+                        retried: false,
+                        returned: true,
+                    },
+                    "requeue",
+                )
+                .await;
         }
     }
 
@@ -118,7 +138,9 @@ impl Pump {
                 Ok(_) => continue,
                 Err(()) => LONGEST_SLEEP,
             };
-            let Some(arrival) = self.shared.arrivals.get(&self.lane) else { return };
+            let Some(arrival) = self.shared.arrivals.get(&self.lane) else {
+                return;
+            };
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 _ = closed.wait_for(|closed| *closed) => return,
@@ -149,12 +171,27 @@ impl Pump {
         let taken = self
             .shared
             .sqlite
-            .write(move |connection| table::take(connection, lane, now.as_millis(), limit, token, lease_until_ms))
+            .write(move |connection| {
+                table::take(
+                    connection,
+                    lane,
+                    now.as_millis(),
+                    limit,
+                    token,
+                    lease_until_ms,
+                )
+            })
             .await
             .map_err(|error| tracing::warn!(%error, "queued messages cannot be read"))?;
         let count = taken.len();
         for (message, permit) in taken.into_iter().zip(permits) {
-            let holding = Holding { shared: self.shared.clone(), lane: self.lane, row: message.row, token, _permit: permit };
+            let holding = Holding {
+                shared: self.shared.clone(),
+                lane: self.lane,
+                row: message.row,
+                token,
+                _permit: permit,
+            };
             if message.handed_out > self.shared.settings.delivery_limit {
                 tracing::error!(lane, "a message was handed out too often and is parked");
                 // Failing, its lease ends and it is parked then.
@@ -168,9 +205,19 @@ impl Pump {
 
     async fn until_due(&self) -> Duration {
         let lane = self.lane.as_str();
-        let next = self.shared.sqlite.read(move |connection| table::next_due(connection, lane)).await;
-        let due = next.ok().flatten().map(watchword_core::Timestamp::from_millis);
-        due.map_or(LONGEST_SLEEP, |due| due.since(self.shared.now()).clamp(Duration::from_millis(1), LONGEST_SLEEP))
+        let next = self
+            .shared
+            .sqlite
+            .read(move |connection| table::next_due(connection, lane))
+            .await;
+        let due = next
+            .ok()
+            .flatten()
+            .map(watchword_core::Timestamp::from_millis);
+        due.map_or(LONGEST_SLEEP, |due| {
+            due.since(self.shared.now())
+                .clamp(Duration::from_millis(1), LONGEST_SLEEP)
+        })
     }
 }
 
@@ -181,7 +228,11 @@ impl Holding {
         }
         let (row, token) = (self.row, self.token);
         let leaves = matches!(fate, Fate::Done | Fate::Parked { .. });
-        let settled = self.shared.sqlite.write(move |connection| table::settle(connection, row, token, &fate)).await;
+        let settled = self
+            .shared
+            .sqlite
+            .write(move |connection| table::settle(connection, row, token, &fate))
+            .await;
         if settled != Ok(true) {
             return Err(SettleError);
         }
@@ -203,7 +254,15 @@ impl Settle for Holding {
 
     async fn retry(self: Box<Self>, rung: Rung) -> Result<(), SettleError> {
         let at_ms = self.shared.now().plus_millis(rung.delay_ms).as_millis();
-        self.settle(Fate::Due { at_ms, retried: true, returned: false }, "retry").await
+        self.settle(
+            Fate::Due {
+                at_ms,
+                retried: true,
+                returned: false,
+            },
+            "retry",
+        )
+        .await
     }
 
     async fn park(self: Box<Self>, reason: ParkReason) -> Result<(), SettleError> {
@@ -213,6 +272,14 @@ impl Settle for Holding {
 
     async fn requeue(self: Box<Self>) -> Result<(), SettleError> {
         let at_ms = self.shared.now().as_millis();
-        self.settle(Fate::Due { at_ms, retried: false, returned: false }, "requeue").await
+        self.settle(
+            Fate::Due {
+                at_ms,
+                retried: false,
+                returned: false,
+            },
+            "requeue",
+        )
+        .await
     }
 }

@@ -36,7 +36,11 @@ pub struct EmbeddedSettings {
 
 impl Default for EmbeddedSettings {
     fn default() -> Self {
-        Self { max_length: 100_000, lease_ms: 60_000, delivery_limit: 20 }
+        Self {
+            max_length: 100_000,
+            lease_ms: 60_000,
+            delivery_limit: 20,
+        }
     }
 }
 
@@ -74,13 +78,20 @@ impl Shared {
     }
 
     fn token(&self) -> i64 {
-        let mut next = self.next_token.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = self
+            .next_token
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         *next += 1;
         *next
     }
 
     fn state(&self) -> LinkState {
-        if !self.is_closed.load(Ordering::Relaxed) && self.sqlite.is_healthy() { LinkState::Up } else { LinkState::Down }
+        if !self.is_closed.load(Ordering::Relaxed) && self.sqlite.is_healthy() {
+            LinkState::Up
+        } else {
+            LinkState::Down
+        }
     }
 }
 
@@ -105,14 +116,22 @@ impl EmbeddedBroker {
             clock,
             settings,
             metrics,
-            arrivals: Lane::ALL.into_iter().map(|lane| (lane, Notify::new())).collect(),
-            lengths: Lane::ALL.into_iter().map(|lane| (lane, AtomicI64::new(length(lane)))).collect(),
+            arrivals: Lane::ALL
+                .into_iter()
+                .map(|lane| (lane, Notify::new()))
+                .collect(),
+            lengths: Lane::ALL
+                .into_iter()
+                .map(|lane| (lane, AtomicI64::new(length(lane))))
+                .collect(),
             closed: watch::Sender::new(false),
             is_closed: AtomicBool::new(false),
             next_token: Mutex::new(token),
         };
         shared.metrics.connected(true);
-        Ok(Arc::new(Self { shared: Arc::new(shared) }))
+        Ok(Arc::new(Self {
+            shared: Arc::new(shared),
+        }))
     }
 }
 

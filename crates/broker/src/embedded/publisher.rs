@@ -47,10 +47,14 @@ impl EmbeddedPublisher {
             due_ms: (!is_parked).then_some(now_ms),
             parked,
         };
-        shared.sqlite.write(move |connection| table::insert(connection, new)).await.map_err(|error| match error {
-            StorageError::Timeout => PublishError::Unconfirmed,
-            _ => PublishError::Unavailable,
-        })?;
+        shared
+            .sqlite
+            .write(move |connection| table::insert(connection, new))
+            .await
+            .map_err(|error| match error {
+                StorageError::Timeout => PublishError::Unconfirmed,
+                _ => PublishError::Unavailable,
+            })?;
         if !is_parked {
             shared.count(lane, 1);
             shared.arrived(lane);
@@ -59,7 +63,11 @@ impl EmbeddedPublisher {
     }
 
     fn is_full(&self, lane: Lane) -> bool {
-        let length = self.shared.lengths.get(&lane).map_or(0, |length| length.load(Ordering::Relaxed));
+        let length = self
+            .shared
+            .lengths
+            .get(&lane)
+            .map_or(0, |length| length.load(Ordering::Relaxed));
         u64::try_from(length).is_ok_and(|length| length >= self.shared.settings.max_length)
     }
 }
@@ -69,8 +77,12 @@ impl Publisher for EmbeddedPublisher {
     async fn publish(&self, message: Outbound, deadline: Duration) -> Result<(), PublishError> {
         let begun = Instant::now();
         let route = message.route.clone();
-        let published = timeout(deadline, self.insert(message)).await.unwrap_or(Err(PublishError::Unconfirmed));
-        self.shared.metrics.published(&route, &published, begun.elapsed());
+        let published = timeout(deadline, self.insert(message))
+            .await
+            .unwrap_or(Err(PublishError::Unconfirmed));
+        self.shared
+            .metrics
+            .published(&route, &published, begun.elapsed());
         published
     }
 

@@ -42,11 +42,21 @@ pub(super) struct Taken {
 
 /// Takes back every lease, and tells how long each lane is and the highest token in use.
 pub(super) fn recover(connection: &Connection) -> Result<(HashMap<String, i64>, i64)> {
-    let highest = connection.query_row("SELECT coalesce(max(token), 0) FROM broker_message", [], |row| row.get(0))?;
-    connection.execute("UPDATE broker_message SET token = NULL, due_ms = 0 WHERE token IS NOT NULL", [])?;
-    let mut statement = connection
-        .prepare("SELECT lane, count(*) FROM broker_message WHERE parked_reason IS NULL GROUP BY lane")?;
-    let lengths = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_>>()?;
+    let highest = connection.query_row(
+        "SELECT coalesce(max(token), 0) FROM broker_message",
+        [],
+        |row| row.get(0),
+    )?;
+    connection.execute(
+        "UPDATE broker_message SET token = NULL, due_ms = 0 WHERE token IS NOT NULL",
+        [],
+    )?;
+    let mut statement = connection.prepare(
+        "SELECT lane, count(*) FROM broker_message WHERE parked_reason IS NULL GROUP BY lane",
+    )?;
+    let lengths = statement
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_>>()?;
     Ok((lengths, highest))
 }
 
@@ -73,7 +83,8 @@ pub(super) fn insert(connection: &Connection, new: New) -> Result<()> {
 }
 
 /// The statement that finds what is due; a test looks at its plan.
-pub(super) const DUE: &str = "SELECT id, message_id, body, traceparent, retries, handed_out FROM broker_message
+pub(super) const DUE: &str =
+    "SELECT id, message_id, body, traceparent, retries, handed_out FROM broker_message
      WHERE parked_reason IS NULL AND lane = ?1 AND due_ms <= ?2 ORDER BY due_ms, id LIMIT ?3";
 
 /// Takes up to `limit` due messages for `token` until `lease_until_ms`.
@@ -120,8 +131,15 @@ pub(super) fn next_due(connection: &Connection, lane: &str) -> Result<Option<i64
 /// What becomes of a message that `token` holds. `false`: it holds it no more.
 pub(super) enum Fate {
     Done,
-    Due { at_ms: i64, retried: bool, returned: bool },
-    Parked { reason: &'static str, at_ms: i64 },
+    Due {
+        at_ms: i64,
+        retried: bool,
+        returned: bool,
+    },
+    Parked {
+        reason: &'static str,
+        at_ms: i64,
+    },
 }
 
 pub(super) fn settle(connection: &Connection, row: i64, token: i64, fate: &Fate) -> Result<bool> {
@@ -139,7 +157,10 @@ pub(super) fn settle(connection: &Connection, row: i64, token: i64, fate: &Fate)
             vec![row.into(), token.into(), (*reason).to_owned().into(), (*at_ms).into()],
         ),
     };
-    Ok(connection.prepare_cached(sql)?.execute(rusqlite::params_from_iter(values))? == 1)
+    Ok(connection
+        .prepare_cached(sql)?
+        .execute(rusqlite::params_from_iter(values))?
+        == 1)
 }
 
 #[cfg(test)]
@@ -151,11 +172,22 @@ mod tests {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch(MIGRATION.sql).unwrap();
         let plan: String = connection
-            .query_row(&format!("EXPLAIN QUERY PLAN {DUE}"), params!["sms", 0, 1], |row| row.get(3))
+            .query_row(
+                &format!("EXPLAIN QUERY PLAN {DUE}"),
+                params!["sms", 0, 1],
+                |row| row.get(3),
+            )
             .unwrap();
-        assert!(plan.contains("USING INDEX broker_message_due (lane=? AND due_ms<?)"), "{plan}");
+        assert!(
+            plan.contains("USING INDEX broker_message_due (lane=? AND due_ms<?)"),
+            "{plan}"
+        );
         let rows: i64 = connection
-            .query_row("SELECT count(*) FROM pragma_index_list('broker_message')", [], |row| row.get(0))
+            .query_row(
+                "SELECT count(*) FROM pragma_index_list('broker_message')",
+                [],
+                |row| row.get(0),
+            )
             .unwrap();
         assert_eq!(rows, 2);
     }

@@ -59,9 +59,20 @@ impl RabbitConsumer {
         let stop = CancellationToken::new();
         let metrics = publisher.metrics();
         let pump = Pump {
-            supervisor: supervisor.clone(), publisher, metrics, lane, prefetch, sender, stop: stop.clone(),
+            supervisor: supervisor.clone(),
+            publisher,
+            metrics,
+            lane,
+            prefetch,
+            sender,
+            stop: stop.clone(),
         };
-        Self { supervisor, messages, stop, pump: Some(tokio::spawn(pump.run())) }
+        Self {
+            supervisor,
+            messages,
+            stop,
+            pump: Some(tokio::spawn(pump.run())),
+        }
     }
 }
 
@@ -121,10 +132,17 @@ impl Pump {
     async fn read(&self, link: &Link) -> Option<()> {
         let channel = link.consuming_channel().await.ok()?;
         let setup = async {
-            channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
+            channel
+                .basic_qos(self.prefetch, BasicQosOptions::default())
+                .await?;
             let queue = self.lane.queue();
             channel
-                .basic_consume(queue.as_str().into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
+                .basic_consume(
+                    queue.as_str().into(),
+                    "".into(),
+                    BasicConsumeOptions::default(),
+                    FieldTable::default(),
+                )
                 .await
         };
         let mut consumer = timeout(SETUP_DEADLINE, setup).await.ok()?.ok()?;
@@ -149,11 +167,20 @@ impl Pump {
 
     async fn forward(&self, delivery: Delivery, channel: &Channel) -> Option<()> {
         self.metrics.received(self.lane, delivery.redelivered);
-        self.sender.send(self.received(delivery, channel)).await.ok()
+        self.sender
+            .send(self.received(delivery, channel))
+            .await
+            .ok()
     }
 
     fn received(&self, delivery: Delivery, channel: &Channel) -> Received {
-        let Delivery { redelivered, properties, data, acker, .. } = delivery;
+        let Delivery {
+            redelivered,
+            properties,
+            data,
+            acker,
+            ..
+        } = delivery;
         let body = Bytes::from(data);
         let retries = retries(&properties);
         Received {
@@ -194,10 +221,15 @@ fn retries(properties: &BasicProperties) -> u32 {
 
 /// `00-<32 hex>-<16 hex>-<2 hex>` in lower case (W3C trace context).
 fn traceparent(value: &AMQPValue) -> Option<String> {
-    let AMQPValue::LongString(text) = value else { return None };
+    let AMQPValue::LongString(text) = value else {
+        return None;
+    };
     let text = std::str::from_utf8(text.as_bytes()).ok()?;
     let parts: Vec<_> = text.split('-').collect();
-    let is_hex = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    let is_hex = |part: &&str| {
+        part.bytes()
+            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    };
     let lengths: Vec<_> = parts.iter().map(|part| part.len()).collect();
     (lengths == [2, 32, 16, 2] && parts.iter().all(is_hex)).then(|| text.to_owned())
 }
@@ -214,14 +246,26 @@ mod tests {
 
     #[test]
     fn forged_headers_are_read_as_absent() {
-        for value in [AMQPValue::LongLongInt(-1), AMQPValue::LongLongInt(i64::MAX), AMQPValue::LongString("7".into()), AMQPValue::Void] {
+        for value in [
+            AMQPValue::LongLongInt(-1),
+            AMQPValue::LongLongInt(i64::MAX),
+            AMQPValue::LongString("7".into()),
+            AMQPValue::Void,
+        ] {
             assert_eq!(retries(&with(RETRIES_HEADER, value)), 0);
         }
         assert_eq!(retries(&with(RETRIES_HEADER, AMQPValue::LongInt(7))), 7);
         let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert_eq!(traceparent(&AMQPValue::LongString(trace.into())).as_deref(), Some(trace));
+        assert_eq!(
+            traceparent(&AMQPValue::LongString(trace.into())).as_deref(),
+            Some(trace)
+        );
         for wrong in ["", "00-xx", &trace.to_uppercase(), &format!("{trace}\n")] {
-            assert_eq!(traceparent(&AMQPValue::LongString(wrong.into())), None, "{wrong}");
+            assert_eq!(
+                traceparent(&AMQPValue::LongString(wrong.into())),
+                None,
+                "{wrong}"
+            );
         }
         assert_eq!(traceparent(&AMQPValue::LongInt(1)), None);
     }

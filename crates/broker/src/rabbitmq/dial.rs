@@ -46,10 +46,12 @@ impl Address {
             return Err(UrlError("names no host"));
         }
         if url.username().is_empty() {
-            url.set_username("guest").map_err(|()| UrlError("cannot hold a user"))?;
+            url.set_username("guest")
+                .map_err(|()| UrlError("cannot hold a user"))?;
         }
         if let Some(password) = &settings.password {
-            url.set_password(Some(password.expose())).map_err(|()| UrlError("cannot hold a password"))?;
+            url.set_password(Some(password.expose()))
+                .map_err(|()| UrlError("cannot hold a password"))?;
         }
         if url.path().is_empty() || url.path() == "/" {
             url.set_path("/%2f");
@@ -59,14 +61,26 @@ impl Address {
             .filter(|(name, _)| name != "heartbeat")
             .map(|(name, value)| (name.into_owned(), value.into_owned()))
             .collect();
-        url.query_pairs_mut().clear().extend_pairs(kept).append_pair("heartbeat", &HEARTBEAT_SECONDS.to_string());
-        Ok(Self { uri: url.into(), connect_deadline: Duration::from_millis(settings.connect_timeout_ms) })
+        url.query_pairs_mut()
+            .clear()
+            .extend_pairs(kept)
+            .append_pair("heartbeat", &HEARTBEAT_SECONDS.to_string());
+        Ok(Self {
+            uri: url.into(),
+            connect_deadline: Duration::from_millis(settings.connect_timeout_ms),
+        })
     }
 
     /// One connection, called `name` in the broker's overview.
     pub(super) async fn connect(&self, name: &str) -> Result<Connection, LinkError> {
-        let properties = ConnectionProperties::default().with_connection_name(format!("watchword {name}").into());
-        match timeout(self.connect_deadline, Connection::connect(&self.uri, properties)).await {
+        let properties = ConnectionProperties::default()
+            .with_connection_name(format!("watchword {name}").into());
+        match timeout(
+            self.connect_deadline,
+            Connection::connect(&self.uri, properties),
+        )
+        .await
+        {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(LinkError::Refused(kind(&error))),
             Err(_) => Err(LinkError::Timeout),
@@ -95,14 +109,23 @@ mod tests {
 
     fn parse(url: &str, password: Option<&str>) -> Result<String, UrlError> {
         let password = password.map(|password| SecretString::new(password.to_owned()));
-        let settings = RabbitMqSettings { password, ..RabbitMqSettings::new(SecretString::new(url.to_owned())) };
+        let settings = RabbitMqSettings {
+            password,
+            ..RabbitMqSettings::new(SecretString::new(url.to_owned()))
+        };
         Address::parse(&settings).map(|address| address.uri)
     }
 
     #[test]
     fn the_heartbeat_is_ours_and_the_password_is_put_in() {
-        assert_eq!(parse("amqp://bob@h:1/v?heartbeat=99", Some("a/b")).unwrap(), "amqp://bob:a%2Fb@h:1/v?heartbeat=10");
-        assert_eq!(parse("amqps://h", None).unwrap(), "amqps://guest@h/%2f?heartbeat=10");
+        assert_eq!(
+            parse("amqp://bob@h:1/v?heartbeat=99", Some("a/b")).unwrap(),
+            "amqp://bob:a%2Fb@h:1/v?heartbeat=10"
+        );
+        assert_eq!(
+            parse("amqps://h", None).unwrap(),
+            "amqps://guest@h/%2f?heartbeat=10"
+        );
         for wrong in ["", "http://h", "amqp://", "redis://h"] {
             assert!(parse(wrong, None).is_err(), "{wrong}");
         }

@@ -40,7 +40,12 @@ impl Link {
     pub(super) async fn open(address: &Address, topology: &Topology) -> Result<Self, LinkError> {
         let publishing = address.connect("publishing").await?;
         let consuming = address.connect("consuming").await?;
-        let link = Self { publishing, consuming, idle: Mutex::default(), broken: Notify::new() };
+        let link = Self {
+            publishing,
+            consuming,
+            idle: Mutex::default(),
+            broken: Notify::new(),
+        };
         let declaring = link.channel(&link.consuming).await?;
         topology.declare(&declaring).await?;
         // The channel has done its work; if closing fails the connection will tell.
@@ -56,12 +61,21 @@ impl Link {
 
     /// A channel for one publish at a time: confirming, and with nothing on the way.
     pub(super) async fn publishing_channel(&self) -> Result<Channel, LinkError> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = self
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
         if let Some(channel) = idle.filter(|channel| channel.status().connected()) {
             return Ok(channel);
         }
         let channel = self.channel(&self.publishing).await?;
-        match timeout(CHANNEL_DEADLINE, channel.confirm_select(ConfirmSelectOptions::default())).await {
+        match timeout(
+            CHANNEL_DEADLINE,
+            channel.confirm_select(ConfirmSelectOptions::default()),
+        )
+        .await
+        {
             Ok(Ok(())) => Ok(channel),
             Ok(Err(_)) => Err(LinkError::Refused("confirms")),
             Err(_) => Err(LinkError::Timeout),
@@ -70,7 +84,10 @@ impl Link {
 
     /// Keeps a channel whose publish was answered.
     pub(super) fn put_back(&self, channel: Channel) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(channel);
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(channel);
     }
 
     /// A channel for a consumer.
@@ -117,7 +134,10 @@ impl Link {
     /// Closes both, at most for a moment: a peer that hangs must not hold anyone up.
     pub(super) async fn close(&self) {
         let both = async {
-            tokio::join!(self.publishing.close(200, "done".into()), self.consuming.close(200, "done".into()))
+            tokio::join!(
+                self.publishing.close(200, "done".into()),
+                self.consuming.close(200, "done".into())
+            )
         };
         let _ = timeout(CLOSE_DEADLINE, both).await;
     }

@@ -42,7 +42,12 @@ pub struct RabbitMqSettings {
 impl RabbitMqSettings {
     /// Settings for `url` with the standard topology.
     pub fn new(url: SecretString) -> Self {
-        Self { url, password: None, connect_timeout_ms: 3_000, topology: Topology::standard() }
+        Self {
+            url,
+            password: None,
+            connect_timeout_ms: 3_000,
+            topology: Topology::standard(),
+        }
     }
 }
 
@@ -60,12 +65,20 @@ pub struct RabbitMq {
 
 impl RabbitMq {
     /// Starts connecting in the background.
-    pub fn start(settings: RabbitMqSettings, metrics: BrokerMetrics) -> Result<Arc<Self>, UrlError> {
+    pub fn start(
+        settings: RabbitMqSettings,
+        metrics: BrokerMetrics,
+    ) -> Result<Arc<Self>, UrlError> {
         let address = Address::parse(&settings)?;
         let stop = CancellationToken::new();
-        let supervisor = Supervisor::start(address, settings.topology, metrics.clone(), stop.clone());
+        let supervisor =
+            Supervisor::start(address, settings.topology, metrics.clone(), stop.clone());
         let publisher = Arc::new(RabbitPublisher::new(supervisor.clone(), metrics));
-        Ok(Arc::new(Self { supervisor, publisher, stop }))
+        Ok(Arc::new(Self {
+            supervisor,
+            publisher,
+            stop,
+        }))
     }
 
     /// The state of the link.
@@ -81,7 +94,12 @@ impl Broker for RabbitMq {
     }
 
     async fn consume(&self, lane: Lane, prefetch: u16) -> Box<dyn Consumer> {
-        Box::new(RabbitConsumer::start(self.supervisor.clone(), self.publisher.clone(), lane, prefetch))
+        Box::new(RabbitConsumer::start(
+            self.supervisor.clone(),
+            self.publisher.clone(),
+            lane,
+            prefetch,
+        ))
     }
 
     async fn close(&self) {

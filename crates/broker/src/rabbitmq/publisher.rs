@@ -48,14 +48,22 @@ pub(super) struct Parcel<'a> {
 
 impl RabbitPublisher {
     pub(super) fn new(supervisor: Arc<Supervisor>, metrics: BrokerMetrics) -> Self {
-        Self { supervisor, metrics, permits: Semaphore::new(IN_FLIGHT) }
+        Self {
+            supervisor,
+            metrics,
+            permits: Semaphore::new(IN_FLIGHT),
+        }
     }
 
     pub(super) fn metrics(&self) -> BrokerMetrics {
         self.metrics.clone()
     }
 
-    pub(super) async fn send(&self, parcel: Parcel<'_>, deadline: Duration) -> Result<(), PublishError> {
+    pub(super) async fn send(
+        &self,
+        parcel: Parcel<'_>,
+        deadline: Duration,
+    ) -> Result<(), PublishError> {
         match self.supervisor.state() {
             LinkState::Up => {}
             LinkState::Blocked => return Err(PublishError::Blocked),
@@ -64,12 +72,21 @@ impl RabbitPublisher {
         // Nothing is written before a permit and a channel are there: until then it is `Unavailable`.
         let begun = Instant::now();
         let prepared = async {
-            let permit = self.permits.acquire().await.map_err(|_| PublishError::Unavailable)?;
+            let permit = self
+                .permits
+                .acquire()
+                .await
+                .map_err(|_| PublishError::Unavailable)?;
             let link = self.supervisor.link().ok_or(PublishError::Unavailable)?;
-            let channel = link.publishing_channel().await.map_err(|_| PublishError::Unavailable)?;
+            let channel = link
+                .publishing_channel()
+                .await
+                .map_err(|_| PublishError::Unavailable)?;
             Ok((permit, link, channel))
         };
-        let (_permit, link, channel) = timeout(deadline, prepared).await.unwrap_or(Err(PublishError::Unavailable))?;
+        let (_permit, link, channel) = timeout(deadline, prepared)
+            .await
+            .unwrap_or(Err(PublishError::Unavailable))?;
         let published = tokio::select! {
             published = timeout(deadline.saturating_sub(begun.elapsed()), publish(&channel, parcel)) => published,
             // It may still be taken once the alarm is over.
@@ -90,14 +107,25 @@ impl RabbitPublisher {
 }
 
 async fn publish(channel: &Channel, parcel: Parcel<'_>) -> Result<(), PublishError> {
-    let options = BasicPublishOptions { mandatory: parcel.mandatory, ..BasicPublishOptions::default() };
+    let options = BasicPublishOptions {
+        mandatory: parcel.mandatory,
+        ..BasicPublishOptions::default()
+    };
     let confirm = channel
-        .basic_publish(parcel.exchange.into(), parcel.key.into(), options, parcel.body, parcel.properties)
+        .basic_publish(
+            parcel.exchange.into(),
+            parcel.key.into(),
+            options,
+            parcel.body,
+            parcel.properties,
+        )
         .await
         .map_err(|_| PublishError::Unconfirmed)?;
     match confirm.await {
         Ok(Confirmation::Ack(None)) => Ok(()),
-        Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => Err(PublishError::Unroutable),
+        Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => {
+            Err(PublishError::Unroutable)
+        }
         Ok(Confirmation::Nack(None)) => Err(PublishError::Rejected),
         // Not a confirming channel, or it broke.
         Ok(Confirmation::NotRequested) | Err(_) => Err(PublishError::Unconfirmed),
@@ -108,16 +136,31 @@ async fn publish(channel: &Channel, parcel: Parcel<'_>) -> Result<(), PublishErr
 impl Publisher for RabbitPublisher {
     async fn publish(&self, message: Outbound, deadline: Duration) -> Result<(), PublishError> {
         let begun = Instant::now();
-        let headers = message.traceparent.as_deref().map(|trace| ("traceparent", trace));
+        let headers = message
+            .traceparent
+            .as_deref()
+            .map(|trace| ("traceparent", trace));
         let properties = properties(&message.id, message.kind, headers);
         let (exchange, key, mandatory, properties) = match &message.route {
             Route::Lane(lane) => (lane.exchange(), lane.as_str().to_owned(), true, properties),
             Route::Event(key) => (EVENTS_EXCHANGE, key.clone(), false, properties),
-            Route::Parked(lane, reason) => ("", lane.parked_queue(), true, with_reason(properties, reason)),
+            Route::Parked(lane, reason) => (
+                "",
+                lane.parked_queue(),
+                true,
+                with_reason(properties, reason),
+            ),
         };
-        let parcel = Parcel { exchange, key: &key, mandatory, body: &message.body, properties };
+        let parcel = Parcel {
+            exchange,
+            key: &key,
+            mandatory,
+            body: &message.body,
+            properties,
+        };
         let published = self.send(parcel, deadline).await;
-        self.metrics.published(&message.route, &published, begun.elapsed());
+        self.metrics
+            .published(&message.route, &published, begun.elapsed());
         published
     }
 
@@ -141,18 +184,38 @@ fn properties(id: &str, kind: &str, header: Option<(&str, &str)>) -> BasicProper
 
 /// The wait queue of `rung`, and the properties that count one more wait. The publisher's user is
 /// not copied: the broker accepts only our own there.
-pub(super) fn for_retry(lane: Lane, rung: Rung, retries: u32, properties: &BasicProperties) -> (String, BasicProperties) {
+pub(super) fn for_retry(
+    lane: Lane,
+    rung: Rung,
+    retries: u32,
+    properties: &BasicProperties,
+) -> (String, BasicProperties) {
     let count = i64::from(retries) + 1;
-    (lane.retry_queue(rung), with_header(copied(properties), RETRIES_HEADER, AMQPValue::LongLongInt(count)))
+    (
+        lane.retry_queue(rung),
+        with_header(
+            copied(properties),
+            RETRIES_HEADER,
+            AMQPValue::LongLongInt(count),
+        ),
+    )
 }
 
 /// The parked queue, and the properties that tell why.
-pub(super) fn for_parking(lane: Lane, reason: ParkReason, properties: &BasicProperties) -> (String, BasicProperties) {
+pub(super) fn for_parking(
+    lane: Lane,
+    reason: ParkReason,
+    properties: &BasicProperties,
+) -> (String, BasicProperties) {
     (lane.parked_queue(), with_reason(copied(properties), reason))
 }
 
 fn with_reason(properties: BasicProperties, reason: ParkReason) -> BasicProperties {
-    with_header(properties, REASON_HEADER, AMQPValue::LongString(reason.into()))
+    with_header(
+        properties,
+        REASON_HEADER,
+        AMQPValue::LongString(reason.into()),
+    )
 }
 
 fn with_header(properties: BasicProperties, name: &str, value: AMQPValue) -> BasicProperties {
@@ -171,7 +234,9 @@ fn copied(properties: &BasicProperties) -> BasicProperties {
             }
         }
     }
-    let mut copy = BasicProperties::default().with_delivery_mode(PERSISTENT).with_headers(headers);
+    let mut copy = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_headers(headers);
     if let Some(id) = properties.message_id() {
         copy = copy.with_message_id(id.clone());
     }

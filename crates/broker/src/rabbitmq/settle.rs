@@ -48,8 +48,19 @@ impl RabbitSettle {
 
     /// Published and confirmed first, acknowledged then: a crash in between leaves two copies,
     /// never none. If it cannot be published it goes back to its queue.
-    async fn move_to(&self, queue: &str, properties: BasicProperties, how: &'static str) -> Result<(), SettleError> {
-        let parcel = Parcel { exchange: "", key: queue, mandatory: true, body: &self.body, properties };
+    async fn move_to(
+        &self,
+        queue: &str,
+        properties: BasicProperties,
+        how: &'static str,
+    ) -> Result<(), SettleError> {
+        let parcel = Parcel {
+            exchange: "",
+            key: queue,
+            mandatory: true,
+            body: &self.body,
+            properties,
+        };
         if self.publisher.send(parcel, DEADLINE).await.is_err() {
             self.hand_back().await?;
             return Err(SettleError);
@@ -61,7 +72,10 @@ impl RabbitSettle {
         if !self.channel.status().connected() {
             return Err(SettleError);
         }
-        let options = BasicNackOptions { requeue: true, multiple: false };
+        let options = BasicNackOptions {
+            requeue: true,
+            multiple: false,
+        };
         match timeout(DEADLINE, self.acker.nack(options)).await {
             Ok(Ok(true)) => {
                 self.metrics.settled(self.lane, "requeue");

@@ -86,11 +86,20 @@ impl Supervisor {
         let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
-    async fn run(self: Arc<Self>, address: Address, topology: Topology, metrics: BrokerMetrics, stop: CancellationToken) {
+    async fn run(
+        self: Arc<Self>,
+        address: Address,
+        topology: Topology,
+        metrics: BrokerMetrics,
+        stop: CancellationToken,
+    ) {
         let mut last_error = None;
         let mut waits = waits();
         while !stop.is_cancelled() {
-            let opened = timeout(address.connect_deadline() * 2 + OPEN_MARGIN, Link::open(&address, &topology));
+            let opened = timeout(
+                address.connect_deadline() * 2 + OPEN_MARGIN,
+                Link::open(&address, &topology),
+            );
             let opened = tokio::select! {
                 () = stop.cancelled() => break,
                 opened = opened => opened.unwrap_or(Err(LinkError::Timeout)),
@@ -119,7 +128,13 @@ impl Supervisor {
     }
 
     /// Offers the link until it is lost or the process stops.
-    async fn keep(&self, link: Arc<Link>, topology: &Topology, metrics: &BrokerMetrics, stop: &CancellationToken) {
+    async fn keep(
+        &self,
+        link: Arc<Link>,
+        topology: &Topology,
+        metrics: &BrokerMetrics,
+        stop: &CancellationToken,
+    ) {
         self.blocked.send_replace(false);
         self.link.send_replace(Some(link.clone()));
         metrics.connected(true);
@@ -147,7 +162,9 @@ impl Supervisor {
         loop {
             self.undeclared.notified().await;
             match link.declare(topology).await {
-                Ok(()) => tracing::warn!("the topology was declared again: a message had found no queue"),
+                Ok(()) => {
+                    tracing::warn!("the topology was declared again: a message had found no queue")
+                }
                 Err(error) => tracing::error!(%error, "the topology could not be declared again"),
             }
             sleep(FIRST_WAIT).await;

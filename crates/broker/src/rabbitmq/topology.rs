@@ -88,7 +88,10 @@ pub struct Binding {
 impl Topology {
     /// What Watchword declares.
     pub fn standard() -> Self {
-        let exchange = |name: &str, kind| Exchange { name: name.to_owned(), kind };
+        let exchange = |name: &str, kind| Exchange {
+            name: name.to_owned(),
+            kind,
+        };
         let exchanges = vec![
             exchange(REQUESTS_EXCHANGE, "direct"),
             exchange(SEND_EXCHANGE, "direct"),
@@ -100,14 +103,28 @@ impl Topology {
             queues.push(lane_queue(lane));
             queues.extend(Ladder::STANDARD.rungs().iter().map(|rung| {
                 let mut arguments = dead_lettering(lane.exchange(), lane.as_str());
-                arguments.insert("x-message-ttl", Argument::Number(i64::try_from(rung.delay_ms).unwrap_or(i64::MAX)));
+                arguments.insert(
+                    "x-message-ttl",
+                    Argument::Number(i64::try_from(rung.delay_ms).unwrap_or(i64::MAX)),
+                );
                 arguments.insert("x-max-length", Argument::Number(MAX_LENGTH));
-                Queue { name: lane.retry_queue(*rung), arguments }
+                Queue {
+                    name: lane.retry_queue(*rung),
+                    arguments,
+                }
             }));
             queues.push(parked_queue(lane));
-            bindings.push(Binding { queue: lane.queue(), exchange: lane.exchange(), key: lane.as_str() });
+            bindings.push(Binding {
+                queue: lane.queue(),
+                exchange: lane.exchange(),
+                key: lane.as_str(),
+            });
         }
-        Self { exchanges, queues, bindings }
+        Self {
+            exchanges,
+            queues,
+            bindings,
+        }
     }
 
     /// Connects, declares everything and disconnects.
@@ -115,7 +132,9 @@ impl Topology {
         let address = Address::parse(settings)?;
         let connection = address.connect("topology").await?;
         let channel = timeout(DECLARE_DEADLINE, connection.create_channel()).await;
-        let channel = channel.map_err(|_| LinkError::Timeout)?.map_err(|_| LinkError::Refused("channel"))?;
+        let channel = channel
+            .map_err(|_| LinkError::Timeout)?
+            .map_err(|_| LinkError::Refused("channel"))?;
         self.declare(&channel).await?;
         // Everything is declared; how the connection ends does not matter.
         let _ = timeout(DECLARE_DEADLINE, connection.close(200, "done".into())).await;
@@ -125,13 +144,28 @@ impl Topology {
     /// Declares everything on `channel`. Repeating it changes nothing.
     pub(super) async fn declare(&self, channel: &Channel) -> Result<(), LinkError> {
         for exchange in &self.exchanges {
-            let kind = if exchange.kind == "topic" { ExchangeKind::Topic } else { ExchangeKind::Direct };
-            let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-            let call = channel.exchange_declare(exchange.name.as_str().into(), kind, options, FieldTable::default());
+            let kind = if exchange.kind == "topic" {
+                ExchangeKind::Topic
+            } else {
+                ExchangeKind::Direct
+            };
+            let options = ExchangeDeclareOptions {
+                durable: true,
+                ..ExchangeDeclareOptions::default()
+            };
+            let call = channel.exchange_declare(
+                exchange.name.as_str().into(),
+                kind,
+                options,
+                FieldTable::default(),
+            );
             declared(call, "exchange", &exchange.name).await?;
         }
         for queue in &self.queues {
-            let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+            let options = QueueDeclareOptions {
+                durable: true,
+                ..QueueDeclareOptions::default()
+            };
             let call = channel.queue_declare(queue.name.as_str().into(), options, queue.table());
             declared(call, "queue", &queue.name).await?;
         }
@@ -192,7 +226,10 @@ fn lane_queue(lane: Lane) -> Queue {
     let mut arguments = dead_lettering("", &lane.parked_queue());
     arguments.insert("x-delivery-limit", Argument::Number(DELIVERY_LIMIT));
     arguments.insert("x-max-length", Argument::Number(MAX_LENGTH));
-    Queue { name: lane.queue(), arguments }
+    Queue {
+        name: lane.queue(),
+        arguments,
+    }
 }
 
 fn parked_queue(lane: Lane) -> Queue {
@@ -201,7 +238,10 @@ fn parked_queue(lane: Lane) -> Queue {
         ("x-message-ttl", Argument::Number(PARKED_TTL_MS)),
         ("x-max-length", Argument::Number(PARKED_MAX_LENGTH)),
     ]);
-    Queue { name: lane.parked_queue(), arguments }
+    Queue {
+        name: lane.parked_queue(),
+        arguments,
+    }
 }
 
 async fn declared<T>(
@@ -229,16 +269,34 @@ mod tests {
     #[test]
     fn the_standard_topology_is_that_of_the_contract() {
         let topology = Topology::standard();
-        let names: Vec<_> = topology.queues.iter().map(|queue| queue.name.as_str()).collect();
+        let names: Vec<_> = topology
+            .queues
+            .iter()
+            .map(|queue| queue.name.as_str())
+            .collect();
         assert_eq!(names.len(), 18);
-        for name in ["watchword.requests", "watchword.sms", "watchword.email.retry.5s", "watchword.sms.parked"] {
+        for name in [
+            "watchword.requests",
+            "watchword.sms",
+            "watchword.email.retry.5s",
+            "watchword.sms.parked",
+        ] {
             assert!(names.contains(&name), "{name}");
         }
         for queue in &topology.queues {
-            assert_eq!(queue.arguments["x-queue-type"], Argument::Text("quorum".into()));
+            assert_eq!(
+                queue.arguments["x-queue-type"],
+                Argument::Text("quorum".into())
+            );
             if queue.arguments.contains_key("x-dead-letter-exchange") {
-                assert_eq!(queue.arguments["x-dead-letter-strategy"], Argument::Text("at-least-once".into()));
-                assert_eq!(queue.arguments["x-overflow"], Argument::Text("reject-publish".into()));
+                assert_eq!(
+                    queue.arguments["x-dead-letter-strategy"],
+                    Argument::Text("at-least-once".into())
+                );
+                assert_eq!(
+                    queue.arguments["x-overflow"],
+                    Argument::Text("reject-publish".into())
+                );
                 assert!(queue.arguments.contains_key("x-max-length"));
             }
         }

@@ -21,8 +21,13 @@ pub fn load<T: DeserializeOwned>(
     let text = std::fs::read_to_string(path)
         .map_err(|error| ConfigError::new(path.display().to_string(), error.kind().to_string()))?;
     let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
-        let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].lines().count().max(1));
-        ConfigError::new(path.display().to_string(), format!("line {line} is not valid TOML"))
+        let line = error.span().map_or(0, |span| {
+            text[..span.start.min(text.len())].lines().count().max(1)
+        });
+        ConfigError::new(
+            path.display().to_string(),
+            format!("line {line} is not valid TOML"),
+        )
     })?;
     refuse_inline_passwords(&table, "")?;
     for (keys, value) in overlay(environment) {
@@ -62,7 +67,9 @@ fn parse_value(text: &str) -> Value {
 }
 
 fn insert(table: &mut Table, keys: &[String], value: Value) -> Result<(), ConfigError> {
-    let Some((last, parents)) = keys.split_last() else { return Ok(()) };
+    let Some((last, parents)) = keys.split_last() else {
+        return Ok(());
+    };
     let mut table = table;
     for parent in parents {
         table = table
@@ -78,11 +85,18 @@ fn insert(table: &mut Table, keys: &[String], value: Value) -> Result<(), Config
 /// URLs in the file must not hold passwords: the file is not a secret.
 fn refuse_inline_passwords(table: &Table, parent: &str) -> Result<(), ConfigError> {
     for (key, value) in table {
-        let path = if parent.is_empty() { key.clone() } else { format!("{parent}.{key}") };
+        let path = if parent.is_empty() {
+            key.clone()
+        } else {
+            format!("{parent}.{key}")
+        };
         match value {
             Value::Table(inner) => refuse_inline_passwords(inner, &path)?,
             Value::String(text) if has_password(text) => {
-                return Err(ConfigError::new(path, "a password must not stand in the file; give it by file or env"));
+                return Err(ConfigError::new(
+                    path,
+                    "a password must not stand in the file; give it by file or env",
+                ));
             }
             _ => {}
         }
@@ -99,9 +113,14 @@ fn has_password(text: &str) -> bool {
 
 /// Serde's message without the value it quotes: what is left is made of our own words.
 fn without_values(message: &str) -> String {
-    let quotes_a_value = ["invalid type", "invalid value", "invalid length", "unknown variant"]
-        .iter()
-        .any(|start| message.starts_with(start));
+    let quotes_a_value = [
+        "invalid type",
+        "invalid value",
+        "invalid length",
+        "unknown variant",
+    ]
+    .iter()
+    .any(|start| message.starts_with(start));
     if !quotes_a_value {
         return message.lines().next().unwrap_or_default().to_owned();
     }
@@ -138,7 +157,9 @@ mod tests {
     fn load_text(text: &str, environment: &[(&str, &str)]) -> Result<Sample, ConfigError> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let environment = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         load(file.path(), environment)
     }
 
@@ -152,24 +173,48 @@ mod tests {
             ("OTHER__THING", "1"),
         ];
         let sample = load_text("[http]\nlisten = \"x\"", &environment).unwrap();
-        let http = Http { listen: "127.0.0.1:0".into(), limit: 7 };
-        assert_eq!(sample, Sample { engine: "embedded".into(), http });
+        let http = Http {
+            listen: "127.0.0.1:0".into(),
+            limit: 7,
+        };
+        assert_eq!(
+            sample,
+            Sample {
+                engine: "embedded".into(),
+                http
+            }
+        );
     }
 
     #[test]
     fn errors_name_the_key_and_never_the_value() {
         let cases: [(&str, &[(&str, &str)], &str); 6] = [
-            ("[http]\nlisten = \"x\"\nlimit = \"hunter2\"", &[], "http.limit"),
+            (
+                "[http]\nlisten = \"x\"\nlimit = \"hunter2\"",
+                &[],
+                "http.limit",
+            ),
             ("[http]\nlisten = \"x\"\nlimit = 70000", &[], "http.limit"),
             ("[http]\nlisten = \"x\"\nlimt = 1", &[], "http"),
-            ("[http]\nlisten = \"amqp://a:hunter2@h/\"", &[], "http.listen"),
-            ("[http]\nlisten = \"x\"", &[("WATCHWORD_HTTP__NONSENSE", "hunter2")], "http"),
+            (
+                "[http]\nlisten = \"amqp://a:hunter2@h/\"",
+                &[],
+                "http.listen",
+            ),
+            (
+                "[http]\nlisten = \"x\"",
+                &[("WATCHWORD_HTTP__NONSENSE", "hunter2")],
+                "http",
+            ),
             ("[http]\nlisten = hunter2", &[], "line 2"),
         ];
         for (text, environment, key) in cases {
             let shown = load_text(text, environment).unwrap_err().to_string();
             assert!(shown.contains(key), "{shown}");
-            assert!(!shown.contains("hunter2") && !shown.contains("70000"), "{shown}");
+            assert!(
+                !shown.contains("hunter2") && !shown.contains("70000"),
+                "{shown}"
+            );
         }
     }
 }

@@ -8,8 +8,9 @@ mod sections;
 pub use loader::load;
 pub use secret::SecretRef;
 pub use sections::{
-    AdminConfig, ApiKeyConfig, GuessesConfig, HttpConfig, KeyConfig, KeysConfig, LimitsConfig, LogConfig,
-    LogFormat, LogLevel, PolicyConfig, ResendMode, RingKeys, ServiceConfig, ServicesConfig,
+    AdminConfig, ApiKeyConfig, GuessesConfig, HttpConfig, KeyConfig, KeysConfig, LimitsConfig,
+    LogConfig, LogFormat, LogLevel, PolicyConfig, ResendMode, RingKeys, ServiceConfig,
+    ServicesConfig,
 };
 
 /// What is wrong with the configuration. Shown to the operator; holds no value.
@@ -25,12 +26,18 @@ pub struct ConfigError {
 impl ConfigError {
     /// An error about `key`.
     pub fn new(key: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { key: key.into(), problem: problem.into() }
+        Self {
+            key: key.into(),
+            problem: problem.into(),
+        }
     }
 
     /// The same error with `parent` before its key.
     #[must_use]
     pub fn within(self, parent: &str) -> Self {
-        Self { key: format!("{parent}.{}", self.key), problem: self.problem }
+        Self {
+            key: format!("{parent}.{}", self.key),
+            problem: self.problem,
+        }
     }
 }

@@ -25,19 +25,24 @@ impl SecretRef {
         match (&self.file, &self.env) {
             (Some(file), None) => {
                 let error = |problem: &str| ConfigError::new("file", problem);
-                let meta = fs::metadata(file).map_err(|_| error("the secret's file cannot be read"))?;
+                let meta =
+                    fs::metadata(file).map_err(|_| error("the secret's file cannot be read"))?;
                 if meta.permissions().mode() & 0o007 != 0 {
-                    return Err(error("the secret's file is open to others; chmod it to 0600 or 0640"));
+                    return Err(error(
+                        "the secret's file is open to others; chmod it to 0600 or 0640",
+                    ));
                 }
                 if meta.len() > 64 * 1024 {
                     return Err(error("the secret's file is larger than 64 KiB"));
                 }
-                let text = fs::read_to_string(file).map_err(|_| error("the secret's file cannot be read"))?;
+                let text = fs::read_to_string(file)
+                    .map_err(|_| error("the secret's file cannot be read"))?;
                 non_empty(text.trim_end_matches(['\r', '\n']), "file")
             }
             (None, Some(name)) => {
-                let text = std::env::var(name)
-                    .map_err(|_| ConfigError::new("env", "the environment variable it names is not set"))?;
+                let text = std::env::var(name).map_err(|_| {
+                    ConfigError::new("env", "the environment variable it names is not set")
+                })?;
                 non_empty(&text, "env")
             }
             _ => Err(ConfigError::new("file", "give exactly one of file and env")),

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 
 use data_encoding::BASE64;
 use serde::Deserialize;
-use watchword_core::{CodeLength, GuessBudget, Key, KeyId, KeyRing, Policy, ResendCode, SendLimits};
+use watchword_core::{
+    CodeLength, GuessBudget, Key, KeyId, KeyRing, Policy, ResendCode, SendLimits,
+};
 use zeroize::Zeroizing;
 
 use super::{ConfigError, SecretRef};
@@ -23,7 +25,10 @@ pub struct HttpConfig {
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), max_in_flight: 512 }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            max_in_flight: 512,
+        }
     }
 }
 
@@ -37,7 +42,9 @@ pub struct AdminConfig {
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9090)) }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
+        }
     }
 }
 
@@ -114,7 +121,9 @@ pub struct RingKeys {
 impl KeysConfig {
     /// Reads every key.
     pub fn resolve(&self) -> Result<RingKeys, ConfigError> {
-        let index_id: KeyId = "index".parse().map_err(|_| ConfigError::new("keys.index", "is reserved"))?;
+        let index_id: KeyId = "index"
+            .parse()
+            .map_err(|_| ConfigError::new("keys.index", "is reserved"))?;
         Ok(RingKeys {
             sealing: ring(&self.sealing, "keys.sealing")?,
             digest: ring(&self.digest, "keys.digest")?,
@@ -128,7 +137,10 @@ fn ring(configs: &[KeyConfig], path: &str) -> Result<KeyRing, ConfigError> {
         .iter()
         .enumerate()
         .map(|(index, config)| {
-            let source = SecretRef { file: config.file.clone(), env: config.env.clone() };
+            let source = SecretRef {
+                file: config.file.clone(),
+                env: config.env.clone(),
+            };
             key(config.id.clone(), &source, &format!("{path}[{index}]"))
         })
         .collect::<Result<_, _>>()?;
@@ -137,8 +149,17 @@ fn ring(configs: &[KeyConfig], path: &str) -> Result<KeyRing, ConfigError> {
 
 fn key(id: KeyId, source: &SecretRef, path: &str) -> Result<Key, ConfigError> {
     let text = source.resolve().map_err(|error| error.within(path))?;
-    let error = || ConfigError::new(path, "must be the base64 of 32 random bytes (openssl rand -base64 32)");
-    let bytes = Zeroizing::new(BASE64.decode(text.expose().trim().as_bytes()).map_err(|_| error())?);
+    let error = || {
+        ConfigError::new(
+            path,
+            "must be the base64 of 32 random bytes (openssl rand -base64 32)",
+        )
+    };
+    let bytes = Zeroizing::new(
+        BASE64
+            .decode(text.expose().trim().as_bytes())
+            .map_err(|_| error())?,
+    );
     let bytes: [u8; 32] = bytes.as_slice().try_into().map_err(|_| error())?;
     if bytes.iter().all(|byte| *byte == bytes[0]) {
         return Err(error());
@@ -283,7 +304,11 @@ impl LimitsConfig {
     pub fn limits(self, policy: &Policy) -> Result<SendLimits, ConfigError> {
         in_range(self.recipient_per_hour, 100, "limits.recipient_per_hour")?;
         in_range(self.recipient_per_day, 100, "limits.recipient_per_day")?;
-        in_range(self.service_per_minute, 10_000_000, "limits.service_per_minute")?;
+        in_range(
+            self.service_per_minute,
+            10_000_000,
+            "limits.service_per_minute",
+        )?;
         Ok(SendLimits {
             cooldown_ms: policy.cooldown_ms,
             per_hour: self.recipient_per_hour,
@@ -299,12 +324,20 @@ impl GuessesConfig {
         in_range(self.per_hour, 100, "guesses.per_hour")?;
         in_range(self.per_day, 100, "guesses.per_day")?;
         in_range(self.in_a_row, 100, "guesses.in_a_row")?;
-        Ok(GuessBudget { per_hour: self.per_hour, per_day: self.per_day, in_a_row: self.in_a_row })
+        Ok(GuessBudget {
+            per_hour: self.per_hour,
+            per_day: self.per_day,
+            in_a_row: self.in_a_row,
+        })
     }
 }
 
 fn in_range(value: u32, most: u32, key: &str) -> Result<(), ConfigError> {
-    if (1..=most).contains(&value) { Ok(()) } else { Err(ConfigError::new(key, format!("must be 1 to {most}"))) }
+    if (1..=most).contains(&value) {
+        Ok(())
+    } else {
+        Err(ConfigError::new(key, format!("must be 1 to {most}")))
+    }
 }
 
 /// `[services]`: every service by name.

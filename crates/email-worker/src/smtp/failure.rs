@@ -52,7 +52,10 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) const fn connection() -> Self {
-        Self { step: Step::Connect, cause: Cause::Broken }
+        Self {
+            step: Step::Connect,
+            cause: Cause::Broken,
+        }
     }
 
     pub(super) fn of(step: Step, error: &Error) -> Self {
@@ -60,7 +63,10 @@ impl Failure {
             Some(code) => {
                 // Only its enhanced code is looked at; the text goes no further.
                 let policy = error.to_string().contains(" 5.7.");
-                Cause::Reply { code: u16::from(code), policy }
+                Cause::Reply {
+                    code: u16::from(code),
+                    policy,
+                }
             }
             None if error.is_tls() => Cause::Tls,
             None if error.is_timeout() => Cause::Timeout,
@@ -72,7 +78,8 @@ impl Failure {
 
     /// Whether a kept connection turned out to be closed before anything was handed over.
     pub(super) fn is_stale(&self) -> bool {
-        self.step == Step::Mail && matches!(self.cause, Cause::Broken | Cause::Reply { code: 421, .. })
+        self.step == Step::Mail
+            && matches!(self.cause, Cause::Broken | Cause::Reply { code: 421, .. })
     }
 
     pub(super) fn reason(&self) -> String {
@@ -86,11 +93,35 @@ impl Failure {
             (Step::Body, Cause::Timeout | Cause::Broken) => Class::UnknownOutcome,
             (_, Cause::Timeout | Cause::Broken) => Class::Transient,
             (_, Cause::Tls | Cause::NotOffered) => Class::ConfigFault,
-            (_, Cause::Reply { code: 400..=499, .. }) => Class::Transient,
-            (Step::Connect | Step::StartTls | Step::Auth | Step::Mail, Cause::Reply { .. }) => Class::ConfigFault,
-            (Step::Rcpt, Cause::Reply { code: 530 | 535, .. } | Cause::Reply { policy: true, .. }) => Class::ConfigFault,
-            (Step::Rcpt, Cause::Reply { code: 550 | 551 | 553, .. }) => Class::RecipientInvalid,
-            (Step::Rcpt | Step::Data | Step::Body, Cause::Reply { code: 500..=599, .. }) => Class::MessageRejected,
+            (
+                _,
+                Cause::Reply {
+                    code: 400..=499, ..
+                },
+            ) => Class::Transient,
+            (Step::Connect | Step::StartTls | Step::Auth | Step::Mail, Cause::Reply { .. }) => {
+                Class::ConfigFault
+            }
+            (
+                Step::Rcpt,
+                Cause::Reply {
+                    code: 530 | 535, ..
+                }
+                | Cause::Reply { policy: true, .. },
+            ) => Class::ConfigFault,
+            (
+                Step::Rcpt,
+                Cause::Reply {
+                    code: 550 | 551 | 553,
+                    ..
+                },
+            ) => Class::RecipientInvalid,
+            (
+                Step::Rcpt | Step::Data | Step::Body,
+                Cause::Reply {
+                    code: 500..=599, ..
+                },
+            ) => Class::MessageRejected,
             // A positive reply that is not the one the step asks for.
             (_, Cause::Reply { .. }) => Class::UnknownOutcome,
         }
@@ -104,7 +135,10 @@ mod tests {
     #[test]
     fn each_reply_at_each_step_has_its_class() {
         use AttemptClass as Class;
-        let reply = |code| Cause::Reply { code, policy: false };
+        let reply = |code| Cause::Reply {
+            code,
+            policy: false,
+        };
         let table = [
             (Step::Connect, Cause::Broken, Class::Transient),
             (Step::Connect, Cause::Timeout, Class::Transient),
@@ -118,7 +152,14 @@ mod tests {
             (Step::Mail, reply(550), Class::ConfigFault),
             (Step::Rcpt, reply(450), Class::Transient),
             (Step::Rcpt, reply(550), Class::RecipientInvalid),
-            (Step::Rcpt, Cause::Reply { code: 554, policy: true }, Class::ConfigFault),
+            (
+                Step::Rcpt,
+                Cause::Reply {
+                    code: 554,
+                    policy: true,
+                },
+                Class::ConfigFault,
+            ),
             (Step::Rcpt, reply(552), Class::MessageRejected),
             (Step::Data, reply(554), Class::MessageRejected),
             (Step::Data, Cause::Timeout, Class::Transient),

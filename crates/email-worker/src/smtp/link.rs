@@ -40,12 +40,20 @@ pub(super) struct Link(AsyncSmtpConnection);
 impl Dialler {
     pub(super) fn new(config: &SmtpConfig) -> Result<Self, ConfigError> {
         if config.tls == TlsMode::None && !is_loopback(&config.host) {
-            return Err(ConfigError::new("tls", "must be implicit or starttls beyond loopback"));
+            return Err(ConfigError::new(
+                "tls",
+                "must be implicit or starttls beyond loopback",
+            ));
         }
         let credentials = match (&config.username, &config.password) {
             (Some(username), Some(password)) => {
-                let password = password.resolve().map_err(|error| error.within("password"))?;
-                Some(Credentials::new(username.clone(), password.expose().to_owned()))
+                let password = password
+                    .resolve()
+                    .map_err(|error| error.within("password"))?;
+                Some(Credentials::new(
+                    username.clone(),
+                    password.expose().to_owned(),
+                ))
             }
             (None, None) => None,
             _ => return Err(ConfigError::new("username", "and password belong together")),
@@ -63,24 +71,46 @@ impl Dialler {
     /// Connects, protects the connection and logs in.
     pub(super) async fn dial(&self) -> Result<Link, Failure> {
         let connecting = TcpStream::connect((self.host.as_str(), self.port));
-        let stream = within(STEP_DEADLINE, Step::Connect, connecting).await?.map_err(|_| Failure::connection())?;
+        let stream = within(STEP_DEADLINE, Step::Connect, connecting)
+            .await?
+            .map_err(|_| Failure::connection())?;
         // Without this every mail waits 40 ms: the body and the final dot are two writes.
-        stream.set_nodelay(true).map_err(|_| Failure::connection())?;
+        stream
+            .set_nodelay(true)
+            .map_err(|_| Failure::connection())?;
         let mut connection = match self.mode {
             TlsMode::Implicit => {
                 let tls = within(STEP_DEADLINE, Step::StartTls, self.tls.wrap(stream)).await?;
-                let tls = tls.map_err(|_| Failure { step: Step::StartTls, cause: Cause::Tls })?;
-                step(Step::Connect, AsyncSmtpConnection::connect_with_transport(Box::new(tls), &self.hello)).await?
+                let tls = tls.map_err(|_| Failure {
+                    step: Step::StartTls,
+                    cause: Cause::Tls,
+                })?;
+                step(
+                    Step::Connect,
+                    AsyncSmtpConnection::connect_with_transport(Box::new(tls), &self.hello),
+                )
+                .await?
             }
             TlsMode::Starttls | TlsMode::None => {
-                step(Step::Connect, AsyncSmtpConnection::connect_with_transport(Box::new(stream), &self.hello)).await?
+                step(
+                    Step::Connect,
+                    AsyncSmtpConnection::connect_with_transport(Box::new(stream), &self.hello),
+                )
+                .await?
             }
         };
         if self.mode == TlsMode::Starttls {
             if !connection.can_starttls() {
-                return Err(Failure { step: Step::StartTls, cause: Cause::NotOffered });
+                return Err(Failure {
+                    step: Step::StartTls,
+                    cause: Cause::NotOffered,
+                });
             }
-            step(Step::StartTls, connection.starttls(self.tls.starttls.clone(), &self.hello)).await?;
+            step(
+                Step::StartTls,
+                connection.starttls(self.tls.starttls.clone(), &self.hello),
+            )
+            .await?;
         }
         if let Some(credentials) = &self.credentials {
             let mechanisms = [Mechanism::Plain, Mechanism::Login];
@@ -97,11 +127,22 @@ impl Link {
         let body = message.formatted();
         let mut parameters = Vec::new();
         if !body.is_ascii() {
-            parameters.push(extension::MailParameter::Body(extension::MailBodyParameter::EightBitMime));
+            parameters.push(extension::MailParameter::Body(
+                extension::MailBodyParameter::EightBitMime,
+            ));
         }
-        step(Step::Mail, self.0.command(Mail::new(envelope.from().cloned(), parameters))).await?;
+        step(
+            Step::Mail,
+            self.0
+                .command(Mail::new(envelope.from().cloned(), parameters)),
+        )
+        .await?;
         for to in envelope.to() {
-            step(Step::Rcpt, self.0.command(Rcpt::new(to.clone(), Vec::new()))).await?;
+            step(
+                Step::Rcpt,
+                self.0.command(Rcpt::new(to.clone(), Vec::new())),
+            )
+            .await?;
         }
         let go_ahead = step(Step::Data, self.0.command(Data)).await?;
         expect(Step::Data, &go_ahead, 354)?;
@@ -115,17 +156,35 @@ fn expect(step: Step, response: &Response, code: u16) -> Result<(), Failure> {
     if response.has_code(code) {
         return Ok(());
     }
-    Err(Failure { step, cause: Cause::Reply { code: u16::from(response.code()), policy: false } })
+    Err(Failure {
+        step,
+        cause: Cause::Reply {
+            code: u16::from(response.code()),
+            policy: false,
+        },
+    })
 }
 
 async fn step<T>(step: Step, call: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
-    within(STEP_DEADLINE, step, call).await?.map_err(|error| Failure::of(step, &error))
+    within(STEP_DEADLINE, step, call)
+        .await?
+        .map_err(|error| Failure::of(step, &error))
 }
 
-async fn within<T>(deadline: Duration, step: Step, call: impl Future<Output = T>) -> Result<T, Failure> {
-    timeout(deadline, call).await.map_err(|_| Failure { step, cause: Cause::Timeout })
+async fn within<T>(
+    deadline: Duration,
+    step: Step,
+    call: impl Future<Output = T>,
+) -> Result<T, Failure> {
+    timeout(deadline, call).await.map_err(|_| Failure {
+        step,
+        cause: Cause::Timeout,
+    })
 }
 
 fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    host == "localhost"
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }

@@ -41,10 +41,9 @@ impl SmtpProvider {
         if !(1..=256).contains(&config.max_connections) {
             return Err(ConfigError::new("max_connections", "must be 1 to 256"));
         }
-        let from = config
-            .from
-            .parse()
-            .map_err(|_| ConfigError::new("from", "must be a mailbox: Example <no-reply@example.org>"))?;
+        let from = config.from.parse().map_err(|_| {
+            ConfigError::new("from", "must be a mailbox: Example <no-reply@example.org>")
+        })?;
         Ok(Self {
             name: config.name.clone(),
             from,
@@ -56,7 +55,9 @@ impl SmtpProvider {
     }
 
     async fn send(&self, message: &Message) -> Result<(), Failure> {
-        let Some(slot) = self.pool.slot().await else { return Err(Failure::connection()) };
+        let Some(slot) = self.pool.slot().await else {
+            return Err(Failure::connection());
+        };
         if let Some(mut kept) = slot.take() {
             match kept.send(message).await {
                 Ok(()) => {
@@ -92,7 +93,10 @@ impl Provider for SmtpProvider {
         match timeout(self.limit, self.send(&message)).await {
             Ok(Ok(())) => {
                 let id = format!("{}@{}", dispatch.delivery_id, self.from.email.domain());
-                Attempted { provider_message_id: Some(id), ..Attempted::new(AttemptClass::Accepted, "250") }
+                Attempted {
+                    provider_message_id: Some(id),
+                    ..Attempted::new(AttemptClass::Accepted, "250")
+                }
             }
             Ok(Err(failure)) => Attempted::new(failure.class(), failure.reason()),
             // Dropping the call dropped the connection. How far it had come is not known.

@@ -24,13 +24,19 @@ pub(super) struct Slot {
 
 impl Pool {
     pub(super) fn new(max_connections: usize) -> Self {
-        Self { permits: Arc::new(Semaphore::new(max_connections)), idle: Arc::default() }
+        Self {
+            permits: Arc::new(Semaphore::new(max_connections)),
+            idle: Arc::default(),
+        }
     }
 
     /// Waits for a free connection; the caller's deadline bounds the wait.
     pub(super) async fn slot(&self) -> Option<Slot> {
         let permit = self.permits.clone().acquire_owned().await.ok()?;
-        Some(Slot { idle: self.idle.clone(), _permit: permit })
+        Some(Slot {
+            idle: self.idle.clone(),
+            _permit: permit,
+        })
     }
 }
 
@@ -44,6 +50,9 @@ impl Slot {
 
     /// Keeps a connection that ended its mail cleanly.
     pub(super) fn put_back(&self, link: Link) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push((link, Instant::now()));
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((link, Instant::now()));
     }
 }

@@ -25,15 +25,20 @@ pub(super) struct Tls {
 
 impl Tls {
     pub(super) fn new(host: &str, ca_file: Option<&Path>) -> Result<Self, ConfigError> {
-        let wrong_ca = || ConfigError::new("ca_file", "must be a readable PEM file with a certificate");
-        let pem = ca_file.map(std::fs::read).transpose().map_err(|_| wrong_ca())?;
+        let wrong_ca =
+            || ConfigError::new("ca_file", "must be a readable PEM file with a certificate");
+        let pem = ca_file
+            .map(std::fs::read)
+            .transpose()
+            .map_err(|_| wrong_ca())?;
         let mut parameters = TlsParameters::builder(host.to_owned());
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if let Some(pem) = &pem {
             let certificate = CertificateDer::from_pem_slice(pem).map_err(|_| wrong_ca())?;
             roots.add(certificate).map_err(|_| wrong_ca())?;
-            parameters = parameters.add_root_certificate(Certificate::from_pem(pem).map_err(|_| wrong_ca())?);
+            parameters = parameters
+                .add_root_certificate(Certificate::from_pem(pem).map_err(|_| wrong_ca())?);
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
@@ -42,7 +47,9 @@ impl Tls {
             .with_root_certificates(roots)
             .with_no_client_auth();
         Ok(Self {
-            starttls: parameters.build_rustls().map_err(|_| ConfigError::new("tls", "cannot be set up"))?,
+            starttls: parameters
+                .build_rustls()
+                .map_err(|_| ConfigError::new("tls", "cannot be set up"))?,
             connector: TlsConnector::from(Arc::new(config)),
             name: ServerName::try_from(host.to_owned())
                 .map_err(|_| ConfigError::new("host", "must be a host name or an address"))?,
@@ -51,7 +58,10 @@ impl Tls {
 
     /// TLS from the first byte.
     pub(super) async fn wrap(&self, stream: TcpStream) -> std::io::Result<TlsStream> {
-        self.connector.connect(self.name.clone(), stream).await.map(TlsStream)
+        self.connector
+            .connect(self.name.clone(), stream)
+            .await
+            .map(TlsStream)
     }
 }
 
@@ -66,13 +76,21 @@ impl AsyncTokioStream for TlsStream {
 }
 
 impl AsyncRead for TlsStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for TlsStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, buf)
     }
 

@@ -21,5 +21,10 @@ pub(super) async fn create(
         Err(problem) => Err(problem),
     };
     state.metrics.answered(Entry::Http, &answer);
-    answer.map(|verification| (StatusCode::ACCEPTED, Json(VerificationView::from(&verification))))
+    answer.map(|verification| {
+        (
+            StatusCode::ACCEPTED,
+            Json(VerificationView::from(&verification)),
+        )
+    })
 }

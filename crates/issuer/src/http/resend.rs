@@ -31,7 +31,12 @@ pub(super) async fn resend(
         Err(problem) => Err(problem),
     };
     state.metrics.answered(Entry::Http, &answer);
-    answer.map(|verification| (StatusCode::ACCEPTED, Json(VerificationView::from(&verification))))
+    answer.map(|verification| {
+        (
+            StatusCode::ACCEPTED,
+            Json(VerificationView::from(&verification)),
+        )
+    })
 }
 
 async fn again(
@@ -40,14 +45,26 @@ async fn again(
     id: &str,
     body: ResendBody,
 ) -> Result<StoredVerification, Problem> {
-    let not_found = || Problem::new(ProblemCode::NotFound, "the service has no live verification of this id");
+    let not_found = || {
+        Problem::new(
+            ProblemCode::NotFound,
+            "the service has no live verification of this id",
+        )
+    };
     let id = id.parse().map_err(|_| not_found())?;
     if let Some(text) = body.channel {
-        let invalid = |error: &Malformed| Problem::field(ProblemCode::InvalidRequest, "channel", error);
+        let invalid =
+            |error: &Malformed| Problem::field(ProblemCode::InvalidRequest, "channel", error);
         let channel: Channel = text.parse().map_err(|error| invalid(&error))?;
-        let live = state.issuer.status(service, &id).await?.ok_or_else(not_found)?;
+        let live = state
+            .issuer
+            .status(service, &id)
+            .await?
+            .ok_or_else(not_found)?;
         if live.channel != channel {
-            return Err(invalid(&Malformed::new("the verification has no recipient on this channel")));
+            return Err(invalid(&Malformed::new(
+                "the verification has no recipient on this channel",
+            )));
         }
     }
     state.issuer.resend(service, &id).await

@@ -56,7 +56,12 @@ pub enum Permit {
 #[async_trait]
 pub trait SendLimiter: Send + Sync {
     /// Counts one request of `service` against `limits.service_per_minute`, in minutes of the clock.
-    async fn admit(&self, service: &ServiceName, limits: SendLimits, now: Timestamp) -> Result<Permit, StorageError>;
+    async fn admit(
+        &self,
+        service: &ServiceName,
+        limits: SendLimits,
+        now: Timestamp,
+    ) -> Result<Permit, StorageError>;
 
     /// Reserves one message to one recipient: cooldown, then hour, then day. The latest of the
     /// three decides `until`.

@@ -50,7 +50,9 @@ const fn unreadable() -> StorageError {
 }
 
 fn permit(answer: &[u8]) -> Result<Permit, StorageError> {
-    let until = std::str::from_utf8(answer).ok().and_then(|text| text.parse().ok());
+    let until = std::str::from_utf8(answer)
+        .ok()
+        .and_then(|text| text.parse().ok());
     match until {
         Some(0) => Ok(Permit::Granted),
         Some(until) => Ok(Permit::Refused {

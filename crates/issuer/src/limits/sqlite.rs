@@ -49,8 +49,9 @@ fn live(
     recipient: &str,
     now: Timestamp,
 ) -> Result<Vec<(Timestamp, String)>, Error> {
-    let mut statement = connection
-        .prepare_cached("SELECT at_ms, delivery FROM limits_sent WHERE recipient = ?1 ORDER BY at_ms")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT at_ms, delivery FROM limits_sent WHERE recipient = ?1 ORDER BY at_ms",
+    )?;
     let rows = statement.query_map([recipient], |row| {
         Ok((Timestamp::from_millis(row.get(0)?), row.get(1)?))
     })?;

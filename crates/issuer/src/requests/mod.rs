@@ -30,8 +30,14 @@ impl RequestKey {
 #[async_trait]
 pub trait RequestLog: Send + Sync {
     /// The answer that was given to this request, if it was answered within the last 24 h.
-    async fn answer(&self, key: RequestKey, now: Timestamp) -> Result<Option<String>, StorageError>;
+    async fn answer(&self, key: RequestKey, now: Timestamp)
+    -> Result<Option<String>, StorageError>;
 
     /// Remembers `answer`. The first one stays: what is remembered now is given back.
-    async fn remember(&self, key: RequestKey, answer: String, now: Timestamp) -> Result<String, StorageError>;
+    async fn remember(
+        &self,
+        key: RequestKey,
+        answer: String,
+        now: Timestamp,
+    ) -> Result<String, StorageError>;
 }

@@ -25,13 +25,20 @@ pub struct RedisRequests {
 impl RedisRequests {
     /// A log over this link.
     pub fn new(redis: Redis) -> Self {
-        Self { redis, remember: Script::new("issuer.remember", REMEMBER) }
+        Self {
+            redis,
+            remember: Script::new("issuer.remember", REMEMBER),
+        }
     }
 }
 
 #[async_trait]
 impl RequestLog for RedisRequests {
-    async fn answer(&self, key: RequestKey, _now: Timestamp) -> Result<Option<String>, StorageError> {
+    async fn answer(
+        &self,
+        key: RequestKey,
+        _now: Timestamp,
+    ) -> Result<Option<String>, StorageError> {
         let mut get = cmd("GET");
         get.arg(name(key));
         match self.redis.command(&get).await? {
@@ -40,9 +47,18 @@ impl RequestLog for RedisRequests {
         }
     }
 
-    async fn remember(&self, key: RequestKey, answer: String, _now: Timestamp) -> Result<String, StorageError> {
+    async fn remember(
+        &self,
+        key: RequestKey,
+        answer: String,
+        _now: Timestamp,
+    ) -> Result<String, StorageError> {
         let args = vec![answer.into_bytes(), REMEMBERED_MS.to_string().into_bytes()];
-        text(self.redis.script(&self.remember, &[name(key)], args).await?)
+        text(
+            self.redis
+                .script(&self.remember, &[name(key)], args)
+                .await?,
+        )
     }
 }
 

@@ -33,18 +33,31 @@ impl SqliteRequests {
 
 #[async_trait]
 impl RequestLog for SqliteRequests {
-    async fn answer(&self, key: RequestKey, now: Timestamp) -> Result<Option<String>, StorageError> {
+    async fn answer(
+        &self,
+        key: RequestKey,
+        now: Timestamp,
+    ) -> Result<Option<String>, StorageError> {
         self.sqlite
             .read(move |connection| {
                 connection
-                    .prepare_cached("SELECT answer FROM issuer_request WHERE key = ?1 AND forget_at_ms > ?2")?
-                    .query_row(params![key.0.to_string(), now.as_millis()], |row| row.get(0))
+                    .prepare_cached(
+                        "SELECT answer FROM issuer_request WHERE key = ?1 AND forget_at_ms > ?2",
+                    )?
+                    .query_row(params![key.0.to_string(), now.as_millis()], |row| {
+                        row.get(0)
+                    })
                     .optional()
             })
             .await
     }
 
-    async fn remember(&self, key: RequestKey, answer: String, now: Timestamp) -> Result<String, StorageError> {
+    async fn remember(
+        &self,
+        key: RequestKey,
+        answer: String,
+        now: Timestamp,
+    ) -> Result<String, StorageError> {
         self.sqlite
             .write(move |connection| {
                 connection
@@ -59,7 +72,11 @@ impl RequestLog for SqliteRequests {
                          ON CONFLICT (key) DO UPDATE SET key = key RETURNING answer",
                     )?
                     .query_row(
-                        params![key.0.to_string(), now.plus_millis(REMEMBERED_MS).as_millis(), answer],
+                        params![
+                            key.0.to_string(),
+                            now.plus_millis(REMEMBERED_MS).as_millis(),
+                            answer
+                        ],
                         |row| row.get(0),
                     )
             })

@@ -60,8 +60,10 @@ impl HttpProvider {
             sender: config.sender.clone(),
             limit,
             client,
-            request: RequestPlan::compile(&config.request).map_err(|error| error.within("request"))?,
-            response: ResponsePlan::compile(&config.response).map_err(|error| error.within("response"))?,
+            request: RequestPlan::compile(&config.request)
+                .map_err(|error| error.within("request"))?,
+            response: ResponsePlan::compile(&config.response)
+                .map_err(|error| error.within("response"))?,
             text,
         })
     }
@@ -70,13 +72,20 @@ impl HttpProvider {
         let response = match self.client.execute(request).await {
             Ok(response) => response,
             // Before a connection stands nothing was handed over; afterwards nobody knows.
-            Err(error) if error.is_connect() => return Attempted::new(AttemptClass::Transient, "connect"),
-            Err(error) if error.is_timeout() => return Attempted::new(AttemptClass::UnknownOutcome, "timeout"),
+            Err(error) if error.is_connect() => {
+                return Attempted::new(AttemptClass::Transient, "connect");
+            }
+            Err(error) if error.is_timeout() => {
+                return Attempted::new(AttemptClass::UnknownOutcome, "timeout");
+            }
             Err(_) => return Attempted::new(AttemptClass::UnknownOutcome, "connection"),
         };
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let Some(body) = read_answer(response).await else {
-            return Attempted::new(AttemptClass::UnknownOutcome, format!("http_{status}_unreadable"));
+            return Attempted::new(
+                AttemptClass::UnknownOutcome,
+                format!("http_{status}_unreadable"),
+            );
         };
         self.response.classify(status, &headers, &body)
     }

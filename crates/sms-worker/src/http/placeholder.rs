@@ -56,10 +56,12 @@ impl Template {
         let mut pieces = Vec::new();
         let mut rest = source;
         while let Some((literal, tail)) = rest.split_once('{') {
-            let (name, tail) =
-                tail.split_once('}').ok_or_else(|| ConfigError::new(key, "has a { without a }"))?;
+            let (name, tail) = tail
+                .split_once('}')
+                .ok_or_else(|| ConfigError::new(key, "has a { without a }"))?;
             let known = NAMES.iter().find(|(known, _)| *known == name);
-            let (_, name) = known.ok_or_else(|| ConfigError::new(key, "has a placeholder that is unknown"))?;
+            let (_, name) =
+                known.ok_or_else(|| ConfigError::new(key, "has a placeholder that is unknown"))?;
             pieces.push(Piece::Literal(literal.to_owned()));
             pieces.push(Piece::Value(*name));
             rest = tail;
@@ -70,7 +72,9 @@ impl Template {
 
     /// Whether only values without free text stand in it, so that it may be part of a URL.
     pub(super) fn is_plain(&self) -> bool {
-        self.0.iter().all(|piece| !matches!(piece, Piece::Value(Name::Text | Name::Sender)))
+        self.0
+            .iter()
+            .all(|piece| !matches!(piece, Piece::Value(Name::Text | Name::Sender)))
     }
 
     /// The text with its values.
@@ -127,13 +131,18 @@ mod tests {
             remaining: Duration::from_millis(61_500),
             is_ucs2: false,
         };
-        let template = Template::compile("{to_digits}/{text}/{ttl_minutes}/{ttl_ms}", "url").unwrap();
+        let template =
+            Template::compile("{to_digits}/{text}/{ttl_minutes}/{ttl_ms}", "url").unwrap();
         assert_eq!(template.render(&values), "4915112345678/{to} {{x}}/2/61000");
         assert!(!template.is_plain());
         let plain = Template::compile("/{to}?x", "url").unwrap();
         assert_eq!(plain.render_url(&values), "/%2B4915112345678?x");
         for wrong in ["{code}", "{to", "{}", "{ to }"] {
-            assert_eq!(Template::compile(wrong, "request.url").unwrap_err().key, "request.url", "{wrong}");
+            assert_eq!(
+                Template::compile(wrong, "request.url").unwrap_err().key,
+                "request.url",
+                "{wrong}"
+            );
         }
     }
 }

@@ -53,13 +53,18 @@ impl RequestPlan {
             _ => return Err(ConfigError::new("method", "must be GET or POST")),
         };
         let body = match (&config.form, &config.json) {
-            (Some(_), Some(_)) => return Err(ConfigError::new("form", "and json cannot both be given")),
+            (Some(_), Some(_)) => {
+                return Err(ConfigError::new("form", "and json cannot both be given"));
+            }
             (Some(form), None) => Body::Form(templates(form, "form")?),
             (None, Some(json)) => Body::Json(Json::compile(json, "json")?),
             (None, None) => Body::Empty,
         };
         if method == Method::GET && !matches!(body, Body::Empty) {
-            return Err(ConfigError::new("method", "must be POST for a request with a body"));
+            return Err(ConfigError::new(
+                "method",
+                "must be POST for a request with a body",
+            ));
         }
         Ok(Self {
             method,
@@ -73,15 +78,21 @@ impl RequestPlan {
 
     /// The request for `values`; `None` if they make no valid one.
     pub(super) fn build(&self, client: &Client, values: &Values<'_>) -> Option<Request> {
-        let mut builder =
-            client.request(self.method.clone(), self.url.render_url(values)).headers(self.headers.clone());
+        let mut builder = client
+            .request(self.method.clone(), self.url.render_url(values))
+            .headers(self.headers.clone());
         builder = match &self.auth {
             Auth::None => builder,
-            Auth::Basic(username, password) => builder.basic_auth(username, Some(password.expose())),
+            Auth::Basic(username, password) => {
+                builder.basic_auth(username, Some(password.expose()))
+            }
             Auth::Bearer(token) => builder.bearer_auth(token.expose()),
             Auth::Header(name, value) => builder.header(name, value),
             Auth::Query(parameters) => {
-                let pairs: Vec<_> = parameters.iter().map(|(name, value)| (*name, value.expose())).collect();
+                let pairs: Vec<_> = parameters
+                    .iter()
+                    .map(|(name, value)| (*name, value.expose()))
+                    .collect();
                 builder.query(&pairs)
             }
         };
@@ -102,10 +113,13 @@ impl Auth {
         let within = |key: &'static str| move |error: ConfigError| error.within(key);
         Ok(match config {
             AuthConfig::None => Self::None,
-            AuthConfig::Basic { username, password } => {
-                Self::Basic(username.clone(), password.resolve().map_err(within("auth.password"))?)
+            AuthConfig::Basic { username, password } => Self::Basic(
+                username.clone(),
+                password.resolve().map_err(within("auth.password"))?,
+            ),
+            AuthConfig::Bearer { token } => {
+                Self::Bearer(token.resolve().map_err(within("auth.token"))?)
             }
-            AuthConfig::Bearer { token } => Self::Bearer(token.resolve().map_err(within("auth.token"))?),
             AuthConfig::Header { name, value } => {
                 let secret = value.resolve().map_err(within("auth.value"))?;
                 let mut value = HeaderValue::from_str(secret.expose())
@@ -120,7 +134,10 @@ impl Auth {
                 if let Some(username) = username {
                     parameters.push(("username", SecretString::new(username.clone())));
                 }
-                parameters.push(("password", password.resolve().map_err(within("auth.password"))?));
+                parameters.push((
+                    "password",
+                    password.resolve().map_err(within("auth.password"))?,
+                ));
                 Self::Query(parameters)
             }
         })
@@ -141,7 +158,12 @@ impl Json {
             Value::Object(fields) => Self::Object(
                 fields
                     .iter()
-                    .map(|(name, value)| Ok((name.clone(), Self::compile(value, &format!("{key}.{name}"))?)))
+                    .map(|(name, value)| {
+                        Ok((
+                            name.clone(),
+                            Self::compile(value, &format!("{key}.{name}"))?,
+                        ))
+                    })
                     .collect::<Result<_, ConfigError>>()?,
             ),
             plain => Self::Plain(plain.clone()),
@@ -153,22 +175,36 @@ impl Json {
             Self::Text(template) => Value::String(template.render(values)),
             Self::Plain(value) => value.clone(),
             Self::List(list) => Value::Array(list.iter().map(|json| json.render(values)).collect()),
-            Self::Object(fields) => {
-                Value::Object(fields.iter().map(|(name, json)| (name.clone(), json.render(values))).collect())
-            }
+            Self::Object(fields) => Value::Object(
+                fields
+                    .iter()
+                    .map(|(name, json)| (name.clone(), json.render(values)))
+                    .collect(),
+            ),
         }
     }
 }
 
-fn templates(fields: &BTreeMap<String, String>, key: &str) -> Result<Vec<(String, Template)>, ConfigError> {
+fn templates(
+    fields: &BTreeMap<String, String>,
+    key: &str,
+) -> Result<Vec<(String, Template)>, ConfigError> {
     fields
         .iter()
-        .map(|(name, text)| Ok((name.clone(), Template::compile(text, &format!("{key}.{name}"))?)))
+        .map(|(name, text)| {
+            Ok((
+                name.clone(),
+                Template::compile(text, &format!("{key}.{name}"))?,
+            ))
+        })
         .collect()
 }
 
 fn render(fields: &[(String, Template)], values: &Values<'_>) -> Vec<(String, String)> {
-    fields.iter().map(|(name, template)| (name.clone(), template.render(values))).collect()
+    fields
+        .iter()
+        .map(|(name, template)| (name.clone(), template.render(values)))
+        .collect()
 }
 
 fn compile_headers(headers: &BTreeMap<String, String>) -> Result<HeaderMap, ConfigError> {
@@ -176,8 +212,10 @@ fn compile_headers(headers: &BTreeMap<String, String>) -> Result<HeaderMap, Conf
         .iter()
         .map(|(name, value)| {
             let key = format!("headers.{name}");
-            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| ConfigError::new(&key, "is no header name"))?;
-            let value = HeaderValue::from_str(value).map_err(|_| ConfigError::new(&key, "cannot stand in a header"))?;
+            let name = HeaderName::from_bytes(name.as_bytes())
+                .map_err(|_| ConfigError::new(&key, "is no header name"))?;
+            let value = HeaderValue::from_str(value)
+                .map_err(|_| ConfigError::new(&key, "cannot stand in a header"))?;
             Ok((name, value))
         })
         .collect()
@@ -186,7 +224,10 @@ fn compile_headers(headers: &BTreeMap<String, String>) -> Result<HeaderMap, Conf
 fn compile_url(text: &str) -> Result<Template, ConfigError> {
     let template = Template::compile(text, "url")?;
     if !template.is_plain() {
-        return Err(ConfigError::new("url", "must not hold {text} or {sender}: they belong into query or body"));
+        return Err(ConfigError::new(
+            "url",
+            "must not hold {text} or {sender}: they belong into query or body",
+        ));
     }
     let bare = text.replace(['{', '}'], "");
     let url = Url::parse(&bare).map_err(|_| ConfigError::new("url", "is no URL"))?;
@@ -202,6 +243,9 @@ fn compile_url(text: &str) -> Result<Template, ConfigError> {
     match url.scheme() {
         "https" => Ok(template),
         "http" if is_loopback => Ok(template),
-        _ => Err(ConfigError::new("url", "must be https, or http to loopback")),
+        _ => Err(ConfigError::new(
+            "url",
+            "must be https, or http to loopback",
+        )),
     }
 }

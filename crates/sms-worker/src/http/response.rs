@@ -32,20 +32,31 @@ impl ResponsePlan {
         if let Some(id) = &config.id
             && id.json.is_some() == id.header.is_some()
         {
-            return Err(ConfigError::new("id", "give exactly one of json and header"));
+            return Err(ConfigError::new(
+                "id",
+                "give exactly one of json and header",
+            ));
         }
         let rules = config.rules.iter().enumerate();
         let rules = rules.map(|(index, rule)| {
             Rule::compile(rule).map_err(|error| error.within(&format!("rules[{index}]")))
         });
-        Ok(Self { id: config.id.clone(), rules: rules.collect::<Result<_, _>>()? })
+        Ok(Self {
+            id: config.id.clone(),
+            rules: rules.collect::<Result<_, _>>()?,
+        })
     }
 
     pub(super) fn classify(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Attempted {
         let json: Option<Value> = serde_json::from_slice(body).ok();
-        let rule = self.rules.iter().find(|rule| rule.fits(status, json.as_ref(), body));
+        let rule = self
+            .rules
+            .iter()
+            .find(|rule| rule.fits(status, json.as_ref(), body));
         let class = rule.map_or_else(|| by_status(status), |rule| rule.config.class);
-        let configured = rule.and_then(|rule| rule.config.retry_after_seconds).map(Duration::from_secs);
+        let configured = rule
+            .and_then(|rule| rule.config.retry_after_seconds)
+            .map(Duration::from_secs);
         Attempted {
             class,
             provider_message_id: self.message_id(json.as_ref(), headers),
@@ -69,20 +80,41 @@ impl ResponsePlan {
 
 impl Rule {
     fn compile(config: &RuleConfig) -> Result<Self, ConfigError> {
-        let statuses = config.status.iter().map(|text| Status::parse(text)).collect::<Result<_, _>>()?;
-        if config.json.keys().any(|pointer| !pointer.is_empty() && !pointer.starts_with('/')) {
-            return Err(ConfigError::new("json", "has a key that is no JSON pointer (they start with /)"));
+        let statuses = config
+            .status
+            .iter()
+            .map(|text| Status::parse(text))
+            .collect::<Result<_, _>>()?;
+        if config
+            .json
+            .keys()
+            .any(|pointer| !pointer.is_empty() && !pointer.starts_with('/'))
+        {
+            return Err(ConfigError::new(
+                "json",
+                "has a key that is no JSON pointer (they start with /)",
+            ));
         }
-        Ok(Self { statuses, config: config.clone() })
+        Ok(Self {
+            statuses,
+            config: config.clone(),
+        })
     }
 
     fn fits(&self, status: u16, json: Option<&Value>, body: &[u8]) -> bool {
-        let status_fits = self.statuses.is_empty() || self.statuses.iter().any(|pattern| pattern.fits(status));
+        let status_fits =
+            self.statuses.is_empty() || self.statuses.iter().any(|pattern| pattern.fits(status));
         let json_fits = self.config.json.iter().all(|(pointer, values)| {
-            json.and_then(|json| json.pointer(pointer)).and_then(as_text).is_some_and(|text| values.contains(&text))
+            json.and_then(|json| json.pointer(pointer))
+                .and_then(as_text)
+                .is_some_and(|text| values.contains(&text))
         });
-        let contains = |text: &String| body.windows(text.len().max(1)).any(|window| window == text.as_bytes());
-        let body_fits = self.config.body_contains.is_empty() || self.config.body_contains.iter().any(contains);
+        let contains = |text: &String| {
+            body.windows(text.len().max(1))
+                .any(|window| window == text.as_bytes())
+        };
+        let body_fits =
+            self.config.body_contains.is_empty() || self.config.body_contains.iter().any(contains);
         status_fits && json_fits && body_fits
     }
 }
@@ -157,8 +189,16 @@ mod tests {
             (202, "0: Accepted for delivery", Class::Accepted),
             (202, "3: Queued for later delivery", Class::Accepted),
             (202, "something else", Class::UnknownOutcome),
-            (400, "Missing receiver and/or sender number, rejected", Class::RecipientInvalid),
-            (400, "Number(s) has/have been denied by white- and/or black-lists.", Class::RecipientInvalid),
+            (
+                400,
+                "Missing receiver and/or sender number, rejected",
+                Class::RecipientInvalid,
+            ),
+            (
+                400,
+                "Number(s) has/have been denied by white- and/or black-lists.",
+                Class::RecipientInvalid,
+            ),
             (403, "Authorization failed for sendsms", Class::ConfigFault),
             (403, "Not routable. Do not try again.", Class::ConfigFault),
             (503, "Temporal failure, try again later.", Class::Transient),
@@ -166,7 +206,12 @@ mod tests {
             (500, "", Class::Transient),
         ];
         for (status, body, class) in table {
-            assert_eq!(plan.classify(status, &HeaderMap::new(), body.as_bytes()).class, class, "{status} {body}");
+            assert_eq!(
+                plan.classify(status, &HeaderMap::new(), body.as_bytes())
+                    .class,
+                class,
+                "{status} {body}"
+            );
         }
     }
 
@@ -185,9 +230,15 @@ mod tests {
         let plan = ResponsePlan::compile(&config).unwrap();
         let classify = |body: &str| plan.classify(200, &HeaderMap::new(), body.as_bytes());
         let accepted = classify(r#"{"messages":[{"status":"0","message-id":"0A1"}]}"#);
-        assert_eq!((accepted.class, accepted.provider_message_id.as_deref()), (Class::Accepted, Some("0A1")));
+        assert_eq!(
+            (accepted.class, accepted.provider_message_id.as_deref()),
+            (Class::Accepted, Some("0A1"))
+        );
         let throttled = classify(r#"{"messages":[{"status":1}]}"#);
-        assert_eq!((throttled.class, throttled.retry_after), (Class::Transient, Some(Duration::from_secs(7))));
+        assert_eq!(
+            (throttled.class, throttled.retry_after),
+            (Class::Transient, Some(Duration::from_secs(7)))
+        );
         assert_eq!(classify("<html>").class, Class::ConfigFault);
     }
 
@@ -200,15 +251,24 @@ mod tests {
             ])
         };
         assert_eq!(retry_after(&headers("12")), Some(Duration::from_secs(12)));
-        assert_eq!(retry_after(&headers("Tue, 24 Nov 2026 10:00:30 GMT")), Some(Duration::from_secs(30)));
+        assert_eq!(
+            retry_after(&headers("Tue, 24 Nov 2026 10:00:30 GMT")),
+            Some(Duration::from_secs(30))
+        );
         assert_eq!(retry_after(&headers("soon")), None);
     }
 
     #[test]
     fn wrong_rules_are_told_by_key() {
         for (text, key) in [
-            ("rules = [{ status = [\"6xx\"], class = \"accepted\" }]", "rules[0].status"),
-            ("rules = [{ json = { \"x\" = [\"1\"] }, class = \"accepted\" }]", "rules[0].json"),
+            (
+                "rules = [{ status = [\"6xx\"], class = \"accepted\" }]",
+                "rules[0].status",
+            ),
+            (
+                "rules = [{ json = { \"x\" = [\"1\"] }, class = \"accepted\" }]",
+                "rules[0].json",
+            ),
             ("id = {}", "id"),
         ] {
             let config: ResponseConfig = toml::from_str(text).unwrap();

@@ -37,30 +37,63 @@ fn wrong(problem: &str) -> StorageError {
 impl Address {
     pub(super) fn parse(settings: &RedisSettings) -> Result<Self, StorageError> {
         let text = settings.url.expose();
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| wrong("has no scheme"))?;
+        let (scheme, rest) = text
+            .split_once("://")
+            .ok_or_else(|| wrong("has no scheme"))?;
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let (userinfo, hosts) = authority.rsplit_once('@').map_or((None, authority), |(user, hosts)| (Some(user), hosts));
-        let default_port = if scheme.ends_with("sentinel") { 26_379 } else { 6_379 };
-        let nodes = hosts.split(',').map(|host| node(host, default_port)).collect::<Result<Vec<_>, _>>()?;
+        let (userinfo, hosts) = authority
+            .rsplit_once('@')
+            .map_or((None, authority), |(user, hosts)| (Some(user), hosts));
+        let default_port = if scheme.ends_with("sentinel") {
+            26_379
+        } else {
+            6_379
+        };
+        let nodes = hosts
+            .split(',')
+            .map(|host| node(host, default_port))
+            .collect::<Result<Vec<_>, _>>()?;
         let path: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
-        let (kind, database) = match (scheme.trim_start_matches("rediss").trim_start_matches("redis"), path.as_slice()) {
+        let (kind, database) = match (
+            scheme
+                .trim_start_matches("rediss")
+                .trim_start_matches("redis"),
+            path.as_slice(),
+        ) {
             ("", path) if nodes.len() == 1 && path.len() <= 1 => {
-                let node = nodes.into_iter().next().ok_or_else(|| wrong("names no host"))?;
+                let node = nodes
+                    .into_iter()
+                    .next()
+                    .ok_or_else(|| wrong("names no host"))?;
                 (Kind::Single(node), path.first().copied())
             }
-            ("+sentinel", [service, database @ ..]) if database.len() <= 1 => {
-                (Kind::Sentinel { nodes, service: (*service).to_owned() }, database.first().copied())
-            }
+            ("+sentinel", [service, database @ ..]) if database.len() <= 1 => (
+                Kind::Sentinel {
+                    nodes,
+                    service: (*service).to_owned(),
+                },
+                database.first().copied(),
+            ),
             ("+cluster", []) => (Kind::Cluster(nodes), None),
-            _ => return Err(wrong("must be redis://, redis+sentinel://…/service or redis+cluster://")),
+            _ => {
+                return Err(wrong(
+                    "must be redis://, redis+sentinel://…/service or redis+cluster://",
+                ));
+            }
         };
         let (user, inline_password) = credentials(userinfo)?;
         Ok(Self {
             kind,
             tls: scheme.starts_with("rediss"),
             user,
-            password: settings.password.as_ref().map(|password| password.expose().to_owned()).or(inline_password),
-            database: database.map_or(Ok(0), str::parse).map_err(|_| wrong("has a database that is no number"))?,
+            password: settings
+                .password
+                .as_ref()
+                .map(|password| password.expose().to_owned())
+                .or(inline_password),
+            database: database
+                .map_or(Ok(0), str::parse)
+                .map_err(|_| wrong("has a database that is no number"))?,
         })
     }
 
@@ -80,7 +113,12 @@ impl Node {
     pub(super) fn address(&self, tls: bool) -> ConnectionAddr {
         let (host, port) = (self.host.clone(), self.port);
         if tls {
-            ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+            ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure: false,
+                tls_params: None,
+            }
         } else {
             ConnectionAddr::Tcp(host, port)
         }
@@ -88,21 +126,38 @@ impl Node {
 }
 
 fn node(text: &str, default_port: u16) -> Result<Node, StorageError> {
-    let url = Url::parse(&format!("redis://{text}")).map_err(|_| wrong("has a host that cannot be read"))?;
-    let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| wrong("names no host"))?;
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    Ok(Node { host, port: url.port().unwrap_or(default_port) })
+    let url = Url::parse(&format!("redis://{text}"))
+        .map_err(|_| wrong("has a host that cannot be read"))?;
+    let host = url
+        .host_str()
+        .filter(|host| !host.is_empty())
+        .ok_or_else(|| wrong("names no host"))?;
+    let host = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_owned();
+    Ok(Node {
+        host,
+        port: url.port().unwrap_or(default_port),
+    })
 }
 
 /// User and password, percent-decoded.
 fn credentials(userinfo: Option<&str>) -> Result<(Option<String>, Option<String>), StorageError> {
-    let Some(userinfo) = userinfo else { return Ok((None, None)) };
+    let Some(userinfo) = userinfo else {
+        return Ok((None, None));
+    };
     let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
     let decode = |text: &str| -> Result<Option<String>, StorageError> {
         // The query parser decodes what stands after `=`; a plus must stay one.
         let query = format!("x={}", text.replace('+', "%2B"));
-        let url = Url::parse(&format!("redis://h/?{query}")).map_err(|_| wrong("has a user that cannot be read"))?;
-        Ok(url.query_pairs().next().map(|(_, value)| value.into_owned()).filter(|value| !value.is_empty()))
+        let url = Url::parse(&format!("redis://h/?{query}"))
+            .map_err(|_| wrong("has a user that cannot be read"))?;
+        Ok(url
+            .query_pairs()
+            .next()
+            .map(|(_, value)| value.into_owned())
+            .filter(|value| !value.is_empty()))
     };
     Ok((decode(user)?, decode(password)?))
 }
@@ -119,22 +174,47 @@ mod tests {
 
     #[test]
     fn the_three_kinds_are_told_apart() {
-        let node = |host: &str, port| Node { host: host.to_owned(), port };
+        let node = |host: &str, port| Node {
+            host: host.to_owned(),
+            port,
+        };
         let single = parse("rediss://bob:p%40ss+1@db.example:6380/3").unwrap();
         assert_eq!(single.kind, Kind::Single(node("db.example", 6380)));
         assert_eq!((single.tls, single.database), (true, 3));
-        assert_eq!((single.user.as_deref(), single.password.as_deref()), (Some("bob"), Some("p@ss+1")));
+        assert_eq!(
+            (single.user.as_deref(), single.password.as_deref()),
+            (Some("bob"), Some("p@ss+1"))
+        );
         let sentinel = parse("redis+sentinel://a,b:2/main/1").unwrap();
         let nodes = vec![node("a", 26_379), node("b", 2)];
-        assert_eq!(sentinel.kind, Kind::Sentinel { nodes, service: "main".to_owned() });
+        assert_eq!(
+            sentinel.kind,
+            Kind::Sentinel {
+                nodes,
+                service: "main".to_owned()
+            }
+        );
         let cluster = parse("redis+cluster://[::1]:7000,b").unwrap();
-        assert_eq!(cluster.kind, Kind::Cluster(vec![node("::1", 7000), node("b", 6379)]));
+        assert_eq!(
+            cluster.kind,
+            Kind::Cluster(vec![node("::1", 7000), node("b", 6379)])
+        );
     }
 
     #[test]
     fn wrong_urls_are_refused_without_being_shown() {
-        for url in ["", "hunter2", "http://hunter2", "redis://:hunter2@h/x", "redis+sentinel://h", "redis+cluster://h/2/hunter2", "redis://a,b"] {
-            let Err(error) = parse(url) else { panic!("{url}") };
+        for url in [
+            "",
+            "hunter2",
+            "http://hunter2",
+            "redis://:hunter2@h/x",
+            "redis+sentinel://h",
+            "redis+cluster://h/2/hunter2",
+            "redis://a,b",
+        ] {
+            let Err(error) = parse(url) else {
+                panic!("{url}")
+            };
             assert!(!error.to_string().contains("hunter2"), "{error}");
         }
     }

@@ -33,14 +33,25 @@ impl Connection {
 }
 
 /// Dials within the connect deadline.
-pub(super) async fn dial(address: &Address, settings: &RedisSettings) -> Result<Connection, StorageError> {
+pub(super) async fn dial(
+    address: &Address,
+    settings: &RedisSettings,
+) -> Result<Connection, StorageError> {
     let deadline = Duration::from_millis(settings.connect_timeout_ms);
     let command = Duration::from_millis(settings.command_timeout_ms);
     let dialled = timeout(deadline * 2, async {
         match &address.kind {
-            Kind::Single(node) => single(node, address, deadline, command).await.map(Connection::Single),
-            Kind::Sentinel { nodes, service } => sentinel(nodes, service, address, deadline, command).await.map(Connection::Single),
-            Kind::Cluster(nodes) => cluster(nodes, address, deadline, command).await.map(Connection::Cluster),
+            Kind::Single(node) => single(node, address, deadline, command)
+                .await
+                .map(Connection::Single),
+            Kind::Sentinel { nodes, service } => {
+                sentinel(nodes, service, address, deadline, command)
+                    .await
+                    .map(Connection::Single)
+            }
+            Kind::Cluster(nodes) => cluster(nodes, address, deadline, command)
+                .await
+                .map(Connection::Cluster),
         }
     });
     match dialled.await {
@@ -69,9 +80,20 @@ fn config(connect: Duration, command: Duration) -> AsyncConnectionConfig {
         .set_response_timeout(Some(command + Duration::from_millis(500)))
 }
 
-async fn single(node: &Node, address: &Address, connect: Duration, command: Duration) -> Result<MultiplexedConnection, RedisError> {
-    let info = node.address(address.tls).into_connection_info()?.set_tcp_settings(tcp()).set_redis_settings(address.login());
-    Client::open(info)?.get_multiplexed_async_connection_with_config(&config(connect, command)).await
+async fn single(
+    node: &Node,
+    address: &Address,
+    connect: Duration,
+    command: Duration,
+) -> Result<MultiplexedConnection, RedisError> {
+    let info = node
+        .address(address.tls)
+        .into_connection_info()?
+        .set_tcp_settings(tcp())
+        .set_redis_settings(address.login());
+    Client::open(info)?
+        .get_multiplexed_async_connection_with_config(&config(connect, command))
+        .await
 }
 
 async fn sentinel(
@@ -87,7 +109,9 @@ async fn sentinel(
         .set_client_to_redis_tcp_settings(tcp())
         .set_client_to_sentinel_tcp_settings(tcp());
     if address.tls {
-        builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure).set_client_to_sentinel_tls_mode(TlsMode::Secure);
+        builder = builder
+            .set_client_to_redis_tls_mode(TlsMode::Secure)
+            .set_client_to_sentinel_tls_mode(TlsMode::Secure);
     }
     if let Some(user) = &address.user {
         builder = builder.set_client_to_redis_username(user);
@@ -95,13 +119,23 @@ async fn sentinel(
     if let Some(password) = &address.password {
         builder = builder.set_client_to_redis_password(password);
     }
-    builder.build()?.get_async_connection_with_config(&config(connect, command)).await
+    builder
+        .build()?
+        .get_async_connection_with_config(&config(connect, command))
+        .await
 }
 
 /// Without the client's own retries: it repeats a command after a timeout, and a script that
 /// counts would count twice (facts D2).
-async fn cluster(nodes: &[Node], address: &Address, connect: Duration, command: Duration) -> Result<ClusterConnection, RedisError> {
-    let nodes = nodes.iter().map(|node| node.address(address.tls).into_connection_info());
+async fn cluster(
+    nodes: &[Node],
+    address: &Address,
+    connect: Duration,
+    command: Duration,
+) -> Result<ClusterConnection, RedisError> {
+    let nodes = nodes
+        .iter()
+        .map(|node| node.address(address.tls).into_connection_info());
     let mut builder = ClusterClient::builder(nodes.collect::<Result<Vec<_>, _>>()?)
         .retries(0)
         .connection_timeout(connect)
@@ -120,13 +154,21 @@ async fn cluster(nodes: &[Node], address: &Address, connect: Duration, command: 
 }
 
 /// Checks every primary.
-pub(super) async fn inspect(connection: Connection, deadline: Duration) -> Result<(), StorageError> {
+pub(super) async fn inspect(
+    connection: Connection,
+    deadline: Duration,
+) -> Result<(), StorageError> {
     let mut command = redis::cmd("INFO");
     command.arg("everything");
     let answer = match connection {
-        Connection::Single(mut connection) => timeout(deadline, command.query_async::<Value>(&mut connection)).await,
+        Connection::Single(mut connection) => {
+            timeout(deadline, command.query_async::<Value>(&mut connection)).await
+        }
         Connection::Cluster(mut connection) => {
-            let primaries = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, Some(ResponsePolicy::Special)));
+            let primaries = RoutingInfo::MultiNode((
+                MultipleNodeRoutingInfo::AllMasters,
+                Some(ResponsePolicy::Special),
+            ));
             timeout(deadline, connection.route_command(command, primaries)).await
         }
     };
@@ -138,7 +180,9 @@ pub(super) async fn inspect(connection: Connection, deadline: Duration) -> Resul
     let mut texts = Vec::new();
     collect_texts(&answer, &mut texts);
     if texts.is_empty() {
-        return Err(StorageError::Config("the server does not tell its version".to_owned()));
+        return Err(StorageError::Config(
+            "the server does not tell its version".to_owned(),
+        ));
     }
     texts.iter().try_for_each(|info| inspect_info(info))
 }
@@ -155,21 +199,32 @@ fn collect_texts(value: &Value, texts: &mut Vec<String>) {
         }
         Value::VerbatimString { text, .. } => texts.push(text.clone()),
         Value::Array(values) => values.iter().for_each(|value| collect_texts(value, texts)),
-        Value::Map(pairs) => pairs.iter().for_each(|(_, value)| collect_texts(value, texts)),
+        Value::Map(pairs) => pairs
+            .iter()
+            .for_each(|(_, value)| collect_texts(value, texts)),
         _ => {}
     }
 }
 
 fn inspect_info(info: &str) -> Result<(), StorageError> {
-    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let field = |name: &str| {
+        info.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .map(str::trim)
+    };
     let (name, version, least) = match field("valkey_version") {
         Some(version) => ("Valkey", version, (7, 2)),
         None => ("Redis", field("redis_version").unwrap_or("0"), (7, 0)),
     };
-    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut parts = version
+        .split('.')
+        .map(|part| part.parse::<u32>().unwrap_or(0));
     let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
     if found < least {
-        return Err(StorageError::Config(format!("{name} {}.{} or newer is needed", least.0, least.1)));
+        return Err(StorageError::Config(format!(
+            "{name} {}.{} or newer is needed",
+            least.0, least.1
+        )));
     }
     match field("maxmemory_policy") {
         Some("noeviction") => Ok(()),
@@ -186,16 +241,33 @@ mod tests {
 
     #[test]
     fn old_and_evicting_servers_are_refused() {
-        let info = |version: &str, policy: &str| format!("# Server\r\n{version}\r\nmaxmemory_policy:{policy}\r\n");
-        assert_eq!(inspect_info(&info("redis_version:7.0.15", "noeviction")), Ok(()));
-        assert_eq!(inspect_info(&info("redis_version:7.2.4\r\nvalkey_version:8.1.0", "noeviction")), Ok(()));
+        let info = |version: &str, policy: &str| {
+            format!("# Server\r\n{version}\r\nmaxmemory_policy:{policy}\r\n")
+        };
+        assert_eq!(
+            inspect_info(&info("redis_version:7.0.15", "noeviction")),
+            Ok(())
+        );
+        assert_eq!(
+            inspect_info(&info(
+                "redis_version:7.2.4\r\nvalkey_version:8.1.0",
+                "noeviction"
+            )),
+            Ok(())
+        );
         for (version, policy) in [
             ("redis_version:6.2.9", "noeviction"),
             ("redis_version:7.0.15", "allkeys-lru"),
             ("redis_version:7.0.15", "volatile-ttl"),
             ("x:1", "noeviction"),
         ] {
-            assert!(matches!(inspect_info(&info(version, policy)), Err(StorageError::Config(_))), "{version} {policy}");
+            assert!(
+                matches!(
+                    inspect_info(&info(version, policy)),
+                    Err(StorageError::Config(_))
+                ),
+                "{version} {policy}"
+            );
         }
     }
 }

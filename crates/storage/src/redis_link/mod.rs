@@ -33,7 +33,12 @@ pub struct RedisSettings {
 impl RedisSettings {
     /// Settings for `url` with a second for calls and for dialling.
     pub const fn new(url: SecretString) -> Self {
-        Self { url, password: None, command_timeout_ms: 1_000, connect_timeout_ms: 1_000 }
+        Self {
+            url,
+            password: None,
+            command_timeout_ms: 1_000,
+            connect_timeout_ms: 1_000,
+        }
     }
 }
 
@@ -46,7 +51,9 @@ pub struct Redis {
 
 impl std::fmt::Debug for Redis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Redis").field("healthy", &self.is_healthy()).finish_non_exhaustive()
+        f.debug_struct("Redis")
+            .field("healthy", &self.is_healthy())
+            .finish_non_exhaustive()
     }
 }
 
@@ -59,16 +66,28 @@ impl Redis {
         let first = dial::dial(&address, &settings).await?;
         dial::inspect(first.clone(), deadline).await?;
         let supervisor = Supervisor::start(address, settings, first);
-        Ok(Self { supervisor, deadline })
+        Ok(Self {
+            supervisor,
+            deadline,
+        })
     }
 
     /// Runs `script` on `keys`, which lie in one slot. Runs at most once: it is sent again only
     /// when the server said that it does not know it.
-    pub async fn script(&self, script: &Script, keys: &[String], args: Vec<Vec<u8>>) -> Result<Value, StorageError> {
-        match self.run(&evaluate("EVALSHA", script.hash(), keys, &args)).await {
-            Err(Failure::NoScript) => {
-                self.run(&evaluate("EVAL", script.source(), keys, &args)).await.map_err(Failure::into_error)
-            }
+    pub async fn script(
+        &self,
+        script: &Script,
+        keys: &[String],
+        args: Vec<Vec<u8>>,
+    ) -> Result<Value, StorageError> {
+        match self
+            .run(&evaluate("EVALSHA", script.hash(), keys, &args))
+            .await
+        {
+            Err(Failure::NoScript) => self
+                .run(&evaluate("EVAL", script.source(), keys, &args))
+                .await
+                .map_err(Failure::into_error),
             answer => answer.map_err(Failure::into_error),
         }
     }
@@ -94,7 +113,9 @@ impl Redis {
         };
         let answer = match timeout(self.deadline, link.connection.clone().query(command)).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => Err(Failure::NoScript),
+            Ok(Err(error)) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                Err(Failure::NoScript)
+            }
             Ok(Err(error)) => Err(Failure::Error(StorageError::from_redis(&error))),
             Err(_) => Err(Failure::Error(StorageError::Timeout)),
         };

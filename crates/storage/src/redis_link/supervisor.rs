@@ -37,7 +37,10 @@ pub(super) struct Supervisor {
 impl Supervisor {
     pub(super) fn start(address: Address, settings: RedisSettings, first: Connection) -> Arc<Self> {
         let supervisor = Arc::new(Self {
-            link: RwLock::new(Some(Link { connection: first, number: 0 })),
+            link: RwLock::new(Some(Link {
+                connection: first,
+                number: 0,
+            })),
             unanswered: AtomicU32::new(0),
             healthy: AtomicBool::new(true),
             lost: Notify::new(),
@@ -47,7 +50,10 @@ impl Supervisor {
     }
 
     pub(super) fn current(&self) -> Option<Link> {
-        self.link.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.link
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(super) fn is_healthy(&self) -> bool {
@@ -63,8 +69,12 @@ impl Supervisor {
     /// not give: after a failover the old primary is read-only.
     pub(super) fn failed(&self, link: &Link, error: &StorageError) {
         let give_up = match error {
-            StorageError::Timeout => self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= MUTE_AFTER,
-            StorageError::Unavailable("read-only" | "the primary is down" | "connection refused") => true,
+            StorageError::Timeout => {
+                self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= MUTE_AFTER
+            }
+            StorageError::Unavailable(
+                "read-only" | "the primary is down" | "connection refused",
+            ) => true,
             _ => false,
         };
         if matches!(error, StorageError::Unavailable(_)) || give_up {
@@ -77,14 +87,18 @@ impl Supervisor {
 
     fn drop_link(&self, number: u64) {
         let mut link = self.link.write().unwrap_or_else(PoisonError::into_inner);
-        if link.as_ref().is_some_and(|current| current.number == number) {
+        if link
+            .as_ref()
+            .is_some_and(|current| current.number == number)
+        {
             *link = None;
             self.lost.notify_one();
         }
     }
 
     fn install(&self, connection: Connection, number: u64) {
-        *self.link.write().unwrap_or_else(PoisonError::into_inner) = Some(Link { connection, number });
+        *self.link.write().unwrap_or_else(PoisonError::into_inner) =
+            Some(Link { connection, number });
         self.unanswered.store(0, Ordering::Relaxed);
         self.healthy.store(true, Ordering::Relaxed);
     }
@@ -94,18 +108,27 @@ async fn keep(supervisor: Weak<Supervisor>, address: Address, settings: RedisSet
     let ping_deadline = Duration::from_millis(settings.command_timeout_ms).min(PING_EVERY);
     let mut number = 0;
     loop {
-        let Some(alive) = supervisor.upgrade() else { return };
+        let Some(alive) = supervisor.upgrade() else {
+            return;
+        };
         let Some(link) = alive.current() else {
             drop(alive);
             number += 1;
-            let Some(connection) = redial(&supervisor, &address, &settings).await else { return };
+            let Some(connection) = redial(&supervisor, &address, &settings).await else {
+                return;
+            };
             if let Some(alive) = supervisor.upgrade() {
                 alive.install(connection, number);
                 tracing::info!("connected to Redis again");
             }
             continue;
         };
-        match timeout(ping_deadline, link.connection.clone().query(&redis::cmd("PING"))).await {
+        match timeout(
+            ping_deadline,
+            link.connection.clone().query(&redis::cmd("PING")),
+        )
+        .await
+        {
             Ok(Ok(_)) => alive.answered(),
             Ok(Err(error)) if error.is_connection_dropped() || error.is_io_error() => {
                 // The socket is closed: nothing more will come over it.
@@ -128,7 +151,11 @@ async fn keep(supervisor: Weak<Supervisor>, address: Address, settings: RedisSet
 }
 
 /// Dials until it succeeds or nobody is left who would use the connection.
-async fn redial(supervisor: &Weak<Supervisor>, address: &Address, settings: &RedisSettings) -> Option<Connection> {
+async fn redial(
+    supervisor: &Weak<Supervisor>,
+    address: &Address,
+    settings: &RedisSettings,
+) -> Option<Connection> {
     let mut waits = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
         .with_max_delay(Duration::from_secs(1))

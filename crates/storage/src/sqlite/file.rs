@@ -22,7 +22,8 @@ pub(super) fn lock(path: &Path) -> Result<File, StorageError> {
         .mode(0o600)
         .open(lock_path)
         .map_err(|_| config("the folder cannot be written to"))?;
-    file.try_lock().map_err(|_| config("another process uses this file"))?;
+    file.try_lock()
+        .map_err(|_| config("another process uses this file"))?;
     Ok(file)
 }
 
@@ -38,7 +39,9 @@ pub(super) fn open(path: &Path, migrations: &[Migration]) -> Result<Connection, 
         .map_err(|_| config("the file cannot be written to"))?;
     let connection = Connection::open(path).map_err(|_| config("the file cannot be opened"))?;
     connection
-        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
+        .execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
+        )
         .and_then(|()| connection.busy_timeout(Duration::from_secs(2)))
         .and_then(|()| migrate(&connection, migrations))
         .map_err(|error| match error.sqlite_error_code() {
@@ -53,16 +56,24 @@ pub(super) fn open(path: &Path, migrations: &[Migration]) -> Result<Connection, 
 pub(super) fn open_reader(path: &Path) -> Result<Connection, StorageError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Connection::open_with_flags(path, flags)
-        .and_then(|connection| connection.busy_timeout(Duration::from_secs(2)).map(|()| connection))
+        .and_then(|connection| {
+            connection
+                .busy_timeout(Duration::from_secs(2))
+                .map(|()| connection)
+        })
         .map_err(|error| storage_error(&error))
 }
 
 fn migrate(connection: &Connection, migrations: &[Migration]) -> rusqlite::Result<()> {
-    connection.execute_batch("CREATE TABLE IF NOT EXISTS schema_migration (name TEXT NOT NULL PRIMARY KEY) STRICT")?;
+    connection.execute_batch(
+        "CREATE TABLE IF NOT EXISTS schema_migration (name TEXT NOT NULL PRIMARY KEY) STRICT",
+    )?;
     for migration in migrations {
         let transaction = connection.unchecked_transaction()?;
-        let is_new = transaction
-            .execute("INSERT INTO schema_migration (name) VALUES (?1) ON CONFLICT DO NOTHING", [migration.name])?;
+        let is_new = transaction.execute(
+            "INSERT INTO schema_migration (name) VALUES (?1) ON CONFLICT DO NOTHING",
+            [migration.name],
+        )?;
         if is_new == 1 {
             transaction.execute_batch(migration.sql)?;
         }
@@ -77,8 +88,12 @@ pub(super) fn storage_error(error: &Error) -> StorageError {
         Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly) => {
             StorageError::Unavailable("the file cannot be written to")
         }
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StorageError::Unavailable("the file is busy"),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StorageError::Unavailable("the file is damaged"),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            StorageError::Unavailable("the file is busy")
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            StorageError::Unavailable("the file is damaged")
+        }
         Some(ErrorCode::ConstraintViolation) => StorageError::Rejected("a constraint"),
         _ => StorageError::Rejected("a statement failed"),
     }

@@ -38,7 +38,9 @@ pub struct Sqlite {
 
 impl std::fmt::Debug for Sqlite {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sqlite").field("healthy", &self.is_healthy()).finish_non_exhaustive()
+        f.debug_struct("Sqlite")
+            .field("healthy", &self.is_healthy())
+            .finish_non_exhaustive()
     }
 }
 
@@ -94,7 +96,11 @@ where
     F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
 {
     let (answer, answered) = oneshot::channel();
-    worker.submit(Box::new(Operation { operation: Some(operation), result: None, answer }))?;
+    worker.submit(Box::new(Operation {
+        operation: Some(operation),
+        result: None,
+        answer,
+    }))?;
     match timeout(DEADLINE, answered).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err(StorageError::Unavailable("closed")),
@@ -115,7 +121,9 @@ where
     F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
 {
     fn run(&mut self, connection: &Connection) -> bool {
-        let Some(operation) = self.operation.take() else { return false };
+        let Some(operation) = self.operation.take() else {
+            return false;
+        };
         let result = operation(connection);
         let succeeded = result.is_ok();
         self.result = Some(result);

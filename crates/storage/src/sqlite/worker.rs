@@ -37,7 +37,11 @@ pub(super) struct Worker(mpsc::Sender<Order>);
 
 impl Worker {
     /// Starts the writer, which holds `lock` for as long as it lives.
-    pub(super) fn writer(connection: Connection, healthy: Arc<AtomicBool>, lock: File) -> Result<Self, StorageError> {
+    pub(super) fn writer(
+        connection: Connection,
+        healthy: Arc<AtomicBool>,
+        lock: File,
+    ) -> Result<Self, StorageError> {
         start("sqlite-writer", move |mut orders| {
             let stopped = serve(&mut orders, |jobs| write_group(&connection, jobs, &healthy));
             // Best effort: an unfolded log is read at the next start.
@@ -61,10 +65,14 @@ impl Worker {
     }
 
     pub(super) fn submit(&self, job: Box<dyn Job>) -> Result<(), StorageError> {
-        self.0.try_send(Order::Job(job)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => StorageError::Unavailable("too many calls are waiting"),
-            mpsc::error::TrySendError::Closed(_) => StorageError::Unavailable("closed"),
-        })
+        self.0
+            .try_send(Order::Job(job))
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => {
+                    StorageError::Unavailable("too many calls are waiting")
+                }
+                mpsc::error::TrySendError::Closed(_) => StorageError::Unavailable("closed"),
+            })
     }
 
     pub(super) async fn stop(&self) {

@@ -14,9 +14,16 @@ pub(super) async fn cancel(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let id = parse_id(&id)?;
-    let canceled = state.verifier.cancel(&service.name, &id).await?.ok_or_else(not_found)?;
+    let canceled = state
+        .verifier
+        .cancel(&service.name, &id)
+        .await?
+        .ok_or_else(not_found)?;
     match canceled.status {
         VerificationStatus::Canceled => Ok(StatusCode::NO_CONTENT),
-        status => Err(Problem::new(ProblemCode::VerificationEnded, format!("the verification is {status}"))),
+        status => Err(Problem::new(
+            ProblemCode::VerificationEnded,
+            format!("the verification is {status}"),
+        )),
     }
 }

@@ -32,13 +32,20 @@ pub(super) async fn check(
     Path(id): Path<String>,
     JsonBody(body): JsonBody<CheckBody>,
 ) -> Result<Json<CheckAnswer>, Problem> {
-    let typed: TypedCode =
-        body.code.parse().map_err(|error| Problem::field(ProblemCode::InvalidCode, "code", &error))?;
+    let typed: TypedCode = body
+        .code
+        .parse()
+        .map_err(|error| Problem::field(ProblemCode::InvalidCode, "code", &error))?;
     let check_id: Option<CheckId> = parse(body.check_id, "check_id")?;
     let purpose: Option<Purpose> = parse(body.purpose, "purpose")?;
     // An id that cannot exist is answered like one that does not.
     let verdict = match id.parse() {
-        Ok(id) => state.verifier.check(&service, &id, &typed, check_id, purpose).await?,
+        Ok(id) => {
+            state
+                .verifier
+                .check(&service, &id, &typed, check_id, purpose)
+                .await?
+        }
         Err(_) => CheckVerdict::Refused,
     };
     let (status, valid) = match verdict {

@@ -40,7 +40,10 @@ impl FromRef<VerifierState> for Arc<Services> {
 pub fn routes(state: VerifierState) -> Router {
     Router::new()
         .route("/v1/verifications/{id}/check", post(check::check))
-        .route("/v1/verifications/{id}", get(status::status).delete(cancel::cancel))
+        .route(
+            "/v1/verifications/{id}",
+            get(status::status).delete(cancel::cancel),
+        )
         .with_state(state)
 }
 
@@ -49,15 +52,20 @@ fn parse_id(text: &str) -> Result<VerificationId, Problem> {
 }
 
 fn not_found() -> Problem {
-    Problem::new(ProblemCode::NotFound, "the service has no verification of this id")
+    Problem::new(
+        ProblemCode::NotFound,
+        "the service has no verification of this id",
+    )
 }
 
 impl From<VerifierError> for Problem {
     fn from(error: VerifierError) -> Self {
         match error {
-            VerifierError::Store(_) => {
-                Self::new(ProblemCode::StoreUnavailable, "the state cannot be reached; nothing is approved").retry_after(1)
-            }
+            VerifierError::Store(_) => Self::new(
+                ProblemCode::StoreUnavailable,
+                "the state cannot be reached; nothing is approved",
+            )
+            .retry_after(1),
             VerifierError::Vault(_) | VerifierError::Entropy(_) => {
                 tracing::error!(%error, "a verification could not be processed");
                 Self::new(ProblemCode::Internal, "the request could not be processed")
@@ -67,5 +75,9 @@ impl From<VerifierError> for Problem {
 }
 
 fn ledger_problem(_: LedgerError) -> Problem {
-    Problem::new(ProblemCode::StoreUnavailable, "the deliveries cannot be read").retry_after(1)
+    Problem::new(
+        ProblemCode::StoreUnavailable,
+        "the deliveries cannot be read",
+    )
+    .retry_after(1)
 }

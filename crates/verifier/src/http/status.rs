@@ -5,7 +5,9 @@ use axum::extract::{Path, State};
 use serde::Serialize;
 use watchword_chassis::Problem;
 use watchword_chassis::http::Caller;
-use watchword_core::{AttemptClass, Channel, DeliveryId, DeliveryOutcome, ProviderName, Purpose, Timestamp};
+use watchword_core::{
+    AttemptClass, Channel, DeliveryId, DeliveryOutcome, ProviderName, Purpose, Timestamp,
+};
 use watchword_ledger::{Attempt, DeliveryRecord};
 
 use super::{VerificationView, VerifierState, ledger_problem, not_found, parse_id};
@@ -49,28 +51,44 @@ pub(super) async fn status(
     Path(id): Path<String>,
 ) -> Result<Json<StatusView>, Problem> {
     let id = parse_id(&id)?;
-    let verification = state.verifier.get(&service.name, &id).await?.ok_or_else(not_found)?;
-    let deliveries: Vec<_> = (1..=verification.sends).map(|send| DeliveryId::new(id.clone(), send)).collect();
-    let records = state.ledger.get(&deliveries).await.map_err(ledger_problem)?;
+    let verification = state
+        .verifier
+        .get(&service.name, &id)
+        .await?
+        .ok_or_else(not_found)?;
+    let deliveries: Vec<_> = (1..=verification.sends)
+        .map(|send| DeliveryId::new(id.clone(), send))
+        .collect();
+    let records = state
+        .ledger
+        .get(&deliveries)
+        .await
+        .map_err(ledger_problem)?;
     Ok(Json(StatusView::new(&verification, deliveries, records)))
 }
 
 impl StatusView {
-    fn new(verification: &StoredVerification, ids: Vec<DeliveryId>, mut records: Vec<DeliveryRecord>) -> Self {
+    fn new(
+        verification: &StoredVerification,
+        ids: Vec<DeliveryId>,
+        mut records: Vec<DeliveryRecord>,
+    ) -> Self {
         let view = VerificationView::from(verification);
         // A delivery that no worker has taken yet has no record: it is queued.
         let deliveries = ids
             .into_iter()
-            .map(|id| match records.iter().position(|record| record.id == id) {
-                Some(index) => DeliveryView::from(records.swap_remove(index)),
-                None => DeliveryView {
-                    id,
-                    channel: verification.channel,
-                    outcome: DeliveryOutcome::Queued,
-                    provider: None,
-                    attempts: Vec::new(),
+            .map(
+                |id| match records.iter().position(|record| record.id == id) {
+                    Some(index) => DeliveryView::from(records.swap_remove(index)),
+                    None => DeliveryView {
+                        id,
+                        channel: verification.channel,
+                        outcome: DeliveryOutcome::Queued,
+                        provider: None,
+                        attempts: Vec::new(),
+                    },
                 },
-            })
+            )
             .collect();
         Self {
             id: view.id,
@@ -90,7 +108,10 @@ impl StatusView {
 impl From<DeliveryRecord> for DeliveryView {
     fn from(record: DeliveryRecord) -> Self {
         Self {
-            provider: record.attempts.last().and_then(|attempt| attempt.provider.clone()),
+            provider: record
+                .attempts
+                .last()
+                .and_then(|attempt| attempt.provider.clone()),
             id: record.id,
             channel: record.channel,
             outcome: record.outcome,

@@ -5,7 +5,8 @@ mod redis;
 mod sqlite;
 
 pub use model::{
-    Checked, CheckCommand, Digest, OpenCommand, Opened, SealedCode, Sent, SlotKey, StoredVerification, TagKey,
+    CheckCommand, Checked, Digest, OpenCommand, Opened, SealedCode, Sent, SlotKey,
+    StoredVerification, TagKey,
 };
 
 pub use redis::RedisVerifications;
@@ -21,7 +22,10 @@ const AFTERLIFE_MS: u64 = 3_600_000;
 /// What tells one typed code from another without being it: the starts of its digests, of which
 /// one is made with a key that is in use also after a rotation.
 fn fingerprints(candidates: &[Digest]) -> Vec<String> {
-    candidates.iter().map(|digest| digest.hex.chars().take(16).collect()).collect()
+    candidates
+        .iter()
+        .map(|digest| digest.hex.chars().take(16).collect())
+        .collect()
 }
 
 /// Why the store did not answer. Whoever asked fails closed.
@@ -63,7 +67,11 @@ pub trait VerificationStore: Send + Sync {
     /// One check, decided in this order: a repeat of a `check_id` gets the stored answer; then
     /// unknown id, other service, other purpose (counted like a wrong code), ended, expired,
     /// guess budget; then the digest is compared, at most `max_checks` times a verification.
-    async fn check(&self, command: CheckCommand, budget: GuessBudget) -> Result<Checked, StoreError>;
+    async fn check(
+        &self,
+        command: CheckCommand,
+        budget: GuessBudget,
+    ) -> Result<Checked, StoreError>;
 
     /// Withdraws a pending verification. `None`: unknown or another service's. Otherwise the
     /// verification as it is now (an ended one is left as it was).

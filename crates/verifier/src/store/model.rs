@@ -1,8 +1,8 @@
 //! What goes into and comes out of the store. No value here is a code or a recipient in clear.
 
 use watchword_core::{
-    Channel, CheckId, CheckVerdict, Policy, Purpose, ServiceName, SubjectTag, Timestamp, VerificationId,
-    VerificationStatus,
+    Channel, CheckId, CheckVerdict, Policy, Purpose, ServiceName, SubjectTag, Timestamp,
+    VerificationId, VerificationStatus,
 };
 
 /// The hash tag of a subject's keys.

@@ -17,7 +17,10 @@ struct Filter {
 
 /// `GET /inbox` and `GET /inbox/messages?to=`.
 pub(super) fn routes(inbox: Inbox) -> Router {
-    Router::new().route("/inbox", get(page)).route("/inbox/messages", get(messages)).with_state(inbox)
+    Router::new()
+        .route("/inbox", get(page))
+        .route("/inbox/messages", get(messages))
+        .with_state(inbox)
 }
 
 async fn page() -> impl IntoResponse {
@@ -25,7 +28,10 @@ async fn page() -> impl IntoResponse {
     ([(header::CONTENT_SECURITY_POLICY, policy)], Html(PAGE))
 }
 
-async fn messages(State(inbox): State<Inbox>, Query(filter): Query<Filter>) -> Json<Vec<InboxMessage>> {
+async fn messages(
+    State(inbox): State<Inbox>,
+    Query(filter): Query<Filter>,
+) -> Json<Vec<InboxMessage>> {
     // A number pasted into a URL without encoding arrives with a space for its plus.
     let to = filter.to.map(|to| match to.strip_prefix(' ') {
         Some(digits) => format!("+{digits}"),

@@ -29,32 +29,63 @@ pub async fn run(exit: bool) -> anyhow::Result<()> {
     let services = Arc::new(Services::from_config(&setup.config.services)?);
     let engine = Engine::start(&setup.config, &registry, &readiness, clock.clone()).await?;
     let in_flight = setup.config.http.max_in_flight;
-    let shared = Shared::new(setup.config.clone(), engine, services, clock, registry.clone())?;
+    let shared = Shared::new(
+        setup.config.clone(),
+        engine,
+        services,
+        clock,
+        registry.clone(),
+    )?;
 
     let mut lifecycle = Lifecycle::default();
-    let routes = shared.start(&Role::ALL, &mut lifecycle).await?.merge(inbox::routes(shared.inbox.clone()));
+    let routes = shared
+        .start(&Role::ALL, &mut lifecycle)
+        .await?
+        .merge(inbox::routes(shared.inbox.clone()));
     let public = listen(8080).await?;
     let url = format!("http://{}", public.local_addr()?);
     let admin_listener = listen(9090).await?;
     let admin_url = format!("http://{}", admin_listener.local_addr()?);
     let stop = lifecycle.stop();
-    lifecycle.spawn("http", serve(public, http::public(routes, in_flight), stop.clone()));
-    lifecycle.spawn("admin", serve(admin_listener, admin::routes(registry, readiness), stop.clone()));
+    lifecycle.spawn(
+        "http",
+        serve(public, http::public(routes, in_flight), stop.clone()),
+    );
+    lifecycle.spawn(
+        "admin",
+        serve(
+            admin_listener,
+            admin::routes(registry, readiness),
+            stop.clone(),
+        ),
+    );
 
-    let style = Style { colours: stdout().is_terminal() };
+    let style = Style {
+        colours: stdout().is_terminal(),
+    };
     let walked = walk::walk(&url, &setup.api_key, style).await;
     if walked.is_ok() && !exit {
         print_next_steps(&url, &admin_url, &setup.api_key, style);
-        lifecycle.run_until_stopped().await.context("the demo did not stop cleanly")?;
+        lifecycle
+            .run_until_stopped()
+            .await
+            .context("the demo did not stop cleanly")?;
     } else {
         stop.cancel();
-        lifecycle.run_until_stopped().await.context("the demo did not stop cleanly")?;
+        lifecycle
+            .run_until_stopped()
+            .await
+            .context("the demo did not stop cleanly")?;
     }
     shared.engine.broker.close().await;
     walked
 }
 
-async fn serve(listener: TcpListener, routes: axum::Router, stop: tokio_util::sync::CancellationToken) {
+async fn serve(
+    listener: TcpListener,
+    routes: axum::Router,
+    stop: tokio_util::sync::CancellationToken,
+) {
     if let Err(error) = http::serve(listener, routes, stop).await {
         tracing::error!(%error, "a listener ended");
     }
@@ -64,7 +95,9 @@ async fn serve(listener: TcpListener, routes: axum::Router, stop: tokio_util::sy
 async fn listen(port: u16) -> anyhow::Result<TcpListener> {
     match TcpListener::bind(("127.0.0.1", port)).await {
         Ok(listener) => Ok(listener),
-        Err(_) => TcpListener::bind(("127.0.0.1", 0)).await.context("no port is free on 127.0.0.1"),
+        Err(_) => TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .context("no port is free on 127.0.0.1"),
     }
 }
 
@@ -76,7 +109,11 @@ struct Style {
 
 impl Style {
     fn paint(self, code: &str, text: &str) -> String {
-        if self.colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.colours {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     fn bold(self, text: &str) -> String {
@@ -94,7 +131,9 @@ fn print_next_steps(url: &str, admin_url: &str, key: &str, style: Style) {
     println!("metrics  {admin_url}/metrics");
     println!("key      {key}\n");
     println!("curl -s {url}/v1/verifications -H 'Authorization: Bearer {key}' \\");
-    println!("  -H 'Content-Type: application/json' -d '{{\"channel\":\"sms\",\"to\":\"+12025550142\"}}'");
+    println!(
+        "  -H 'Content-Type: application/json' -d '{{\"channel\":\"sms\",\"to\":\"+12025550142\"}}'"
+    );
     println!("curl -s '{url}/inbox/messages?to=%2B12025550142'");
     println!("curl -s {url}/v1/verifications/ID/check -H 'Authorization: Bearer {key}' \\");
     println!("  -H 'Content-Type: application/json' -d '{{\"code\":\"CODE\"}}'\n");

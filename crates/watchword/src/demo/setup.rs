@@ -25,15 +25,23 @@ pub(super) struct Setup {
 
 impl Setup {
     pub(super) fn make() -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("watchword-demo-").tempdir().context("no temporary folder")?;
+        let folder = tempfile::Builder::new()
+            .prefix("watchword-demo-")
+            .tempdir()
+            .context("no temporary folder")?;
         for name in ["sealing", "digest", "index"] {
             write_secret(&folder.path().join(name), &BASE64.encode(&random()?))?;
         }
         let api_key = format!("demo_{}", BASE64URL_NOPAD.encode(&random()?));
         let path = folder.path().join("demo.toml");
-        fs::write(&path, config_text(folder.path(), &api_key)).context("the configuration cannot be written")?;
+        fs::write(&path, config_text(folder.path(), &api_key))
+            .context("the configuration cannot be written")?;
         // Nothing from the environment: the demo is the same everywhere.
-        Ok(Self { config: load(&path, std::iter::empty())?, api_key, _folder: folder })
+        Ok(Self {
+            config: load(&path, std::iter::empty())?,
+            api_key,
+            _folder: folder,
+        })
     }
 }
 
@@ -65,8 +73,13 @@ kind = "inbox"
 }
 
 fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
-    let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes()).context("a key cannot be written")
+    let mut file = fs::OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(text.as_bytes())
+        .context("a key cannot be written")
 }
 
 fn random() -> anyhow::Result<[u8; 32]> {

@@ -23,10 +23,17 @@ struct Walk<'a> {
 
 /// One SMS and one email verification, each step printed with its time.
 pub(super) async fn walk(url: &str, key: &str, style: Style) -> anyhow::Result<()> {
-    let walk = Walk { http: client()?, url, key, style };
+    let walk = Walk {
+        http: client()?,
+        url,
+        key,
+        style,
+    };
     println!("{}", style.bold("Watchword demo, embedded engine"));
     for (channel, to) in [("sms", "+12025550123"), ("email", "jane.doe@example.org")] {
-        walk.verify(channel, to).await.with_context(|| format!("the {channel} verification failed"))?;
+        walk.verify(channel, to)
+            .await
+            .with_context(|| format!("the {channel} verification failed"))?;
     }
     println!("\n{}", style.green("both verifications approved"));
     Ok(())
@@ -36,32 +43,59 @@ impl Walk<'_> {
     async fn verify(&self, channel: &str, to: &str) -> anyhow::Result<()> {
         println!("\n{}", self.style.bold(channel));
         let begun = Instant::now();
-        let opened = self.post("", json!({ "channel": channel, "to": to })).await?;
-        let id = opened["id"].as_str().context("the answer has no id")?.to_owned();
-        self.step(begun, &format!("asked for a code to {}: verification {id}", opened["to"].as_str().unwrap_or("?")));
+        let opened = self
+            .post("", json!({ "channel": channel, "to": to }))
+            .await?;
+        let id = opened["id"]
+            .as_str()
+            .context("the answer has no id")?
+            .to_owned();
+        self.step(
+            begun,
+            &format!(
+                "asked for a code to {}: verification {id}",
+                opened["to"].as_str().unwrap_or("?")
+            ),
+        );
 
         let begun = Instant::now();
-        let code = timeout(ARRIVAL_DEADLINE, self.arrival(to)).await.context("no message arrived")??;
+        let code = timeout(ARRIVAL_DEADLINE, self.arrival(to))
+            .await
+            .context("no message arrived")??;
         self.step(begun, "the message arrived in the inbox");
 
         let begun = Instant::now();
         let wrong = if code == "000000" { "000001" } else { "000000" };
-        let refused = self.post(&format!("/{id}/check"), json!({ "code": wrong })).await?;
-        ensure!(refused["valid"] == false && refused["status"] == "pending", "a wrong code was not refused");
+        let refused = self
+            .post(&format!("/{id}/check"), json!({ "code": wrong }))
+            .await?;
+        ensure!(
+            refused["valid"] == false && refused["status"] == "pending",
+            "a wrong code was not refused"
+        );
         self.step(begun, "a wrong code was refused");
 
         let begun = Instant::now();
-        let approved = self.post(&format!("/{id}/check"), json!({ "code": code })).await?;
-        ensure!(approved["valid"] == true && approved["status"] == "approved", "the right code was not approved");
+        let approved = self
+            .post(&format!("/{id}/check"), json!({ "code": code }))
+            .await?;
+        ensure!(
+            approved["valid"] == true && approved["status"] == "approved",
+            "the right code was not approved"
+        );
         self.step(begun, "the right code was approved");
 
         let begun = Instant::now();
-        let again = self.post(&format!("/{id}/check"), json!({ "code": code })).await?;
+        let again = self
+            .post(&format!("/{id}/check"), json!({ "code": code }))
+            .await?;
         ensure!(again["valid"] == false, "a used code was approved again");
         self.step(begun, "the same code again was refused");
 
         let begun = Instant::now();
-        let outcome = timeout(ARRIVAL_DEADLINE, self.outcome(&id)).await.context("the delivery has no outcome")??;
+        let outcome = timeout(ARRIVAL_DEADLINE, self.outcome(&id))
+            .await
+            .context("the delivery has no outcome")??;
         self.step(begun, &format!("the ledger says: {outcome}"));
         Ok(())
     }
@@ -69,9 +103,15 @@ impl Walk<'_> {
     /// The code of the newest message to `to`, once there is one.
     async fn arrival(&self, to: &str) -> anyhow::Result<String> {
         loop {
-            let request = self.http.get(format!("{}/inbox/messages", self.url)).query(&[("to", to)]);
+            let request = self
+                .http
+                .get(format!("{}/inbox/messages", self.url))
+                .query(&[("to", to)]);
             let messages = answer(request.send().await?).await?;
-            if let Some(body) = messages.as_array().and_then(|list| list.last()?["body"].as_str()) {
+            if let Some(body) = messages
+                .as_array()
+                .and_then(|list| list.last()?["body"].as_str())
+            {
                 return code_in(body).context("the message has no code");
             }
             sleep(Duration::from_millis(5)).await;
@@ -80,7 +120,10 @@ impl Walk<'_> {
 
     async fn outcome(&self, id: &str) -> anyhow::Result<String> {
         loop {
-            let request = self.http.get(format!("{}/v1/verifications/{id}", self.url)).bearer_auth(self.key);
+            let request = self
+                .http
+                .get(format!("{}/v1/verifications/{id}", self.url))
+                .bearer_auth(self.key);
             let status = answer(request.send().await?).await?;
             match status["deliveries"][0]["outcome"].as_str() {
                 Some("queued" | "sending") => sleep(Duration::from_millis(5)).await,
@@ -91,7 +134,10 @@ impl Walk<'_> {
     }
 
     async fn post(&self, path: &str, body: Value) -> anyhow::Result<Value> {
-        let request = self.http.post(format!("{}/v1/verifications{path}", self.url)).bearer_auth(self.key);
+        let request = self
+            .http
+            .post(format!("{}/v1/verifications{path}", self.url))
+            .bearer_auth(self.key);
         answer(request.json(&body).send().await?).await
     }
 
@@ -103,5 +149,7 @@ impl Walk<'_> {
 
 /// The first run of exactly six digits.
 fn code_in(text: &str) -> Option<String> {
-    text.split(|c: char| !c.is_ascii_digit()).find(|run| run.len() == 6).map(str::to_owned)
+    text.split(|c: char| !c.is_ascii_digit())
+        .find(|run| run.len() == 6)
+        .map(str::to_owned)
 }

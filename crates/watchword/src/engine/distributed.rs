@@ -18,16 +18,32 @@ use watchword_verifier::store::RedisVerifications;
 use super::Engine;
 use crate::config::Config;
 
-pub(super) async fn start(config: &Config, registry: &Registry, readiness: &Readiness) -> anyhow::Result<Engine> {
-    let broker = RabbitMq::start(rabbitmq_settings(config)?, BrokerMetrics::register(registry)?)?;
+pub(super) async fn start(
+    config: &Config,
+    registry: &Registry,
+    readiness: &Readiness,
+) -> anyhow::Result<Engine> {
+    let broker = RabbitMq::start(
+        rabbitmq_settings(config)?,
+        BrokerMetrics::register(registry)?,
+    )?;
     let link = broker.clone();
     readiness.require("rabbitmq", move || link.state() == LinkState::Up);
-    let section = config.redis.as_ref().ok_or_else(|| ConfigError::new("redis", "is missing"))?;
+    let section = config
+        .redis
+        .as_ref()
+        .ok_or_else(|| ConfigError::new("redis", "is missing"))?;
     let (url, password) = section.resolve("redis")?;
-    let redis = connect(RedisSettings { password, ..RedisSettings::new(url) }).await?;
+    let redis = connect(RedisSettings {
+        password,
+        ..RedisSettings::new(url)
+    })
+    .await?;
     let store = redis.clone();
     readiness.require("redis", move || store.is_healthy());
-    let settings = LedgerSettings { retention_ms: config.ledger.retention_hours * 3_600_000 };
+    let settings = LedgerSettings {
+        retention_ms: config.ledger.retention_hours * 3_600_000,
+    };
     Ok(Engine {
         broker,
         verifications: Arc::new(RedisVerifications::new(redis.clone())),
@@ -40,9 +56,15 @@ pub(super) async fn start(config: &Config, registry: &Registry, readiness: &Read
 
 /// The settings of the configured broker.
 pub fn rabbitmq_settings(config: &Config) -> Result<RabbitMqSettings, ConfigError> {
-    let section = config.rabbitmq.as_ref().ok_or_else(|| ConfigError::new("rabbitmq", "is missing"))?;
+    let section = config
+        .rabbitmq
+        .as_ref()
+        .ok_or_else(|| ConfigError::new("rabbitmq", "is missing"))?;
     let (url, password) = section.resolve("rabbitmq")?;
-    Ok(RabbitMqSettings { password, ..RabbitMqSettings::new(url) })
+    Ok(RabbitMqSettings {
+        password,
+        ..RabbitMqSettings::new(url)
+    })
 }
 
 /// A store that must not be used ends the process; one that is away is waited for.

@@ -22,7 +22,10 @@ pub(super) async fn start(
     readiness: &Readiness,
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<Engine> {
-    let section = config.embedded.as_ref().ok_or_else(|| ConfigError::new("embedded", "is missing"))?;
+    let section = config
+        .embedded
+        .as_ref()
+        .ok_or_else(|| ConfigError::new("embedded", "is missing"))?;
     let migrations = [
         EMBEDDED_MIGRATION,
         watchword_ledger::MIGRATION,
@@ -32,10 +35,13 @@ pub(super) async fn start(
     ];
     let sqlite = Sqlite::open(&section.path, &migrations)?;
     let metrics = BrokerMetrics::register(registry)?;
-    let broker = EmbeddedBroker::start(sqlite.clone(), clock, EmbeddedSettings::default(), metrics).await?;
+    let broker =
+        EmbeddedBroker::start(sqlite.clone(), clock, EmbeddedSettings::default(), metrics).await?;
     let file = sqlite.clone();
     readiness.require("sqlite", move || file.is_healthy());
-    let settings = LedgerSettings { retention_ms: config.ledger.retention_hours * 3_600_000 };
+    let settings = LedgerSettings {
+        retention_ms: config.ledger.retention_hours * 3_600_000,
+    };
     Ok(Engine {
         broker,
         verifications: Arc::new(SqliteVerifications::new(sqlite.clone())),

@@ -26,7 +26,13 @@ const GUESSES_KEPT_MS: u64 = 90 * 24 * 3_600_000;
 /// A script with the part that all share in front of it.
 macro_rules! script {
     ($name:literal) => {
-        Script::new(concat!("verifier.", $name), concat!(include_str!("state.lua"), include_str!(concat!($name, ".lua"))))
+        Script::new(
+            concat!("verifier.", $name),
+            concat!(
+                include_str!("state.lua"),
+                include_str!(concat!($name, ".lua"))
+            ),
+        )
     };
 }
 
@@ -59,7 +65,11 @@ impl RedisVerifications {
 impl VerificationStore for RedisVerifications {
     async fn open(&self, command: OpenCommand) -> Result<Opened, StoreError> {
         let expires_at = command.now.plus_millis(command.policy.lifetime_ms);
-        let keys = [verification_key(&command.id), slot_key(&command), guesses_key(command.id.tag())];
+        let keys = [
+            verification_key(&command.id),
+            slot_key(&command),
+            guesses_key(command.id.tag()),
+        ];
         let mut args = moment_and_budget(command.now, command.budget);
         args.extend([
             bytes(command.id.own()),
@@ -82,27 +92,55 @@ impl VerificationStore for RedisVerifications {
         let mut args = moment_and_budget(now, budget);
         args.push(bytes(service.as_str()));
         if let Some(code) = next {
-            args.extend([code.digest.key_id, code.digest.hex, code.sealing_key_id, code.sealed].map(bytes));
+            args.extend(
+                [
+                    code.digest.key_id,
+                    code.digest.hex,
+                    code.sealing_key_id,
+                    code.sealed,
+                ]
+                .map(bytes),
+            );
         }
         let keys = [verification_key(id), guesses_key(id.tag())];
         reply::opened(self.redis.script(&self.resend, &keys, args).await?, id, now)
     }
 
     async fn confirm(&self, id: &VerificationId, send: u8) -> Result<(), StoreError> {
-        self.redis.script(&self.confirm, &[verification_key(id)], vec![bytes(send.to_string())]).await?;
+        self.redis
+            .script(
+                &self.confirm,
+                &[verification_key(id)],
+                vec![bytes(send.to_string())],
+            )
+            .await?;
         Ok(())
     }
 
-    async fn check(&self, command: CheckCommand, budget: GuessBudget) -> Result<Checked, StoreError> {
+    async fn check(
+        &self,
+        command: CheckCommand,
+        budget: GuessBudget,
+    ) -> Result<Checked, StoreError> {
         let mut args = moment_and_budget(command.now, budget);
         args.extend([
             bytes(command.service.as_str()),
-            bytes(command.purpose.as_ref().map_or("", |purpose| purpose.as_str())),
+            bytes(
+                command
+                    .purpose
+                    .as_ref()
+                    .map_or("", |purpose| purpose.as_str()),
+            ),
             bytes(command.check_id.as_str()),
             millis(command.now.plus_millis(GUESSES_KEPT_MS)),
             bytes(fingerprints(&command.candidates).join(",")),
         ]);
-        args.extend(command.candidates.iter().flat_map(|digest| [bytes(&*digest.key_id), bytes(&*digest.hex)]));
+        args.extend(
+            command
+                .candidates
+                .iter()
+                .flat_map(|digest| [bytes(&*digest.key_id), bytes(&*digest.hex)]),
+        );
         let keys = [verification_key(&command.id), guesses_key(command.id.tag())];
         reply::checked(&self.redis.script(&self.check, &keys, args).await?)
     }
@@ -114,7 +152,13 @@ impl VerificationStore for RedisVerifications {
         now: Timestamp,
     ) -> Result<Option<StoredVerification>, StoreError> {
         let args = vec![millis(now), bytes(service.as_str())];
-        reply::found(self.redis.script(&self.cancel, &[verification_key(id)], args).await?, id, now)
+        reply::found(
+            self.redis
+                .script(&self.cancel, &[verification_key(id)], args)
+                .await?,
+            id,
+            now,
+        )
     }
 
     async fn get(
@@ -126,7 +170,9 @@ impl VerificationStore for RedisVerifications {
         let mut command = watchword_storage::redis::cmd("HMGET");
         command.arg(verification_key(id)).arg(&reply::FIELDS[..]);
         let stored = reply::fields(self.redis.command(&command).await?, id, now)?;
-        Ok(stored.map(|(verification, _)| verification).filter(|verification| verification.service == *service))
+        Ok(stored
+            .map(|(verification, _)| verification)
+            .filter(|verification| verification.service == *service))
     }
 
     async fn forget_guesses(&self, tag: TagKey) -> Result<(), StoreError> {
@@ -159,7 +205,9 @@ fn millis(moment: Timestamp) -> Vec<u8> {
 
 fn moment_and_budget(now: Timestamp, budget: GuessBudget) -> Vec<Vec<u8>> {
     let limits = [budget.per_hour, budget.per_day, budget.in_a_row];
-    std::iter::once(millis(now)).chain(limits.map(|limit| bytes(limit.to_string()))).collect()
+    std::iter::once(millis(now))
+        .chain(limits.map(|limit| bytes(limit.to_string())))
+        .collect()
 }
 
 /// The fields of a new verification as name and value.
@@ -174,13 +222,23 @@ fn fields(command: &OpenCommand, expires_at: Timestamp) -> Vec<Vec<u8>> {
         ("mt", command.masked_to.clone()),
         ("oa", command.now.as_millis().to_string()),
         ("ex", expires_at.as_millis().to_string()),
-        ("ra", command.now.plus_millis(policy.cooldown_ms).as_millis().to_string()),
+        (
+            "ra",
+            command
+                .now
+                .plus_millis(policy.cooldown_ms)
+                .as_millis()
+                .to_string(),
+        ),
         ("sn", "1".to_owned()),
         ("cl", policy.max_checks.to_string()),
         ("cf", "0".to_owned()),
         ("ms", policy.max_sends.to_string()),
         ("cd", policy.cooldown_ms.to_string()),
-        ("ro", u8::from(policy.resend == ResendCode::Rotate).to_string()),
+        (
+            "ro",
+            u8::from(policy.resend == ResendCode::Rotate).to_string(),
+        ),
         ("ck", code.sealing_key_id.clone()),
         ("cs", code.sealed.clone()),
         ("ok", command.sealing_key_id.clone()),
@@ -188,5 +246,8 @@ fn fields(command: &OpenCommand, expires_at: Timestamp) -> Vec<Vec<u8>> {
         ("dk", code.digest.key_id.clone()),
         ("dg", code.digest.hex.clone()),
     ];
-    pairs.into_iter().flat_map(|(name, value)| [bytes(name), bytes(value)]).collect()
+    pairs
+        .into_iter()
+        .flat_map(|(name, value)| [bytes(name), bytes(value)])
+        .collect()
 }

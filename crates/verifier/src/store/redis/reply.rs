@@ -11,7 +11,8 @@ use super::super::model::{Checked, Opened, Sent, StoredVerification};
 
 /// The fields of a verification, in the order in which the scripts give them.
 pub(super) const FIELDS: [&str; 20] = [
-    "sv", "st", "ch", "pu", "mt", "oa", "ex", "ra", "sn", "cl", "cf", "ms", "cd", "ro", "ck", "cs", "ok", "os", "dk", "dg",
+    "sv", "st", "ch", "pu", "mt", "oa", "ex", "ra", "sn", "cl", "cf", "ms", "cd", "ro", "ck", "cs",
+    "ok", "os", "dk", "dg",
 ];
 
 /// What a message needs besides the verification.
@@ -22,7 +23,11 @@ pub(super) struct Sealed {
     order: String,
 }
 
-pub(super) fn opened(reply: Value, id: &VerificationId, now: Timestamp) -> Result<Option<Opened>, StoreError> {
+pub(super) fn opened(
+    reply: Value,
+    id: &VerificationId,
+    now: Timestamp,
+) -> Result<Option<Opened>, StoreError> {
     let mut parts = array(reply)?.into_iter();
     let word = parts.next().ok_or(StoreError::Corrupt).and_then(text)?;
     match word.as_str() {
@@ -45,16 +50,31 @@ pub(super) fn opened(reply: Value, id: &VerificationId, now: Timestamp) -> Resul
                 order_key_id: sealed.order_key,
             })))
         }
-        "cooling" => verification(parts.next(), id, now).map(|(live, _)| Some(Opened::Cooling(live))),
-        "exhausted" => verification(parts.next(), id, now).map(|(live, _)| Some(Opened::Exhausted(live))),
-        "needs_code" => verification(parts.next(), id, now).map(|(live, _)| Some(Opened::NeedsCode(live))),
+        "cooling" => {
+            verification(parts.next(), id, now).map(|(live, _)| Some(Opened::Cooling(live)))
+        }
+        "exhausted" => {
+            verification(parts.next(), id, now).map(|(live, _)| Some(Opened::Exhausted(live)))
+        }
+        "needs_code" => {
+            verification(parts.next(), id, now).map(|(live, _)| Some(Opened::NeedsCode(live)))
+        }
         _ => Err(StoreError::Corrupt),
     }
 }
 
-pub(super) fn found(reply: Value, id: &VerificationId, now: Timestamp) -> Result<Option<StoredVerification>, StoreError> {
+pub(super) fn found(
+    reply: Value,
+    id: &VerificationId,
+    now: Timestamp,
+) -> Result<Option<StoredVerification>, StoreError> {
     let mut parts = array(reply)?.into_iter();
-    match parts.next().ok_or(StoreError::Corrupt).and_then(text)?.as_str() {
+    match parts
+        .next()
+        .ok_or(StoreError::Corrupt)
+        .and_then(text)?
+        .as_str()
+    {
         "none" => Ok(None),
         "found" => verification(parts.next(), id, now).map(|(verification, _)| Some(verification)),
         _ => Err(StoreError::Corrupt),
@@ -62,8 +82,13 @@ pub(super) fn found(reply: Value, id: &VerificationId, now: Timestamp) -> Result
 }
 
 pub(super) fn checked(reply: &Value) -> Result<Checked, StoreError> {
-    let parts: Vec<_> = array(reply.clone())?.into_iter().map(text).collect::<Result<_, _>>()?;
-    let [word, repeated] = parts.as_slice() else { return Err(StoreError::Corrupt) };
+    let parts: Vec<_> = array(reply.clone())?
+        .into_iter()
+        .map(text)
+        .collect::<Result<_, _>>()?;
+    let [word, repeated] = parts.as_slice() else {
+        return Err(StoreError::Corrupt);
+    };
     let verdict = match word.as_str() {
         "approved" => CheckVerdict::Approved,
         "wrong" => CheckVerdict::Wrong,
@@ -71,7 +96,10 @@ pub(super) fn checked(reply: &Value) -> Result<Checked, StoreError> {
         "refused" => CheckVerdict::Refused,
         _ => return Err(StoreError::Corrupt),
     };
-    Ok(Checked { verdict, repeated: repeated == "1" })
+    Ok(Checked {
+        verdict,
+        repeated: repeated == "1",
+    })
 }
 
 fn verification(
@@ -92,10 +120,19 @@ pub(super) fn fields(
     if matches!(values.first(), None | Some(Value::Nil)) {
         return Ok(None);
     }
-    let texts = values.into_iter().map(text).collect::<Result<Vec<_>, _>>()?;
+    let texts = values
+        .into_iter()
+        .map(text)
+        .collect::<Result<Vec<_>, _>>()?;
     let field = |name: &str| {
-        let index = FIELDS.iter().position(|field| *field == name).ok_or(StoreError::Corrupt)?;
-        texts.get(index).map(String::as_str).ok_or(StoreError::Corrupt)
+        let index = FIELDS
+            .iter()
+            .position(|field| *field == name)
+            .ok_or(StoreError::Corrupt)?;
+        texts
+            .get(index)
+            .map(String::as_str)
+            .ok_or(StoreError::Corrupt)
     };
     let moment = |name| field(name).and_then(parse).map(Timestamp::from_millis);
     let expires_at = moment("ex")?;
@@ -118,14 +155,22 @@ pub(super) fn fields(
         checks_left: parse(field("cl")?)?,
     };
     let owned = |name| field(name).map(str::to_owned);
-    let sealed = Sealed { code_key: owned("ck")?, code: owned("cs")?, order_key: owned("ok")?, order: owned("os")? };
+    let sealed = Sealed {
+        code_key: owned("ck")?,
+        code: owned("cs")?,
+        order_key: owned("ok")?,
+        order: owned("os")?,
+    };
     Ok(Some((stored, sealed)))
 }
 
 /// A script tells the own part of the verification it speaks of: the live one of a slot has
 /// another id than the one that was asked for, of the same subject.
 fn own_id(asked: &VerificationId, own: Option<&String>) -> Result<VerificationId, StoreError> {
-    own.map_or_else(|| Ok(asked.clone()), |own| parse(&format!("{}{own}", asked.tag())))
+    own.map_or_else(
+        || Ok(asked.clone()),
+        |own| parse(&format!("{}{own}", asked.tag())),
+    )
 }
 
 fn array(value: Value) -> Result<Vec<Value>, StoreError> {

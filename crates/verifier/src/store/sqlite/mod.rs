@@ -7,7 +7,8 @@ mod table;
 use async_trait::async_trait;
 use subtle::ConstantTimeEq;
 use watchword_core::{
-    CheckVerdict, GuessBudget, Pending, Sending, ServiceName, Timestamp, VerificationId, VerificationStatus,
+    CheckVerdict, GuessBudget, Pending, Sending, ServiceName, Timestamp, VerificationId,
+    VerificationStatus,
 };
 use watchword_storage::rusqlite::{Connection, Result as SqlResult};
 use watchword_storage::{Migration, Sqlite};
@@ -20,9 +21,15 @@ use record::{Record, Repeat};
 use table::Found;
 
 /// The verifier's tables.
-pub const MIGRATION: Migration = Migration { name: "verifier-1", sql: table::SCHEMA };
+pub const MIGRATION: Migration = Migration {
+    name: "verifier-1",
+    sql: table::SCHEMA,
+};
 
-const REFUSED: Checked = Checked { verdict: CheckVerdict::Refused, repeated: false };
+const REFUSED: Checked = Checked {
+    verdict: CheckVerdict::Refused,
+    repeated: false,
+};
 
 /// Code state in the SQLite file.
 #[derive(Debug)]
@@ -50,7 +57,8 @@ impl SqliteVerifications {
 #[async_trait]
 impl VerificationStore for SqliteVerifications {
     async fn open(&self, command: OpenCommand) -> Result<Opened, StoreError> {
-        self.transact(move |connection| open(connection, command)).await
+        self.transact(move |connection| open(connection, command))
+            .await
     }
 
     async fn resend(
@@ -62,7 +70,8 @@ impl VerificationStore for SqliteVerifications {
         now: Timestamp,
     ) -> Result<Option<Opened>, StoreError> {
         let (id, service) = (id.clone(), service.clone());
-        self.transact(move |connection| resend(connection, &id, &service, next, budget, now)).await
+        self.transact(move |connection| resend(connection, &id, &service, next, budget, now))
+            .await
     }
 
     async fn confirm(&self, id: &VerificationId, send: u8) -> Result<(), StoreError> {
@@ -79,8 +88,13 @@ impl VerificationStore for SqliteVerifications {
         .await
     }
 
-    async fn check(&self, command: CheckCommand, budget: GuessBudget) -> Result<Checked, StoreError> {
-        self.transact(move |connection| check(connection, command, budget)).await
+    async fn check(
+        &self,
+        command: CheckCommand,
+        budget: GuessBudget,
+    ) -> Result<Checked, StoreError> {
+        self.transact(move |connection| check(connection, command, budget))
+            .await
     }
 
     async fn cancel(
@@ -112,7 +126,11 @@ impl VerificationStore for SqliteVerifications {
         now: Timestamp,
     ) -> Result<Option<StoredVerification>, StoreError> {
         let wanted = id.clone();
-        match self.sqlite.read(move |connection| table::find(connection, &wanted)).await? {
+        match self
+            .sqlite
+            .read(move |connection| table::find(connection, &wanted))
+            .await?
+        {
             Found::Record(record) if record.service == *service => Ok(Some(record.at(id, now))),
             Found::Unreadable => Err(StoreError::Corrupt),
             Found::Nothing | Found::Record(_) => Ok(None),
@@ -120,14 +138,19 @@ impl VerificationStore for SqliteVerifications {
     }
 
     async fn forget_guesses(&self, tag: TagKey) -> Result<(), StoreError> {
-        Ok(self.sqlite.write(move |connection| table::forget(connection, &tag.to_string())).await?)
+        Ok(self
+            .sqlite
+            .write(move |connection| table::forget(connection, &tag.to_string()))
+            .await?)
     }
 }
 
 fn open(connection: &Connection, command: OpenCommand) -> Step<Opened> {
     let now = command.now;
     table::purge(connection, now.minus_millis(AFTERLIFE_MS))?;
-    if let Some(until) = table::guesses(connection, command.id.tag())?.locked_until(command.budget, now) {
+    if let Some(until) =
+        table::guesses(connection, command.id.tag())?.locked_until(command.budget, now)
+    {
         return Ok(Some(Opened::Locked(until)));
     }
     let mut follows_approval = false;
@@ -136,7 +159,9 @@ fn open(connection: &Connection, command: OpenCommand) -> Step<Opened> {
             Found::Unreadable => return Ok(None),
             Found::Nothing => {}
             Found::Record(record) => match record.status_at(now) {
-                VerificationStatus::Pending => return send(connection, &latest, *record, None, now),
+                VerificationStatus::Pending => {
+                    return send(connection, &latest, *record, None, now);
+                }
                 status => follows_approval = status == VerificationStatus::Approved,
             },
         }
@@ -144,7 +169,9 @@ fn open(connection: &Connection, command: OpenCommand) -> Step<Opened> {
     let (id, slot) = (command.id.clone(), command.slot.clone());
     let record = Record::new(command);
     table::insert(connection, &id, &slot, &record)?;
-    Ok(record.sent(&id, now, true, follows_approval).map(Opened::Send))
+    Ok(record
+        .sent(&id, now, true, follows_approval)
+        .map(Opened::Send))
 }
 
 fn resend(
@@ -184,7 +211,9 @@ fn send(
         Sending::Exhausted => return Ok(Some(Opened::Exhausted(record.at(id, now)))),
         Sending::Further { rotate } => {
             if rotate {
-                let Some(code) = next else { return Ok(Some(Opened::NeedsCode(record.at(id, now)))) };
+                let Some(code) = next else {
+                    return Ok(Some(Opened::NeedsCode(record.at(id, now))));
+                };
                 record.replace_code(code);
             }
             record.advance(pending);
@@ -202,7 +231,12 @@ fn check(connection: &Connection, command: CheckCommand, budget: GuessBudget) ->
     };
     let typed = fingerprints(&command.candidates);
     match record.repeat(&command.check_id, &typed) {
-        Repeat::Same(verdict) => return Ok(Some(Checked { verdict, repeated: true })),
+        Repeat::Same(verdict) => {
+            return Ok(Some(Checked {
+                verdict,
+                repeated: true,
+            }));
+        }
         Repeat::Other => return Ok(Some(REFUSED)),
         Repeat::No => {}
     }
@@ -211,17 +245,30 @@ fn check(connection: &Connection, command: CheckCommand, budget: GuessBudget) ->
     if !live || guesses.locked_until(budget, command.now).is_some() {
         return Ok(Some(REFUSED));
     }
-    let purpose_fits = command.purpose.as_ref().is_none_or(|purpose| *purpose == record.purpose);
-    let matched = record.digest().is_some_and(|stored| matches(&stored, &command.candidates)) && purpose_fits;
+    let purpose_fits = command
+        .purpose
+        .as_ref()
+        .is_none_or(|purpose| *purpose == record.purpose);
+    let matched = record
+        .digest()
+        .is_some_and(|stored| matches(&stored, &command.candidates))
+        && purpose_fits;
     let verdict = judge(&mut record, matched, command.now);
     if verdict == CheckVerdict::Approved {
         table::forget(connection, command.id.tag())?;
     } else {
-        table::remember(connection, command.id.tag(), &guesses.with_wrong(command.now))?;
+        table::remember(
+            connection,
+            command.id.tag(),
+            &guesses.with_wrong(command.now),
+        )?;
     }
     record.remember(command.check_id, verdict, typed);
     table::update(connection, &command.id, &record)?;
-    Ok(Some(Checked { verdict, repeated: false }))
+    Ok(Some(Checked {
+        verdict,
+        repeated: false,
+    }))
 }
 
 fn judge(record: &mut Record, matched: bool, now: Timestamp) -> CheckVerdict {
@@ -236,7 +283,10 @@ fn judge(record: &mut Record, matched: bool, now: Timestamp) -> CheckVerdict {
             CheckVerdict::Approved
         }
         Err(status) => {
-            record.advance(Pending { checks_left: 0, ..pending });
+            record.advance(Pending {
+                checks_left: 0,
+                ..pending
+            });
             record.end(status);
             CheckVerdict::LastWrong
         }
@@ -249,7 +299,8 @@ fn matches(stored: &Digest, candidates: &[Digest]) -> bool {
     candidates
         .iter()
         .map(|candidate| {
-            candidate.key_id == stored.key_id && bool::from(candidate.hex.as_bytes().ct_eq(stored.hex.as_bytes()))
+            candidate.key_id == stored.key_id
+                && bool::from(candidate.hex.as_bytes().ct_eq(stored.hex.as_bytes()))
         })
         .fold(false, |found, equal| found | equal)
 }

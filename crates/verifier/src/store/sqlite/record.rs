@@ -3,8 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 use watchword_core::{
-    Channel, CheckId, CheckVerdict, CodeLength, Pending, Policy, Purpose, ResendCode, ServiceName, Timestamp,
-    VerificationId, VerificationStatus,
+    Channel, CheckId, CheckVerdict, CodeLength, Pending, Policy, Purpose, ResendCode, ServiceName,
+    Timestamp, VerificationId, VerificationStatus,
 };
 
 use super::super::model::{Digest, OpenCommand, SealedCode, Sent, StoredVerification};
@@ -103,7 +103,11 @@ impl Record {
                 code_length: CodeLength::default(),
                 max_sends: self.max_sends,
                 cooldown_ms: self.cooldown_ms,
-                resend: if self.rotates { ResendCode::Rotate } else { ResendCode::Same },
+                resend: if self.rotates {
+                    ResendCode::Rotate
+                } else {
+                    ResendCode::Same
+                },
                 ..Policy::default()
             },
             expires_at: Timestamp::from_millis(self.expires_at_ms),
@@ -123,7 +127,9 @@ impl Record {
 
     pub(super) fn status_at(&self, now: Timestamp) -> VerificationStatus {
         match self.status {
-            VerificationStatus::Pending if !self.pending().is_live(now) => VerificationStatus::Expired,
+            VerificationStatus::Pending if !self.pending().is_live(now) => {
+                VerificationStatus::Expired
+            }
             status => status,
         }
     }
@@ -140,11 +146,18 @@ impl Record {
     }
 
     pub(super) fn digest(&self) -> Option<Digest> {
-        self.code.as_ref().map(|code| Digest { key_id: code.digest_key.clone(), hex: code.digest.clone() })
+        self.code.as_ref().map(|code| Digest {
+            key_id: code.digest_key.clone(),
+            hex: code.digest.clone(),
+        })
     }
 
     pub(super) fn repeat(&self, check_id: &CheckId, typed: &[String]) -> Repeat {
-        let Some(answer) = self.answers.iter().find(|answer| answer.check_id == *check_id) else {
+        let Some(answer) = self
+            .answers
+            .iter()
+            .find(|answer| answer.check_id == *check_id)
+        else {
             return Repeat::No;
         };
         if !answer.typed.iter().any(|digest| typed.contains(digest)) {
@@ -157,14 +170,23 @@ impl Record {
         })
     }
 
-    pub(super) fn remember(&mut self, check_id: CheckId, verdict: CheckVerdict, typed: Vec<String>) {
+    pub(super) fn remember(
+        &mut self,
+        check_id: CheckId,
+        verdict: CheckVerdict,
+        typed: Vec<String>,
+    ) {
         let verdict = match verdict {
             CheckVerdict::Approved => Answered::Approved,
             CheckVerdict::Wrong => Answered::Wrong,
             CheckVerdict::LastWrong => Answered::LastWrong,
             CheckVerdict::Refused => return,
         };
-        self.answers.push(AnswerRecord { check_id, verdict, typed });
+        self.answers.push(AnswerRecord {
+            check_id,
+            verdict,
+            typed,
+        });
     }
 
     pub(super) fn at(&self, id: &VerificationId, now: Timestamp) -> StoredVerification {
@@ -185,7 +207,13 @@ impl Record {
 
     /// The message to publish; `None` if there is nothing left to send, which is no state this
     /// program writes.
-    pub(super) fn sent(&self, id: &VerificationId, now: Timestamp, is_new: bool, follows_approval: bool) -> Option<Sent> {
+    pub(super) fn sent(
+        &self,
+        id: &VerificationId,
+        now: Timestamp,
+        is_new: bool,
+        follows_approval: bool,
+    ) -> Option<Sent> {
         let code = self.code.as_ref()?;
         Some(Sent {
             verification: self.at(id, now),

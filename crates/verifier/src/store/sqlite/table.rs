@@ -37,7 +37,8 @@ pub(super) fn find(connection: &Connection, id: &VerificationId) -> Result<Found
         .query_row([id.as_str()], |row| row.get(0))
         .optional()?;
     Ok(text.map_or(Found::Nothing, |text| {
-        serde_json::from_str(&text).map_or(Found::Unreadable, |record| Found::Record(Box::new(record)))
+        serde_json::from_str(&text)
+            .map_or(Found::Unreadable, |record| Found::Record(Box::new(record)))
     }))
 }
 
@@ -50,7 +51,12 @@ pub(super) fn latest(connection: &Connection, slot: &SlotKey) -> Result<Option<V
     Ok(id.and_then(|id| id.parse().ok()))
 }
 
-pub(super) fn insert(connection: &Connection, id: &VerificationId, slot: &SlotKey, record: &Record) -> Result<()> {
+pub(super) fn insert(
+    connection: &Connection,
+    id: &VerificationId,
+    slot: &SlotKey,
+    record: &Record,
+) -> Result<()> {
     connection
         .prepare_cached("INSERT INTO verifier_verification (id, slot, expires_at_ms, record) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![id.as_str(), slot.0, record.expires_at_ms(), encode(record)])?;
@@ -78,11 +84,17 @@ pub(super) fn purge(connection: &Connection, oldest: Timestamp) -> Result<()> {
     let mut old = connection
         .prepare_cached("SELECT id, slot FROM verifier_verification WHERE expires_at_ms < ?1 ORDER BY expires_at_ms LIMIT 4")?;
     let rows = old
-        .query_map([oldest.as_millis()], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?
+        .query_map([oldest.as_millis()], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+        })?
         .collect::<Result<Vec<_>>>()?;
     for (id, slot) in rows {
-        connection.prepare_cached("DELETE FROM verifier_verification WHERE id = ?1")?.execute([&id])?;
-        connection.prepare_cached("DELETE FROM verifier_slot WHERE slot = ?1 AND id = ?2")?.execute([&slot, &id])?;
+        connection
+            .prepare_cached("DELETE FROM verifier_verification WHERE id = ?1")?
+            .execute([&id])?;
+        connection
+            .prepare_cached("DELETE FROM verifier_slot WHERE slot = ?1 AND id = ?2")?
+            .execute([&slot, &id])?;
     }
     Ok(())
 }
@@ -92,14 +104,24 @@ pub(super) fn guesses(connection: &Connection, tag: &str) -> Result<GuessLog> {
         .prepare_cached("SELECT wrong_at_ms, in_a_row FROM verifier_guesses WHERE tag = ?1")?
         .query_row([tag], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    Ok(row.map_or_else(GuessLog::default, |(times, in_a_row)| GuessLog {
-        wrong_at: times.split_whitespace().filter_map(|ms| ms.parse().ok()).map(Timestamp::from_millis).collect(),
-        in_a_row,
-    }))
+    Ok(
+        row.map_or_else(GuessLog::default, |(times, in_a_row)| GuessLog {
+            wrong_at: times
+                .split_whitespace()
+                .filter_map(|ms| ms.parse().ok())
+                .map(Timestamp::from_millis)
+                .collect(),
+            in_a_row,
+        }),
+    )
 }
 
 pub(super) fn remember(connection: &Connection, tag: &str, log: &GuessLog) -> Result<()> {
-    let times: Vec<_> = log.wrong_at.iter().map(|at| at.as_millis().to_string()).collect();
+    let times: Vec<_> = log
+        .wrong_at
+        .iter()
+        .map(|at| at.as_millis().to_string())
+        .collect();
     connection
         .prepare_cached(
             "INSERT INTO verifier_guesses (tag, wrong_at_ms, in_a_row) VALUES (?1, ?2, ?3)
@@ -110,5 +132,8 @@ pub(super) fn remember(connection: &Connection, tag: &str, log: &GuessLog) -> Re
 }
 
 pub(super) fn forget(connection: &Connection, tag: &str) -> Result<()> {
-    connection.prepare_cached("DELETE FROM verifier_guesses WHERE tag = ?1")?.execute([tag]).map(|_| ())
+    connection
+        .prepare_cached("DELETE FROM verifier_guesses WHERE tag = ?1")?
+        .execute([tag])
+        .map(|_| ())
 }
