@@ -47,7 +47,7 @@ impl Settings {
         }
     }
 
-    /// On a SQLite file.
+    /// On a `SQLite` file.
     pub fn embedded() -> Self {
         let engine = "engine = \"embedded\"\n[embedded]\npath = \"FOLDER/watchword.db\"\n";
         let providers = "[sms.provider]\nkind = \"inbox\"\n[email.provider]\nkind = \"inbox\"\n";

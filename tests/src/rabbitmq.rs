@@ -1,4 +1,4 @@
-//! A private RabbitMQ: own ports, node name, cookie, port mapper and folders. Also users, virtual
+//! A private `RabbitMQ`: own ports, node name, cookie, port mapper and folders. Also users, virtual
 //! hosts and alarms through its management API and its control tool.
 
 use std::fs;
@@ -174,7 +174,10 @@ impl RabbitMq {
 
     /// Raises or clears the disk alarm.
     pub fn disk_alarm(&self, raised: bool) {
-        self.control(&["set_disk_free_limit", if raised { "100TB" } else { "50MB" }]);
+        self.control(&[
+            "set_disk_free_limit",
+            if raised { "1000GB" } else { "50MB" },
+        ]);
     }
 
     /// Messages in `queue`, ready and unacknowledged, as the queue itself tells.
@@ -205,6 +208,24 @@ impl RabbitMq {
             .filter_map(|line| line.split_once('\t'))
             .filter_map(|(name, count)| Some((name.to_owned(), count.trim().parse().ok()?)))
             .collect()
+    }
+
+    /// The messages of `queue`, left where they are.
+    pub async fn peek(&self, queue: &str) -> Value {
+        let body = json!({ "count": 100, "ackmode": "ack_requeue_true", "encoding": "auto" });
+        let path = format!("queues/%2f/{queue}/get");
+        until(15, "the queue can be read", || async {
+            let messages = self.call(Method::POST, &path, Some(body.clone())).await;
+            // The overview lags behind; an empty answer of a queue that has messages is asked again.
+            messages.filter(|messages| !messages.as_array().is_some_and(Vec::is_empty) || self.messages(queue) == 0)
+        })
+        .await
+    }
+
+    /// The broker's own logs.
+    pub fn logs(&self) -> String {
+        let entries = fs::read_dir(self.folder.path().join("log")).into_iter().flatten().flatten();
+        entries.filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect()
     }
 
     /// The process that is the broker.

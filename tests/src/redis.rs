@@ -73,6 +73,22 @@ impl RedisServer {
         self.folder.path()
     }
 
+    /// Every file it has written, as bytes.
+    pub fn files(&self) -> Vec<Vec<u8>> {
+        let mut open = vec![self.folder.path().to_owned()];
+        let mut files = Vec::new();
+        while let Some(path) = open.pop() {
+            for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+                if entry.path().is_dir() {
+                    open.push(entry.path());
+                } else {
+                    files.push(std::fs::read(entry.path()).unwrap_or_default());
+                }
+            }
+        }
+        files
+    }
+
     /// `redis://…`.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port)

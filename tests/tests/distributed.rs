@@ -1,4 +1,4 @@
-//! The distributed engine as separate processes: two workers a channel, RabbitMQ, Redis, Kannel
+//! The distributed engine as separate processes: two workers a channel, `RabbitMQ`, Redis, Kannel
 //! and an SMTP relay. Half of the requests come by HTTP and half by event.
 
 use std::collections::HashMap;
@@ -26,6 +26,10 @@ struct World {
 }
 
 async fn world() -> World {
+    world_at("info").await
+}
+
+async fn world_at(level: &str) -> World {
     let (rabbitmq, redis, gateway, sink) = tokio::join!(
         RabbitMq::start(),
         RedisServer::start(),
@@ -41,6 +45,7 @@ async fn world() -> World {
         gateway.url(),
         sink.port()
     );
+    settings.level = level.into();
     settings.service = "[services.test.limits]\nservice_per_minute = 100000".into();
     let mut pipeline = Pipeline::configure(&settings);
     // The roles read it by reference.
@@ -74,7 +79,7 @@ fn launch(pipeline: &mut Pipeline, name: &str, roles: &[&str]) {
 }
 
 fn recipient(number: usize) -> (&'static str, String) {
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         ("sms", format!("+4915110{number:06}"))
     } else {
         ("email", format!("person{number}@example.org"))
@@ -372,4 +377,200 @@ async fn two_thousand_verifications_each_delivered_and_approved_once() {
         );
     }
     drop(world.redis);
+}
+
+/// Rounds of requests while `during` does something to the processes; afterwards every accepted
+/// one was delivered, and at most `spare` messages are repeats.
+async fn survives<F: AsyncFnOnce(&mut Pipeline)>(world: &mut World, spare: usize, during: F) {
+    const COUNT: usize = 400;
+    let mut accepted = Vec::new();
+    let mut during = Some(during);
+    for number in 0..COUNT {
+        if number == COUNT / 3
+            && let Some(during) = during.take()
+        {
+            during(&mut world.pipeline).await;
+        }
+        let (channel, to) = recipient(number);
+        let answer = until(30, "the request is accepted", || async {
+            let answer = world.pipeline.ask("issuer", channel, &to).await;
+            assert!(answer.status == 202 || answer.status == 503, "{:?}", answer.body);
+            (answer.status == 202).then_some(answer)
+        })
+        .await;
+        accepted.push((to, answer.text("id").to_owned()));
+    }
+    until(90, "every accepted message arrived", || async {
+        let messages = delivered(world);
+        accepted.iter().all(|(to, _)| messages.contains_key(to)).then_some(())
+    })
+    .await;
+    let messages = delivered(world);
+    let repeats = messages.values().map(Vec::len).sum::<usize>() - messages.len();
+    assert!(repeats <= spare, "{repeats} repeats");
+    for (to, id) in &accepted {
+        let code = code_of(&messages[to][0]);
+        let approved = world.pipeline.check("verifier", id, &code).await;
+        assert_eq!(approved.body["valid"], true, "{to}");
+    }
+    until(60, "the queues are empty", || async {
+        let full = |(queue, count): &(String, u64)| queue.starts_with("watchword.") && *count > 0;
+        (!world.rabbitmq.all_messages().iter().any(full)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_that_is_told_to_stop_finishes_and_loses_nothing() {
+    let mut world = world().await;
+    survives(&mut world, 0, async |pipeline| {
+        for (name, roles) in [("sms-1", "sms-worker"), ("email-1", "email-worker"), ("verifier", "verifier")] {
+            let role = pipeline.processes.get_mut(name).unwrap();
+            role.process.signal("TERM");
+            assert!(role.process.wait(30).success(), "{name}: {}", role.process.output());
+            pipeline.processes.remove(name);
+            pipeline.start(name, &[roles]).await;
+        }
+    })
+    .await;
+    assert_eq!(world.pipeline.total("watchword_possible_duplicates_total", &[]).await, 0);
+    let issuer = world.pipeline.processes.get_mut("issuer").unwrap();
+    issuer.process.signal("TERM");
+    assert!(issuer.process.wait(30).success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_is_killed_loses_nothing() {
+    let mut world = world().await;
+    // Two workers of each channel hold at most 256 messages each; with this load a few are.
+    survives(&mut world, 20, async |pipeline| {
+        for name in ["sms-1", "email-1"] {
+            let role = pipeline.processes.get_mut(name).unwrap();
+            role.process.signal("KILL");
+            role.process.wait(10);
+            pipeline.processes.remove(name);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_by_event_are_refused_repeated_and_parked_as_they_should() {
+    let world = world().await;
+    let mut portal = Portal::connect(&world.rabbitmq).await;
+    // The same event three times opens one verification and gets one answer, repeated.
+    let document = request_document("same", "sms", "+4915112345678");
+    for _ in 0..3 {
+        portal.publish("same", &document).await;
+    }
+    let first = portal.answer().await;
+    let id = first["data"]["verification_id"].clone();
+    assert!(id.is_string(), "{first}");
+    for _ in 0..2 {
+        assert_eq!(portal.answer().await["data"]["verification_id"], id);
+    }
+    until(20, "the message", || async { (!delivered(&world).is_empty()).then_some(()) }).await;
+    // A wrong number is refused with the code HTTP would give.
+    portal.request("wrong", "sms", "004915112345678").await;
+    let refused = portal.answer().await;
+    assert_eq!((&refused["data"]["request_id"], &refused["data"]["refusal"]["code"]), (&json!("wrong"), &json!("invalid_phone")));
+    assert!(refused["data"].get("verification_id").is_none());
+    // What cannot be read is parked without its content: no JSON, another type, unknown fields.
+    let parked = [
+        "{".to_owned(),
+        document.replace("requested.v1", "requested.v9"),
+        document.replace("\"channel\":", "\"ttl\":9,\"channel\":"),
+        document.replace("\"1.0\"", "\"0.3\""),
+        "[".repeat(30_000),
+        "x".repeat(100_000),
+    ];
+    for (number, document) in parked.iter().enumerate() {
+        portal.publish(&format!("bad{number}"), document).await;
+    }
+    // A user that speaks for no service.
+    world.rabbitmq.add_user("mallory", "mallory-secret").await;
+    let url = world.rabbitmq.url_of("mallory", "mallory-secret");
+    let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let publish = async |user: Option<&str>| {
+        let mut properties = BasicProperties::default().with_message_id("m".into());
+        if let Some(user) = user {
+            properties = properties.with_user_id(user.into());
+        }
+        let options = BasicPublishOptions::default();
+        channel.basic_publish("watchword.requests".into(), "requests".into(), options, document.as_bytes(), properties).await
+    };
+    publish(Some("mallory")).await.unwrap();
+    publish(None).await.unwrap();
+    let count = parked.len() as u64 + 2;
+    until(20, "all are parked", || async {
+        (world.rabbitmq.messages("watchword.requests.parked") == count).then_some(())
+    })
+    .await;
+    // Claiming to be another user ends at the broker itself.
+    publish(Some("portal")).await.unwrap();
+    until(20, "the broker closed the channel", || async { (!channel.status().connected()).then_some(()) }).await;
+    let text = world.rabbitmq.peek("watchword.requests.parked").await.to_string();
+    assert!(text.contains("unknown_user") && !text.contains("4915112345678"), "{text}");
+    assert_eq!(delivered(&world).values().map(Vec::len).sum::<usize>(), 1);
+    assert_eq!(world.pipeline.total("watchword_verifications_opened_total", &[]).await, 1);
+}
+
+/// The canary: no code and no recipient anywhere but in the message, at the highest log level.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_secret_is_in_any_log_metric_queue_or_store() {
+    let mut world = world_at("trace").await;
+    let (phone, mail) = ("+4915157700991", "canary.person@example.org");
+    let mut secrets = vec![phone.trim_start_matches('+').to_owned(), mail.to_owned(), "canary.person".to_owned()];
+    // With the workers away the orders rest in their queues.
+    for name in ["sms-1", "sms-2", "email-1", "email-2"] {
+        world.pipeline.processes.get_mut(name).unwrap().process.signal("TERM");
+        world.pipeline.processes.get_mut(name).unwrap().process.wait(30);
+        world.pipeline.processes.remove(name);
+    }
+    let sms = world.pipeline.ask("issuer", "sms", phone).await;
+    let email = world.pipeline.ask("issuer", "email", mail).await;
+    let mut seen = format!("{:?} {:?}", sms.body, email.body);
+    for queue in ["watchword.sms", "watchword.email"] {
+        let messages = world.rabbitmq.peek(queue).await;
+        assert_eq!(messages.as_array().map(Vec::len), Some(1), "{queue}");
+        seen.push_str(&messages.to_string());
+    }
+    for (name, roles) in [("sms-1", "sms-worker"), ("email-1", "email-worker")] {
+        launch(&mut world.pipeline, name, &[roles]);
+        world.pipeline.ready(name).await;
+    }
+    until(30, "both arrived", || async { (delivered(&world).len() == 2).then_some(()) }).await;
+    let messages = delivered(&world);
+    let codes = [(sms, phone), (email, mail)].map(|(answer, to)| (answer.text("id").to_owned(), code_of(&messages[to][0])));
+    secrets.extend(codes.iter().map(|(_, code)| code.clone()));
+    // A broken order is parked; hostile requests are refused: neither may tell what it held.
+    let answer = world.pipeline.ask("issuer", "sms", &format!("{phone} ")).await;
+    seen.push_str(&answer.body.to_string());
+    for (id, code) in &codes {
+        world.pipeline.check("verifier", id, "000000").await;
+        let answer = world.pipeline.check("verifier", id, code).await;
+        assert_eq!(answer.body["valid"], true);
+        seen.push_str(&world.pipeline.status("verifier", id).await.body.to_string());
+    }
+    let names: Vec<_> = world.pipeline.processes.keys().cloned().collect();
+    for name in &names {
+        seen.push_str(&format!("{:?}", world.pipeline.metrics(name).await));
+    }
+    for queue in ["watchword.requests.parked", "watchword.sms.parked", "watchword.email.parked"] {
+        seen.push_str(&world.rabbitmq.peek(queue).await.to_string());
+    }
+    world.redis.command(&["BGREWRITEAOF"]).await;
+    let logs = world.pipeline.logs();
+    assert!(logs.contains("TRACE") || logs.contains("DEBUG") || logs.contains("attempt"), "the logs are being written");
+    seen.push_str(&logs);
+    seen.push_str(&world.rabbitmq.logs());
+    // The store's files are searched as bytes.
+    for secret in &secrets {
+        assert!(!seen.contains(secret.as_str()), "{secret} was seen");
+        for file in world.redis.files() {
+            let found = file.windows(secret.len()).any(|window| window == secret.as_bytes());
+            assert!(!found, "{secret} is in the store's files");
+        }
+    }
 }

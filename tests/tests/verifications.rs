@@ -747,7 +747,7 @@ fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
-/// Both stores give the same answers to the same history. The SQLite store runs core's state
+/// Both stores give the same answers to the same history. The `SQLite` store runs core's state
 /// machine, whose own properties are proven there; so the scripts are held to it.
 #[tokio::test]
 async fn both_stores_tell_the_same_history() {

@@ -9,6 +9,6 @@ mod telemetry;
 pub use embedded::{EMBEDDED_MIGRATION, EmbeddedBroker, EmbeddedSettings};
 pub use message::{Outbound, ParkReason, Received, Route};
 pub use port::{Broker, Consumer, LinkState, PublishError, Publisher, Settle, SettleError};
-pub use rabbitmq::topology::{Topology, TopologyError};
+pub use rabbitmq::topology::{Argument, Binding, Exchange, Queue, Topology, TopologyError};
 pub use rabbitmq::{RabbitMq, RabbitMqSettings, UrlError};
 pub use telemetry::BrokerMetrics;

@@ -62,6 +62,10 @@ impl NumberPolicy {
 
 /// All services.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "each is a way to find a service by something"
+)]
 pub struct Services {
     by_name: BTreeMap<ServiceName, Arc<Service>>,
     by_key: Vec<([u8; 32], Arc<Service>)>,

@@ -1,4 +1,4 @@
-//! The life of one verification as a state machine whose steps consume the state. The SQLite
+//! The life of one verification as a state machine whose steps consume the state. The `SQLite`
 //! store runs it inside a transaction; the Lua scripts of the Redis store say the same and are
 //! held to it by a shared suite. Refuses to know codes: whether one matched is an argument.
 

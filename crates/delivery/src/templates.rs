@@ -61,7 +61,10 @@ impl Templates {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_auto_escape_callback(|name| {
-            if name.ends_with(".html") {
+            if Path::new(name)
+                .extension()
+                .is_some_and(|extension| extension == "html")
+            {
                 AutoEscape::Html
             } else {
                 AutoEscape::None

@@ -1,4 +1,4 @@
-//! The CloudEvents 1.0 JSON document around every event. Refuses documents of another
+//! The `CloudEvents` 1.0 JSON document around every event. Refuses documents of another
 //! specification version, another type or more than 64 KiB, and never quotes what it refused.
 
 use serde::de::DeserializeOwned;
@@ -36,7 +36,7 @@ pub enum DecodeError {
     /// More than 64 KiB.
     #[error("the event is too large")]
     TooLarge,
-    /// Not JSON, or not the shape of a CloudEvents document.
+    /// Not JSON, or not the shape of a `CloudEvents` document.
     #[error("the event is not a CloudEvents document")]
     NotAnEvent,
     /// A specification version other than 1.0.

@@ -10,7 +10,7 @@ use watchword_core::{
 };
 use watchword_events::{
     CloudEvent, DecodeError, DeliveryUpdated, EventData, Order, OrderError, OtpRequested, OtpSend,
-    RequestParked, SealError, Sealer, VerificationUpdated,
+    SealError, Sealer, VerificationUpdated,
 };
 
 #[derive(Debug)]

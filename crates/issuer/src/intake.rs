@@ -104,8 +104,8 @@ impl Intake {
     }
 
     fn read(&self, received: &Received) -> Result<Request, ParkReason> {
-        let event =
-            CloudEvent::<OtpRequested>::decode(&received.body).map_err(|error| error.reason())?;
+        let event = CloudEvent::<OtpRequested>::decode(&received.body)
+            .map_err(watchword_events::DecodeError::reason)?;
         let id = event.id.parse().map_err(|_| "not_an_event")?;
         let service = received
             .user

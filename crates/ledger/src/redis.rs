@@ -80,6 +80,7 @@ enum Verdict {
     Settled,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "numbers are copied")]
 fn text(number: impl ToString) -> Vec<u8> {
     number.to_string().into_bytes()
 }

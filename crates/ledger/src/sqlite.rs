@@ -1,4 +1,4 @@
-//! The ledger in the SQLite file: one row a delivery, one transaction a call. Refuses to decide:
+//! The ledger in the `SQLite` file: one row a delivery, one transaction a call. Refuses to decide:
 //! [`crate::state`] does.
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -30,7 +30,7 @@ pub const MIGRATION: Migration = Migration {
 const CLAIMS_A_PURGE: u32 = 256;
 const PURGED_AT_MOST: u32 = 1_024;
 
-/// The ledger in the SQLite file.
+/// The ledger in the `SQLite` file.
 #[derive(Debug)]
 pub struct SqliteLedger {
     sqlite: Sqlite,

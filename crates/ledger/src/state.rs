@@ -1,4 +1,4 @@
-//! The life of one delivery as plain steps. The SQLite store runs them inside a transaction; the
+//! The life of one delivery as plain steps. The `SQLite` store runs them inside a transaction; the
 //! scripts of the Redis store say the same and are held to it by a shared suite. Refuses I/O.
 
 use watchword_core::{AttemptClass, Channel, DeliveryId, DeliveryOutcome, Timestamp};

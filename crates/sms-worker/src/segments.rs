@@ -26,17 +26,16 @@ const EXTENDED: &str = "^{}\\[~]|€\u{c}";
 /// Counts the parts of `text`. A character is never split between parts.
 pub fn segments(text: &str) -> Segments {
     let septets: Option<Vec<usize>> = text.chars().map(septets).collect();
-    match septets {
-        Some(costs) => Segments {
+    if let Some(costs) = septets {
+        Segments {
             encoding: Encoding::Gsm7,
             count: parts(&costs, 160, 153),
-        },
-        None => {
-            let costs: Vec<_> = text.chars().map(char::len_utf16).collect();
-            Segments {
-                encoding: Encoding::Ucs2,
-                count: parts(&costs, 70, 67),
-            }
+        }
+    } else {
+        let costs: Vec<_> = text.chars().map(char::len_utf16).collect();
+        Segments {
+            encoding: Encoding::Ucs2,
+            count: parts(&costs, 70, 67),
         }
     }
 }

@@ -50,9 +50,9 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EngineKind {
-    /// One SQLite file and one process.
+    /// One `SQLite` file and one process.
     Embedded,
-    /// RabbitMQ and Redis.
+    /// `RabbitMQ` and Redis.
     Distributed,
 }
 
@@ -60,7 +60,7 @@ pub enum EngineKind {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EmbeddedConfig {
-    /// The SQLite file.
+    /// The `SQLite` file.
     pub path: PathBuf,
 }
 

@@ -103,7 +103,7 @@ pub fn check(path: &Path) -> anyhow::Result<()> {
     for channel in Channel::ALL {
         match provider(&config, channel, &Inbox::default(), Arc::new(SystemClock)) {
             Ok((provider, concurrency)) => {
-                println!("{channel:<9} {} ({concurrency} in work)", provider.name())
+                println!("{channel:<9} {} ({concurrency} in work)", provider.name());
             }
             Err(error) => println!("{channel:<9} none: {error}"),
         }

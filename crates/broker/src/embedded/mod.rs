@@ -1,5 +1,5 @@
-//! The embedded engine: durable queues in the SQLite file, for one process on one machine.
-//! Refuses nothing that the RabbitMQ engine grants, but nobody can listen to events here: there
+//! The embedded engine: durable queues in the `SQLite` file, for one process on one machine.
+//! Refuses nothing that the `RabbitMQ` engine grants, but nobody can listen to events here: there
 //! is no broker to bind a queue at, so they are accepted and dropped.
 
 mod consumer;
@@ -95,7 +95,7 @@ impl Shared {
     }
 }
 
-/// Queues in the SQLite file.
+/// Queues in the `SQLite` file.
 pub struct EmbeddedBroker {
     shared: Arc<Shared>,
 }

@@ -49,7 +49,7 @@ impl EmbeddedPublisher {
         };
         shared
             .sqlite
-            .write(move |connection| table::insert(connection, new))
+            .write(move |connection| table::insert(connection, &new))
             .await
             .map_err(|error| match error {
                 StorageError::Timeout => PublishError::Unconfirmed,

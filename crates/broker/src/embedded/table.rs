@@ -71,7 +71,7 @@ pub(super) struct New {
     pub(super) parked: Option<(&'static str, i64)>,
 }
 
-pub(super) fn insert(connection: &Connection, new: New) -> Result<()> {
+pub(super) fn insert(connection: &Connection, new: &New) -> Result<()> {
     let (reason, parked_at) = new.parked.unzip();
     connection
         .prepare_cached(

@@ -1,4 +1,4 @@
-//! The RabbitMQ engine. A supervisor owns two connections, one for publishing and one for
+//! The `RabbitMQ` engine. A supervisor owns two connections, one for publishing and one for
 //! consuming (a blocked connection stops acknowledgements too), and builds both anew whenever one
 //! is lost. The client's own recovery is not used: once its retries are spent it waits for ever
 //! without a word (facts L2), and it does not cover channel errors.

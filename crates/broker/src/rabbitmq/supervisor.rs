@@ -163,7 +163,7 @@ impl Supervisor {
             self.undeclared.notified().await;
             match link.declare(topology).await {
                 Ok(()) => {
-                    tracing::warn!("the topology was declared again: a message had found no queue")
+                    tracing::warn!("the topology was declared again: a message had found no queue");
                 }
                 Err(error) => tracing::error!(%error, "the topology could not be declared again"),
             }

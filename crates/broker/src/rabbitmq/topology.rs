@@ -257,7 +257,7 @@ async fn declared<T>(
     }
 }
 
-/// 406 PRECONDITION_FAILED.
+/// 406 `PRECONDITION_FAILED`.
 fn is_mismatch(error: &lapin::Error) -> bool {
     matches!(error.kind(), lapin::ErrorKind::ProtocolError(error) if error.get_id() == 406)
 }

@@ -77,16 +77,17 @@ impl Failure {
     }
 
     /// Whether a kept connection turned out to be closed before anything was handed over.
-    pub(super) fn is_stale(&self) -> bool {
+    pub(super) fn is_stale(self) -> bool {
         self.step == Step::Mail
             && matches!(self.cause, Cause::Broken | Cause::Reply { code: 421, .. })
     }
 
-    pub(super) fn reason(&self) -> String {
+    pub(super) fn reason(self) -> String {
         format!("{:?}_{}", self.step, self.cause).to_lowercase()
     }
 
-    pub(super) fn class(&self) -> AttemptClass {
+    #[expect(clippy::match_same_arms, reason = "one row a case of the dialogue")]
+    pub(super) fn class(self) -> AttemptClass {
         use AttemptClass as Class;
         match (self.step, self.cause) {
             // The final dot is on its way: the relay may have taken the mail.

@@ -62,6 +62,7 @@ fn permit(answer: &[u8]) -> Result<Permit, StorageError> {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "numbers are copied")]
 fn text(number: impl ToString) -> Vec<u8> {
     number.to_string().into_bytes()
 }

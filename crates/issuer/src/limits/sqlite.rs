@@ -1,4 +1,4 @@
-//! The send limits in the SQLite file: a row a reservation, a row a service, one transaction a
+//! The send limits in the `SQLite` file: a row a reservation, a row a service, one transaction a
 //! call. Refuses to decide: [`super::window`] does.
 
 use async_trait::async_trait;
@@ -30,7 +30,7 @@ pub const MIGRATION: Migration = Migration {
 /// cannot grow past a day, and few enough not to hold the writer up.
 const SWEPT_AT_MOST: u32 = 16;
 
-/// The send limits in the SQLite file.
+/// The send limits in the `SQLite` file.
 #[derive(Debug)]
 pub struct SqliteLimiter {
     sqlite: Sqlite,

@@ -1,5 +1,5 @@
 //! The rule of the send limits over the reservations of one recipient, and of the counter of one
-//! service. The SQLite limiter runs it inside a transaction; `lua/*.lua` say the same and are held
+//! service. The `SQLite` limiter runs it inside a transaction; `lua/*.lua` say the same and are held
 //! to it by a shared suite. Refuses I/O.
 
 use watchword_core::{SendLimits, Timestamp};

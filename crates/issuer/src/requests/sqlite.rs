@@ -1,4 +1,4 @@
-//! Remembered answers in the SQLite file: one row a request, kept for a day.
+//! Remembered answers in the `SQLite` file: one row a request, kept for a day.
 
 use async_trait::async_trait;
 use watchword_core::Timestamp;
@@ -18,7 +18,7 @@ pub const MIGRATION: Migration = Migration {
           CREATE INDEX issuer_request_by_age ON issuer_request (forget_at_ms);",
 };
 
-/// Answers by request, in the SQLite file.
+/// Answers by request, in the `SQLite` file.
 #[derive(Debug)]
 pub struct SqliteRequests {
     sqlite: Sqlite,

@@ -1,4 +1,4 @@
-//! The SQLite file: one writer thread that commits what waits as one group, one reader thread,
+//! The `SQLite` file: one writer thread that commits what waits as one group, one reader thread,
 //! each call with a deadline. Refuses a second process on the same file.
 
 mod file;
@@ -97,7 +97,7 @@ where
 {
     let (answer, answered) = oneshot::channel();
     worker.submit(Box::new(Operation {
-        operation: Some(operation),
+        call: Some(operation),
         result: None,
         answer,
     }))?;
@@ -110,7 +110,7 @@ where
 
 /// One call on its way through a worker: run first, answered after the commit.
 struct Operation<T, F> {
-    operation: Option<F>,
+    call: Option<F>,
     result: Option<rusqlite::Result<T>>,
     answer: oneshot::Sender<Result<T, StorageError>>,
 }
@@ -121,7 +121,7 @@ where
     F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
 {
     fn run(&mut self, connection: &Connection) -> bool {
-        let Some(operation) = self.operation.take() else {
+        let Some(operation) = self.call.take() else {
             return false;
         };
         let result = operation(connection);

@@ -1,4 +1,4 @@
-//! The distributed engine: RabbitMQ and Redis. It waits for neither: a broker that is away is
+//! The distributed engine: `RabbitMQ` and Redis. It waits for neither: a broker that is away is
 //! dialled in the background, a store that is away is dialled until it is there.
 
 use std::sync::Arc;

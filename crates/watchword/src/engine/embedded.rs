@@ -1,4 +1,4 @@
-//! The embedded engine: everything in one SQLite file.
+//! The embedded engine: everything in one `SQLite` file.
 
 use std::sync::Arc;
 

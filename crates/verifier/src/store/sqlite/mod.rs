@@ -1,4 +1,4 @@
-//! Code state in the SQLite file: the state machine of core runs inside a transaction. Refuses to
+//! Code state in the `SQLite` file: the state machine of core runs inside a transaction. Refuses to
 //! have rules of its own.
 
 mod record;
@@ -31,7 +31,7 @@ const REFUSED: Checked = Checked {
     repeated: false,
 };
 
-/// Code state in the SQLite file.
+/// Code state in the `SQLite` file.
 #[derive(Debug)]
 pub struct SqliteVerifications {
     sqlite: Sqlite,

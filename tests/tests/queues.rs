@@ -1,0 +1,728 @@
+//! One suite for both queues, and for `RabbitMQ` a test for each fault that was observed in its
+//! client (L1 to L7) and for the broker's own.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use watchword_broker::{
+    Broker, BrokerMetrics, Consumer, EMBEDDED_MIGRATION, EmbeddedBroker, EmbeddedSettings,
+    LinkState, Outbound, PublishError, RabbitMq as Link, RabbitMqSettings, Received, Route,
+    Topology,
+};
+use watchword_core::{Channel, Clock, Ladder, Rung, SecretString, Timestamp};
+use watchword_events::Lane;
+use watchword_storage::Sqlite;
+use watchword_tests::{RabbitMq, TcpProxy, until};
+
+const LANE: Lane = Lane::Send(Channel::Sms);
+const DEADLINE: Duration = Duration::from_secs(2);
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+#[derive(Debug)]
+struct WallClock;
+
+impl Clock for WallClock {
+    fn now(&self) -> Timestamp {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "queues of a test rest in real time"
+        )]
+        let elapsed = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap();
+        Timestamp::from_millis(i64::try_from(elapsed.as_millis()).unwrap())
+    }
+}
+
+fn metrics() -> BrokerMetrics {
+    BrokerMetrics::register(&prometheus::Registry::new()).unwrap()
+}
+
+fn message(id: &str) -> Outbound {
+    Outbound {
+        id: id.into(),
+        kind: "watchword.otp.send.v1",
+        route: Route::Lane(LANE),
+        body: Bytes::from(format!("body of {id}")),
+        traceparent: Some(TRACE.into()),
+    }
+}
+
+/// A queue of either kind with whatever it stands on.
+struct World {
+    broker: Arc<dyn Broker>,
+    rabbitmq: Option<RabbitMq>,
+    file: Option<(tempfile::TempDir, Sqlite)>,
+}
+
+impl World {
+    async fn rabbitmq() -> Self {
+        let server = RabbitMq::start().await;
+        let broker = link(&server.url()).await;
+        Self {
+            broker,
+            rabbitmq: Some(server),
+            file: None,
+        }
+    }
+
+    async fn embedded() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let sqlite = Sqlite::open(&folder.path().join("queue.db"), &[EMBEDDED_MIGRATION]).unwrap();
+        let mut world = Self {
+            broker: embedded(&sqlite).await,
+            rabbitmq: None,
+            file: None,
+        };
+        world.file = Some((folder, sqlite));
+        world
+    }
+
+    /// The same queues after the process that used them is gone.
+    async fn reopened(&mut self) {
+        self.broker.close().await;
+        self.broker = match (&self.rabbitmq, &self.file) {
+            (Some(server), _) => link(&server.url()).await,
+            (None, Some((_, sqlite))) => embedded(sqlite).await,
+            (None, None) => unreachable!(),
+        };
+    }
+
+    async fn publish(&self, id: &str) -> Result<(), PublishError> {
+        self.broker.publisher().publish(message(id), DEADLINE).await
+    }
+
+    async fn consume(&self, prefetch: u16) -> Box<dyn Consumer> {
+        self.broker.consume(LANE, prefetch).await
+    }
+}
+
+async fn embedded(sqlite: &Sqlite) -> Arc<dyn Broker> {
+    EmbeddedBroker::start(
+        sqlite.clone(),
+        Arc::new(WallClock),
+        EmbeddedSettings::default(),
+        metrics(),
+    )
+    .await
+    .unwrap()
+}
+
+async fn link(url: &str) -> Arc<Link> {
+    let link = start(url);
+    until(20, "the link stands", || async {
+        (link.state() == LinkState::Up).then_some(())
+    })
+    .await;
+    link
+}
+
+fn start(url: &str) -> Arc<Link> {
+    watchword_tests::tls();
+    Link::start(
+        RabbitMqSettings::new(SecretString::new(url.into())),
+        metrics(),
+    )
+    .unwrap()
+}
+
+async fn next(consumer: &mut Box<dyn Consumer>) -> Received {
+    let received = tokio::time::timeout(Duration::from_secs(20), consumer.receive()).await;
+    received
+        .expect("a message in time")
+        .expect("an open broker")
+}
+
+fn rung(name: &str) -> Rung {
+    *Ladder::STANDARD
+        .rungs()
+        .iter()
+        .find(|rung| rung.name == name)
+        .unwrap()
+}
+
+fn id(received: &Received) -> &str {
+    received.id.as_deref().unwrap()
+}
+
+// ---- the suite for both
+
+async fn a_message_arrives_as_it_was_sent(world: World) {
+    world.publish("m1").await.unwrap();
+    let mut consumer = world.consume(10).await;
+    let received = next(&mut consumer).await;
+    assert_eq!(id(&received), "m1");
+    assert_eq!(received.body, "body of m1");
+    assert_eq!((received.retries, received.redelivered), (0, false));
+    assert_eq!(received.traceparent.as_deref(), Some(TRACE));
+    received.ack().await.unwrap();
+}
+
+async fn what_is_acknowledged_is_gone_and_what_is_not_comes_again(mut world: World) {
+    for name in ["kept", "done"] {
+        world.publish(name).await.unwrap();
+    }
+    let mut consumer = world.consume(10).await;
+    let (first, second) = (next(&mut consumer).await, next(&mut consumer).await);
+    for received in [first, second] {
+        if id(&received) == "done" {
+            received.ack().await.unwrap();
+        }
+    }
+    drop(consumer);
+    world.reopened().await;
+    world.publish("last").await.unwrap();
+    let mut consumer = world.consume(10).await;
+    let again = next(&mut consumer).await;
+    assert_eq!((id(&again), again.redelivered), ("kept", true));
+    again.ack().await.unwrap();
+    assert_eq!(id(&next(&mut consumer).await), "last");
+}
+
+async fn a_requeued_message_comes_back_at_once(world: World) {
+    world.publish("m1").await.unwrap();
+    let mut consumer = world.consume(10).await;
+    next(&mut consumer).await.requeue().await.unwrap();
+    let again = next(&mut consumer).await;
+    assert_eq!((id(&again), again.retries), ("m1", 0));
+}
+
+async fn a_wait_lasts_its_time_and_holds_no_other_up(world: World) {
+    let mut consumer = world.consume(10).await;
+    for (name, wait) in [("long", "45s"), ("short", "1s")] {
+        world.publish(name).await.unwrap();
+        let received = next(&mut consumer).await;
+        assert_eq!(id(&received), name);
+        received.retry(rung(wait)).await.unwrap();
+    }
+    let begun = Instant::now();
+    let back = next(&mut consumer).await;
+    assert_eq!(
+        (id(&back), back.retries, back.body.as_ref()),
+        ("short", 1, &b"body of short"[..])
+    );
+    assert!(
+        begun.elapsed() >= Duration::from_millis(900),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(back.traceparent.as_deref(), Some(TRACE));
+    back.ack().await.unwrap();
+}
+
+async fn a_parked_message_leaves_the_lane(world: World) {
+    for name in ["bad", "good"] {
+        world.publish(name).await.unwrap();
+    }
+    let mut consumer = world.consume(1).await;
+    next(&mut consumer).await.park("broken_seal").await.unwrap();
+    let good = next(&mut consumer).await;
+    assert_eq!(id(&good), "good");
+    good.ack().await.unwrap();
+    let note = Outbound {
+        route: Route::Parked(Lane::Requests, "bad_data"),
+        ..message("note")
+    };
+    world
+        .broker
+        .publisher()
+        .publish(note, DEADLINE)
+        .await
+        .unwrap();
+}
+
+async fn no_more_are_handed_out_than_the_prefetch(world: World) {
+    for number in 0..20 {
+        world.publish(&format!("m{number}")).await.unwrap();
+    }
+    let mut consumer = world.consume(5).await;
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        held.push(next(&mut consumer).await);
+    }
+    assert!(
+        tokio::time::timeout(Duration::from_millis(500), consumer.receive())
+            .await
+            .is_err(),
+        "a sixth came"
+    );
+    held.pop().unwrap().ack().await.unwrap();
+    next(&mut consumer).await;
+}
+
+async fn two_consumers_share_without_duplicates(world: World) {
+    let published = join_all((0..1_000).map(|number| {
+        let publisher = world.broker.publisher();
+        async move {
+            publisher
+                .publish(message(&format!("m{number}")), Duration::from_secs(20))
+                .await
+        }
+    }));
+    assert!(published.await.iter().all(Result::is_ok));
+    let (mut one, mut two) = (world.consume(20).await, world.consume(20).await);
+    let mut seen = HashSet::new();
+    while seen.len() < 1_000 {
+        let received = tokio::select! {
+            received = one.receive() => received,
+            received = two.receive() => received,
+        };
+        let received = received.unwrap();
+        assert!(
+            seen.insert(id(&received).to_owned()),
+            "{} came twice",
+            id(&received)
+        );
+        received.ack().await.unwrap();
+    }
+}
+
+async fn a_cancelled_receive_loses_nothing(world: World) {
+    let mut consumer = world.consume(4).await;
+    let publisher = world.broker.publisher();
+    let mut seen = HashSet::new();
+    for number in 0..50 {
+        publisher
+            .publish(message(&format!("m{number}")), DEADLINE)
+            .await
+            .unwrap();
+        for _ in 0..10 {
+            tokio::select! {
+                biased;
+                () = tokio::task::yield_now() => {}
+                received = consumer.receive() => {
+                    let received = received.unwrap();
+                    seen.insert(id(&received).to_owned());
+                    received.ack().await.unwrap();
+                }
+            }
+        }
+    }
+    while seen.len() < 50 {
+        let received = next(&mut consumer).await;
+        seen.insert(id(&received).to_owned());
+        received.ack().await.unwrap();
+    }
+}
+
+async fn stopping_hands_back_what_was_not_handed_out(world: World) {
+    for number in 0..10 {
+        world.publish(&format!("m{number}")).await.unwrap();
+    }
+    let mut consumer = world.consume(10).await;
+    let held = next(&mut consumer).await;
+    consumer.stop().await;
+    let mut other = world.consume(10).await;
+    let mut seen = HashSet::from([id(&held).to_owned()]);
+    while seen.len() < 10 {
+        let received = next(&mut other).await;
+        seen.insert(id(&received).to_owned());
+        received.ack().await.unwrap();
+    }
+    held.ack().await.unwrap();
+}
+
+async fn an_event_without_a_listener_is_no_failure(world: World) {
+    let event = Outbound {
+        route: Route::Event("delivery.updated.test".into()),
+        ..message("e1")
+    };
+    world
+        .broker
+        .publisher()
+        .publish(event, DEADLINE)
+        .await
+        .unwrap();
+}
+
+async fn after_the_end_nothing_is_published_or_settled(world: World) {
+    world.publish("m1").await.unwrap();
+    let mut consumer = world.consume(1).await;
+    let held = next(&mut consumer).await;
+    world.broker.close().await;
+    assert!(held.ack().await.is_err());
+    assert_eq!(world.publish("m2").await, Err(PublishError::Unavailable));
+    assert!(
+        tokio::time::timeout(Duration::from_secs(5), consumer.receive())
+            .await
+            .unwrap()
+            .is_none()
+    );
+}
+
+/// One test a case and engine.
+macro_rules! on_both {
+    ($($case:ident),* $(,)?) => {
+        mod rabbitmq { $(#[tokio::test] async fn $case() { super::$case(super::World::rabbitmq().await).await; })* }
+        mod embedded { $(#[tokio::test] async fn $case() { super::$case(super::World::embedded().await).await; })* }
+    };
+}
+
+on_both!(
+    a_message_arrives_as_it_was_sent,
+    what_is_acknowledged_is_gone_and_what_is_not_comes_again,
+    a_requeued_message_comes_back_at_once,
+    a_wait_lasts_its_time_and_holds_no_other_up,
+    a_parked_message_leaves_the_lane,
+    no_more_are_handed_out_than_the_prefetch,
+    two_consumers_share_without_duplicates,
+    a_cancelled_receive_loses_nothing,
+    stopping_hands_back_what_was_not_handed_out,
+    an_event_without_a_listener_is_no_failure,
+    after_the_end_nothing_is_published_or_settled,
+);
+
+// ---- RabbitMQ's faults
+
+/// L1: pipelined publishes of which some find no queue: exactly those fail.
+#[tokio::test]
+async fn l1_a_return_belongs_to_its_own_publish() {
+    let server = RabbitMq::start().await;
+    let link = link(&server.url()).await;
+    let publisher = link.publisher();
+    // Requests find no queue any more, orders do.
+    unbind(&server).await;
+    let publishes = (0..400).map(|number| {
+        let lane = if number % 4 == 3 {
+            Lane::Requests
+        } else {
+            LANE
+        };
+        let message = Outbound {
+            route: Route::Lane(lane),
+            ..message(&format!("m{number}"))
+        };
+        let publisher = publisher.clone();
+        async move {
+            (
+                lane,
+                publisher.publish(message, Duration::from_secs(10)).await,
+            )
+        }
+    });
+    let mut unroutable = 0;
+    for (lane, published) in join_all(publishes).await {
+        match lane {
+            LANE => assert_eq!(published, Ok(())),
+            // Bound again in the meantime: a return makes the link declare its topology.
+            _ => unroutable += usize::from(published == Err(PublishError::Unroutable)),
+        }
+    }
+    assert!(unroutable > 0);
+    until(15, "the orders are in their queue", || async {
+        (server.messages("watchword.sms") == 300).then_some(())
+    })
+    .await;
+    until(10, "the binding is back", || async {
+        let message = Outbound {
+            route: Route::Lane(Lane::Requests),
+            ..message("again")
+        };
+        publisher.publish(message, DEADLINE).await.ok()
+    })
+    .await;
+    assert_eq!(
+        server.messages("watchword.requests"),
+        (100 - unroutable + 1) as u64
+    );
+}
+
+async fn unbind(server: &RabbitMq) {
+    let path = "bindings/%2f/e/watchword.requests/q/watchword.requests/requests";
+    server
+        .call(reqwest::Method::DELETE, path, None)
+        .await
+        .expect("an unbound queue");
+}
+
+/// L2: an outage longer than any retry budget ends by itself; confirmed messages are all there.
+#[tokio::test]
+async fn l2_a_killed_broker_comes_back_with_everything_and_without_a_restart() {
+    let mut server = RabbitMq::start().await;
+    let link = link(&server.url()).await;
+    let publisher = link.publisher();
+    let mut consumer = link.consume(Lane::Send(Channel::Email), 10).await;
+    for number in 0..200 {
+        publisher
+            .publish(message(&format!("m{number}")), DEADLINE)
+            .await
+            .unwrap();
+    }
+    server.kill();
+    until(10, "the loss is seen", || async {
+        (link.state() == LinkState::Down).then_some(())
+    })
+    .await;
+    let begun = Instant::now();
+    assert_eq!(
+        publisher.publish(message("lost"), DEADLINE).await,
+        Err(PublishError::Unavailable)
+    );
+    assert!(
+        begun.elapsed() < Duration::from_millis(200),
+        "a refusal is fast"
+    );
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    server.launch().await;
+    until(15, "the link stands again", || async {
+        (link.state() == LinkState::Up).then_some(())
+    })
+    .await;
+    until(15, "all are there", || async {
+        (server.messages("watchword.sms") == 200).then_some(())
+    })
+    .await;
+    let email = Outbound {
+        route: Route::Lane(Lane::Send(Channel::Email)),
+        ..message("after")
+    };
+    publisher.publish(email, DEADLINE).await.unwrap();
+    let received = next(&mut consumer).await;
+    assert_eq!(id(&received), "after");
+    received.ack().await.unwrap();
+}
+
+/// L3: a peer that accepts and says nothing does not hold the link for ever.
+#[tokio::test]
+async fn l3_a_silent_peer_is_given_up() {
+    let silent = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .unwrap();
+    let link = start(&format!(
+        "amqp://127.0.0.1:{}/%2f",
+        silent.local_addr().unwrap().port()
+    ));
+    // It dials anew: the attempt before has ended.
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        held.push(
+            tokio::time::timeout(Duration::from_secs(15), silent.accept())
+                .await
+                .expect("another attempt")
+                .unwrap(),
+        );
+    }
+    assert_eq!(link.state(), LinkState::Down);
+    assert_eq!(
+        link.publisher().publish(message("m"), DEADLINE).await,
+        Err(PublishError::Unavailable)
+    );
+}
+
+/// L4: under an alarm publishes are refused at once, consumers go on acknowledging, and it ends by
+/// itself.
+#[tokio::test]
+async fn l4_an_alarm_refuses_publishes_and_nothing_else() {
+    let server = RabbitMq::start().await;
+    let link = link(&server.url()).await;
+    let publisher = link.publisher();
+    let mut consumer = link.consume(LANE, 10).await;
+    for number in 0..20 {
+        publisher
+            .publish(message(&format!("m{number}")), DEADLINE)
+            .await
+            .unwrap();
+    }
+    let first = next(&mut consumer).await;
+    server.disk_alarm(true);
+    // The broker says so when the first message reaches it.
+    let begun = Instant::now();
+    let refused = publisher
+        .publish(message("x"), Duration::from_millis(1_500))
+        .await;
+    assert_eq!(refused, Err(PublishError::Unconfirmed));
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
+    until(5, "the alarm is seen", || async {
+        (link.state() == LinkState::Blocked).then_some(())
+    })
+    .await;
+    let begun = Instant::now();
+    assert_eq!(
+        publisher.publish(message("y"), DEADLINE).await,
+        Err(PublishError::Blocked)
+    );
+    assert!(begun.elapsed() < Duration::from_millis(200));
+    first.ack().await.unwrap();
+    for _ in 0..19 {
+        next(&mut consumer).await.ack().await.unwrap();
+    }
+    server.disk_alarm(false);
+    until(20, "the alarm is over", || async {
+        (link.state() == LinkState::Up).then_some(())
+    })
+    .await;
+    publisher.publish(message("z"), DEADLINE).await.unwrap();
+}
+
+/// L5: the client writes returned bodies into its log; ours holds none of it at any level.
+#[tokio::test]
+async fn l5_no_body_reaches_the_log() {
+    use tracing_subscriber::layer::SubscriberExt;
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let file = Arc::new(log.reopen().unwrap());
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(file)
+        .with_ansi(false);
+    let filter = watchword_chassis::telemetry::filter(watchword_chassis::config::LogLevel::Trace);
+    let subscriber = tracing_subscriber::registry().with(filter).with(layer);
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let server = RabbitMq::start().await;
+    let link = link(&server.url()).await;
+    unbind(&server).await;
+    let secret = Outbound {
+        route: Route::Lane(Lane::Requests),
+        body: Bytes::from_static(b"canary-918273"),
+        ..message("m1")
+    };
+    assert_eq!(
+        link.publisher().publish(secret, DEADLINE).await,
+        Err(PublishError::Unroutable)
+    );
+    let text = std::fs::read_to_string(log.path()).unwrap();
+    assert!(
+        text.contains("connected to RabbitMQ"),
+        "the log is being written"
+    );
+    assert!(
+        !text.contains("canary-918273") && !text.contains("57, 49, 56, 50, 55, 51"),
+        "{text}"
+    );
+}
+
+/// L6: a half-open connection is noticed within two heartbeats.
+#[tokio::test]
+async fn l6_a_dead_link_is_noticed() {
+    let server = RabbitMq::start().await;
+    let proxy = TcpProxy::start(server.port()).await;
+    let url = server.url().replace(
+        &format!(":{}/", server.port()),
+        &format!(":{}/", proxy.port()),
+    );
+    let link = link(&url).await;
+    proxy.hold(true);
+    let begun = Instant::now();
+    until(30, "the loss is seen", || async {
+        (link.state() == LinkState::Down).then_some(())
+    })
+    .await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(25),
+        "{:?}",
+        begun.elapsed()
+    );
+    proxy.hold(false);
+    until(30, "the link stands again", || async {
+        (link.state() == LinkState::Up).then_some(())
+    })
+    .await;
+}
+
+/// L7: TLS towards a peer that has none is refused, without a panic about providers.
+#[tokio::test]
+async fn l7_tls_that_cannot_stand_is_an_error() {
+    let server = RabbitMq::start().await;
+    let link = start(&server.url().replace("amqp://", "amqps://"));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(link.state(), LinkState::Down);
+    assert_eq!(
+        link.publisher().publish(message("m"), DEADLINE).await,
+        Err(PublishError::Unavailable)
+    );
+}
+
+/// A broker that stands still answers nothing; we do.
+#[tokio::test]
+async fn a_paused_broker_gives_an_answer_in_time() {
+    let server = RabbitMq::start().await;
+    let link = link(&server.url()).await;
+    link.publisher()
+        .publish(message("warm"), DEADLINE)
+        .await
+        .unwrap();
+    server.pause(true);
+    let begun = Instant::now();
+    let published = link
+        .publisher()
+        .publish(message("m"), Duration::from_millis(1_500))
+        .await;
+    assert_eq!(published, Err(PublishError::Unconfirmed));
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    server.pause(false);
+    until(60, "publishes work again", || async {
+        link.publisher().publish(message("n"), DEADLINE).await.ok()
+    })
+    .await;
+}
+
+/// A full queue refuses; nothing is dropped in silence.
+#[tokio::test]
+async fn a_full_queue_refuses() {
+    let server = RabbitMq::start().await;
+    let mut settings = RabbitMqSettings::new(SecretString::new(server.url()));
+    for queue in &mut settings.topology.queues {
+        if queue.name == "watchword.sms" {
+            queue
+                .arguments
+                .insert("x-max-length", watchword_broker::Argument::Number(10));
+        }
+    }
+    let link = Link::start(settings, metrics()).unwrap();
+    until(20, "the link stands", || async {
+        (link.state() == LinkState::Up).then_some(())
+    })
+    .await;
+    let publisher = link.publisher();
+    let mut refused = false;
+    for number in 0..100 {
+        match publisher
+            .publish(message(&format!("m{number}")), DEADLINE)
+            .await
+        {
+            Ok(()) => assert!(!refused),
+            Err(error) => {
+                assert_eq!(error, PublishError::Rejected);
+                refused = true;
+                break;
+            }
+        }
+    }
+    assert!(refused);
+}
+
+/// A queue that stands there with other arguments is told by name, and not fought over.
+#[tokio::test]
+async fn a_mismatch_names_the_queue() {
+    let server = RabbitMq::start().await;
+    let settings = RabbitMqSettings::new(SecretString::new(server.url()));
+    let mut other = Topology::standard();
+    other.queues.retain(|queue| queue.name == "watchword.email");
+    other.queues[0]
+        .arguments
+        .insert("x-max-length", watchword_broker::Argument::Number(7));
+    other.bindings.clear();
+    other.apply(&settings).await.unwrap();
+    let error = Topology::standard()
+        .apply(&settings)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("queue watchword.email exists with other arguments"),
+        "{error}"
+    );
+    let link = start(&server.url());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(link.state(), LinkState::Down);
+}
