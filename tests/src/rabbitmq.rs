@@ -217,15 +217,22 @@ impl RabbitMq {
         until(15, "the queue can be read", || async {
             let messages = self.call(Method::POST, &path, Some(body.clone())).await;
             // The overview lags behind; an empty answer of a queue that has messages is asked again.
-            messages.filter(|messages| !messages.as_array().is_some_and(Vec::is_empty) || self.messages(queue) == 0)
+            messages.filter(|messages| {
+                !messages.as_array().is_some_and(Vec::is_empty) || self.messages(queue) == 0
+            })
         })
         .await
     }
 
     /// The broker's own logs.
     pub fn logs(&self) -> String {
-        let entries = fs::read_dir(self.folder.path().join("log")).into_iter().flatten().flatten();
-        entries.filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect()
+        let entries = fs::read_dir(self.folder.path().join("log"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        entries
+            .filter_map(|entry| fs::read_to_string(entry.path()).ok())
+            .collect()
     }
 
     /// The process that is the broker.

@@ -1,5 +1,6 @@
 //! A private Redis server.
 
+use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 
@@ -103,7 +104,7 @@ impl RedisServer {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
         let mut request = format!("*{}\r\n", words.len());
         for word in words {
-            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+            let _ = write!(request, "${}\r\n{word}\r\n", word.len());
         }
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut reply = vec![0; 1 << 20];

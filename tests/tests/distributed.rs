@@ -394,7 +394,11 @@ async fn survives<F: AsyncFnOnce(&mut Pipeline)>(world: &mut World, spare: usize
         let (channel, to) = recipient(number);
         let answer = until(30, "the request is accepted", || async {
             let answer = world.pipeline.ask("issuer", channel, &to).await;
-            assert!(answer.status == 202 || answer.status == 503, "{:?}", answer.body);
+            assert!(
+                answer.status == 202 || answer.status == 503,
+                "{:?}",
+                answer.body
+            );
             (answer.status == 202).then_some(answer)
         })
         .await;
@@ -402,7 +406,10 @@ async fn survives<F: AsyncFnOnce(&mut Pipeline)>(world: &mut World, spare: usize
     }
     until(90, "every accepted message arrived", || async {
         let messages = delivered(world);
-        accepted.iter().all(|(to, _)| messages.contains_key(to)).then_some(())
+        accepted
+            .iter()
+            .all(|(to, _)| messages.contains_key(to))
+            .then_some(())
     })
     .await;
     let messages = delivered(world);
@@ -424,16 +431,30 @@ async fn survives<F: AsyncFnOnce(&mut Pipeline)>(world: &mut World, spare: usize
 async fn a_role_that_is_told_to_stop_finishes_and_loses_nothing() {
     let mut world = world().await;
     survives(&mut world, 0, async |pipeline| {
-        for (name, roles) in [("sms-1", "sms-worker"), ("email-1", "email-worker"), ("verifier", "verifier")] {
+        for (name, roles) in [
+            ("sms-1", "sms-worker"),
+            ("email-1", "email-worker"),
+            ("verifier", "verifier"),
+        ] {
             let role = pipeline.processes.get_mut(name).unwrap();
             role.process.signal("TERM");
-            assert!(role.process.wait(30).success(), "{name}: {}", role.process.output());
+            assert!(
+                role.process.wait(30).success(),
+                "{name}: {}",
+                role.process.output()
+            );
             pipeline.processes.remove(name);
             pipeline.start(name, &[roles]).await;
         }
     })
     .await;
-    assert_eq!(world.pipeline.total("watchword_possible_duplicates_total", &[]).await, 0);
+    assert_eq!(
+        world
+            .pipeline
+            .total("watchword_possible_duplicates_total", &[])
+            .await,
+        0
+    );
     let issuer = world.pipeline.processes.get_mut("issuer").unwrap();
     issuer.process.signal("TERM");
     assert!(issuer.process.wait(30).success());
@@ -469,11 +490,20 @@ async fn requests_by_event_are_refused_repeated_and_parked_as_they_should() {
     for _ in 0..2 {
         assert_eq!(portal.answer().await["data"]["verification_id"], id);
     }
-    until(20, "the message", || async { (!delivered(&world).is_empty()).then_some(()) }).await;
+    until(20, "the message", || async {
+        (!delivered(&world).is_empty()).then_some(())
+    })
+    .await;
     // A wrong number is refused with the code HTTP would give.
     portal.request("wrong", "sms", "004915112345678").await;
     let refused = portal.answer().await;
-    assert_eq!((&refused["data"]["request_id"], &refused["data"]["refusal"]["code"]), (&json!("wrong"), &json!("invalid_phone")));
+    assert_eq!(
+        (
+            &refused["data"]["request_id"],
+            &refused["data"]["refusal"]["code"]
+        ),
+        (&json!("wrong"), &json!("invalid_phone"))
+    );
     assert!(refused["data"].get("verification_id").is_none());
     // What cannot be read is parked without its content: no JSON, another type, unknown fields.
     let parked = [
@@ -490,7 +520,9 @@ async fn requests_by_event_are_refused_repeated_and_parked_as_they_should() {
     // A user that speaks for no service.
     world.rabbitmq.add_user("mallory", "mallory-secret").await;
     let url = world.rabbitmq.url_of("mallory", "mallory-secret");
-    let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+    let connection = Connection::connect(&url, ConnectionProperties::default())
+        .await
+        .unwrap();
     let channel = connection.create_channel().await.unwrap();
     let publish = async |user: Option<&str>| {
         let mut properties = BasicProperties::default().with_message_id("m".into());
@@ -498,7 +530,15 @@ async fn requests_by_event_are_refused_repeated_and_parked_as_they_should() {
             properties = properties.with_user_id(user.into());
         }
         let options = BasicPublishOptions::default();
-        channel.basic_publish("watchword.requests".into(), "requests".into(), options, document.as_bytes(), properties).await
+        channel
+            .basic_publish(
+                "watchword.requests".into(),
+                "requests".into(),
+                options,
+                document.as_bytes(),
+                properties,
+            )
+            .await
     };
     publish(Some("mallory")).await.unwrap();
     publish(None).await.unwrap();
@@ -509,11 +549,27 @@ async fn requests_by_event_are_refused_repeated_and_parked_as_they_should() {
     .await;
     // Claiming to be another user ends at the broker itself.
     publish(Some("portal")).await.unwrap();
-    until(20, "the broker closed the channel", || async { (!channel.status().connected()).then_some(()) }).await;
-    let text = world.rabbitmq.peek("watchword.requests.parked").await.to_string();
-    assert!(text.contains("unknown_user") && !text.contains("4915112345678"), "{text}");
+    until(20, "the broker closed the channel", || async {
+        (!channel.status().connected()).then_some(())
+    })
+    .await;
+    let text = world
+        .rabbitmq
+        .peek("watchword.requests.parked")
+        .await
+        .to_string();
+    assert!(
+        text.contains("unknown_user") && !text.contains("4915112345678"),
+        "{text}"
+    );
     assert_eq!(delivered(&world).values().map(Vec::len).sum::<usize>(), 1);
-    assert_eq!(world.pipeline.total("watchword_verifications_opened_total", &[]).await, 1);
+    assert_eq!(
+        world
+            .pipeline
+            .total("watchword_verifications_opened_total", &[])
+            .await,
+        1
+    );
 }
 
 /// The canary: no code and no recipient anywhere but in the message, at the highest log level.
@@ -521,11 +577,27 @@ async fn requests_by_event_are_refused_repeated_and_parked_as_they_should() {
 async fn no_secret_is_in_any_log_metric_queue_or_store() {
     let mut world = world_at("trace").await;
     let (phone, mail) = ("+4915157700991", "canary.person@example.org");
-    let mut secrets = vec![phone.trim_start_matches('+').to_owned(), mail.to_owned(), "canary.person".to_owned()];
+    let mut secrets = vec![
+        phone.trim_start_matches('+').to_owned(),
+        mail.to_owned(),
+        "canary.person".to_owned(),
+    ];
     // With the workers away the orders rest in their queues.
     for name in ["sms-1", "sms-2", "email-1", "email-2"] {
-        world.pipeline.processes.get_mut(name).unwrap().process.signal("TERM");
-        world.pipeline.processes.get_mut(name).unwrap().process.wait(30);
+        world
+            .pipeline
+            .processes
+            .get_mut(name)
+            .unwrap()
+            .process
+            .signal("TERM");
+        world
+            .pipeline
+            .processes
+            .get_mut(name)
+            .unwrap()
+            .process
+            .wait(30);
         world.pipeline.processes.remove(name);
     }
     let sms = world.pipeline.ask("issuer", "sms", phone).await;
@@ -540,12 +612,19 @@ async fn no_secret_is_in_any_log_metric_queue_or_store() {
         launch(&mut world.pipeline, name, &[roles]);
         world.pipeline.ready(name).await;
     }
-    until(30, "both arrived", || async { (delivered(&world).len() == 2).then_some(()) }).await;
+    until(30, "both arrived", || async {
+        (delivered(&world).len() == 2).then_some(())
+    })
+    .await;
     let messages = delivered(&world);
-    let codes = [(sms, phone), (email, mail)].map(|(answer, to)| (answer.text("id").to_owned(), code_of(&messages[to][0])));
+    let codes = [(sms, phone), (email, mail)]
+        .map(|(answer, to)| (answer.text("id").to_owned(), code_of(&messages[to][0])));
     secrets.extend(codes.iter().map(|(_, code)| code.clone()));
     // A broken order is parked; hostile requests are refused: neither may tell what it held.
-    let answer = world.pipeline.ask("issuer", "sms", &format!("{phone} ")).await;
+    let answer = world
+        .pipeline
+        .ask("issuer", "sms", &format!("{phone} "))
+        .await;
     seen.push_str(&answer.body.to_string());
     for (id, code) in &codes {
         world.pipeline.check("verifier", id, "000000").await;
@@ -557,19 +636,28 @@ async fn no_secret_is_in_any_log_metric_queue_or_store() {
     for name in &names {
         seen.push_str(&format!("{:?}", world.pipeline.metrics(name).await));
     }
-    for queue in ["watchword.requests.parked", "watchword.sms.parked", "watchword.email.parked"] {
+    for queue in [
+        "watchword.requests.parked",
+        "watchword.sms.parked",
+        "watchword.email.parked",
+    ] {
         seen.push_str(&world.rabbitmq.peek(queue).await.to_string());
     }
     world.redis.command(&["BGREWRITEAOF"]).await;
     let logs = world.pipeline.logs();
-    assert!(logs.contains("TRACE") || logs.contains("DEBUG") || logs.contains("attempt"), "the logs are being written");
+    assert!(
+        logs.contains("TRACE") || logs.contains("DEBUG") || logs.contains("attempt"),
+        "the logs are being written"
+    );
     seen.push_str(&logs);
     seen.push_str(&world.rabbitmq.logs());
     // The store's files are searched as bytes.
     for secret in &secrets {
         assert!(!seen.contains(secret.as_str()), "{secret} was seen");
         for file in world.redis.files() {
-            let found = file.windows(secret.len()).any(|window| window == secret.as_bytes());
+            let found = file
+                .windows(secret.len())
+                .any(|window| window == secret.as_bytes());
             assert!(!found, "{secret} is in the store's files");
         }
     }

@@ -8,6 +8,7 @@ use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, ResponsePolicy, RoutingInfo};
 use redis::io::tcp::TcpSettings;
+use redis::io::tcp::socket2::TcpKeepalive;
 use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use redis::{AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, RedisError, TlsMode, Value};
 use tokio::time::timeout;
@@ -67,7 +68,12 @@ pub(super) async fn dial(
 
 /// No delay for small writes; a peer that acknowledges nothing for 5 s is gone.
 fn tcp() -> TcpSettings {
-    let settings = TcpSettings::default().set_nodelay(true);
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(10))
+        .with_interval(Duration::from_secs(5));
+    let settings = TcpSettings::default()
+        .set_nodelay(true)
+        .set_keepalive(keepalive);
     #[cfg(target_os = "linux")]
     let settings = settings.set_user_timeout(Duration::from_secs(5));
     settings
@@ -184,7 +190,14 @@ pub(super) async fn inspect(
             "the server does not tell its version".to_owned(),
         ));
     }
-    texts.iter().try_for_each(|info| inspect_info(info))
+    texts.iter().try_for_each(|info| inspect_info(info))?;
+    if texts
+        .iter()
+        .any(|info| info.lines().any(|line| line.trim() == "role:slave"))
+    {
+        return Err(StorageError::Unavailable("read-only"));
+    }
+    Ok(())
 }
 
 /// The INFO texts in an answer, which is one text or a map by node.

@@ -111,15 +111,20 @@ impl Redis {
         let Some(link) = self.supervisor.current() else {
             return Err(Failure::Error(StorageError::Unavailable("not connected")));
         };
+        let mut is_closed = false;
         let answer = match timeout(self.deadline, link.connection.clone().query(command)).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 Err(Failure::NoScript)
             }
-            Ok(Err(error)) => Err(Failure::Error(StorageError::from_redis(&error))),
+            Ok(Err(error)) => {
+                is_closed = error.is_connection_dropped() && !self.supervisor.is_cluster();
+                Err(Failure::Error(StorageError::from_redis(&error)))
+            }
             Err(_) => Err(Failure::Error(StorageError::Timeout)),
         };
         match &answer {
+            Err(_) if is_closed => self.supervisor.closed(&link),
             Err(Failure::Error(error)) => self.supervisor.failed(&link, error),
             _ => self.supervisor.answered(),
         }

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::RedisSettings;
 use super::address::Address;
-use super::dial::{Connection, dial};
+use super::dial::{Connection, dial, inspect};
 use crate::StorageError;
 
 const PING_EVERY: Duration = Duration::from_secs(1);
@@ -56,6 +56,17 @@ impl Supervisor {
             .clone()
     }
 
+    /// Whether a lost socket is one of several, which the client dials anew by itself.
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(
+            self.current(),
+            Some(Link {
+                connection: Connection::Cluster(_),
+                ..
+            })
+        )
+    }
+
     pub(super) fn is_healthy(&self) -> bool {
         self.healthy.load(Ordering::Relaxed)
     }
@@ -68,6 +79,13 @@ impl Supervisor {
     /// A call over `link` failed. A refusal is an answer, but for those that another server would
     /// not give: after a failover the old primary is read-only.
     pub(super) fn failed(&self, link: &Link, error: &StorageError) {
+        if self
+            .current()
+            .is_none_or(|current| current.number != link.number)
+        {
+            // A late answer of a connection given up says nothing about the present one.
+            return;
+        }
         let give_up = match error {
             StorageError::Timeout => {
                 self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= MUTE_AFTER
@@ -85,6 +103,12 @@ impl Supervisor {
         }
     }
 
+    /// The socket of `link` is closed: nothing more will come over it.
+    pub(super) fn closed(&self, link: &Link) {
+        self.failed(link, &StorageError::Timeout);
+        self.drop_link(link.number);
+    }
+
     fn drop_link(&self, number: u64) {
         let mut link = self.link.write().unwrap_or_else(PoisonError::into_inner);
         if link
@@ -92,6 +116,7 @@ impl Supervisor {
             .is_some_and(|current| current.number == number)
         {
             *link = None;
+            self.healthy.store(false, Ordering::Relaxed);
             self.lost.notify_one();
         }
     }
@@ -156,15 +181,27 @@ async fn redial(
     address: &Address,
     settings: &RedisSettings,
 ) -> Option<Connection> {
+    let deadline = Duration::from_millis(settings.command_timeout_ms);
+    // The jitter adds up to the wait itself: 100 ms to 0.8 s, so that a return is seen within 1 s.
     let mut waits = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(1))
+        .with_max_delay(Duration::from_millis(400))
         .without_max_times()
         .with_jitter()
         .build();
     loop {
-        match dial(address, settings).await {
+        // What answers now may be another server, or the same one configured anew (R54).
+        let dialled = match dial(address, settings).await {
+            Ok(connection) => inspect(connection.clone(), deadline)
+                .await
+                .map(|()| connection),
+            Err(error) => Err(error),
+        };
+        match dialled {
             Ok(connection) => return Some(connection),
+            Err(error @ StorageError::Config(_)) => {
+                tracing::warn!(%error, "Redis must not be used");
+            }
             Err(error) => tracing::debug!(%error, "Redis cannot be reached"),
         }
         sleep(waits.next().unwrap_or(PING_EVERY)).await;

@@ -1,8 +1,8 @@
 //! The file itself: its lock, its mode, its settings and its schema. Refuses a file that another
 //! process holds.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{File, OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +13,11 @@ use crate::StorageError;
 
 /// Takes the lock beside the file; it is released when the handle is closed, also by a crash.
 pub(super) fn lock(path: &Path) -> Result<File, StorageError> {
-    let lock_path = PathBuf::from(format!("{}.lock", path.display()));
+    // One file has one lock, whatever link it is reached by.
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let mut lock_path = real.into_os_string();
+    lock_path.push(".lock");
+    let lock_path = PathBuf::from(lock_path);
     let config = |problem: &str| StorageError::Config(format!("embedded.path: {problem}"));
     let file = OpenOptions::new()
         .create(true)
@@ -36,6 +40,7 @@ pub(super) fn open(path: &Path, migrations: &[Migration]) -> Result<Connection, 
         .write(true)
         .mode(0o600)
         .open(path)
+        .and_then(|file| file.set_permissions(Permissions::from_mode(0o600)))
         .map_err(|_| config("the file cannot be written to"))?;
     let connection = Connection::open(path).map_err(|_| config("the file cannot be opened"))?;
     connection

@@ -135,7 +135,8 @@ where
             (Some(Err(error)), _) => Err(file::storage_error(&error)),
             (_, Err(error)) => Err(error),
             (Some(Ok(value)), Ok(())) => Ok(value),
-            (None, Ok(())) => Err(StorageError::Unavailable("closed")),
+            // It panicked and was taken back.
+            (None, Ok(())) => Err(StorageError::Rejected("the operation panicked")),
         };
         // Whoever asked may have given up waiting.
         let _ = self.answer.send(result);
