@@ -634,7 +634,9 @@ async fn no_secret_is_in_any_log_metric_queue_or_store() {
     }
     let names: Vec<_> = world.pipeline.processes.keys().cloned().collect();
     for name in &names {
-        seen.push_str(&format!("{:?}", world.pipeline.metrics(name).await));
+        for (series, value) in world.pipeline.metrics(name).await {
+            seen.extend([series, value.to_string()]);
+        }
     }
     for queue in [
         "watchword.requests.parked",
@@ -661,4 +663,37 @@ async fn no_secret_is_in_any_log_metric_queue_or_store() {
             assert!(!found, "{secret} is in the store's files");
         }
     }
+}
+
+/// The example in another language does what its first lines say.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_python_example_asks_reads_and_checks() {
+    use std::io::Write;
+    let world = world().await;
+    world.rabbitmq.add_user("portal", "portal-secret").await;
+    let python = std::env::var("WATCHWORD_PYTHON").unwrap_or_else(|_| "python3".into());
+    let mut example = std::process::Command::new(python)
+        .arg(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../examples/auth_service.py"
+        ))
+        .args(["test", "email", "python@example.org"])
+        .env("AMQP_URL", world.rabbitmq.url_of("portal", "portal-secret"))
+        .env("WATCHWORD_URL", world.pipeline.raw("verifier").1)
+        .env("WATCHWORD_KEY", watchword_tests::pipeline::KEY)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("python3 with pika: tests/run installs it");
+    let message = until(30, "the mail", || async {
+        delivered(&world).remove("python@example.org")
+    })
+    .await;
+    writeln!(example.stdin.take().unwrap(), "{}", code_of(&message[0])).unwrap();
+    let output = example.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("approved"),
+        "{text}"
+    );
 }

@@ -272,7 +272,8 @@ mod tests {
             DeliveryOutcome::Accepted,
             vec![attempt(AttemptClass::Accepted)],
         ));
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex.concat();
         assert_eq!(
             hex,
             "0112000000030014\

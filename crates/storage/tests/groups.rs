@@ -1,4 +1,13 @@
 //! Sentinel failover and a cluster.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::pedantic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test may panic and print"
+)]
 mod support;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -119,7 +128,7 @@ async fn cluster() {
             .parse::<u32>()
             .unwrap()
     };
-    let low = (0..)
+    let low = (0..10_000)
         .map(|n| format!("low{n}"))
         .find(|key| slot(key) < 5000)
         .unwrap();

@@ -1,4 +1,13 @@
 //! The Redis link against real servers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::pedantic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test may panic and print"
+)]
 mod support;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

@@ -1,4 +1,13 @@
 //! The SQLite file.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::pedantic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test may panic and print"
+)]
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 use watchword_storage::rusqlite::Connection;

@@ -188,7 +188,8 @@ mod tests {
 
     #[test]
     fn errors_name_the_key_and_never_the_value() {
-        let cases: [(&str, &[(&str, &str)], &str); 6] = [
+        type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+        let cases: [Case<'_>; 6] = [
             (
                 "[http]\nlisten = \"x\"\nlimit = \"hunter2\"",
                 &[],
