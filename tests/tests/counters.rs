@@ -1,0 +1,409 @@
+//! One suite for both ledgers and both limiters.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use watchword_core::{
+    AttemptClass, Channel, DeliveryId, DeliveryOutcome, SecretString, SendLimits, SubjectTag,
+    Timestamp,
+};
+use watchword_issuer::limits::{Permit, RedisLimiter, Reservation, SendLimiter, SqliteLimiter};
+use watchword_ledger::{
+    Attempt, Claim, ClaimRequest, Fence, LedgerError, LedgerSettings, LedgerStore, RedisLedger,
+    Settlement, SqliteLedger,
+};
+use watchword_storage::{Redis, RedisSettings, Sqlite};
+use watchword_tests::RedisServer;
+
+const T0: Timestamp = Timestamp::from_millis(1_900_000_000_000);
+const LEASE_MS: u64 = 20_000;
+
+struct World {
+    ledger: Arc<dyn LedgerStore>,
+    limiter: Arc<dyn SendLimiter>,
+    redis: Option<RedisServer>,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl World {
+    async fn redis() -> Self {
+        watchword_tests::tls();
+        let server = RedisServer::start().await;
+        let redis = Redis::connect(RedisSettings::new(SecretString::new(server.url())))
+            .await
+            .unwrap();
+        Self {
+            ledger: Arc::new(RedisLedger::new(
+                redis.clone(),
+                LedgerSettings {
+                    retention_ms: 3_600_000,
+                },
+            )),
+            limiter: Arc::new(RedisLimiter::new(redis)),
+            redis: Some(server),
+            _folder: None,
+        }
+    }
+
+    #[expect(clippy::unused_async, reason = "the same shape as the other")]
+    async fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let migrations = [
+            watchword_ledger::MIGRATION,
+            watchword_issuer::limits::MIGRATION,
+        ];
+        let sqlite = Sqlite::open(&folder.path().join("state.db"), &migrations).unwrap();
+        Self {
+            ledger: Arc::new(SqliteLedger::new(
+                sqlite.clone(),
+                LedgerSettings {
+                    retention_ms: 3_600_000,
+                },
+            )),
+            limiter: Arc::new(SqliteLimiter::new(sqlite)),
+            redis: None,
+            _folder: Some(folder),
+        }
+    }
+
+    async fn claim(&self, id: &DeliveryId, now: Timestamp) -> Claim {
+        let request = ClaimRequest {
+            id: id.clone(),
+            channel: Channel::Sms,
+            now,
+            lease_ms: LEASE_MS,
+        };
+        self.ledger.claim(request).await.unwrap()
+    }
+
+    async fn settle(
+        &self,
+        id: &DeliveryId,
+        fence: Option<Fence>,
+        outcome: DeliveryOutcome,
+        now: Timestamp,
+    ) -> Result<DeliveryOutcome, LedgerError> {
+        let attempt = fence.map(|_| attempt(AttemptClass::Transient, now));
+        let settlement = Settlement {
+            id: id.clone(),
+            channel: Channel::Sms,
+            fence,
+            attempt,
+            outcome,
+            now,
+        };
+        self.ledger
+            .settle(settlement)
+            .await
+            .map(|record| record.outcome)
+    }
+
+    async fn reserve(&self, recipient: u8, send: u8, limits: SendLimits, now: Timestamp) -> Permit {
+        self.reserve_waived(recipient, send, limits, now, false)
+            .await
+    }
+
+    async fn reserve_waived(
+        &self,
+        recipient: u8,
+        send: u8,
+        limits: SendLimits,
+        now: Timestamp,
+        waived: bool,
+    ) -> Permit {
+        let reservation = Reservation {
+            recipient: SubjectTag::new([recipient; 10]),
+            delivery: delivery(send),
+            waive_cooldown: waived,
+            limits,
+            now,
+        };
+        self.limiter.reserve(reservation).await.unwrap()
+    }
+}
+
+fn delivery(send: u8) -> DeliveryId {
+    DeliveryId::new("a".repeat(32).parse().unwrap(), send)
+}
+
+fn attempt(class: AttemptClass, at: Timestamp) -> Attempt {
+    Attempt {
+        provider: Some("kannel".parse().unwrap()),
+        class,
+        provider_message_id: Some("id-1".into()),
+        at_ms: at.as_millis(),
+        took_ms: 12,
+    }
+}
+
+fn fence(claim: &Claim) -> Fence {
+    match claim {
+        Claim::Yours { fence, .. } => *fence,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn a_delivery_has_one_holder_and_ends_once(world: World) {
+    let id = delivery(1);
+    let mine = fence(&world.claim(&id, T0).await);
+    assert_eq!(
+        world.claim(&id, T0.plus_millis(1)).await,
+        Claim::Held {
+            until: T0.plus_millis(LEASE_MS)
+        }
+    );
+    world
+        .settle(&id, Some(mine), DeliveryOutcome::Queued, T0.plus_millis(2))
+        .await
+        .unwrap();
+    let again = world.claim(&id, T0.plus_millis(3)).await;
+    assert!(
+        matches!(
+            again,
+            Claim::Yours {
+                attempt_count: 1,
+                after_crash: false,
+                ..
+            }
+        ),
+        "{again:?}"
+    );
+    world
+        .settle(
+            &id,
+            Some(fence(&again)),
+            DeliveryOutcome::Accepted,
+            T0.plus_millis(4),
+        )
+        .await
+        .unwrap();
+    let ended = world.claim(&id, T0.plus_millis(5)).await;
+    let Claim::Ended(record) = ended else {
+        panic!("{ended:?}")
+    };
+    assert_eq!(
+        (record.outcome, record.attempt_count, record.attempts.len()),
+        (DeliveryOutcome::Accepted, 2, 2)
+    );
+    assert_eq!(
+        record.attempts[0].provider_message_id.as_deref(),
+        Some("id-1")
+    );
+    let records = world.ledger.get(&[delivery(2), id.clone()]).await.unwrap();
+    assert_eq!(records, [record]);
+}
+
+async fn a_silent_holder_loses_its_claim_and_its_word(world: World) {
+    let id = delivery(1);
+    let lost = fence(&world.claim(&id, T0).await);
+    let later = T0.plus_millis(LEASE_MS);
+    let taken = world.claim(&id, later).await;
+    assert!(
+        matches!(
+            taken,
+            Claim::Yours {
+                attempt_count: 1,
+                after_crash: true,
+                ..
+            }
+        ),
+        "{taken:?}"
+    );
+    let late = world
+        .settle(&id, Some(lost), DeliveryOutcome::Accepted, later)
+        .await;
+    assert_eq!(late, Err(LedgerError::FenceLost));
+    world
+        .settle(&id, Some(fence(&taken)), DeliveryOutcome::Accepted, later)
+        .await
+        .unwrap();
+    let records = world.ledger.get(std::slice::from_ref(&id)).await.unwrap();
+    assert_eq!(records[0].attempts[0].class, AttemptClass::UnknownOutcome);
+    assert_eq!(records[0].attempts[0].provider, None);
+}
+
+async fn an_ending_without_a_claim_disturbs_no_holder(world: World) {
+    let (free, held) = (delivery(1), delivery(2));
+    assert_eq!(
+        world
+            .settle(&free, None, DeliveryOutcome::Expired, T0)
+            .await,
+        Ok(DeliveryOutcome::Expired)
+    );
+    assert!(matches!(world.claim(&free, T0).await, Claim::Ended(_)));
+    let mine = fence(&world.claim(&held, T0).await);
+    assert_eq!(
+        world
+            .settle(&held, None, DeliveryOutcome::Expired, T0)
+            .await,
+        Ok(DeliveryOutcome::Sending)
+    );
+    world
+        .settle(&held, Some(mine), DeliveryOutcome::Accepted, T0)
+        .await
+        .unwrap();
+    assert_eq!(
+        world
+            .settle(&held, None, DeliveryOutcome::Expired, T0)
+            .await,
+        Ok(DeliveryOutcome::Accepted)
+    );
+}
+
+async fn of_many_claims_at_once_one_wins(world: World) {
+    for send in 1..=100 {
+        let id = delivery(send);
+        let claims = join_all((0..8).map(|_| world.claim(&id, T0))).await;
+        assert_eq!(
+            claims
+                .iter()
+                .filter(|claim| matches!(claim, Claim::Yours { .. }))
+                .count(),
+            1
+        );
+    }
+}
+
+async fn a_recipient_has_a_cooldown_an_hour_and_a_day(world: World) {
+    let limits = SendLimits {
+        cooldown_ms: 30_000,
+        per_hour: 3,
+        per_day: 4,
+        service_per_minute: 10,
+    };
+    let mut now = T0;
+    assert_eq!(world.reserve(1, 1, limits, now).await, Permit::Granted);
+    // The same message again is the same message.
+    assert_eq!(
+        world.reserve(1, 1, limits, now.plus_millis(5)).await,
+        Permit::Granted
+    );
+    let early = world.reserve(1, 2, limits, now.plus_millis(29_999)).await;
+    assert_eq!(
+        early,
+        Permit::Refused {
+            until: now.plus_millis(30_000)
+        }
+    );
+    assert_eq!(
+        world.reserve(2, 2, limits, now).await,
+        Permit::Granted,
+        "another recipient"
+    );
+    assert_eq!(
+        world
+            .reserve_waived(1, 2, limits, now.plus_millis(10), true)
+            .await,
+        Permit::Granted
+    );
+    now = now.plus_millis(60_000);
+    assert_eq!(world.reserve(1, 3, limits, now).await, Permit::Granted);
+    let hour = world.reserve(1, 4, limits, now.plus_millis(60_000)).await;
+    assert_eq!(
+        hour,
+        Permit::Refused {
+            until: T0.plus_millis(3_600_000)
+        }
+    );
+    now = T0.plus_millis(3_700_000);
+    assert_eq!(world.reserve(1, 4, limits, now).await, Permit::Granted);
+    let day = world.reserve(1, 5, limits, now.plus_millis(60_000)).await;
+    assert_eq!(
+        day,
+        Permit::Refused {
+            until: T0.plus_millis(24 * 3_600_000)
+        }
+    );
+    assert_eq!(
+        world
+            .reserve(1, 5, limits, T0.plus_millis(24 * 3_600_000))
+            .await,
+        Permit::Granted
+    );
+}
+
+async fn of_fifty_at_once_three_are_granted(world: World) {
+    let limits = SendLimits {
+        cooldown_ms: 0,
+        per_hour: 3,
+        per_day: 20,
+        service_per_minute: 10,
+    };
+    let permits = join_all((1..=50).map(|send| world.reserve(1, send, limits, T0))).await;
+    assert_eq!(
+        permits
+            .iter()
+            .filter(|permit| **permit == Permit::Granted)
+            .count(),
+        3
+    );
+}
+
+async fn a_service_has_its_minute(world: World) {
+    let limits = SendLimits {
+        service_per_minute: 5,
+        ..SendLimits::default()
+    };
+    let admit = |name: &'static str, now: Timestamp| {
+        let limiter = world.limiter.clone();
+        async move {
+            limiter
+                .admit(&name.parse().unwrap(), limits, now)
+                .await
+                .unwrap()
+        }
+    };
+    for _ in 0..5 {
+        assert_eq!(admit("one", T0).await, Permit::Granted);
+    }
+    let Permit::Refused { until } = admit("one", T0).await else {
+        panic!("a sixth")
+    };
+    assert!(until > T0 && until <= T0.plus_millis(60_000));
+    assert_eq!(admit("two", T0).await, Permit::Granted);
+    assert_eq!(admit("one", until).await, Permit::Granted);
+}
+
+/// One test a case and engine.
+macro_rules! on_both {
+    ($($case:ident),* $(,)?) => {
+        mod redis { $(#[tokio::test] async fn $case() { super::$case(super::World::redis().await).await; })* }
+        mod sqlite { $(#[tokio::test] async fn $case() { super::$case(super::World::sqlite().await).await; })* }
+    };
+}
+
+on_both!(
+    a_delivery_has_one_holder_and_ends_once,
+    a_silent_holder_loses_its_claim_and_its_word,
+    an_ending_without_a_claim_disturbs_no_holder,
+    of_many_claims_at_once_one_wins,
+    a_recipient_has_a_cooldown_an_hour_and_a_day,
+    of_fifty_at_once_three_are_granted,
+    a_service_has_its_minute,
+);
+
+#[tokio::test]
+async fn every_key_expires() {
+    let world = World::redis().await;
+    world.claim(&delivery(1), T0).await;
+    world.reserve(1, 1, SendLimits::default(), T0).await;
+    world
+        .limiter
+        .admit(&"one".parse().unwrap(), SendLimits::default(), T0)
+        .await
+        .unwrap();
+    let redis = world.redis.as_ref().unwrap();
+    let keys = redis.command(&["KEYS", "*"]).await;
+    let names: Vec<_> = keys
+        .lines()
+        .filter(|line| line.starts_with("ww:"))
+        .collect();
+    assert_eq!(names.len(), 3, "{keys}");
+    for name in names {
+        let ttl = redis.command(&["PTTL", name]).await;
+        assert!(
+            ttl.trim().trim_start_matches(':').parse::<i64>().unwrap() > 0,
+            "{name} has no time to live"
+        );
+    }
+}

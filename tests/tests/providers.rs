@@ -1,0 +1,322 @@
+//! Providers against peers that misbehave: an SMTP relay that hangs, lies and cuts at every verb
+//! (M1, M2), and an HTTP gateway that throttles, redirects, drips and breaks off.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use watchword_core::{
+    AttemptClass as Class, Channel, Clock, ManualClock, Recipient, Timestamp, Variables,
+};
+use watchword_delivery::{Attempted, Dispatch, Inbox, Provider, Sender};
+use watchword_email_worker::EmailConfig;
+use watchword_sms_worker::SmsConfig;
+use watchword_tests::Sink;
+use watchword_tests::sink::Script;
+
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(ManualClock::at(Timestamp::from_millis(0)))
+}
+
+fn dispatch(channel: Channel, number: u32) -> Dispatch {
+    let to = if channel == Channel::Sms {
+        "+4915112345678"
+    } else {
+        "jane@example.org"
+    };
+    Dispatch {
+        delivery_id: format!("{}-{}", "a".repeat(32), number % 200 + 1)
+            .parse()
+            .unwrap(),
+        recipient: Recipient::parse(channel, to).unwrap(),
+        code: "012345".parse().unwrap(),
+        sender: Sender {
+            app: "Test".into(),
+            host: None,
+        },
+        locale: None,
+        variables: Variables::default(),
+        remaining: Duration::from_secs(200),
+    }
+}
+
+fn relay(port: u16, more: &str) -> Arc<dyn Provider> {
+    watchword_tests::tls();
+    let text = format!(
+        "[provider]\nkind = \"smtp\"\nname = \"relay\"\nhost = \"127.0.0.1\"\nport = {port}\nfrom = \"Test <no-reply@mail.example.org>\"\n{more}"
+    );
+    let config: EmailConfig = toml::from_str(&text).unwrap();
+    watchword_email_worker::build(&config, None::<&Path>, &Inbox::default(), clock()).unwrap()
+}
+
+async fn mail(provider: &Arc<dyn Provider>) -> Attempted {
+    provider.attempt(&dispatch(Channel::Email, 1)).await
+}
+
+#[tokio::test]
+async fn a_relay_connection_is_kept_and_does_not_stall() {
+    let sink = Sink::start().await;
+    let provider = relay(sink.port(), "tls = \"none\"");
+    let mut times = Vec::new();
+    for number in 0..20 {
+        let begun = Instant::now();
+        let attempted = provider.attempt(&dispatch(Channel::Email, number)).await;
+        assert_eq!(attempted.class, Class::Accepted, "{}", attempted.reason);
+        times.push(begun.elapsed());
+    }
+    times.sort();
+    println!("one mail on a kept connection: median {:?}", times[10]);
+    // Without TCP_NODELAY every mail waits 40 ms for a delayed acknowledgement.
+    assert!(times[10] < Duration::from_millis(30), "{times:?}");
+    assert_eq!((sink.connections(), sink.mails().len()), (1, 20));
+    assert!(
+        sink.mails()[0]
+            .data
+            .contains("Auto-Submitted: auto-generated")
+    );
+}
+
+#[tokio::test]
+async fn replies_decide_by_verb() {
+    let table = [
+        ("CONNECT", "421 later", Class::Transient),
+        ("CONNECT", "554 no", Class::ConfigFault),
+        ("EHLO", "500 what", Class::ConfigFault),
+        ("MAIL", "451 later", Class::Transient),
+        ("MAIL", "550 who", Class::ConfigFault),
+        ("RCPT", "450 4.2.0 greylisted", Class::Transient),
+        ("RCPT", "550 5.1.1 unknown", Class::RecipientInvalid),
+        ("RCPT", "554 5.7.1 relay access denied", Class::ConfigFault),
+        ("DATA", "554 no", Class::MessageRejected),
+        ("DATA", "250 odd", Class::UnknownOutcome),
+        (".", "452 full", Class::Transient),
+        (".", "554 5.6.0 spam", Class::MessageRejected),
+        (".", "251 odd", Class::UnknownOutcome),
+        (".", "nonsense", Class::UnknownOutcome),
+    ];
+    for (verb, reply, class) in table {
+        let sink = Sink::start().await;
+        let provider = relay(sink.port(), "tls = \"none\"");
+        sink.script(verb, Script::Reply(reply));
+        let attempted = mail(&provider).await;
+        assert_eq!(
+            attempted.class, class,
+            "{verb} {reply}: {}",
+            attempted.reason
+        );
+        assert!(!attempted.reason.contains("jane"));
+        // The connection was not kept; the next mail has its own and gets its own replies.
+        assert_eq!(
+            mail(&provider).await.class,
+            Class::Accepted,
+            "after {verb} {reply}"
+        );
+        assert_eq!(
+            (sink.connections(), sink.mails().len()),
+            (2, 1),
+            "{verb} {reply}"
+        );
+    }
+}
+
+/// M1: whatever the relay is silent at, the attempt ends within the deadline of that step.
+#[tokio::test]
+async fn m1_silence_at_any_verb_ends_in_time() {
+    let silences = ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA", "."].map(|verb| async move {
+        let sink = Sink::start().await;
+        let provider = relay(sink.port(), "tls = \"none\"");
+        sink.script(verb, Script::Hang);
+        let begun = Instant::now();
+        let attempted = mail(&provider).await;
+        let limit = if verb == "." { 10 } else { 5 };
+        assert!(
+            begun.elapsed() < Duration::from_secs(limit + 2),
+            "{verb} {:?}",
+            begun.elapsed()
+        );
+        let class = if verb == "." {
+            Class::UnknownOutcome
+        } else {
+            Class::Transient
+        };
+        assert_eq!(attempted.class, class, "{verb}: {}", attempted.reason);
+    });
+    join_all(silences).await;
+}
+
+/// M2: a mail that was given up during its last reply leaves nothing for the next one to read.
+#[tokio::test]
+async fn m2_a_cancelled_mail_poisons_no_connection() {
+    let sink = Sink::start().await;
+    let provider = relay(sink.port(), "tls = \"none\"\nmax_connections = 1");
+    assert_eq!(mail(&provider).await.class, Class::Accepted);
+    sink.script(".", Script::Hang);
+    assert!(
+        tokio::time::timeout(Duration::from_millis(500), mail(&provider))
+            .await
+            .is_err()
+    );
+    sink.script(".", Script::Reply("554 5.6.0 refused"));
+    assert_eq!(mail(&provider).await.class, Class::MessageRejected);
+    assert_eq!(sink.connections(), 2);
+    assert_eq!(sink.mails().len(), 1);
+}
+
+#[tokio::test]
+async fn a_cut_is_unknown_after_the_dot_and_a_retry_before_it() {
+    let sink = Sink::start().await;
+    let provider = relay(sink.port(), "tls = \"none\"");
+    assert_eq!(mail(&provider).await.class, Class::Accepted);
+    // The relay closed the kept connection: the mail goes over a new one.
+    sink.script("MAIL", Script::Cut);
+    assert_eq!(mail(&provider).await.class, Class::Accepted);
+    assert_eq!(sink.connections(), 2);
+    sink.script(".", Script::Cut);
+    assert_eq!(mail(&provider).await.class, Class::UnknownOutcome);
+    sink.script("RCPT", Script::Cut);
+    assert_eq!(mail(&provider).await.class, Class::Transient);
+    let refused = relay(watchword_tests::free_port(), "tls = \"none\"");
+    assert_eq!(mail(&refused).await.class, Class::Transient);
+}
+
+/// A relay that hides STARTTLS gets no mail and no password.
+#[tokio::test]
+async fn hidden_tls_is_a_fault_and_nothing_is_sent() {
+    let sink = Sink::start().await;
+    let provider = relay(sink.port(), "tls = \"starttls\"");
+    let attempted = mail(&provider).await;
+    assert_eq!(
+        (attempted.class, attempted.reason.as_str()),
+        (Class::ConfigFault, "starttls_not_offered")
+    );
+    let provider = relay(sink.port(), "tls = \"implicit\"");
+    assert_eq!(mail(&provider).await.class, Class::ConfigFault);
+    assert!(sink.mails().is_empty());
+}
+
+// ---- HTTP
+
+/// What the gateway does with a connection after the request.
+#[derive(Debug, Clone)]
+enum Answer {
+    Whole(String),
+    Start(String),
+    Drip,
+    Hang,
+    Cut,
+}
+
+async fn gateway(answer: Answer) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let mut request = vec![0; 64 * 1024];
+                let _ = stream.read(&mut request).await;
+                match answer {
+                    Answer::Whole(text) | Answer::Start(text) => {
+                        let _ = stream.write_all(text.as_bytes()).await;
+                    }
+                    Answer::Drip => {
+                        for byte in b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n"
+                            .iter()
+                            .chain([b' '; 100].iter())
+                        {
+                            let _ = stream.write_all(&[*byte]).await;
+                            tokio::time::sleep(Duration::from_millis(200)).await;
+                        }
+                    }
+                    Answer::Hang => std::future::pending().await,
+                    Answer::Cut => {}
+                }
+            });
+        }
+    });
+    port
+}
+
+fn http(port: u16) -> Arc<dyn Provider> {
+    watchword_tests::tls();
+    let text = format!(
+        "[provider]\nkind = \"http\"\nname = \"acme\"\ntimeout_seconds = 2\n[provider.request]\nmethod = \"POST\"\n\
+         url = \"http://127.0.0.1:{port}/messages\"\njson = {{ to = \"{{to}}\", text = \"{{text}}\", ttl = \"{{ttl_seconds}}\" }}\n\
+         [provider.response]\nid = {{ json = \"/id\" }}\nrules = [{{ status = [\"201\"], class = \"accepted\" }}]\n"
+    );
+    let config: SmsConfig = toml::from_str(&text).unwrap();
+    watchword_sms_worker::build(&config, None::<&Path>, &Inbox::default(), clock()).unwrap()
+}
+
+async fn classified(answer: Answer) -> Attempted {
+    let provider = http(gateway(answer).await);
+    let begun = Instant::now();
+    let attempted = provider.attempt(&dispatch(Channel::Sms, 1)).await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        begun.elapsed()
+    );
+    attempted
+}
+
+fn whole(head: &str, body: &str) -> Answer {
+    Answer::Whole(format!(
+        "HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    ))
+}
+
+#[tokio::test]
+async fn a_gateway_is_read_by_its_rules_and_bounded_in_everything() {
+    let accepted = classified(whole("201 Created", "{\"id\":\"m-1\"}")).await;
+    assert_eq!(
+        (accepted.class, accepted.provider_message_id.as_deref()),
+        (Class::Accepted, Some("m-1"))
+    );
+    let throttled = classified(whole("429 Slow\r\nretry-after: 7", "")).await;
+    assert_eq!(
+        (throttled.class, throttled.retry_after),
+        (Class::Transient, Some(Duration::from_secs(7)))
+    );
+    let cases = [
+        (whole("200 OK", "<html>"), Class::UnknownOutcome),
+        (whole("503 Away", ""), Class::Transient),
+        (whole("401 Who", ""), Class::ConfigFault),
+        (
+            whole("422 No", "{\"to\":\"+4915112345678\"}"),
+            Class::MessageRejected,
+        ),
+        // Not followed: it would hand code and number to whoever it names.
+        (
+            whole("302 Found\r\nlocation: http://169.254.169.254/", ""),
+            Class::ConfigFault,
+        ),
+        (
+            whole("201 Created", &"x".repeat(10 << 20)),
+            Class::UnknownOutcome,
+        ),
+        (
+            Answer::Start("HTTP/1.1 201 Created\r\ncontent-length: 99\r\n\r\nhalf".into()),
+            Class::UnknownOutcome,
+        ),
+        (Answer::Start("HTTP/1.1 2".into()), Class::UnknownOutcome),
+        (Answer::Drip, Class::UnknownOutcome),
+        (Answer::Hang, Class::UnknownOutcome),
+        (Answer::Cut, Class::UnknownOutcome),
+    ];
+    for (answer, class) in cases {
+        let shown = format!("{answer:.60?}");
+        let attempted = classified(answer).await;
+        assert_eq!(attempted.class, class, "{shown}: {}", attempted.reason);
+        assert!(!attempted.reason.contains("4915112345678"));
+    }
+    let nobody = http(watchword_tests::free_port());
+    assert_eq!(
+        nobody.attempt(&dispatch(Channel::Sms, 1)).await.class,
+        Class::Transient
+    );
+}
