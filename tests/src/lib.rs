@@ -4,6 +4,7 @@
 
 pub mod gateway;
 pub mod pipeline;
+pub mod postfix;
 pub mod process;
 pub mod proxy;
 pub mod rabbitmq;
@@ -13,6 +14,7 @@ pub mod wait;
 
 pub use gateway::Gateway;
 pub use pipeline::{Pipeline, Settings};
+pub use postfix::Postfix;
 pub use process::Process;
 pub use proxy::TcpProxy;
 pub use rabbitmq::RabbitMq;

@@ -75,12 +75,31 @@ impl Drop for Process {
     }
 }
 
-/// Sends the signal `name` to process `id`.
+/// Sends the signal `name` to process `id`. The shell's own `kill`: the program of that name is a
+/// package that small systems do not have.
 pub fn signal(id: u32, name: &str) {
-    let status = Command::new("kill")
-        .arg(format!("-{name}"))
-        .arg(id.to_string())
+    let status = Command::new("sh")
+        .args(["-c", "kill -s \"$0\" \"$1\"", name, &id.to_string()])
         .stderr(Stdio::null())
         .status();
-    assert!(status.is_ok(), "kill cannot be run");
+    assert!(status.is_ok(), "sh cannot be run");
+}
+
+/// The processes below `id`. A child belongs to the thread that made it.
+pub fn descendants(id: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    let mut open = vec![id];
+    while let Some(id) = open.pop() {
+        let threads = fs::read_dir(format!("/proc/{id}/task"))
+            .into_iter()
+            .flatten();
+        for thread in threads.flatten() {
+            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            let children = children.split_whitespace();
+            let children: Vec<u32> = children.filter_map(|id| id.parse().ok()).collect();
+            open.extend(&children);
+            found.extend(children);
+        }
+    }
+    found
 }

@@ -10,7 +10,7 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::process::{Process, signal};
+use crate::process::{Process, descendants, signal};
 use crate::wait::{free_port, until};
 
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
@@ -24,6 +24,7 @@ pub const PASSWORD: &str = "harness-secret";
 /// A broker of its own.
 pub struct RabbitMq {
     process: Option<Process>,
+    port_mapper: Option<Process>,
     folder: TempDir,
     port: u16,
     management: u16,
@@ -46,6 +47,7 @@ impl RabbitMq {
             .expect("a folder");
         let mut broker = Self {
             process: None,
+            port_mapper: None,
             folder,
             port: free_port(),
             management: free_port(),
@@ -75,6 +77,18 @@ impl RabbitMq {
 
     /// Starts it again after [`RabbitMq::kill`].
     pub async fn launch(&mut self) {
+        if self.port_mapper.is_none() {
+            // Left to itself the broker starts one as a daemon, which outlives an interrupted test.
+            let mut command = Command::new("epmd");
+            command.args(["-address", "127.0.0.1", "-port", &self.mapper.to_string()]);
+            let output = self.folder.path().join("port-mapper");
+            self.port_mapper = Some(Process::start(command, &output));
+            until(10, "the port mapper answers", || async {
+                let address = ("127.0.0.1", self.mapper);
+                tokio::net::TcpStream::connect(address).await.ok()
+            })
+            .await;
+        }
         let mut command = Command::new(SERVER);
         self.environment(&mut command);
         self.process = Some(Process::start(command, &self.folder.path().join("output")));
@@ -235,32 +249,18 @@ impl RabbitMq {
             .collect()
     }
 
-    /// The process that is the broker.
-    fn beam(&self) -> u32 {
-        let children = |id: u32| {
-            fs::read_to_string(format!("/proc/{id}/task/{id}/children"))
-                .unwrap_or_default()
-                .split_whitespace()
-                .filter_map(|id| id.parse().ok())
-                .collect::<Vec<u32>>()
-        };
-        let is_beam = |id: &u32| {
+    /// The process that is the broker, if it runs.
+    fn beam(&self) -> Option<u32> {
+        let id = self.process.as_ref()?.id();
+        descendants(id).into_iter().find(|id| {
             fs::read_to_string(format!("/proc/{id}/comm"))
                 .is_ok_and(|name| name.starts_with("beam"))
-        };
-        let mut open = vec![self.process.as_ref().expect("a running broker").id()];
-        while let Some(id) = open.pop() {
-            if is_beam(&id) {
-                return id;
-            }
-            open.extend(children(id));
-        }
-        panic!("the broker's process was not found");
+        })
     }
 
     /// SIGKILL.
     pub fn kill(&mut self) {
-        signal(self.beam(), "KILL");
+        signal(self.beam().expect("a running broker"), "KILL");
         if let Some(mut process) = self.process.take() {
             process.wait(20);
         }
@@ -268,38 +268,17 @@ impl RabbitMq {
 
     /// SIGSTOP and SIGCONT.
     pub fn pause(&self, paused: bool) {
-        signal(self.beam(), if paused { "STOP" } else { "CONT" });
+        let beam = self.beam().expect("a running broker");
+        signal(beam, if paused { "STOP" } else { "CONT" });
     }
 }
 
 impl Drop for RabbitMq {
     fn drop(&mut self) {
-        if self.process.is_some() {
-            let beam = self.beam();
-            signal(beam, "CONT");
-            signal(beam, "KILL");
-        }
-        self.process = None;
-        // The port mapper outlives the broker; it is told by the port it was given.
-        let mark = format!("ERL_EPMD_PORT={}", self.mapper);
-        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Some(id) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse::<u32>().ok())
-            else {
-                continue;
-            };
-            let is_mapper = fs::read_to_string(format!("/proc/{id}/comm"))
-                .is_ok_and(|name| name.trim() == "epmd");
-            let environment = fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
-            if is_mapper
-                && environment
-                    .split(|byte| *byte == 0)
-                    .any(|variable| variable == mark.as_bytes())
-            {
-                signal(id, "KILL");
-            }
+        // The broker's own helpers too: a panic may find it half started.
+        let Some(process) = &self.process else { return };
+        for id in descendants(process.id()) {
+            signal(id, "KILL");
         }
     }
 }

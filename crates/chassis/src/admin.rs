@@ -9,7 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::{Encoder, IntGaugeVec, Opts, Registry, TextEncoder};
 use serde::Serialize;
 
 /// Tells whether a dependency is there; asked at every request, so it must be cheap.
@@ -60,8 +60,8 @@ pub fn routes(registry: Registry, readiness: Readiness) -> Router {
     Router::new()
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(readyz))
-        .with_state(readiness)
-        .route("/metrics", get(metrics).with_state(registry))
+        .with_state(readiness.clone())
+        .route("/metrics", get(metrics).with_state((registry, readiness)))
 }
 
 async fn readyz(State(readiness): State<Readiness>) -> Response {
@@ -86,9 +86,26 @@ async fn readyz(State(readiness): State<Readiness>) -> Response {
         .into_response()
 }
 
-async fn metrics(State(registry): State<Registry>) -> Response {
+/// What readiness knows, as gauges: asked at every scrape.
+fn dependencies(readiness: &Readiness) -> Vec<prometheus::proto::MetricFamily> {
+    let opts = Opts::new(
+        "watchword_dependency_up",
+        "1 while the dependency is there, by name.",
+    );
+    let Ok(gauges) = IntGaugeVec::new(opts, &["dependency"]) else {
+        return Vec::new();
+    };
+    for (name, up) in readiness.report() {
+        gauges.with_label_values(&[name]).set(i64::from(up));
+    }
+    prometheus::core::Collector::collect(&gauges)
+}
+
+async fn metrics(State((registry, readiness)): State<(Registry, Readiness)>) -> Response {
     let mut text = Vec::new();
-    match TextEncoder::new().encode(&registry.gather(), &mut text) {
+    let mut families = registry.gather();
+    families.extend(dependencies(&readiness));
+    match TextEncoder::new().encode(&families, &mut text) {
         Ok(()) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }

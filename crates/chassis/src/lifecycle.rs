@@ -37,6 +37,17 @@ pub struct Lifecycle {
     tasks: JoinSet<&'static str>,
 }
 
+/// Waits for SIGTERM or SIGINT.
+pub async fn stop_signal() -> Result<(), LifecycleError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(|_| LifecycleError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|_| LifecycleError::Signals)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
 impl Lifecycle {
     /// The signal that tells tasks to finish.
     pub fn stop(&self) -> CancellationToken {
@@ -54,11 +65,11 @@ impl Lifecycle {
     /// Waits for SIGTERM, SIGINT, the stop signal or the end of any task; then stops all and
     /// waits for them, at most [`DRAIN_DEADLINE`].
     pub async fn run_until_stopped(mut self) -> Result<(), LifecycleError> {
-        let mut terminate = signal(SignalKind::terminate()).map_err(|_| LifecycleError::Signals)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(|_| LifecycleError::Signals)?;
         let early = tokio::select! {
-            _ = terminate.recv() => None,
-            _ = interrupt.recv() => None,
+            signalled = stop_signal() => {
+                signalled?;
+                None
+            }
             () = self.stop.cancelled() => None,
             ended = self.tasks.join_next() => ended,
         };

@@ -122,8 +122,10 @@ impl Issuer {
 
     async fn admit(&self, service: &Service) -> Result<(), Problem> {
         // With the broker away nothing could be sent: say so before anything is opened.
-        if self.publisher.state() != LinkState::Up {
-            return Err(broker_problem(&PublishError::Unavailable));
+        match self.publisher.state() {
+            LinkState::Up => {}
+            LinkState::Blocked => return Err(broker_problem(&PublishError::Blocked)),
+            LinkState::Down => return Err(broker_problem(&PublishError::Unavailable)),
         }
         let permit = self
             .limiter

@@ -269,6 +269,16 @@ impl Verifier {
         Ok(self.store.get(id, service, self.clock.now()).await?)
     }
 
+    /// Forgets the wrong guesses of a subject: an operator unlocks it, or it was bound anew.
+    pub async fn unlock(
+        &self,
+        service: &ServiceName,
+        subject: &Subject,
+    ) -> Result<(), VerifierError> {
+        let tag = self.index.subject_tag(service, subject.as_str());
+        Ok(self.store.forget_guesses(tag).await?)
+    }
+
     fn mint(&self, service: &Service, id: &VerificationId) -> Result<SealedCode, VerifierError> {
         let code = Code::draw(service.policy.code_length, self.entropy.as_ref())?;
         Ok(SealedCode {

@@ -48,6 +48,14 @@ pub enum Command {
         #[arg(long)]
         apply: bool,
     },
+    /// Let a subject that was locked for too many wrong codes get and try codes again.
+    /// With the embedded engine the process that runs must be stopped for it.
+    Unlock {
+        /// The service.
+        service: String,
+        /// The account, or the recipient where requests name none.
+        subject: String,
+    },
     /// Ask a running issuer for a code.
     Send(SendArguments),
     /// Check a code at a running verifier; status 0 if it is right.

@@ -29,6 +29,9 @@ fn main() -> anyhow::Result<()> {
                     command: ConfigCommand::Check,
                 } => run::check(&cli.config),
                 Command::Topology { apply } => topology::run(&cli.config, apply).await,
+                Command::Unlock { service, subject } => {
+                    run::unlock(&cli.config, &service, &subject).await
+                }
                 Command::Send(arguments) => client::send(arguments).await,
                 Command::Check(arguments) => client::check(arguments).await,
             }

@@ -8,7 +8,7 @@ use prometheus::Registry;
 use watchword_chassis::config::ConfigError;
 use watchword_chassis::lifecycle::Lifecycle;
 use watchword_chassis::{Services, SystemEntropy};
-use watchword_core::{Channel, Clock, KeyRing};
+use watchword_core::{Channel, Clock, KeyRing, ServiceName, Subject};
 use watchword_delivery::{
     Courier, CourierParts, DeliveryMetrics, Inbox, Provider, Reporter, Worker,
 };
@@ -88,6 +88,11 @@ impl Shared {
             }
         }
         Ok(routes)
+    }
+
+    /// Forgets the wrong guesses of a subject.
+    pub async fn unlock(&self, service: &ServiceName, subject: &Subject) -> anyhow::Result<()> {
+        Ok(self.verifier.unlock(service, subject).await?)
     }
 
     async fn issuer(&self, lifecycle: &mut Lifecycle) -> anyhow::Result<Router> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::net::TcpListener;
 use watchword_chassis::admin::{self, Readiness};
-use watchword_chassis::lifecycle::Lifecycle;
+use watchword_chassis::lifecycle::{Lifecycle, stop_signal};
 use watchword_chassis::{Services, SystemClock, http, telemetry};
 use watchword_core::{Channel, Clock};
 use watchword_delivery::Inbox;
@@ -47,7 +47,7 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     let services = Arc::new(Services::from_config(&config.services)?);
     let engine = tokio::select! {
         engine = Engine::start(&config, &registry, &readiness, clock.clone()) => engine?,
-        signal = tokio::signal::ctrl_c() => return signal.context("signals"),
+        signalled = stop_signal() => return signalled.context("signals"),
     };
     let http_config = config.http.clone();
     let shared = Shared::new(config, engine, services, clock, registry)?;
@@ -83,6 +83,24 @@ fn serve(
             tracing::error!(%error, "a listener ended");
         }
     }
+}
+
+/// Unlocks a subject.
+pub async fn unlock(path: &Path, service: &str, subject: &str) -> anyhow::Result<()> {
+    let config = Config::read(path)?;
+    let (service, subject) = (service.parse()?, subject.parse()?);
+    let services = Arc::new(Services::from_config(&config.services)?);
+    anyhow::ensure!(
+        services.by_name(&service).is_some(),
+        "there is no such service in the configuration"
+    );
+    let (registry, clock) = (telemetry::registry(), Arc::new(SystemClock));
+    let engine = Engine::start(&config, &registry, &Readiness::default(), clock.clone()).await?;
+    let shared = Shared::new(config, engine, services, clock, registry)?;
+    shared.unlock(&service, &subject).await?;
+    shared.engine.broker.close().await;
+    println!("unlocked");
+    Ok(())
 }
 
 /// Parses and validates the configuration and prints what would run.
