@@ -19,6 +19,10 @@ use watchword_storage::StorageError;
 /// How long an ended verification is remembered past its deadline, so that its status can be read.
 const AFTERLIFE_MS: u64 = 3_600_000;
 
+/// How long wrong guesses in a row are remembered after the last one: 90 days. A subject locked
+/// for good comes back after that, and still has its hour and its day.
+const GUESSES_KEPT_MS: u64 = 90 * 24 * 3_600_000;
+
 /// What tells one typed code from another without being it: the starts of its digests, of which
 /// one is made with a key that is in use also after a rotation.
 fn fingerprints(candidates: &[Digest]) -> Vec<String> {

@@ -1,9 +1,10 @@
 -- KEYS: the verification. ARGV: now, service.
-local v = load(KEYS[1])
-if not v or v.sv ~= ARGV[2] then return {'none'} end
-if live(v, tonumber(ARGV[1])) then
-  v.st = 'canceled'
-  redis.call('HSET', KEYS[1], 'st', v.st)
-  redis.call('HDEL', KEYS[1], 'dk', 'dg', 'ck', 'cs', 'os')
+local now = tonumber(ARGV[1])
+local v, unreadable = load(KEYS[1], now)
+if unreadable then return {'corrupt'} end
+if not v or v[SV] ~= ARGV[2] then return {'none'} end
+if live(v, now) then
+  close(v, CANCELED)
+  save(KEYS[1], v)
 end
-return {'found', flat(v)}
+return {'found', flat(KEYS[1], v)}

@@ -2,22 +2,28 @@
 -- ARGV: now, per_hour, per_day, in_a_row, service, purpose or '', check id, forget guesses at,
 --       fingerprints joined by commas, then digest key and digest of each candidate.
 local now = tonumber(ARGV[1])
-local v = load(KEYS[1])
-if not v or v.sv ~= ARGV[5] then return {'refused', '0'} end
+local v, unreadable = load(KEYS[1], now)
+if unreadable then return {'corrupt'} end
+if not v or v[SV] ~= ARGV[5] then return {'refused', '0'} end
+local fits = ARGV[6] == '' or ARGV[6] == v[PU]
 
--- A repeat of this check gets the stored answer; the same id with another code gets none.
-local field = 'c:' .. ARGV[7]
-local answer = redis.call('HGET', KEYS[1], field)
-if answer then
-  local verdict, typed = string.match(answer, '^(%l[%l_]*) (%S*)$')
-  for print in string.gmatch(ARGV[9], '[^,]+') do
-    if typed and string.find(typed, print, 1, true) then return {verdict, '1'} end
+-- A repeat of this check gets the stored answer; the same id with another code gets none, and an
+-- approval is repeated only to whoever asks for its purpose.
+for _, answer in ipairs(v[AN]) do
+  if answer[1] == ARGV[7] then
+    for print in string.gmatch(ARGV[9], '[^,]+') do
+      if string.find(answer[3], print, 1, true) and (fits or answer[2] ~= 'approved') then
+        return {answer[2], '1'}
+      end
+    end
+    return {'refused', '0'}
   end
-  return {'refused', '0'}
 end
 
+local log, foreign = guesses(KEYS[2])
+if foreign then return {'corrupt'} end
 if not live(v, now)
-  or locked_until(KEYS[2], now, tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])) then
+  or locked_until(log, now, tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])) then
   return {'refused', '0'}
 end
 
@@ -25,28 +31,32 @@ end
 -- this takes tells nothing about the code.
 local matched = false
 for i = 10, #ARGV, 2 do
-  if ARGV[i] == v.dk and ARGV[i + 1] == v.dg then matched = true end
+  if ARGV[i] == v[DK] and ARGV[i + 1] == v[DG] then matched = true end
 end
-if ARGV[6] ~= '' and ARGV[6] ~= v.pu then matched = false end
 
-if matched then
-  redis.call('HSET', KEYS[1], 'st', 'approved', field, 'approved ' .. ARGV[9])
-  redis.call('HDEL', KEYS[1], 'dk', 'dg', 'ck', 'cs', 'os')
+local verdict = 'wrong'
+if matched and fits then
+  verdict = 'approved'
+  close(v, APPROVED)
+else
+  v[CL] = math.max(v[CL] - 1, 0)
+  if v[CL] == 0 then
+    verdict = 'last_wrong'
+    close(v, EXHAUSTED)
+  end
+end
+v[AN][#v[AN] + 1] = {ARGV[7], verdict, ARGV[9]}
+
+-- The verification first: whatever stops the script in between, a check was used up.
+save(KEYS[1], v)
+if verdict == 'approved' then
   redis.call('DEL', KEYS[2])
-  return {'approved', '0'}
+else
+  local kept = {log[1] + 1}
+  for i = 2, #log do
+    if log[i] + DAY > now then kept[#kept + 1] = log[i] end
+  end
+  kept[#kept + 1] = now
+  redis.call('SET', KEYS[2], cmsgpack.pack(kept), 'PXAT', ARGV[8])
 end
-
-local times, row = guesses(KEYS[2])
-local kept = {}
-for _, at in ipairs(times) do if at + DAY > now then kept[#kept + 1] = text(at) end end
-kept[#kept + 1] = text(now)
-redis.call('HSET', KEYS[2], 'w', table.concat(kept, ' '), 'n', text(row + 1))
-redis.call('PEXPIREAT', KEYS[2], ARGV[8])
-local left = math.max(tonumber(v.cl) - 1, 0)
-if left > 0 then
-  redis.call('HSET', KEYS[1], 'cl', text(left), field, 'wrong ' .. ARGV[9])
-  return {'wrong', '0'}
-end
-redis.call('HSET', KEYS[1], 'cl', '0', 'st', 'max_attempts_reached', field, 'last_wrong ' .. ARGV[9])
-redis.call('HDEL', KEYS[1], 'dk', 'dg', 'ck', 'cs', 'os')
-return {'last_wrong', '0'}
+return {verdict, '0'}

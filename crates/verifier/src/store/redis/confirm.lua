@@ -1,4 +1,9 @@
 -- KEYS: the verification. ARGV: the number of the message.
 -- A late confirmation of an earlier message is not the current one's.
-if redis.call('HGET', KEYS[1], 'sn') == ARGV[1] then redis.call('HSET', KEYS[1], 'cf', '1') end
+local v, unreadable = load(KEYS[1], nil)
+if unreadable then return {'corrupt'} end
+if v and v[ST] == PENDING and v[CF] == 0 and v[SN] == tonumber(ARGV[1]) then
+  v[CF] = 1
+  save(KEYS[1], v)
+end
 return {'done'}

@@ -1,34 +1,40 @@
 //! Code state on Redis: one script a decision, all keys of a subject in one slot. The scripts say
-//! what core's state machine says; a shared suite holds them to it. Refuses to run a script
-//! twice.
+//! what core's state machine says; a shared suite holds them to it. Refuses to run a script that
+//! counts twice.
 //!
-//! | key | type | holds |
-//! |---|---|---|
-//! | `ww:{tag}:v:<own>` | hash | a verification, and `c:<check id>` for each answer given |
-//! | `ww:{tag}:s:<slot>` | string | the own part of the slot's latest verification |
-//! | `ww:{tag}:g` | hash | wrong guesses: `w` their times, `n` how many in a row |
+//! | key | holds |
+//! |---|---|
+//! | `ww:{tag}:v:<own>` | a verification with the answers to its checks (see `state.lua`) |
+//! | `ww:{tag}:s:<slot>` | the own part of the slot's latest verification |
+//! | `ww:{tag}:g` | wrong guesses: how many in a row, and the times of the last day's |
+//!
+//! All are strings. What has a length or is random is kept as bytes, not as base64 or
+//! hexadecimal: a live verification takes less than 450 bytes, its slot included.
 
+mod arguments;
 mod reply;
 
 use async_trait::async_trait;
-use watchword_core::{GuessBudget, ResendCode, ServiceName, Timestamp, VerificationId};
-use watchword_storage::{Redis, Script};
+use watchword_core::{GuessBudget, ServiceName, Timestamp, VerificationId};
+use watchword_storage::{Redis, Script, StorageError};
 
 use super::model::{
     CheckCommand, Checked, OpenCommand, Opened, SealedCode, StoredVerification, TagKey,
 };
-use super::{AFTERLIFE_MS, StoreError, VerificationStore, fingerprints};
+use super::{AFTERLIFE_MS, StoreError, VerificationStore};
+use arguments::{check_arguments, code_arguments, millis, new_fields, now_and_budget, text};
 
-/// How long wrong guesses in a row are remembered after the last one: 90 days. A subject locked
-/// for good comes back after that, and still has its hour and its day.
-const GUESSES_KEPT_MS: u64 = 90 * 24 * 3_600_000;
+/// How often a slot's latest verification may change under an `open`: it does so once a lifetime.
+const OPEN_ROUNDS: u32 = 4;
 
-/// A script with the part that all share in front of it.
+/// A script with its header and with the part that all share in front of it.
 macro_rules! script {
-    ($name:literal) => {
+    ($header:literal, $name:literal) => {
         Script::new(
             concat!("verifier.", $name),
             concat!(
+                $header,
+                "\n",
                 include_str!("state.lua"),
                 include_str!(concat!($name, ".lua"))
             ),
@@ -45,6 +51,7 @@ pub struct RedisVerifications {
     confirm: Script,
     check: Script,
     cancel: Script,
+    get: Script,
 }
 
 impl RedisVerifications {
@@ -52,11 +59,12 @@ impl RedisVerifications {
     pub fn new(redis: Redis) -> Self {
         Self {
             redis,
-            open: script!("open"),
-            resend: script!("resend"),
-            confirm: script!("confirm"),
-            check: script!("check"),
-            cancel: script!("cancel"),
+            open: script!("#!lua", "open"),
+            resend: script!("#!lua", "resend"),
+            confirm: script!("#!lua", "confirm"),
+            check: script!("#!lua", "check"),
+            cancel: script!("#!lua", "cancel"),
+            get: script!("#!lua flags=no-writes", "get"),
         }
     }
 }
@@ -65,20 +73,31 @@ impl RedisVerifications {
 impl VerificationStore for RedisVerifications {
     async fn open(&self, command: OpenCommand) -> Result<Opened, StoreError> {
         let expires_at = command.now.plus_millis(command.policy.lifetime_ms);
-        let keys = [
-            verification_key(&command.id),
-            slot_key(&command),
-            guesses_key(command.id.tag()),
-        ];
-        let mut args = moment_and_budget(command.now, command.budget);
-        args.extend([
-            bytes(command.id.own()),
-            millis(expires_at.plus_millis(AFTERLIFE_MS)),
-            bytes(format!("ww:{{{}}}:v:", command.id.tag())),
-        ]);
-        args.extend(fields(&command, expires_at));
-        let reply = self.redis.script(&self.open, &keys, args).await?;
-        reply::opened(reply, &command.id, command.now)?.ok_or(StoreError::Corrupt)
+        let fields = new_fields(&command, expires_at)?;
+        let mut latest: Option<VerificationId> = None;
+        // Every key a script touches is declared. The first round names none for the slot's
+        // latest verification; if there is one the script says so and has written nothing.
+        for _ in 0..OPEN_ROUNDS {
+            let mut keys = vec![
+                verification_key(&command.id),
+                slot_key(&command),
+                guesses_key(command.id.tag()),
+            ];
+            keys.extend(latest.as_ref().map(verification_key));
+            let mut args = now_and_budget(command.now, command.budget);
+            args.extend([
+                text(command.id.own()),
+                millis(expires_at.plus_millis(AFTERLIFE_MS)),
+                text(latest.as_ref().map_or("", VerificationId::own)),
+            ]);
+            args.extend(fields.iter().cloned());
+            let reply = self.redis.script(&self.open, &keys, args).await?;
+            match reply::opening(reply, &command.id, command.now)? {
+                reply::Opening::Decided(opened) => return Ok(*opened),
+                reply::Opening::Latest(id) => latest = Some(id),
+            }
+        }
+        Err(StorageError::Unavailable("the slot changes too often").into())
     }
 
     async fn resend(
@@ -89,32 +108,23 @@ impl VerificationStore for RedisVerifications {
         budget: GuessBudget,
         now: Timestamp,
     ) -> Result<Option<Opened>, StoreError> {
-        let mut args = moment_and_budget(now, budget);
-        args.push(bytes(service.as_str()));
-        if let Some(code) = next {
-            args.extend(
-                [
-                    code.digest.key_id,
-                    code.digest.hex,
-                    code.sealing_key_id,
-                    code.sealed,
-                ]
-                .map(bytes),
-            );
+        let mut args = now_and_budget(now, budget);
+        args.push(text(service.as_str()));
+        if let Some(code) = &next {
+            args.extend(code_arguments(code)?);
         }
         let keys = [verification_key(id), guesses_key(id.tag())];
-        reply::opened(self.redis.script(&self.resend, &keys, args).await?, id, now)
+        let reply = self.redis.script(&self.resend, &keys, args).await?;
+        reply::resent(reply, id, now)
     }
 
     async fn confirm(&self, id: &VerificationId, send: u8) -> Result<(), StoreError> {
-        self.redis
-            .script(
-                &self.confirm,
-                &[verification_key(id)],
-                vec![bytes(send.to_string())],
-            )
+        let args = vec![text(send.to_string())];
+        let reply = self
+            .redis
+            .script(&self.confirm, &[verification_key(id)], args)
             .await?;
-        Ok(())
+        reply::done(reply)
     }
 
     async fn check(
@@ -122,27 +132,9 @@ impl VerificationStore for RedisVerifications {
         command: CheckCommand,
         budget: GuessBudget,
     ) -> Result<Checked, StoreError> {
-        let mut args = moment_and_budget(command.now, budget);
-        args.extend([
-            bytes(command.service.as_str()),
-            bytes(
-                command
-                    .purpose
-                    .as_ref()
-                    .map_or("", |purpose| purpose.as_str()),
-            ),
-            bytes(command.check_id.as_str()),
-            millis(command.now.plus_millis(GUESSES_KEPT_MS)),
-            bytes(fingerprints(&command.candidates).join(",")),
-        ]);
-        args.extend(
-            command
-                .candidates
-                .iter()
-                .flat_map(|digest| [bytes(&*digest.key_id), bytes(&*digest.hex)]),
-        );
         let keys = [verification_key(&command.id), guesses_key(command.id.tag())];
-        reply::checked(&self.redis.script(&self.check, &keys, args).await?)
+        let args = check_arguments(&command, budget);
+        reply::checked(self.redis.script(&self.check, &keys, args).await?)
     }
 
     async fn cancel(
@@ -151,14 +143,12 @@ impl VerificationStore for RedisVerifications {
         service: &ServiceName,
         now: Timestamp,
     ) -> Result<Option<StoredVerification>, StoreError> {
-        let args = vec![millis(now), bytes(service.as_str())];
-        reply::found(
-            self.redis
-                .script(&self.cancel, &[verification_key(id)], args)
-                .await?,
-            id,
-            now,
-        )
+        let args = vec![millis(now), text(service.as_str())];
+        let reply = self
+            .redis
+            .script(&self.cancel, &[verification_key(id)], args)
+            .await?;
+        reply::found(reply, id, now)
     }
 
     async fn get(
@@ -167,12 +157,12 @@ impl VerificationStore for RedisVerifications {
         service: &ServiceName,
         now: Timestamp,
     ) -> Result<Option<StoredVerification>, StoreError> {
-        let mut command = watchword_storage::redis::cmd("HMGET");
-        command.arg(verification_key(id)).arg(&reply::FIELDS[..]);
-        let stored = reply::fields(self.redis.command(&command).await?, id, now)?;
-        Ok(stored
-            .map(|(verification, _)| verification)
-            .filter(|verification| verification.service == *service))
+        let args = vec![millis(now), text(service.as_str())];
+        let reply = self
+            .redis
+            .script(&self.get, &[verification_key(id)], args)
+            .await?;
+        reply::found(reply, id, now)
     }
 
     async fn forget_guesses(&self, tag: TagKey) -> Result<(), StoreError> {
@@ -187,67 +177,12 @@ fn verification_key(id: &VerificationId) -> String {
     format!("ww:{{{}}}:v:{}", id.tag(), id.own())
 }
 
+/// The first 80 bits of the slot's hash: enough to tell the slots of one subject apart.
 fn slot_key(command: &OpenCommand) -> String {
-    format!("ww:{{{}}}:s:{}", command.id.tag(), command.slot.0)
+    let slot = command.slot.0.get(..20).unwrap_or(&command.slot.0);
+    format!("ww:{{{}}}:s:{slot}", command.id.tag())
 }
 
 fn guesses_key(tag: &str) -> String {
     format!("ww:{{{tag}}}:g")
-}
-
-fn bytes(text: impl Into<String>) -> Vec<u8> {
-    text.into().into_bytes()
-}
-
-fn millis(moment: Timestamp) -> Vec<u8> {
-    bytes(moment.as_millis().to_string())
-}
-
-fn moment_and_budget(now: Timestamp, budget: GuessBudget) -> Vec<Vec<u8>> {
-    let limits = [budget.per_hour, budget.per_day, budget.in_a_row];
-    std::iter::once(millis(now))
-        .chain(limits.map(|limit| bytes(limit.to_string())))
-        .collect()
-}
-
-/// The fields of a new verification as name and value.
-fn fields(command: &OpenCommand, expires_at: Timestamp) -> Vec<Vec<u8>> {
-    let policy = command.policy;
-    let code = &command.code;
-    let pairs = [
-        ("sv", command.service.to_string()),
-        ("st", "pending".to_owned()),
-        ("ch", command.channel.to_string()),
-        ("pu", command.purpose.to_string()),
-        ("mt", command.masked_to.clone()),
-        ("oa", command.now.as_millis().to_string()),
-        ("ex", expires_at.as_millis().to_string()),
-        (
-            "ra",
-            command
-                .now
-                .plus_millis(policy.cooldown_ms)
-                .as_millis()
-                .to_string(),
-        ),
-        ("sn", "1".to_owned()),
-        ("cl", policy.max_checks.to_string()),
-        ("cf", "0".to_owned()),
-        ("ms", policy.max_sends.to_string()),
-        ("cd", policy.cooldown_ms.to_string()),
-        (
-            "ro",
-            u8::from(policy.resend == ResendCode::Rotate).to_string(),
-        ),
-        ("ck", code.sealing_key_id.clone()),
-        ("cs", code.sealed.clone()),
-        ("ok", command.sealing_key_id.clone()),
-        ("os", command.sealed_order.clone()),
-        ("dk", code.digest.key_id.clone()),
-        ("dg", code.digest.hex.clone()),
-    ];
-    pairs
-        .into_iter()
-        .flat_map(|(name, value)| [bytes(name), bytes(value)])
-        .collect()
 }

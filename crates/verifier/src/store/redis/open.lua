@@ -1,23 +1,31 @@
--- KEYS: the new verification, its slot, the subject's guesses.
--- ARGV: now, per_hour, per_day, in_a_row, own id, forget at, key prefix of verifications,
---       then the fields of the new verification as name, value.
+-- KEYS: the new verification, its slot, the subject's guesses, and the slot's latest verification
+--       as far as the caller knows it.
+-- ARGV: now, per_hour, per_day, in_a_row, own id, forget at, own id of KEYS[4] or '', then the
+--       fields of the new verification but for its answers.
 local now = tonumber(ARGV[1])
-local locked = locked_until(KEYS[3], now, tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]))
+local log, foreign = guesses(KEYS[3])
+if foreign then return {'corrupt'} end
+local locked = locked_until(log, now, tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]))
 if locked then return {'locked', locked} end
 
--- The key of the slot's latest verification is known only now; it has the same hash tag.
+-- Every key is declared, so a latest one that the caller did not name is named to him first.
 local follows = '0'
 local latest = redis.call('GET', KEYS[2])
 if latest then
-  local key = ARGV[7] .. latest
-  local v = load(key)
-  if v and live(v, now) then return send(key, v, now, nil) end
-  if v and v.st == 'approved' then follows = '1' end
+  if latest ~= ARGV[7] then return {'latest', latest} end
+  local v, unreadable = load(KEYS[4], now)
+  if unreadable then return {'corrupt'} end
+  if v and live(v, now) then return send(KEYS[4], v, now, nil) end
+  if v and v[ST] == APPROVED then follows = '1' end
 end
+if redis.call('EXISTS', KEYS[1]) == 1 then return {'taken'} end
 
-local fields = {}
-for i = 8, #ARGV do fields[#fields + 1] = ARGV[i] end
-redis.call('HSET', KEYS[1], unpack(fields))
-redis.call('PEXPIREAT', KEYS[1], ARGV[6])
+local v = {}
+for i = 1, #TYPES - 1 do
+  local value = ARGV[7 + i]
+  v[i] = TYPES[i] == 'number' and tonumber(value) or value
+end
+v[AN] = {}
+save(KEYS[1], v, ARGV[6])
 redis.call('SET', KEYS[2], ARGV[5], 'PXAT', ARGV[6])
-return {'send', '1', follows, flat(load(KEYS[1]))}
+return {'send', '1', follows, flat(KEYS[1], v)}

@@ -3,62 +3,125 @@
 
 use std::str::FromStr;
 
-use watchword_core::{CheckVerdict, Timestamp, VerificationId, VerificationStatus};
+use data_encoding::BASE64;
+use watchword_core::{Channel, CheckVerdict, Timestamp, VerificationId, VerificationStatus};
+use watchword_storage::StorageError;
 use watchword_storage::redis::Value;
 
 use super::super::StoreError;
 use super::super::model::{Checked, Opened, Sent, StoredVerification};
 
-/// The fields of a verification, in the order in which the scripts give them.
-pub(super) const FIELDS: [&str; 20] = [
-    "sv", "st", "ch", "pu", "mt", "oa", "ex", "ra", "sn", "cl", "cf", "ms", "cd", "ro", "ck", "cs",
-    "ok", "os", "dk", "dg",
-];
-
-/// What a message needs besides the verification.
-pub(super) struct Sealed {
-    code_key: String,
-    code: String,
-    order_key: String,
-    order: String,
+/// What `open` leads to.
+pub(super) enum Opening {
+    /// It is decided.
+    Decided(Box<Opened>),
+    /// Nothing was done: the slot's latest verification was not named.
+    Latest(VerificationId),
 }
 
-pub(super) fn opened(
+/// The parts of an array, taken one by one.
+struct Parts(std::vec::IntoIter<Value>);
+
+impl Parts {
+    fn new(value: Value) -> Result<Self, StoreError> {
+        match value {
+            Value::Array(values) => Ok(Self(values.into_iter())),
+            _ => Err(StoreError::Corrupt),
+        }
+    }
+
+    fn next(&mut self) -> Result<Value, StoreError> {
+        self.0.next().ok_or(StoreError::Corrupt)
+    }
+
+    fn bytes(&mut self) -> Result<Vec<u8>, StoreError> {
+        match self.next()? {
+            Value::BulkString(bytes) => Ok(bytes),
+            _ => Err(StoreError::Corrupt),
+        }
+    }
+
+    fn text(&mut self) -> Result<String, StoreError> {
+        String::from_utf8(self.bytes()?).map_err(|_| StoreError::Corrupt)
+    }
+
+    fn parsed<T: FromStr>(&mut self) -> Result<T, StoreError> {
+        self.text()?.parse().map_err(|_| StoreError::Corrupt)
+    }
+
+    fn flag(&mut self) -> Result<bool, StoreError> {
+        match self.text()?.as_str() {
+            "0" => Ok(false),
+            "1" => Ok(true),
+            _ => Err(StoreError::Corrupt),
+        }
+    }
+
+    fn moment(&mut self) -> Result<Timestamp, StoreError> {
+        self.parsed().map(Timestamp::from_millis)
+    }
+
+    fn base64(&mut self) -> Result<String, StoreError> {
+        Ok(BASE64.encode(&self.bytes()?))
+    }
+}
+
+pub(super) fn opening(
+    reply: Value,
+    id: &VerificationId,
+    now: Timestamp,
+) -> Result<Opening, StoreError> {
+    let mut parts = Parts::new(reply)?;
+    match parts.text()?.as_str() {
+        "latest" => {
+            let latest = format!("{}{}", id.tag(), parts.text()?);
+            let latest = latest.parse().map_err(|_| StoreError::Corrupt)?;
+            Ok(Opening::Latest(latest))
+        }
+        "taken" => Err(StorageError::Rejected("the id is in use").into()),
+        word => {
+            let opened = opened(word, parts, id, now)?;
+            Ok(Opening::Decided(Box::new(opened)))
+        }
+    }
+}
+
+pub(super) fn resent(
     reply: Value,
     id: &VerificationId,
     now: Timestamp,
 ) -> Result<Option<Opened>, StoreError> {
-    let mut parts = array(reply)?.into_iter();
-    let word = parts.next().ok_or(StoreError::Corrupt).and_then(text)?;
-    match word.as_str() {
+    let mut parts = Parts::new(reply)?;
+    match parts.text()?.as_str() {
         "none" => Ok(None),
-        "locked" => {
-            let until = parts.next().ok_or(StoreError::Corrupt).and_then(number)?;
-            Ok(Some(Opened::Locked(Timestamp::from_millis(until))))
-        }
+        word => opened(word, parts, id, now).map(Some),
+    }
+}
+
+fn opened(
+    word: &str,
+    mut parts: Parts,
+    id: &VerificationId,
+    now: Timestamp,
+) -> Result<Opened, StoreError> {
+    match word {
+        "locked" => Ok(Opened::Locked(parts.moment()?)),
         "send" => {
-            let is_new = parts.next().ok_or(StoreError::Corrupt).and_then(text)? == "1";
-            let follows_approval = parts.next().ok_or(StoreError::Corrupt).and_then(text)? == "1";
-            let (verification, sealed) = verification(parts.next(), id, now)?;
-            Ok(Some(Opened::Send(Sent {
-                verification,
+            let (is_new, follows_approval) = (parts.flag()?, parts.flag()?);
+            let mut fields = Parts::new(parts.next()?)?;
+            Ok(Opened::Send(Sent {
                 is_new,
                 follows_approval,
-                sealed_code: sealed.code,
-                code_key_id: sealed.code_key,
-                sealed_order: sealed.order,
-                order_key_id: sealed.order_key,
-            })))
+                verification: verification(&mut fields, id, now)?,
+                code_key_id: fields.text()?,
+                sealed_code: fields.base64()?,
+                order_key_id: fields.text()?,
+                sealed_order: fields.base64()?,
+            }))
         }
-        "cooling" => {
-            verification(parts.next(), id, now).map(|(live, _)| Some(Opened::Cooling(live)))
-        }
-        "exhausted" => {
-            verification(parts.next(), id, now).map(|(live, _)| Some(Opened::Exhausted(live)))
-        }
-        "needs_code" => {
-            verification(parts.next(), id, now).map(|(live, _)| Some(Opened::NeedsCode(live)))
-        }
+        "cooling" => inner(parts, id, now).map(Opened::Cooling),
+        "exhausted" => inner(parts, id, now).map(Opened::Exhausted),
+        "needs_code" => inner(parts, id, now).map(Opened::NeedsCode),
         _ => Err(StoreError::Corrupt),
     }
 }
@@ -68,132 +131,83 @@ pub(super) fn found(
     id: &VerificationId,
     now: Timestamp,
 ) -> Result<Option<StoredVerification>, StoreError> {
-    let mut parts = array(reply)?.into_iter();
-    match parts
-        .next()
-        .ok_or(StoreError::Corrupt)
-        .and_then(text)?
-        .as_str()
-    {
+    let mut parts = Parts::new(reply)?;
+    match parts.text()?.as_str() {
         "none" => Ok(None),
-        "found" => verification(parts.next(), id, now).map(|(verification, _)| Some(verification)),
+        "found" => inner(parts, id, now).map(Some),
         _ => Err(StoreError::Corrupt),
     }
 }
 
-pub(super) fn checked(reply: &Value) -> Result<Checked, StoreError> {
-    let parts: Vec<_> = array(reply.clone())?
-        .into_iter()
-        .map(text)
-        .collect::<Result<_, _>>()?;
-    let [word, repeated] = parts.as_slice() else {
-        return Err(StoreError::Corrupt);
-    };
-    let verdict = match word.as_str() {
+pub(super) fn done(reply: Value) -> Result<(), StoreError> {
+    match Parts::new(reply)?.text()?.as_str() {
+        "done" => Ok(()),
+        _ => Err(StoreError::Corrupt),
+    }
+}
+
+pub(super) fn checked(reply: Value) -> Result<Checked, StoreError> {
+    let mut parts = Parts::new(reply)?;
+    let verdict = match parts.text()?.as_str() {
         "approved" => CheckVerdict::Approved,
         "wrong" => CheckVerdict::Wrong,
         "last_wrong" => CheckVerdict::LastWrong,
         "refused" => CheckVerdict::Refused,
         _ => return Err(StoreError::Corrupt),
     };
-    Ok(Checked {
-        verdict,
-        repeated: repeated == "1",
-    })
+    let repeated = parts.flag()?;
+    Ok(Checked { verdict, repeated })
 }
 
+fn inner(
+    mut parts: Parts,
+    id: &VerificationId,
+    now: Timestamp,
+) -> Result<StoredVerification, StoreError> {
+    verification(&mut Parts::new(parts.next()?)?, id, now)
+}
+
+/// The verification of these fields at `now`. Its id need not be the one that was asked for: a
+/// slot's live verification answers an `open`. The subject is the same.
 fn verification(
-    values: Option<Value>,
-    id: &VerificationId,
+    fields: &mut Parts,
+    asked: &VerificationId,
     now: Timestamp,
-) -> Result<(StoredVerification, Sealed), StoreError> {
-    fields(values.ok_or(StoreError::Corrupt)?, id, now)?.ok_or(StoreError::Corrupt)
-}
-
-/// The verification of these field values at `now`; `None` if there is none.
-pub(super) fn fields(
-    values: Value,
-    id: &VerificationId,
-    now: Timestamp,
-) -> Result<Option<(StoredVerification, Sealed)>, StoreError> {
-    let values = array(values)?;
-    if matches!(values.first(), None | Some(Value::Nil)) {
-        return Ok(None);
+) -> Result<StoredVerification, StoreError> {
+    let id = format!("{}{}", asked.tag(), fields.text()?);
+    let mut stored = StoredVerification {
+        id: id.parse().map_err(|_| StoreError::Corrupt)?,
+        service: fields.parsed()?,
+        status: status(&fields.text()?)?,
+        channel: channel(&fields.text()?)?,
+        purpose: fields.parsed()?,
+        masked_to: fields.text()?,
+        opened_at: fields.moment()?,
+        expires_at: fields.moment()?,
+        resend_after: fields.moment()?,
+        sends: fields.parsed()?,
+        checks_left: fields.parsed()?,
+    };
+    if stored.status == VerificationStatus::Pending && now >= stored.expires_at {
+        stored.status = VerificationStatus::Expired;
     }
-    let texts = values
-        .into_iter()
-        .map(text)
-        .collect::<Result<Vec<_>, _>>()?;
-    let field = |name: &str| {
-        let index = FIELDS
-            .iter()
-            .position(|field| *field == name)
-            .ok_or(StoreError::Corrupt)?;
-        texts
-            .get(index)
-            .map(String::as_str)
-            .ok_or(StoreError::Corrupt)
-    };
-    let moment = |name| field(name).and_then(parse).map(Timestamp::from_millis);
-    let expires_at = moment("ex")?;
-    let status = VerificationStatus::from_word(field("st")?).ok_or(StoreError::Corrupt)?;
-    let status = match status {
-        VerificationStatus::Pending if now >= expires_at => VerificationStatus::Expired,
-        status => status,
-    };
-    let stored = StoredVerification {
-        id: own_id(id, texts.get(FIELDS.len()))?,
-        service: parse(field("sv")?)?,
-        status,
-        channel: parse(field("ch")?)?,
-        purpose: parse(field("pu")?)?,
-        masked_to: field("mt")?.to_owned(),
-        opened_at: moment("oa")?,
-        expires_at,
-        resend_after: moment("ra")?,
-        sends: parse(field("sn")?)?,
-        checks_left: parse(field("cl")?)?,
-    };
-    let owned = |name| field(name).map(str::to_owned);
-    let sealed = Sealed {
-        code_key: owned("ck")?,
-        code: owned("cs")?,
-        order_key: owned("ok")?,
-        order: owned("os")?,
-    };
-    Ok(Some((stored, sealed)))
+    Ok(stored)
 }
 
-/// A script tells the own part of the verification it speaks of: the live one of a slot has
-/// another id than the one that was asked for, of the same subject.
-fn own_id(asked: &VerificationId, own: Option<&String>) -> Result<VerificationId, StoreError> {
-    own.map_or_else(
-        || Ok(asked.clone()),
-        |own| parse(&format!("{}{own}", asked.tag())),
-    )
-}
-
-fn array(value: Value) -> Result<Vec<Value>, StoreError> {
-    match value {
-        Value::Array(values) => Ok(values),
+fn status(letter: &str) -> Result<VerificationStatus, StoreError> {
+    match letter {
+        "p" => Ok(VerificationStatus::Pending),
+        "a" => Ok(VerificationStatus::Approved),
+        "c" => Ok(VerificationStatus::Canceled),
+        "m" => Ok(VerificationStatus::MaxAttemptsReached),
         _ => Err(StoreError::Corrupt),
     }
 }
 
-/// A missing field of an existing verification is an empty text: what ends it removes them.
-fn text(value: Value) -> Result<String, StoreError> {
-    match value {
-        Value::BulkString(bytes) => String::from_utf8(bytes).map_err(|_| StoreError::Corrupt),
-        Value::SimpleString(text) => Ok(text),
-        Value::Nil => Ok(String::new()),
+fn channel(letter: &str) -> Result<Channel, StoreError> {
+    match letter {
+        "s" => Ok(Channel::Sms),
+        "e" => Ok(Channel::Email),
         _ => Err(StoreError::Corrupt),
     }
-}
-
-fn number(value: Value) -> Result<i64, StoreError> {
-    text(value).and_then(|text| parse(&text))
-}
-
-fn parse<T: FromStr>(text: &str) -> Result<T, StoreError> {
-    text.parse().map_err(|_| StoreError::Corrupt)
 }

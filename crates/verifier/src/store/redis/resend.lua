@@ -2,9 +2,12 @@
 -- ARGV: now, per_hour, per_day, in_a_row, service, then the next code: digest key, digest,
 --       sealing key, sealed code; or nothing.
 local now = tonumber(ARGV[1])
-local v = load(KEYS[1])
-if not v or v.sv ~= ARGV[5] or not live(v, now) then return {'none'} end
-local locked = locked_until(KEYS[2], now, tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]))
+local v, unreadable = load(KEYS[1], now)
+if unreadable then return {'corrupt'} end
+if not v or v[SV] ~= ARGV[5] or not live(v, now) then return {'none'} end
+local log, foreign = guesses(KEYS[2])
+if foreign then return {'corrupt'} end
+local locked = locked_until(log, now, tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]))
 if locked then return {'locked', locked} end
 local code = ARGV[6] and {ARGV[6], ARGV[7], ARGV[8], ARGV[9]}
 return send(KEYS[1], v, now, code)

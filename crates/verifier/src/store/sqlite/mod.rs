@@ -1,4 +1,4 @@
-//! Code state in the `SQLite` file: the state machine of core runs inside a transaction. Refuses to
+//! Code state in the SQLite file: the state machine of core runs inside a transaction. Refuses to
 //! have rules of its own.
 
 mod record;
@@ -16,9 +16,9 @@ use watchword_storage::{Migration, Sqlite};
 use super::model::{
     CheckCommand, Checked, Digest, OpenCommand, Opened, SealedCode, StoredVerification, TagKey,
 };
-use super::{AFTERLIFE_MS, StoreError, VerificationStore, fingerprints};
+use super::{AFTERLIFE_MS, GUESSES_KEPT_MS, StoreError, VerificationStore, fingerprints};
 use record::{Record, Repeat};
-use table::Found;
+use table::{Found, Latest};
 
 /// The verifier's tables.
 pub const MIGRATION: Migration = Migration {
@@ -31,7 +31,7 @@ const REFUSED: Checked = Checked {
     repeated: false,
 };
 
-/// Code state in the `SQLite` file.
+/// Code state in the SQLite file.
 #[derive(Debug)]
 pub struct SqliteVerifications {
     sqlite: Sqlite,
@@ -77,13 +77,17 @@ impl VerificationStore for SqliteVerifications {
     async fn confirm(&self, id: &VerificationId, send: u8) -> Result<(), StoreError> {
         let id = id.clone();
         self.transact(move |connection| {
-            let mut record = match table::find(connection, &id)? {
+            let mut record = match table::find(connection, &id, None)? {
                 Found::Nothing => return Ok(Some(())),
                 Found::Unreadable => return Ok(None),
                 Found::Record(record) => record,
             };
-            record.advance(record.pending().confirm(send));
-            table::update(connection, &id, &record).map(Some)
+            let (before, after) = (record.pending(), record.pending().confirm(send));
+            if after != before {
+                record.advance(after);
+                table::update(connection, &id, &record)?;
+            }
+            Ok(Some(()))
         })
         .await
     }
@@ -105,7 +109,7 @@ impl VerificationStore for SqliteVerifications {
     ) -> Result<Option<StoredVerification>, StoreError> {
         let (id, service) = (id.clone(), service.clone());
         self.transact(move |connection| {
-            let mut record = match table::find(connection, &id)? {
+            let mut record = match table::find(connection, &id, Some(now))? {
                 Found::Record(record) if record.service == service => record,
                 Found::Unreadable => return Ok(None),
                 Found::Nothing | Found::Record(_) => return Ok(Some(None)),
@@ -128,7 +132,7 @@ impl VerificationStore for SqliteVerifications {
         let wanted = id.clone();
         match self
             .sqlite
-            .read(move |connection| table::find(connection, &wanted))
+            .read(move |connection| table::find(connection, &wanted, Some(now)))
             .await?
         {
             Found::Record(record) if record.service == *service => Ok(Some(record.at(id, now))),
@@ -147,25 +151,22 @@ impl VerificationStore for SqliteVerifications {
 
 fn open(connection: &Connection, command: OpenCommand) -> Step<Opened> {
     let now = command.now;
-    table::purge(connection, now.minus_millis(AFTERLIFE_MS))?;
-    if let Some(until) =
-        table::guesses(connection, command.id.tag())?.locked_until(command.budget, now)
-    {
+    // An hour longer than they are shown, so that a clock that steps back finds what it left.
+    table::purge(connection, now.minus_millis(2 * AFTERLIFE_MS), now)?;
+    let Some(guesses) = table::guesses(connection, command.id.tag())? else {
+        return Ok(None);
+    };
+    if let Some(until) = guesses.locked_until(command.budget, now) {
         return Ok(Some(Opened::Locked(until)));
     }
-    let mut follows_approval = false;
-    if let Some(latest) = table::latest(connection, &command.slot)? {
-        match table::find(connection, &latest)? {
-            Found::Unreadable => return Ok(None),
-            Found::Nothing => {}
-            Found::Record(record) => match record.status_at(now) {
-                VerificationStatus::Pending => {
-                    return send(connection, &latest, *record, None, now);
-                }
-                status => follows_approval = status == VerificationStatus::Approved,
-            },
-        }
-    }
+    let follows_approval = match table::latest(connection, &command.slot, now)? {
+        Latest::Unreadable => return Ok(None),
+        Latest::Nothing => false,
+        Latest::Record(id, record) => match record.status_at(now) {
+            VerificationStatus::Pending => return send(connection, &id, *record, None, now),
+            status => status == VerificationStatus::Approved,
+        },
+    };
     let (id, slot) = (command.id.clone(), command.slot.clone());
     let record = Record::new(command);
     table::insert(connection, &id, &slot, &record)?;
@@ -182,7 +183,7 @@ fn resend(
     budget: GuessBudget,
     now: Timestamp,
 ) -> Step<Option<Opened>> {
-    let record = match table::find(connection, id)? {
+    let record = match table::find(connection, id, Some(now))? {
         Found::Record(record) if record.service == *service => record,
         Found::Unreadable => return Ok(None),
         Found::Nothing | Found::Record(_) => return Ok(Some(None)),
@@ -190,7 +191,10 @@ fn resend(
     if record.status_at(now) != VerificationStatus::Pending {
         return Ok(Some(None));
     }
-    if let Some(until) = table::guesses(connection, id.tag())?.locked_until(budget, now) {
+    let Some(guesses) = table::guesses(connection, id.tag())? else {
+        return Ok(None);
+    };
+    if let Some(until) = guesses.locked_until(budget, now) {
         return Ok(Some(Some(Opened::Locked(until))));
     }
     Ok(send(connection, id, *record, next, now)?.map(Some))
@@ -224,53 +228,47 @@ fn send(
 }
 
 fn check(connection: &Connection, command: CheckCommand, budget: GuessBudget) -> Step<Checked> {
-    let mut record = match table::find(connection, &command.id)? {
+    let (now, tag) = (command.now, command.id.tag());
+    let mut record = match table::find(connection, &command.id, Some(now))? {
         Found::Record(record) if record.service == command.service => record,
         Found::Unreadable => return Ok(None),
         Found::Nothing | Found::Record(_) => return Ok(Some(REFUSED)),
     };
+    let purpose = command.purpose.as_ref();
+    let fits = purpose.is_none_or(|purpose| *purpose == record.purpose);
     let typed = fingerprints(&command.candidates);
-    match record.repeat(&command.check_id, &typed) {
+    match record.repeat(&command.check_id, &typed, fits) {
         Repeat::Same(verdict) => {
-            return Ok(Some(Checked {
-                verdict,
-                repeated: true,
-            }));
+            let repeated = true;
+            return Ok(Some(Checked { verdict, repeated }));
         }
         Repeat::Other => return Ok(Some(REFUSED)),
         Repeat::No => {}
     }
-    let guesses = table::guesses(connection, command.id.tag())?;
-    let live = record.status_at(command.now) == VerificationStatus::Pending;
-    if !live || guesses.locked_until(budget, command.now).is_some() {
+    let Some(guesses) = table::guesses(connection, tag)? else {
+        return Ok(None);
+    };
+    let live = record.status_at(now) == VerificationStatus::Pending;
+    if !live || guesses.locked_until(budget, now).is_some() {
         return Ok(Some(REFUSED));
     }
-    let purpose_fits = command
-        .purpose
-        .as_ref()
-        .is_none_or(|purpose| *purpose == record.purpose);
-    let matched = record
+    let equal = record
         .digest()
-        .is_some_and(|stored| matches(&stored, &command.candidates))
-        && purpose_fits;
-    let verdict = judge(&mut record, matched, command.now);
+        .is_some_and(|stored| matches(&stored, &command.candidates));
+    let verdict = judge(&mut record, equal && fits, now);
     if verdict == CheckVerdict::Approved {
-        table::forget(connection, command.id.tag())?;
+        table::forget(connection, tag)?;
     } else {
-        table::remember(
-            connection,
-            command.id.tag(),
-            &guesses.with_wrong(command.now),
-        )?;
+        let forget_at = now.plus_millis(GUESSES_KEPT_MS);
+        table::remember(connection, tag, &guesses.with_wrong(now), forget_at)?;
     }
     record.remember(command.check_id, verdict, typed);
     table::update(connection, &command.id, &record)?;
-    Ok(Some(Checked {
-        verdict,
-        repeated: false,
-    }))
+    let repeated = false;
+    Ok(Some(Checked { verdict, repeated }))
 }
 
+/// One check of a live verification.
 fn judge(record: &mut Record, matched: bool, now: Timestamp) -> CheckVerdict {
     let pending = record.pending();
     match pending.check(matched, now) {
@@ -283,8 +281,9 @@ fn judge(record: &mut Record, matched: bool, now: Timestamp) -> CheckVerdict {
             CheckVerdict::Approved
         }
         Err(status) => {
+            let checks_left = 0;
             record.advance(Pending {
-                checks_left: 0,
+                checks_left,
                 ..pending
             });
             record.end(status);
@@ -299,8 +298,8 @@ fn matches(stored: &Digest, candidates: &[Digest]) -> bool {
     candidates
         .iter()
         .map(|candidate| {
-            candidate.key_id == stored.key_id
-                && bool::from(candidate.hex.as_bytes().ct_eq(stored.hex.as_bytes()))
+            let same_key = candidate.key_id == stored.key_id;
+            same_key && bool::from(candidate.hex.as_bytes().ct_eq(stored.hex.as_bytes()))
         })
         .fold(false, |found, equal| found | equal)
 }

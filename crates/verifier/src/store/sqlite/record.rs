@@ -7,6 +7,7 @@ use watchword_core::{
     Timestamp, VerificationId, VerificationStatus,
 };
 
+use super::super::AFTERLIFE_MS;
 use super::super::model::{Digest, OpenCommand, SealedCode, Sent, StoredVerification};
 
 /// Everything that is kept of a verification but its id and slot.
@@ -96,6 +97,11 @@ impl Record {
         self.expires_at_ms
     }
 
+    /// Whether the time to be remembered is over.
+    pub(super) fn is_forgotten(&self, now: Timestamp) -> bool {
+        Timestamp::from_millis(self.expires_at_ms).plus_millis(AFTERLIFE_MS) <= now
+    }
+
     /// The state core's rules work on. Fields they do not look at have their defaults.
     pub(super) fn pending(&self) -> Pending {
         Pending {
@@ -152,22 +158,25 @@ impl Record {
         })
     }
 
-    pub(super) fn repeat(&self, check_id: &CheckId, typed: &[String]) -> Repeat {
-        let Some(answer) = self
+    /// What an earlier check of the same id means. The same id with another code is another
+    /// check, and an approval is repeated only to whoever asks for its purpose.
+    pub(super) fn repeat(&self, check_id: &CheckId, typed: &[String], fits: bool) -> Repeat {
+        let earlier = self
             .answers
             .iter()
-            .find(|answer| answer.check_id == *check_id)
-        else {
+            .find(|answer| answer.check_id == *check_id);
+        let Some(answer) = earlier else {
             return Repeat::No;
         };
         if !answer.typed.iter().any(|digest| typed.contains(digest)) {
             return Repeat::Other;
         }
-        Repeat::Same(match answer.verdict {
-            Answered::Approved => CheckVerdict::Approved,
-            Answered::Wrong => CheckVerdict::Wrong,
-            Answered::LastWrong => CheckVerdict::LastWrong,
-        })
+        match answer.verdict {
+            Answered::Approved if !fits => Repeat::Other,
+            Answered::Approved => Repeat::Same(CheckVerdict::Approved),
+            Answered::Wrong => Repeat::Same(CheckVerdict::Wrong),
+            Answered::LastWrong => Repeat::Same(CheckVerdict::LastWrong),
+        }
     }
 
     pub(super) fn remember(

@@ -1,7 +1,7 @@
 //! The verifier's tables and the statements on them. Refuses to decide.
 
 use watchword_core::{GuessLog, Timestamp, VerificationId};
-use watchword_storage::rusqlite::{Connection, OptionalExtension, Result, params};
+use watchword_storage::rusqlite::{Connection, Error, OptionalExtension, Result, params};
 
 use super::super::model::SlotKey;
 use super::record::Record;
@@ -21,8 +21,14 @@ pub(super) const SCHEMA: &str = "
     CREATE TABLE verifier_guesses (
         tag TEXT NOT NULL PRIMARY KEY,
         wrong_at_ms TEXT NOT NULL,
-        in_a_row INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;";
+        in_a_row INTEGER NOT NULL,
+        forget_at_ms INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX verifier_guesses_by_age ON verifier_guesses (forget_at_ms);";
+
+/// Rows of each kind forgotten when one verification is opened: more than one can add, so that
+/// the tables do not grow.
+const PURGED_AT_ONCE: u32 = 8;
 
 /// What was found under an id.
 pub(super) enum Found {
@@ -31,24 +37,51 @@ pub(super) enum Found {
     Record(Box<Record>),
 }
 
-pub(super) fn find(connection: &Connection, id: &VerificationId) -> Result<Found> {
+/// The verification of this id. With `now`, one whose time to be remembered is over is not there,
+/// whether its row was purged yet or not.
+pub(super) fn find(
+    connection: &Connection,
+    id: &VerificationId,
+    now: Option<Timestamp>,
+) -> Result<Found> {
     let text: Option<String> = connection
         .prepare_cached("SELECT record FROM verifier_verification WHERE id = ?1")?
         .query_row([id.as_str()], |row| row.get(0))
         .optional()?;
-    Ok(text.map_or(Found::Nothing, |text| {
-        serde_json::from_str(&text)
-            .map_or(Found::Unreadable, |record| Found::Record(Box::new(record)))
-    }))
+    let Some(text) = text else {
+        return Ok(Found::Nothing);
+    };
+    Ok(match serde_json::from_str::<Record>(&text) {
+        Err(_) => Found::Unreadable,
+        Ok(record) if now.is_some_and(|now| record.is_forgotten(now)) => Found::Nothing,
+        Ok(record) => Found::Record(Box::new(record)),
+    })
 }
 
-/// The slot's latest verification.
-pub(super) fn latest(connection: &Connection, slot: &SlotKey) -> Result<Option<VerificationId>> {
+/// What a slot leads to.
+pub(super) enum Latest {
+    Nothing,
+    Unreadable,
+    Record(VerificationId, Box<Record>),
+}
+
+/// The slot's latest verification, if it is still known at `now`.
+pub(super) fn latest(connection: &Connection, slot: &SlotKey, now: Timestamp) -> Result<Latest> {
     let id: Option<String> = connection
         .prepare_cached("SELECT id FROM verifier_slot WHERE slot = ?1")?
         .query_row([&slot.0], |row| row.get(0))
         .optional()?;
-    Ok(id.and_then(|id| id.parse().ok()))
+    let Some(id) = id else {
+        return Ok(Latest::Nothing);
+    };
+    let Ok(id) = id.parse() else {
+        return Ok(Latest::Unreadable);
+    };
+    Ok(match find(connection, &id, Some(now))? {
+        Found::Nothing => Latest::Nothing,
+        Found::Unreadable => Latest::Unreadable,
+        Found::Record(record) => Latest::Record(id, record),
+    })
 }
 
 pub(super) fn insert(
@@ -58,10 +91,21 @@ pub(super) fn insert(
     record: &Record,
 ) -> Result<()> {
     connection
-        .prepare_cached("INSERT INTO verifier_verification (id, slot, expires_at_ms, record) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![id.as_str(), slot.0, record.expires_at_ms(), encode(record)])?;
+        .prepare_cached(
+            "INSERT INTO verifier_verification (id, slot, expires_at_ms, record)
+             VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![
+            id.as_str(),
+            slot.0,
+            record.expires_at_ms(),
+            encode(record)?
+        ])?;
     connection
-        .prepare_cached("INSERT INTO verifier_slot (slot, id) VALUES (?1, ?2) ON CONFLICT (slot) DO UPDATE SET id = excluded.id")?
+        .prepare_cached(
+            "INSERT INTO verifier_slot (slot, id) VALUES (?1, ?2)
+             ON CONFLICT (slot) DO UPDATE SET id = excluded.id",
+        )?
         .execute(params![slot.0, id.as_str()])?;
     Ok(())
 }
@@ -69,22 +113,23 @@ pub(super) fn insert(
 pub(super) fn update(connection: &Connection, id: &VerificationId, record: &Record) -> Result<()> {
     connection
         .prepare_cached("UPDATE verifier_verification SET record = ?2 WHERE id = ?1")?
-        .execute(params![id.as_str(), encode(record)])
+        .execute(params![id.as_str(), encode(record)?])
         .map(|_| ())
 }
 
-/// A record has no map with keys that are no strings, the only thing that cannot be written.
-fn encode(record: &Record) -> String {
-    serde_json::to_string(record).unwrap_or_default()
+fn encode(record: &Record) -> Result<String> {
+    serde_json::to_string(record).map_err(|error| Error::ToSqlConversionFailure(Box::new(error)))
 }
 
-/// Forgets a few verifications that expired before `oldest`, with their slots: more than one for
-/// each that is opened, so that the tables do not grow.
-pub(super) fn purge(connection: &Connection, oldest: Timestamp) -> Result<()> {
-    let mut old = connection
-        .prepare_cached("SELECT id, slot FROM verifier_verification WHERE expires_at_ms < ?1 ORDER BY expires_at_ms LIMIT 4")?;
+/// Forgets a few verifications that expired before `oldest`, with their slots, and a few logs of
+/// guesses that `now` is past. Every row that is added is paid for by a purge that may take more.
+pub(super) fn purge(connection: &Connection, oldest: Timestamp, now: Timestamp) -> Result<()> {
+    let mut old = connection.prepare_cached(
+        "SELECT id, slot FROM verifier_verification WHERE expires_at_ms < ?1
+         ORDER BY expires_at_ms LIMIT ?2",
+    )?;
     let rows = old
-        .query_map([oldest.as_millis()], |row| {
+        .query_map(params![oldest.as_millis(), PURGED_AT_ONCE], |row| {
             Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
         })?
         .collect::<Result<Vec<_>>>()?;
@@ -96,27 +141,42 @@ pub(super) fn purge(connection: &Connection, oldest: Timestamp) -> Result<()> {
             .prepare_cached("DELETE FROM verifier_slot WHERE slot = ?1 AND id = ?2")?
             .execute([&slot, &id])?;
     }
-    Ok(())
+    connection
+        .prepare_cached(
+            "DELETE FROM verifier_guesses WHERE tag IN (
+                 SELECT tag FROM verifier_guesses WHERE forget_at_ms <= ?1
+                 ORDER BY forget_at_ms LIMIT ?2)",
+        )?
+        .execute(params![now.as_millis(), PURGED_AT_ONCE])
+        .map(|_| ())
 }
 
-pub(super) fn guesses(connection: &Connection, tag: &str) -> Result<GuessLog> {
+/// The wrong guesses of a subject; `None` if they cannot be read: a log that reads as empty would
+/// be free guesses.
+pub(super) fn guesses(connection: &Connection, tag: &str) -> Result<Option<GuessLog>> {
     let row: Option<(String, u32)> = connection
         .prepare_cached("SELECT wrong_at_ms, in_a_row FROM verifier_guesses WHERE tag = ?1")?
         .query_row([tag], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    Ok(
-        row.map_or_else(GuessLog::default, |(times, in_a_row)| GuessLog {
-            wrong_at: times
-                .split_whitespace()
-                .filter_map(|ms| ms.parse().ok())
-                .map(Timestamp::from_millis)
-                .collect(),
-            in_a_row,
-        }),
-    )
+    let Some((times, in_a_row)) = row else {
+        return Ok(Some(GuessLog::default()));
+    };
+    let wrong_at = times
+        .split_whitespace()
+        .map(|ms| ms.parse().map(Timestamp::from_millis))
+        .collect::<std::result::Result<_, _>>();
+    Ok(wrong_at
+        .ok()
+        .map(|wrong_at| GuessLog { wrong_at, in_a_row }))
 }
 
-pub(super) fn remember(connection: &Connection, tag: &str, log: &GuessLog) -> Result<()> {
+/// Keeps `log` until `forget_at`.
+pub(super) fn remember(
+    connection: &Connection,
+    tag: &str,
+    log: &GuessLog,
+    forget_at: Timestamp,
+) -> Result<()> {
     let times: Vec<_> = log
         .wrong_at
         .iter()
@@ -124,10 +184,17 @@ pub(super) fn remember(connection: &Connection, tag: &str, log: &GuessLog) -> Re
         .collect();
     connection
         .prepare_cached(
-            "INSERT INTO verifier_guesses (tag, wrong_at_ms, in_a_row) VALUES (?1, ?2, ?3)
-             ON CONFLICT (tag) DO UPDATE SET wrong_at_ms = excluded.wrong_at_ms, in_a_row = excluded.in_a_row",
+            "INSERT INTO verifier_guesses (tag, wrong_at_ms, in_a_row, forget_at_ms)
+             VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (tag) DO UPDATE SET wrong_at_ms = excluded.wrong_at_ms,
+                 in_a_row = excluded.in_a_row, forget_at_ms = excluded.forget_at_ms",
         )?
-        .execute(params![tag, times.join(" "), log.in_a_row])
+        .execute(params![
+            tag,
+            times.join(" "),
+            log.in_a_row,
+            forget_at.as_millis()
+        ])
         .map(|_| ())
 }
 

@@ -1,0 +1,103 @@
+//! What the scripts are given, in the order in which they take it. Refuses sealed content and
+//! digests that are not base64 and hexadecimal.
+
+use data_encoding::{BASE64, HEXLOWER};
+use watchword_core::{Channel, GuessBudget, ResendCode, Timestamp};
+use watchword_storage::StorageError;
+
+use super::super::model::{CheckCommand, OpenCommand, SealedCode};
+use super::super::{GUESSES_KEPT_MS, StoreError, fingerprints};
+
+/// The layout of a verification; `state.lua` knows the same number.
+const FORMAT: u8 = 1;
+
+pub(super) fn text(text: impl Into<String>) -> Vec<u8> {
+    text.into().into_bytes()
+}
+
+pub(super) fn millis(moment: Timestamp) -> Vec<u8> {
+    text(moment.as_millis().to_string())
+}
+
+pub(super) fn now_and_budget(now: Timestamp, budget: GuessBudget) -> Vec<Vec<u8>> {
+    let limits = [budget.per_hour, budget.per_day, budget.in_a_row];
+    std::iter::once(millis(now))
+        .chain(limits.map(|limit| text(limit.to_string())))
+        .collect()
+}
+
+/// Digest key, digest, sealing key, sealed code.
+pub(super) fn code_arguments(code: &SealedCode) -> Result<[Vec<u8>; 4], StoreError> {
+    Ok([
+        text(&*code.digest.key_id),
+        from_hex(&code.digest.hex)?,
+        text(&*code.sealing_key_id),
+        from_base64(&code.sealed)?,
+    ])
+}
+
+/// The fields of a new verification in the order of `state.lua`, but for its answers.
+pub(super) fn new_fields(
+    command: &OpenCommand,
+    expires_at: Timestamp,
+) -> Result<Vec<Vec<u8>>, StoreError> {
+    let policy = command.policy;
+    let [digest_key, digest, code_key, code] = code_arguments(&command.code)?;
+    let channel = match command.channel {
+        Channel::Sms => "s",
+        Channel::Email => "e",
+    };
+    Ok(vec![
+        text(FORMAT.to_string()),
+        text(command.service.as_str()),
+        text("p"),
+        text(channel),
+        text(command.purpose.as_str()),
+        text(&*command.masked_to),
+        millis(command.now),
+        millis(expires_at),
+        millis(command.now.plus_millis(policy.cooldown_ms)),
+        text("1"),
+        text(policy.max_checks.to_string()),
+        text("0"),
+        text(policy.max_sends.to_string()),
+        text(policy.cooldown_ms.to_string()),
+        text(u8::from(policy.resend == ResendCode::Rotate).to_string()),
+        code_key,
+        code,
+        text(&*command.sealing_key_id),
+        from_base64(&command.sealed_order)?,
+        digest_key,
+        digest,
+    ])
+}
+
+pub(super) fn check_arguments(command: &CheckCommand, budget: GuessBudget) -> Vec<Vec<u8>> {
+    let purpose = command.purpose.as_ref();
+    let mut args = now_and_budget(command.now, budget);
+    args.extend([
+        text(command.service.as_str()),
+        text(purpose.map_or("", |purpose| purpose.as_str())),
+        text(command.check_id.as_str()),
+        millis(command.now.plus_millis(GUESSES_KEPT_MS)),
+        text(fingerprints(&command.candidates).join(",")),
+    ]);
+    for digest in &command.candidates {
+        // One that is no digest equals none: it counts as a wrong code, as any other would.
+        let bytes = from_hex(&digest.hex).unwrap_or_default();
+        args.extend([text(&*digest.key_id), bytes]);
+    }
+    args
+}
+
+fn from_hex(hex: &str) -> Result<Vec<u8>, StoreError> {
+    HEXLOWER
+        .decode(hex.as_bytes())
+        .map_err(|_| StorageError::Rejected("a digest that is not hexadecimal").into())
+}
+
+fn from_base64(sealed: &str) -> Result<Vec<u8>, StoreError> {
+    BASE64
+        .decode(sealed.as_bytes())
+        .map_err(|_| StorageError::Rejected("sealed content that is not base64").into())
+}

@@ -1,0 +1,113 @@
+//! A whole verifier over each store: what stands in the store afterwards shows neither the code
+//! nor the recipient, the subject or the values of the message (R8).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use watchword_chassis::config::ServicesConfig;
+use watchword_chassis::{Services, SystemEntropy};
+use watchword_core::{
+    Channel, CheckVerdict, Key, KeyRing, ManualClock, Purpose, Recipient, Variables,
+};
+use watchword_events::Sealer;
+use watchword_storage::redis::Value;
+use watchword_verifier::store::{RedisVerifications, SqliteVerifications, VerificationStore};
+use watchword_verifier::{Index, OpenRequest, Opening, Verifier, VerifierMetrics, VerifierParts};
+
+use crate::engine::{Engine, Place, keys, run};
+use crate::scene::{NOW, service};
+
+const RECIPIENT: &str = "+4915112345678";
+const SUBJECT: &str = "canary.subject@example.org";
+const VARIABLE: &str = "canary-of-variables";
+
+pub async fn the_store_shows_no_code_and_no_recipient(engine: &Engine) {
+    let services: ServicesConfig = serde_json::from_value(serde_json::json!({
+        // Ten digits do not stand anywhere by chance.
+        "web": { "app": "Canary", "countries": ["*"], "policy": { "code_length": 10 } }
+    }))
+    .unwrap();
+    let services = Services::from_config(&services).unwrap();
+    let web = services.by_name(&service("web")).unwrap();
+    let verifier = verifier(engine);
+    let opening = verifier.open(web, request()).await.unwrap();
+    let Opening::Send(message) = opening else {
+        panic!("{opening:?}")
+    };
+    let (id, code) = (&message.verification.id, message.order.code.expose());
+    verifier.confirm(&message.order.delivery_id).await.unwrap();
+    nothing_in_clear(engine, code).await;
+    let wrong = "0123456789".parse().unwrap();
+    let check = verifier.check(web, id, &wrong, None, None).await.unwrap();
+    assert_eq!(check, CheckVerdict::Wrong);
+    nothing_in_clear(engine, code).await;
+    let right = code.parse().unwrap();
+    let check = verifier.check(web, id, &right, None, None).await.unwrap();
+    assert_eq!(check, CheckVerdict::Approved);
+    nothing_in_clear(engine, code).await;
+}
+
+fn request() -> OpenRequest {
+    let values = BTreeMap::from([("name".to_owned(), VARIABLE.to_owned())]);
+    OpenRequest {
+        recipient: Recipient::parse(Channel::Sms, RECIPIENT).unwrap(),
+        subject: Some(SUBJECT.parse().unwrap()),
+        purpose: Purpose::login(),
+        locale: None,
+        variables: Variables::new(values).unwrap(),
+    }
+}
+
+fn verifier(engine: &Engine) -> Verifier {
+    let store: Arc<dyn VerificationStore> = match engine.place() {
+        Place::Redis { link, .. } => Arc::new(RedisVerifications::new(link.clone())),
+        Place::Sqlite { sqlite, .. } => Arc::new(SqliteVerifications::new(sqlite.clone())),
+    };
+    let key = |name: &str, byte| Key::new(name.parse().unwrap(), [byte; 32]);
+    let ring = |name, byte| KeyRing::new(vec![key(name, byte)]).unwrap();
+    Verifier::new(VerifierParts {
+        store,
+        index: Index::new(key("i1", 1)),
+        digest_keys: ring("d1", 2),
+        sealer: Sealer::new(ring("s1", 3), Arc::new(SystemEntropy)),
+        clock: Arc::new(ManualClock::at(NOW)),
+        entropy: Arc::new(SystemEntropy),
+        metrics: VerifierMetrics::register(&prometheus::Registry::new()).unwrap(),
+    })
+}
+
+async fn nothing_in_clear(engine: &Engine, code: &str) {
+    let held = held(engine).await;
+    assert!(held.len() > 100, "the store holds something");
+    // The mask may stand there: the last two digits, that is.
+    for canary in [code, &RECIPIENT[1..], &RECIPIENT[3..12], SUBJECT, VARIABLE] {
+        let found = held
+            .windows(canary.len())
+            .any(|part| part == canary.as_bytes());
+        assert!(!found, "{canary} stands in the store");
+    }
+    let seen = held.windows(3).any(|part| part == b"web");
+    assert!(seen, "what is in clear would be found");
+}
+
+/// Every byte of the store: keys and values, or the file and its log.
+async fn held(engine: &Engine) -> Vec<u8> {
+    let mut held = Vec::new();
+    match engine.place() {
+        Place::Redis { link, .. } => {
+            for key in keys(link).await {
+                let Value::BulkString(value) = run(link, &["GET", &key]).await else {
+                    panic!("{key} holds no text")
+                };
+                held.extend(key.into_bytes());
+                held.extend(value);
+            }
+        }
+        Place::Sqlite { folder, .. } => {
+            for entry in std::fs::read_dir(folder.path()).unwrap() {
+                held.extend(std::fs::read(entry.unwrap().path()).unwrap());
+            }
+        }
+    }
+    held
+}

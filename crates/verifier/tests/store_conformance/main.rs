@@ -1,0 +1,76 @@
+//! One suite for every store of code state: each case runs on SQLite and on Redis under its own
+//! name, and a random one compares both to core's state machine. Refuses to skip an engine whose
+//! peer is not installed: that is a failure.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says by a panic that it failed"
+)]
+
+mod budgets;
+mod canary;
+mod checks;
+mod crowds;
+mod engine;
+mod foreign;
+mod lives;
+mod memory;
+mod model;
+mod opening;
+mod outages;
+mod random;
+mod scene;
+
+/// Declares each case as one test on each engine.
+macro_rules! on_each_engine {
+    ($($module:ident :: $case:ident,)*) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$module::$case(&super::engine::Engine::sqlite()).await;
+            })*
+        }
+        mod redis {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$module::$case(&super::engine::Engine::redis().await).await;
+            })*
+        }
+    };
+}
+
+on_each_engine!(
+    opening::a_new_verification_is_what_was_ordered,
+    opening::an_unconfirmed_message_is_sent_again_under_its_number,
+    opening::a_further_message_waits_and_the_last_one_ends_it,
+    opening::a_late_confirmation_is_not_the_current_ones,
+    opening::a_rotating_policy_needs_a_code_and_kills_the_old_one,
+    opening::slots_do_not_touch_each_other,
+    opening::only_an_approval_is_followed,
+    opening::a_resend_is_for_live_verifications_of_the_caller,
+    opening::an_id_is_used_once,
+    lives::the_right_code_is_approved_once,
+    lives::the_fifth_wrong_code_ends_it,
+    lives::the_deadline_is_the_first_moment_that_fails,
+    lives::a_resend_gives_no_check_back,
+    lives::a_canceled_code_is_worth_nothing,
+    lives::an_ended_verification_is_shown_for_an_hour,
+    checks::another_services_verification_is_unknown_and_untouched,
+    checks::another_purpose_counts_as_a_wrong_code,
+    checks::a_digest_is_compared_under_its_own_key,
+    checks::a_repeat_gets_the_stored_answer_and_counts_nothing,
+    checks::a_repeat_with_another_code_is_refused,
+    checks::an_approval_is_not_repeated_for_another_purpose,
+    checks::a_refusal_is_not_remembered,
+    budgets::an_attacker_is_stopped_by_the_hour_and_the_day,
+    budgets::a_locked_subject_gets_no_message_and_no_check,
+    budgets::the_right_code_clears_the_guesses,
+    budgets::too_many_in_a_row_lock_until_bound_anew,
+    budgets::subjects_do_not_share_a_budget,
+    crowds::a_hundred_guesses_compare_five,
+    crowds::a_thousand_right_codes_approve_once,
+    crowds::a_crowd_opens_one_verification,
+    foreign::records_of_others_are_corrupt,
+    canary::the_store_shows_no_code_and_no_recipient,
+    outages::a_reply_that_was_lost_is_asked_for_again,
+);

@@ -1,0 +1,141 @@
+//! What Redis holds: how much, under which keys, for how long, and nothing in clear.
+
+use futures_util::future::join_all;
+use watchword_core::{CheckVerdict, VerificationStatus as Status};
+use watchword_storage::redis::Value;
+use watchword_tests::{RedisServer, until};
+use watchword_verifier::store::RedisVerifications;
+
+use crate::engine::{Engine, integer, keys, link, run};
+use crate::scene::{
+    HOUR_MS, NOW, RIGHT, WRONG, check, id, opened, order, seen, service, slot, verdict,
+};
+
+/// Live verifications that are measured.
+const MEASURED: u64 = 10_000;
+/// The bound for one, all its keys included (the whole of a request may take 600).
+const LIVE_BYTES: i64 = 450;
+
+const SUM_OF_KEYS: &str = "local sum = 0
+    for _, key in ipairs(redis.call('KEYS', '*')) do
+      sum = sum + redis.call('MEMORY', 'USAGE', key, 'SAMPLES', '0')
+    end
+    return sum";
+
+async fn used_memory(engine: &Engine) -> i64 {
+    let info = match run(engine.link(), &["INFO", "memory"]).await {
+        Value::BulkString(text) => String::from_utf8(text).unwrap(),
+        Value::VerbatimString { text, .. } => text,
+        other => panic!("a text, not {other:?}"),
+    };
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix("used_memory:"));
+    line.unwrap().trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_live_verification_takes_little_memory() {
+    let engine = Engine::redis().await;
+    let before = used_memory(&engine).await;
+    for hundred in 0..MEASURED / 100 {
+        let orders = (0..100).map(|n| opened(engine.store(), order(hundred * 100 + n, n)));
+        join_all(orders).await;
+    }
+    let all = integer(&run(engine.link(), &["EVAL", SUM_OF_KEYS, "0"]).await);
+    let measured = i64::try_from(MEASURED).unwrap();
+    let in_keys = all / measured;
+    let in_all = (used_memory(&engine).await - before) / measured;
+    println!("{in_keys} bytes in keys, {in_all} with the tables of the server");
+    assert!(in_keys <= LIVE_BYTES, "{in_keys} bytes in keys");
+}
+
+#[tokio::test]
+async fn every_key_is_forgotten_in_time() {
+    let engine = Engine::redis().await;
+    let (store, link) = (engine.store(), engine.link());
+    let live = opened(store, order(1, 1)).await;
+    verdict(store, check(&live.id, WRONG, "1", NOW)).await;
+    store.confirm(&live.id, 1).await.unwrap();
+    let approved = opened(store, order(2, 1)).await;
+    verdict(store, check(&approved.id, RIGHT, "1", NOW)).await;
+    let ended = live.expires_at.plus_millis(HOUR_MS).as_millis();
+    let guesses = NOW.plus_millis(90 * 24 * HOUR_MS).as_millis();
+    let all = keys(link).await;
+    assert_eq!(all.len(), 5, "{all:?}");
+    for key in all {
+        let at = integer(&run(link, &["PEXPIRETIME", &key]).await);
+        assert_eq!(
+            at,
+            if key.ends_with(":g") { guesses } else { ended },
+            "{key}"
+        );
+    }
+    verdict(store, check(&live.id, RIGHT, "2", NOW)).await;
+    assert_eq!(keys(link).await.len(), 4, "an approval leaves no guesses");
+}
+
+/// Redis drops what is past by its own clock, and the answer is still an answer.
+#[tokio::test]
+async fn a_server_whose_clock_is_ahead_forgets_and_refuses() {
+    let engine = Engine::redis().await;
+    let (store, long_ago) = (engine.store(), NOW.minus_millis(100 * 365 * 24 * HOUR_MS));
+    let mut order = order(1, 1);
+    order.now = long_ago;
+    let sent = opened(store, order).await;
+    assert_eq!(seen(store, &sent.id, long_ago).await, None);
+    let refused = verdict(store, check(&sent.id, RIGHT, "1", long_ago)).await;
+    assert_eq!(refused, CheckVerdict::Refused);
+    assert!(keys(engine.link()).await.is_empty());
+}
+
+#[tokio::test]
+async fn an_ended_verification_holds_no_code_and_no_recipient() {
+    let engine = Engine::redis().await;
+    let (store, link) = (engine.store(), engine.link());
+    let full = opened(store, order(1, 1)).await.id;
+    let size = async |key: &str| integer(&run(link, &["STRLEN", key]).await);
+    let key = keys(link)
+        .await
+        .into_iter()
+        .find(|key| key.contains(":v:"))
+        .unwrap();
+    let live = size(&key).await;
+    store.cancel(&full, &service("web"), NOW).await.unwrap();
+    // 32 bytes of digest, 46 of sealed code, 64 of sealed order.
+    assert!(size(&key).await <= live - 142);
+}
+
+/// In a cluster a script that touched two slots, or a key it did not declare, would be refused.
+#[tokio::test]
+async fn all_keys_of_a_subject_share_a_slot_of_a_cluster() {
+    let server = RedisServer::with(&["--appendonly", "no", "--cluster-enabled", "yes"]).await;
+    server
+        .command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"])
+        .await;
+    until(20, "the cluster is up", async || {
+        let info = server.command(&["CLUSTER", "INFO"]).await;
+        info.contains("cluster_state:ok").then_some(())
+    })
+    .await;
+    let address = format!("redis+cluster://127.0.0.1:{}", server.port());
+    let store = RedisVerifications::new(link(&address).await);
+    for number in 1..4 {
+        let mut order = order(1, number);
+        order.slot = slot(1, &number.to_string());
+        opened(&store, order.clone()).await;
+        verdict(&store, check(&order.id, WRONG, "1", NOW)).await;
+        let again = watchword_verifier::store::VerificationStore::open(&store, order).await;
+        assert!(again.is_ok(), "{again:?}");
+    }
+    let direct = link(&server.url()).await;
+    let mut slots = Vec::new();
+    for key in keys(&direct).await {
+        slots.push(integer(&run(&direct, &["CLUSTER", "KEYSLOT", &key]).await));
+    }
+    assert_eq!(slots.len(), 7);
+    slots.dedup();
+    assert_eq!(slots.len(), 1);
+    let state = seen(&store, &id(1, 1), NOW).await.unwrap();
+    assert_eq!((state.status, state.checks_left), (Status::Pending, 4));
+}

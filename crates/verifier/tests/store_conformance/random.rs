@@ -1,0 +1,310 @@
+//! Random sequences of calls, given to the model, to SQLite and to Redis alike: every answer is
+//! the same. A sequence that is not shrinks to a short one.
+
+use std::cell::Cell;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use watchword_core::{GuessBudget, Policy, ResendCode, Timestamp, VerificationId};
+use watchword_verifier::store::{
+    CheckCommand, Checked, OpenCommand, Opened, StoredVerification, VerificationStore,
+};
+
+use crate::engine::Engine;
+use crate::model::Model;
+use crate::scene::{
+    HOUR_MS, NOW, RIGHT, WRONG, check, digest, id, order, purpose, sealed_code, service, slot, tag,
+};
+
+const CASES: u32 = 200;
+/// Small, so that sequences reach it.
+const BUDGET: GuessBudget = GuessBudget {
+    per_hour: 4,
+    per_day: 7,
+    in_a_row: 12,
+};
+
+/// Which verification a step is about: one of those that were ordered, or an unknown one.
+type Target = Option<prop::sample::Index>;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Wait {
+        ms: i64,
+    },
+    Open {
+        subject: u64,
+        purpose: bool,
+        rotates: bool,
+    },
+    Resend {
+        target: Target,
+        own: bool,
+        code: Option<bool>,
+    },
+    Confirm {
+        target: Target,
+        send: u8,
+    },
+    Check {
+        target: Target,
+        own: bool,
+        purpose: Option<bool>,
+        code: bool,
+        keys: u8,
+        check_id: u8,
+    },
+    Cancel {
+        target: Target,
+        own: bool,
+    },
+    Get {
+        target: Target,
+        own: bool,
+    },
+    Forget {
+        subject: u64,
+    },
+}
+
+#[derive(Debug, PartialEq)]
+enum Answer {
+    Opened(Opened),
+    Resent(Option<Opened>),
+    Checked(Checked),
+    Found(Option<StoredVerification>),
+    Done,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let target = || prop::option::weighted(0.97, any::<prop::sample::Index>());
+    let own = || prop::bool::weighted(0.95);
+    let day = i64::try_from(24 * HOUR_MS).unwrap();
+    let hour = i64::try_from(HOUR_MS).unwrap();
+    let ms = prop_oneof![
+        4 => 0..2_000_i64,
+        6 => Just(30_000),
+        2 => 60_000..310_000_i64,
+        2 => -600_000..0_i64,
+        1 => hour - 1..hour + 400_000,
+        1 => Just(day),
+    ];
+    prop_oneof![
+        3 => ms.prop_map(|ms| Step::Wait { ms }),
+        4 => (0..2_u64, any::<bool>(), any::<bool>())
+            .prop_map(|(subject, purpose, rotates)| Step::Open { subject, purpose, rotates }),
+        2 => (target(), own(), prop::option::of(any::<bool>()))
+            .prop_map(|(target, own, code)| Step::Resend { target, own, code }),
+        4 => (target(), 1..4_u8).prop_map(|(target, send)| Step::Confirm { target, send }),
+        8 => (
+            target(),
+            own(),
+            prop::option::weighted(0.3, prop::bool::weighted(0.7)),
+            prop::bool::weighted(0.3),
+            0..12_u8,
+            0..24_u8,
+        )
+            .prop_map(|(target, own, purpose, code, keys, check_id)| {
+                Step::Check { target, own, purpose, code, keys, check_id }
+            }),
+        1 => (target(), own()).prop_map(|(target, own)| Step::Cancel { target, own }),
+        2 => (target(), own()).prop_map(|(target, own)| Step::Get { target, own }),
+        1 => (0..2_u64).prop_map(|subject| Step::Forget { subject }),
+    ]
+}
+
+/// One run: the model, and what was ordered so far.
+struct Run<'a> {
+    engines: [&'a Engine; 2],
+    model: Model,
+    /// Subjects of this run begin here, so that runs do not meet.
+    first_subject: u64,
+    now: Timestamp,
+    ordered: Vec<VerificationId>,
+}
+
+/// What a step asks for, made once and given to everyone.
+enum Call {
+    Open(OpenCommand),
+    Resend(VerificationId, bool, Option<bool>),
+    Confirm(VerificationId, u8),
+    Check(CheckCommand),
+    Cancel(VerificationId, bool),
+    Get(VerificationId, bool),
+    Forget(u64),
+}
+
+fn caller(own: bool) -> watchword_core::ServiceName {
+    service(if own { "web" } else { "other" })
+}
+
+fn typed(right: bool) -> &'static str {
+    if right { RIGHT } else { WRONG }
+}
+
+impl Run<'_> {
+    fn target(&self, target: Target) -> VerificationId {
+        match target {
+            Some(index) if !self.ordered.is_empty() => index.get(&self.ordered).clone(),
+            _ => id(self.first_subject, 0),
+        }
+    }
+
+    fn call(&mut self, step: &Step) -> Option<Call> {
+        Some(match *step {
+            Step::Wait { ms } => {
+                let at = self.now.as_millis() + ms;
+                self.now = Timestamp::from_millis(at.max(NOW.as_millis()));
+                return None;
+            }
+            Step::Open {
+                subject,
+                purpose,
+                rotates,
+            } => Call::Open(self.order(subject, purpose, rotates)),
+            Step::Resend { target, own, code } => Call::Resend(self.target(target), own, code),
+            Step::Confirm { target, send } => Call::Confirm(self.target(target), send),
+            Step::Check {
+                target,
+                own,
+                purpose: asked,
+                code,
+                keys,
+                check_id,
+            } => {
+                let id = self.target(target);
+                let mut command = check(&id, typed(code), &format!("c{check_id}"), self.now);
+                command.service = caller(own);
+                command.purpose = asked.map(|login| purpose(if login { "login" } else { "enrol" }));
+                match keys {
+                    0 => command.candidates = vec![digest("d2", &id, typed(code))],
+                    1 => command.candidates.clear(),
+                    2..=4 => command.candidates.insert(0, digest("d2", &id, typed(code))),
+                    _ => {}
+                }
+                Call::Check(command)
+            }
+            Step::Cancel { target, own } => Call::Cancel(self.target(target), own),
+            Step::Get { target, own } => Call::Get(self.target(target), own),
+            Step::Forget { subject } => Call::Forget(self.first_subject + subject),
+        })
+    }
+
+    fn order(&mut self, subject: u64, login: bool, rotates: bool) -> OpenCommand {
+        let subject = self.first_subject + subject;
+        let name = if login { "login" } else { "enrol" };
+        let number = u64::try_from(self.ordered.len()).unwrap() + 1;
+        let base = order(subject, number);
+        self.ordered.push(base.id.clone());
+        OpenCommand {
+            slot: slot(subject, name),
+            purpose: purpose(name),
+            policy: Policy {
+                max_sends: 3,
+                max_checks: if rotates { 3 } else { 5 },
+                resend: if rotates {
+                    ResendCode::Rotate
+                } else {
+                    ResendCode::Same
+                },
+                ..Policy::default()
+            },
+            budget: BUDGET,
+            now: self.now,
+            ..base
+        }
+    }
+
+    fn expect(&mut self, call: &Call) -> Answer {
+        let (model, now) = (&mut self.model, self.now);
+        match call {
+            Call::Open(order) => Answer::Opened(model.open(order.clone())),
+            Call::Resend(id, own, code) => {
+                let next = code.map(|right| sealed_code(id, typed(right)));
+                Answer::Resent(model.resend(id, &caller(*own), next, BUDGET, now))
+            }
+            Call::Confirm(id, send) => {
+                model.confirm(id, *send);
+                Answer::Done
+            }
+            Call::Check(command) => Answer::Checked(model.check(command.clone(), BUDGET)),
+            Call::Cancel(id, own) => Answer::Found(model.cancel(id, &caller(*own), now)),
+            Call::Get(id, own) => Answer::Found(model.get(id, &caller(*own), now)),
+            Call::Forget(subject) => {
+                model.forget_guesses(&tag(*subject).to_string());
+                Answer::Done
+            }
+        }
+    }
+
+    async fn step(&mut self, step: Step) -> Result<(), TestCaseError> {
+        let Some(call) = self.call(&step) else {
+            return Ok(());
+        };
+        let expected = self.expect(&call);
+        for (engine, name) in self.engines.iter().zip(["SQLite", "Redis"]) {
+            let got = answer(engine.store(), &call, self.now).await;
+            prop_assert_eq!(&got, &expected, "{} at {:?}", name, step);
+        }
+        Ok(())
+    }
+}
+
+async fn answer(store: &dyn VerificationStore, call: &Call, now: Timestamp) -> Answer {
+    match call {
+        Call::Open(order) => Answer::Opened(store.open(order.clone()).await.unwrap()),
+        Call::Resend(id, own, code) => {
+            let next = code.map(|right| sealed_code(id, typed(right)));
+            let resent = store.resend(id, &caller(*own), next, BUDGET, now).await;
+            Answer::Resent(resent.unwrap())
+        }
+        Call::Confirm(id, send) => {
+            store.confirm(id, *send).await.unwrap();
+            Answer::Done
+        }
+        Call::Check(command) => {
+            Answer::Checked(store.check(command.clone(), BUDGET).await.unwrap())
+        }
+        Call::Cancel(id, own) => Answer::Found(store.cancel(id, &caller(*own), now).await.unwrap()),
+        Call::Get(id, own) => Answer::Found(store.get(id, &caller(*own), now).await.unwrap()),
+        Call::Forget(subject) => {
+            store.forget_guesses(tag(*subject)).await.unwrap();
+            Answer::Done
+        }
+    }
+}
+
+#[test]
+fn both_stores_do_what_core_says() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (sqlite, redis) = runtime.block_on(async { (Engine::sqlite(), Engine::redis().await) });
+    let runs = Cell::new(0_u64);
+    let config = Config {
+        cases: CASES,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let steps = prop::collection::vec(step(), 1..80);
+    let outcome = TestRunner::new(config).run(&steps, |steps| {
+        runs.set(runs.get() + 1);
+        let mut run = Run {
+            engines: [&sqlite, &redis],
+            model: Model::default(),
+            first_subject: runs.get() * 10,
+            now: NOW,
+            ordered: Vec::new(),
+        };
+        runtime.block_on(async {
+            for step in steps {
+                run.step(step).await?;
+            }
+            Ok(())
+        })
+    });
+    if let Err(failure) = outcome {
+        panic!("{failure}");
+    }
+}
