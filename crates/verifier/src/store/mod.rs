@@ -45,8 +45,9 @@ pub enum StoreError {
 
 /// Code state. Every call is one atomic decision; none is retried by the store.
 ///
-/// Records of ended verifications are kept for an hour past their deadline, without code and
-/// recipient, so that their status can be read.
+/// Records of ended verifications are kept for an hour past their deadline, so that their status
+/// can be read: those that were approved, canceled or used up without code and recipient, those
+/// that ran out of time with the sealed copies they had.
 #[async_trait]
 pub trait VerificationStore: Send + Sync {
     /// Opens a verification, or decides what a request for a message means for the live one of
