@@ -165,6 +165,23 @@ async fn m2_a_cancelled_mail_poisons_no_connection() {
     assert_eq!(sink.mails().len(), 1);
 }
 
+/// A relay whose connections are all busy has taken nothing.
+#[tokio::test]
+async fn a_busy_relay_is_a_transient_end() {
+    let sink = Sink::start().await;
+    let provider = relay(
+        sink.port(),
+        "tls = \"none\"\nmax_connections = 1\ntimeout_seconds = 4",
+    );
+    sink.script("MAIL", Script::Hang);
+    let (first, second) = tokio::join!(mail(&provider), mail(&provider));
+    assert_eq!(first.class, Class::UnknownOutcome, "{}", first.reason);
+    assert_eq!(
+        (second.class, second.reason.as_str()),
+        (Class::Transient, "connect_broken")
+    );
+}
+
 #[tokio::test]
 async fn a_cut_is_unknown_after_the_dot_and_a_retry_before_it() {
     let sink = Sink::start().await;

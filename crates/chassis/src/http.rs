@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::to_bytes;
+use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::serve::ListenerExt;
+use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -22,6 +23,8 @@ use crate::services::{Service, Services};
 use crate::{Problem, ProblemCode};
 
 const MAX_BODY_BYTES: usize = 16 * 1024;
+/// What is read of a body that is too large.
+const MAX_DISCARDED_BYTES: usize = 2 * 1024 * 1024;
 const BODY_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The service that calls, by its API key. Handlers that take it are closed to others.
@@ -76,15 +79,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
                 "send Content-Type: application/json",
             ));
         }
-        let too_large = || Problem::new(ProblemCode::BodyTooLarge, "a body has at most 16 KiB");
         let declared = request
             .headers()
             .get(header::CONTENT_LENGTH)
             .and_then(|v| v.to_str().ok()?.parse().ok());
-        if declared.is_some_and(|bytes: usize| bytes > MAX_BODY_BYTES) {
-            return Err(too_large());
-        }
-        let body = timeout(BODY_DEADLINE, to_bytes(request.into_body(), MAX_BODY_BYTES))
+        let within = declared.is_none_or(|bytes: usize| bytes <= MAX_BODY_BYTES);
+        let body = timeout(BODY_DEADLINE, read_body(request.into_body(), within))
             .await
             .map_err(|_| {
                 Problem::new(
@@ -92,9 +92,27 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
                     "the body must arrive within 5 s",
                 )
             })?
-            .map_err(|_| too_large())?;
+            .ok_or_else(|| Problem::new(ProblemCode::BodyTooLarge, "a body has at most 16 KiB"))?;
         parse_json(&body).map(Self)
     }
+}
+
+/// The body, or `None` if it is too large. Of one that is, a little more is read and thrown away:
+/// a caller whose connection is reset in the middle of its request never sees why.
+async fn read_body(body: Body, within: bool) -> Option<Vec<u8>> {
+    let mut chunks = body.into_data_stream();
+    let (mut kept, mut seen, mut within) = (Vec::new(), 0, within);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.ok()?;
+        seen += chunk.len();
+        within &= seen <= MAX_BODY_BYTES;
+        if within {
+            kept.extend_from_slice(&chunk);
+        } else if seen > MAX_DISCARDED_BYTES {
+            break;
+        }
+    }
+    within.then_some(kept)
 }
 
 /// Like [`JsonBody`], but no body at all stands for the default.

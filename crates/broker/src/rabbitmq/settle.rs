@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use lapin::options::{BasicAckOptions, BasicNackOptions};
 use lapin::{Acker, BasicProperties, Channel};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use watchword_core::Rung;
 use watchword_events::Lane;
 
@@ -19,6 +19,8 @@ use crate::port::{Settle, SettleError};
 use crate::telemetry::BrokerMetrics;
 
 const DEADLINE: Duration = Duration::from_secs(5);
+/// How long a message that cannot be parked is held before it goes back.
+const HOLD: Duration = Duration::from_secs(1);
 
 pub(super) struct RabbitSettle {
     pub(super) lane: Lane,
@@ -47,12 +49,14 @@ impl RabbitSettle {
     }
 
     /// Published and confirmed first, acknowledged then: a crash in between leaves two copies,
-    /// never none. If it cannot be published it goes back to its queue.
+    /// never none. If it cannot be published it is held for `hold` and goes back to its queue: at
+    /// once it would come back at once, and a wait be none.
     async fn move_to(
         &self,
         queue: &str,
         properties: BasicProperties,
         how: &'static str,
+        hold: Duration,
     ) -> Result<(), SettleError> {
         let parcel = Parcel {
             exchange: "",
@@ -62,6 +66,7 @@ impl RabbitSettle {
             properties,
         };
         if self.publisher.send(parcel, DEADLINE).await.is_err() {
+            sleep(hold.min(DEADLINE)).await;
             self.hand_back().await?;
             return Err(SettleError);
         }
@@ -94,12 +99,13 @@ impl Settle for RabbitSettle {
 
     async fn retry(self: Box<Self>, rung: Rung) -> Result<(), SettleError> {
         let (queue, properties) = for_retry(self.lane, rung, self.retries, &self.properties);
-        self.move_to(&queue, properties, "retry").await
+        let hold = Duration::from_millis(rung.delay_ms);
+        self.move_to(&queue, properties, "retry", hold).await
     }
 
     async fn park(self: Box<Self>, reason: ParkReason) -> Result<(), SettleError> {
         let (queue, properties) = for_parking(self.lane, reason, &self.properties);
-        self.move_to(&queue, properties, "park").await
+        self.move_to(&queue, properties, "park", HOLD).await
     }
 
     async fn requeue(self: Box<Self>) -> Result<(), SettleError> {

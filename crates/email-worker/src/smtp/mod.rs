@@ -55,7 +55,9 @@ impl SmtpProvider {
     }
 
     async fn send(&self, message: &Message) -> Result<(), Failure> {
-        let Some(slot) = self.pool.slot().await else {
+        // Waiting for a connection hands nothing over: it ends apart from the attempt, so that a
+        // busy relay is a transient end and not one of unknown outcome.
+        let Ok(Some(slot)) = timeout(self.limit / 2, self.pool.slot()).await else {
             return Err(Failure::connection());
         };
         if let Some(mut kept) = slot.take() {
