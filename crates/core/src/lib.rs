@@ -13,6 +13,7 @@ mod phone;
 mod policy;
 mod recipient;
 mod secret;
+mod trace;
 mod variables;
 mod verification;
 
@@ -27,11 +28,12 @@ pub use ids::{
 };
 pub use ladder::{Ladder, Rung};
 pub use locale::Locale;
-pub use outcome::{AttemptClass, DeliveryOutcome, VerificationStatus};
+pub use outcome::{AttemptClass, DeliveryOutcome, ReceiptState, VerificationStatus};
 pub use phone::{NumberKind, PhoneNumber};
 pub use policy::{Policy, PolicyError, ResendCode};
 pub use recipient::{Channel, Recipient};
 pub use secret::{Key, KeyRing, SecretString};
+pub use trace::TraceId;
 pub use variables::Variables;
 pub use verification::{CheckVerdict, Pending, Sending};
 

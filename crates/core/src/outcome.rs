@@ -98,6 +98,37 @@ words!(
     }
 );
 
+words!(
+    /// A provider's later word on what became of a message it took.
+    ReceiptState {
+        /// On its way: sent, buffered, taken by the carrier.
+        InFlight = "in_flight",
+        /// It did not arrive and will not.
+        Failed = "failed",
+        /// Its validity ended before it could arrive.
+        Expired = "expired",
+        /// It arrived.
+        Delivered = "delivered",
+    }
+);
+
+impl ReceiptState {
+    /// Receipts come late, twice and in any order; only one of a higher rank is heard. Nothing
+    /// undoes a delivery, and a failure can only be followed by the news that it arrived after all.
+    pub const fn rank(self) -> u8 {
+        match self {
+            Self::InFlight => 1,
+            Self::Failed | Self::Expired => 2,
+            Self::Delivered => 3,
+        }
+    }
+
+    /// Whether no other word on the message is expected.
+    pub const fn is_final(self) -> bool {
+        !matches!(self, Self::InFlight)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,20 +1,26 @@
-//! The way of one order: read, open, keep the deadline, claim, attempt, decide, record, report.
-//! Refuses to let go of an order whose outcome is not in the ledger.
+//! The way of one order: read, open, keep the deadline, pick a provider, claim, attempt, decide,
+//! record, report. Refuses to let go of an order whose outcome is not in the ledger.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
+use bytes::Bytes;
 use tokio::time::timeout;
 use watchword_chassis::Services;
-use watchword_core::{AttemptClass, Channel, Clock, DeliveryOutcome, Ladder, Timestamp};
+use watchword_core::{
+    AttemptClass, Channel, Clock, DeliveryOutcome, Ladder, Rung, Timestamp, TraceId,
+};
 use watchword_events::{CloudEvent, Order, OtpSend, Sealer};
 use watchword_ledger::{
     Attempt, Claim, ClaimRequest, DeliveryRecord, Fence, LedgerError, LedgerStore, Settlement,
 };
 
-use crate::decision::{Decision, Ended, attempt_budget, decide};
+use crate::decision::{Decision, Ended, Rules, attempt_budget, decide};
+use crate::health::Seen;
 use crate::report::Reporter;
+use crate::route::{Pick, Router};
 use crate::telemetry::DeliveryMetrics;
 use crate::worker::Settling;
 use crate::{Attempted, Dispatch, Provider, Sender};
@@ -26,15 +32,17 @@ const LEASE_MARGIN: Duration = Duration::from_secs(10);
 /// Carries out orders of one channel.
 pub struct Courier {
     parts: CourierParts,
-    reporter: Reporter,
+    reporter: Arc<Reporter>,
 }
 
 /// What a [`Courier`] is made of.
 pub struct CourierParts {
     /// The channel.
     pub channel: Channel,
-    /// Who sends.
-    pub provider: Arc<dyn Provider>,
+    /// Who sends what.
+    pub router: Arc<Router>,
+    /// What follows where there is a choice.
+    pub rules: Rules,
     /// What became of deliveries.
     pub ledger: Arc<dyn LedgerStore>,
     /// Opens orders.
@@ -47,9 +55,31 @@ pub struct CourierParts {
     pub metrics: DeliveryMetrics,
 }
 
+/// A message as it came, without the right to settle it.
+pub(crate) struct Letter {
+    pub body: Bytes,
+    pub retries: u32,
+    pub traceparent: Option<String>,
+}
+
+/// One order on its way, with what its message told.
+struct Errand {
+    order: Order,
+    sender: Sender,
+    sealed_at: Timestamp,
+    retries: u32,
+    trace_id: Option<TraceId>,
+}
+
+/// The end of one attempt.
+enum Turn {
+    Settled(Settling),
+    NextProvider,
+}
+
 impl Courier {
     /// A courier of these parts that tells outcomes to `reporter`.
-    pub const fn new(parts: CourierParts, reporter: Reporter) -> Self {
+    pub const fn new(parts: CourierParts, reporter: Arc<Reporter>) -> Self {
         Self { parts, reporter }
     }
 
@@ -57,9 +87,9 @@ impl Courier {
         &self.parts.metrics
     }
 
-    /// Carries out the order in `body`, which waited `retries` times, as far as it goes now.
-    pub(crate) async fn carry(&self, body: &[u8], retries: u32) -> Settling {
-        let event = match CloudEvent::<OtpSend>::decode(body) {
+    /// Carries out the order in `letter` as far as it goes now.
+    pub(crate) async fn carry(&self, letter: &Letter) -> Settling {
+        let event = match CloudEvent::<OtpSend>::decode(&letter.body) {
             Ok(event) => event,
             Err(error) => return Settling::Park(error.reason()),
         };
@@ -71,29 +101,59 @@ impl Courier {
             Ok(order) => order,
             Err(error) => return Settling::Park(error.reason()),
         };
-        let carried = self.carry_order(&order, event.time).await;
+        let carried = self.carry_order(order, event.time, letter).await;
         carried.unwrap_or_else(|error| {
-            tracing::warn!(%error, delivery_id = %order.delivery_id, "the ledger is not available");
+            tracing::warn!(%error, delivery_id = %event.id, "the ledger is not available");
             Ladder::STANDARD
-                .covering(u64::from(retries) * 2_000)
+                .covering(u64::from(letter.retries) * 2_000)
                 .map_or(Settling::Requeue, Settling::Retry)
         })
     }
 
     async fn carry_order(
         &self,
-        order: &Order,
+        order: Order,
         sealed_at: Timestamp,
+        letter: &Letter,
     ) -> Result<Settling, LedgerError> {
         let Some(service) = self.parts.services.by_name(&order.service) else {
-            self.end_unclaimed(order, DeliveryOutcome::Parked).await?;
+            self.end_unclaimed(&order, DeliveryOutcome::Parked).await?;
             return Ok(Settling::Park("unknown_service"));
         };
+        let errand = Errand {
+            sender: Sender {
+                app: service.app.clone(),
+                host: service.host.clone(),
+            },
+            order,
+            sealed_at,
+            retries: letter.retries,
+            trace_id: letter
+                .traceparent
+                .as_deref()
+                .and_then(TraceId::of_traceparent),
+        };
+        let mut tried = Vec::new();
+        loop {
+            match self.turn(&errand, &mut tried).await? {
+                Turn::Settled(settling) => return Ok(settling),
+                Turn::NextProvider => self.parts.metrics.failovers.inc(),
+            }
+        }
+    }
+
+    /// One attempt with the next provider; `tried` are those of this round.
+    async fn turn(&self, errand: &Errand, tried: &mut Vec<usize>) -> Result<Turn, LedgerError> {
+        let order = &errand.order;
         let now = self.parts.clock.now();
-        let Some(budget) = attempt_budget(self.parts.provider.attempt_limit(), now, order.deadline)
-        else {
+        let salt = salt(order, errand.retries);
+        let Some(pick) = self.parts.router.pick(&order.recipient, tried, salt, now) else {
+            return self.wait_for_anyone(errand, now).await.map(Turn::Settled);
+        };
+        let provider = self.parts.router.providers()[pick.place].clone();
+        let Some(budget) = attempt_budget(provider.attempt_limit(), now, order.deadline) else {
             self.end_unclaimed(order, DeliveryOutcome::Expired).await?;
-            return Ok(Settling::Ack);
+            return Ok(Turn::Settled(Settling::Ack));
         };
         let lease = budget + LEASE_MARGIN;
         let claim = ClaimRequest {
@@ -101,32 +161,59 @@ impl Courier {
             channel: self.parts.channel,
             now,
             lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
+            service: order.service.clone(),
+            trace_id: errand.trace_id,
         };
         match self.parts.ledger.claim(claim).await? {
             Claim::Yours {
                 fence,
-                attempt_count,
+                record,
                 after_crash,
             } => {
                 if after_crash {
                     tracing::warn!(delivery_id = %order.delivery_id, "taken over from a worker that went silent");
                     self.parts.metrics.after_crash.inc();
                 }
-                let sender = Sender {
-                    app: service.app.clone(),
-                    host: service.host.clone(),
-                };
-                self.attempt(order, sender, budget, fence, attempt_count, sealed_at)
+                self.attempt(errand, provider, &pick, budget, (fence, record), tried)
                     .await
             }
             Claim::Held { until } => {
                 // Look again when the other has had its time.
                 let rung = Ladder::STANDARD.covering(until.millis_since(now));
-                Ok(rung.map_or(Settling::Requeue, Settling::Retry))
+                Ok(Turn::Settled(
+                    rung.map_or(Settling::Requeue, Settling::Retry),
+                ))
             }
             Claim::Ended(record) => {
                 self.parts.metrics.repeats.inc();
-                self.reporter.report(order, &record).await;
+                self.reporter.report(&order.service, &record).await;
+                Ok(Turn::Settled(Settling::Ack))
+            }
+        }
+    }
+
+    /// Every provider is closed off: wait by the ladder while there is time.
+    async fn wait_for_anyone(
+        &self,
+        errand: &Errand,
+        now: Timestamp,
+    ) -> Result<Settling, LedgerError> {
+        self.parts.metrics.nobody.inc();
+        let ended = Ended {
+            class: AttemptClass::Transient,
+            attempt_count: errand.retries.saturating_add(1),
+            unknown_count: 0,
+            is_idempotent: false,
+            has_another: false,
+            retry_after: None,
+            now,
+            deadline: errand.order.deadline,
+        };
+        match ended.wait() {
+            Decision::Wait(rung) => Ok(Settling::Retry(rung)),
+            _ => {
+                self.end_unclaimed(&errand.order, DeliveryOutcome::Expired)
+                    .await?;
                 Ok(Settling::Ack)
             }
         }
@@ -134,50 +221,74 @@ impl Courier {
 
     async fn attempt(
         &self,
-        order: &Order,
-        sender: Sender,
+        errand: &Errand,
+        provider: Arc<dyn Provider>,
+        pick: &Pick,
         budget: Duration,
-        fence: Fence,
-        earlier: u32,
-        sealed_at: Timestamp,
-    ) -> Result<Settling, LedgerError> {
+        (fence, before): (Fence, DeliveryRecord),
+        tried: &mut Vec<usize>,
+    ) -> Result<Turn, LedgerError> {
+        let order = &errand.order;
         let begun = self.parts.clock.now();
         let dispatch = Dispatch {
             delivery_id: order.delivery_id.clone(),
             recipient: order.recipient.clone(),
             code: order.code.clone(),
-            sender,
+            sender: errand.sender.clone(),
             locale: order.locale.clone(),
             variables: order.variables.clone(),
             remaining: order.deadline.since(begun),
         };
-        let attempted = timeout(budget, self.parts.provider.attempt(&dispatch))
+        let attempted = timeout(budget, provider.attempt(&dispatch))
             .await
             .unwrap_or_else(|_| Attempted::new(AttemptClass::UnknownOutcome, "deadline"));
         let now = self.parts.clock.now();
-        self.count(&attempted, order, now.since(begun), sealed_at, now);
-        let ended = Ended {
-            class: attempted.class,
-            attempt_count: earlier.saturating_add(1),
-            retry_after: attempted.retry_after,
-            now,
-            deadline: order.deadline,
+        tried.push(pick.place);
+        self.learn(errand, provider.as_ref(), pick, &attempted, begun, now);
+        let decision = decide(
+            Ended {
+                class: attempted.class,
+                attempt_count: before.attempt_count.saturating_add(1),
+                unknown_count: self.unknown_count(&before)
+                    + u32::from(attempted.class == AttemptClass::UnknownOutcome),
+                is_idempotent: provider.is_idempotent(),
+                has_another: self.parts.router.has_another(&order.recipient, tried, now),
+                retry_after: attempted.retry_after,
+                now,
+                deadline: order.deadline,
+            },
+            self.parts.rules,
+        );
+        let (outcome, turn) = match decision {
+            Decision::End(outcome) => (outcome, Turn::Settled(Settling::Ack)),
+            Decision::Wait(rung) => (
+                DeliveryOutcome::Queued,
+                Turn::Settled(Settling::Retry(rung)),
+            ),
+            Decision::Failover => (DeliveryOutcome::Queued, Turn::NextProvider),
         };
-        let (outcome, settling) = match decide(ended) {
-            Decision::End(outcome) => (outcome, Settling::Ack),
-            Decision::Wait(rung) => (DeliveryOutcome::Queued, Settling::Retry(rung)),
-        };
+        let message_id = attempted
+            .provider_message_id
+            .map(|id| id.chars().take(128).collect::<String>());
+        if let Some(id) = message_id.as_deref().filter(|_| provider.wants_name()) {
+            // Before the outcome: a receipt can be here first. Failing, the receipt is unknown.
+            let named = self
+                .parts
+                .ledger
+                .name(provider.name(), id, &order.delivery_id, now);
+            if let Err(error) = named.await {
+                tracing::warn!(%error, delivery_id = %order.delivery_id, "a message id could not be remembered");
+            }
+        }
         let attempt = Attempt {
-            provider: Some(self.parts.provider.name().clone()),
+            provider: Some(provider.name().clone()),
             class: attempted.class,
-            provider_message_id: attempted
-                .provider_message_id
-                .map(|id| id.chars().take(128).collect()),
+            provider_message_id: message_id,
             at_ms: begun.as_millis(),
             took_ms: now.millis_since(begun),
         };
         tracing::info!(
-            delivery_id = %order.delivery_id, provider = %self.parts.provider.name(), class = %attempted.class,
+            delivery_id = %order.delivery_id, provider = %provider.name(), class = %attempted.class,
             reason = attempted.reason, outcome = %outcome, took_ms = attempt.took_ms, "attempt",
         );
         match self
@@ -186,29 +297,61 @@ impl Courier {
         {
             Ok(record) => {
                 self.finish(order, &record, outcome).await;
-                Ok(settling)
+                Ok(turn)
             }
             // Another worker holds the delivery by now; it will settle its own copy.
-            Err(LedgerError::FenceLost) => Ok(Settling::Ack),
+            Err(LedgerError::FenceLost) => Ok(Turn::Settled(Settling::Ack)),
             Err(error) => Err(error),
         }
     }
 
-    fn count(
+    /// Attempts of unknown outcome at providers that would not recognise a repeat, and those a
+    /// crash left without a provider's name.
+    fn unknown_count(&self, before: &DeliveryRecord) -> u32 {
+        let counts = |attempt: &&Attempt| {
+            let provider = attempt
+                .provider
+                .as_ref()
+                .and_then(|name| self.parts.router.place(name))
+                .map(|place| &self.parts.router.providers()[place]);
+            attempt.class == AttemptClass::UnknownOutcome
+                && !provider.is_some_and(|provider| provider.is_idempotent())
+        };
+        u32::try_from(before.attempts.iter().filter(counts).count()).unwrap_or(u32::MAX)
+    }
+
+    fn learn(
         &self,
+        errand: &Errand,
+        provider: &dyn Provider,
+        pick: &Pick,
         attempted: &Attempted,
-        order: &Order,
-        took: Duration,
-        sealed_at: Timestamp,
+        begun: Timestamp,
         now: Timestamp,
     ) {
         let metrics = &self.parts.metrics;
-        metrics.attempted(self.parts.provider.name(), attempted.class, took);
+        let took = now.since(begun);
+        metrics.attempted(provider.name(), attempted.class, took);
+        self.parts.router.health.seen(&Seen {
+            provider: pick.place,
+            region: &pick.region,
+            class: attempted.class,
+            took,
+            retry_after: attempted.retry_after,
+            now,
+        });
+        metrics.share(provider.name(), self.parts.router.health.level(pick.place));
+        if attempted.class == AttemptClass::ConfigFault {
+            tracing::error!(
+                provider = %provider.name(), reason = attempted.reason,
+                "a provider refuses us: its account or our configuration must be mended",
+            );
+        }
         if attempted.class == AttemptClass::Accepted {
             metrics
                 .age_seconds
-                .observe(now.since(sealed_at).as_secs_f64());
-            if now > order.deadline {
+                .observe(now.since(errand.sealed_at).as_secs_f64());
+            if now > errand.order.deadline {
                 metrics.past_deadline.inc();
             }
         }
@@ -228,7 +371,7 @@ impl Courier {
     async fn finish(&self, order: &Order, record: &DeliveryRecord, outcome: DeliveryOutcome) {
         if outcome.is_final() && record.outcome == outcome {
             self.parts.metrics.ended(outcome);
-            self.reporter.report(order, record).await;
+            self.reporter.report(&order.service, record).await;
         }
     }
 
@@ -262,4 +405,22 @@ impl Courier {
             .when(|error| matches!(error, LedgerError::Storage(_)))
             .await
     }
+}
+
+/// A number that differs from order to order and from round to round: it spreads orders over
+/// providers and their returns over time.
+fn salt(order: &Order, retries: u32) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&order.delivery_id, retries).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// How long an order is held before it goes into its wait queue: up to a fifth of the wait and at
+/// most half a second, so that what failed together does not come back together.
+pub(crate) fn jitter(rung: Rung, letter: &Letter) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    (&letter.body, letter.retries).hash(&mut hasher);
+    let salt = hasher.finish();
+    let most = (rung.delay_ms / 5).min(500);
+    Duration::from_millis(salt % (most + 1))
 }

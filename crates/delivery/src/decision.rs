@@ -9,15 +9,33 @@ use watchword_core::{AttemptClass, DeliveryOutcome, Ladder, Rung, Timestamp};
 /// starts.
 pub const LEAST_USEFUL: Duration = Duration::from_secs(3);
 
-/// How often an attempt of unknown outcome is followed by another. The person may then get the
-/// same code twice, which is better than not at all; more often would only cost money.
-const UNKNOWN_RETRIES: u32 = 1;
+/// What a channel's configuration decides about ends that leave a choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// How often an attempt of unknown outcome is followed by another, in the life of a message.
+    /// The person may then get the same code twice, which is better than not at all; more often
+    /// only costs money. A provider that recognises a repeat by its id is not counted.
+    pub unknown_retries: u32,
+    /// Whether a text that one provider refused is offered to another.
+    pub rejected_elsewhere: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            unknown_retries: 1,
+            rejected_elsewhere: false,
+        }
+    }
+}
 
 /// What follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// The delivery has ended.
     End(DeliveryOutcome),
+    /// Another provider, at once.
+    Failover,
     /// Another attempt after this wait.
     Wait(Rung),
 }
@@ -29,6 +47,12 @@ pub struct Ended {
     pub class: AttemptClass,
     /// Attempts made, this one included.
     pub attempt_count: u32,
+    /// Attempts of unknown outcome at providers that do not recognise a repeat, this one included.
+    pub unknown_count: u32,
+    /// Whether this provider recognises a repeat.
+    pub is_idempotent: bool,
+    /// Whether a healthy provider is left that was not asked in this round.
+    pub has_another: bool,
     /// How long the provider asks to wait.
     pub retry_after: Option<Duration>,
     /// Now.
@@ -37,28 +61,44 @@ pub struct Ended {
     pub deadline: Timestamp,
 }
 
+impl Ended {
+    /// The wait before the next round, or the end of the delivery.
+    pub fn wait(&self) -> Decision {
+        let rung = Ladder::STANDARD.next(
+            self.attempt_count,
+            self.retry_after.map_or(0, millis),
+            self.now,
+            self.deadline,
+            millis(LEAST_USEFUL),
+        );
+        rung.map_or(Decision::End(DeliveryOutcome::Expired), Decision::Wait)
+    }
+
+    fn elsewhere_or(&self, otherwise: Decision) -> Decision {
+        let in_time = self.deadline.since(self.now) >= LEAST_USEFUL;
+        if self.has_another && in_time {
+            Decision::Failover
+        } else {
+            otherwise
+        }
+    }
+}
+
 /// Decides by outcome class.
-pub fn decide(ended: Ended) -> Decision {
+pub fn decide(ended: Ended, rules: Rules) -> Decision {
+    let failed = Decision::End(DeliveryOutcome::Failed);
     match ended.class {
         AttemptClass::Accepted => Decision::End(DeliveryOutcome::Accepted),
-        AttemptClass::RecipientInvalid
-        | AttemptClass::RecipientBlocked
-        | AttemptClass::MessageRejected
-        | AttemptClass::ConfigFault => Decision::End(DeliveryOutcome::Failed),
-        AttemptClass::UnknownOutcome if ended.attempt_count > UNKNOWN_RETRIES => {
-            Decision::End(DeliveryOutcome::Failed)
-        }
-        AttemptClass::UnknownOutcome | AttemptClass::Transient => {
-            let at_least_ms = ended.retry_after.map_or(0, millis);
-            let rung = Ladder::STANDARD.next(
-                ended.attempt_count,
-                at_least_ms,
-                ended.now,
-                ended.deadline,
-                millis(LEAST_USEFUL),
-            );
-            rung.map_or(Decision::End(DeliveryOutcome::Expired), Decision::Wait)
-        }
+        // Going round an opt-out by another provider would be a breach; a wrong number stays wrong.
+        AttemptClass::RecipientInvalid | AttemptClass::RecipientBlocked => failed,
+        AttemptClass::MessageRejected if rules.rejected_elsewhere => ended.elsewhere_or(failed),
+        AttemptClass::MessageRejected => failed,
+        AttemptClass::ConfigFault => ended.elsewhere_or(failed),
+        AttemptClass::Transient => ended.elsewhere_or(ended.wait()),
+        // The same provider will know whether it has the message; another would not.
+        AttemptClass::UnknownOutcome if ended.is_idempotent => ended.wait(),
+        AttemptClass::UnknownOutcome if ended.unknown_count > rules.unknown_retries => failed,
+        AttemptClass::UnknownOutcome => ended.elsewhere_or(ended.wait()),
     }
 }
 
@@ -79,16 +119,23 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
-    fn decided(class: AttemptClass, attempt_count: u32, left_ms: u64) -> String {
-        let ended = Ended {
+    fn ended(class: AttemptClass, attempt_count: u32, left_ms: u64) -> Ended {
+        Ended {
             class,
             attempt_count,
+            unknown_count: attempt_count,
+            is_idempotent: false,
+            has_another: false,
             retry_after: None,
             now: NOW,
             deadline: NOW.plus_millis(left_ms),
-        };
-        match decide(ended) {
+        }
+    }
+
+    fn told(decision: Decision) -> String {
+        match decision {
             Decision::End(outcome) => outcome.to_string(),
+            Decision::Failover => "failover".to_owned(),
             Decision::Wait(rung) => rung.name.to_owned(),
         }
     }
@@ -96,38 +143,61 @@ mod tests {
     #[test]
     fn each_class_has_its_consequence() {
         use AttemptClass as Class;
+        // Class, attempts, alone, with another provider.
         let table = [
-            (Class::Accepted, 1, "accepted"),
-            (Class::RecipientInvalid, 1, "failed"),
-            (Class::RecipientBlocked, 1, "failed"),
-            (Class::MessageRejected, 1, "failed"),
-            (Class::ConfigFault, 1, "failed"),
-            (Class::Transient, 1, "1s"),
-            (Class::Transient, 3, "15s"),
-            (Class::UnknownOutcome, 1, "1s"),
-            (Class::UnknownOutcome, 2, "failed"),
+            (Class::Accepted, 1, "accepted", "accepted"),
+            (Class::RecipientInvalid, 1, "failed", "failed"),
+            (Class::RecipientBlocked, 1, "failed", "failed"),
+            (Class::MessageRejected, 1, "failed", "failed"),
+            (Class::ConfigFault, 1, "failed", "failover"),
+            (Class::Transient, 1, "1s", "failover"),
+            (Class::Transient, 3, "15s", "failover"),
+            (Class::UnknownOutcome, 1, "1s", "failover"),
+            (Class::UnknownOutcome, 2, "failed", "failed"),
         ];
-        for (class, attempts, consequence) in table {
+        for (class, attempts, alone, with_another) in table {
+            let mut ended = ended(class, attempts, 300_000);
+            let rules = Rules::default();
+            assert_eq!(told(decide(ended, rules)), alone, "{class} {attempts}");
+            ended.has_another = true;
             assert_eq!(
-                decided(class, attempts, 300_000),
-                consequence,
+                told(decide(ended, rules)),
+                with_another,
                 "{class} {attempts}"
             );
         }
-        assert_eq!(decided(Class::Transient, 1, 3_999), "expired");
-        assert_eq!(decided(Class::Transient, 1, 4_000), "1s");
+        let rules = Rules::default();
+        assert_eq!(
+            told(decide(ended(Class::Transient, 1, 3_999), rules)),
+            "expired"
+        );
+        assert_eq!(told(decide(ended(Class::Transient, 1, 4_000), rules)), "1s");
+        let mut late = ended(Class::Transient, 1, 2_999);
+        late.has_another = true;
+        assert_eq!(told(decide(late, rules)), "expired");
+    }
+
+    #[test]
+    fn policy_and_idempotency_decide_where_there_is_a_choice() {
+        let strict = Rules {
+            unknown_retries: 0,
+            rejected_elsewhere: true,
+        };
+        let mut unknown = ended(AttemptClass::UnknownOutcome, 1, 300_000);
+        unknown.has_another = true;
+        assert_eq!(told(decide(unknown, strict)), "failed");
+        unknown.is_idempotent = true;
+        assert_eq!(told(decide(unknown, strict)), "1s");
+        let mut rejected = ended(AttemptClass::MessageRejected, 1, 300_000);
+        rejected.has_another = true;
+        assert_eq!(told(decide(rejected, strict)), "failover");
     }
 
     #[test]
     fn a_provider_that_asks_for_time_gets_it() {
-        let ended = Ended {
-            class: AttemptClass::Transient,
-            attempt_count: 1,
-            retry_after: Some(Duration::from_secs(10)),
-            now: NOW,
-            deadline: NOW.plus_millis(300_000),
-        };
-        assert!(matches!(decide(ended), Decision::Wait(rung) if rung.name == "15s"));
+        let mut ended = ended(AttemptClass::Transient, 1, 300_000);
+        ended.retry_after = Some(Duration::from_secs(10));
+        assert_eq!(told(decide(ended, Rules::default())), "15s");
     }
 
     #[test]

@@ -2,17 +2,23 @@
 
 mod courier;
 mod decision;
+mod health;
 mod inbox;
 mod provider;
+mod receipts;
 mod report;
+mod route;
 mod telemetry;
 mod templates;
 mod worker;
 
 pub use courier::{Courier, CourierParts};
+pub use decision::Rules;
 pub use inbox::{Inbox, InboxMessage};
 pub use provider::{Attempted, Dispatch, Provider, Sender};
+pub use receipts::{Receipts, ReceiptsParts};
 pub use report::Reporter;
+pub use route::{Choose, RouteConfig, Router};
 pub use telemetry::DeliveryMetrics;
 pub use templates::{Embedded, TemplateError, Templates};
 pub use worker::{DEFAULT_CONCURRENCY, Worker};

@@ -68,6 +68,24 @@ pub trait Provider: Send + Sync {
     /// The longest an attempt takes, whatever the peer does: every wait inside is bounded by it.
     fn attempt_limit(&self) -> Duration;
 
+    /// Whether it recognises a repeat of the same delivery, so that one of unknown outcome can be
+    /// sent again without a second message.
+    fn is_idempotent(&self) -> bool {
+        false
+    }
+
+    /// Whether its receipts name a message by the provider's id alone, so that the id must be
+    /// remembered.
+    fn wants_name(&self) -> bool {
+        false
+    }
+
+    /// The request it would make for this message, for whoever configures it: secrets masked,
+    /// nothing sent. `None` where there is no such thing to show.
+    async fn show(&self, _dispatch: &Dispatch) -> Option<String> {
+        None
+    }
+
     /// Sends one message. Called again with the same delivery after a transient end. Dropping the
     /// call leaves nothing behind that a later call could trip over.
     async fn attempt(&self, dispatch: &Dispatch) -> Attempted;

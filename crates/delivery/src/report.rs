@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use watchword_broker::{Outbound, Publisher, Route};
-use watchword_core::Clock;
+use watchword_core::{Clock, ReceiptState, ServiceName};
 use watchword_events::names::event_routing_key;
-use watchword_events::{CloudEvent, DeliveryUpdated, EventData, Order};
+use watchword_events::{CloudEvent, DeliveryUpdated, EventData};
 use watchword_ledger::DeliveryRecord;
 
 use crate::telemetry::DeliveryMetrics;
@@ -38,21 +38,45 @@ impl Reporter {
 
     /// Publishes the outcome in `record`. The event's id is made of delivery and outcome, so that
     /// a repeat is recognised.
-    pub(crate) async fn report(&self, order: &Order, record: &DeliveryRecord) {
+    pub(crate) async fn report(&self, service: &ServiceName, record: &DeliveryRecord) {
+        self.publish(service, record, None).await;
+    }
+
+    /// Publishes what a receipt changed.
+    pub(crate) async fn heard(
+        &self,
+        service: &ServiceName,
+        record: &DeliveryRecord,
+        state: ReceiptState,
+    ) {
+        self.publish(service, record, Some(state)).await;
+    }
+
+    async fn publish(
+        &self,
+        service: &ServiceName,
+        record: &DeliveryRecord,
+        receipt: Option<ReceiptState>,
+    ) {
         let last = record.attempts.last();
         let event = CloudEvent {
-            id: format!("{}.{}", record.id, record.outcome),
+            id: match receipt {
+                Some(state) => format!("{}.receipt.{state}", record.id),
+                None => format!("{}.{}", record.id, record.outcome),
+            },
             source: format!("/watchword/{}-worker", record.channel),
             time: self.clock.now(),
             data: DeliveryUpdated {
                 delivery_id: record.id.clone(),
                 verification_id: record.id.verification().clone(),
-                service: order.service.clone(),
+                service: service.clone(),
                 channel: record.channel,
                 outcome: record.outcome,
                 attempts: record.attempt_count,
                 provider: last.and_then(|attempt| attempt.provider.clone()),
                 class: last.map(|attempt| attempt.class),
+                receipt,
+                trace_id: record.trace_id.map(|id| id.to_string()),
             },
         };
         let Ok(body) = event.encode() else {
@@ -62,9 +86,9 @@ impl Reporter {
         let outbound = Outbound {
             id: event.id,
             kind: DeliveryUpdated::TYPE,
-            route: Route::Event(event_routing_key("delivery", &order.service)),
+            route: Route::Event(event_routing_key("delivery", service)),
             body: Bytes::from(body),
-            traceparent: None,
+            traceparent: record.trace_id.map(|id| id.traceparent()),
         };
         if let Err(error) = self.publisher.publish(outbound, PUBLISH_DEADLINE).await {
             tracing::warn!(%error, delivery_id = %record.id, "an outcome event was dropped");

@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
-use watchword_core::{AttemptClass, Channel, DeliveryOutcome, ProviderName};
+use watchword_core::{AttemptClass, Channel, DeliveryOutcome, ProviderName, ReceiptState};
 
 /// From 5 ms (a healthy pipeline) to 300 s (the life of a code).
 const AGE_BUCKETS: [f64; 14] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 120.0, 300.0,
 ];
+
+/// What a receipt changed.
+const RECEIPT_RESULTS: [&str; 3] = ["counted", "repeated", "unknown"];
 
 /// Why an order is put aside.
 pub(crate) const PARK_REASONS: [&str; 10] = [
@@ -42,14 +46,18 @@ pub struct DeliveryMetrics {
     pub(crate) past_deadline: IntCounter,
     pub(crate) events_dropped: IntCounter,
     pub(crate) in_flight: IntGauge,
+    pub(crate) failovers: IntCounter,
+    pub(crate) nobody: IntCounter,
+    provider_share: IntGaugeVec,
+    receipts: IntCounterVec,
 }
 
 impl DeliveryMetrics {
-    /// Registers the counters of the worker of `channel` that sends through `provider`.
+    /// Registers the counters of the worker of `channel` that sends through `providers`.
     pub fn register(
         registry: &Registry,
         channel: Channel,
-        provider: &ProviderName,
+        providers: &[&ProviderName],
     ) -> Result<Self, prometheus::Error> {
         let opts =
             |name: &str, help: &str| Opts::new(name, help).const_label("channel", channel.as_str());
@@ -98,8 +106,30 @@ impl DeliveryMetrics {
         ))?;
         registry.register(Box::new(in_flight.clone()))?;
 
-        for class in AttemptClass::ALL {
-            attempts.with_label_values(&[provider.as_str(), class.as_str()]);
+        let provider_share = IntGaugeVec::new(
+            opts(
+                "watchword_provider_share_tenths",
+                "What a provider may get of its share, 0 to 10, in its worst country. 0: closed off.",
+            ),
+            &["provider"],
+        )?;
+        registry.register(Box::new(provider_share.clone()))?;
+        let receipts = counters(
+            "watchword_receipts_total",
+            "Receipts by what they said and what that changed.",
+            &["provider", "state", "result"],
+        )?;
+        for provider in providers.iter().map(|name| name.as_str()) {
+            for class in AttemptClass::ALL {
+                attempts.with_label_values(&[provider, class.as_str()]);
+            }
+            attempt_seconds.with_label_values(&[provider]);
+            provider_share.with_label_values(&[provider]).set(10);
+            for state in ReceiptState::ALL {
+                for result in RECEIPT_RESULTS {
+                    receipts.with_label_values(&[provider, state.as_str(), result]);
+                }
+            }
         }
         for outcome in DeliveryOutcome::ALL
             .iter()
@@ -110,8 +140,17 @@ impl DeliveryMetrics {
         for reason in PARK_REASONS.iter().chain(&["panic"]) {
             parked.with_label_values(&[reason]);
         }
-        attempt_seconds.with_label_values(&[provider.as_str()]);
         Ok(Self {
+            provider_share,
+            receipts,
+            failovers: counter(
+                "watchword_failovers_total",
+                "Attempts that were followed by another provider at once.",
+            )?,
+            nobody: counter(
+                "watchword_no_provider_total",
+                "Orders that waited because no provider could be asked.",
+            )?,
             channel,
             attempts,
             attempt_seconds,
@@ -155,6 +194,18 @@ impl DeliveryMetrics {
         self.attempt_seconds
             .with_label_values(&[provider.as_str()])
             .observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn share(&self, provider: &ProviderName, level: u8) {
+        self.provider_share
+            .with_label_values(&[provider.as_str()])
+            .set(i64::from(level));
+    }
+
+    pub(crate) fn receipt(&self, provider: &ProviderName, state: ReceiptState, result: &str) {
+        self.receipts
+            .with_label_values(&[provider.as_str(), state.as_str(), result])
+            .inc();
     }
 
     pub(crate) fn ended(&self, outcome: DeliveryOutcome) {

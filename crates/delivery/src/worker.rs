@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use watchword_broker::{Consumer, ParkReason, Received};
 use watchword_core::Rung;
 
-use crate::courier::Courier;
+use crate::courier::{Courier, Letter, jitter};
 
 /// How many orders a worker has in work at once unless the config says otherwise: with a provider
 /// that answers in 100 ms, 2,500 a second (facts: prefetch is rate times provider latency).
@@ -69,8 +69,12 @@ async fn work(courier: Arc<Courier>, received: Received) {
     if received.redelivered {
         metrics.redeliveries.inc();
     }
-    let body = received.body.clone();
-    let carried = AssertUnwindSafe(courier.carry(&body, received.retries))
+    let letter = Letter {
+        body: received.body.clone(),
+        retries: received.retries,
+        traceparent: received.traceparent.clone(),
+    };
+    let carried = AssertUnwindSafe(courier.carry(&letter))
         .catch_unwind()
         .await;
     let settling = carried.unwrap_or(Settling::Park("panic"));
@@ -78,6 +82,7 @@ async fn work(courier: Arc<Courier>, received: Received) {
         Settling::Ack => received.ack().await,
         Settling::Retry(rung) => {
             metrics.retries.inc();
+            tokio::time::sleep(jitter(rung, &letter)).await;
             received.retry(rung).await
         }
         Settling::Park(reason) => {

@@ -1,12 +1,13 @@
 //! The section `[email]` and what is built from it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
 use watchword_chassis::config::{ConfigError, SecretRef};
 use watchword_core::{Clock, ProviderName};
-use watchword_delivery::{DEFAULT_CONCURRENCY, Inbox, Provider};
+use watchword_delivery::{DEFAULT_CONCURRENCY, Inbox, Provider, RouteConfig, Rules};
 
 use crate::inbox::InboxProvider;
 use crate::message::EmailText;
@@ -19,30 +20,41 @@ pub struct EmailConfig {
     /// Messages in work at once.
     #[serde(default = "default_concurrency")]
     pub concurrency: u16,
-    /// Who sends.
-    pub provider: EmailProviderConfig,
+    /// How often an attempt of unknown outcome is followed by another.
+    #[serde(default = "one")]
+    pub unknown_retries: u32,
+    /// Whether a mail that one relay refused is offered to another.
+    #[serde(default)]
+    pub rejected_elsewhere: bool,
+    /// Who sends, by name.
+    pub providers: BTreeMap<ProviderName, EmailProviderConfig>,
+    /// Who gets what; needed with more than one provider.
+    #[serde(default)]
+    pub routes: Vec<RouteConfig>,
+}
+
+const fn one() -> u32 {
+    1
 }
 
 const fn default_concurrency() -> u16 {
     DEFAULT_CONCURRENCY
 }
 
-/// `[email.provider]`.
+/// `[email.providers.NAME]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum EmailProviderConfig {
     /// Keeps mails in memory; for the demo.
     Inbox {},
     /// An SMTP relay.
-    Smtp(SmtpConfig),
+    Smtp(Box<SmtpConfig>),
 }
 
 /// An SMTP relay.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SmtpConfig {
-    /// Its name in ledger and labels.
-    pub name: ProviderName,
     /// The relay's host.
     pub host: String,
     /// Its port: 465 for implicit TLS, 587 for STARTTLS.
@@ -85,29 +97,49 @@ pub enum TlsMode {
     None,
 }
 
-/// Builds the provider of `[email.provider]`. Templates lie in `templates`, if given.
+/// What is built from `[email]`.
+pub struct EmailChannel {
+    /// Who sends, in the order of their names.
+    pub providers: Vec<Arc<dyn Provider>>,
+    /// What follows where there is a choice.
+    pub rules: Rules,
+}
+
+/// Builds the providers of `[email]`. Templates lie in `templates`, if given.
 pub fn build(
     config: &EmailConfig,
     templates: Option<&Path>,
     inbox: &Inbox,
-    clock: Arc<dyn Clock>,
-) -> Result<Arc<dyn Provider>, ConfigError> {
-    let text = EmailText::load(templates)
-        .map_err(|error| ConfigError::new("templates", error.to_string()))?;
-    match &config.provider {
-        EmailProviderConfig::Inbox {} => {
-            let name = "inbox"
-                .parse()
-                .map_err(|_| ConfigError::new("email.provider.name", "is no provider name"))?;
-            Ok(Arc::new(InboxProvider {
-                name,
+    clock: &Arc<dyn Clock>,
+) -> Result<EmailChannel, ConfigError> {
+    if config.unknown_retries > 3 {
+        return Err(ConfigError::new("email.unknown_retries", "must be 0 to 3"));
+    }
+    let mut providers = Vec::new();
+    for (name, provider) in &config.providers {
+        let text = EmailText::load(templates)
+            .map_err(|error| ConfigError::new("templates", error.to_string()))?;
+        let built: Arc<dyn Provider> = match provider {
+            EmailProviderConfig::Inbox {} => Arc::new(InboxProvider {
+                name: name.clone(),
                 text,
                 inbox: inbox.clone(),
-                clock,
-            }))
-        }
-        EmailProviderConfig::Smtp(smtp) => SmtpProvider::new(smtp, text)
-            .map(|provider| Arc::new(provider) as Arc<dyn Provider>)
-            .map_err(|error| error.within("email.provider")),
+                clock: clock.clone(),
+            }),
+            EmailProviderConfig::Smtp(smtp) => {
+                let provider = SmtpProvider::new(name.clone(), smtp, text);
+                Arc::new(
+                    provider.map_err(|error| error.within(&format!("email.providers.{name}")))?,
+                )
+            }
+        };
+        providers.push(built);
     }
+    Ok(EmailChannel {
+        providers,
+        rules: Rules {
+            unknown_retries: config.unknown_retries,
+            rejected_elsewhere: config.rejected_elsewhere,
+        },
+    })
 }

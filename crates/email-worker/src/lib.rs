@@ -5,5 +5,5 @@ mod inbox;
 mod message;
 mod smtp;
 
-pub use config::{EmailConfig, EmailProviderConfig, build};
+pub use config::{EmailChannel, EmailConfig, EmailProviderConfig, build};
 pub use message::{EmailText, MessageError};

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use watchword_core::{
-    AttemptClass, Channel, DeliveryId, DeliveryOutcome, ProviderName, ServiceName, VerificationId,
+    AttemptClass, Channel, DeliveryId, DeliveryOutcome, ProviderName, ReceiptState, ServiceName,
+    VerificationId,
 };
 
 use crate::EventData;
@@ -28,6 +29,12 @@ pub struct DeliveryUpdated {
     /// How the last attempt ended, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<AttemptClass>,
+    /// The provider's later word, if it is what this event is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<ReceiptState>,
+    /// The trace of the request it came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
 }
 
 impl EventData for DeliveryUpdated {

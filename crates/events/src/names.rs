@@ -6,6 +6,9 @@ use watchword_core::{Channel, Rung, ServiceName};
 pub const REQUESTS_EXCHANGE: &str = "watchword.requests";
 /// Direct exchange for [`crate::OtpSend`]; its routing keys are the channels' names.
 pub const SEND_EXCHANGE: &str = "watchword.send";
+/// Direct exchange for what the pipeline tells itself: [`crate::ReceiptReceived`] and
+/// [`crate::StepDue`].
+pub const WORK_EXCHANGE: &str = "watchword.work";
 /// Topic exchange for what happened; see [`event_routing_key`].
 pub const EVENTS_EXCHANGE: &str = "watchword.events";
 
@@ -16,22 +19,35 @@ pub enum Lane {
     Requests,
     /// Orders for the workers of one channel.
     Send(Channel),
+    /// What providers said later, read by the workers.
+    Receipts,
+    /// Steps of workflows that become due, read by the issuer.
+    Timers,
 }
 
 impl Lane {
     /// Every lane.
-    pub const ALL: [Self; 3] = [
+    pub const ALL: [Self; 5] = [
         Self::Requests,
         Self::Send(Channel::Sms),
         Self::Send(Channel::Email),
+        Self::Receipts,
+        Self::Timers,
     ];
 
-    /// `requests`, `sms` or `email`: the lane's label and routing key.
+    /// `requests`, `sms`, `email`, `receipts` or `timers`: the lane's label and routing key.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Requests => "requests",
             Self::Send(channel) => channel.as_str(),
+            Self::Receipts => "receipts",
+            Self::Timers => "timers",
         }
+    }
+
+    /// The lane of that name.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|lane| lane.as_str() == word)
     }
 
     /// The exchange that feeds it.
@@ -39,6 +55,7 @@ impl Lane {
         match self {
             Self::Requests => REQUESTS_EXCHANGE,
             Self::Send(_) => SEND_EXCHANGE,
+            Self::Receipts | Self::Timers => WORK_EXCHANGE,
         }
     }
 

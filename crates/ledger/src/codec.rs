@@ -2,20 +2,27 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | version of this layout: 1 |
+//! | 1 | version of this layout: 2 |
 //! | 1 | channel · 16 + outcome |
 //! | 4 | fence of the newest claim; 0 if never claimed |
 //! | 2 | attempts made in all (stops at 65,535) |
 //! | 6 | last change, ms since the epoch |
 //! | 6 | end of the lease, ms since the epoch; only while the outcome is `sending` |
+//! | 16 | trace id; zeros if there is none |
+//! | 1 | the receipt's state, from 1; 0 if there is none |
+//! | 6 | when the receipt was heard, ms since the epoch |
+//! | 1, then so many | the service's name; none if no worker claimed it |
 //! | rest | the newest attempts, oldest first: class 1, began 6, took ms 3, length of the provider's name 1, length of its message id 2, name, id |
 //!
-//! So a delivery with one accepted attempt takes 27 bytes and its two texts. Refuses bytes that
-//! are not exactly this.
+//! So a delivery with one accepted attempt takes 51 bytes and its texts. Version 1 had neither
+//! trace, receipt nor service and is still read. Refuses bytes that are not exactly this.
 
-use watchword_core::{AttemptClass, Channel, DeliveryId, DeliveryOutcome, ProviderName, Timestamp};
+use watchword_core::{
+    AttemptClass, Channel, DeliveryId, DeliveryOutcome, ProviderName, ReceiptState, ServiceName,
+    Timestamp, TraceId,
+};
 
-use crate::record::{Attempt, DeliveryRecord};
+use crate::record::{Attempt, DeliveryRecord, Receipt};
 use crate::state::Delivery;
 use crate::store::{Fence, LedgerError};
 
@@ -28,7 +35,9 @@ pub(crate) const LONGEST_MS: u64 = (1 << 24) - 1;
 /// Characters of a provider's message id that are kept.
 pub(crate) const MESSAGE_ID_CHARS: usize = 128;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The first layout: without trace and receipt.
+const VERSION_1: u8 = 1;
 
 // The place in these lists is what is written: only ever append. The scripts know the numbers of
 // `queued`, `sending` and `unknown_outcome`.
@@ -52,6 +61,13 @@ const CLASSES: [AttemptClass; 7] = [
     AttemptClass::UnknownOutcome,
 ];
 
+const RECEIPTS: [ReceiptState; 4] = [
+    ReceiptState::InFlight,
+    ReceiptState::Failed,
+    ReceiptState::Expired,
+    ReceiptState::Delivered,
+];
+
 fn number<T: PartialEq>(list: &[T], value: &T) -> u8 {
     let place = list.iter().position(|each| each == value);
     // Every value is in its list (a test says so), and no list has 256.
@@ -66,6 +82,10 @@ pub(crate) fn channel_number(channel: Channel) -> u8 {
 
 pub(crate) fn outcome_number(outcome: DeliveryOutcome) -> u8 {
     number(&OUTCOMES, &outcome)
+}
+
+pub(crate) fn receipt_number(state: ReceiptState) -> u8 {
+    number(&RECEIPTS, &state).saturating_add(1)
 }
 
 /// The low `N` bytes of `value`, which its caller has bounded.
@@ -109,10 +129,26 @@ pub(crate) fn encode(delivery: &Delivery) -> Vec<u8> {
     if record.outcome == DeliveryOutcome::Sending {
         bytes.extend(moment(delivery.lease_until));
     }
+    bytes.extend(trace_bytes(record.trace_id));
+    match record.receipt {
+        Some(receipt) => {
+            bytes.push(receipt_number(receipt.state));
+            bytes.extend(moment(receipt.at));
+        }
+        None => bytes.extend([0; 7]),
+    }
+    let service = record.service.as_ref().map_or("", ServiceName::as_str);
+    bytes.extend(low::<1>(service.len() as u64));
+    bytes.extend(service.as_bytes());
     for attempt in &record.attempts {
         bytes.extend(encode_attempt(attempt));
     }
     bytes
+}
+
+/// The trace id's 16 bytes, zeros for none.
+pub(crate) fn trace_bytes(trace_id: Option<TraceId>) -> [u8; 16] {
+    trace_id.map_or([0; 16], |id| *id.as_bytes())
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -147,6 +183,32 @@ impl<'a> Reader<'a> {
         Ok(Some(text).filter(|text| !text.is_empty()))
     }
 
+    fn trace_id(&mut self) -> Result<Option<TraceId>, LedgerError> {
+        let bytes: [u8; 16] = self
+            .take(16)?
+            .try_into()
+            .map_err(|_| LedgerError::Corrupt)?;
+        Ok(TraceId::new(bytes))
+    }
+
+    fn service(&mut self) -> Result<Option<ServiceName>, LedgerError> {
+        let length = self.number(1)?;
+        let service = self.text(length)?.map(str::parse).transpose();
+        service.map_err(|_| LedgerError::Corrupt)
+    }
+
+    fn receipt(&mut self) -> Result<Option<Receipt>, LedgerError> {
+        let (place, at) = (self.number(1)?, self.moment()?);
+        match place.checked_sub(1) {
+            Some(place) => Ok(Some(Receipt {
+                state: pick(&RECEIPTS, place)?,
+                at,
+            })),
+            None if at == Timestamp::from_millis(0) => Ok(None),
+            None => Err(LedgerError::Corrupt),
+        }
+    }
+
     fn attempt(&mut self) -> Result<Attempt, LedgerError> {
         let class = self.of(&CLASSES)?;
         let at_ms = self.moment()?.as_millis();
@@ -171,7 +233,8 @@ fn pick<T: Copy>(list: &[T], place: u64) -> Result<T, LedgerError> {
 /// The delivery `id` that lies in `bytes`.
 pub(crate) fn decode(id: DeliveryId, bytes: &[u8]) -> Result<Delivery, LedgerError> {
     let mut reader = Reader(bytes);
-    if reader.number(1)? != u64::from(VERSION) {
+    let version = reader.number(1)?;
+    if version != u64::from(VERSION) && version != u64::from(VERSION_1) {
         return Err(LedgerError::Corrupt);
     }
     let kind = reader.number(1)?;
@@ -184,6 +247,11 @@ pub(crate) fn decode(id: DeliveryId, bytes: &[u8]) -> Result<Delivery, LedgerErr
         reader.moment()?
     } else {
         Timestamp::from_millis(0)
+    };
+    let (trace_id, receipt, service) = if version == u64::from(VERSION_1) {
+        (None, None, None)
+    } else {
+        (reader.trace_id()?, reader.receipt()?, reader.service()?)
     };
     let mut attempts = Vec::new();
     while !reader.0.is_empty() {
@@ -205,6 +273,9 @@ pub(crate) fn decode(id: DeliveryId, bytes: &[u8]) -> Result<Delivery, LedgerErr
             outcome,
             attempts,
             attempt_count: u32::try_from(count).map_err(|_| LedgerError::Corrupt)?,
+            trace_id,
+            receipt,
+            service,
             updated_at,
         },
     })
@@ -234,6 +305,12 @@ mod tests {
                 outcome,
                 attempt_count: 20,
                 attempts,
+                trace_id: TraceId::new([7; 16]),
+                receipt: Some(Receipt {
+                    state: ReceiptState::Expired,
+                    at: Timestamp::from_millis(1_800_000_000_456),
+                }),
+                service: Some("jira".parse().unwrap()),
                 updated_at: Timestamp::from_millis(1_800_000_000_123),
             },
         }
@@ -254,6 +331,7 @@ mod tests {
         assert_eq!(CHANNELS, Channel::ALL);
         assert_eq!(OUTCOMES, *DeliveryOutcome::ALL);
         assert_eq!(CLASSES, *AttemptClass::ALL);
+        assert_eq!(RECEIPTS, *ReceiptState::ALL);
     }
 
     #[test]
@@ -265,22 +343,32 @@ mod tests {
         }
     }
 
+    const ATTEMPT_HEX: &str = "0001a3185c500000014107000667617465776179534d2dc3a931";
+
     /// The layout is a contract between versions: these bytes must decode for ever.
     #[test]
-    fn version_one_stays_as_it_is() {
-        let bytes = encode(&sample(
+    fn both_versions_stay_as_they_are() {
+        let delivery = sample(
             DeliveryOutcome::Accepted,
             vec![attempt(AttemptClass::Accepted)],
-        ));
-        let hex: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let hex = hex.concat();
-        assert_eq!(
-            hex,
-            "0112000000030014\
-             01a3185c507b\
-             0001a3185c50000001410700066761746577617953\
-             4d2dc3a931"
         );
+        let bytes = encode(&delivery);
+        let hex: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            hex.concat(),
+            format!(
+                "021200000003001401a3185c507b{}0301a3185c51c8046a697261{ATTEMPT_HEX}",
+                "07".repeat(16)
+            )
+        );
+        let first = format!("011200000003001401a3185c507b{ATTEMPT_HEX}");
+        let first: Vec<u8> = (0..first.len() / 2)
+            .map(|at| u8::from_str_radix(&first[at * 2..at * 2 + 2], 16).unwrap())
+            .collect();
+        let mut bare = delivery;
+        (bare.record.trace_id, bare.record.receipt) = (None, None);
+        bare.record.service = None;
+        assert_eq!(decode(id(), &first), Ok(bare));
     }
 
     #[test]
@@ -291,7 +379,7 @@ mod tests {
         ));
         for cut in 0..whole.len() {
             // A cut between the header and the attempts leaves a whole record of a lower count.
-            if cut != 20 {
+            if cut != 48 {
                 assert_eq!(
                     decode(id(), &whole[..cut]),
                     Err(LedgerError::Corrupt),
@@ -310,10 +398,12 @@ mod tests {
         #[test]
         fn hostile_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), fix in any::<bool>()) {
             if fix && bytes.len() > 2 {
-                bytes[0] = 1;
+                bytes[0] = 2;
                 bytes[1] %= 7;
             }
-            if let Ok(delivery) = decode(id(), &bytes) {
+            if let Ok(delivery) = decode(id(), &bytes)
+                && bytes[0] == VERSION
+            {
                 prop_assert_eq!(encode(&delivery), bytes);
             }
         }

@@ -8,8 +8,10 @@ mod sqlite;
 mod state;
 mod store;
 
-pub use record::{Attempt, DeliveryRecord};
+pub use record::{Attempt, DeliveryRecord, Receipt};
 pub use redis::RedisLedger;
 pub use settings::LedgerSettings;
-pub use sqlite::{MIGRATION, SqliteLedger};
-pub use store::{Claim, ClaimRequest, Fence, LedgerError, LedgerStore, Settlement};
+pub use sqlite::{MIGRATIONS, SqliteLedger};
+pub use store::{
+    Claim, ClaimRequest, Fence, Heard, LedgerError, LedgerStore, ReceiptNote, Settlement,
+};

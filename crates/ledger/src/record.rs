@@ -1,7 +1,10 @@
 //! A delivery as the ledger tells it. Refuses codes, recipients and message texts.
 
 use serde::{Deserialize, Serialize};
-use watchword_core::{AttemptClass, Channel, DeliveryId, DeliveryOutcome, ProviderName, Timestamp};
+use watchword_core::{
+    AttemptClass, Channel, DeliveryId, DeliveryOutcome, ProviderName, ReceiptState, ServiceName,
+    Timestamp, TraceId,
+};
 
 /// One call of one provider.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +21,15 @@ pub struct Attempt {
     pub took_ms: u64,
 }
 
+/// A provider's later word on a message it took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// What it says.
+    pub state: ReceiptState,
+    /// When it was heard.
+    pub at: Timestamp,
+}
+
 /// One delivery: what became of it and by which attempts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryRecord {
@@ -31,6 +43,12 @@ pub struct DeliveryRecord {
     pub attempts: Vec<Attempt>,
     /// Attempts made in all.
     pub attempt_count: u32,
+    /// Whose it is; `None` if no worker claimed it yet.
+    pub service: Option<ServiceName>,
+    /// The trace of the request it came from.
+    pub trace_id: Option<TraceId>,
+    /// The provider's latest word on it that counted.
+    pub receipt: Option<Receipt>,
     /// When this last changed.
     pub updated_at: Timestamp,
 }

@@ -2,15 +2,17 @@
 //! live. Each call is one script or one `MGET` a slot. Refuses to decide: the scripts do.
 
 use async_trait::async_trait;
-use watchword_core::DeliveryId;
+use watchword_core::{DeliveryId, ProviderName, Timestamp};
 use watchword_storage::redis::{Cmd, Value};
 use watchword_storage::{Redis, Script};
 
-use crate::codec::{channel_number, decode, encode_attempt, outcome_number};
+use crate::codec::{
+    channel_number, decode, encode_attempt, outcome_number, receipt_number, trace_bytes,
+};
 use crate::record::DeliveryRecord;
 use crate::settings::LedgerSettings;
 use crate::state::{Delivery, bounded, bounded_moment};
-use crate::store::{Claim, ClaimRequest, LedgerError, LedgerStore, Settlement};
+use crate::store::{Claim, ClaimRequest, Heard, LedgerError, LedgerStore, ReceiptNote, Settlement};
 
 const CLAIM: &str = concat!(
     include_str!("lua/record.lua"),
@@ -21,6 +23,15 @@ const SETTLE: &str = concat!(
     include_str!("lua/settle.lua")
 );
 
+const RECEIPT: &str = concat!(
+    include_str!("lua/record.lua"),
+    include_str!("lua/receipt.lua")
+);
+const REOPEN: &str = concat!(
+    include_str!("lua/record.lua"),
+    include_str!("lua/reopen.lua")
+);
+
 /// The ledger on Redis.
 #[derive(Debug)]
 pub struct RedisLedger {
@@ -28,6 +39,8 @@ pub struct RedisLedger {
     settings: LedgerSettings,
     claim: Script,
     settle: Script,
+    receipt: Script,
+    reopen: Script,
 }
 
 impl RedisLedger {
@@ -38,6 +51,8 @@ impl RedisLedger {
             settings,
             claim: Script::new("ledger.claim", CLAIM),
             settle: Script::new("ledger.settle", SETTLE),
+            receipt: Script::new("ledger.receipt", RECEIPT),
+            reopen: Script::new("ledger.reopen", REOPEN),
         }
     }
 
@@ -52,6 +67,18 @@ impl RedisLedger {
         id: &DeliveryId,
         args: Vec<Vec<u8>>,
     ) -> Result<(Verdict, Delivery), LedgerError> {
+        match self.ask(script, id, args).await? {
+            (verdict, Some(delivery)) => Ok((verdict, delivery)),
+            (_, None) => Err(LedgerError::Corrupt),
+        }
+    }
+
+    async fn ask(
+        &self,
+        script: &Script,
+        id: &DeliveryId,
+        args: Vec<Vec<u8>>,
+    ) -> Result<(Verdict, Option<Delivery>), LedgerError> {
         let answer = self.redis.script(script, &[key(id)], args).await?;
         let Value::Array(parts) = answer else {
             return Err(LedgerError::Corrupt);
@@ -63,11 +90,18 @@ impl RedisLedger {
             b"held" => Verdict::Held,
             b"ended" => Verdict::Ended,
             b"settled" => Verdict::Settled,
+            b"counted" => Verdict::Counted,
+            b"repeated" => Verdict::Repeated,
+            b"early" => Verdict::Early,
+            b"unknown" => Verdict::Unknown,
             b"fence_lost" => return Err(LedgerError::FenceLost),
             _ => return Err(LedgerError::Corrupt),
         };
-        let stored = parts.get(1).and_then(bytes).ok_or(LedgerError::Corrupt)?;
-        Ok((verdict, decode(id.clone(), stored)?))
+        let stored = parts.get(1).and_then(bytes);
+        let delivery = stored
+            .map(|stored| decode(id.clone(), stored))
+            .transpose()?;
+        Ok((verdict, delivery))
     }
 }
 
@@ -78,6 +112,10 @@ enum Verdict {
     Held,
     Ended,
     Settled,
+    Counted,
+    Repeated,
+    Early,
+    Unknown,
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "numbers are copied")]
@@ -103,6 +141,11 @@ fn key(id: &DeliveryId) -> String {
     )
 }
 
+/// The key under which a provider's message id leads to its delivery; alone in its slot.
+fn name_key(provider: &ProviderName, message_id: &str) -> String {
+    format!("ww:m:{provider}:{message_id}")
+}
+
 #[async_trait]
 impl LedgerStore for RedisLedger {
     async fn claim(&self, request: ClaimRequest) -> Result<Claim, LedgerError> {
@@ -111,19 +154,21 @@ impl LedgerStore for RedisLedger {
             self.retention(),
             text(channel_number(request.channel)),
             text(request.lease_ms),
+            trace_bytes(request.trace_id).to_vec(),
+            request.service.as_str().as_bytes().to_vec(),
         ];
         let (verdict, delivery) = self.run(&self.claim, &request.id, args).await?;
         match verdict {
             Verdict::Yours { after_crash } => Ok(Claim::Yours {
                 fence: delivery.fence,
-                attempt_count: delivery.record.attempt_count,
+                record: delivery.record,
                 after_crash,
             }),
             Verdict::Held => Ok(Claim::Held {
                 until: delivery.lease_until,
             }),
             Verdict::Ended => Ok(Claim::Ended(delivery.record)),
-            Verdict::Settled => Err(LedgerError::Corrupt),
+            _ => Err(LedgerError::Corrupt),
         }
     }
 
@@ -146,6 +191,65 @@ impl LedgerStore for RedisLedger {
         ];
         let (_, delivery) = self.run(&self.settle, &settlement.id, args).await?;
         Ok(delivery.record)
+    }
+
+    async fn receipt(&self, note: ReceiptNote) -> Result<Heard, LedgerError> {
+        let args = vec![
+            text(bounded_moment(note.now).as_millis()),
+            self.retention(),
+            text(receipt_number(note.state)),
+            note.provider.as_str().as_bytes().to_vec(),
+            note.message_id.unwrap_or_default().into_bytes(),
+        ];
+        match self.ask(&self.receipt, &note.id, args).await? {
+            (Verdict::Counted, Some(delivery)) => Ok(Heard::Counted(delivery.record)),
+            (Verdict::Repeated, _) => Ok(Heard::Repeated),
+            (Verdict::Early, _) => Ok(Heard::Early),
+            (Verdict::Unknown, _) => Ok(Heard::Unknown),
+            _ => Err(LedgerError::Corrupt),
+        }
+    }
+
+    async fn reopen(&self, id: &DeliveryId, now: Timestamp) -> Result<bool, LedgerError> {
+        let args = vec![text(bounded_moment(now).as_millis()), self.retention()];
+        match self.ask(&self.reopen, id, args).await? {
+            (Verdict::Counted, _) => Ok(true),
+            (Verdict::Unknown, _) => Ok(false),
+            _ => Err(LedgerError::Corrupt),
+        }
+    }
+
+    async fn name(
+        &self,
+        provider: &ProviderName,
+        message_id: &str,
+        id: &DeliveryId,
+        _: Timestamp,
+    ) -> Result<(), LedgerError> {
+        let mut command = Cmd::new();
+        command
+            .arg("SET")
+            .arg(name_key(provider, message_id))
+            .arg(id.to_string())
+            .arg("PX")
+            .arg(self.retention());
+        self.redis.command(&command).await?;
+        Ok(())
+    }
+
+    async fn named(
+        &self,
+        provider: &ProviderName,
+        message_id: &str,
+    ) -> Result<Option<DeliveryId>, LedgerError> {
+        let mut command = Cmd::new();
+        command.arg("GET").arg(name_key(provider, message_id));
+        let value = self.redis.command(&command).await?;
+        let id = bytes(&value).map(|stored| {
+            let text = std::str::from_utf8(stored).map_err(|_| LedgerError::Corrupt)?;
+            text.parse().map_err(|_| LedgerError::Corrupt)
+        });
+        id.transpose()
     }
 
     async fn get(&self, ids: &[DeliveryId]) -> Result<Vec<DeliveryRecord>, LedgerError> {

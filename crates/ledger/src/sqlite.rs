@@ -4,18 +4,20 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
-use watchword_core::{DeliveryId, Timestamp};
+use watchword_core::{DeliveryId, ProviderName, Timestamp};
 use watchword_storage::rusqlite::{Connection, Error, OptionalExtension, params};
 use watchword_storage::{Migration, Sqlite};
 
 use crate::codec::{decode, encode};
 use crate::record::DeliveryRecord;
 use crate::settings::LedgerSettings;
-use crate::state::{self, Delivery, bounded, bounded_moment};
-use crate::store::{Claim, ClaimRequest, LedgerError, LedgerStore, Settlement};
+use crate::state::{self, Delivery, Step, bounded, bounded_moment};
+use crate::store::{Claim, ClaimRequest, Heard, LedgerError, LedgerStore, ReceiptNote, Settlement};
 
-/// The ledger's table.
-pub const MIGRATION: Migration = Migration {
+/// The ledger's tables.
+pub const MIGRATIONS: [Migration; 2] = [DELIVERIES, NAMES];
+
+const DELIVERIES: Migration = Migration {
     name: "ledger-1",
     sql: "CREATE TABLE ledger_delivery (
             id TEXT NOT NULL PRIMARY KEY,
@@ -23,6 +25,18 @@ pub const MIGRATION: Migration = Migration {
             record BLOB NOT NULL
           ) STRICT, WITHOUT ROWID;
           CREATE INDEX ledger_delivery_by_age ON ledger_delivery (updated_at_ms);",
+};
+
+const NAMES: Migration = Migration {
+    name: "ledger-2",
+    sql: "CREATE TABLE ledger_name (
+            provider TEXT NOT NULL,
+            message_id TEXT NOT NULL,
+            delivery_id TEXT NOT NULL,
+            named_at_ms INTEGER NOT NULL,
+            PRIMARY KEY (provider, message_id)
+          ) STRICT, WITHOUT ROWID;
+          CREATE INDEX ledger_name_by_age ON ledger_name (named_at_ms);",
 };
 
 /// Claims between two purges, and the records one purge takes away at most: more than came in
@@ -39,7 +53,7 @@ pub struct SqliteLedger {
 }
 
 impl SqliteLedger {
-    /// A ledger in this file, which has [`MIGRATION`].
+    /// A ledger in this file, which has [`MIGRATIONS`].
     pub fn new(sqlite: Sqlite, settings: LedgerSettings) -> Self {
         Self {
             sqlite,
@@ -55,6 +69,13 @@ impl SqliteLedger {
         let purged = self
             .sqlite
             .write(move |connection| {
+                connection
+                    .prepare_cached(
+                        "DELETE FROM ledger_name WHERE (provider, message_id) IN (
+                           SELECT provider, message_id FROM ledger_name WHERE named_at_ms <= ?1
+                           ORDER BY named_at_ms LIMIT ?2)",
+                    )?
+                    .execute(params![oldest.as_millis(), PURGED_AT_MOST])?;
                 connection
                     .prepare_cached(
                         "DELETE FROM ledger_delivery WHERE id IN (
@@ -99,6 +120,29 @@ fn load(
     Ok(stored.map(|bytes| decode(id.clone(), &bytes)).transpose())
 }
 
+impl SqliteLedger {
+    /// One step of a delivery's life as a transaction.
+    async fn change<T: Send + 'static>(
+        &self,
+        id: DeliveryId,
+        change: impl FnOnce(Option<Delivery>) -> Step<T> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        self.sqlite
+            .write(move |connection| {
+                let old = match load(connection, &id)? {
+                    Ok(old) => old,
+                    Err(corrupt) => return Ok(Err(corrupt)),
+                };
+                let step = change(old);
+                if let Some(delivery) = &step.write {
+                    write(connection, delivery)?;
+                }
+                Ok(Ok(step.answer))
+            })
+            .await?
+    }
+}
+
 #[async_trait]
 impl LedgerStore for SqliteLedger {
     async fn claim(&self, request: ClaimRequest) -> Result<Claim, LedgerError> {
@@ -106,19 +150,8 @@ impl LedgerStore for SqliteLedger {
         if claims % CLAIMS_A_PURGE == CLAIMS_A_PURGE - 1 {
             self.purge(request.now).await?;
         }
-        self.sqlite
-            .write(move |connection| {
-                let old = match load(connection, &request.id)? {
-                    Ok(old) => old,
-                    Err(corrupt) => return Ok(Err(corrupt)),
-                };
-                let step = state::claim(old, request);
-                if let Some(delivery) = &step.write {
-                    write(connection, delivery)?;
-                }
-                Ok(Ok(step.answer))
-            })
-            .await?
+        self.change(request.id.clone(), |old| state::claim(old, request))
+            .await
     }
 
     async fn settle(&self, settlement: Settlement) -> Result<DeliveryRecord, LedgerError> {
@@ -138,6 +171,66 @@ impl LedgerStore for SqliteLedger {
                 Ok(Ok(step.answer))
             })
             .await?
+    }
+
+    async fn receipt(&self, note: ReceiptNote) -> Result<Heard, LedgerError> {
+        self.change(note.id.clone(), move |old| state::receipt(old, &note))
+            .await
+    }
+
+    async fn reopen(&self, id: &DeliveryId, now: Timestamp) -> Result<bool, LedgerError> {
+        self.change(id.clone(), move |old| state::reopen(old, now))
+            .await
+    }
+
+    async fn name(
+        &self,
+        provider: &ProviderName,
+        message_id: &str,
+        id: &DeliveryId,
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
+        let row = (
+            provider.to_string(),
+            message_id.to_owned(),
+            id.to_string(),
+            bounded_moment(now).as_millis(),
+        );
+        self.sqlite
+            .write(move |connection| {
+                connection
+                    .prepare_cached(
+                        "INSERT INTO ledger_name (provider, message_id, delivery_id, named_at_ms)
+                         VALUES (?1, ?2, ?3, ?4)
+                         ON CONFLICT DO UPDATE SET
+                           delivery_id = excluded.delivery_id, named_at_ms = excluded.named_at_ms",
+                    )?
+                    .execute(row)
+            })
+            .await?;
+        Ok(())
+    }
+
+    async fn named(
+        &self,
+        provider: &ProviderName,
+        message_id: &str,
+    ) -> Result<Option<DeliveryId>, LedgerError> {
+        let key = (provider.to_string(), message_id.to_owned());
+        let stored: Option<String> = self
+            .sqlite
+            .read(move |connection| {
+                connection
+                    .prepare_cached(
+                        "SELECT delivery_id FROM ledger_name WHERE provider = ?1 AND message_id = ?2",
+                    )?
+                    .query_row(key, |row| row.get(0))
+                    .optional()
+            })
+            .await?;
+        stored
+            .map(|text| text.parse().map_err(|_| LedgerError::Corrupt))
+            .transpose()
     }
 
     async fn get(&self, ids: &[DeliveryId]) -> Result<Vec<DeliveryRecord>, LedgerError> {

@@ -1,11 +1,14 @@
 //! The life of one delivery as plain steps. The `SQLite` store runs them inside a transaction; the
 //! scripts of the Redis store say the same and are held to it by a shared suite. Refuses I/O.
 
-use watchword_core::{AttemptClass, Channel, DeliveryId, DeliveryOutcome, Timestamp};
+use watchword_core::{
+    AttemptClass, Channel, DeliveryId, DeliveryOutcome, ReceiptState, ServiceName, Timestamp,
+    TraceId,
+};
 
 use crate::codec::{KEPT_ATTEMPTS, LATEST, LONGEST_MS, MESSAGE_ID_CHARS};
-use crate::record::{Attempt, DeliveryRecord};
-use crate::store::{Claim, ClaimRequest, Fence, Settlement};
+use crate::record::{Attempt, DeliveryRecord, Receipt};
+use crate::store::{Claim, ClaimRequest, Fence, Heard, ReceiptNote, Settlement};
 
 /// A delivery as it is stored: its record and who may write it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +53,12 @@ pub(crate) fn bounded(mut settlement: Settlement) -> Settlement {
 }
 
 impl Delivery {
-    fn unclaimed(id: DeliveryId, channel: Channel, now: Timestamp) -> Self {
+    fn unclaimed(
+        id: DeliveryId,
+        channel: Channel,
+        (service, trace_id): (Option<ServiceName>, Option<TraceId>),
+        now: Timestamp,
+    ) -> Self {
         Self {
             fence: Fence(0),
             lease_until: now,
@@ -60,6 +68,9 @@ impl Delivery {
                 outcome: DeliveryOutcome::Queued,
                 attempts: Vec::new(),
                 attempt_count: 0,
+                service,
+                trace_id,
+                receipt: None,
                 updated_at: now,
             },
         }
@@ -78,7 +89,10 @@ impl Delivery {
 /// See [`crate::LedgerStore::claim`]; `old` is what the store holds.
 pub(crate) fn claim(old: Option<Delivery>, request: ClaimRequest) -> Step<Claim> {
     let now = bounded_moment(request.now);
-    let mut delivery = old.unwrap_or_else(|| Delivery::unclaimed(request.id, request.channel, now));
+    let mut delivery = old.unwrap_or_else(|| {
+        let origin = (Some(request.service), request.trace_id);
+        Delivery::unclaimed(request.id, request.channel, origin, now)
+    });
     if delivery.record.outcome.is_final() {
         return Step {
             answer: Claim::Ended(delivery.record),
@@ -112,7 +126,7 @@ pub(crate) fn claim(old: Option<Delivery>, request: ClaimRequest) -> Step<Claim>
     Step {
         answer: Claim::Yours {
             fence: delivery.fence,
-            attempt_count: delivery.record.attempt_count,
+            record: delivery.record.clone(),
             after_crash,
         },
         write: Some(delivery),
@@ -144,7 +158,12 @@ pub(crate) fn settle(
             return unchanged(other);
         }
         (None, Some(queued)) => queued,
-        (None, None) => Delivery::unclaimed(settlement.id, settlement.channel, settlement.now),
+        (None, None) => Delivery::unclaimed(
+            settlement.id,
+            settlement.channel,
+            (None, None),
+            settlement.now,
+        ),
     };
     if let Some(attempt) = settlement.attempt {
         delivery.append(attempt);
@@ -155,4 +174,77 @@ pub(crate) fn settle(
         answer: delivery.record.clone(),
         write: Some(delivery),
     })
+}
+
+/// See [`crate::LedgerStore::receipt`].
+pub(crate) fn receipt(old: Option<Delivery>, note: &ReceiptNote) -> Step<Heard> {
+    let nothing = |answer| Step {
+        answer,
+        write: None,
+    };
+    let Some(mut delivery) = old else {
+        return nothing(Heard::Unknown);
+    };
+    let record = &delivery.record;
+    if record.outcome == DeliveryOutcome::Sending {
+        return nothing(Heard::Early);
+    }
+    let by_this = |attempt: &&Attempt| {
+        attempt.provider.as_ref() == Some(&note.provider)
+            && match (&attempt.provider_message_id, &note.message_id) {
+                (Some(own), Some(told)) => own == told,
+                _ => true,
+            }
+    };
+    if !record.attempts.iter().any(|attempt| by_this(&attempt)) {
+        return nothing(if record.outcome == DeliveryOutcome::Queued {
+            Heard::Early
+        } else {
+            Heard::Unknown
+        });
+    }
+    let is_accepted = record
+        .attempts
+        .last()
+        .filter(by_this)
+        .is_some_and(|attempt| attempt.class == AttemptClass::Accepted);
+    // That it arrived is believed of any provider that was tried; that it did not, only of the
+    // one that took it.
+    let counts = note.state == ReceiptState::Delivered || is_accepted;
+    let heard = record.receipt.map_or(0, |receipt| receipt.state.rank());
+    if !counts || note.state.rank() <= heard {
+        return nothing(Heard::Repeated);
+    }
+    let now = bounded_moment(note.now);
+    delivery.record.receipt = Some(Receipt {
+        state: note.state,
+        at: now,
+    });
+    delivery.record.updated_at = now;
+    let outcome = delivery.record.outcome;
+    delivery.record.outcome = match note.state {
+        ReceiptState::Delivered => DeliveryOutcome::Delivered,
+        ReceiptState::Failed | ReceiptState::Expired if outcome == DeliveryOutcome::Accepted => {
+            DeliveryOutcome::Failed
+        }
+        _ => outcome,
+    };
+    Step {
+        answer: Heard::Counted(delivery.record.clone()),
+        write: Some(delivery),
+    }
+}
+
+/// See [`crate::LedgerStore::reopen`].
+pub(crate) fn reopen(old: Option<Delivery>, now: Timestamp) -> Step<bool> {
+    let parked = old.filter(|delivery| delivery.record.outcome == DeliveryOutcome::Parked);
+    let reopened = parked.map(|mut delivery| {
+        delivery.record.outcome = DeliveryOutcome::Queued;
+        delivery.record.updated_at = bounded_moment(now);
+        delivery
+    });
+    Step {
+        answer: reopened.is_some(),
+        write: reopened,
+    }
 }

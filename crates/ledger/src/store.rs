@@ -1,7 +1,10 @@
 //! The trait both stores implement, and what its calls mean. One atomic step each.
 
 use async_trait::async_trait;
-use watchword_core::{Channel, DeliveryId, DeliveryOutcome, Timestamp};
+use watchword_core::{
+    Channel, DeliveryId, DeliveryOutcome, ProviderName, ReceiptState, ServiceName, Timestamp,
+    TraceId,
+};
 use watchword_storage::StorageError;
 
 use crate::record::{Attempt, DeliveryRecord};
@@ -22,6 +25,10 @@ pub struct ClaimRequest {
     /// How long the claim holds, in milliseconds: longer than an attempt can take. A worker that
     /// says nothing until then is taken for dead.
     pub lease_ms: u64,
+    /// Whose it is; kept from the first claim.
+    pub service: ServiceName,
+    /// The trace of the request; kept from the first claim.
+    pub trace_id: Option<TraceId>,
 }
 
 /// The answer to a claim.
@@ -31,9 +38,10 @@ pub enum Claim {
     Yours {
         /// What every write must carry.
         fence: Fence,
-        /// Attempts made before, including one of [`watchword_core::AttemptClass::UnknownOutcome`]
-        /// for each holder whose lease ran out without a word.
-        attempt_count: u32,
+        /// The delivery with the attempts made before, including one of
+        /// [`watchword_core::AttemptClass::UnknownOutcome`] for each holder whose lease ran out
+        /// without a word.
+        record: DeliveryRecord,
         /// Whether such a holder was found now: the person may get the message twice.
         after_crash: bool,
     },
@@ -64,6 +72,34 @@ pub struct Settlement {
     pub now: Timestamp,
 }
 
+/// A receipt as the ledger takes it.
+#[derive(Debug, Clone)]
+pub struct ReceiptNote {
+    /// Which delivery.
+    pub id: DeliveryId,
+    /// Who says so.
+    pub provider: ProviderName,
+    /// The provider's id for the message, if the receipt has it.
+    pub message_id: Option<String>,
+    /// What it says.
+    pub state: ReceiptState,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What a receipt changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// It is news; this is the delivery now.
+    Counted(DeliveryRecord),
+    /// It says nothing new, or less than is known: nothing changed.
+    Repeated,
+    /// The attempt it is about is not written down yet: bring it again shortly.
+    Early,
+    /// There is no such delivery, or that provider was never asked.
+    Unknown,
+}
+
 /// Why the ledger did not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LedgerError {
@@ -86,6 +122,29 @@ pub trait LedgerStore: Send + Sync {
 
     /// Writes the attempt and the outcome and ends the claim. Gives the record as it is now.
     async fn settle(&self, settlement: Settlement) -> Result<DeliveryRecord, LedgerError>;
+
+    /// Hears a receipt. The state only moves forward: see [`ReceiptState::rank`].
+    async fn receipt(&self, note: ReceiptNote) -> Result<Heard, LedgerError>;
+
+    /// Makes a parked delivery one that can be sent again; `false` if it is not parked.
+    async fn reopen(&self, id: &DeliveryId, now: Timestamp) -> Result<bool, LedgerError>;
+
+    /// Remembers which delivery a provider's message id stands for: for providers whose receipts
+    /// carry nothing of ours.
+    async fn name(
+        &self,
+        provider: &ProviderName,
+        message_id: &str,
+        id: &DeliveryId,
+        now: Timestamp,
+    ) -> Result<(), LedgerError>;
+
+    /// The delivery of a provider's message id.
+    async fn named(
+        &self,
+        provider: &ProviderName,
+        message_id: &str,
+    ) -> Result<Option<DeliveryId>, LedgerError>;
 
     /// The records of these deliveries, in their order; those never claimed are left out.
     async fn get(&self, ids: &[DeliveryId]) -> Result<Vec<DeliveryRecord>, LedgerError>;

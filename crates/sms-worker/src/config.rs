@@ -1,15 +1,20 @@
 //! The section `[sms]` and what is built from it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use watchword_chassis::config::{ConfigError, SecretRef};
-use watchword_core::{Clock, ProviderName};
-use watchword_delivery::{DEFAULT_CONCURRENCY, Inbox, Provider};
+use watchword_core::{Clock, ProviderName, Recipient, SecretString};
+use watchword_delivery::{DEFAULT_CONCURRENCY, Inbox, Provider, RouteConfig, Rules};
 
-use crate::http::{AuthConfig, HttpProvider, HttpProviderConfig, RequestConfig, ResponseConfig};
+use crate::http::{
+    HttpProvider, HttpProviderParts, Preset, ReceiptConfig, RequestConfig, ResponseConfig,
+};
 use crate::inbox::InboxProvider;
+use crate::presets::preset;
+use crate::receipt::ReceiptPlan;
 use crate::text::SmsText;
 
 /// `[sms]`.
@@ -19,129 +24,285 @@ pub struct SmsConfig {
     /// Messages in work at once.
     #[serde(default = "default_concurrency")]
     pub concurrency: u16,
-    /// Who sends.
-    pub provider: SmsProviderConfig,
+    /// Where gateways reach us with receipts: `https://otp.example.org`. Without it none are
+    /// asked for.
+    pub public_url: Option<String>,
+    /// How often an attempt of unknown outcome is followed by another.
+    #[serde(default = "one")]
+    pub unknown_retries: u32,
+    /// Whether a text that one provider refused is offered to another.
+    #[serde(default)]
+    pub rejected_elsewhere: bool,
+    /// Who sends, by name.
+    pub providers: BTreeMap<ProviderName, SmsProviderConfig>,
+    /// Who gets what; needed with more than one provider.
+    #[serde(default)]
+    pub routes: Vec<RouteConfig>,
 }
 
 const fn default_concurrency() -> u16 {
     DEFAULT_CONCURRENCY
 }
 
-/// `[sms.provider]`.
+const fn one() -> u32 {
+    1
+}
+
+/// `[sms.providers.NAME]`.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
-pub enum SmsProviderConfig {
-    /// Keeps messages in memory; for the demo.
-    Inbox {},
-    /// Kannel's sendsms interface.
-    Kannel {
-        /// `http://127.0.0.1:13013/cgi-bin/sendsms`.
-        url: String,
-        /// The sendsms user.
-        username: String,
-        /// The sendsms user's password.
-        password: SecretRef,
-        /// What people see as sender.
-        sender: String,
-        /// The longest an attempt takes.
-        timeout_seconds: Option<u64>,
-    },
-    /// Any gateway with an HTTP API.
-    Http {
-        /// Its name.
-        name: ProviderName,
-        /// What people see as sender.
-        #[serde(default)]
-        sender: String,
-        /// The longest an attempt takes; 10 s.
-        timeout_seconds: Option<u64>,
-        /// The request.
-        request: Box<RequestConfig>,
-        /// What its answer means.
-        #[serde(default)]
-        response: ResponseConfig,
-    },
-}
-
-/// What a preset file holds.
-#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Preset {
-    pub(crate) request: RequestConfig,
-    pub(crate) response: ResponseConfig,
+pub struct SmsProviderConfig {
+    /// `inbox`, `http`, or the name of a preset.
+    pub kind: String,
+    /// What people see as sender.
+    #[serde(default)]
+    pub sender: String,
+    /// The sender for numbers of a country (ISO 3166), where another is registered.
+    #[serde(default)]
+    pub senders: BTreeMap<String, String>,
+    /// The longest an attempt takes: 1 to 30 s; 10 if not given.
+    pub timeout_seconds: Option<u64>,
+    /// Values for `{setting:NAME}`.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
+    /// Secrets that auth and receipts name.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, SecretRef>,
+    /// With `http`: the request.
+    pub request: Option<RequestConfig>,
+    /// With `http`: what its answer means.
+    pub response: Option<ResponseConfig>,
+    /// With `http`: what the gateway says later.
+    pub receipt: Option<ReceiptConfig>,
 }
 
-pub(crate) fn kannel_preset() -> Result<Preset, ConfigError> {
-    toml::from_str(include_str!("../presets/kannel.toml"))
-        .map_err(|_| ConfigError::new("kind", "has a preset that cannot be read"))
+/// The secrets of one provider, read.
+#[derive(Default)]
+pub(crate) struct Secrets(BTreeMap<String, SecretString>);
+
+impl Secrets {
+    fn read(config: &BTreeMap<String, SecretRef>) -> Result<Self, ConfigError> {
+        let read = |(name, secret): (&String, &SecretRef)| {
+            let value = secret
+                .resolve()
+                .map_err(|error| error.within(&format!("secrets.{name}")))?;
+            Ok((name.clone(), value))
+        };
+        config.iter().map(read).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The secret that `key` names.
+    pub(crate) fn get(&self, name: &str, key: &str) -> Result<SecretString, ConfigError> {
+        self.0.get(name).cloned().ok_or_else(|| {
+            ConfigError::new(key, "names a secret that does not stand under secrets")
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(pairs: &[(&str, &str)]) -> Self {
+        let own = |(name, value): &(&str, &str)| {
+            ((*name).to_owned(), SecretString::new((*value).to_owned()))
+        };
+        Self(pairs.iter().map(own).collect())
+    }
 }
 
-/// Builds the provider of `[sms.provider]`. Templates lie in `templates`, if given.
+/// What people see as sender, by country.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Senders {
+    usual: String,
+    by_country: BTreeMap<String, String>,
+}
+
+impl Senders {
+    fn new(config: &SmsProviderConfig) -> Result<Self, ConfigError> {
+        let is_country =
+            |code: &String| code.len() == 2 && code.bytes().all(|b| b.is_ascii_uppercase());
+        if !config.senders.keys().all(is_country) {
+            return Err(ConfigError::new(
+                "senders",
+                "has a key that is no country: two capital letters",
+            ));
+        }
+        Ok(Self {
+            usual: config.sender.clone(),
+            by_country: config.senders.clone(),
+        })
+    }
+
+    /// The sender for `recipient`.
+    pub(crate) fn of(&self, recipient: &Recipient) -> &str {
+        let Recipient::Sms(number) = recipient else {
+            return &self.usual;
+        };
+        if self.by_country.is_empty() {
+            return &self.usual;
+        }
+        number
+            .country()
+            .and_then(|country| self.by_country.get(&country))
+            .unwrap_or(&self.usual)
+    }
+}
+
+/// What is built from `[sms]`.
+pub struct SmsChannel {
+    /// Who sends, in the order of their names.
+    pub providers: Vec<Arc<dyn Provider>>,
+    /// Whose receipts are taken.
+    pub receipts: BTreeMap<ProviderName, Arc<ReceiptPlan>>,
+    /// What follows where there is a choice.
+    pub rules: Rules,
+}
+
+/// Builds the providers of `[sms]`. Templates lie in `templates`, if given.
 pub fn build(
     config: &SmsConfig,
     templates: Option<&Path>,
     inbox: &Inbox,
-    clock: Arc<dyn Clock>,
-) -> Result<Arc<dyn Provider>, ConfigError> {
-    let text = SmsText::load(templates)
-        .map_err(|error| ConfigError::new("templates", error.to_string()))?;
-    let named = |name: &str| {
-        name.parse()
-            .map_err(|_| ConfigError::new("sms.provider.name", "is no provider name"))
+    clock: &Arc<dyn Clock>,
+) -> Result<SmsChannel, ConfigError> {
+    if let Some(url) = &config.public_url {
+        let is_url = url::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "https" | "http"));
+        if !is_url {
+            return Err(ConfigError::new(
+                "sms.public_url",
+                "must be an http or https URL",
+            ));
+        }
+    }
+    if config.unknown_retries > 3 {
+        return Err(ConfigError::new("sms.unknown_retries", "must be 0 to 3"));
+    }
+    let mut channel = SmsChannel {
+        providers: Vec::new(),
+        receipts: BTreeMap::new(),
+        rules: Rules {
+            unknown_retries: config.unknown_retries,
+            rejected_elsewhere: config.rejected_elsewhere,
+        },
     };
-    let http = match config.provider.clone() {
-        SmsProviderConfig::Inbox {} => {
-            let provider = InboxProvider {
-                name: named("inbox")?,
-                text,
-                inbox: inbox.clone(),
-                clock,
-            };
-            return Ok(Arc::new(provider));
-        }
-        SmsProviderConfig::Kannel {
-            url,
-            username,
-            password,
-            sender,
-            timeout_seconds,
-        } => {
-            let Preset {
-                mut request,
-                response,
-            } = kannel_preset()?;
-            request.url = url;
-            request.auth = AuthConfig::Query {
-                username: Some(username),
-                password,
-            };
-            let timeout_seconds = timeout_seconds.unwrap_or(10);
-            HttpProviderConfig {
-                name: named("kannel")?,
-                sender,
-                timeout_seconds,
-                request,
-                response,
-            }
-        }
-        SmsProviderConfig::Http {
+    for (name, provider) in &config.providers {
+        let text = SmsText::load(templates)
+            .map_err(|error| ConfigError::new("templates", error.to_string()))?;
+        let built = build_one(
             name,
-            sender,
-            timeout_seconds,
-            request,
-            response,
-        } => {
-            let timeout_seconds = timeout_seconds.unwrap_or(10);
-            HttpProviderConfig {
-                name,
-                sender,
-                timeout_seconds,
-                request: *request,
-                response,
-            }
+            provider,
+            config.public_url.as_deref(),
+            text,
+            inbox,
+            clock,
+        );
+        let (built, receipts) =
+            built.map_err(|error| error.within(&format!("sms.providers.{name}")))?;
+        channel.providers.push(built);
+        if let Some(plan) = receipts {
+            channel.receipts.insert(name.clone(), plan);
         }
+    }
+    Ok(channel)
+}
+
+type Built = (Arc<dyn Provider>, Option<Arc<ReceiptPlan>>);
+
+fn build_one(
+    name: &ProviderName,
+    config: &SmsProviderConfig,
+    public_url: Option<&str>,
+    text: SmsText,
+    inbox: &Inbox,
+    clock: &Arc<dyn Clock>,
+) -> Result<Built, ConfigError> {
+    if config.kind == "inbox" {
+        let provider = InboxProvider {
+            name: name.clone(),
+            text,
+            inbox: inbox.clone(),
+            clock: clock.clone(),
+        };
+        return Ok((Arc::new(provider), None));
+    }
+    let preset = described(config)?;
+    let mut settings = preset.settings.clone();
+    for (key, value) in &config.settings {
+        if config.kind != "http" && !settings.contains_key(key) {
+            return Err(ConfigError::new(
+                format!("settings.{key}"),
+                "is not a setting of this preset",
+            ));
+        }
+        settings.insert(key.clone(), value.clone());
+    }
+    if let Some((key, _)) = settings.iter().find(|(_, value)| value.is_empty()) {
+        return Err(ConfigError::new(format!("settings.{key}"), "is missing"));
+    }
+    let secrets = Secrets::read(&config.secrets)?;
+    let mut needed: Vec<_> = preset.secrets.iter().collect();
+    // Receipts are taken where gateways can reach us and their secret is given.
+    let has_receipt_secrets = preset
+        .receipt_secrets
+        .iter()
+        .all(|name| config.secrets.contains_key(name));
+    let wanted = public_url
+        .zip(preset.receipt.as_ref())
+        .filter(|_| has_receipt_secrets);
+    if wanted.is_some() {
+        needed.extend(&preset.receipt_secrets);
+    }
+    for secret in needed {
+        secrets
+            .get(secret, &format!("secrets.{secret}"))
+            .map_err(|_| ConfigError::new(format!("secrets.{secret}"), "is missing"))?;
+    }
+    let receipts = match wanted {
+        Some((url, receipt)) => {
+            let plan = ReceiptPlan::compile(name.clone(), receipt, &secrets)
+                .map_err(|error| error.within("receipt"))?;
+            Some((url.to_owned(), Arc::new(plan)))
+        }
+        None => None,
     };
-    HttpProvider::new(&http, text)
-        .map(|provider| Arc::new(provider) as Arc<dyn Provider>)
-        .map_err(|error| error.within("sms.provider"))
+    let plan = receipts.as_ref().map(|(_, plan)| plan.clone());
+    let provider = HttpProvider::new(HttpProviderParts {
+        name: name.clone(),
+        senders: Senders::new(config)?,
+        timeout_seconds: config.timeout_seconds.unwrap_or(10),
+        settings,
+        secrets: &secrets,
+        request: &preset.request,
+        response: &preset.response,
+        receipts,
+        text,
+        clock: clock.clone(),
+    })?;
+    Ok((Arc::new(provider), plan))
+}
+
+/// The description of a gateway: of the configuration, or of the preset it names.
+fn described(config: &SmsProviderConfig) -> Result<Preset, ConfigError> {
+    if config.kind == "http" {
+        let request = config.request.clone();
+        return Ok(Preset {
+            settings: BTreeMap::new(),
+            secrets: Vec::new(),
+            receipt_secrets: Vec::new(),
+            request: request.ok_or_else(|| ConfigError::new("request", "is missing"))?,
+            response: config.response.clone().unwrap_or_default(),
+            receipt: config.receipt.clone(),
+            answers: Vec::new(),
+            receipts: Vec::new(),
+        });
+    }
+    let own = [
+        ("request", config.request.is_some()),
+        ("response", config.response.is_some()),
+        ("receipt", config.receipt.is_some()),
+    ];
+    if let Some((key, _)) = own.iter().find(|(_, given)| *given) {
+        return Err(ConfigError::new(
+            *key,
+            "belongs to kind = \"http\"; this one is a preset",
+        ));
+    }
+    preset(&config.kind)
 }

@@ -3,9 +3,13 @@
 mod config;
 mod http;
 mod inbox;
+mod presets;
+mod receipt;
 mod segments;
 mod text;
 
-pub use config::{SmsConfig, SmsProviderConfig, build};
+pub use config::{SmsChannel, SmsConfig, SmsProviderConfig, build};
+pub use presets::{PRESETS, preset};
+pub use receipt::{Call, ReceiptMetrics, ReceiptPlan, ReceiptRouteState, Refusal, routes};
 pub use segments::{Encoding, Segments, segments};
 pub use text::{SmsText, TextError, check_templates};

@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 use watchword_core::Ladder;
 use watchword_events::Lane;
-use watchword_events::names::{EVENTS_EXCHANGE, REQUESTS_EXCHANGE, SEND_EXCHANGE};
+use watchword_events::names::{EVENTS_EXCHANGE, REQUESTS_EXCHANGE, SEND_EXCHANGE, WORK_EXCHANGE};
 
 use super::RabbitMqSettings;
 use super::dial::{Address, LinkError};
@@ -25,6 +25,8 @@ const DELIVERY_LIMIT: i64 = 20;
 const PARKED_TTL_MS: i64 = 14 * 24 * 3_600_000;
 /// Parked messages kept; the oldest go first.
 const PARKED_MAX_LENGTH: i64 = 100_000;
+/// How often a parked message may be looked at: in effect without end (RabbitMQ 4 has 20 otherwise).
+const PARKED_DELIVERY_LIMIT: i64 = 1_000_000_000;
 const DECLARE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// All broker objects.
@@ -95,6 +97,7 @@ impl Topology {
         let exchanges = vec![
             exchange(REQUESTS_EXCHANGE, "direct"),
             exchange(SEND_EXCHANGE, "direct"),
+            exchange(WORK_EXCHANGE, "direct"),
             exchange(EVENTS_EXCHANGE, "topic"),
         ];
         let mut queues = Vec::new();
@@ -235,6 +238,8 @@ fn lane_queue(lane: Lane) -> Queue {
 fn parked_queue(lane: Lane) -> Queue {
     let arguments = BTreeMap::from([
         ("x-queue-type", Argument::Text("quorum".to_owned())),
+        // Looking through the queue hands each message out and back; that must not wear it out.
+        ("x-delivery-limit", Argument::Number(PARKED_DELIVERY_LIMIT)),
         ("x-message-ttl", Argument::Number(PARKED_TTL_MS)),
         ("x-max-length", Argument::Number(PARKED_MAX_LENGTH)),
     ]);
@@ -274,7 +279,7 @@ mod tests {
             .iter()
             .map(|queue| queue.name.as_str())
             .collect();
-        assert_eq!(names.len(), 18);
+        assert_eq!(names.len(), 30);
         for name in [
             "watchword.requests",
             "watchword.sms",

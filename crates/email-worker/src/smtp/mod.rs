@@ -34,7 +34,11 @@ pub struct SmtpProvider {
 
 impl SmtpProvider {
     /// Checks the configuration and reads its secrets; dials only when there is a mail.
-    pub fn new(config: &SmtpConfig, text: EmailText) -> Result<Self, ConfigError> {
+    pub fn new(
+        name: ProviderName,
+        config: &SmtpConfig,
+        text: EmailText,
+    ) -> Result<Self, ConfigError> {
         if !(1..=60).contains(&config.timeout_seconds) {
             return Err(ConfigError::new("timeout_seconds", "must be 1 to 60"));
         }
@@ -45,7 +49,7 @@ impl SmtpProvider {
             ConfigError::new("from", "must be a mailbox: Example <no-reply@example.org>")
         })?;
         Ok(Self {
-            name: config.name.clone(),
+            name,
             from,
             limit: Duration::from_secs(config.timeout_seconds),
             dialler: Dialler::new(config)?,

@@ -1,11 +1,11 @@
 
--- claim(KEYS: delivery; ARGV: now ms, retention ms, channel, lease ms) -> {verdict, record}
+-- claim(KEYS: delivery; ARGV: now ms, retention ms, channel, lease ms, trace id, service) -> {verdict, record}
 local key, now, retention_ms = KEYS[1], tonumber(ARGV[1]), ARGV[2]
 local delivery = read(key)
 if delivery == false then
     return {'corrupt'}
 end
-delivery = delivery or unclaimed(tonumber(ARGV[3]))
+delivery = delivery or unclaimed(tonumber(ARGV[3]), ARGV[5], ARGV[6])
 if delivery.outcome > SENDING then
     return {'ended', delivery.bytes}
 end

@@ -2,11 +2,14 @@
 -- How a delivery lies in Redis: the layout of codec.rs, and what both scripts do with it.
 -- Shared head of claim.lua and settle.lua. Refuses bytes that are not in this layout.
 
-local VERSION = 1
-local HEAD, LEASE, ATTEMPT = '>BBI4I2I6', '>I6', '>BI6I3BI2'
-local HEAD_LEN, LEASE_LEN, ATTEMPT_LEN = 14, 6, 13
-local QUEUED, SENDING, LAST_OUTCOME = 0, 1, 6
-local UNKNOWN_OUTCOME = 6
+local VERSION, VERSION_1 = 2, 1
+local HEAD, LEASE, TAIL, ATTEMPT = '>BBI4I2I6', '>I6', '>c16BI6B', '>BI6I3BI2'
+local HEAD_LEN, LEASE_LEN, TAIL_LEN, ATTEMPT_LEN = 14, 6, 24, 13
+local NO_TRACE = string.rep('\0', 16)
+local QUEUED, SENDING, ACCEPTED, DELIVERED, FAILED, PARKED = 0, 1, 2, 3, 4, 6
+local LAST_OUTCOME = 6
+local ACCEPTED_CLASS, UNKNOWN_OUTCOME = 0, 6
+local LAST_RECEIPT = 4
 local LAST_CHANNEL = 1
 local KEPT_ATTEMPTS = 16
 local MAX_FENCE, MAX_COUNT, MAX_MS = 4294967295, 65535, 281474976710655
@@ -40,7 +43,7 @@ local function read(key)
     local version, kind, fence, count, updated = struct.unpack(HEAD, bytes)
     local channel, outcome = math.floor(kind / 16), kind % 16
     local at, lease = HEAD_LEN + 1, 0
-    if version ~= VERSION or channel > LAST_CHANNEL or outcome > LAST_OUTCOME
+    if (version ~= VERSION and version ~= VERSION_1) or channel > LAST_CHANNEL or outcome > LAST_OUTCOME
         or fence == MAX_FENCE then
         return false
     end
@@ -51,6 +54,23 @@ local function read(key)
         lease = struct.unpack(LEASE, bytes, at)
         at = at + LEASE_LEN
     end
+    local trace, receipt, receipt_at, service = NO_TRACE, 0, 0, ''
+    if version == VERSION then
+        if #bytes < at + TAIL_LEN - 1 then
+            return false
+        end
+        local service_len
+        trace, receipt, receipt_at, service_len = struct.unpack(TAIL, bytes, at)
+        at = at + TAIL_LEN
+        service = bytes:sub(at, at + service_len - 1)
+        if #service < service_len then
+            return false
+        end
+        at = at + service_len
+        if receipt > LAST_RECEIPT or (receipt == 0 and receipt_at ~= 0) then
+            return false
+        end
+    end
     local starts = attempt_starts(bytes, at)
     if not starts or #starts > count then
         return false
@@ -58,15 +78,17 @@ local function read(key)
     return {
         bytes = bytes, channel = channel, outcome = outcome, fence = fence, lease = lease,
         updated = updated, count = count, starts = starts, attempts = bytes:sub(at),
-        first = at,
+        first = at, trace = trace, receipt = receipt, receipt_at = receipt_at,
+        service = service,
     }
 end
 
 -- A delivery nobody has claimed yet.
-local function unclaimed(channel)
+local function unclaimed(channel, trace, service)
     return {
         channel = channel, outcome = QUEUED, fence = 0, lease = 0,
         count = 0, starts = {}, attempts = '', first = 1,
+        trace = trace or NO_TRACE, receipt = 0, receipt_at = 0, service = service or '',
     }
 end
 
@@ -83,7 +105,9 @@ end
 local function write(key, delivery, now, retention_ms)
     local lease = delivery.outcome == SENDING and struct.pack(LEASE, delivery.lease) or ''
     local bytes = struct.pack(HEAD, VERSION, delivery.channel * 16 + delivery.outcome,
-        delivery.fence, delivery.count, now) .. lease .. delivery.attempts
+        delivery.fence, delivery.count, now) .. lease
+        .. struct.pack(TAIL, delivery.trace, delivery.receipt, delivery.receipt_at, #delivery.service)
+        .. delivery.service .. delivery.attempts
     redis.call('SET', key, bytes, 'PX', retention_ms)
     return bytes
 end

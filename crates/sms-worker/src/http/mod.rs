@@ -1,48 +1,81 @@
 //! A gateway with an HTTP API, told by configuration. Refuses redirects, proxies, plain HTTP
 //! beyond loopback and answers over 64 KiB; its errors and logs never hold what a peer sent.
 
+mod auth;
 mod config;
 mod placeholder;
 mod request;
 mod response;
+mod show;
+mod sigv4;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::redirect::Policy;
-use reqwest::{Client, Response};
+use reqwest::{Client, Request, Response};
 use tokio::time::timeout;
 use watchword_chassis::config::ConfigError;
-use watchword_core::{AttemptClass, ProviderName};
+use watchword_core::{AttemptClass, Clock, ProviderName};
 use watchword_delivery::{Attempted, Dispatch, Provider};
 
-pub use config::{AuthConfig, HttpProviderConfig, RequestConfig, ResponseConfig};
+pub use config::{Preset, ReceiptConfig, RequestConfig, ResponseConfig};
+pub(crate) use response::{as_text, check_pointer, plain_id};
 
+use crate::config::{Secrets, Senders};
+use crate::receipt::ReceiptPlan;
 use crate::segments::Encoding;
 use crate::text::SmsText;
-use placeholder::Values;
+use auth::AuthFault;
+use placeholder::{Settings, Values};
 use request::RequestPlan;
 use response::ResponsePlan;
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
+/// What an [`HttpProvider`] is made of.
+pub(crate) struct HttpProviderParts<'a> {
+    pub name: ProviderName,
+    pub senders: Senders,
+    pub timeout_seconds: u64,
+    pub settings: Settings,
+    pub secrets: &'a Secrets,
+    pub request: &'a RequestConfig,
+    pub response: &'a ResponseConfig,
+    /// Where the gateway is to call, if it is to.
+    pub receipts: Option<(String, Arc<ReceiptPlan>)>,
+    pub text: SmsText,
+    pub clock: Arc<dyn Clock>,
+}
+
 /// An SMS provider over HTTP.
 pub struct HttpProvider {
     name: ProviderName,
-    sender: String,
+    senders: Senders,
     limit: Duration,
     client: Client,
     request: RequestPlan,
+    is_idempotent: bool,
     response: ResponsePlan,
+    receipts: Option<(String, Arc<ReceiptPlan>)>,
     text: SmsText,
+    clock: Arc<dyn Clock>,
+}
+
+/// Why no request could be made.
+enum Unmade {
+    Template,
+    Request,
+    Auth(AuthFault),
 }
 
 impl HttpProvider {
     /// Compiles the configuration; whatever is wrong in it is told now, by key.
-    pub fn new(config: &HttpProviderConfig, text: SmsText) -> Result<Self, ConfigError> {
-        let limit = Duration::from_secs(config.timeout_seconds);
-        if !(1..=30).contains(&config.timeout_seconds) {
+    pub(crate) fn new(parts: HttpProviderParts<'_>) -> Result<Self, ConfigError> {
+        let limit = Duration::from_secs(parts.timeout_seconds);
+        if !(1..=30).contains(&parts.timeout_seconds) {
             return Err(ConfigError::new("timeout_seconds", "must be 1 to 30"));
         }
         let client = Client::builder()
@@ -56,19 +89,53 @@ impl HttpProvider {
             .build()
             .map_err(|_| ConfigError::new("request", "TLS cannot be set up"))?;
         Ok(Self {
-            name: config.name.clone(),
-            sender: config.sender.clone(),
+            name: parts.name,
+            senders: parts.senders,
             limit,
             client,
-            request: RequestPlan::compile(&config.request)
+            request: RequestPlan::compile(parts.request, &parts.settings, parts.secrets)
                 .map_err(|error| error.within("request"))?,
-            response: ResponsePlan::compile(&config.response)
+            is_idempotent: parts.request.idempotent,
+            response: ResponsePlan::compile(parts.response)
                 .map_err(|error| error.within("response"))?,
-            text,
+            receipts: parts.receipts,
+            text: parts.text,
+            clock: parts.clock,
         })
     }
 
-    async fn exchange(&self, request: reqwest::Request) -> Attempted {
+    async fn request(&self, dispatch: &Dispatch) -> Result<Request, Unmade> {
+        let (text, segments) = self.text.render(dispatch).map_err(|_| Unmade::Template)?;
+        let message_id = dispatch.delivery_id.to_string();
+        let values = Values {
+            to: dispatch.recipient.expose(),
+            text: &text,
+            code: dispatch.code.expose(),
+            app: &dispatch.sender.app,
+            sender: self.senders.of(&dispatch.recipient),
+            callback: self
+                .receipts
+                .as_ref()
+                .map_or_else(String::new, |(url, plan)| {
+                    plan.callback(url, &dispatch.delivery_id)
+                }),
+            message_id,
+            remaining: dispatch.remaining,
+            now: self.clock.now(),
+            is_ucs2: segments.encoding == Encoding::Ucs2,
+        };
+        let request = self
+            .request
+            .build(&self.client, &values)
+            .ok_or(Unmade::Request)?;
+        self.request
+            .auth
+            .sign(request, &values.message_id, &self.client, &self.clock)
+            .await
+            .map_err(Unmade::Auth)
+    }
+
+    async fn exchange(&self, request: Request) -> Attempted {
         let response = match self.client.execute(request).await {
             Ok(response) => response,
             // Before a connection stands nothing was handed over; afterwards nobody knows.
@@ -81,7 +148,10 @@ impl HttpProvider {
             Err(_) => return Attempted::new(AttemptClass::UnknownOutcome, "connection"),
         };
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let Some(body) = read_answer(response).await else {
+        if status == 401 {
+            self.request.auth.refused().await;
+        }
+        let Some(body) = read_answer(response, MAX_ANSWER_BYTES).await else {
             return Attempted::new(
                 AttemptClass::UnknownOutcome,
                 format!("http_{status}_unreadable"),
@@ -91,11 +161,18 @@ impl HttpProvider {
     }
 }
 
+/// What an answer means by this configuration, for the tests of the presets.
+#[cfg(test)]
+pub(crate) fn classify(config: &ResponseConfig, status: u16, body: &[u8]) -> Attempted {
+    let plan = ResponsePlan::compile(config).unwrap_or_else(|error| panic!("{error}"));
+    plan.classify(status, &reqwest::header::HeaderMap::new(), body)
+}
+
 /// The answer's body, if it ends within its bounds.
-async fn read_answer(mut response: Response) -> Option<Vec<u8>> {
+async fn read_answer(mut response: Response, most: usize) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.ok()? {
-        if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+        if body.len() + chunk.len() > most {
             return None;
         }
         body.extend_from_slice(&chunk);
@@ -113,23 +190,40 @@ impl Provider for HttpProvider {
         self.limit
     }
 
+    fn is_idempotent(&self) -> bool {
+        self.is_idempotent
+    }
+
+    fn wants_name(&self) -> bool {
+        self.receipts
+            .as_ref()
+            .is_some_and(|(_, plan)| plan.wants_name())
+    }
+
     async fn attempt(&self, dispatch: &Dispatch) -> Attempted {
-        let Ok((text, segments)) = self.text.render(dispatch) else {
-            return Attempted::new(AttemptClass::MessageRejected, "template");
-        };
-        let values = Values {
-            to: dispatch.recipient.expose(),
-            text: &text,
-            sender: &self.sender,
-            message_id: dispatch.delivery_id.to_string(),
-            remaining: dispatch.remaining,
-            is_ucs2: segments.encoding == Encoding::Ucs2,
-        };
-        let Some(request) = self.request.build(&self.client, &values) else {
-            return Attempted::new(AttemptClass::ConfigFault, "request");
+        let request = match timeout(self.limit, self.request(dispatch)).await {
+            Ok(Ok(request)) => request,
+            Ok(Err(Unmade::Template)) => {
+                return Attempted::new(AttemptClass::MessageRejected, "template");
+            }
+            Ok(Err(Unmade::Request)) => {
+                return Attempted::new(AttemptClass::ConfigFault, "request");
+            }
+            Ok(Err(Unmade::Auth(AuthFault::Refused))) => {
+                return Attempted::new(AttemptClass::ConfigFault, "auth");
+            }
+            // Nothing was handed over yet.
+            Ok(Err(Unmade::Auth(AuthFault::Away))) | Err(_) => {
+                return Attempted::new(AttemptClass::Transient, "auth_away");
+            }
         };
         timeout(self.limit, self.exchange(request))
             .await
             .unwrap_or_else(|_| Attempted::new(AttemptClass::UnknownOutcome, "timeout"))
+    }
+
+    async fn show(&self, dispatch: &Dispatch) -> Option<String> {
+        let request = self.request(dispatch).await.ok()?;
+        Some(show::masked(&request, &self.request.auth))
     }
 }

@@ -1,17 +1,23 @@
 //! Texts with placeholders, compiled once. Refuses names it does not know; a value is never read
 //! for placeholders again.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use watchword_chassis::config::ConfigError;
+use watchword_core::Timestamp;
 
 /// What placeholders stand for in one request.
 pub(super) struct Values<'a> {
     pub(super) to: &'a str,
     pub(super) text: &'a str,
+    pub(super) code: &'a str,
+    pub(super) app: &'a str,
     pub(super) sender: &'a str,
     pub(super) message_id: String,
+    pub(super) callback: String,
     pub(super) remaining: Duration,
+    pub(super) now: Timestamp,
     pub(super) is_ucs2: bool,
 }
 
@@ -20,24 +26,34 @@ enum Name {
     To,
     ToDigits,
     Text,
+    Code,
+    App,
     Sender,
     MessageId,
+    Callback,
     TtlSeconds,
     TtlMinutes,
     TtlMillis,
+    ExpiresAt,
     Coding,
+    Type,
 }
 
-const NAMES: [(&str, Name); 9] = [
+const NAMES: [(&str, Name); 14] = [
     ("to", Name::To),
     ("to_digits", Name::ToDigits),
     ("text", Name::Text),
+    ("code", Name::Code),
+    ("app", Name::App),
     ("sender", Name::Sender),
     ("message_id", Name::MessageId),
+    ("callback", Name::Callback),
     ("ttl_seconds", Name::TtlSeconds),
     ("ttl_minutes", Name::TtlMinutes),
     ("ttl_ms", Name::TtlMillis),
+    ("expires_at", Name::ExpiresAt),
     ("coding", Name::Coding),
+    ("type", Name::Type),
 ];
 
 #[derive(Debug, Clone)]
@@ -50,31 +66,68 @@ enum Piece {
 #[derive(Debug, Clone)]
 pub(super) struct Template(Vec<Piece>);
 
+/// The settings of a provider.
+pub(super) type Settings = BTreeMap<String, String>;
+
 impl Template {
-    /// Compiles `source`, the text of `key`.
-    pub(super) fn compile(source: &str, key: &str) -> Result<Self, ConfigError> {
+    /// Compiles `source`, the text of `key`; settings are put in now.
+    pub(super) fn compile(
+        source: &str,
+        settings: &Settings,
+        key: &str,
+    ) -> Result<Self, ConfigError> {
         let mut pieces = Vec::new();
         let mut rest = source;
         while let Some((literal, tail)) = rest.split_once('{') {
             let (name, tail) = tail
                 .split_once('}')
                 .ok_or_else(|| ConfigError::new(key, "has a { without a }"))?;
-            let known = NAMES.iter().find(|(known, _)| *known == name);
-            let (_, name) =
-                known.ok_or_else(|| ConfigError::new(key, "has a placeholder that is unknown"))?;
             pieces.push(Piece::Literal(literal.to_owned()));
-            pieces.push(Piece::Value(*name));
+            pieces.push(match name.strip_prefix("setting:") {
+                Some(setting) => {
+                    Piece::Literal(settings.get(setting).cloned().ok_or_else(|| {
+                        ConfigError::new(key, "names a setting that is not there")
+                    })?)
+                }
+                None => {
+                    let known = NAMES.iter().find(|(known, _)| *known == name);
+                    Piece::Value(known.map(|(_, name)| *name).ok_or_else(|| {
+                        ConfigError::new(key, "has a placeholder that is unknown")
+                    })?)
+                }
+            });
             rest = tail;
         }
         pieces.push(Piece::Literal(rest.to_owned()));
         Ok(Self(pieces))
     }
 
+    /// The text of `source` with its settings; no other placeholder may stand in it.
+    pub(super) fn fixed(
+        source: &str,
+        settings: &Settings,
+        key: &str,
+    ) -> Result<String, ConfigError> {
+        let template = Self::compile(source, settings, key)?;
+        let literals = template.0.into_iter().map(|piece| match piece {
+            Piece::Literal(text) => Ok(text),
+            Piece::Value(_) => Err(ConfigError::new(key, "may hold settings only")),
+        });
+        literals.collect()
+    }
+
     /// Whether only values without free text stand in it, so that it may be part of a URL.
     pub(super) fn is_plain(&self) -> bool {
+        const FREE: [Name; 5] = [
+            Name::Text,
+            Name::Sender,
+            Name::Code,
+            Name::App,
+            Name::Callback,
+        ];
         self.0
             .iter()
-            .all(|piece| !matches!(piece, Piece::Value(Name::Text | Name::Sender)))
+            .all(|piece| !matches!(piece, Piece::Value(name) if FREE.contains(name)))
     }
 
     /// The text with its values.
@@ -98,6 +151,17 @@ impl Template {
             })
             .collect()
     }
+
+    /// The text with `x` in place of each value, to look at its form.
+    pub(super) fn outline(&self) -> String {
+        self.0
+            .iter()
+            .map(|piece| match piece {
+                Piece::Literal(text) => text.as_str(),
+                Piece::Value(_) => "x",
+            })
+            .collect()
+    }
 }
 
 impl Values<'_> {
@@ -107,12 +171,17 @@ impl Values<'_> {
             Name::To => self.to.to_owned(),
             Name::ToDigits => self.to.trim_start_matches('+').to_owned(),
             Name::Text => self.text.to_owned(),
+            Name::Code => self.code.to_owned(),
+            Name::App => self.app.to_owned(),
             Name::Sender => self.sender.to_owned(),
             Name::MessageId => self.message_id.clone(),
+            Name::Callback => self.callback.clone(),
             Name::TtlSeconds => seconds.to_string(),
             Name::TtlMinutes => seconds.div_ceil(60).to_string(),
             Name::TtlMillis => (seconds * 1000).to_string(),
+            Name::ExpiresAt => self.now.plus_millis(seconds * 1000).to_rfc3339(),
             Name::Coding => if self.is_ucs2 { "2" } else { "0" }.to_owned(),
+            Name::Type => if self.is_ucs2 { "unicode" } else { "text" }.to_owned(),
         }
     }
 }
@@ -126,23 +195,28 @@ mod tests {
         let values = Values {
             to: "+4915112345678",
             text: "{to} {{x}}",
+            code: "012345",
+            app: "App",
             sender: "Acme",
             message_id: "m1".into(),
+            callback: String::new(),
             remaining: Duration::from_millis(61_500),
+            now: Timestamp::from_millis(0),
             is_ucs2: false,
         };
-        let template =
-            Template::compile("{to_digits}/{text}/{ttl_minutes}/{ttl_ms}", "url").unwrap();
-        assert_eq!(template.render(&values), "4915112345678/{to} {{x}}/2/61000");
+        let settings = Settings::from([("a".to_owned(), "{b}".to_owned())]);
+        let compile = |text: &str| Template::compile(text, &settings, "request.url");
+        let template = compile("{to_digits}/{text}/{ttl_minutes}/{ttl_ms}/{setting:a}").unwrap();
+        assert_eq!(
+            template.render(&values),
+            "4915112345678/{to} {{x}}/2/61000/{b}"
+        );
         assert!(!template.is_plain());
-        let plain = Template::compile("/{to}?x", "url").unwrap();
+        let plain = compile("/{to}?x").unwrap();
         assert_eq!(plain.render_url(&values), "/%2B4915112345678?x");
-        for wrong in ["{code}", "{to", "{}", "{ to }"] {
-            assert_eq!(
-                Template::compile(wrong, "request.url").unwrap_err().key,
-                "request.url",
-                "{wrong}"
-            );
+        for wrong in ["{nope}", "{to", "{}", "{ to }", "{setting:b}"] {
+            assert_eq!(compile(wrong).unwrap_err().key, "request.url", "{wrong}");
         }
+        assert!(Template::fixed("{to}", &settings, "k").is_err());
     }
 }

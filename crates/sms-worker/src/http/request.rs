@@ -4,31 +4,24 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::{Client, Method, Request};
 use serde_json::Value;
 use url::{Host, Url};
 use watchword_chassis::config::ConfigError;
-use watchword_core::SecretString;
 
-use super::config::{AuthConfig, RequestConfig};
-use super::placeholder::{Template, Values};
+use super::auth::Auth;
+use super::config::RequestConfig;
+use super::placeholder::{Settings, Template, Values};
+use crate::config::Secrets;
 
 pub(super) struct RequestPlan {
     method: Method,
     url: Template,
-    auth: Auth,
-    headers: HeaderMap,
+    pub(super) auth: Auth,
+    headers: Vec<(HeaderName, Template)>,
     query: Vec<(String, Template)>,
     body: Body,
-}
-
-enum Auth {
-    None,
-    Basic(String, SecretString),
-    Bearer(SecretString),
-    Header(HeaderName, HeaderValue),
-    Query(Vec<(&'static str, SecretString)>),
 }
 
 enum Body {
@@ -40,13 +33,21 @@ enum Body {
 /// A JSON value whose texts are templates.
 enum Json {
     Text(Template),
+    Number(Template),
     Plain(Value),
     List(Vec<Json>),
     Object(Vec<(String, Json)>),
 }
 
+/// What ends a text that becomes a number.
+const NUMBER: &str = "|number";
+
 impl RequestPlan {
-    pub(super) fn compile(config: &RequestConfig) -> Result<Self, ConfigError> {
+    pub(super) fn compile(
+        config: &RequestConfig,
+        settings: &Settings,
+        secrets: &Secrets,
+    ) -> Result<Self, ConfigError> {
         let method = match config.method.as_str() {
             "GET" => Method::GET,
             "POST" => Method::POST,
@@ -56,8 +57,8 @@ impl RequestPlan {
             (Some(_), Some(_)) => {
                 return Err(ConfigError::new("form", "and json cannot both be given"));
             }
-            (Some(form), None) => Body::Form(templates(form, "form")?),
-            (None, Some(json)) => Body::Json(Json::compile(json, "json")?),
+            (Some(form), None) => Body::Form(templates(form, settings, "form")?),
+            (None, Some(json)) => Body::Json(Json::compile(json, settings, "json")?),
             (None, None) => Body::Empty,
         };
         if method == Method::GET && !matches!(body, Body::Empty) {
@@ -66,103 +67,70 @@ impl RequestPlan {
                 "must be POST for a request with a body",
             ));
         }
+        let url = Template::compile(&config.url, settings, "url")?;
+        if !url.is_plain() {
+            return Err(ConfigError::new(
+                "url",
+                "must not hold {text}, {code}, {app}, {sender} or {callback}: they belong into query or body",
+            ));
+        }
+        checked_url(&url.outline(), "url")?;
         Ok(Self {
             method,
-            url: compile_url(&config.url)?,
-            auth: Auth::compile(&config.auth)?,
-            headers: compile_headers(&config.headers)?,
-            query: templates(&config.query, "query")?,
+            url,
+            auth: Auth::compile(&config.auth, settings, secrets)?,
+            headers: compile_headers(&config.headers, settings)?,
+            query: templates(&config.query, settings, "query")?,
             body,
         })
     }
 
-    /// The request for `values`; `None` if they make no valid one.
+    /// The request for `values`, still to be signed; `None` if they make no valid one.
     pub(super) fn build(&self, client: &Client, values: &Values<'_>) -> Option<Request> {
-        let mut builder = client
-            .request(self.method.clone(), self.url.render_url(values))
-            .headers(self.headers.clone());
-        builder = match &self.auth {
-            Auth::None => builder,
-            Auth::Basic(username, password) => {
-                builder.basic_auth(username, Some(password.expose()))
-            }
-            Auth::Bearer(token) => builder.bearer_auth(token.expose()),
-            Auth::Header(name, value) => builder.header(name, value),
-            Auth::Query(parameters) => {
-                let pairs: Vec<_> = parameters
-                    .iter()
-                    .map(|(name, value)| (*name, value.expose()))
-                    .collect();
-                builder.query(&pairs)
-            }
-        };
+        let mut builder = client.request(self.method.clone(), self.url.render_url(values));
+        let parameters = self.auth.parameters();
+        if !parameters.is_empty() {
+            builder = builder.query(&parameters);
+        }
         if !self.query.is_empty() {
             builder = builder.query(&render(&self.query, values));
         }
         let builder = match &self.body {
             Body::Empty => builder,
             Body::Form(fields) => builder.form(&render(fields, values)),
-            Body::Json(json) => builder.json(&json.render(values)),
+            Body::Json(json) => builder.json(&json.render(values)?),
         };
-        builder.build().ok()
-    }
-}
-
-impl Auth {
-    fn compile(config: &AuthConfig) -> Result<Self, ConfigError> {
-        let within = |key: &'static str| move |error: ConfigError| error.within(key);
-        Ok(match config {
-            AuthConfig::None => Self::None,
-            AuthConfig::Basic { username, password } => Self::Basic(
-                username.clone(),
-                password.resolve().map_err(within("auth.password"))?,
-            ),
-            AuthConfig::Bearer { token } => {
-                Self::Bearer(token.resolve().map_err(within("auth.token"))?)
-            }
-            AuthConfig::Header { name, value } => {
-                let secret = value.resolve().map_err(within("auth.value"))?;
-                let mut value = HeaderValue::from_str(secret.expose())
-                    .map_err(|_| ConfigError::new("auth.value", "cannot stand in a header"))?;
-                value.set_sensitive(true);
-                let name = HeaderName::from_bytes(name.as_bytes())
-                    .map_err(|_| ConfigError::new("auth.name", "is no header name"))?;
-                Self::Header(name, value)
-            }
-            AuthConfig::Query { username, password } => {
-                let mut parameters = Vec::new();
-                if let Some(username) = username {
-                    parameters.push(("username", SecretString::new(username.clone())));
-                }
-                parameters.push((
-                    "password",
-                    password.resolve().map_err(within("auth.password"))?,
-                ));
-                Self::Query(parameters)
-            }
-        })
+        let mut request = builder.build().ok()?;
+        for (name, template) in &self.headers {
+            let value = HeaderValue::from_str(&template.render(values)).ok()?;
+            request.headers_mut().insert(name.clone(), value);
+        }
+        Some(request)
     }
 }
 
 impl Json {
-    fn compile(value: &Value, key: &str) -> Result<Self, ConfigError> {
+    fn compile(value: &Value, settings: &Settings, key: &str) -> Result<Self, ConfigError> {
         Ok(match value {
-            Value::String(text) => Self::Text(Template::compile(text, key)?),
+            Value::String(text) => match text.strip_suffix(NUMBER) {
+                Some(number) => Self::Number(Template::compile(number, settings, key)?),
+                None => Self::Text(Template::compile(text, settings, key)?),
+            },
             Value::Array(values) => Self::List(
                 values
                     .iter()
                     .enumerate()
-                    .map(|(index, value)| Self::compile(value, &format!("{key}[{index}]")))
+                    .map(|(index, value)| {
+                        Self::compile(value, settings, &format!("{key}[{index}]"))
+                    })
                     .collect::<Result<_, _>>()?,
             ),
             Value::Object(fields) => Self::Object(
                 fields
                     .iter()
                     .map(|(name, value)| {
-                        Ok((
-                            name.clone(),
-                            Self::compile(value, &format!("{key}.{name}"))?,
-                        ))
+                        let json = Self::compile(value, settings, &format!("{key}.{name}"))?;
+                        Ok((name.clone(), json))
                     })
                     .collect::<Result<_, ConfigError>>()?,
             ),
@@ -170,32 +138,39 @@ impl Json {
         })
     }
 
-    fn render(&self, values: &Values<'_>) -> Value {
+    /// The value; `None` for a text that came out empty and for an object without members.
+    fn render(&self, values: &Values<'_>) -> Option<Value> {
         match self {
-            Self::Text(template) => Value::String(template.render(values)),
-            Self::Plain(value) => value.clone(),
-            Self::List(list) => Value::Array(list.iter().map(|json| json.render(values)).collect()),
-            Self::Object(fields) => Value::Object(
-                fields
+            Self::Text(template) => Some(template.render(values))
+                .filter(|text| !text.is_empty())
+                .map(Value::String),
+            Self::Number(template) => template.render(values).parse::<i64>().ok().map(Value::from),
+            Self::Plain(value) => Some(value.clone()),
+            Self::List(list) => {
+                let items = list.iter().filter_map(|json| json.render(values));
+                Some(Value::Array(items.collect()))
+            }
+            Self::Object(fields) => {
+                let members: serde_json::Map<_, _> = fields
                     .iter()
-                    .map(|(name, json)| (name.clone(), json.render(values)))
-                    .collect(),
-            ),
+                    .filter_map(|(name, json)| Some((name.clone(), json.render(values)?)))
+                    .collect();
+                (!members.is_empty()).then_some(Value::Object(members))
+            }
         }
     }
 }
 
 fn templates(
     fields: &BTreeMap<String, String>,
+    settings: &Settings,
     key: &str,
 ) -> Result<Vec<(String, Template)>, ConfigError> {
     fields
         .iter()
         .map(|(name, text)| {
-            Ok((
-                name.clone(),
-                Template::compile(text, &format!("{key}.{name}"))?,
-            ))
+            let template = Template::compile(text, settings, &format!("{key}.{name}"))?;
+            Ok((name.clone(), template))
         })
         .collect()
 }
@@ -204,48 +179,44 @@ fn render(fields: &[(String, Template)], values: &Values<'_>) -> Vec<(String, St
     fields
         .iter()
         .map(|(name, template)| (name.clone(), template.render(values)))
+        .filter(|(_, text)| !text.is_empty())
         .collect()
 }
 
-fn compile_headers(headers: &BTreeMap<String, String>) -> Result<HeaderMap, ConfigError> {
+fn compile_headers(
+    headers: &BTreeMap<String, String>,
+    settings: &Settings,
+) -> Result<Vec<(HeaderName, Template)>, ConfigError> {
     headers
         .iter()
-        .map(|(name, value)| {
+        .map(|(name, text)| {
             let key = format!("headers.{name}");
             let name = HeaderName::from_bytes(name.as_bytes())
                 .map_err(|_| ConfigError::new(&key, "is no header name"))?;
-            let value = HeaderValue::from_str(value)
-                .map_err(|_| ConfigError::new(&key, "cannot stand in a header"))?;
-            Ok((name, value))
+            let template = Template::compile(text, settings, &key)?;
+            if !template.is_plain() || HeaderValue::from_str(&template.outline()).is_err() {
+                return Err(ConfigError::new(&key, "cannot stand in a header"));
+            }
+            Ok((name, template))
         })
         .collect()
 }
 
-fn compile_url(text: &str) -> Result<Template, ConfigError> {
-    let template = Template::compile(text, "url")?;
-    if !template.is_plain() {
-        return Err(ConfigError::new(
-            "url",
-            "must not hold {text} or {sender}: they belong into query or body",
-        ));
-    }
-    let bare = text.replace(['{', '}'], "");
-    let url = Url::parse(&bare).map_err(|_| ConfigError::new("url", "is no URL"))?;
+/// Refuses URLs that would carry codes in clear or to nobody.
+pub(super) fn checked_url(text: &str, key: &str) -> Result<Url, ConfigError> {
+    let url = Url::parse(text).map_err(|_| ConfigError::new(key, "is no URL"))?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(ConfigError::new("url", "must not hold a user; use auth"));
+        return Err(ConfigError::new(key, "must not hold a user; use auth"));
     }
     let is_loopback = match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
         Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
-        None => return Err(ConfigError::new("url", "names no host")),
+        None => return Err(ConfigError::new(key, "names no host")),
     };
     match url.scheme() {
-        "https" => Ok(template),
-        "http" if is_loopback => Ok(template),
-        _ => Err(ConfigError::new(
-            "url",
-            "must be https, or http to loopback",
-        )),
+        "https" => Ok(url),
+        "http" if is_loopback => Ok(url),
+        _ => Err(ConfigError::new(key, "must be https, or http to loopback")),
     }
 }

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use regex::{Regex, RegexBuilder};
+use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 use serde_json::Value;
 use watchword_chassis::config::ConfigError;
 use watchword_core::AttemptClass;
@@ -12,12 +13,19 @@ use watchword_delivery::Attempted;
 use super::config::{IdConfig, ResponseConfig, RuleConfig};
 
 pub(super) struct ResponsePlan {
-    id: Option<IdConfig>,
+    id: Option<IdPlace>,
     rules: Vec<Rule>,
+}
+
+enum IdPlace {
+    Json(String),
+    Header(String),
+    Regex(Regex),
 }
 
 struct Rule {
     statuses: Vec<Status>,
+    body_regex: Option<Regex>,
     config: RuleConfig,
 }
 
@@ -29,20 +37,13 @@ enum Status {
 
 impl ResponsePlan {
     pub(super) fn compile(config: &ResponseConfig) -> Result<Self, ConfigError> {
-        if let Some(id) = &config.id
-            && id.json.is_some() == id.header.is_some()
-        {
-            return Err(ConfigError::new(
-                "id",
-                "give exactly one of json and header",
-            ));
-        }
+        let id = config.id.as_ref().map(IdPlace::compile).transpose()?;
         let rules = config.rules.iter().enumerate();
         let rules = rules.map(|(index, rule)| {
             Rule::compile(rule).map_err(|error| error.within(&format!("rules[{index}]")))
         });
         Ok(Self {
-            id: config.id.clone(),
+            id,
             rules: rules.collect::<Result<_, _>>()?,
         })
     }
@@ -52,30 +53,77 @@ impl ResponsePlan {
         let rule = self
             .rules
             .iter()
-            .find(|rule| rule.fits(status, json.as_ref(), body));
+            .find(|rule| rule.fits(status, headers, json.as_ref(), body));
         let class = rule.map_or_else(|| by_status(status), |rule| rule.config.class);
         let configured = rule
             .and_then(|rule| rule.config.retry_after_seconds)
             .map(Duration::from_secs);
         Attempted {
             class,
-            provider_message_id: self.message_id(json.as_ref(), headers),
+            provider_message_id: self.message_id(json.as_ref(), headers, body),
             retry_after: retry_after(headers).or(configured),
             reason: format!("http_{status}"),
         }
     }
 
-    fn message_id(&self, json: Option<&Value>, headers: &HeaderMap) -> Option<String> {
-        let id = self.id.as_ref()?;
-        let text = match (&id.json, &id.header) {
-            (Some(pointer), _) => as_text(json?.pointer(pointer)?)?,
-            (None, Some(name)) => headers.get(name)?.to_str().ok()?.to_owned(),
-            (None, None) => return None,
+    fn message_id(&self, json: Option<&Value>, headers: &HeaderMap, body: &[u8]) -> Option<String> {
+        let text = match self.id.as_ref()? {
+            IdPlace::Json(pointer) => as_text(json?.pointer(pointer)?)?,
+            IdPlace::Header(name) => headers.get(name)?.to_str().ok()?.to_owned(),
+            IdPlace::Regex(regex) => {
+                let body = std::str::from_utf8(body).ok()?;
+                regex.captures(body)?.get(1)?.as_str().to_owned()
+            }
         };
-        // What goes into ledger and status is an id, not whatever a peer sends.
-        let plain = text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_graphic());
-        (plain && !text.is_empty()).then_some(text)
+        plain_id(text)
     }
+}
+
+/// What goes into ledger and status is an id, not whatever a peer sends.
+pub(crate) fn plain_id(text: String) -> Option<String> {
+    let plain = text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_graphic());
+    (plain && !text.is_empty()).then_some(text)
+}
+
+impl IdPlace {
+    fn compile(config: &IdConfig) -> Result<Self, ConfigError> {
+        match (&config.json, &config.header, &config.regex) {
+            (Some(pointer), None, None) => {
+                check_pointer(pointer, "id.json")?;
+                Ok(Self::Json(pointer.clone()))
+            }
+            (None, Some(name), None) => Ok(Self::Header(name.to_ascii_lowercase())),
+            (None, None, Some(regex)) => {
+                let regex = compile_regex(regex, "id.regex")?;
+                if regex.captures_len() < 2 {
+                    return Err(ConfigError::new("id.regex", "needs a group for the id"));
+                }
+                Ok(Self::Regex(regex))
+            }
+            _ => Err(ConfigError::new(
+                "id",
+                "give exactly one of json, header and regex",
+            )),
+        }
+    }
+}
+
+pub(crate) fn check_pointer(pointer: &str, key: &str) -> Result<(), ConfigError> {
+    if pointer.is_empty() || pointer.starts_with('/') {
+        Ok(())
+    } else {
+        Err(ConfigError::new(
+            key,
+            "is no JSON pointer (they start with /)",
+        ))
+    }
+}
+
+fn compile_regex(text: &str, key: &str) -> Result<Regex, ConfigError> {
+    RegexBuilder::new(text)
+        .size_limit(1 << 20)
+        .build()
+        .map_err(|_| ConfigError::new(key, "is no regular expression"))
 }
 
 impl Rule {
@@ -85,23 +133,25 @@ impl Rule {
             .iter()
             .map(|text| Status::parse(text))
             .collect::<Result<_, _>>()?;
-        if config
-            .json
-            .keys()
-            .any(|pointer| !pointer.is_empty() && !pointer.starts_with('/'))
-        {
-            return Err(ConfigError::new(
-                "json",
-                "has a key that is no JSON pointer (they start with /)",
-            ));
+        for pointer in config.json.keys() {
+            check_pointer(pointer, "json")?;
         }
+        for name in config.header.keys() {
+            HeaderName::from_bytes(name.as_bytes())
+                .map_err(|_| ConfigError::new("header", "has a key that is no header name"))?;
+        }
+        let regex = config.body_regex.as_deref();
+        let body_regex = regex
+            .map(|text| compile_regex(text, "body_regex"))
+            .transpose()?;
         Ok(Self {
             statuses,
+            body_regex,
             config: config.clone(),
         })
     }
 
-    fn fits(&self, status: u16, json: Option<&Value>, body: &[u8]) -> bool {
+    fn fits(&self, status: u16, headers: &HeaderMap, json: Option<&Value>, body: &[u8]) -> bool {
         let status_fits =
             self.statuses.is_empty() || self.statuses.iter().any(|pattern| pattern.fits(status));
         let json_fits = self.config.json.iter().all(|(pointer, values)| {
@@ -115,7 +165,15 @@ impl Rule {
         };
         let body_fits =
             self.config.body_contains.is_empty() || self.config.body_contains.iter().any(contains);
-        status_fits && json_fits && body_fits
+        let header_fits = self.config.header.iter().all(|(name, values)| {
+            let value = headers.get(name).and_then(|value| value.to_str().ok());
+            value.is_some_and(|value| values.iter().any(|wanted| wanted == value))
+        });
+        let regex_fits = self
+            .body_regex
+            .as_ref()
+            .is_none_or(|regex| std::str::from_utf8(body).is_ok_and(|body| regex.is_match(body)));
+        status_fits && json_fits && header_fits && body_fits && regex_fits
     }
 }
 
@@ -152,7 +210,7 @@ const fn by_status(status: u16) -> AttemptClass {
     }
 }
 
-fn as_text(value: &Value) -> Option<String> {
+pub(crate) fn as_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
@@ -176,44 +234,6 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 mod tests {
     use super::*;
     use AttemptClass as Class;
-
-    fn kannel() -> ResponsePlan {
-        ResponsePlan::compile(&crate::config::kannel_preset().unwrap().response).unwrap()
-    }
-
-    /// Answers recorded from Kannel 1.4.5.
-    #[test]
-    fn kannels_answers() {
-        let plan = kannel();
-        let table = [
-            (202, "0: Accepted for delivery", Class::Accepted),
-            (202, "3: Queued for later delivery", Class::Accepted),
-            (202, "something else", Class::UnknownOutcome),
-            (
-                400,
-                "Missing receiver and/or sender number, rejected",
-                Class::RecipientInvalid,
-            ),
-            (
-                400,
-                "Number(s) has/have been denied by white- and/or black-lists.",
-                Class::RecipientInvalid,
-            ),
-            (403, "Authorization failed for sendsms", Class::ConfigFault),
-            (403, "Not routable. Do not try again.", Class::ConfigFault),
-            (503, "Temporal failure, try again later.", Class::Transient),
-            (404, "", Class::ConfigFault),
-            (500, "", Class::Transient),
-        ];
-        for (status, body, class) in table {
-            assert_eq!(
-                plan.classify(status, &HeaderMap::new(), body.as_bytes())
-                    .class,
-                class,
-                "{status} {body}"
-            );
-        }
-    }
 
     #[test]
     fn an_answer_of_200_can_be_an_error_and_has_an_id() {

@@ -1,0 +1,361 @@
+//! Which provider gets a message: the first route that fits the recipient, then by order or by
+//! weight among its providers, each as far as its health admits it. Refuses to wait and to call.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use watchword_chassis::config::ConfigError;
+use watchword_core::{ProviderName, Recipient, Timestamp};
+
+use crate::health::{Admission, Health, Region};
+use crate::provider::Provider;
+
+/// One entry of `[[sms.routes]]` or `[[email.routes]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteConfig {
+    /// Countries (ISO 3166) it is for.
+    #[serde(default)]
+    pub countries: Vec<String>,
+    /// Starts of numbers it is for: `+4915`.
+    #[serde(default)]
+    pub prefixes: Vec<String>,
+    /// Mail domains it is for; subdomains included.
+    #[serde(default)]
+    pub domains: Vec<String>,
+    /// How its providers share the work.
+    #[serde(default)]
+    pub choose: Choose,
+    /// Its providers; with `choose = "weighted"` a name may carry its weight: `"acme:3"`.
+    pub providers: Vec<String>,
+}
+
+/// How the providers of a route share the work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Choose {
+    /// The first that is healthy.
+    #[default]
+    Ordered,
+    /// By their weights.
+    Weighted,
+}
+
+struct Route {
+    config: RouteConfig,
+    /// Places in the list of providers, with their weights.
+    members: Vec<(usize, u32)>,
+}
+
+/// The providers of one channel, their routes and their health.
+pub struct Router {
+    providers: Vec<Arc<dyn Provider>>,
+    routes: Vec<Route>,
+    pub(crate) health: Health,
+}
+
+/// A provider that was picked for an attempt.
+pub(crate) struct Pick {
+    pub place: usize,
+    pub region: Region,
+}
+
+impl Router {
+    /// Checks `routes` against `providers`; without routes there must be one provider, which gets
+    /// everything.
+    pub fn new(
+        providers: Vec<Arc<dyn Provider>>,
+        routes: &[RouteConfig],
+        now: Timestamp,
+    ) -> Result<Self, ConfigError> {
+        if providers.is_empty() {
+            return Err(ConfigError::new("providers", "must name at least one"));
+        }
+        let everything = RouteConfig {
+            countries: Vec::new(),
+            prefixes: Vec::new(),
+            domains: Vec::new(),
+            choose: Choose::Ordered,
+            providers: providers
+                .iter()
+                .map(|provider| provider.name().to_string())
+                .collect(),
+        };
+        if routes.is_empty() && providers.len() > 1 {
+            return Err(ConfigError::new(
+                "routes",
+                "is needed to say which of several providers gets what",
+            ));
+        }
+        let listed = if routes.is_empty() {
+            std::slice::from_ref(&everything)
+        } else {
+            routes
+        };
+        let mut compiled: Vec<Route> = Vec::new();
+        for (index, config) in listed.iter().enumerate() {
+            let within = |error: ConfigError| error.within(&format!("routes[{index}]"));
+            if compiled.last().is_some_and(|route| route.config.is_open()) {
+                return Err(within(ConfigError::new(
+                    "providers",
+                    "is never reached: the route before it takes everything",
+                )));
+            }
+            compiled.push(Route::compile(config, &providers).map_err(within)?);
+        }
+        if compiled.last().is_some_and(|route| !route.config.is_open()) {
+            return Err(ConfigError::new(
+                "routes",
+                "must end with one for everything else (without countries, prefixes and domains)",
+            ));
+        }
+        for (place, provider) in providers.iter().enumerate() {
+            let used = |route: &Route| route.members.iter().any(|(member, _)| *member == place);
+            if !compiled.iter().any(used) {
+                let key = format!("providers.{}", provider.name());
+                return Err(ConfigError::new(key, "stands in no route"));
+            }
+        }
+        let health = Health::new(providers.len(), now);
+        Ok(Self {
+            providers,
+            routes: compiled,
+            health,
+        })
+    }
+
+    /// A router that gives everything to one provider.
+    pub fn single(provider: Arc<dyn Provider>, now: Timestamp) -> Self {
+        let members = vec![(0, 1)];
+        let config = RouteConfig {
+            countries: Vec::new(),
+            prefixes: Vec::new(),
+            domains: Vec::new(),
+            choose: Choose::Ordered,
+            providers: Vec::new(),
+        };
+        Self {
+            providers: vec![provider],
+            routes: vec![Route { config, members }],
+            health: Health::new(1, now),
+        }
+    }
+
+    /// The providers.
+    pub fn providers(&self) -> &[Arc<dyn Provider>] {
+        &self.providers
+    }
+
+    pub(crate) fn place(&self, name: &ProviderName) -> Option<usize> {
+        self.providers
+            .iter()
+            .position(|provider| provider.name() == name)
+    }
+
+    /// The provider for the next attempt, `tried` ones left out; `salt` decides between shares.
+    /// With nobody tried yet, a provider that only failed is better than none; one with a fault
+    /// is not.
+    pub(crate) fn pick(
+        &self,
+        recipient: &Recipient,
+        tried: &[usize],
+        salt: u64,
+        now: Timestamp,
+    ) -> Option<Pick> {
+        let region = region_of(recipient);
+        let route = self
+            .routes
+            .iter()
+            .find(|route| route.fits(recipient, &region))?;
+        let open: Vec<_> = route
+            .members
+            .iter()
+            .filter(|(place, _)| !tried.contains(place))
+            .map(|&(place, weight)| (place, weight, self.health.admission(place, &region, now)))
+            .collect();
+        let place = match route.config.choose {
+            Choose::Ordered => ordered(&open, salt),
+            Choose::Weighted => weighted(&open, salt),
+        };
+        let place = match place {
+            Some(place) => {
+                if open.contains(&(place, weight_in(&open, place), Admission::Trial)) {
+                    self.health.on_trial(place, &region, now);
+                }
+                place
+            }
+            None if tried.is_empty() => route
+                .members
+                .iter()
+                .map(|(place, _)| *place)
+                .find(|place| !self.health.is_faulty(*place))?,
+            None => return None,
+        };
+        Some(Pick { place, region })
+    }
+
+    /// Whether another provider than `tried` could be asked now.
+    pub(crate) fn has_another(
+        &self,
+        recipient: &Recipient,
+        tried: &[usize],
+        now: Timestamp,
+    ) -> bool {
+        let region = region_of(recipient);
+        self.routes
+            .iter()
+            .find(|route| route.fits(recipient, &region))
+            .is_some_and(|route| {
+                route.members.iter().any(|(place, _)| {
+                    !tried.contains(place)
+                        && self.health.admission(*place, &region, now) != Admission::Closed
+                })
+            })
+    }
+}
+
+type Candidate = (usize, u32, Admission);
+
+fn weight_in(open: &[Candidate], wanted: usize) -> u32 {
+    open.iter()
+        .find(|(place, ..)| *place == wanted)
+        .map_or(0, |(_, weight, _)| *weight)
+}
+
+/// A trial goes first: it is one message, and it has others to fall back to.
+fn trial(open: &[Candidate]) -> Option<usize> {
+    open.iter()
+        .find(|(_, _, admission)| *admission == Admission::Trial)
+        .map(|(place, ..)| *place)
+}
+
+/// The first in order gets as many tenths as its level says, the next the same of what is left.
+fn ordered(open: &[Candidate], salt: u64) -> Option<usize> {
+    let mut last = None;
+    for (index, (place, _, admission)) in open.iter().enumerate() {
+        match admission {
+            Admission::Trial => return Some(*place),
+            Admission::Closed => {}
+            Admission::Share(level) => {
+                let dice = mix(salt.wrapping_add(index as u64)) % 10;
+                if dice < u64::from(*level) {
+                    return Some(*place);
+                }
+                last = last.or(Some(*place));
+            }
+        }
+    }
+    last
+}
+
+fn weighted(open: &[Candidate], salt: u64) -> Option<usize> {
+    if let Some(place) = trial(open) {
+        return Some(place);
+    }
+    let share = |(_, weight, admission): &Candidate| match admission {
+        Admission::Share(level) => u64::from(*weight) * u64::from(*level),
+        _ => 0,
+    };
+    let sum: u64 = open.iter().map(share).sum();
+    let mut dice = mix(salt).checked_rem(sum)?;
+    open.iter()
+        .find(|candidate| {
+            let share = share(candidate);
+            let hit = dice < share;
+            dice = dice.saturating_sub(share);
+            hit
+        })
+        .map(|(place, ..)| *place)
+}
+
+/// Spreads the bits of a counter (SplitMix64's finaliser): no secret depends on it.
+const fn mix(salt: u64) -> u64 {
+    let z = salt.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn region_of(recipient: &Recipient) -> Region {
+    match recipient {
+        Recipient::Sms(number) => number.country().unwrap_or_default(),
+        Recipient::Email(_) => String::new(),
+    }
+}
+
+impl RouteConfig {
+    fn is_open(&self) -> bool {
+        self.countries.is_empty() && self.prefixes.is_empty() && self.domains.is_empty()
+    }
+}
+
+impl Route {
+    fn compile(config: &RouteConfig, providers: &[Arc<dyn Provider>]) -> Result<Self, ConfigError> {
+        let country =
+            |code: &String| code.len() == 2 && code.bytes().all(|b| b.is_ascii_uppercase());
+        if !config.countries.iter().all(country) {
+            return Err(ConfigError::new(
+                "countries",
+                "are two capital letters each: DE",
+            ));
+        }
+        let prefix = |text: &String| {
+            text.strip_prefix('+')
+                .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
+        };
+        if !config.prefixes.iter().all(prefix) {
+            return Err(ConfigError::new("prefixes", "are + and digits each: +4915"));
+        }
+        if config.providers.is_empty() {
+            return Err(ConfigError::new("providers", "must name at least one"));
+        }
+        let mut members: Vec<(usize, u32)> = Vec::new();
+        for text in &config.providers {
+            let (name, weight) = text.split_once(':').unwrap_or((text, "1"));
+            let place = providers
+                .iter()
+                .position(|provider| provider.name().as_str() == name)
+                .ok_or_else(|| ConfigError::new("providers", "names one that is not configured"))?;
+            let weight = weight
+                .parse()
+                .ok()
+                .filter(|weight| (1..=1_000).contains(weight));
+            let weight = weight.ok_or_else(|| {
+                ConfigError::new("providers", "has a weight that is not 1 to 1000")
+            })?;
+            if members.iter().any(|(member, _)| *member == place) {
+                return Err(ConfigError::new("providers", "names one twice"));
+            }
+            members.push((place, weight));
+        }
+        Ok(Self {
+            config: config.clone(),
+            members,
+        })
+    }
+
+    fn fits(&self, recipient: &Recipient, region: &Region) -> bool {
+        if self.config.is_open() {
+            return true;
+        }
+        match recipient {
+            Recipient::Sms(number) => {
+                self.config.countries.contains(region)
+                    || self
+                        .config
+                        .prefixes
+                        .iter()
+                        .any(|prefix| number.expose().starts_with(prefix))
+            }
+            Recipient::Email(address) => {
+                let domain = address.expose().rsplit('@').next().unwrap_or_default();
+                let domain = domain.to_ascii_lowercase();
+                self.config.domains.iter().any(|listed| {
+                    domain
+                        .strip_suffix(listed.as_str())
+                        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+                })
+            }
+        }
+    }
+}

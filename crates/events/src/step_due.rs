@@ -1,0 +1,27 @@
+//! `watchword.step.due.v1`: a verification's next channel is to be tried at that moment, unless the
+//! code was used, withdrawn or sent again until then. It waits in the queues, so that no process
+//! has to remember it. No code, no recipient: both lie sealed with the verification.
+
+use serde::{Deserialize, Serialize};
+use watchword_core::{ServiceName, VerificationId};
+
+use crate::EventData;
+
+/// The data of the event. Its id is `<verification id>.step-<step>.<after_send>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepDue {
+    /// The verification.
+    pub verification_id: VerificationId,
+    /// Whose it is.
+    pub service: ServiceName,
+    /// Which fallback step, from 1.
+    pub step: u8,
+    /// The message it follows: a later one cancels the step.
+    pub after_send: u8,
+    /// When; RFC 3339.
+    pub due_at: String,
+}
+
+impl EventData for StepDue {
+    const TYPE: &'static str = "watchword.step.due.v1";
+}

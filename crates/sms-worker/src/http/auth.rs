@@ -1,0 +1,279 @@
+//! How a gateway knows us, compiled: secrets read, names checked, tokens fetched and kept. Refuses
+//! to print any of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use reqwest::{Client, Request};
+use serde::Deserialize;
+use tokio::sync::Mutex;
+use watchword_chassis::config::ConfigError;
+use watchword_core::{Clock, SecretString, Timestamp};
+
+use super::config::AuthConfig;
+use super::placeholder::{Settings, Template};
+use super::request::checked_url;
+use super::sigv4::Signer;
+use crate::config::Secrets;
+
+/// A JWT lives this long: what the gateways allow at most.
+const JWT_LIFE_SECONDS: i64 = 900;
+/// A token is renewed so long before its end.
+const TOKEN_MARGIN_MS: u64 = 60_000;
+const TOKEN_DEADLINE: Duration = Duration::from_secs(5);
+const MAX_TOKEN_BYTES: usize = 64 * 1024;
+
+pub(super) enum Auth {
+    None,
+    Basic(String, SecretString),
+    Bearer(SecretString),
+    Header(HeaderName, HeaderValue),
+    Query(Vec<(String, SecretString)>),
+    Oauth2(Box<Oauth2>),
+    Jwt {
+        key: Box<jsonwebtoken::EncodingKey>,
+        claims: BTreeMap<String, String>,
+    },
+    AwsSigv4(Signer),
+}
+
+pub(super) struct Oauth2 {
+    token_url: String,
+    client_id: String,
+    secret: SecretString,
+    scope: Option<String>,
+    kept: Mutex<Option<(SecretString, Timestamp)>>,
+}
+
+#[derive(Deserialize)]
+struct TokenAnswer {
+    access_token: String,
+    expires_in: Option<u64>,
+}
+
+/// Why a request could not be signed: whether trying again may help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AuthFault {
+    Refused,
+    Away,
+}
+
+impl Auth {
+    pub(super) fn compile(
+        config: &AuthConfig,
+        settings: &Settings,
+        secrets: &Secrets,
+    ) -> Result<Self, ConfigError> {
+        let fixed = |text: &str, key: &str| Template::fixed(text, settings, key);
+        Ok(match config {
+            AuthConfig::None => Self::None,
+            AuthConfig::Basic { username, secret } => Self::Basic(
+                fixed(username, "auth.username")?,
+                secrets.get(secret, "auth.secret")?,
+            ),
+            AuthConfig::Bearer { secret } => Self::Bearer(secrets.get(secret, "auth.secret")?),
+            AuthConfig::Header {
+                name,
+                prefix,
+                secret,
+            } => {
+                let secret = secrets.get(secret, "auth.secret")?;
+                let text = zeroize::Zeroizing::new(format!("{prefix}{}", secret.expose()));
+                let mut value = HeaderValue::from_str(&text)
+                    .map_err(|_| ConfigError::new("auth.secret", "cannot stand in a header"))?;
+                value.set_sensitive(true);
+                let name = HeaderName::from_bytes(name.as_bytes())
+                    .map_err(|_| ConfigError::new("auth.name", "is no header name"))?;
+                Self::Header(name, value)
+            }
+            AuthConfig::Query {
+                username_parameter,
+                username,
+                secret_parameter,
+                secret,
+            } => {
+                let mut parameters = Vec::new();
+                if let Some(username) = username {
+                    let username = SecretString::new(fixed(username, "auth.username")?);
+                    parameters.push((username_parameter.clone(), username));
+                }
+                parameters.push((
+                    secret_parameter.clone(),
+                    secrets.get(secret, "auth.secret")?,
+                ));
+                Self::Query(parameters)
+            }
+            AuthConfig::Oauth2 {
+                token_url,
+                client_id,
+                secret,
+                scope,
+            } => {
+                let token_url = fixed(token_url, "auth.token_url")?;
+                checked_url(&token_url, "auth.token_url")?;
+                Self::Oauth2(Box::new(Oauth2 {
+                    token_url,
+                    client_id: fixed(client_id, "auth.client_id")?,
+                    secret: secrets.get(secret, "auth.secret")?,
+                    scope: scope.clone(),
+                    kept: Mutex::new(None),
+                }))
+            }
+            AuthConfig::Jwt { secret, claims } => {
+                let pem = secrets.get(secret, "auth.secret")?;
+                let key = jsonwebtoken::EncodingKey::from_rsa_pem(pem.expose().as_bytes());
+                let key = key.map_err(|_| {
+                    ConfigError::new("auth.secret", "must be an RSA private key in PEM")
+                })?;
+                let claims = claims
+                    .iter()
+                    .map(|(name, text)| Ok((name.clone(), fixed(text, "auth.claims")?)))
+                    .collect::<Result<_, ConfigError>>()?;
+                Self::Jwt {
+                    key: Box::new(key),
+                    claims,
+                }
+            }
+            AuthConfig::AwsSigv4 {
+                service,
+                region,
+                access_key_id,
+                secret,
+            } => Self::AwsSigv4(Signer {
+                service: service.clone(),
+                region: fixed(region, "auth.region")?,
+                access_key_id: fixed(access_key_id, "auth.access_key_id")?,
+                secret: secrets.get(secret, "auth.secret")?,
+            }),
+        })
+    }
+
+    /// The query parameters that belong into the URL.
+    pub(super) fn parameters(&self) -> Vec<(&str, &str)> {
+        match self {
+            Self::Query(parameters) => parameters
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.expose()))
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Puts the headers in that say who we are.
+    pub(super) async fn sign(
+        &self,
+        mut request: Request,
+        message_id: &str,
+        client: &Client,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Request, AuthFault> {
+        let bearer = |token: &str| {
+            let text = zeroize::Zeroizing::new(format!("Bearer {token}"));
+            sensitive(&text)
+        };
+        match self {
+            Self::None | Self::Query(_) => {}
+            Self::Basic(username, password) => {
+                let pair = zeroize::Zeroizing::new(format!("{username}:{}", password.expose()));
+                let text = format!("Basic {}", data_encoding::BASE64.encode(pair.as_bytes()));
+                request
+                    .headers_mut()
+                    .insert(AUTHORIZATION, sensitive(&text)?);
+            }
+            Self::Bearer(token) => {
+                let value = bearer(token.expose())?;
+                request.headers_mut().insert(AUTHORIZATION, value);
+            }
+            Self::Header(name, value) => {
+                request.headers_mut().insert(name.clone(), value.clone());
+            }
+            Self::Oauth2(oauth2) => {
+                let token = oauth2.token(client, clock.now()).await?;
+                let value = bearer(token.expose())?;
+                request.headers_mut().insert(AUTHORIZATION, value);
+            }
+            Self::Jwt { key, claims } => {
+                let now = clock.now().as_millis() / 1_000;
+                let mut all = serde_json::Map::new();
+                for (name, text) in claims {
+                    all.insert(name.clone(), text.clone().into());
+                }
+                all.insert("iat".into(), now.into());
+                all.insert("exp".into(), (now + JWT_LIFE_SECONDS).into());
+                all.insert("jti".into(), format!("{message_id}-{now}").into());
+                let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::RS256);
+                let token = jsonwebtoken::encode(&header, &all, key);
+                let value = bearer(&token.map_err(|_| AuthFault::Refused)?)?;
+                request.headers_mut().insert(AUTHORIZATION, value);
+            }
+            Self::AwsSigv4(signer) => {
+                let body = request
+                    .body()
+                    .and_then(|body| body.as_bytes())
+                    .unwrap_or_default();
+                let added = signer.sign(
+                    request.method().as_str(),
+                    request.url(),
+                    request.headers(),
+                    body,
+                    clock.now(),
+                );
+                request
+                    .headers_mut()
+                    .extend(added.ok_or(AuthFault::Refused)?);
+            }
+        }
+        Ok(request)
+    }
+
+    /// The gateway no longer takes what we showed: a kept token is dropped.
+    pub(super) async fn refused(&self) {
+        if let Self::Oauth2(oauth2) = self {
+            *oauth2.kept.lock().await = None;
+        }
+    }
+}
+
+fn sensitive(text: &str) -> Result<HeaderValue, AuthFault> {
+    let mut value = HeaderValue::from_str(text).map_err(|_| AuthFault::Refused)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+impl Oauth2 {
+    /// The kept token, or a new one. Those who ask at the same time wait for one answer.
+    async fn token(&self, client: &Client, now: Timestamp) -> Result<SecretString, AuthFault> {
+        let mut kept = self.kept.lock().await;
+        if let Some((token, until)) = kept.as_ref()
+            && now < *until
+        {
+            return Ok(token.clone());
+        }
+        let mut form = vec![("grant_type", "client_credentials")];
+        if let Some(scope) = &self.scope {
+            form.push(("scope", scope));
+        }
+        let request = client
+            .post(&self.token_url)
+            .basic_auth(&self.client_id, Some(self.secret.expose()))
+            .timeout(TOKEN_DEADLINE)
+            .form(&form);
+        let response = request.send().await.map_err(|_| AuthFault::Away)?;
+        match response.status().as_u16() {
+            200 => {}
+            429 | 500..=599 => return Err(AuthFault::Away),
+            _ => return Err(AuthFault::Refused),
+        }
+        let body = super::read_answer(response, MAX_TOKEN_BYTES)
+            .await
+            .ok_or(AuthFault::Away)?;
+        let answer: TokenAnswer = serde_json::from_slice(&body).map_err(|_| AuthFault::Refused)?;
+        let life_ms = answer.expires_in.unwrap_or(300).saturating_mul(1_000);
+        let until = now.plus_millis(life_ms.saturating_sub(TOKEN_MARGIN_MS));
+        let token = SecretString::new(answer.access_token);
+        *kept = Some((token.clone(), until));
+        Ok(token)
+    }
+}

@@ -1,0 +1,149 @@
+//! The presets: gateways described as data, each a file with recorded answers that its rules are
+//! held to. Refuses to know any of them by name elsewhere.
+
+use watchword_chassis::config::ConfigError;
+
+use crate::http::Preset;
+
+macro_rules! presets {
+    ($($name:literal),* $(,)?) => {
+        /// Every preset: its name and its file.
+        pub const PRESETS: &[(&str, &str)] =
+            &[$(($name, include_str!(concat!("../presets/", $name, ".toml")))),*];
+    };
+}
+
+presets![
+    "africas-talking",
+    "aws-eum",
+    "aws-sns",
+    "infobip",
+    "kannel",
+    "messagebird",
+    "msg91",
+    "plivo",
+    "sinch",
+    "telnyx",
+    "twilio",
+    "vonage-messages",
+    "vonage-sms",
+];
+
+/// The preset called `name`.
+pub fn preset(name: &str) -> Result<Preset, ConfigError> {
+    let (_, text) = PRESETS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .ok_or_else(|| {
+            let names: Vec<_> = PRESETS.iter().map(|(name, _)| *name).collect();
+            ConfigError::new(
+                "kind",
+                format!("must be inbox, http, or one of: {}", names.join(", ")),
+            )
+        })?;
+    toml::from_str(text).map_err(|_| ConfigError::new("kind", "has a preset that cannot be read"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use http::{HeaderMap, Method};
+    use watchword_core::{ProviderName, Timestamp};
+
+    use super::*;
+    use crate::config::Secrets;
+    use crate::http::classify;
+    use crate::receipt::{Call, ReceiptPlan};
+
+    const DELIVERY: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-1";
+
+    fn all() -> impl Iterator<Item = (&'static str, Preset)> {
+        PRESETS.iter().map(|(name, text)| {
+            let parsed = toml::from_str(text);
+            (
+                *name,
+                parsed.unwrap_or_else(|error| panic!("{name}: {error}")),
+            )
+        })
+    }
+
+    /// The files are data; their recorded answers are their tests.
+    #[test]
+    fn every_recorded_answer_has_its_class_and_id() {
+        for (name, preset) in all() {
+            let classes: BTreeMap<_, _> = preset
+                .answers
+                .iter()
+                .map(|answer| (answer.class.as_str(), ()))
+                .collect();
+            assert!(classes.len() >= 4, "{name} has too few answers");
+            for answer in &preset.answers {
+                let attempted = classify(&preset.response, answer.status, answer.body.as_bytes());
+                let shown = format!("{name} {} {}", answer.status, answer.body);
+                assert_eq!(attempted.class, answer.class, "{shown}");
+                if answer.id.is_some() {
+                    assert_eq!(attempted.provider_message_id, answer.id, "{shown}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_recorded_receipt_is_read() {
+        // 32 bytes in base64, so that it serves as a key of every kind.
+        let secret = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        let none = HeaderMap::new();
+        let mut form = HeaderMap::new();
+        form.insert(
+            "content-type",
+            "application/x-www-form-urlencoded".parse().unwrap(),
+        );
+        for (name, preset) in all() {
+            let Some(receipt) = &preset.receipt else {
+                assert!(name.starts_with("aws-"), "{name} takes no receipts");
+                continue;
+            };
+            let names = preset.secrets.iter().chain(&preset.receipt_secrets);
+            let secrets: Vec<_> = names.map(|name| (name.as_str(), secret)).collect();
+            let provider: ProviderName = name.parse().unwrap();
+            let plan = ReceiptPlan::compile(provider, receipt, &Secrets::of(&secrets))
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert!(preset.receipts.len() >= 2, "{name} has too few receipts");
+            for recorded in &preset.receipts {
+                let shown = format!("{name} {} {}", recorded.query, recorded.body);
+                let text = |text: &str| text.replace("DELIVERY", DELIVERY);
+                let query: Vec<_> = url::form_urlencoded::parse(text(&recorded.query).as_bytes())
+                    .into_owned()
+                    .collect();
+                let body = text(&recorded.body);
+                let is_form = !body.starts_with('{') && !body.is_empty();
+                let call = Call {
+                    method: &Method::POST,
+                    url: "https://otp.example.org/",
+                    headers: if is_form { &form } else { &none },
+                    query: &query,
+                    body: body.as_bytes(),
+                    now: Timestamp::from_millis(0),
+                };
+                let receipts = plan.parse(&call).unwrap_or_else(|| panic!("{shown}"));
+                assert_eq!(
+                    receipts.first().map(|receipt| receipt.state),
+                    recorded.state,
+                    "{shown}"
+                );
+                let Some(receipt) = receipts.first() else {
+                    continue;
+                };
+                let id = recorded.id.as_deref().map(text);
+                let named = receipt.delivery_id.as_ref().map(ToString::to_string);
+                assert_eq!(named.or_else(|| receipt.message_id.clone()), id, "{shown}");
+                let kept = format!("{receipt:?}");
+                assert!(
+                    !kept.contains("4915112345678") && !kept.contains("254711000000"),
+                    "{kept}"
+                );
+            }
+        }
+    }
+}

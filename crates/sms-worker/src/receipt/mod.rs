@@ -1,0 +1,185 @@
+//! What gateways say later: verified on the raw bytes, then read by the places the configuration
+//! names. Refuses to keep anything of a receipt but ids, the state and an error code.
+
+mod route;
+mod verify;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+use watchword_chassis::config::ConfigError;
+use watchword_core::{DeliveryId, ProviderName, ReceiptState};
+use watchword_events::ReceiptReceived;
+
+pub use route::{ReceiptMetrics, ReceiptState as ReceiptRouteState, routes};
+pub(crate) use verify::Verify;
+pub use verify::{Call, VerifyConfig};
+
+use crate::config::Secrets;
+use crate::http::{ReceiptConfig, as_text, check_pointer, plain_id};
+
+/// Receipts one call may bring.
+const MOST_AT_ONCE: usize = 1_000;
+/// Characters of an error code that are kept.
+const ERROR_CHARS: usize = 32;
+
+/// How the receipts of one provider are verified and read.
+pub struct ReceiptPlan {
+    provider: ProviderName,
+    verify: Verify,
+    each: Option<String>,
+    reference: Option<String>,
+    id: Option<String>,
+    state: String,
+    states: BTreeMap<String, ReceiptState>,
+    error: Option<String>,
+}
+
+/// Why a call brought no receipts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is not the gateway's, or stale.
+    Forged,
+    /// It is the gateway's, but cannot be read.
+    Unreadable,
+}
+
+impl ReceiptPlan {
+    pub(crate) fn compile(
+        provider: ProviderName,
+        config: &ReceiptConfig,
+        secrets: &Secrets,
+    ) -> Result<Self, ConfigError> {
+        if config.id.is_none() && config.reference.is_none() {
+            return Err(ConfigError::new(
+                "id",
+                "or reference must say which message it is about",
+            ));
+        }
+        let places = [
+            ("each", config.each.as_deref()),
+            ("reference", config.reference.as_deref()),
+            ("id", config.id.as_deref()),
+            ("state", Some(config.state.as_str())),
+            ("error", config.error.as_deref()),
+        ];
+        for (key, place) in places {
+            let Some(place) = place else { continue };
+            check_pointer(place, key)?;
+            let rooted = place.starts_with("/query/") || place.starts_with("/body");
+            if !rooted && (config.each.is_none() || key == "each") {
+                return Err(ConfigError::new(key, "must begin with /query/ or /body"));
+            }
+        }
+        if config.states.is_empty() {
+            return Err(ConfigError::new(
+                "states",
+                "must name the words of the gateway",
+            ));
+        }
+        Ok(Self {
+            provider,
+            verify: Verify::compile(&config.verify, secrets)?,
+            each: config.each.clone(),
+            reference: config.reference.clone(),
+            id: config.id.clone(),
+            state: config.state.clone(),
+            states: config.states.clone(),
+            error: config.error.clone(),
+        })
+    }
+
+    /// Whether receipts name messages by the gateway's id alone.
+    pub(crate) const fn wants_name(&self) -> bool {
+        self.reference.is_none()
+    }
+
+    /// Where the gateway is to call for `delivery`, below the receiver's public URL.
+    pub(crate) fn callback(&self, public_url: &str, delivery: &DeliveryId) -> String {
+        let mut url = format!(
+            "{}/v1/receipts/{}?d={delivery}",
+            public_url.trim_end_matches('/'),
+            self.provider
+        );
+        if let Some(secret) = self.verify.url_secret() {
+            let encoded: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+            url.push_str("&token=");
+            url.push_str(&encoded);
+        }
+        url
+    }
+
+    /// The receipts of a call.
+    pub fn read(&self, call: &Call<'_>) -> Result<Vec<ReceiptReceived>, Refusal> {
+        if !self.verify.accepts(call) {
+            return Err(Refusal::Forged);
+        }
+        self.parse(call).ok_or(Refusal::Unreadable)
+    }
+
+    pub(crate) fn parse(&self, call: &Call<'_>) -> Option<Vec<ReceiptReceived>> {
+        let object = |pairs: &[(String, String)]| {
+            let members = pairs
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone().into()));
+            Value::Object(members.collect::<Map<_, _>>())
+        };
+        let form = call.form();
+        let body = if !form.is_empty() {
+            object(&form)
+        } else if call.body.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(call.body).ok()?
+        };
+        let mut document = Map::new();
+        document.insert("query".to_owned(), object(call.query));
+        document.insert("body".to_owned(), body);
+        let document = Value::Object(document);
+        let items = match &self.each {
+            None => vec![&document],
+            Some(place) => document
+                .pointer(place)?
+                .as_array()?
+                .iter()
+                .take(MOST_AT_ONCE)
+                .collect(),
+        };
+        Some(
+            items
+                .iter()
+                .filter_map(|item| self.item(&document, item))
+                .collect(),
+        )
+    }
+
+    fn item(&self, document: &Value, item: &Value) -> Option<ReceiptReceived> {
+        let text = |place: &Option<String>| {
+            let place = place.as_deref()?;
+            let root = if place.starts_with("/query/") {
+                document
+            } else {
+                item
+            };
+            root.pointer(place).and_then(as_text)
+        };
+        let state = *self.states.get(&text(&Some(self.state.clone()))?)?;
+        let delivery_id = text(&self.reference).and_then(|id| id.parse().ok());
+        let message_id = text(&self.id).and_then(plain_id);
+        if delivery_id.is_none() && message_id.is_none() {
+            return None;
+        }
+        let plain = |text: String| {
+            let fits =
+                text.len() <= ERROR_CHARS && text.bytes().all(|byte| byte.is_ascii_graphic());
+            (fits && !text.is_empty() && text != "0").then_some(text)
+        };
+        Some(ReceiptReceived {
+            provider: self.provider.clone(),
+            delivery_id,
+            message_id,
+            state,
+            error: text(&self.error).and_then(plain),
+        })
+    }
+}

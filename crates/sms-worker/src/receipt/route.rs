@@ -1,0 +1,163 @@
+//! `POST|GET /v1/receipts/{provider}`: verified, queued, then answered. Refuses bodies over 64 KiB
+//! and answers a forged call with 401 and nothing more.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::routing::get;
+use prometheus::{IntCounterVec, Opts, Registry};
+use watchword_broker::{Outbound, Publisher, Route};
+use watchword_chassis::{Problem, ProblemCode};
+use watchword_core::{Clock, ProviderName};
+use watchword_events::{CloudEvent, EventData, Lane, ReceiptReceived};
+
+use super::{Call, ReceiptPlan, Refusal};
+
+const MAX_BODY_BYTES: usize = 64 * 1024;
+/// Gateways give up after 2 s (Telnyx), and then call again.
+const PUBLISH_DEADLINE: Duration = Duration::from_millis(1_500);
+const RESULTS: [&str; 4] = ["queued", "forged", "unreadable", "unavailable"];
+
+/// Calls of gateways, by what became of them.
+#[derive(Debug, Clone)]
+pub struct ReceiptMetrics(IntCounterVec);
+
+impl ReceiptMetrics {
+    /// Registers the counter for these providers.
+    pub fn register<'a>(
+        registry: &Registry,
+        providers: impl Iterator<Item = &'a ProviderName>,
+    ) -> Result<Self, prometheus::Error> {
+        let opts = Opts::new(
+            "watchword_receipt_calls_total",
+            "Calls of gateways with receipts, by what became of them.",
+        );
+        let calls = IntCounterVec::new(opts, &["provider", "result"])?;
+        registry.register(Box::new(calls.clone()))?;
+        for provider in providers {
+            for result in RESULTS {
+                calls.with_label_values(&[provider.as_str(), result]);
+            }
+        }
+        Ok(Self(calls))
+    }
+
+    fn count(&self, provider: &ProviderName, result: &'static str) {
+        self.0.with_label_values(&[provider.as_str(), result]).inc();
+    }
+}
+
+/// What the route needs.
+#[derive(Clone)]
+pub struct ReceiptState {
+    /// The receivers, by provider.
+    pub plans: Arc<BTreeMap<ProviderName, Arc<ReceiptPlan>>>,
+    /// The URL under which gateways reach us: `https://otp.example.org`.
+    pub public_url: String,
+    /// Queues receipts.
+    pub publisher: Arc<dyn Publisher>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where calls are counted.
+    pub metrics: ReceiptMetrics,
+}
+
+/// The route.
+pub fn routes(state: ReceiptState) -> Router {
+    Router::new()
+        .route("/v1/receipts/{provider}", get(take).post(take))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(state)
+}
+
+async fn take(
+    State(state): State<ReceiptState>,
+    Path(provider): Path<String>,
+    uri: Uri,
+    method: Method,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<StatusCode, Problem> {
+    let not_found = || Problem::new(ProblemCode::NotFound, "no such provider takes receipts");
+    let plan = provider
+        .parse::<ProviderName>()
+        .ok()
+        .and_then(|name| state.plans.get(&name).cloned())
+        .ok_or_else(not_found)?;
+    let tail = uri.path_and_query().map_or("/", |tail| tail.as_str());
+    let url = format!("{}{tail}", state.public_url.trim_end_matches('/'));
+    let query: Vec<_> = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
+        .into_owned()
+        .collect();
+    let call = Call {
+        method: &method,
+        url: &url,
+        headers: &headers,
+        query: &query,
+        body: &body,
+        now: state.clock.now(),
+    };
+    let receipts = match plan.read(&call) {
+        Ok(receipts) => receipts,
+        Err(Refusal::Forged) => {
+            state.metrics.count(&plan.provider, "forged");
+            tracing::warn!(provider = %plan.provider, "a receipt that is not the provider's, or stale, was refused");
+            return Err(Problem::new(
+                ProblemCode::Unauthorized,
+                "the signature is not right",
+            ));
+        }
+        Err(Refusal::Unreadable) => {
+            state.metrics.count(&plan.provider, "unreadable");
+            return Err(Problem::new(
+                ProblemCode::InvalidRequest,
+                "the receipt cannot be read",
+            ));
+        }
+    };
+    for receipt in receipts {
+        if queue(&state, receipt).await.is_none() {
+            state.metrics.count(&plan.provider, "unavailable");
+            let problem = Problem::new(ProblemCode::BrokerUnavailable, "call again");
+            return Err(problem.retry_after(1));
+        }
+    }
+    state.metrics.count(&plan.provider, "queued");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn queue(state: &ReceiptState, receipt: ReceiptReceived) -> Option<()> {
+    publish(state.publisher.as_ref(), receipt, state.clock.now()).await
+}
+
+/// Queues one receipt; `None` if the broker did not take it.
+pub(crate) async fn publish(
+    publisher: &dyn Publisher,
+    receipt: ReceiptReceived,
+    now: watchword_core::Timestamp,
+) -> Option<()> {
+    let about = match (&receipt.delivery_id, &receipt.message_id) {
+        (Some(id), _) => id.to_string(),
+        (None, Some(id)) => id.clone(),
+        (None, None) => return None,
+    };
+    let event = CloudEvent {
+        id: format!("{}.{about}.{}", receipt.provider, receipt.state),
+        source: "/watchword/sms-worker".to_owned(),
+        time: now,
+        data: receipt,
+    };
+    let outbound = Outbound {
+        kind: ReceiptReceived::TYPE,
+        route: Route::Lane(Lane::Receipts),
+        body: event.encode().ok()?.into(),
+        id: event.id,
+        traceparent: None,
+    };
+    publisher.publish(outbound, PUBLISH_DEADLINE).await.ok()
+}

@@ -1,0 +1,507 @@
+//! Whether a call really is the gateway's: the scheme of each vendor over the raw body and the
+//! configured public URL. Everything secret is compared in constant time. Refuses what is stale
+//! where the scheme tells a time, and every algorithm but the one configured.
+
+use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
+use http::{HeaderMap, Method};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use ring::{digest, hmac, signature};
+use serde::Deserialize;
+use serde_json::Value;
+use watchword_chassis::config::ConfigError;
+use watchword_core::{SecretString, Timestamp};
+
+use crate::config::Secrets;
+
+/// A signature older than this, or from so far ahead, is refused.
+const TOLERANCE_SECONDS: i64 = 300;
+
+/// How a receipt is known to be the gateway's. Every secret is the name of one under `secrets`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum VerifyConfig {
+    /// The gateway calls a URL that nobody else knows: `{callback}` carries the secret. For
+    /// gateways that sign nothing.
+    SecretUrl {
+        /// The secret.
+        secret: String,
+    },
+    /// HTTP Basic.
+    Basic {
+        /// The user.
+        username: String,
+        /// The password.
+        secret: String,
+    },
+    /// An HMAC in a header.
+    Hmac {
+        /// The key.
+        secret: String,
+        /// The header with the signature.
+        header: String,
+        /// `sha1`, `sha256` or `sha512`.
+        algorithm: HmacAlgorithm,
+        /// `hex` or `base64`.
+        #[serde(default)]
+        encoding: Encoding,
+        /// What stands before the signature in its header: `sha256=`.
+        #[serde(default)]
+        prefix: String,
+        /// What is signed: a text with `{body}`, `{url}`, `{timestamp}` and `{nonce}`.
+        #[serde(default = "body")]
+        content: String,
+        /// The header with the time in seconds since the epoch; then a stale one is refused.
+        timestamp_header: Option<String>,
+        /// The header with the nonce.
+        nonce_header: Option<String>,
+    },
+    /// An Ed25519 signature in a header, over `{timestamp}|{body}`.
+    Ed25519 {
+        /// The public key, base64.
+        public_key: String,
+        /// The header with the signature, base64.
+        header: String,
+        /// The header with the time in seconds since the epoch.
+        timestamp_header: String,
+    },
+    /// Twilio's `X-Twilio-Signature`.
+    Twilio {
+        /// The auth token.
+        secret: String,
+    },
+    /// Plivo's `X-Plivo-Signature-V2`.
+    Plivo {
+        /// The auth token.
+        secret: String,
+    },
+    /// Vonage's `sig` parameter with HMAC-SHA-256 or -512.
+    VonageSig {
+        /// The signature secret.
+        secret: String,
+        /// `sha256` or `sha512`.
+        algorithm: HmacAlgorithm,
+    },
+    /// A JWT with HS256: in `Authorization` for Vonage, in a header of its own for `MessageBird`.
+    Jwt {
+        /// The signature secret.
+        secret: String,
+        /// The header.
+        header: String,
+        /// The claim with the SHA-256 of the body, hexadecimal; must be there if the body is not
+        /// empty.
+        payload_claim: Option<String>,
+        /// The claim with the SHA-256 of the URL, hexadecimal.
+        url_claim: Option<String>,
+    },
+}
+
+fn body() -> String {
+    "{body}".to_owned()
+}
+
+/// A hash under an HMAC.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HmacAlgorithm {
+    /// For old gateways.
+    Sha1,
+    /// The usual one.
+    Sha256,
+    /// The long one.
+    Sha512,
+}
+
+/// How a signature is written.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// Hexadecimal.
+    #[default]
+    Hex,
+    /// Base 64.
+    Base64,
+}
+
+/// One call as it came.
+pub struct Call<'a> {
+    /// Its method.
+    pub method: &'a Method,
+    /// The configured public URL of the receiver, with the query as it came.
+    pub url: &'a str,
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// Its query, decoded.
+    pub query: &'a [(String, String)],
+    /// Its body, raw.
+    pub body: &'a [u8],
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// A scheme with its secrets.
+pub(crate) struct Verify {
+    config: VerifyConfig,
+    secret: Option<SecretString>,
+    public_key: Vec<u8>,
+}
+
+impl Verify {
+    pub(crate) fn compile(config: &VerifyConfig, secrets: &Secrets) -> Result<Self, ConfigError> {
+        let mut public_key = Vec::new();
+        let secret = match config {
+            VerifyConfig::SecretUrl { secret }
+            | VerifyConfig::Basic { secret, .. }
+            | VerifyConfig::Hmac { secret, .. }
+            | VerifyConfig::Twilio { secret }
+            | VerifyConfig::Plivo { secret }
+            | VerifyConfig::VonageSig { secret, .. }
+            | VerifyConfig::Jwt { secret, .. } => Some(secrets.get(secret, "verify.secret")?),
+            VerifyConfig::Ed25519 {
+                public_key: key, ..
+            } => {
+                let resolved = secrets.get(key, "verify.public_key")?;
+                let wrong = || ConfigError::new("verify.public_key", "must be 32 bytes in base64");
+                public_key = BASE64
+                    .decode(resolved.expose().trim().as_bytes())
+                    .map_err(|_| wrong())?;
+                if public_key.len() != 32 {
+                    return Err(wrong());
+                }
+                None
+            }
+        };
+        if let VerifyConfig::Hmac {
+            content,
+            timestamp_header,
+            nonce_header,
+            ..
+        } = config
+        {
+            let wants = |name: &str| content.contains(name);
+            if !wants("{body}") && !wants("{url}") {
+                return Err(ConfigError::new(
+                    "verify.content",
+                    "must hold {body} or {url}",
+                ));
+            }
+            if wants("{timestamp}") != timestamp_header.is_some() {
+                return Err(ConfigError::new(
+                    "verify.timestamp_header",
+                    "and {timestamp} in content belong together",
+                ));
+            }
+            if wants("{nonce}") != nonce_header.is_some() {
+                return Err(ConfigError::new(
+                    "verify.nonce_header",
+                    "and {nonce} in content belong together",
+                ));
+            }
+        }
+        if let Some(secret) = &secret
+            && secret.expose().len() < 8
+        {
+            return Err(ConfigError::new(
+                "verify.secret",
+                "is shorter than 8 characters",
+            ));
+        }
+        Ok(Self {
+            config: config.clone(),
+            secret,
+            public_key,
+        })
+    }
+
+    /// What `{callback}` carries in its query.
+    pub(crate) fn url_secret(&self) -> Option<&str> {
+        match self.config {
+            VerifyConfig::SecretUrl { .. } => self.secret.as_ref().map(SecretString::expose),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn accepts(&self, call: &Call<'_>) -> bool {
+        self.check(call).is_some()
+    }
+
+    fn check(&self, call: &Call<'_>) -> Option<()> {
+        let secret = self.secret.as_ref().map_or("", SecretString::expose);
+        match &self.config {
+            VerifyConfig::SecretUrl { .. } => {
+                same(call.parameter("token")?.as_bytes(), secret.as_bytes())
+            }
+            VerifyConfig::Basic { username, .. } => {
+                let pair = zeroize::Zeroizing::new(format!("{username}:{secret}"));
+                let wanted = format!("Basic {}", BASE64.encode(pair.as_bytes()));
+                same(call.header("authorization")?.as_bytes(), wanted.as_bytes())
+            }
+            VerifyConfig::Hmac {
+                header,
+                algorithm,
+                encoding,
+                prefix,
+                content,
+                timestamp_header,
+                nonce_header,
+                ..
+            } => {
+                let timestamp = match timestamp_header {
+                    Some(name) => call.fresh(name)?,
+                    None => "",
+                };
+                let nonce = match nonce_header {
+                    Some(name) => call.header(name)?,
+                    None => "",
+                };
+                let signed = fill(content, call, timestamp, nonce);
+                let told = call.header(header)?.strip_prefix(prefix.as_str())?;
+                let told = match encoding {
+                    Encoding::Hex => HEXLOWER_PERMISSIVE.decode(told.as_bytes()),
+                    Encoding::Base64 => BASE64.decode(told.as_bytes()),
+                };
+                verify_hmac(*algorithm, secret, &signed, &told.ok()?)
+            }
+            VerifyConfig::Ed25519 {
+                header,
+                timestamp_header,
+                ..
+            } => {
+                let timestamp = call.fresh(timestamp_header)?;
+                let told = BASE64.decode(call.header(header)?.as_bytes()).ok()?;
+                let signed = [timestamp.as_bytes(), b"|", call.body].concat();
+                signature::UnparsedPublicKey::new(&signature::ED25519, &self.public_key)
+                    .verify(&signed, &told)
+                    .ok()
+            }
+            VerifyConfig::Twilio { .. } => twilio(call, secret),
+            VerifyConfig::Plivo { .. } => {
+                let bare = call.url.split('?').next()?;
+                let nonce = call.header("x-plivo-signature-v2-nonce")?;
+                let told = call.header("x-plivo-signature-v2")?;
+                let told = BASE64.decode(told.as_bytes()).ok()?;
+                let signed = format!("{bare}{nonce}");
+                verify_hmac(HmacAlgorithm::Sha256, secret, signed.as_bytes(), &told)
+            }
+            VerifyConfig::VonageSig { algorithm, .. } => vonage_sig(call, secret, *algorithm),
+            VerifyConfig::Jwt {
+                header,
+                payload_claim,
+                url_claim,
+                ..
+            } => jwt(
+                call,
+                secret,
+                header,
+                payload_claim.as_deref(),
+                url_claim.as_deref(),
+            ),
+        }
+    }
+}
+
+impl<'a> Call<'a> {
+    /// A header that is there exactly once.
+    fn header(&self, name: &str) -> Option<&'a str> {
+        let mut values = self.headers.get_all(name).iter();
+        let value = values.next()?.to_str().ok()?;
+        values.next().is_none().then_some(value)
+    }
+
+    fn parameter(&self, name: &str) -> Option<&'a str> {
+        let mut values = self.query.iter().filter(|(known, _)| known == name);
+        let (_, value) = values.next()?;
+        values.next().is_none().then_some(value)
+    }
+
+    /// The timestamp header, if it is of about now.
+    fn fresh(&self, name: &str) -> Option<&'a str> {
+        let text = self.header(name)?;
+        let seconds: i64 = text.parse().ok()?;
+        let now = self.now.as_millis() / 1_000;
+        let distance = seconds.checked_sub(now)?.checked_abs()?;
+        (distance <= TOLERANCE_SECONDS).then_some(text)
+    }
+
+    /// The fields of a form body; none for another kind of body.
+    pub(crate) fn form(&self) -> Vec<(String, String)> {
+        let kind = self.header("content-type").unwrap_or_default();
+        if kind.starts_with("application/x-www-form-urlencoded") {
+            url::form_urlencoded::parse(self.body)
+                .into_owned()
+                .collect()
+        } else {
+            Vec::new()
+        }
+    }
+}
+
+fn same(told: &[u8], secret: &[u8]) -> Option<()> {
+    // Under an HMAC with a key nobody chose, equality takes the same time for every difference.
+    let key = hmac::Key::new(hmac::HMAC_SHA256, b"compare");
+    let tag = hmac::sign(&key, secret);
+    hmac::verify(&key, told, tag.as_ref()).ok()
+}
+
+fn verify_hmac(algorithm: HmacAlgorithm, secret: &str, signed: &[u8], told: &[u8]) -> Option<()> {
+    let algorithm = match algorithm {
+        HmacAlgorithm::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+        HmacAlgorithm::Sha256 => hmac::HMAC_SHA256,
+        HmacAlgorithm::Sha512 => hmac::HMAC_SHA512,
+    };
+    hmac::verify(&hmac::Key::new(algorithm, secret.as_bytes()), signed, told).ok()
+}
+
+fn fill(content: &str, call: &Call<'_>, timestamp: &str, nonce: &str) -> Vec<u8> {
+    let mut signed = Vec::new();
+    let mut rest = content;
+    while let Some((literal, tail)) = rest.split_once('{') {
+        signed.extend(literal.as_bytes());
+        let (name, tail) = tail.split_once('}').unwrap_or((tail, ""));
+        match name {
+            "body" => signed.extend(call.body),
+            "url" => signed.extend(call.url.as_bytes()),
+            "timestamp" => signed.extend(timestamp.as_bytes()),
+            "nonce" => signed.extend(nonce.as_bytes()),
+            _ => {}
+        }
+        rest = tail;
+    }
+    signed.extend(rest.as_bytes());
+    signed
+}
+
+/// Base64 of HMAC-SHA-1 over the URL and, for a form, each name and value in the order of names,
+/// equal pairs once. A JSON body is bound by its hash in the URL. The vendor signs the URL with or
+/// without its port: both are tried.
+fn twilio(call: &Call<'_>, secret: &str) -> Option<()> {
+    let told = BASE64
+        .decode(call.header("x-twilio-signature")?.as_bytes())
+        .ok()?;
+    let mut pairs = call.form();
+    if let Some(hash) = call.parameter("bodySHA256") {
+        same(
+            hash.to_ascii_lowercase().as_bytes(),
+            sha256(call.body).as_bytes(),
+        )?;
+    } else if pairs.is_empty() && !call.body.is_empty() {
+        return None;
+    }
+    pairs.sort();
+    pairs.dedup();
+    let fields: String = pairs
+        .into_iter()
+        .map(|(name, value)| name + &value)
+        .collect();
+    port_forms(call.url).iter().find_map(|url| {
+        verify_hmac(
+            HmacAlgorithm::Sha1,
+            secret,
+            format!("{url}{fields}").as_bytes(),
+            &told,
+        )
+    })
+}
+
+/// The URL as it is, and with its port left out or, where it has none, written out.
+fn port_forms(text: &str) -> Vec<String> {
+    let mut forms = vec![text.to_owned()];
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return forms;
+    };
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, tail) = rest.split_at(end);
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            forms.push(format!("{scheme}://{host}{tail}"));
+        }
+        _ => {
+            let port = if scheme == "https" { 443 } else { 80 };
+            forms.push(format!("{scheme}://{authority}:{port}{tail}"));
+        }
+    }
+    forms
+}
+
+/// HMAC over `&name=value` of the sorted parameters without `sig`, `&` and `=` in values replaced.
+fn vonage_sig(call: &Call<'_>, secret: &str, algorithm: HmacAlgorithm) -> Option<()> {
+    let mut pairs: Vec<(String, String)> = call.query.to_vec();
+    pairs.extend(call.form());
+    if let Ok(Value::Object(members)) = serde_json::from_slice(call.body) {
+        let text = |value: &Value| crate::http::as_text(value).unwrap_or_default();
+        pairs.extend(
+            members
+                .iter()
+                .map(|(name, value)| (name.clone(), text(value))),
+        );
+    }
+    // Ours, not the vendor's: it stands in the URL we gave.
+    pairs.retain(|(name, _)| name != "d");
+    let place = pairs.iter().position(|(name, _)| name == "sig")?;
+    let told = HEXLOWER_PERMISSIVE
+        .decode(pairs.remove(place).1.as_bytes())
+        .ok()?;
+    let (_, timestamp) = pairs.iter().find(|(name, _)| name == "timestamp")?;
+    let now = call.now.as_millis() / 1_000;
+    let distance = timestamp
+        .parse::<i64>()
+        .ok()?
+        .checked_sub(now)?
+        .checked_abs()?;
+    if distance > TOLERANCE_SECONDS || pairs.iter().any(|(name, _)| name == "sig") {
+        return None;
+    }
+    pairs.sort();
+    let signed: String = pairs
+        .iter()
+        .map(|(name, value)| format!("&{name}={}", value.replace(['&', '='], "_")))
+        .collect();
+    verify_hmac(algorithm, secret, signed.as_bytes(), &told)
+}
+
+fn jwt(
+    call: &Call<'_>,
+    secret: &str,
+    header: &str,
+    payload_claim: Option<&str>,
+    url_claim: Option<&str>,
+) -> Option<()> {
+    let text = call.header(header)?;
+    let token = text.strip_prefix("Bearer ").unwrap_or(text);
+    let mut validation = Validation::new(Algorithm::HS256);
+    validation.required_spec_claims.clear();
+    // Times are held against our clock below.
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    let key = DecodingKey::from_secret(secret.as_bytes());
+    let claims = jsonwebtoken::decode::<Value>(token, &key, &validation)
+        .ok()?
+        .claims;
+    let now = call.now.as_millis() / 1_000;
+    let time = |name: &str| claims.get(name).and_then(Value::as_i64);
+    match (time("iat"), time("exp")) {
+        (_, Some(exp)) if exp < now => return None,
+        (Some(iat), None) if now.saturating_sub(iat) > TOLERANCE_SECONDS => return None,
+        (None, None) => return None,
+        _ => {}
+    }
+    let ahead = |at: i64| at > now.saturating_add(TOLERANCE_SECONDS);
+    if time("iat").is_some_and(ahead) || time("nbf").is_some_and(ahead) {
+        return None;
+    }
+    if let Some(name) = payload_claim {
+        match claims.get(name).and_then(Value::as_str) {
+            Some(hash) => same(hash.as_bytes(), sha256(call.body).as_bytes())?,
+            None if call.body.is_empty() => {}
+            None => return None,
+        }
+    }
+    if let Some(name) = url_claim {
+        let hash = claims.get(name).and_then(Value::as_str)?;
+        same(hash.as_bytes(), sha256(call.url.as_bytes()).as_bytes())?;
+    }
+    Some(())
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(digest::digest(&digest::SHA256, bytes).as_ref())
+}
