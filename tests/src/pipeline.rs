@@ -50,7 +50,8 @@ impl Settings {
     /// On a `SQLite` file.
     pub fn embedded() -> Self {
         let engine = "engine = \"embedded\"\n[embedded]\npath = \"FOLDER/watchword.db\"\n";
-        let providers = "[sms.provider]\nkind = \"inbox\"\n[email.provider]\nkind = \"inbox\"\n";
+        let providers =
+            "[sms.providers.inbox]\nkind = \"inbox\"\n[email.providers.inbox]\nkind = \"inbox\"\n";
         Self {
             engine: engine.into(),
             providers: providers.into(),

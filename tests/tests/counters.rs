@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use watchword_core::{
-    AttemptClass, Channel, DeliveryId, DeliveryOutcome, SecretString, SendLimits, SubjectTag,
-    Timestamp,
+    AttemptClass, Channel, DeliveryId, DeliveryOutcome, ReceiptState, SecretString, SendLimits,
+    SubjectTag, Timestamp, TraceId,
 };
 use watchword_issuer::limits::{Permit, RedisLimiter, Reservation, SendLimiter, SqliteLimiter};
 use watchword_ledger::{
-    Attempt, Claim, ClaimRequest, Fence, LedgerError, LedgerSettings, LedgerStore, RedisLedger,
-    Settlement, SqliteLedger,
+    Attempt, Claim, ClaimRequest, Fence, Heard, LedgerError, LedgerSettings, LedgerStore,
+    ReceiptNote, RedisLedger, Settlement, SqliteLedger,
 };
 use watchword_storage::{Redis, RedisSettings, Sqlite};
 use watchword_tests::RedisServer;
@@ -48,10 +48,8 @@ impl World {
     #[expect(clippy::unused_async, reason = "the same shape as the other")]
     async fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let migrations = [
-            watchword_ledger::MIGRATION,
-            watchword_issuer::limits::MIGRATION,
-        ];
+        let [deliveries, names] = watchword_ledger::MIGRATIONS;
+        let migrations = [deliveries, names, watchword_issuer::limits::MIGRATION];
         let sqlite = Sqlite::open(&folder.path().join("state.db"), &migrations).unwrap();
         Self {
             ledger: Arc::new(SqliteLedger::new(
@@ -72,6 +70,8 @@ impl World {
             channel: Channel::Sms,
             now,
             lease_ms: LEASE_MS,
+            service: "jira".parse().unwrap(),
+            trace_id: TraceId::new([7; 16]),
         };
         self.ledger.claim(request).await.unwrap()
     }
@@ -159,12 +159,12 @@ async fn a_delivery_has_one_holder_and_ends_once(world: World) {
     let again = world.claim(&id, T0.plus_millis(3)).await;
     assert!(
         matches!(
-            again,
+            &again,
             Claim::Yours {
-                attempt_count: 1,
+                record,
                 after_crash: false,
                 ..
-            }
+            } if record.attempt_count == 1
         ),
         "{again:?}"
     );
@@ -193,6 +193,121 @@ async fn a_delivery_has_one_holder_and_ends_once(world: World) {
     assert_eq!(records, [record]);
 }
 
+/// Receipts: forward only, believed of those who were asked, early ones to be brought again.
+async fn receipts_move_forward_only(world: World) {
+    let id = delivery(1);
+    let hear = |provider: &str, message_id: Option<&str>, state| {
+        let note = ReceiptNote {
+            id: id.clone(),
+            provider: provider.parse().unwrap(),
+            message_id: message_id.map(str::to_owned),
+            state,
+            now: T0.plus_millis(100),
+        };
+        let ledger = world.ledger.clone();
+        async move {
+            match ledger.receipt(note).await.unwrap() {
+                Heard::Counted(record) => format!("counted {}", record.outcome),
+                heard => format!("{heard:?}").to_lowercase(),
+            }
+        }
+    };
+    let delivered = ReceiptState::Delivered;
+    assert_eq!(hear("gateway", None, delivered).await, "unknown");
+    let claim = world.claim(&id, T0).await;
+    assert_eq!(hear("gateway", None, delivered).await, "early");
+    let settle = |claim: &Claim, provider: &str, class, outcome| Settlement {
+        id: id.clone(),
+        channel: Channel::Sms,
+        fence: Some(fence(claim)),
+        attempt: Some(Attempt {
+            provider: Some(provider.parse().unwrap()),
+            provider_message_id: (class == AttemptClass::Accepted).then(|| "m-1".to_owned()),
+            ..attempt(class, T0)
+        }),
+        outcome,
+        now: T0,
+    };
+    // The first provider did not answer, the second took it.
+    let lost = settle(
+        &claim,
+        "silent",
+        AttemptClass::UnknownOutcome,
+        DeliveryOutcome::Queued,
+    );
+    world.ledger.settle(lost).await.unwrap();
+    assert_eq!(hear("gateway", None, delivered).await, "early");
+    let claim = world.claim(&id, T0).await;
+    let taken = settle(
+        &claim,
+        "gateway",
+        AttemptClass::Accepted,
+        DeliveryOutcome::Accepted,
+    );
+    world.ledger.settle(taken).await.unwrap();
+    let steps = [
+        // A provider nobody asked, another message's id, the word of one that did not take it.
+        ("nobody", None, delivered, "unknown"),
+        ("gateway", Some("m-2"), delivered, "unknown"),
+        ("silent", None, ReceiptState::Failed, "repeated"),
+        (
+            "gateway",
+            Some("m-1"),
+            ReceiptState::InFlight,
+            "counted accepted",
+        ),
+        ("gateway", Some("m-1"), ReceiptState::InFlight, "repeated"),
+        ("gateway", None, ReceiptState::Expired, "counted failed"),
+        ("gateway", None, ReceiptState::InFlight, "repeated"),
+        ("gateway", None, ReceiptState::Failed, "repeated"),
+        // It arrived after all, and nothing undoes that.
+        ("silent", None, delivered, "counted delivered"),
+        ("gateway", None, ReceiptState::Failed, "repeated"),
+        ("gateway", None, delivered, "repeated"),
+    ];
+    for (step, (provider, message_id, state, heard)) in steps.into_iter().enumerate() {
+        assert_eq!(
+            hear(provider, message_id, state).await,
+            heard,
+            "step {step}"
+        );
+    }
+    let records = world.ledger.get(std::slice::from_ref(&id)).await.unwrap();
+    let record = &records[0];
+    assert_eq!(record.receipt.unwrap().state, delivered);
+    assert_eq!(record.trace_id, TraceId::new([7; 16]));
+    assert_eq!(record.service.as_ref().unwrap().as_str(), "jira");
+    assert!(matches!(world.claim(&id, T0).await, Claim::Ended(_)));
+}
+
+async fn names_lead_to_deliveries_and_parked_ones_are_reopened(world: World) {
+    let (id, provider) = (delivery(1), "gateway".parse().unwrap());
+    let ledger = &world.ledger;
+    assert_eq!(ledger.named(&provider, "m:{1}").await.unwrap(), None);
+    ledger.name(&provider, "m:{1}", &id, T0).await.unwrap();
+    assert_eq!(
+        ledger.named(&provider, "m:{1}").await.unwrap(),
+        Some(id.clone())
+    );
+    assert_eq!(
+        ledger
+            .named(&"other".parse().unwrap(), "m:{1}")
+            .await
+            .unwrap(),
+        None
+    );
+
+    assert!(!ledger.reopen(&id, T0).await.unwrap());
+    world
+        .settle(&id, None, DeliveryOutcome::Parked, T0)
+        .await
+        .unwrap();
+    assert!(matches!(world.claim(&id, T0).await, Claim::Ended(_)));
+    assert!(ledger.reopen(&id, T0).await.unwrap());
+    assert!(!ledger.reopen(&id, T0).await.unwrap());
+    assert!(matches!(world.claim(&id, T0).await, Claim::Yours { .. }));
+}
+
 async fn a_silent_holder_loses_its_claim_and_its_word(world: World) {
     let id = delivery(1);
     let lost = fence(&world.claim(&id, T0).await);
@@ -200,12 +315,12 @@ async fn a_silent_holder_loses_its_claim_and_its_word(world: World) {
     let taken = world.claim(&id, later).await;
     assert!(
         matches!(
-            taken,
+            &taken,
             Claim::Yours {
-                attempt_count: 1,
+                record,
                 after_crash: true,
                 ..
-            }
+            } if record.attempt_count == 1
         ),
         "{taken:?}"
     );
@@ -374,6 +489,8 @@ macro_rules! on_both {
 
 on_both!(
     a_delivery_has_one_holder_and_ends_once,
+    receipts_move_forward_only,
+    names_lead_to_deliveries_and_parked_ones_are_reopened,
     a_silent_holder_loses_its_claim_and_its_word,
     an_ending_without_a_claim_disturbs_no_holder,
     of_many_claims_at_once_one_wins,

@@ -38,9 +38,10 @@ async fn world_at(level: &str) -> World {
     );
     let mut settings = Settings::distributed(&rabbitmq.url(), &redis.url());
     settings.providers = format!(
-        "[sms.provider]\nkind = \"kannel\"\nurl = \"{}\"\nusername = \"watchword\"\nsender = \"Test\"\n\
-         password = {{ env = \"KANNEL_PASSWORD\" }}\n\
-         [email.provider]\nkind = \"smtp\"\nname = \"relay\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\n\
+        "[sms.providers.kannel]\nkind = \"kannel\"\nsender = \"Test\"\n\
+         settings = {{ base_url = \"{}\", username = \"watchword\" }}\n\
+         secrets = {{ password = {{ env = \"KANNEL_PASSWORD\" }} }}\n\
+         [email.providers.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\n\
          from = \"Test <no-reply@mail.example.org>\"\n",
         gateway.url(),
         sink.port()

@@ -593,13 +593,13 @@ fn a_wrong_configuration_names_its_key_and_no_value() {
     refused(&sound, &[("WATCHWORD_NOSUCH__KEY", "hunter2")], "nosuch");
     refused(
         &sound,
-        &[("WATCHWORD_EMAIL__PROVIDER", PLAIN_SMTP)],
-        "email.provider.tls",
+        &[("WATCHWORD_EMAIL__PROVIDERS__INBOX", PLAIN_SMTP)],
+        "email.providers.inbox.tls",
     );
     refused(
         &sound,
-        &[("WATCHWORD_SMS__PROVIDER", PLAIN_HTTP)],
-        "sms.provider.request.url",
+        &[("WATCHWORD_SMS__PROVIDERS__INBOX", PLAIN_HTTP)],
+        "sms.providers.inbox.request.url",
     );
     let key = sound.folder().join("sealing");
     std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
@@ -609,8 +609,9 @@ fn a_wrong_configuration_names_its_key_and_no_value() {
     refused(&sound, &[], "keys.sealing[0]");
 }
 
-const PLAIN_SMTP: &str = r#"{ kind = "smtp", name = "r", host = "smtp.example.org", port = 25, tls = "none", from = "a@example.org" }"#;
-const PLAIN_HTTP: &str = r#"{ kind = "http", name = "p", request = { method = "POST", url = "http://api.example.org/hunter2" } }"#;
+const PLAIN_SMTP: &str = r#"{ kind = "smtp", host = "smtp.example.org", port = 25, tls = "none", from = "a@example.org" }"#;
+const PLAIN_HTTP: &str =
+    r#"{ kind = "http", request = { method = "POST", url = "http://api.example.org/hunter2" } }"#;
 
 fn refused(pipeline: &Pipeline, variables: &[(&str, &str)], key: &str) {
     let mut command: Command = pipeline.command();

@@ -17,6 +17,11 @@ use watchword_sms_worker::SmsConfig;
 use watchword_tests::Sink;
 use watchword_tests::sink::Script;
 
+fn only(mut providers: Vec<Arc<dyn Provider>>) -> Arc<dyn Provider> {
+    assert_eq!(providers.len(), 1);
+    providers.remove(0)
+}
+
 fn clock() -> Arc<dyn Clock> {
     Arc::new(ManualClock::at(Timestamp::from_millis(0)))
 }
@@ -46,10 +51,14 @@ fn dispatch(channel: Channel, number: u32) -> Dispatch {
 fn relay(port: u16, more: &str) -> Arc<dyn Provider> {
     watchword_tests::tls();
     let text = format!(
-        "[provider]\nkind = \"smtp\"\nname = \"relay\"\nhost = \"127.0.0.1\"\nport = {port}\nfrom = \"Test <no-reply@mail.example.org>\"\n{more}"
+        "[providers.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1\"\nport = {port}\nfrom = \"Test <no-reply@mail.example.org>\"\n{more}"
     );
     let config: EmailConfig = toml::from_str(&text).unwrap();
-    watchword_email_worker::build(&config, None::<&Path>, &Inbox::default(), clock()).unwrap()
+    only(
+        watchword_email_worker::build(&config, None::<&Path>, &Inbox::default(), &clock())
+            .unwrap()
+            .providers,
+    )
 }
 
 async fn mail(provider: &Arc<dyn Provider>) -> Attempted {
@@ -260,12 +269,16 @@ async fn gateway(answer: Answer) -> u16 {
 fn http(port: u16) -> Arc<dyn Provider> {
     watchword_tests::tls();
     let text = format!(
-        "[provider]\nkind = \"http\"\nname = \"acme\"\ntimeout_seconds = 2\n[provider.request]\nmethod = \"POST\"\n\
+        "[providers.acme]\nkind = \"http\"\ntimeout_seconds = 2\n[providers.acme.request]\nmethod = \"POST\"\n\
          url = \"http://127.0.0.1:{port}/messages\"\njson = {{ to = \"{{to}}\", text = \"{{text}}\", ttl = \"{{ttl_seconds}}\" }}\n\
-         [provider.response]\nid = {{ json = \"/id\" }}\nrules = [{{ status = [\"201\"], class = \"accepted\" }}]\n"
+         [providers.acme.response]\nid = {{ json = \"/id\" }}\nrules = [{{ status = [\"201\"], class = \"accepted\" }}]\n"
     );
     let config: SmsConfig = toml::from_str(&text).unwrap();
-    watchword_sms_worker::build(&config, None::<&Path>, &Inbox::default(), clock()).unwrap()
+    only(
+        watchword_sms_worker::build(&config, None::<&Path>, &Inbox::default(), &clock())
+            .unwrap()
+            .providers,
+    )
 }
 
 async fn classified(answer: Answer) -> Attempted {

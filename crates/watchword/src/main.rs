@@ -1,6 +1,7 @@
 //! The binary: command line and wiring. No logic lives here.
 #![expect(clippy::print_stdout, reason = "a command line prints")]
 
+mod channels;
 mod cli;
 mod client;
 mod config;

@@ -5,25 +5,29 @@ use std::sync::Arc;
 use anyhow::Context;
 use axum::Router;
 use prometheus::Registry;
-use watchword_chassis::config::ConfigError;
 use watchword_chassis::lifecycle::Lifecycle;
 use watchword_chassis::{Services, SystemEntropy};
 use watchword_core::{Channel, Clock, KeyRing, ServiceName, Subject};
 use watchword_delivery::{
-    Courier, CourierParts, DeliveryMetrics, Inbox, Provider, Reporter, Worker,
+    Courier, CourierParts, DeliveryMetrics, Inbox, Receipts, ReceiptsParts, Reporter, Worker,
 };
 use watchword_events::{Lane, Sealer};
 use watchword_issuer::http::IssuerState;
 use watchword_issuer::{Intake, IntakeParts, Issuer, IssuerMetrics, IssuerParts};
+use watchword_sms_worker::{ReceiptMetrics, ReceiptRouteState};
 use watchword_verifier::http::VerifierState;
 use watchword_verifier::{Index, Verifier, VerifierMetrics, VerifierParts};
 
+use crate::channels::{self, ChannelSetup};
 use crate::cli::Role;
 use crate::config::Config;
 use crate::engine::Engine;
 
 /// Requests by event in work at once.
 const REQUESTS_IN_WORK: u16 = 128;
+
+/// Receipts in work at once.
+const RECEIPTS_IN_WORK: u16 = 64;
 
 /// What all roles of a process share.
 pub struct Shared {
@@ -83,8 +87,12 @@ impl Shared {
             match role {
                 Role::Issuer => routes = routes.merge(self.issuer(lifecycle).await?),
                 Role::Verifier => routes = routes.merge(self.verifier_routes()),
-                Role::SmsWorker => self.worker(Channel::Sms, lifecycle).await?,
-                Role::EmailWorker => self.worker(Channel::Email, lifecycle).await?,
+                Role::SmsWorker => {
+                    routes = routes.merge(self.worker(Channel::Sms, lifecycle).await?)
+                }
+                Role::EmailWorker => {
+                    routes = routes.merge(self.worker(Channel::Email, lifecycle).await?)
+                }
             }
         }
         Ok(routes)
@@ -141,18 +149,31 @@ impl Shared {
         })
     }
 
-    async fn worker(&self, channel: Channel, lifecycle: &mut Lifecycle) -> anyhow::Result<()> {
-        let (provider, concurrency) = self.provider(channel)?;
-        let metrics = DeliveryMetrics::register(&self.registry, channel, provider.name())?;
-        let reporter = Reporter::new(
+    /// Starts the worker of `channel`; gives the route of its receipts, if it takes some.
+    async fn worker(&self, channel: Channel, lifecycle: &mut Lifecycle) -> anyhow::Result<Router> {
+        let setup = channels::build(&self.config, channel, &self.inbox, &self.clock)?;
+        if channel == Channel::Sms {
+            self.check_texts()?;
+        }
+        let providers = setup.router.providers();
+        let names: Vec<_> = providers.iter().map(|provider| provider.name()).collect();
+        let metrics = DeliveryMetrics::register(&self.registry, channel, &names)?;
+        let reporter = Arc::new(Reporter::new(
             self.engine.broker.publisher(),
             self.clock.clone(),
             metrics.clone(),
-        );
+        ));
+        let mut routes = Router::new();
+        if channel == Channel::Sms {
+            routes = self
+                .receipts(&setup, &reporter, &metrics, lifecycle)
+                .await?;
+        }
         let courier = Courier::new(
             CourierParts {
                 channel,
-                provider,
+                router: setup.router,
+                rules: setup.rules,
                 ledger: self.engine.ledger.clone(),
                 sealer: self.sealer.clone(),
                 services: self.services.clone(),
@@ -164,7 +185,7 @@ impl Shared {
         let consumer = self
             .engine
             .broker
-            .consume(Lane::Send(channel), concurrency)
+            .consume(Lane::Send(channel), setup.concurrency)
             .await;
         let name = match channel {
             Channel::Sms => "sms-worker",
@@ -174,16 +195,41 @@ impl Shared {
             name,
             Worker::new(courier).run(consumer, lifecycle.stop().cancelled_owned()),
         );
-        Ok(())
+        Ok(routes)
     }
 
-    fn provider(&self, channel: Channel) -> anyhow::Result<(Arc<dyn Provider>, u16)> {
-        let (provider, concurrency) =
-            provider(&self.config, channel, &self.inbox, self.clock.clone())?;
-        if channel == Channel::Sms {
-            self.check_texts()?;
-        }
-        Ok((provider, concurrency))
+    /// Starts the taker of receipts; gives the route by which gateways bring them.
+    async fn receipts(
+        &self,
+        setup: &ChannelSetup,
+        reporter: &Arc<Reporter>,
+        metrics: &DeliveryMetrics,
+        lifecycle: &mut Lifecycle,
+    ) -> anyhow::Result<Router> {
+        let taker = Receipts::new(ReceiptsParts {
+            router: setup.router.clone(),
+            ledger: self.engine.ledger.clone(),
+            reporter: reporter.clone(),
+            clock: self.clock.clone(),
+            metrics: metrics.clone(),
+        });
+        let broker = &self.engine.broker;
+        let consumer = broker.consume(Lane::Receipts, RECEIPTS_IN_WORK).await;
+        lifecycle.spawn(
+            "receipts",
+            taker.run(consumer, lifecycle.stop().cancelled_owned()),
+        );
+        let section = self.config.sms.as_ref();
+        let Some(public_url) = section.and_then(|sms| sms.public_url.clone()) else {
+            return Ok(Router::new());
+        };
+        Ok(watchword_sms_worker::routes(ReceiptRouteState {
+            plans: Arc::new(setup.receipts.clone()),
+            public_url,
+            publisher: broker.publisher(),
+            clock: self.clock.clone(),
+            metrics: ReceiptMetrics::register(&self.registry, setup.receipts.keys())?,
+        }))
     }
 
     /// Texts that take two parts cost twice: told at start. Longer ones are refused.
@@ -202,43 +248,4 @@ impl Shared {
         }
         Ok(())
     }
-}
-
-/// The provider of `channel` and how many messages it has in work at once.
-pub fn provider(
-    config: &Config,
-    channel: Channel,
-    inbox: &Inbox,
-    clock: Arc<dyn Clock>,
-) -> Result<(Arc<dyn Provider>, u16), ConfigError> {
-    let templates = config.templates.as_deref();
-    let (provider, concurrency) = match channel {
-        Channel::Sms => {
-            let section = config
-                .sms
-                .as_ref()
-                .ok_or_else(|| ConfigError::new("sms", "is missing"))?;
-            (
-                watchword_sms_worker::build(section, templates, inbox, clock)?,
-                section.concurrency,
-            )
-        }
-        Channel::Email => {
-            let section = config
-                .email
-                .as_ref()
-                .ok_or_else(|| ConfigError::new("email", "is missing"))?;
-            (
-                watchword_email_worker::build(section, templates, inbox, clock)?,
-                section.concurrency,
-            )
-        }
-    };
-    if !(1..=10_000).contains(&concurrency) {
-        return Err(ConfigError::new(
-            format!("{channel}.concurrency"),
-            "must be 1 to 10000",
-        ));
-    }
-    Ok((provider, concurrency))
 }

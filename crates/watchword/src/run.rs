@@ -6,21 +6,22 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::net::TcpListener;
 use watchword_chassis::admin::{self, Readiness};
+use watchword_chassis::config::{ConfigError, line_of};
 use watchword_chassis::lifecycle::{Lifecycle, stop_signal};
 use watchword_chassis::{Services, SystemClock, http, telemetry};
 use watchword_core::{Channel, Clock};
 use watchword_delivery::Inbox;
 
+use crate::channels;
 use crate::cli::Role;
 use crate::config::{Config, EngineKind};
 use crate::engine::{Engine, distributed};
-use crate::roles::{Shared, provider};
+use crate::roles::Shared;
 
 /// Runs `roles` (all if none is named) until a signal.
 pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
-    let config = Config::read(path)?;
+    let config = checked(path)?;
     telemetry::init(config.log);
-    validate(&config)?;
     let roles = if roles.is_empty() {
         &Role::ALL[..]
     } else {
@@ -53,10 +54,7 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     let shared = Shared::new(config, engine, services, clock, registry)?;
     let routes = shared.start(roles, &mut lifecycle).await?;
     let mut http_address = None;
-    if roles
-        .iter()
-        .any(|role| matches!(role, Role::Issuer | Role::Verifier))
-    {
+    if routes.has_routes() {
         let listener = TcpListener::bind(http_config.listen)
             .await
             .context("http.listen")?;
@@ -105,8 +103,7 @@ pub async fn unlock(path: &Path, service: &str, subject: &str) -> anyhow::Result
 
 /// Parses and validates the configuration and prints what would run.
 pub fn check(path: &Path) -> anyhow::Result<()> {
-    let config = Config::read(path)?;
-    validate(&config)?;
+    let config = checked(path)?;
     println!("{} is valid", path.display());
     println!("engine    {:?}", config.engine);
     println!("http      {}", config.http.listen);
@@ -118,10 +115,20 @@ pub fn check(path: &Path) -> anyhow::Result<()> {
             service.countries.join(" ")
         );
     }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     for channel in Channel::ALL {
-        match provider(&config, channel, &Inbox::default(), Arc::new(SystemClock)) {
-            Ok((provider, concurrency)) => {
-                println!("{channel:<9} {} ({concurrency} in work)", provider.name());
+        match channels::build(&config, channel, &Inbox::default(), &clock) {
+            Ok(setup) => {
+                let providers = setup.router.providers();
+                let names: Vec<_> = providers.iter().map(|one| one.name().as_str()).collect();
+                println!(
+                    "{channel:<9} {} ({} in work)",
+                    names.join(", "),
+                    setup.concurrency
+                );
+                for name in setup.receipts.keys() {
+                    println!("receipts  /v1/receipts/{name}");
+                }
             }
             Err(error) => println!("{channel:<9} none: {error}"),
         }
@@ -129,17 +136,37 @@ pub fn check(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The configuration, read and validated; an error tells the line it is about.
+pub fn checked(path: &Path) -> anyhow::Result<Config> {
+    let read = || {
+        let config = Config::read(path)?;
+        validate(&config)?;
+        Ok(config)
+    };
+    read().map_err(|error: anyhow::Error| {
+        let line = error.downcast_ref::<ConfigError>().and_then(|error| {
+            let text = std::fs::read_to_string(path).ok()?;
+            line_of(&text, &error.key)
+        });
+        match line {
+            Some(line) => error.context(format!("{}, line {line}", path.display())),
+            None => error,
+        }
+    })
+}
+
 /// Everything that can be wrong without a peer: keys, services, providers, addresses.
 fn validate(config: &Config) -> anyhow::Result<()> {
     config.keys.resolve()?;
     Services::from_config(&config.services)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     for channel in Channel::ALL {
         let configured = match channel {
             Channel::Sms => config.sms.is_some(),
             Channel::Email => config.email.is_some(),
         };
         if configured {
-            provider(config, channel, &Inbox::default(), Arc::new(SystemClock))?;
+            channels::build(config, channel, &Inbox::default(), &clock)?;
         }
     }
     if config.engine == EngineKind::Distributed {

@@ -1,10 +1,12 @@
 //! Configuration: one TOML file, environment on top, secrets by reference, and errors that name
 //! the key and never print a value. Refuses keys it does not know.
 
+mod line;
 mod loader;
 mod secret;
 mod sections;
 
+pub use line::line_of;
 pub use loader::load;
 pub use secret::SecretRef;
 pub use sections::{

@@ -64,9 +64,9 @@ app = "Watchword Demo"
 host = "login.example.org"
 countries = ["*"]
 api_keys = [{{ id = "demo", sha256 = "{hash}" }}]
-[sms.provider]
+[sms.providers.inbox]
 kind = "inbox"
-[email.provider]
+[email.providers.inbox]
 kind = "inbox"
 "#
     )

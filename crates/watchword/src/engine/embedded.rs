@@ -26,9 +26,11 @@ pub(super) async fn start(
         .embedded
         .as_ref()
         .ok_or_else(|| ConfigError::new("embedded", "is missing"))?;
+    let [deliveries, names] = watchword_ledger::MIGRATIONS;
     let migrations = [
         EMBEDDED_MIGRATION,
-        watchword_ledger::MIGRATION,
+        deliveries,
+        names,
         watchword_verifier::store::MIGRATION,
         watchword_issuer::limits::MIGRATION,
         watchword_issuer::requests::MIGRATION,
