@@ -8,7 +8,7 @@ use data_encoding::Encoding;
 use data_encoding_macro::new_encoding;
 use serde::{Deserialize, Serialize};
 
-use crate::{Entropy, EntropyError, Malformed};
+use crate::{Entropy, EntropyError, Malformed, TraceId};
 
 /// RFC 4648 base32 in lower case without padding: 5 bits a character, safe in URLs and keys.
 const BASE32: Encoding = new_encoding! {
@@ -159,6 +159,13 @@ impl VerificationId {
     /// The part shared by all ids of one subject: the hash tag of its keys.
     pub fn tag(&self) -> &str {
         &self.0[..TAG_CHARS]
+    }
+
+    /// The trace of a request that brought none of its own: the last 128 bits of the id.
+    pub fn trace_id(&self) -> Option<TraceId> {
+        let bytes = BASE32.decode(self.0.as_bytes()).ok()?;
+        let bytes: [u8; 16] = bytes.get(4..20)?.try_into().ok()?;
+        TraceId::new(bytes)
     }
 
     /// The part that is this verification's own.

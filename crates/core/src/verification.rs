@@ -17,6 +17,8 @@ pub struct Pending {
     pub sends: u8,
     /// Whether the broker confirmed the current message.
     pub confirmed: bool,
+    /// Whether a fallback step asked for the current message, and not a request.
+    pub by_step: bool,
     /// From this moment on another message may be sent.
     pub resend_after: Timestamp,
 }
@@ -35,6 +37,8 @@ pub enum Sending {
     Cooling,
     /// All messages are used up.
     Exhausted,
+    /// A later message than the one the step follows was asked for.
+    Superseded,
 }
 
 /// How a check ended.
@@ -60,6 +64,7 @@ impl Pending {
             checks_left: policy.max_checks,
             sends: 1,
             confirmed: false,
+            by_step: false,
             resend_after: now.plus_millis(policy.cooldown_ms),
         }
     }
@@ -71,18 +76,37 @@ impl Pending {
 
     /// Asks for a message at `now`. The state changes only for [`Sending::Further`].
     #[must_use]
-    pub fn send(mut self, now: Timestamp) -> (Self, Sending) {
-        if !self.confirmed {
+    pub fn send(self, now: Timestamp) -> (Self, Sending) {
+        // A step's message is the step's to repeat: it goes to another recipient.
+        if !self.confirmed && !self.by_step {
             return (self, Sending::Repeat);
         }
         if now < self.resend_after {
             return (self, Sending::Cooling);
         }
+        self.further(false, now)
+    }
+
+    /// A fallback step at `now` that follows message number `after`: the cooldown does not hold it
+    /// back, a later message does.
+    #[must_use]
+    pub fn step(self, after: u8, now: Timestamp) -> (Self, Sending) {
+        if self.by_step && !self.confirmed && self.sends == after.saturating_add(1) {
+            return (self, Sending::Repeat);
+        }
+        if self.sends != after {
+            return (self, Sending::Superseded);
+        }
+        self.further(true, now)
+    }
+
+    fn further(mut self, by_step: bool, now: Timestamp) -> (Self, Sending) {
         if self.sends >= self.policy.max_sends {
             return (self, Sending::Exhausted);
         }
         self.sends += 1;
         self.confirmed = false;
+        self.by_step = by_step;
         self.resend_after = now.plus_millis(self.policy.cooldown_ms);
         (
             self,
@@ -125,6 +149,30 @@ mod tests {
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+    #[test]
+    fn a_step_follows_its_message_and_no_other() {
+        let policy = Policy {
+            max_sends: 3,
+            ..Policy::default()
+        };
+        let first = Pending::open(policy, NOW).confirm(1);
+        // Inside the cooldown, where a request would wait.
+        let (stepped, sending) = first.step(1, NOW);
+        assert_eq!(sending, Sending::Further { rotate: false });
+        assert_eq!((stepped.sends, stepped.confirmed), (2, false));
+        // The issuer died before the confirm: the step repeats it, a request does not.
+        assert_eq!(stepped.step(1, NOW).1, Sending::Repeat);
+        assert_eq!(stepped.send(NOW).1, Sending::Cooling);
+        let done = stepped.confirm(2);
+        assert_eq!(done.step(1, NOW).1, Sending::Superseded);
+        // A request in between cancels it.
+        let later = NOW.plus_millis(policy.cooldown_ms);
+        let (resent, _) = first.send(later);
+        assert_eq!(resent.step(1, later).1, Sending::Superseded);
+        let (last, _) = done.step(2, later);
+        assert_eq!(last.confirm(3).step(3, later).1, Sending::Exhausted);
+    }
 
     #[test]
     fn an_unconfirmed_message_is_repeated_not_counted() {

@@ -29,6 +29,22 @@ pub struct OtpRequested {
     /// Values for the template.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub variables: BTreeMap<String, String>,
+    /// Other ways to the same person, tried in this order while the code is not used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallback: Vec<FallbackRequested>,
+}
+
+/// One fallback step.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FallbackRequested {
+    /// `sms` or `email`.
+    pub channel: String,
+    /// The E.164 number or the address.
+    pub to: String,
+    /// How long after the message before it; 30 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_seconds: Option<u64>,
 }
 
 impl EventData for OtpRequested {

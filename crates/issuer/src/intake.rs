@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use watchword_broker::{Consumer, Outbound, ParkReason, PublishError, Publisher, Received, Route};
 use watchword_chassis::{Problem, ProblemCode, Service, Services};
-use watchword_core::{Clock, RequestId, ServiceName, Timestamp};
+use watchword_core::{Clock, RequestId, ServiceName, Timestamp, TraceId};
 use watchword_events::names::event_routing_key;
 use watchword_events::{
     CloudEvent, EventData, Lane, OtpRequested, Refusal, RequestParked, VerificationUpdated,
@@ -60,6 +60,7 @@ struct Request {
     service: Arc<Service>,
     asked_at: Timestamp,
     data: OtpRequested,
+    trace: Option<TraceId>,
 }
 
 impl Intake {
@@ -117,6 +118,10 @@ impl Intake {
             service,
             asked_at: event.time.min(self.0.clock.now()),
             data: event.data,
+            trace: received
+                .traceparent
+                .as_deref()
+                .and_then(TraceId::of_traceparent),
         })
     }
 
@@ -160,7 +165,7 @@ impl Intake {
         } else {
             self.0
                 .issuer
-                .issue(&request.service, request.data.clone())
+                .issue(&request.service, request.data.clone(), request.trace)
                 .await
         };
         if let Err(problem) = &issued

@@ -7,11 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use watchword_broker::{LinkState, Outbound, PublishError, Publisher, Route};
 use watchword_chassis::{Problem, ProblemCode, Service};
-use watchword_core::{Clock, Timestamp, VerificationId};
-use watchword_events::{EventData, Lane, OtpRequested, OtpSend, Sealer};
+use watchword_core::{Clock, DeliveryOutcome, Timestamp, TraceId, VerificationId};
+use watchword_events::{CloudEvent, EventData, Lane, OtpRequested, OtpSend, Sealer, StepDue};
+use watchword_ledger::{LedgerStore, Settlement};
 use watchword_storage::StorageError;
 use watchword_verifier::store::StoredVerification;
-use watchword_verifier::{Message, Opening, Verifier};
+use watchword_verifier::{Message, NextStep, Opening, Verifier};
 
 use crate::limits::{Permit, Reservation, SendLimiter};
 use crate::request;
@@ -21,10 +22,43 @@ use crate::telemetry::IssuerMetrics;
 /// healthy store and a silent broker give an answer within 2 s.
 const PUBLISH_DEADLINE: Duration = Duration::from_millis(1_500);
 
+/// What became of a fallback step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stepped {
+    Sent,
+    Delivered,
+    Ended,
+    Exhausted,
+    Refused,
+}
+
+impl Stepped {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Sent,
+        Self::Delivered,
+        Self::Ended,
+        Self::Exhausted,
+        Self::Refused,
+    ];
+
+    /// The label: the step was sent, not needed since the message before arrived, not needed since
+    /// the code was used, withdrawn, sent again or expired, or not possible.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Delivered => "delivered",
+            Self::Ended => "ended",
+            Self::Exhausted => "exhausted",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// Accepts requests for codes.
 pub struct Issuer {
     verifier: Arc<Verifier>,
     limiter: Arc<dyn SendLimiter>,
+    ledger: Arc<dyn LedgerStore>,
     publisher: Arc<dyn Publisher>,
     sealer: Sealer,
     clock: Arc<dyn Clock>,
@@ -37,6 +71,8 @@ pub struct IssuerParts {
     pub verifier: Arc<Verifier>,
     /// Counts messages.
     pub limiter: Arc<dyn SendLimiter>,
+    /// What became of deliveries.
+    pub ledger: Arc<dyn LedgerStore>,
     /// Publishes orders.
     pub publisher: Arc<dyn Publisher>,
     /// Seals them.
@@ -53,6 +89,7 @@ impl Issuer {
         let IssuerParts {
             verifier,
             limiter,
+            ledger,
             publisher,
             sealer,
             clock,
@@ -61,6 +98,7 @@ impl Issuer {
         Self {
             verifier,
             limiter,
+            ledger,
             publisher,
             sealer,
             clock,
@@ -74,11 +112,12 @@ impl Issuer {
         &self,
         service: &Service,
         request: OtpRequested,
+        trace: Option<TraceId>,
     ) -> Result<StoredVerification, Problem> {
         let request = request::parse(service, request)?;
         self.admit(service).await?;
         match self.verifier.open(service, request).await? {
-            Opening::Send(message) => self.send(service, *message).await,
+            Opening::Send(message) => self.send(service, *message, trace).await,
             // A reloaded login page is no attack: the person already has the code.
             Opening::Cooling(live) => Ok(live),
             Opening::Exhausted(live) => Err(self.exhausted(&live)),
@@ -91,10 +130,11 @@ impl Issuer {
         &self,
         service: &Service,
         id: &VerificationId,
+        trace: Option<TraceId>,
     ) -> Result<StoredVerification, Problem> {
         self.admit(service).await?;
         match self.verifier.resend(service, id).await? {
-            Some(Opening::Send(message)) => self.send(service, *message).await,
+            Some(Opening::Send(message)) => self.send(service, *message, trace).await,
             Some(Opening::Cooling(live)) => {
                 let wait = self.seconds_until(live.resend_after);
                 Err(
@@ -135,10 +175,53 @@ impl Issuer {
         self.permitted(permit, "the service asks for codes too often")
     }
 
+    /// Takes a fallback step that is due. An error is a peer that is away: bring it again.
+    pub(crate) async fn step(&self, service: &Service, due: &StepDue) -> Result<Stepped, Problem> {
+        let id = &due.verification_id;
+        let opening = self
+            .verifier
+            .step(service, id, due.step, due.after_send)
+            .await?;
+        let message = match opening {
+            Some(Opening::Send(message)) => *message,
+            Some(Opening::Exhausted(_)) => return Ok(Stepped::Exhausted),
+            Some(Opening::Locked(_)) => return Ok(Stepped::Refused),
+            Some(Opening::Cooling(_)) | None => return Ok(Stepped::Ended),
+        };
+        let (delivery, channel) = (
+            message.order.delivery_id.clone(),
+            message.order.recipient.channel(),
+        );
+        match self.send(service, message, None).await {
+            Ok(_) => Ok(Stepped::Sent),
+            Err(problem) if problem.code == ProblemCode::RateLimited => {
+                // The message was counted but may not go out: the ledger says so.
+                let settlement = Settlement {
+                    id: delivery,
+                    channel,
+                    fence: None,
+                    attempt: None,
+                    outcome: DeliveryOutcome::Failed,
+                    now: self.clock.now(),
+                };
+                let settled = self.ledger.settle(settlement).await;
+                settled.map_err(|_| {
+                    Problem::new(
+                        ProblemCode::StoreUnavailable,
+                        "the ledger cannot be written",
+                    )
+                })?;
+                Ok(Stepped::Refused)
+            }
+            Err(problem) => Err(problem),
+        }
+    }
+
     async fn send(
         &self,
         service: &Service,
         message: Message,
+        trace: Option<TraceId>,
     ) -> Result<StoredVerification, Problem> {
         let reservation = Reservation {
             recipient: self
@@ -156,7 +239,10 @@ impl Issuer {
             .await
             .map_err(store_problem)?;
         self.permitted(permit, "the recipient gets too many messages")?;
-        self.publish(&message).await?;
+        self.publish(&message, trace).await?;
+        if let Some(next) = message.next {
+            self.schedule(&message, next).await?;
+        }
         if let Err(error) = self.verifier.confirm(&message.order.delivery_id).await {
             // The message is queued. Unmarked, a repeat publishes the same delivery again, which
             // the ledger recognises: no reason to refuse this one.
@@ -165,7 +251,8 @@ impl Issuer {
         Ok(message.verification)
     }
 
-    async fn publish(&self, message: &Message) -> Result<(), Problem> {
+    async fn publish(&self, message: &Message, trace: Option<TraceId>) -> Result<(), Problem> {
+        let trace = trace.or_else(|| message.verification.id.trace_id());
         let internal = || Problem::new(ProblemCode::Internal, "the message could not be sealed");
         let event = message
             .order
@@ -176,7 +263,7 @@ impl Issuer {
             kind: OtpSend::TYPE,
             route: Route::Lane(Lane::Send(message.order.recipient.channel())),
             body: Bytes::from(event.encode().map_err(|_| internal())?),
-            traceparent: None,
+            traceparent: trace.map(|trace| trace.traceparent()),
         };
         let published = self.publisher.publish(outbound, PUBLISH_DEADLINE).await;
         self.metrics
@@ -185,6 +272,38 @@ impl Issuer {
             tracing::warn!(%error, delivery_id = %message.order.delivery_id, "a message could not be queued");
             broker_problem(&error)
         })
+    }
+
+    /// Puts the next step of the workflow into the timer queue. Before the message is marked as
+    /// confirmed: whoever asks again then publishes both again.
+    async fn schedule(&self, message: &Message, next: NextStep) -> Result<(), Problem> {
+        let (id, now) = (&message.verification.id, self.clock.now());
+        let event = CloudEvent {
+            id: format!(
+                "{id}.step-{}.{}",
+                next.step,
+                message.order.delivery_id.send()
+            ),
+            source: "/watchword/issuer".to_owned(),
+            time: now,
+            data: StepDue {
+                verification_id: id.clone(),
+                service: message.order.service.clone(),
+                step: next.step,
+                after_send: message.order.delivery_id.send(),
+                due_at: now.plus_millis(next.after_ms).to_rfc3339(),
+            },
+        };
+        let internal = |_| Problem::new(ProblemCode::Internal, "the step could not be written");
+        let outbound = Outbound {
+            kind: StepDue::TYPE,
+            route: Route::Lane(Lane::Timers),
+            body: Bytes::from(event.encode().map_err(internal)?),
+            id: event.id,
+            traceparent: None,
+        };
+        let published = self.publisher.publish(outbound, PUBLISH_DEADLINE).await;
+        published.map_err(|error| broker_problem(&error))
     }
 
     fn permitted(&self, permit: Permit, detail: &str) -> Result<(), Problem> {

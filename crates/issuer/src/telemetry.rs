@@ -5,12 +5,15 @@ use watchword_broker::PublishError;
 use watchword_chassis::{Problem, ProblemCode};
 use watchword_core::Channel;
 
+use crate::issuer::Stepped;
+
 /// Counters of the issuer.
 #[derive(Debug, Clone)]
 pub struct IssuerMetrics {
     requests: IntCounterVec,
     published: IntCounterVec,
     parked: IntCounterVec,
+    steps: IntCounterVec,
 }
 
 /// By which way a request came.
@@ -64,6 +67,14 @@ impl IssuerMetrics {
             "Requests by event put aside, by reason.",
             &["reason"],
         )?;
+        let steps = counter(
+            "watchword_fallback_steps_total",
+            "Fallback steps that became due, by what became of them.",
+            &["result"],
+        )?;
+        for stepped in Stepped::ALL {
+            steps.with_label_values(&[stepped.as_str()]);
+        }
         for entry in [Entry::Http, Entry::Event] {
             requests.with_label_values(&[entry.as_str(), "accepted"]);
             for code in ProblemCode::ALL {
@@ -82,6 +93,7 @@ impl IssuerMetrics {
             requests,
             published,
             parked,
+            steps,
         })
     }
 
@@ -103,6 +115,10 @@ impl IssuerMetrics {
         self.published
             .with_label_values(&[channel.as_str(), result])
             .inc();
+    }
+
+    pub(crate) fn stepped(&self, stepped: Stepped) {
+        self.steps.with_label_values(&[stepped.as_str()]).inc();
     }
 
     pub(crate) fn parked(&self, reason: &'static str) {

@@ -9,5 +9,7 @@ mod verifier;
 
 pub use index::Index;
 pub use telemetry::VerifierMetrics;
-pub use vault::VaultError;
-pub use verifier::{Message, OpenRequest, Opening, Verifier, VerifierError, VerifierParts};
+pub use vault::{FallbackStep, VaultError};
+pub use verifier::{
+    Message, NextStep, OpenRequest, Opening, Verifier, VerifierError, VerifierParts,
+};

@@ -18,6 +18,17 @@ pub struct OrderDetails {
     pub locale: Option<Locale>,
     /// With which values.
     pub variables: Variables,
+    /// What is tried when the code was not used in time, in this order.
+    pub fallback: Vec<FallbackStep>,
+}
+
+/// Another way to the same person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FallbackStep {
+    /// Who gets it then.
+    pub recipient: Recipient,
+    /// How long after the message before it, in milliseconds.
+    pub after_ms: u64,
 }
 
 /// Why sealed state could not be made or read.
@@ -38,11 +49,21 @@ struct Plain {
     locale: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     variables: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    fallback: Vec<PlainStep>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PlainStep {
+    channel: Channel,
+    to: String,
+    after_ms: u64,
 }
 
 impl Drop for Plain {
     fn drop(&mut self) {
         self.to.zeroize();
+        self.fallback.iter_mut().for_each(|step| step.to.zeroize());
     }
 }
 
@@ -75,6 +96,15 @@ pub fn seal_order(
         to: details.recipient.expose().to_owned(),
         locale: details.locale.as_ref().map(ToString::to_string),
         variables: details.variables.as_map().clone(),
+        fallback: details
+            .fallback
+            .iter()
+            .map(|step| PlainStep {
+                channel: step.recipient.channel(),
+                to: step.recipient.expose().to_owned(),
+                after_ms: step.after_ms,
+            })
+            .collect(),
     };
     let plain = Zeroizing::new(serde_json::to_vec(&plain).map_err(|_| VaultError::Malformed)?);
     let aad = order_aad(id, details.recipient.channel());
@@ -101,6 +131,17 @@ pub fn open_order(
             .transpose()
             .map_err(malformed)?,
         variables: Variables::new(plain.variables.clone()).map_err(malformed)?,
+        fallback: plain
+            .fallback
+            .iter()
+            .map(|step| {
+                let recipient = Recipient::parse(step.channel, &step.to).map_err(malformed)?;
+                Ok(FallbackStep {
+                    recipient,
+                    after_ms: step.after_ms,
+                })
+            })
+            .collect::<Result<_, VaultError>>()?,
     })
 }
 

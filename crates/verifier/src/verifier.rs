@@ -17,7 +17,9 @@ use crate::store::{
     VerificationStore,
 };
 use crate::telemetry::VerifierMetrics;
-use crate::vault::{OrderDetails, VaultError, open_code, open_order, seal_code, seal_order};
+use crate::vault::{
+    FallbackStep, OrderDetails, VaultError, open_code, open_order, seal_code, seal_order,
+};
 
 /// A request for a code, parsed.
 #[derive(Debug, Clone)]
@@ -32,6 +34,17 @@ pub struct OpenRequest {
     pub locale: Option<Locale>,
     /// With which values.
     pub variables: Variables,
+    /// What is tried when the code was not used in time.
+    pub fallback: Vec<FallbackStep>,
+}
+
+/// The step to take if the code of a message was not used in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextStep {
+    /// Which step, from 1.
+    pub step: u8,
+    /// How long after the message, in milliseconds.
+    pub after_ms: u64,
 }
 
 /// What a request for a message led to.
@@ -58,6 +71,8 @@ pub struct Message {
     pub at: Timestamp,
     /// What to seal and publish.
     pub order: Order,
+    /// What is to follow it, if the workflow goes on.
+    pub next: Option<NextStep>,
 }
 
 /// Why there is no answer. Whoever asked fails closed.
@@ -147,6 +162,7 @@ impl Verifier {
             recipient: request.recipient,
             locale: request.locale,
             variables: request.variables,
+            fallback: request.fallback,
         };
         let command = OpenCommand {
             service: service.name.clone(),
@@ -168,7 +184,7 @@ impl Verifier {
                 // It ended between the two steps: the caller's next request opens a new one.
                 Ok(again.unwrap_or(Opening::Cooling(live)))
             }
-            opened => self.opening(opened, now),
+            opened => self.opening(opened, now, 0),
         }
     }
 
@@ -203,7 +219,31 @@ impl Verifier {
             Some(Opened::NeedsCode(_)) if !with_code => {
                 Box::pin(self.send_again(service, id, true)).await
             }
-            Some(opened) => self.opening(opened, now).map(Some),
+            Some(opened) => self.opening(opened, now, 0).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes fallback step `step` of `id`, which follows message number `after`. `None`: the code
+    /// was used, withdrawn, sent again or has expired.
+    pub async fn step(
+        &self,
+        service: &Service,
+        id: &VerificationId,
+        step: u8,
+        after: u8,
+    ) -> Result<Option<Opening>, VerifierError> {
+        let now = self.clock.now();
+        let ask = |next| {
+            self.store
+                .step(id, &service.name, after, next, service.budget, now)
+        };
+        let opened = match ask(None).await? {
+            Some(Opened::NeedsCode(_)) => ask(Some(self.mint(service, id)?)).await?,
+            opened => opened,
+        };
+        match opened {
+            Some(opened) => self.opening(opened, now, step).map(Some),
             None => Ok(None),
         }
     }
@@ -297,10 +337,10 @@ impl Verifier {
             .map_err(|_| VaultError::Malformed.into())
     }
 
-    fn opening(&self, opened: Opened, at: Timestamp) -> Result<Opening, VerifierError> {
+    fn opening(&self, opened: Opened, at: Timestamp, step: u8) -> Result<Opening, VerifierError> {
         match opened {
             Opened::Send(sent) => self
-                .message(sent, at)
+                .message(sent, at, step)
                 .map(|message| Opening::Send(Box::new(message))),
             Opened::Cooling(live) | Opened::NeedsCode(live) => Ok(Opening::Cooling(live)),
             Opened::Exhausted(live) => Ok(Opening::Exhausted(live)),
@@ -308,7 +348,8 @@ impl Verifier {
         }
     }
 
-    fn message(&self, sent: Sent, at: Timestamp) -> Result<Message, VerifierError> {
+    /// The message of `sent`: to the recipient, or to that of fallback step `step`.
+    fn message(&self, sent: Sent, at: Timestamp, step: u8) -> Result<Message, VerifierError> {
         let Sent {
             verification,
             is_new,
@@ -327,10 +368,27 @@ impl Verifier {
             &sent.order_key_id,
             &sent.sealed_order,
         )?;
+        // A further message that someone asked for ends the workflow.
+        let continues = step > 0 || verification.sends == 1;
+        let next = details
+            .fallback
+            .get(usize::from(step))
+            .filter(|_| continues);
+        let next = next.map(|next| NextStep {
+            step: step.saturating_add(1),
+            after_ms: next.after_ms,
+        });
+        let recipient = match step.checked_sub(1) {
+            None => details.recipient,
+            Some(index) => {
+                let taken = details.fallback.get(usize::from(index));
+                taken.ok_or(VaultError::Malformed)?.recipient.clone()
+            }
+        };
         let order = Order {
             delivery_id: DeliveryId::new(id.clone(), verification.sends),
             service: verification.service.clone(),
-            recipient: details.recipient,
+            recipient,
             code,
             deadline: verification.expires_at,
             locale: details.locale,
@@ -341,6 +399,7 @@ impl Verifier {
             follows_approval,
             at,
             order,
+            next,
         })
     }
 }

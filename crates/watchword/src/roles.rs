@@ -13,7 +13,9 @@ use watchword_delivery::{
 };
 use watchword_events::{Lane, Sealer};
 use watchword_issuer::http::IssuerState;
-use watchword_issuer::{Intake, IntakeParts, Issuer, IssuerMetrics, IssuerParts};
+use watchword_issuer::{
+    Intake, IntakeParts, Issuer, IssuerMetrics, IssuerParts, Stepper, StepperParts,
+};
 use watchword_sms_worker::{ReceiptMetrics, ReceiptRouteState};
 use watchword_verifier::http::VerifierState;
 use watchword_verifier::{Index, Verifier, VerifierMetrics, VerifierParts};
@@ -26,6 +28,8 @@ use crate::engine::Engine;
 /// Requests by event in work at once.
 const REQUESTS_IN_WORK: u16 = 128;
 
+/// Fallback steps in work at once.
+const STEPS_IN_WORK: u16 = 64;
 /// Receipts in work at once.
 const RECEIPTS_IN_WORK: u16 = 64;
 
@@ -109,6 +113,7 @@ impl Shared {
         let issuer = Arc::new(Issuer::new(IssuerParts {
             verifier: self.verifier.clone(),
             limiter: self.engine.limiter.clone(),
+            ledger: self.engine.ledger.clone(),
             publisher: publisher.clone(),
             sealer: self.sealer.clone(),
             clock: self.clock.clone(),
@@ -134,6 +139,22 @@ impl Shared {
                 intake.run(consumer, lifecycle.stop().cancelled_owned()),
             );
         }
+        let stepper = Stepper::new(StepperParts {
+            issuer: issuer.clone(),
+            ledger: self.engine.ledger.clone(),
+            services: self.services.clone(),
+            clock: self.clock.clone(),
+            metrics: metrics.clone(),
+        });
+        let consumer = self
+            .engine
+            .broker
+            .consume(Lane::Timers, STEPS_IN_WORK)
+            .await;
+        lifecycle.spawn(
+            "stepper",
+            stepper.run(consumer, lifecycle.stop().cancelled_owned()),
+        );
         Ok(watchword_issuer::http::routes(IssuerState {
             issuer,
             services: self.services.clone(),

@@ -2,22 +2,28 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use watchword_chassis::Problem;
 use watchword_chassis::http::{Caller, JsonBody};
 use watchword_events::OtpRequested;
 use watchword_verifier::http::VerificationView;
 
-use super::IssuerState;
+use super::{IssuerState, trace_of};
 use crate::telemetry::Entry;
 
 pub(super) async fn create(
     State(state): State<IssuerState>,
     Caller(service): Caller,
+    headers: HeaderMap,
     body: Result<JsonBody<OtpRequested>, Problem>,
 ) -> Result<(StatusCode, Json<VerificationView>), Problem> {
     let answer = match body {
-        Ok(JsonBody(request)) => state.issuer.issue(&service, request).await,
+        Ok(JsonBody(request)) => {
+            state
+                .issuer
+                .issue(&service, request, trace_of(&headers))
+                .await
+        }
         Err(problem) => Err(problem),
     };
     state.metrics.answered(Entry::Http, &answer);

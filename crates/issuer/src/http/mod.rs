@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::FromRef;
+use axum::http::HeaderMap;
 use axum::routing::post;
 use watchword_chassis::Services;
+use watchword_core::TraceId;
 
 use crate::Issuer;
 use crate::telemetry::IssuerMetrics;
@@ -36,4 +38,9 @@ pub fn routes(state: IssuerState) -> Router {
         .route("/v1/verifications", post(create::create))
         .route("/v1/verifications/{id}/resend", post(resend::resend))
         .with_state(state)
+}
+
+/// The trace the caller is in, if it says so.
+fn trace_of(headers: &HeaderMap) -> Option<TraceId> {
+    TraceId::of_traceparent(headers.get("traceparent")?.to_str().ok()?)
 }

@@ -2,15 +2,15 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use watchword_chassis::http::{Caller, OptionalJsonBody};
 use watchword_chassis::{Problem, ProblemCode, Service};
-use watchword_core::{Channel, Malformed};
+use watchword_core::{Channel, Malformed, TraceId};
 use watchword_verifier::http::VerificationView;
 use watchword_verifier::store::StoredVerification;
 
-use super::IssuerState;
+use super::{IssuerState, trace_of};
 use crate::telemetry::Entry;
 
 #[derive(Debug, Default, Deserialize)]
@@ -24,10 +24,11 @@ pub(super) async fn resend(
     State(state): State<IssuerState>,
     Caller(service): Caller,
     Path(id): Path<String>,
+    headers: HeaderMap,
     body: Result<OptionalJsonBody<ResendBody>, Problem>,
 ) -> Result<(StatusCode, Json<VerificationView>), Problem> {
     let answer = match body {
-        Ok(OptionalJsonBody(body)) => again(&state, &service, &id, body).await,
+        Ok(OptionalJsonBody(body)) => again(&state, &service, &id, body, trace_of(&headers)).await,
         Err(problem) => Err(problem),
     };
     state.metrics.answered(Entry::Http, &answer);
@@ -44,6 +45,7 @@ async fn again(
     service: &Service,
     id: &str,
     body: ResendBody,
+    trace: Option<TraceId>,
 ) -> Result<StoredVerification, Problem> {
     let not_found = || {
         Problem::new(
@@ -67,5 +69,5 @@ async fn again(
             )));
         }
     }
-    state.issuer.resend(service, &id).await
+    state.issuer.resend(service, &id, trace).await
 }

@@ -9,7 +9,8 @@ use watchword_core::{AttemptClass, ReceiptState};
 use crate::receipt::VerifyConfig;
 
 /// A request as a structure whose leaves are texts with placeholders: `{to}`, `{to_digits}`,
-/// `{text}`, `{code}`, `{app}`, `{sender}`, `{message_id}`, `{callback}`, `{ttl_seconds}`,
+/// `{text}`, `{code}`, `{app}`, `{sender}`, `{message_id}`, `{callback}`,
+/// `{callback?TEXT}` (that text where the gateway is to call back), `{ttl_seconds}`,
 /// `{ttl_minutes}`, `{ttl_ms}`, `{expires_at}`, `{coding}` (`0` for the GSM alphabet, `2` for
 /// UCS-2), `{type}` (`text` or `unicode`) and `{setting:NAME}`. A field that comes out empty is
 /// left out.

@@ -60,6 +60,8 @@ const NAMES: [(&str, Name); 14] = [
 enum Piece {
     Literal(String),
     Value(Name),
+    /// A text that stands there only where the gateway is to call back.
+    IfCallback(String),
 }
 
 /// A compiled text.
@@ -83,6 +85,11 @@ impl Template {
                 .split_once('}')
                 .ok_or_else(|| ConfigError::new(key, "has a { without a }"))?;
             pieces.push(Piece::Literal(literal.to_owned()));
+            if let Some(text) = name.strip_prefix("callback?") {
+                pieces.push(Piece::IfCallback(text.to_owned()));
+                rest = tail;
+                continue;
+            }
             pieces.push(match name.strip_prefix("setting:") {
                 Some(setting) => {
                     Piece::Literal(settings.get(setting).cloned().ok_or_else(|| {
@@ -111,7 +118,7 @@ impl Template {
         let template = Self::compile(source, settings, key)?;
         let literals = template.0.into_iter().map(|piece| match piece {
             Piece::Literal(text) => Ok(text),
-            Piece::Value(_) => Err(ConfigError::new(key, "may hold settings only")),
+            _ => Err(ConfigError::new(key, "may hold settings only")),
         });
         literals.collect()
     }
@@ -137,6 +144,7 @@ impl Template {
             .map(|piece| match piece {
                 Piece::Literal(text) => text.clone(),
                 Piece::Value(name) => values.get(*name),
+                Piece::IfCallback(text) => values.if_callback(text),
             })
             .collect()
     }
@@ -148,6 +156,7 @@ impl Template {
             .map(|piece| match piece {
                 Piece::Literal(text) => text.clone(),
                 Piece::Value(name) => values.get(*name).replace('+', "%2B"),
+                Piece::IfCallback(text) => values.if_callback(text),
             })
             .collect()
     }
@@ -158,13 +167,18 @@ impl Template {
             .iter()
             .map(|piece| match piece {
                 Piece::Literal(text) => text.as_str(),
-                Piece::Value(_) => "x",
+                Piece::Value(_) | Piece::IfCallback(_) => "x",
             })
             .collect()
     }
 }
 
 impl Values<'_> {
+    fn if_callback(&self, text: &str) -> String {
+        let wanted = !self.callback.is_empty();
+        wanted.then(|| text.to_owned()).unwrap_or_default()
+    }
+
     fn get(&self, name: Name) -> String {
         let seconds = self.remaining.as_secs().max(1);
         match name {

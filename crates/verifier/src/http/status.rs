@@ -6,7 +6,8 @@ use serde::Serialize;
 use watchword_chassis::Problem;
 use watchword_chassis::http::Caller;
 use watchword_core::{
-    AttemptClass, Channel, DeliveryId, DeliveryOutcome, ProviderName, Purpose, Timestamp,
+    AttemptClass, Channel, DeliveryId, DeliveryOutcome, ProviderName, Purpose, ReceiptState,
+    Timestamp,
 };
 use watchword_ledger::{Attempt, DeliveryRecord};
 
@@ -33,7 +34,17 @@ struct DeliveryView {
     channel: Channel,
     outcome: DeliveryOutcome,
     provider: Option<ProviderName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<ReceiptView>,
     attempts: Vec<AttemptView>,
+}
+
+#[derive(Serialize)]
+struct ReceiptView {
+    state: ReceiptState,
+    at: String,
 }
 
 #[derive(Serialize)]
@@ -85,6 +96,8 @@ impl StatusView {
                         channel: verification.channel,
                         outcome: DeliveryOutcome::Queued,
                         provider: None,
+                        trace_id: None,
+                        receipt: None,
                         attempts: Vec::new(),
                     },
                 },
@@ -112,6 +125,11 @@ impl From<DeliveryRecord> for DeliveryView {
                 .attempts
                 .last()
                 .and_then(|attempt| attempt.provider.clone()),
+            trace_id: record.trace_id.map(|id| id.to_string()),
+            receipt: record.receipt.map(|receipt| ReceiptView {
+                state: receipt.state,
+                at: receipt.at.to_rfc3339(),
+            }),
             id: record.id,
             channel: record.channel,
             outcome: record.outcome,

@@ -66,6 +66,18 @@ pub trait VerificationStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<Opened>, StoreError>;
 
+    /// A fallback step asks for the message after number `after`; the cooldown does not hold it
+    /// back. `None` also if a later message was asked for meanwhile, or all are used up.
+    async fn step(
+        &self,
+        id: &VerificationId,
+        service: &watchword_core::ServiceName,
+        after: u8,
+        next: Option<SealedCode>,
+        budget: GuessBudget,
+        now: Timestamp,
+    ) -> Result<Option<Opened>, StoreError>;
+
     /// The broker confirmed message number `send`.
     async fn confirm(&self, id: &VerificationId, send: u8) -> Result<(), StoreError>;
 

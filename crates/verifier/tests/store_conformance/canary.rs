@@ -12,12 +12,15 @@ use watchword_core::{
 use watchword_events::Sealer;
 use watchword_storage::redis::Value;
 use watchword_verifier::store::{RedisVerifications, SqliteVerifications, VerificationStore};
-use watchword_verifier::{Index, OpenRequest, Opening, Verifier, VerifierMetrics, VerifierParts};
+use watchword_verifier::{
+    FallbackStep, Index, OpenRequest, Opening, Verifier, VerifierMetrics, VerifierParts,
+};
 
 use crate::engine::{Engine, Place, keys, run};
 use crate::scene::{NOW, service};
 
 const RECIPIENT: &str = "+4915112345678";
+const FALLBACK_TO: &str = "canary.fallback@example.org";
 const SUBJECT: &str = "canary.subject@example.org";
 const VARIABLE: &str = "canary-of-variables";
 
@@ -54,6 +57,10 @@ fn request() -> OpenRequest {
         subject: Some(SUBJECT.parse().unwrap()),
         purpose: Purpose::login(),
         locale: None,
+        fallback: vec![FallbackStep {
+            recipient: Recipient::parse(Channel::Email, FALLBACK_TO).unwrap(),
+            after_ms: 30_000,
+        }],
         variables: Variables::new(values).unwrap(),
     }
 }
@@ -80,7 +87,14 @@ async fn nothing_in_clear(engine: &Engine, code: &str) {
     let held = held(engine).await;
     assert!(held.len() > 100, "the store holds something");
     // The mask may stand there: the last two digits, that is.
-    for canary in [code, &RECIPIENT[1..], &RECIPIENT[3..12], SUBJECT, VARIABLE] {
+    for canary in [
+        code,
+        &RECIPIENT[1..],
+        &RECIPIENT[3..12],
+        SUBJECT,
+        VARIABLE,
+        FALLBACK_TO,
+    ] {
         let found = held
             .windows(canary.len())
             .any(|part| part == canary.as_bytes());

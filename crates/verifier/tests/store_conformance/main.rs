@@ -42,6 +42,7 @@ macro_rules! on_each_engine {
 on_each_engine!(
     opening::a_new_verification_is_what_was_ordered,
     opening::an_unconfirmed_message_is_sent_again_under_its_number,
+    opening::a_step_follows_its_message_and_no_other,
     opening::a_further_message_waits_and_the_last_one_ends_it,
     opening::a_late_confirmation_is_not_the_current_ones,
     opening::a_rotating_policy_needs_a_code_and_kills_the_old_one,

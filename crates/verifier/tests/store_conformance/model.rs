@@ -79,6 +79,7 @@ impl Entry {
                 return Opened::NeedsCode(self.seen(now));
             }
             (Sending::Further { rotate: true }, Some(code)) => self.order.code = code,
+            (Sending::Superseded, _) => unreachable!("only steps are superseded"),
         }
         self.pending = pending;
         self.sent(now, false, false)

@@ -205,3 +205,54 @@ pub async fn an_id_is_used_once(engine: &Engine) {
     assert!(rejected, "{refused:?}");
     assert_eq!(seen(store, &before.id, NOW).await, Some(before));
 }
+
+/// A fallback step: past the cooldown, once, and not after a later message; a crash before its
+/// confirm is repeated by the step alone.
+pub async fn a_step_follows_its_message_and_no_other(engine: &Engine) {
+    let store = engine.store();
+    let live = opened(store, order(1, 1)).await;
+    let budget = order(1, 1).budget;
+    let step = |after, now| store.step(&live.id, &live.service, after, None, budget, now);
+    store.confirm(&live.id, 1).await.unwrap();
+    let further = sent(step(1, NOW).await.unwrap().unwrap());
+    assert_eq!(further.verification.sends, 2);
+    let again = sent(step(1, NOW).await.unwrap().unwrap());
+    assert_eq!(again.verification.sends, 2);
+    let asked = store
+        .resend(&live.id, &live.service, None, budget, NOW)
+        .await;
+    assert!(matches!(asked.unwrap().unwrap(), Opened::Cooling(_)));
+    store.confirm(&live.id, 2).await.unwrap();
+    assert_eq!(step(1, NOW).await.unwrap(), None);
+
+    // A request in between, an approval, another's id.
+    let resent = opened(store, order(2, 1)).await;
+    store.confirm(&resent.id, 1).await.unwrap();
+    let later = resent.resend_after;
+    sent(
+        store
+            .resend(&resent.id, &resent.service, None, budget, later)
+            .await
+            .unwrap()
+            .unwrap(),
+    );
+    let late = store.step(&resent.id, &resent.service, 1, None, budget, later);
+    assert_eq!(late.await.unwrap(), None);
+    let approved = opened(store, order(3, 1)).await;
+    store.confirm(&approved.id, 1).await.unwrap();
+    verdict(store, check(&approved.id, RIGHT, "1", NOW)).await;
+    let ended = store.step(&approved.id, &approved.service, 1, None, budget, NOW);
+    assert_eq!(ended.await.unwrap(), None);
+    let other = service("other");
+    let foreign = store.step(&live.id, &other, 2, None, budget, NOW).await;
+    assert_eq!(foreign.unwrap(), None);
+
+    // A rotating policy asks for a code first.
+    let rotates = opened(store, rotating(order(4, 1))).await;
+    store.confirm(&rotates.id, 1).await.unwrap();
+    let needs = store.step(&rotates.id, &rotates.service, 1, None, budget, NOW);
+    assert!(matches!(needs.await.unwrap(), Some(Opened::NeedsCode(_))));
+    let code = Some(sealed_code(&rotates.id, WRONG));
+    let with = store.step(&rotates.id, &rotates.service, 1, code, budget, NOW);
+    assert_eq!(sent(with.await.unwrap().unwrap()).verification.sends, 2);
+}

@@ -48,6 +48,7 @@ pub struct RedisVerifications {
     redis: Redis,
     open: Script,
     resend: Script,
+    step: Script,
     confirm: Script,
     check: Script,
     cancel: Script,
@@ -61,6 +62,7 @@ impl RedisVerifications {
             redis,
             open: script!("#!lua", "open"),
             resend: script!("#!lua", "resend"),
+            step: script!("#!lua", "step"),
             confirm: script!("#!lua", "confirm"),
             check: script!("#!lua", "check"),
             cancel: script!("#!lua", "cancel"),
@@ -115,6 +117,26 @@ impl VerificationStore for RedisVerifications {
         }
         let keys = [verification_key(id), guesses_key(id.tag())];
         let reply = self.redis.script(&self.resend, &keys, args).await?;
+        reply::resent(reply, id, now)
+    }
+
+    async fn step(
+        &self,
+        id: &VerificationId,
+        service: &ServiceName,
+        after: u8,
+        next: Option<SealedCode>,
+        budget: GuessBudget,
+        now: Timestamp,
+    ) -> Result<Option<Opened>, StoreError> {
+        let mut args = now_and_budget(now, budget);
+        args.push(text(service.as_str()));
+        args.push(text(after.to_string()));
+        if let Some(code) = &next {
+            args.extend(code_arguments(code)?);
+        }
+        let keys = [verification_key(id), guesses_key(id.tag())];
+        let reply = self.redis.script(&self.step, &keys, args).await?;
         reply::resent(reply, id, now)
     }
 

@@ -13,6 +13,8 @@ local FORMAT = 1
 local TYPES = {'number', 'string', 'string', 'string', 'string', 'string', 'number', 'number',
   'number', 'number', 'number', 'number', 'number', 'number', 'number', 'string', 'string',
   'string', 'string', 'string', 'string', 'table'}
+-- Of the current message: whether the broker confirmed it, or who asked for it.
+local UNCONFIRMED, UNCONFIRMED_STEP = 0, 2
 local PENDING, APPROVED, CANCELED, EXHAUSTED = 'p', 'a', 'c', 'm'
 
 local function text(number) return string.format('%.0f', number) end
@@ -94,16 +96,22 @@ local function locked_until(log, now, per_hour, per_day, in_a_row)
   return found and text(found)
 end
 
--- What a request for a message means for a live verification, as core's `Pending::send`.
-local function send(key, v, now, code)
-  if v[CF] ~= 1 then return {'send', '0', '0', flat(key, v)} end
-  if now < v[RA] then return {'cooling', flat(key, v)} end
+-- The message after the current one, asked for by a request or by a step; as core's
+-- `Pending::further`.
+local function further(key, v, now, code, unconfirmed)
   if v[SN] >= v[MS] then return {'exhausted', flat(key, v)} end
   if v[RO] == 1 then
     if not code then return {'needs_code', flat(key, v)} end
     v[DK], v[DG], v[CK], v[CS] = code[1], code[2], code[3], code[4]
   end
-  v[SN], v[CF], v[RA] = v[SN] + 1, 0, now + v[CD]
+  v[SN], v[CF], v[RA] = v[SN] + 1, unconfirmed, now + v[CD]
   save(key, v)
   return {'send', '0', '0', flat(key, v)}
+end
+
+-- What a request for a message means for a live verification, as core's `Pending::send`.
+local function send(key, v, now, code)
+  if v[CF] == UNCONFIRMED then return {'send', '0', '0', flat(key, v)} end
+  if now < v[RA] then return {'cooling', flat(key, v)} end
+  return further(key, v, now, code, UNCONFIRMED)
 end

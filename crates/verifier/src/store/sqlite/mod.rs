@@ -70,7 +70,23 @@ impl VerificationStore for SqliteVerifications {
         now: Timestamp,
     ) -> Result<Option<Opened>, StoreError> {
         let (id, service) = (id.clone(), service.clone());
-        self.transact(move |connection| resend(connection, &id, &service, next, budget, now))
+        let ask = move |pending: Pending| pending.send(now);
+        self.transact(move |connection| resend(connection, &id, &service, next, budget, now, ask))
+            .await
+    }
+
+    async fn step(
+        &self,
+        id: &VerificationId,
+        service: &ServiceName,
+        after: u8,
+        next: Option<SealedCode>,
+        budget: GuessBudget,
+        now: Timestamp,
+    ) -> Result<Option<Opened>, StoreError> {
+        let (id, service) = (id.clone(), service.clone());
+        let ask = move |pending: Pending| pending.step(after, now);
+        self.transact(move |connection| resend(connection, &id, &service, next, budget, now, ask))
             .await
     }
 
@@ -163,7 +179,12 @@ fn open(connection: &Connection, command: OpenCommand) -> Step<Opened> {
         Latest::Unreadable => return Ok(None),
         Latest::Nothing => false,
         Latest::Record(id, record) => match record.status_at(now) {
-            VerificationStatus::Pending => return send(connection, &id, *record, None, now),
+            VerificationStatus::Pending => {
+                let sent = send(connection, &id, *record, None, now, |pending| {
+                    pending.send(now)
+                });
+                return Ok(sent?.flatten());
+            }
             status => status == VerificationStatus::Approved,
         },
     };
@@ -182,6 +203,7 @@ fn resend(
     next: Option<SealedCode>,
     budget: GuessBudget,
     now: Timestamp,
+    ask: impl FnOnce(Pending) -> (Pending, Sending),
 ) -> Step<Option<Opened>> {
     let record = match table::find(connection, id, Some(now))? {
         Found::Record(record) if record.service == *service => record,
@@ -197,26 +219,29 @@ fn resend(
     if let Some(until) = guesses.locked_until(budget, now) {
         return Ok(Some(Some(Opened::Locked(until))));
     }
-    Ok(send(connection, id, *record, next, now)?.map(Some))
+    send(connection, id, *record, next, now, ask)
 }
 
-/// What a request for a message means for a live verification.
+/// What a request for a message means for a live verification, by the rule `ask`; the inner
+/// `None` is that it means nothing.
 fn send(
     connection: &Connection,
     id: &VerificationId,
     mut record: Record,
     next: Option<SealedCode>,
     now: Timestamp,
-) -> Step<Opened> {
-    let (pending, sending) = record.pending().send(now);
+    ask: impl FnOnce(Pending) -> (Pending, Sending),
+) -> Step<Option<Opened>> {
+    let (pending, sending) = ask(record.pending());
     match sending {
         Sending::Repeat => {}
-        Sending::Cooling => return Ok(Some(Opened::Cooling(record.at(id, now)))),
-        Sending::Exhausted => return Ok(Some(Opened::Exhausted(record.at(id, now)))),
+        Sending::Superseded => return Ok(Some(None)),
+        Sending::Cooling => return Ok(Some(Some(Opened::Cooling(record.at(id, now))))),
+        Sending::Exhausted => return Ok(Some(Some(Opened::Exhausted(record.at(id, now))))),
         Sending::Further { rotate } => {
             if rotate {
                 let Some(code) = next else {
-                    return Ok(Some(Opened::NeedsCode(record.at(id, now))));
+                    return Ok(Some(Some(Opened::NeedsCode(record.at(id, now)))));
                 };
                 record.replace_code(code);
             }
@@ -224,7 +249,9 @@ fn send(
             table::update(connection, id, &record)?;
         }
     }
-    Ok(record.sent(id, now, false, false).map(Opened::Send))
+    Ok(record
+        .sent(id, now, false, false)
+        .map(|sent| Some(Opened::Send(sent))))
 }
 
 fn check(connection: &Connection, command: CheckCommand, budget: GuessBudget) -> Step<Checked> {

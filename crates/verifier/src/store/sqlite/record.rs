@@ -23,6 +23,8 @@ pub(super) struct Record {
     resend_after_ms: i64,
     sends: u8,
     confirmed: bool,
+    #[serde(default)]
+    by_step: bool,
     checks_left: u8,
     max_sends: u8,
     cooldown_ms: u64,
@@ -82,6 +84,7 @@ impl Record {
             resend_after_ms: pending.resend_after.as_millis(),
             sends: pending.sends,
             confirmed: pending.confirmed,
+            by_step: pending.by_step,
             checks_left: pending.checks_left,
             max_sends: command.policy.max_sends,
             cooldown_ms: command.policy.cooldown_ms,
@@ -120,6 +123,7 @@ impl Record {
             checks_left: self.checks_left,
             sends: self.sends,
             confirmed: self.confirmed,
+            by_step: self.by_step,
             resend_after: Timestamp::from_millis(self.resend_after_ms),
         }
     }
@@ -128,6 +132,7 @@ impl Record {
         self.checks_left = pending.checks_left;
         self.sends = pending.sends;
         self.confirmed = pending.confirmed;
+        self.by_step = pending.by_step;
         self.resend_after_ms = pending.resend_after.as_millis();
     }
 
