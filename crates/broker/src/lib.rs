@@ -2,12 +2,14 @@
 
 mod embedded;
 mod message;
+mod parked;
 mod port;
 mod rabbitmq;
 mod telemetry;
 
 pub use embedded::{EMBEDDED_MIGRATION, EmbeddedBroker, EmbeddedSettings};
 pub use message::{Outbound, ParkReason, Received, Route};
+pub use parked::{ParkedError, ParkedLook, ParkedMessage};
 pub use port::{Broker, Consumer, LinkState, PublishError, Publisher, Settle, SettleError};
 pub use rabbitmq::topology::{Argument, Binding, Exchange, Queue, Topology, TopologyError};
 pub use rabbitmq::{RabbitMq, RabbitMqSettings, UrlError};

@@ -8,6 +8,7 @@ use watchword_core::Rung;
 use watchword_events::Lane;
 
 use crate::message::{Outbound, ParkReason, Received};
+use crate::parked::{ParkedError, ParkedLook};
 
 /// Why a publish did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -91,6 +92,9 @@ pub trait Broker: Send + Sync {
 
     /// A consumer of `lane` that holds at most `prefetch` unsettled messages.
     async fn consume(&self, lane: Lane, prefetch: u16) -> Box<dyn Consumer>;
+
+    /// A look into what was put aside of `lane`, at up to `limit` messages.
+    async fn parked(&self, lane: Lane, limit: usize) -> Result<Box<dyn ParkedLook>, ParkedError>;
 
     /// Ends the link: publishes fail, consumers end. Unsettled messages are redelivered later.
     async fn close(&self);

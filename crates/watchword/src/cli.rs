@@ -56,6 +56,22 @@ pub enum Command {
         /// The account, or the recipient where requests name none.
         subject: String,
     },
+    /// Look at what was put aside, put it back to work, or drop it. Shows no content.
+    /// With the embedded engine the process that runs must be stopped for it.
+    Parked {
+        /// What to do.
+        #[command(subcommand)]
+        command: ParkedCommand,
+    },
+    /// Compare accepted messages with what became of them; status 0 if it balances.
+    /// With the embedded engine the process that runs must be stopped for it.
+    Audit,
+    /// Try a provider.
+    Provider {
+        /// What to do.
+        #[command(subcommand)]
+        command: ProviderCommand,
+    },
     /// Ask a running issuer for a code.
     Send(SendArguments),
     /// Check a code at a running verifier; status 0 if it is right.
@@ -67,6 +83,61 @@ pub enum Command {
 pub enum ConfigCommand {
     /// Parse and validate it, and print what would run. Prints no secret.
     Check,
+}
+
+/// What to do about what was put aside.
+#[derive(Debug, Subcommand)]
+pub enum ParkedCommand {
+    /// List it.
+    List(ParkedFilter),
+    /// Show one message: reason and history, never its content.
+    Show {
+        /// Its id.
+        id: String,
+    },
+    /// Put it back to work; what is past its deadline is refused.
+    Replay(ParkedFilter),
+    /// Drop it.
+    Discard(ParkedFilter),
+}
+
+/// Which parked messages.
+#[derive(Debug, Args)]
+pub struct ParkedFilter {
+    /// `requests`, `sms`, `email`, `receipts` or `timers`.
+    #[arg(long)]
+    pub lane: Option<String>,
+    /// The reason it was put aside for.
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// Whose it is.
+    #[arg(long)]
+    pub service: Option<String>,
+    /// Its id.
+    #[arg(long)]
+    pub id: Option<String>,
+    /// Put aside (or, where that is not known, accepted) longer ago than this.
+    #[arg(long)]
+    pub older_than_seconds: Option<u64>,
+    /// With replay and discard: everything, where nothing else is named.
+    #[arg(long)]
+    pub all: bool,
+    /// How many of a lane are looked at.
+    #[arg(long, default_value_t = 1_000)]
+    pub limit: usize,
+}
+
+/// What to do with a provider.
+#[derive(Debug, Subcommand)]
+pub enum ProviderCommand {
+    /// Show the request it would make, secrets masked; with --to, send one message.
+    Test {
+        /// Its name.
+        name: String,
+        /// A number or an address that gets a real message.
+        #[arg(long)]
+        to: Option<String>,
+    },
 }
 
 /// A part of the pipeline.

@@ -1,19 +1,22 @@
 //! The binary: command line and wiring. No logic lives here.
 #![expect(clippy::print_stdout, reason = "a command line prints")]
 
+mod audit;
 mod channels;
 mod cli;
 mod client;
 mod config;
 mod demo;
 mod engine;
+mod parked;
+mod provider;
 mod roles;
 mod run;
 mod topology;
 
 use clap::Parser;
 
-use cli::{Cli, Command, ConfigCommand};
+use cli::{Cli, Command, ConfigCommand, ProviderCommand};
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
@@ -33,6 +36,11 @@ fn main() -> anyhow::Result<()> {
                 Command::Unlock { service, subject } => {
                     run::unlock(&cli.config, &service, &subject).await
                 }
+                Command::Parked { command } => parked::run(&cli.config, command).await,
+                Command::Audit => audit::run(&cli.config).await,
+                Command::Provider {
+                    command: ProviderCommand::Test { name, to },
+                } => provider::test(&cli.config, &name, to.as_deref()).await,
                 Command::Send(arguments) => client::send(arguments).await,
                 Command::Check(arguments) => client::check(arguments).await,
             }

@@ -83,18 +83,23 @@ fn serve(
     }
 }
 
-/// Unlocks a subject.
-pub async fn unlock(path: &Path, service: &str, subject: &str) -> anyhow::Result<()> {
-    let config = Config::read(path)?;
-    let (service, subject) = (service.parse()?, subject.parse()?);
+/// The engine of the configuration without any role, for an operator's command.
+pub async fn operator(path: &Path) -> anyhow::Result<Shared> {
+    let config = checked(path)?;
     let services = Arc::new(Services::from_config(&config.services)?);
-    anyhow::ensure!(
-        services.by_name(&service).is_some(),
-        "there is no such service in the configuration"
-    );
     let (registry, clock) = (telemetry::registry(), Arc::new(SystemClock));
     let engine = Engine::start(&config, &registry, &Readiness::default(), clock.clone()).await?;
-    let shared = Shared::new(config, engine, services, clock, registry)?;
+    Shared::new(config, engine, services, clock, registry)
+}
+
+/// Unlocks a subject.
+pub async fn unlock(path: &Path, service: &str, subject: &str) -> anyhow::Result<()> {
+    let shared = operator(path).await?;
+    let (service, subject) = (service.parse()?, subject.parse()?);
+    anyhow::ensure!(
+        shared.services.by_name(&service).is_some(),
+        "there is no such service in the configuration"
+    );
     shared.unlock(&service, &subject).await?;
     shared.engine.broker.close().await;
     println!("unlocked");

@@ -3,6 +3,7 @@
 //! is no broker to bind a queue at, so they are accepted and dropped.
 
 mod consumer;
+mod parked;
 mod publisher;
 mod table;
 
@@ -16,6 +17,7 @@ use watchword_core::{Clock, Timestamp};
 use watchword_events::Lane;
 use watchword_storage::Sqlite;
 
+use crate::parked::{ParkedError, ParkedLook};
 use crate::port::{Broker, Consumer, LinkState, Publisher};
 use crate::telemetry::BrokerMetrics;
 use consumer::EmbeddedConsumer;
@@ -143,6 +145,12 @@ impl Broker for EmbeddedBroker {
 
     async fn consume(&self, lane: Lane, prefetch: u16) -> Box<dyn Consumer> {
         Box::new(EmbeddedConsumer::new(self.shared.clone(), lane, prefetch))
+    }
+
+    async fn parked(&self, lane: Lane, limit: usize) -> Result<Box<dyn ParkedLook>, ParkedError> {
+        let now_ms = self.shared.now().as_millis();
+        let look = parked::look(self.shared.sqlite.clone(), lane, limit, now_ms).await?;
+        Ok(Box::new(look))
     }
 
     async fn close(&self) {

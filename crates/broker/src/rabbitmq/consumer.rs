@@ -210,7 +210,7 @@ fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a AMQPVal
 
 /// Whoever can publish can forge this; a wrong value makes waits longer, never more of them than
 /// the deadline allows.
-fn retries(properties: &BasicProperties) -> u32 {
+pub(super) fn retries(properties: &BasicProperties) -> u32 {
     let count = match header(properties, RETRIES_HEADER) {
         Some(AMQPValue::LongLongInt(count)) => *count,
         Some(AMQPValue::LongInt(count)) => i64::from(*count),

@@ -6,6 +6,7 @@
 mod consumer;
 mod dial;
 mod link;
+mod parked;
 mod publisher;
 mod settle;
 mod supervisor;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use watchword_core::SecretString;
 use watchword_events::Lane;
 
+use crate::parked::{ParkedError, ParkedLook};
 use crate::port::{Broker, Consumer, LinkState, Publisher};
 use crate::telemetry::BrokerMetrics;
 use consumer::RabbitConsumer;
@@ -61,6 +63,7 @@ pub struct RabbitMq {
     supervisor: Arc<Supervisor>,
     publisher: Arc<RabbitPublisher>,
     stop: CancellationToken,
+    settings: RabbitMqSettings,
 }
 
 impl RabbitMq {
@@ -71,13 +74,18 @@ impl RabbitMq {
     ) -> Result<Arc<Self>, UrlError> {
         let address = Address::parse(&settings)?;
         let stop = CancellationToken::new();
-        let supervisor =
-            Supervisor::start(address, settings.topology, metrics.clone(), stop.clone());
+        let supervisor = Supervisor::start(
+            address,
+            settings.topology.clone(),
+            metrics.clone(),
+            stop.clone(),
+        );
         let publisher = Arc::new(RabbitPublisher::new(supervisor.clone(), metrics));
         Ok(Arc::new(Self {
             supervisor,
             publisher,
             stop,
+            settings,
         }))
     }
 
@@ -100,6 +108,11 @@ impl Broker for RabbitMq {
             lane,
             prefetch,
         ))
+    }
+
+    async fn parked(&self, lane: Lane, limit: usize) -> Result<Box<dyn ParkedLook>, ParkedError> {
+        let look = parked::look(&self.settings, lane, limit).await?;
+        Ok(Box::new(look))
     }
 
     async fn close(&self) {

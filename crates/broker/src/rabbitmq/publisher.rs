@@ -29,7 +29,7 @@ const PERSISTENT: u8 = 2;
 
 /// Our own count of waits, which no broker version reinterprets (R47).
 pub(super) const RETRIES_HEADER: &str = "x-watchword-retries";
-const REASON_HEADER: &str = "x-watchword-reason";
+pub(super) const REASON_HEADER: &str = "x-watchword-reason";
 
 pub(super) struct RabbitPublisher {
     supervisor: Arc<Supervisor>,
@@ -208,6 +208,15 @@ pub(super) fn for_parking(
     properties: &BasicProperties,
 ) -> (String, BasicProperties) {
     (lane.parked_queue(), with_reason(copied(properties), reason))
+}
+
+/// The properties of a parked message that goes back to work: as new, under its old id.
+pub(super) fn replayed(properties: &BasicProperties) -> BasicProperties {
+    with_header(
+        copied(properties),
+        RETRIES_HEADER,
+        AMQPValue::LongLongInt(0),
+    )
 }
 
 fn with_reason(properties: BasicProperties, reason: ParkReason) -> BasicProperties {

@@ -5,7 +5,7 @@ mod redis;
 mod sqlite;
 
 pub use model::{
-    CheckCommand, Checked, Digest, OpenCommand, Opened, SealedCode, Sent, SlotKey,
+    CheckCommand, Checked, Digest, OpenCommand, Opened, SealedCode, Sends, Sent, SlotKey,
     StoredVerification, TagKey,
 };
 
@@ -107,6 +107,14 @@ pub trait VerificationStore: Send + Sync {
         service: &watchword_core::ServiceName,
         now: Timestamp,
     ) -> Result<Option<StoredVerification>, StoreError>;
+
+    /// About `limit` of the verifications that are remembered, from `cursor` on, and where to go
+    /// on. Those that come and go meanwhile may be missed or seen twice.
+    async fn sends(
+        &self,
+        cursor: Option<String>,
+        limit: usize,
+    ) -> Result<(Vec<Sends>, Option<String>), StoreError>;
 
     /// Forgets the wrong guesses of a subject: it was bound anew, or an operator unlocks it.
     async fn forget_guesses(&self, tag: TagKey) -> Result<(), StoreError>;

@@ -127,6 +127,19 @@ pub struct StoredVerification {
     pub checks_left: u8,
 }
 
+/// How many messages a verification had, for whoever counts them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sends {
+    /// The verification.
+    pub id: VerificationId,
+    /// Messages so far.
+    pub sends: u8,
+    /// Whether the broker confirmed the last of them.
+    pub confirmed: bool,
+    /// When its code expires.
+    pub expires_at: Timestamp,
+}
+
 /// One check. The code is present only as digests, one for each key that verifies.
 #[derive(Debug, Clone)]
 pub struct CheckCommand {

@@ -19,7 +19,7 @@ use watchword_core::{GuessBudget, ServiceName, Timestamp, VerificationId};
 use watchword_storage::{Redis, Script, StorageError};
 
 use super::model::{
-    CheckCommand, Checked, OpenCommand, Opened, SealedCode, StoredVerification, TagKey,
+    CheckCommand, Checked, OpenCommand, Opened, SealedCode, Sends, StoredVerification, TagKey,
 };
 use super::{AFTERLIFE_MS, StoreError, VerificationStore};
 use arguments::{check_arguments, code_arguments, millis, new_fields, now_and_budget, text};
@@ -53,6 +53,7 @@ pub struct RedisVerifications {
     check: Script,
     cancel: Script,
     get: Script,
+    sends: Script,
 }
 
 impl RedisVerifications {
@@ -67,6 +68,7 @@ impl RedisVerifications {
             check: script!("#!lua", "check"),
             cancel: script!("#!lua", "cancel"),
             get: script!("#!lua flags=no-writes", "get"),
+            sends: script!("#!lua flags=no-writes", "sends"),
         }
     }
 }
@@ -187,6 +189,28 @@ impl VerificationStore for RedisVerifications {
         reply::found(reply, id, now)
     }
 
+    async fn sends(
+        &self,
+        cursor: Option<String>,
+        limit: usize,
+    ) -> Result<(Vec<Sends>, Option<String>), StoreError> {
+        let mut command = watchword_storage::redis::cmd("SCAN");
+        command
+            .arg(cursor.as_deref().unwrap_or("0"))
+            .arg("MATCH")
+            .arg("ww:{*}:v:*")
+            .arg("COUNT")
+            .arg(limit);
+        let (next, keys) = reply::scanned(self.redis.command(&command).await?)?;
+        let mut page = Vec::new();
+        for id in keys.iter().filter_map(|key| id_of_key(key)) {
+            let keys = [verification_key(&id)];
+            let reply = self.redis.script(&self.sends, &keys, Vec::new()).await?;
+            page.extend(reply::sends(reply, id)?);
+        }
+        Ok((page, (next != "0").then_some(next)))
+    }
+
     async fn forget_guesses(&self, tag: TagKey) -> Result<(), StoreError> {
         let mut command = watchword_storage::redis::cmd("DEL");
         command.arg(guesses_key(&tag.to_string()));
@@ -197,6 +221,12 @@ impl VerificationStore for RedisVerifications {
 
 fn verification_key(id: &VerificationId) -> String {
     format!("ww:{{{}}}:v:{}", id.tag(), id.own())
+}
+
+/// The verification a key of [`verification_key`]'s form is of.
+fn id_of_key(key: &str) -> Option<VerificationId> {
+    let (tag, own) = key.strip_prefix("ww:{")?.split_once("}:v:")?;
+    format!("{tag}{own}").parse().ok()
 }
 
 /// The first 80 bits of the slot's hash: enough to tell the slots of one subject apart.

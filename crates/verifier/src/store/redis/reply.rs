@@ -9,7 +9,7 @@ use watchword_storage::StorageError;
 use watchword_storage::redis::Value;
 
 use super::super::StoreError;
-use super::super::model::{Checked, Opened, Sent, StoredVerification};
+use super::super::model::{Checked, Opened, Sends, Sent, StoredVerification};
 
 /// What `open` leads to.
 pub(super) enum Opening {
@@ -208,6 +208,32 @@ fn channel(letter: &str) -> Result<Channel, StoreError> {
     match letter {
         "s" => Ok(Channel::Sms),
         "e" => Ok(Channel::Email),
+        _ => Err(StoreError::Corrupt),
+    }
+}
+/// The next cursor and the keys of a `SCAN`.
+pub(super) fn scanned(value: Value) -> Result<(String, Vec<String>), StoreError> {
+    let mut parts = Parts::new(value)?;
+    let cursor = parts.text()?;
+    let mut keys = Parts::new(parts.next()?)?;
+    let mut names = Vec::new();
+    while keys.0.len() > 0 {
+        names.push(keys.text()?);
+    }
+    Ok((cursor, names))
+}
+
+/// What `sends.lua` answers; `None` for a verification that is gone meanwhile.
+pub(super) fn sends(value: Value, id: VerificationId) -> Result<Option<Sends>, StoreError> {
+    let mut parts = Parts::new(value)?;
+    match parts.text()?.as_str() {
+        "none" => Ok(None),
+        "found" => Ok(Some(Sends {
+            id,
+            sends: parts.parsed()?,
+            confirmed: parts.flag()?,
+            expires_at: parts.moment()?,
+        })),
         _ => Err(StoreError::Corrupt),
     }
 }

@@ -14,7 +14,8 @@ use watchword_storage::rusqlite::{Connection, Result as SqlResult};
 use watchword_storage::{Migration, Sqlite};
 
 use super::model::{
-    CheckCommand, Checked, Digest, OpenCommand, Opened, SealedCode, StoredVerification, TagKey,
+    CheckCommand, Checked, Digest, OpenCommand, Opened, SealedCode, Sends, StoredVerification,
+    TagKey,
 };
 use super::{AFTERLIFE_MS, GUESSES_KEPT_MS, StoreError, VerificationStore, fingerprints};
 use record::{Record, Repeat};
@@ -155,6 +156,24 @@ impl VerificationStore for SqliteVerifications {
             Found::Unreadable => Err(StoreError::Corrupt),
             Found::Nothing | Found::Record(_) => Ok(None),
         }
+    }
+
+    async fn sends(
+        &self,
+        cursor: Option<String>,
+        limit: usize,
+    ) -> Result<(Vec<Sends>, Option<String>), StoreError> {
+        let page = self
+            .sqlite
+            .read(move |connection| table::page(connection, cursor.as_deref(), limit))
+            .await?;
+        let next = (page.len() == limit).then(|| page.last().map(|(id, _)| id.to_string()));
+        let sends = page.into_iter().map(|(id, record)| {
+            record
+                .ok_or(StoreError::Corrupt)
+                .map(|record| record.sends(id))
+        });
+        Ok((sends.collect::<Result<_, _>>()?, next.flatten()))
     }
 
     async fn forget_guesses(&self, tag: TagKey) -> Result<(), StoreError> {

@@ -8,7 +8,7 @@ use watchword_core::{
 };
 
 use super::super::AFTERLIFE_MS;
-use super::super::model::{Digest, OpenCommand, SealedCode, Sent, StoredVerification};
+use super::super::model::{Digest, OpenCommand, SealedCode, Sends, Sent, StoredVerification};
 
 /// Everything that is kept of a verification but its id and slot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -125,6 +125,15 @@ impl Record {
             confirmed: self.confirmed,
             by_step: self.by_step,
             resend_after: Timestamp::from_millis(self.resend_after_ms),
+        }
+    }
+
+    pub(super) fn sends(&self, id: VerificationId) -> Sends {
+        Sends {
+            id,
+            sends: self.sends,
+            confirmed: self.confirmed,
+            expires_at: Timestamp::from_millis(self.expires_at_ms),
         }
     }
 

@@ -30,6 +30,28 @@ pub(super) const SCHEMA: &str = "
 /// the tables do not grow.
 const PURGED_AT_ONCE: u32 = 8;
 
+/// Up to `limit` verifications after the id `cursor`, in the order of their ids; `None` for one
+/// that cannot be read.
+pub(super) fn page(
+    connection: &Connection,
+    cursor: Option<&str>,
+    limit: usize,
+) -> Result<Vec<(VerificationId, Option<Record>)>> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare_cached(
+        "SELECT id, record FROM verifier_verification WHERE id > ?1 ORDER BY id LIMIT ?2",
+    )?;
+    let rows = statement.query_map(params![cursor.unwrap_or(""), limit], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+    })?;
+    rows.map(|row| {
+        let (id, text) = row?;
+        let id = id.parse().map_err(|_| Error::InvalidQuery)?;
+        Ok((id, serde_json::from_str(&text).ok()))
+    })
+    .collect()
+}
+
 /// What was found under an id.
 pub(super) enum Found {
     Nothing,
