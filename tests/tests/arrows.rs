@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// From the ground up. A crate depends on earlier ones only.
-const ORDER: [&str; 14] = [
+const ORDER: [&str; 15] = [
     "watchword-core",
     "watchword-events",
     "watchword-storage",
@@ -18,6 +18,7 @@ const ORDER: [&str; 14] = [
     "watchword-delivery",
     "watchword-sms-worker",
     "watchword-email-worker",
+    "watchword-simulator",
     "watchword",
     "watchword-bench",
     "watchword-tests",

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use watchword_broker::Broker;
-use watchword_core::{Channel, Clock};
+use watchword_core::Channel;
 use watchword_events::Lane;
 use watchword_verifier::audit::{Audit, audit};
 

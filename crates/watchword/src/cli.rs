@@ -72,6 +72,11 @@ pub enum Command {
         #[command(subcommand)]
         command: ProviderCommand,
     },
+    /// Run an SMS gateway and an SMTP relay that behave as a file says, to try routes with.
+    Simulate {
+        /// The file; without it both take everything.
+        file: Option<PathBuf>,
+    },
     /// Ask a running issuer for a code.
     Send(SendArguments),
     /// Check a code at a running verifier; status 0 if it is right.

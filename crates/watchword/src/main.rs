@@ -12,6 +12,7 @@ mod parked;
 mod provider;
 mod roles;
 mod run;
+mod simulate;
 mod topology;
 
 use clap::Parser;
@@ -41,6 +42,7 @@ fn main() -> anyhow::Result<()> {
                 Command::Provider {
                     command: ProviderCommand::Test { name, to },
                 } => provider::test(&cli.config, &name, to.as_deref()).await,
+                Command::Simulate { file } => simulate::run(file.as_deref()).await,
                 Command::Send(arguments) => client::send(arguments).await,
                 Command::Check(arguments) => client::check(arguments).await,
             }

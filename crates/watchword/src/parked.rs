@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use serde_json::{Value, json};
 use watchword_broker::{ParkedLook, ParkedMessage};
-use watchword_core::{Clock, DeliveryId, Timestamp};
+use watchword_core::{DeliveryId, Timestamp};
 use watchword_events::Lane;
 use watchword_ledger::LedgerStore;
 

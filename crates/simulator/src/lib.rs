@@ -1,0 +1,128 @@
+#![doc = include_str!("../README.md")]
+
+mod behaviour;
+mod gateway;
+mod receipts;
+mod relay;
+mod world;
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+pub use behaviour::{
+    Latency, Outcome, ReceiptBehaviour, SimulatorConfig, SmsBehaviour, SmtpBehaviour,
+};
+pub use world::SimulatedMessage;
+use world::World;
+
+/// Why a simulator does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum SimulatorError {
+    /// The file cannot be read or is wrong; tells where.
+    #[error("{0}")]
+    Config(String),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {0}")]
+    Listen(SocketAddr),
+}
+
+/// A running simulator; dropped, it ends.
+pub struct Simulator {
+    world: World,
+    sms: Option<SocketAddr>,
+    smtp: Option<SocketAddr>,
+    tasks: JoinSet<()>,
+}
+
+impl Simulator {
+    /// Listens where `config` says; port 0 takes a free one.
+    pub async fn start(config: SimulatorConfig) -> Result<Self, SimulatorError> {
+        let world = World::new(&config);
+        let mut tasks = JoinSet::new();
+        let mut addresses = [None, None];
+        let listens = [
+            config.sms.as_ref().map(|sms| sms.listen),
+            config.smtp.as_ref().map(|smtp| smtp.listen),
+        ];
+        for (index, listen) in listens.into_iter().enumerate() {
+            let Some(listen) = listen else { continue };
+            let failed = |_| SimulatorError::Listen(listen);
+            let listener = TcpListener::bind(listen).await.map_err(failed)?;
+            addresses[index] = Some(listener.local_addr().map_err(failed)?);
+            let world = world.clone();
+            if index == 0 {
+                tasks.spawn(gateway::serve(listener, world));
+            } else {
+                tasks.spawn(relay::serve(listener, world));
+            }
+        }
+        Ok(Self {
+            world,
+            sms: addresses[0],
+            smtp: addresses[1],
+            tasks,
+        })
+    }
+
+    /// Where the gateway listens.
+    pub const fn sms_address(&self) -> Option<SocketAddr> {
+        self.sms
+    }
+
+    /// Where the relay listens.
+    pub const fn smtp_address(&self) -> Option<SocketAddr> {
+        self.smtp
+    }
+
+    /// Changes how the gateway behaves from now on.
+    pub fn set_sms(&self, behaviour: SmsBehaviour) {
+        self.world.set_sms(behaviour);
+    }
+
+    /// Changes how the relay behaves from now on.
+    pub fn set_smtp(&self, behaviour: SmtpBehaviour) {
+        self.world.set_smtp(behaviour);
+    }
+
+    /// What was taken, oldest first.
+    pub fn messages(&self) -> Vec<SimulatedMessage> {
+        self.world.messages(0)
+    }
+
+    /// Runs until its listeners end, which they do only when it is dropped.
+    pub async fn wait(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Runs the simulator of the file at `path`, or one that takes everything, until `stop`.
+pub async fn run(
+    path: Option<&Path>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), SimulatorError> {
+    let config = match path {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                SimulatorError::Config(format!("{}: {}", path.display(), error.kind()))
+            })?;
+            toml::from_str(&text)
+                .map_err(|error| SimulatorError::Config(format!("{}: {error}", path.display())))?
+        }
+        None => SimulatorConfig::default(),
+    };
+    let mut simulator = Simulator::start(config).await?;
+    if let Some(address) = simulator.sms {
+        tracing::info!(%address, "the SMS gateway listens: POST /messages");
+    }
+    if let Some(address) = simulator.smtp {
+        tracing::info!(%address, "the SMTP relay listens");
+    }
+    tokio::select! {
+        () = stop => {}
+        () = simulator.wait() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! What the listeners share: how to behave, chance, and the messages that were taken.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use reqwest::Client;
+use serde::Serialize;
+use tokio::sync::Semaphore;
+
+use crate::behaviour::{Outcome, SimulatorConfig, SmsBehaviour, SmtpBehaviour, draw};
+
+const KEPT: usize = 100_000;
+/// Receipts on their way at once.
+const RECEIPTS: usize = 1_024;
+
+/// One message that was taken.
+#[derive(Debug, Clone, Serialize)]
+pub struct SimulatedMessage {
+    /// Its number, from 1.
+    pub n: u64,
+    /// Its id.
+    pub id: String,
+    /// `sms` or `email`.
+    pub channel: &'static str,
+    /// Who gets it.
+    pub to: String,
+    /// The text, or the whole mail.
+    pub text: String,
+    /// The sender's reference.
+    pub reference: Option<String>,
+    /// Where its receipts go.
+    #[serde(skip)]
+    pub callback: Option<String>,
+}
+
+#[derive(Clone)]
+pub(crate) struct World {
+    inner: Arc<Mutex<Inner>>,
+    pub(crate) client: Client,
+    pub(crate) receipts: Arc<Semaphore>,
+}
+
+struct Inner {
+    sms: SmsBehaviour,
+    smtp: SmtpBehaviour,
+    random: StdRng,
+    messages: VecDeque<SimulatedMessage>,
+    taken: u64,
+    counters: BTreeMap<String, u64>,
+    second: (Instant, u32),
+    greylisted: HashSet<String>,
+}
+
+impl World {
+    pub(crate) fn new(config: &SimulatorConfig) -> Self {
+        let inner = Inner {
+            sms: config.sms.clone().unwrap_or_default(),
+            smtp: config.smtp.clone().unwrap_or_default(),
+            random: StdRng::seed_from_u64(config.seed),
+            messages: VecDeque::new(),
+            taken: 0,
+            counters: BTreeMap::new(),
+            second: (Instant::now(), 0),
+            greylisted: HashSet::new(),
+        };
+        Self {
+            inner: Arc::new(Mutex::new(inner)),
+            client: Client::builder()
+                .no_proxy()
+                .timeout(Duration::from_secs(5))
+                .build()
+                .unwrap_or_default(),
+            receipts: Arc::new(Semaphore::new(RECEIPTS)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_sms(&self, behaviour: SmsBehaviour) {
+        self.lock().sms = behaviour;
+    }
+
+    pub(crate) fn set_smtp(&self, behaviour: SmtpBehaviour) {
+        self.lock().smtp = behaviour;
+    }
+
+    pub(crate) fn sms(&self) -> SmsBehaviour {
+        self.lock().sms.clone()
+    }
+
+    /// What becomes of an SMS to `to`, and how long that takes.
+    pub(crate) fn sms_fate(&self, to: &str) -> (Outcome, Duration) {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let latency = inner.sms.latency.draw(&mut inner.random);
+        if let Some(most) = inner.sms.throttle_per_second {
+            if inner.second.0.elapsed() >= Duration::from_secs(1) {
+                inner.second = (Instant::now(), 0);
+            }
+            inner.second.1 += 1;
+            if inner.second.1 > most {
+                return (Outcome::Throttled, Duration::ZERO);
+            }
+        }
+        let listed = inner.sms.numbers.iter().find(|(number, _)| {
+            number.as_str() == to
+                || number
+                    .strip_prefix('*')
+                    .is_some_and(|end| to.ends_with(end))
+        });
+        let outcome = listed.map(|(_, outcome)| *outcome);
+        let outcome = outcome.unwrap_or_else(|| draw(&inner.sms.outcomes, &mut inner.random));
+        (outcome, latency)
+    }
+
+    /// The same for a mail.
+    pub(crate) fn mail_fate(&self, to: &str) -> (Outcome, Duration) {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let latency = inner.smtp.latency.draw(&mut inner.random);
+        if inner.smtp.greylist
+            && inner.greylisted.len() < KEPT
+            && inner.greylisted.insert(to.to_owned())
+        {
+            return (Outcome::Throttled, latency);
+        }
+        let outcome = inner.smtp.addresses.get(to).copied();
+        let outcome = outcome.unwrap_or_else(|| draw(&inner.smtp.outcomes, &mut inner.random));
+        (outcome, latency)
+    }
+
+    /// Whether a thing of this share happens now.
+    pub(crate) fn happens(&self, share: f64) -> bool {
+        use rand::RngExt;
+        share > 0.0 && self.lock().random.random::<f64>() < share
+    }
+
+    /// Keeps a message; gives it with its number and id.
+    pub(crate) fn keep(&self, mut message: SimulatedMessage) -> SimulatedMessage {
+        let mut inner = self.lock();
+        inner.taken += 1;
+        message.n = inner.taken;
+        message.id = format!("sim-{}", message.n);
+        if inner.messages.len() == KEPT {
+            inner.messages.pop_front();
+        }
+        inner.messages.push_back(message.clone());
+        message
+    }
+
+    pub(crate) fn messages(&self, since: u64) -> Vec<SimulatedMessage> {
+        let inner = self.lock();
+        inner
+            .messages
+            .iter()
+            .filter(|message| message.n > since)
+            .cloned()
+            .collect()
+    }
+
+    pub(crate) fn message(&self, id: &str) -> Option<SimulatedMessage> {
+        self.lock()
+            .messages
+            .iter()
+            .find(|message| message.id == id)
+            .cloned()
+    }
+
+    pub(crate) fn count(&self, what: &str) {
+        *self.lock().counters.entry(what.to_owned()).or_default() += 1;
+    }
+
+    pub(crate) fn counters(&self) -> BTreeMap<String, u64> {
+        self.lock().counters.clone()
+    }
+}

@@ -1,0 +1,19 @@
+//! `watchword simulate`: a gateway and a relay to try routes with.
+
+use std::path::Path;
+
+use watchword_chassis::config::LogConfig;
+use watchword_chassis::lifecycle::stop_signal;
+use watchword_chassis::telemetry;
+
+/// Runs the simulator of `path`, or one that takes everything, until a signal.
+pub async fn run(path: Option<&Path>) -> anyhow::Result<()> {
+    telemetry::init(LogConfig::default());
+    let stop = async {
+        // Without signals it runs until it is killed.
+        if stop_signal().await.is_err() {
+            std::future::pending().await
+        }
+    };
+    Ok(watchword_simulator::run(path, stop).await?)
+}
