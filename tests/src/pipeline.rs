@@ -167,6 +167,10 @@ impl Pipeline {
         command
             .env("WATCHWORD_HTTP__LISTEN", format!("127.0.0.1:{http}"))
             .env("WATCHWORD_ADMIN__LISTEN", format!("127.0.0.1:{admin}"))
+            .env(
+                "WATCHWORD_SMS__PUBLIC_URL",
+                format!("http://127.0.0.1:{http}"),
+            )
             .arg("run")
             .args(roles);
         let output = self.folder.path().join(format!("{name}.log"));

@@ -1,0 +1,1039 @@
+//! Delivery that gets through: dead, hanging and lying providers, receipts of every kind, the
+//! timed fallback, what was put aside. The providers are the simulator, configured as a gateway
+//! that nobody has coded for.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use data_encoding::HEXLOWER;
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use lapin::options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use watchword_simulator::{
+    Outcome, ReceiptBehaviour, Simulator, SimulatorConfig, SmsBehaviour, SmtpBehaviour,
+};
+use watchword_tests::pipeline::{KEY, code_in};
+use watchword_tests::{Pipeline, RabbitMq, RedisServer, Settings, until};
+
+const RECEIPTS_AT_ONCE: ReceiptBehaviour = ReceiptBehaviour {
+    delay_ms: 10,
+    lost: 0.0,
+    failed: 0.0,
+    late: 0.0,
+    late_ms: 0,
+    duplicate: 0.0,
+    reordered: 0.0,
+    forged: 0.0,
+};
+
+fn sms(change: impl FnOnce(&mut SmsBehaviour)) -> SmsBehaviour {
+    let mut behaviour = SmsBehaviour {
+        receipts: ReceiptBehaviour {
+            lost: 1.0,
+            ..RECEIPTS_AT_ONCE
+        },
+        ..SmsBehaviour::default()
+    };
+    change(&mut behaviour);
+    behaviour
+}
+
+async fn simulator() -> Simulator {
+    watchword_tests::tls();
+    let config = SimulatorConfig {
+        seed: 1,
+        sms: Some(sms(|_| {})),
+        smtp: Some(SmtpBehaviour::default()),
+    };
+    Simulator::start(config).await.unwrap()
+}
+
+/// A gateway of the simulator's kind at `port`, by configuration alone.
+fn gateway(name: &str, port: u16, timeout_seconds: u64) -> String {
+    format!(
+        r#"
+[sms.providers.{name}]
+kind = "http"
+sender = "Test"
+timeout_seconds = {timeout_seconds}
+settings = {{ path = "messages" }}
+secrets = {{ token = {{ env = "SIMULATOR_TOKEN" }}, webhook = {{ env = "SIMULATOR_SECRET" }} }}
+[sms.providers.{name}.request]
+method = "POST"
+url = "http://127.0.0.1:{port}/{{setting:path}}"
+auth = {{ kind = "bearer", secret = "token" }}
+json = {{ to = "{{to}}", text = "{{text}}", reference = "{{message_id}}", callback = "{{callback}}", ttl = "{{ttl_seconds}}|number" }}
+[sms.providers.{name}.response]
+id = {{ json = "/id" }}
+rules = [
+  {{ status = ["202"], class = "accepted" }},
+  {{ json = {{ "/error" = ["unknown_number"] }}, class = "recipient_invalid" }},
+  {{ json = {{ "/error" = ["opted_out"] }}, class = "recipient_blocked" }},
+  {{ json = {{ "/error" = ["content_refused"] }}, class = "message_rejected" }},
+  {{ json = {{ "/error" = ["account_suspended", "unauthorized"] }}, class = "config_fault" }},
+]
+[sms.providers.{name}.receipt]
+verify = {{ kind = "hmac", secret = "webhook", header = "x-simulator-signature", algorithm = "sha256", content = "{{timestamp}}.{{body}}", timestamp_header = "x-simulator-timestamp" }}
+reference = "/body/reference"
+id = "/body/id"
+state = "/body/status"
+error = "/body/error"
+states = {{ sent = "in_flight", delivered = "delivered", failed = "failed", expired = "expired" }}
+"#
+    )
+}
+
+fn relay(name: &str, port: u16) -> String {
+    format!(
+        "[email.providers.{name}]\nkind = \"smtp\"\nhost = \"127.0.0.1\"\nport = {port}\ntls = \"none\"\n\
+         timeout_seconds = 3\nfrom = \"Test <no-reply@mail.example.org>\"\n"
+    )
+}
+
+fn port(address: Option<std::net::SocketAddr>) -> u16 {
+    address.unwrap().port()
+}
+
+/// A pipeline with providers `first` and `second` on both channels, in this order.
+fn settings_of(mut settings: Settings, first: (u16, u16), second: (u16, u16)) -> Settings {
+    settings.providers = [
+        gateway("first", first.0, 2),
+        gateway("second", second.0, 2),
+        "[[sms.routes]]\nproviders = [\"first\", \"second\"]\n".to_owned(),
+        relay("alpha", first.1),
+        relay("beta", second.1),
+        "[[email.routes]]\nproviders = [\"alpha\", \"beta\"]\n".to_owned(),
+    ]
+    .concat();
+    settings.service = "[services.test.limits]\nservice_per_minute = 100000".into();
+    settings
+}
+
+fn with_secrets(mut pipeline: Pipeline) -> Pipeline {
+    for (name, value) in [
+        ("SIMULATOR_TOKEN", "simulator"),
+        ("SIMULATOR_SECRET", "simulator-secret"),
+    ] {
+        pipeline.variables.push((name.into(), value.into()));
+    }
+    pipeline
+}
+
+fn ports(simulator: &Simulator) -> (u16, u16) {
+    (
+        port(simulator.sms_address()),
+        port(simulator.smtp_address()),
+    )
+}
+
+/// One pipeline on the embedded engine with two simulators.
+async fn two_providers() -> (Pipeline, Simulator, Simulator) {
+    let (first, second) = (simulator().await, simulator().await);
+    let settings = settings_of(Settings::embedded(), ports(&first), ports(&second));
+    let mut pipeline = with_secrets(Pipeline::configure(&settings));
+    pipeline.start("all", &[]).await;
+    (pipeline, first, second)
+}
+
+fn number(n: usize) -> String {
+    format!("+4915112{n:06}")
+}
+
+/// The status of `id` once its delivery number `send` is `outcome`.
+async fn outcome_is(
+    pipeline: &Pipeline,
+    name: &str,
+    id: &str,
+    send: usize,
+    outcome: &str,
+) -> Value {
+    until(
+        40,
+        &format!("delivery {send} of {id} is {outcome}"),
+        || async {
+            let status = pipeline.status(name, id).await.body;
+            let found = status["deliveries"][send - 1]["outcome"] == outcome;
+            found.then_some(status)
+        },
+    )
+    .await
+}
+
+/// Asks for `count` codes at a pace and gives, for each, how long it took until a provider had it.
+async fn hand_over(
+    pipeline: &Pipeline,
+    takers: &[&Simulator],
+    from: usize,
+    count: usize,
+) -> Vec<Duration> {
+    let asks = (from..from + count).map(|n| async move {
+        tokio::time::sleep(Duration::from_millis((n - from) as u64 * 10)).await;
+        let begun = Instant::now();
+        let answer = pipeline.ask("all", "sms", &number(n)).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{:?}", answer.body);
+        (number(n), begun)
+    });
+    let asked: BTreeMap<String, Instant> = join_all(asks).await.into_iter().collect();
+    let id_of = |message: &watchword_simulator::SimulatedMessage| message.to.clone();
+    let mut times = BTreeMap::new();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while times.len() < count && Instant::now() < deadline {
+        for taker in takers {
+            for message in taker.messages() {
+                if let Some(begun) = asked.get(&id_of(&message)) {
+                    times.entry(message.to).or_insert_with(|| begun.elapsed());
+                }
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(times.len(), count, "every code was handed over");
+    times.into_values().collect()
+}
+
+fn worst(times: &[Duration]) -> Duration {
+    *times.iter().max().unwrap()
+}
+
+/// Judged 1: one of two providers dead, then hanging, then healed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn codes_get_through_with_one_provider_dead_or_hanging() {
+    let (pipeline, first, second) = two_providers().await;
+    let normal = hand_over(&pipeline, &[&first, &second], 0, 300).await;
+    assert!(second.messages().is_empty(), "the first in order takes all");
+
+    // Dead: refuses every message.
+    first.set_sms(sms(|sms| {
+        sms.outcomes = BTreeMap::from([(Outcome::DropBeforeAccept, 1.0)]);
+    }));
+    let dead = hand_over(&pipeline, &[&first, &second], 1_000, 1_000).await;
+    let late = dead
+        .iter()
+        .filter(|took| **took > worst(&normal) + Duration::from_secs(2));
+    let late = late.count();
+    println!(
+        "normal worst {:?}; dead worst {:?}, {late} of 1000 late",
+        worst(&normal),
+        worst(&dead)
+    );
+    assert!(
+        late <= 1,
+        "99.9 % within 2 s more than normal: {late} were not"
+    );
+    let metrics = pipeline.metrics("all").await;
+    let share = metrics["watchword_provider_share_tenths{channel=\"sms\",provider=\"first\"}"];
+    assert!(share < 10.0, "{share}");
+
+    // Healed: it is tried by single messages first, then gets its share back in steps.
+    first.set_sms(sms(|_| {}));
+    let before = first.messages().len();
+    let mut seen = Vec::new();
+    for round in 0..60 {
+        hand_over(&pipeline, &[&first, &second], 10_000 + round * 100, 10).await;
+        let metrics = pipeline.metrics("all").await;
+        let share = metrics["watchword_provider_share_tenths{channel=\"sms\",provider=\"first\"}"];
+        if seen.last() != Some(&share) {
+            seen.push(share);
+        }
+        if share >= 1.0 && first.messages().len() > before {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(seen, [0.0, 1.0], "closed, then the first step");
+}
+
+/// Judged 1, hanging: the first ones take its timeout, the rest do not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hanging_provider_costs_the_first_ones_its_timeout() {
+    let (pipeline, first, second) = two_providers().await;
+    let normal = hand_over(&pipeline, &[&first, &second], 0, 100).await;
+    first.set_sms(sms(|sms| {
+        sms.outcomes = BTreeMap::from([(Outcome::Hang, 1.0)])
+    }));
+    let hanging = hand_over(&pipeline, &[&first, &second], 1_000, 200).await;
+    let limit = Duration::from_secs(2 + 1) + worst(&normal);
+    println!(
+        "normal worst {:?}; hanging worst {:?}",
+        worst(&normal),
+        worst(&hanging)
+    );
+    assert!(worst(&hanging) < limit, "{:?}", worst(&hanging));
+    let after = hand_over(&pipeline, &[&first, &second], 2_000, 200).await;
+    // One trial may still pay the timeout.
+    let slow = after
+        .iter()
+        .filter(|took| **took > worst(&normal) + Duration::from_secs(1));
+    assert!(slow.count() <= 2, "{:?}", worst(&after));
+}
+
+/// Events about deliveries of the service `test`, as an auth service would bind them.
+struct Events {
+    _connection: lapin::Connection,
+    _channel: lapin::Channel,
+    consumer: lapin::Consumer,
+}
+
+impl Events {
+    async fn bind(rabbitmq: &RabbitMq) -> Self {
+        let connection =
+            lapin::Connection::connect(&rabbitmq.url(), lapin::ConnectionProperties::default())
+                .await
+                .unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let options = QueueDeclareOptions {
+            exclusive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let queue = channel
+            .queue_declare("".into(), options, FieldTable::default())
+            .await
+            .unwrap();
+        let key = "delivery.updated.test";
+        channel
+            .queue_bind(
+                queue.name().clone(),
+                "watchword.events".into(),
+                key.into(),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            )
+            .await
+            .unwrap();
+        let options = BasicConsumeOptions {
+            no_ack: true,
+            ..BasicConsumeOptions::default()
+        };
+        let consumer = channel
+            .basic_consume(
+                queue.name().clone(),
+                "".into(),
+                options,
+                FieldTable::default(),
+            )
+            .await
+            .unwrap();
+        Self {
+            _connection: connection,
+            _channel: channel,
+            consumer,
+        }
+    }
+
+    /// The next event about `id`; those about others are passed over.
+    async fn about(&mut self, id: &str) -> Value {
+        loop {
+            let next = tokio::time::timeout(Duration::from_secs(30), self.consumer.next());
+            let delivery = next.await.expect("an event").unwrap().unwrap();
+            let event: Value = serde_json::from_slice(&delivery.data).unwrap();
+            if event["data"]["verification_id"] == id {
+                return event["data"].clone();
+            }
+        }
+    }
+}
+
+struct Distributed {
+    pipeline: Pipeline,
+    rabbitmq: RabbitMq,
+    _redis: RedisServer,
+    first: Simulator,
+    second: Simulator,
+}
+
+const ROLES: [(&str, &str); 4] = [
+    ("issuer", "issuer"),
+    ("verifier", "verifier"),
+    ("sms", "sms-worker"),
+    ("email", "email-worker"),
+];
+
+async fn distributed() -> Distributed {
+    let (rabbitmq, redis, first, second) = tokio::join!(
+        RabbitMq::start(),
+        RedisServer::start(),
+        simulator(),
+        simulator()
+    );
+    let settings = Settings::distributed(&rabbitmq.url(), &redis.url());
+    let settings = settings_of(settings, ports(&first), ports(&second));
+    let mut pipeline = with_secrets(Pipeline::configure(&settings));
+    for (name, role) in ROLES {
+        pipeline.launch(name, &[role]);
+    }
+    for (name, _) in ROLES {
+        pipeline.ready(name).await;
+    }
+    Distributed {
+        pipeline,
+        rabbitmq,
+        _redis: redis,
+        first,
+        second,
+    }
+}
+
+/// Judged 3: every row of the outcome-class table, on both channels, in status, events and
+/// metrics. The first provider misbehaves for one recipient only, the second is sound.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_outcome_class_has_its_decision_and_its_trace() {
+    let world = distributed().await;
+    let mut events = Events::bind(&world.rabbitmq).await;
+    // Outcome at the first provider, class of its attempt, outcome of the delivery, attempts.
+    let table = [
+        (Outcome::Accepted, "accepted", "accepted", 1),
+        (Outcome::RecipientInvalid, "recipient_invalid", "failed", 1),
+        (Outcome::RecipientBlocked, "recipient_blocked", "failed", 1),
+        (Outcome::MessageRejected, "message_rejected", "failed", 1),
+        (Outcome::Transient, "transient", "accepted", 2),
+        (Outcome::DropAfterAccept, "unknown_outcome", "accepted", 2),
+        (Outcome::ConfigFault, "config_fault", "accepted", 2),
+    ];
+    for (channel, first, second, worker) in [
+        ("sms", "first", "second", "sms"),
+        ("email", "alpha", "beta", "email"),
+    ] {
+        for (row, (outcome, class, ended, attempts)) in table.into_iter().enumerate() {
+            // A mail relay that refuses a person says 550 5.7.1, which is our fault to a relay.
+            if channel == "email" && outcome == Outcome::RecipientBlocked {
+                continue;
+            }
+            let to = if channel == "sms" {
+                number(100 + row)
+            } else {
+                format!("row{row}@example.org")
+            };
+            world.first.set_sms(sms(|sms| {
+                sms.numbers = BTreeMap::from([(to.clone(), outcome)]);
+            }));
+            world.first.set_smtp(SmtpBehaviour {
+                addresses: BTreeMap::from([(to.clone(), outcome)]),
+                ..SmtpBehaviour::default()
+            });
+            let series = format!(
+                "watchword_attempts_total{{channel=\"{channel}\",class=\"{class}\",provider=\"{first}\"}}"
+            );
+            let before = world.pipeline.metrics(worker).await[&series];
+            let asked = world.pipeline.ask("issuer", channel, &to).await;
+            assert_eq!(asked.status, StatusCode::ACCEPTED, "{:?}", asked.body);
+            let id = asked.text("id").to_owned();
+            let status = outcome_is(&world.pipeline, "verifier", &id, 1, ended).await;
+            let tried = status["deliveries"][0]["attempts"].as_array().unwrap();
+            let shown = format!("{channel} {class}: {tried:?}");
+            assert_eq!(tried.len(), attempts, "{shown}");
+            assert_eq!(
+                (&tried[0]["provider"], &tried[0]["class"]),
+                (&json!(first), &json!(class)),
+                "{shown}"
+            );
+            if attempts == 2 {
+                assert_eq!(
+                    (&tried[1]["provider"], &tried[1]["class"]),
+                    (&json!(second), &json!("accepted")),
+                    "{shown}"
+                );
+            }
+            let trace = &status["deliveries"][0]["trace_id"];
+            assert_eq!(trace.as_str().map(str::len), Some(32), "{shown}");
+            let event = events.about(&id).await;
+            assert_eq!(
+                (&event["outcome"], &event["attempts"]),
+                (&json!(ended), &json!(attempts)),
+                "{shown}"
+            );
+            assert_eq!(&event["trace_id"], trace, "{shown}");
+            let after = world.pipeline.metrics(worker).await[&series];
+            assert!((after - before - 1.0).abs() < 0.1, "{shown}");
+        }
+    }
+    // The fault closed its provider at once: the next message does not go there.
+    let metrics = world.pipeline.metrics("sms").await;
+    let share = metrics["watchword_provider_share_tenths{channel=\"sms\",provider=\"first\"}"];
+    assert!(share.abs() < 0.1, "{share}");
+    // And everything adds up.
+    let audit = world.pipeline.command().arg("audit").output().unwrap();
+    let text = String::from_utf8_lossy(&audit.stdout).into_owned();
+    assert!(
+        audit.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&audit.stderr)
+    );
+    assert!(
+        text.contains("accepted      13") && text.contains("lost        0"),
+        "{text}"
+    );
+}
+
+fn signed(body: &str, secret: &str, age_seconds: u64) -> [(&'static str, String); 2] {
+    use std::time::{SystemTime, UNIX_EPOCH};
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+        - age_seconds;
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.as_bytes());
+    let tag = ring::hmac::sign(&key, format!("{now}.{body}").as_bytes());
+    [
+        ("x-simulator-timestamp", now.to_string()),
+        ("x-simulator-signature", HEXLOWER.encode(tag.as_ref())),
+    ]
+}
+
+/// Judged 3: forged, replayed, reordered and late receipts change nothing they should not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn receipts_of_every_kind_change_only_what_they_should() {
+    let (pipeline, first, second) = two_providers().await;
+    let id = pipeline
+        .ask("all", "sms", &number(1))
+        .await
+        .text("id")
+        .to_owned();
+    outcome_is(&pipeline, "all", &id, 1, "accepted").await;
+    let reference = format!("{id}-1");
+    let post = |provider: &'static str, body: Value, secret: &'static str, age: u64| {
+        let (client, base) = pipeline.raw("all");
+        let body = body.to_string();
+        let mut request = client.post(format!("{base}/v1/receipts/{provider}?d={reference}"));
+        for (name, value) in signed(&body, secret, age) {
+            request = request.header(name, value);
+        }
+        async move { request.body(body).send().await.unwrap().status().as_u16() }
+    };
+    let word = |status: &str| json!({ "id": "sim-1", "reference": reference, "status": status });
+    let good = "simulator-secret";
+    assert_eq!(post("first", word("delivered"), "guessed", 0).await, 401);
+    assert_eq!(
+        post("first", word("delivered"), good, 301).await,
+        401,
+        "stale"
+    );
+    assert_eq!(post("nobody", word("delivered"), good, 0).await, 404);
+    assert_eq!(
+        post("first", json!("{"), good, 0).await,
+        204,
+        "no word we know: taken, changes nothing"
+    );
+    // Another provider's word about a message it never had.
+    assert_eq!(post("second", word("failed"), good, 0).await, 204);
+    // An id nobody knows is taken and counted, after it was looked for again.
+    let unknown =
+        json!({ "id": "sim-9", "reference": format!("{}-1", "a".repeat(32)), "status": "failed" });
+    assert_eq!(post("first", unknown, good, 0).await, 204);
+    assert_eq!(post("first", word("sent"), good, 0).await, 204);
+    let status = until(20, "the receipt is shown", || async {
+        let status = pipeline.status("all", &id).await.body;
+        (status["deliveries"][0]["receipt"]["state"] == "in_flight").then_some(status)
+    })
+    .await;
+    assert_eq!(status["deliveries"][0]["outcome"], "accepted");
+    for late in ["delivered", "delivered", "sent", "failed", "expired"] {
+        assert_eq!(post("first", word(late), good, 0).await, 204);
+    }
+    outcome_is(&pipeline, "all", &id, 1, "delivered").await;
+    until(40, "all were counted", || async {
+        let counted = pipeline
+            .total("watchword_receipts_total", &["result=\"repeated\""])
+            .await;
+        let unknown = pipeline
+            .total("watchword_receipts_total", &["result=\"unknown\""])
+            .await;
+        (counted == 4 && unknown == 2).then_some(())
+    })
+    .await;
+    outcome_is(&pipeline, "all", &id, 1, "delivered").await;
+    assert_eq!(
+        pipeline
+            .total("watchword_receipt_calls_total", &["result=\"forged\""])
+            .await,
+        2
+    );
+
+    // The gateway by itself: each message with duplicate, reordered and forged receipts; a tenth
+    // is told to have failed.
+    first.set_sms(sms(|sms| {
+        sms.receipts = ReceiptBehaviour {
+            duplicate: 1.0,
+            reordered: 1.0,
+            forged: 1.0,
+            failed: 0.1,
+            ..RECEIPTS_AT_ONCE
+        };
+    }));
+    let asks = (1_000..1_100).map(|n| {
+        let pipeline = &pipeline;
+        async move {
+            pipeline
+                .ask("all", "sms", &number(n))
+                .await
+                .text("id")
+                .to_owned()
+        }
+    });
+    let ids = join_all(asks).await;
+    let ended = until(40, "all have their last word", || async {
+        let mut ended = BTreeMap::<String, usize>::new();
+        for id in &ids {
+            let status = pipeline.status("all", id).await.body;
+            let outcome = status["deliveries"][0]["outcome"]
+                .as_str()
+                .unwrap()
+                .to_owned();
+            *ended.entry(outcome).or_default() += 1;
+        }
+        let last = ended.get("delivered").unwrap_or(&0) + ended.get("failed").unwrap_or(&0);
+        (last == 100).then_some(ended)
+    })
+    .await;
+    let told = first.messages().len() + second.messages().len();
+    assert_eq!(told, 101);
+    assert!(
+        (1..30).contains(ended.get("failed").unwrap_or(&0)),
+        "{ended:?}"
+    );
+    assert_eq!(
+        pipeline
+            .total("watchword_receipt_calls_total", &["result=\"forged\""])
+            .await,
+        102
+    );
+}
+
+/// Judged 4: approval at 29 s cancels the mail; without receipt and approval it goes out once,
+/// also when every process was killed in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_mail_follows_after_thirty_seconds_once_or_not_at_all() {
+    let mut world = distributed().await;
+    let ask = |to: &str, mail: &str| json!({ "channel": "sms", "to": to, "fallback": [{ "channel": "email", "to": mail }] });
+    let begun = Instant::now();
+    let approved = world
+        .pipeline
+        .post(
+            "issuer",
+            "/v1/verifications",
+            ask(&number(1), "one@example.org"),
+        )
+        .await;
+    let silent = world
+        .pipeline
+        .post(
+            "issuer",
+            "/v1/verifications",
+            ask(&number(2), "two@example.org"),
+        )
+        .await;
+    let resent = world
+        .pipeline
+        .post(
+            "issuer",
+            "/v1/verifications",
+            ask(&number(3), "three@example.org"),
+        )
+        .await;
+    assert_eq!(silent.status, StatusCode::ACCEPTED, "{:?}", silent.body);
+    let delivered = world
+        .pipeline
+        .post(
+            "issuer",
+            "/v1/verifications",
+            ask(&number(4), "four@example.org"),
+        )
+        .await;
+    let text = until(20, "the SMS", || async {
+        let messages = world.first.messages();
+        (messages.len() == 4).then(|| {
+            messages
+                .iter()
+                .find(|m| m.to == number(1))
+                .unwrap()
+                .text
+                .clone()
+        })
+    })
+    .await;
+    // A receipt that says it arrived makes the mail needless.
+    let message = world
+        .first
+        .messages()
+        .into_iter()
+        .find(|m| m.to == number(4))
+        .unwrap();
+    let control = format!(
+        "http://{}/control/receipts",
+        world.first.sms_address().unwrap()
+    );
+    let (client, _) = world.pipeline.raw("sms");
+    let told = client
+        .post(control)
+        .bearer_auth("simulator")
+        .json(&json!({ "id": message.id, "status": "delivered" }))
+        .send()
+        .await
+        .unwrap();
+    assert!(told.status().is_success());
+    outcome_is(
+        &world.pipeline,
+        "verifier",
+        delivered.text("id"),
+        1,
+        "delivered",
+    )
+    .await;
+    // Everything is killed while the steps wait, and comes back.
+    for (name, _) in ROLES {
+        world.pipeline.processes[name].process.signal("KILL");
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    for (name, role) in ROLES {
+        world.pipeline.launch(name, &[role]);
+    }
+    for (name, _) in ROLES {
+        world.pipeline.ready(name).await;
+    }
+    // Approved at 29 s; another asked for a new message after its cooldown.
+    tokio::time::sleep(Duration::from_secs(29).saturating_sub(begun.elapsed())).await;
+    let check = world
+        .pipeline
+        .check("verifier", approved.text("id"), &code_in(&text))
+        .await;
+    assert_eq!(check.body["valid"], true, "{:?}", check.body);
+    assert!(
+        begun.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        begun.elapsed()
+    );
+    let mails = || -> Vec<String> {
+        let all = [world.first.messages(), world.second.messages()].concat();
+        all.into_iter()
+            .filter(|m| m.channel == "email")
+            .map(|m| m.to)
+            .collect()
+    };
+    until(30, "the mail", || async {
+        mails()
+            .contains(&"two@example.org".to_owned())
+            .then_some(())
+    })
+    .await;
+    let at = begun.elapsed();
+    assert!(
+        at >= Duration::from_secs(30) && at < Duration::from_secs(36),
+        "{at:?}"
+    );
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let mut sent = mails();
+    sent.sort();
+    assert_eq!(
+        sent,
+        ["three@example.org", "two@example.org"],
+        "each once, and no other"
+    );
+    // The same code by either way, and one approval.
+    let status = world
+        .pipeline
+        .status("verifier", silent.text("id"))
+        .await
+        .body;
+    assert_eq!(status["sends"], 2);
+    assert_eq!(status["deliveries"][1]["channel"], "email");
+    let mail = [world.first.messages(), world.second.messages()].concat();
+    let mail = mail.iter().find(|m| m.to == "two@example.org").unwrap();
+    let body = mail.text.split("\r\n\r\n").skip(1).collect::<String>();
+    let check = world
+        .pipeline
+        .check("verifier", silent.text("id"), &code_in(&body))
+        .await;
+    assert_eq!(check.body["valid"], true, "{:?}", check.body);
+    drop(resent);
+}
+
+/// A new send cancels the step; so does a withdrawal.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_send_or_a_withdrawal_cancels_the_step() {
+    let (first, second) = (simulator().await, simulator().await);
+    let mut settings = settings_of(Settings::embedded(), ports(&first), ports(&second));
+    settings.service += "\n[services.test.policy]\ncooldown_seconds = 1\n";
+    let mut pipeline = with_secrets(Pipeline::configure(&settings));
+    pipeline.start("all", &[]).await;
+    let ask = |n: usize| {
+        let step =
+            json!({ "channel": "email", "to": format!("p{n}@example.org"), "after_seconds": 5 });
+        json!({ "channel": "sms", "to": number(n), "fallback": [step] })
+    };
+    let mut ids = Vec::new();
+    for n in 1..=3 {
+        let asked = pipeline.post("all", "/v1/verifications", ask(n)).await;
+        assert_eq!(asked.status, StatusCode::ACCEPTED, "{:?}", asked.body);
+        ids.push(asked.text("id").to_owned());
+    }
+    let path = format!("/v1/verifications/{}", ids[0]);
+    let gone = pipeline.call("all", KEY, Method::DELETE, &path, None).await;
+    assert_eq!(gone.status, StatusCode::NO_CONTENT);
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    let again = pipeline
+        .post(
+            "all",
+            &format!("/v1/verifications/{}/resend", ids[1]),
+            json!({}),
+        )
+        .await;
+    assert_eq!(again.status, StatusCode::ACCEPTED, "{:?}", again.body);
+    until(20, "three steps came due", || async {
+        let steps = pipeline.total("watchword_fallback_steps_total", &[]).await;
+        (steps == 3).then_some(())
+    })
+    .await;
+    let mails = until(20, "the mail", || async {
+        let mails: Vec<_> = first
+            .messages()
+            .into_iter()
+            .filter(|m| m.channel == "email")
+            .collect();
+        (!mails.is_empty()).then_some(mails)
+    })
+    .await;
+    assert_eq!(mails.len(), 1);
+    assert_eq!(mails[0].to, "p3@example.org");
+    for (wrong, field) in [
+        (json!([{ "channel": "email", "to": "x" }]), "fallback"),
+        (
+            json!([{ "channel": "email", "to": "a@example.org", "after_seconds": 1 }]),
+            "fallback",
+        ),
+        (
+            json!([{ "channel": "email", "to": "a@example.org", "after_seconds": 300 }]),
+            "fallback",
+        ),
+        (
+            json!([{ "channel": "fax", "to": "a@example.org" }]),
+            "fallback",
+        ),
+    ] {
+        let body = json!({ "channel": "sms", "to": number(9), "fallback": wrong });
+        let refused = pipeline.post("all", "/v1/verifications", body).await;
+        assert_eq!(
+            refused.status,
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "{:?}",
+            refused.body
+        );
+        assert!(
+            refused.body.to_string().contains(field),
+            "{:?}",
+            refused.body
+        );
+    }
+}
+
+/// Judged 2: a wrong rule is refused at start, with its line and without its values.
+#[tokio::test]
+async fn a_wrong_rule_is_refused_with_its_line() {
+    let base = settings_of(Settings::embedded(), (1, 1), (2, 2));
+    for (right, wrong, key) in [
+        (
+            "status = [\"202\"]",
+            "status = [\"2O2\"]",
+            "first.response.rules[0].status",
+        ),
+        (
+            "\"/error\" = [\"opted_out\"]",
+            "\"error\" = [\"opted_out\"]",
+            "first.response.rules[2].json",
+        ),
+        (
+            "class = \"message_rejected\"",
+            "class = \"hunter2\"",
+            "rules[3].class",
+        ),
+        ("{setting:path}", "{setting:hunter2}", "first.request.url"),
+        (
+            "secret = \"webhook\"",
+            "secret = \"hunter2\"",
+            "first.receipt.verify.secret",
+        ),
+        (
+            "state = \"/body/status\"",
+            "state = \"status\"",
+            "first.receipt.state",
+        ),
+        (
+            "kind = \"bearer\"",
+            "kind = \"hunter2\"",
+            "first.request.auth",
+        ),
+        (
+            "providers = [\"first\", \"second\"]",
+            "providers = [\"first\", \"hunter2\"]",
+            "sms.routes[0].providers",
+        ),
+    ] {
+        let mut settings = base.clone();
+        assert!(settings.providers.contains(right), "{right}");
+        settings.providers = settings.providers.replacen(right, wrong, 1);
+        let pipeline = with_secrets(Pipeline::configure(&settings));
+        let mut command = pipeline.command();
+        command.env("WATCHWORD_SMS__PUBLIC_URL", "http://127.0.0.1:8080");
+        let output = command.args(["config", "check"]).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{wrong}");
+        assert!(error.contains(key), "{wrong}: {error}");
+        assert!(!error.contains("hunter2"), "{error}");
+        let text = std::fs::read_to_string(pipeline.folder().join("watchword.toml")).unwrap();
+        let marker = wrong.lines().next().unwrap();
+        let line = text.lines().position(|line| line.contains(marker)).unwrap() + 1;
+        let told = error
+            .split("line ")
+            .nth(1)
+            .and_then(|rest| rest.split(':').next());
+        let told: usize = told
+            .unwrap_or_else(|| panic!("no line: {error}"))
+            .trim()
+            .parse()
+            .unwrap();
+        assert_eq!(told, line, "{wrong}: {error}");
+    }
+}
+
+/// `provider test` shows the request without a secret, and sends one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_is_shown_masked_and_tried() {
+    let (first, second) = (simulator().await, simulator().await);
+    let settings = settings_of(Settings::embedded(), ports(&first), ports(&second));
+    let pipeline = with_secrets(Pipeline::configure(&settings));
+    let run = |arguments: &[&str]| {
+        let output = pipeline
+            .command()
+            .args(["provider", "test"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (
+            output.status.success(),
+            text + &String::from_utf8_lossy(&output.stderr),
+        )
+    };
+    let (fine, shown) = run(&["first"]);
+    assert!(
+        fine && shown.contains("POST http://127.0.0.1") && shown.contains("authorization: ****"),
+        "{shown}"
+    );
+    assert!(!shown.contains("Bearer simulator"), "{shown}");
+    assert!(first.messages().is_empty());
+    let (fine, sent) = run(&["first", "--to", &number(1)]);
+    assert!(
+        fine && sent.contains("accepted (http_202), id sim-1"),
+        "{sent}"
+    );
+    assert_eq!(first.messages().len(), 1);
+    let (fine, missing) = run(&["nosuch"]);
+    assert!(!fine && missing.contains("no provider"), "{missing}");
+}
+
+/// What is put aside is listed and shown without content, replayed while it is of use, dropped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parked_orders_are_listed_shown_replayed_and_dropped() {
+    let mut world = distributed().await;
+    // The worker reads a configuration that does not know the service yet.
+    let path = world.pipeline.folder().join("watchword.toml");
+    let whole = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(
+        &path,
+        whole
+            .replace("[services.test]", "[services.later]")
+            .replace("[services.test.limits]", "[services.later.limits]"),
+    )
+    .unwrap();
+    world.pipeline.processes["sms"].process.signal("TERM");
+    world
+        .pipeline
+        .processes
+        .get_mut("sms")
+        .unwrap()
+        .process
+        .wait(30);
+    world.pipeline.start("sms", &["sms-worker"]).await;
+    let mut ids = Vec::new();
+    for n in 1..=3 {
+        ids.push(
+            world
+                .pipeline
+                .ask("issuer", "sms", &number(n))
+                .await
+                .text("id")
+                .to_owned(),
+        );
+    }
+    for id in &ids {
+        outcome_is(&world.pipeline, "verifier", id, 1, "parked").await;
+    }
+    std::fs::write(&path, whole).unwrap();
+    world.pipeline.processes["sms"].process.signal("TERM");
+    world
+        .pipeline
+        .processes
+        .get_mut("sms")
+        .unwrap()
+        .process
+        .wait(30);
+    world.pipeline.start("sms", &["sms-worker"]).await;
+
+    let run = |arguments: &[&str]| {
+        let output = world
+            .pipeline
+            .command()
+            .arg("parked")
+            .args(arguments)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (
+            output.status.success(),
+            text + &String::from_utf8_lossy(&output.stderr),
+        )
+    };
+    let delivery = |n: usize| format!("{}-1", ids[n]);
+    let (fine, list) = run(&["list"]);
+    assert!(
+        fine && list.contains("3 parked") && list.contains("unknown_service"),
+        "{list}"
+    );
+    for id in &ids {
+        assert!(list.contains(&format!("{id}-1")), "{list}");
+    }
+    let (_, none) = run(&["list", "--reason", "broken_seal"]);
+    assert!(none.contains("0 parked"), "{none}");
+    let (fine, shown) = run(&["show", &delivery(0)]);
+    assert!(
+        fine && shown.contains("\"reason\": \"unknown_service\"")
+            && shown.contains("\"outcome\": \"parked\""),
+        "{shown}"
+    );
+    assert!(
+        !shown.contains("4915112") && !shown.contains("sealed"),
+        "{shown}"
+    );
+    let (fine, refused) = run(&["replay"]);
+    assert!(!fine && refused.contains("--all"), "{refused}");
+    let (fine, replayed) = run(&["replay", "--id", &delivery(0)]);
+    assert!(fine && replayed.contains("1 replayed"), "{replayed}");
+    outcome_is(&world.pipeline, "verifier", &ids[0], 1, "accepted").await;
+    assert_eq!(world.first.messages().len(), 1);
+    let (fine, dropped) = run(&["discard", "--id", &delivery(1)]);
+    assert!(fine && dropped.contains("1 discarded"), "{dropped}");
+    let (_, list) = run(&["list", "--lane", "sms"]);
+    assert!(
+        list.contains("1 parked") && list.contains(&delivery(2)),
+        "{list}"
+    );
+    let (_, list) = run(&["list", "--service", "test"]);
+    assert!(list.contains("1 parked"), "looking changes nothing: {list}");
+    let audit = world.pipeline.command().arg("audit").output().unwrap();
+    assert!(
+        audit.status.success(),
+        "{}",
+        String::from_utf8_lossy(&audit.stdout)
+    );
+}
