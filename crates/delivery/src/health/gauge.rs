@@ -9,7 +9,7 @@ use watchword_core::Timestamp;
 pub(super) const WHOLE: u8 = 10;
 
 /// Counts lose half their weight in this time.
-const HALF_LIFE_MS: f64 = 30_000.0;
+const HALF_LIFE_MS: f64 = 120_000.0;
 /// Fewer observations than this say nothing about a share.
 const FEW: f64 = 10.0;
 /// Above this part of bad ends the provider is closed off, …
@@ -20,8 +20,15 @@ const POOR: f64 = 0.15;
 const GOOD: f64 = 0.05;
 /// So many bad ends in a row close it off, however good it was before.
 const IN_A_ROW: u32 = 10;
-/// The same where there is little traffic.
+/// The same where there is next to no traffic, which is so many observations.
 const IN_A_ROW_OF_FEW: u32 = 5;
+const NEXT_TO_NONE: f64 = 6.0;
+/// With a small share it also grows after so many good ends in a row: one of three bad ends in ten
+/// gets there once in 50,000 tries.
+const GOOD_IN_A_ROW: u32 = 30;
+/// The same where there is next to no traffic, and how long apart.
+const GOOD_IN_A_ROW_OF_FEW: u32 = 5;
+const STEP_UP_OF_FEW_MS: u64 = 300_000;
 /// Time between two steps down, and between two up.
 const STEP_DOWN_MS: u64 = 10_000;
 const STEP_UP_MS: u64 = 30_000;
@@ -68,6 +75,7 @@ pub(super) struct Gauge {
     good: f64,
     bad: f64,
     bad_in_a_row: u32,
+    good_in_a_row: u32,
     rest_ms: u64,
     closed_until: Timestamp,
     faulty: bool,
@@ -84,6 +92,7 @@ impl Gauge {
             good: 0.0,
             bad: 0.0,
             bad_in_a_row: 0,
+            good_in_a_row: 0,
             rest_ms: FIRST_REST_MS,
             closed_until: now,
             faulty: false,
@@ -127,10 +136,14 @@ impl Gauge {
 
     pub(super) fn observe(&mut self, sign: Sign, now: Timestamp) {
         self.fade(now);
+        if sign != Sign::Good {
+            self.good_in_a_row = 0;
+        }
         match sign {
             Sign::Good => {
                 self.good += 1.0;
                 self.bad_in_a_row = 0;
+                self.good_in_a_row = self.good_in_a_row.saturating_add(1);
             }
             Sign::Slow => self.bad += 1.0,
             Sign::Bad | Sign::Fault => {
@@ -159,13 +172,25 @@ impl Gauge {
     }
 
     fn is_broken(&self) -> bool {
-        let seen = self.good + self.bad;
-        let row = if seen < 2.0 * FEW {
+        let row = if self.good + self.bad < NEXT_TO_NONE {
             IN_A_ROW_OF_FEW
         } else {
             IN_A_ROW
         };
-        self.bad_in_a_row >= row || (seen >= FEW && self.bad > BROKEN * seen)
+        self.bad_in_a_row >= row || self.is_surely_above(BROKEN)
+    }
+
+    /// Whether the part of bad ends is above `part`, chance allowed for: twice the spread that
+    /// so many bad ends have by themselves. Without this a provider of constant quality wanders
+    /// up and down for ever.
+    fn is_surely_above(&self, part: f64) -> bool {
+        let seen = self.good + self.bad;
+        seen >= FEW && self.bad - 2.0 * self.bad.sqrt() > part * seen
+    }
+
+    /// Whether so much went well that one bad end more would not matter.
+    fn is_surely_good(&self) -> bool {
+        self.bad + 1.0 <= GOOD * (self.good + self.bad)
     }
 
     fn close(&mut self, now: Timestamp) {
@@ -197,20 +222,28 @@ impl Gauge {
             self.faulty = false;
             (self.level, self.changed_at) = (1, now);
             (self.good, self.bad, self.bad_in_a_row) = (0.0, 0.0, 0);
+            self.good_in_a_row = 0;
         }
     }
 
     fn step(&mut self, now: Timestamp) {
-        let seen = self.good + self.bad;
         let since = now.millis_since(self.changed_at);
-        if seen >= FEW && self.bad > POOR * seen {
+        if self.is_surely_above(POOR) {
             if since >= STEP_DOWN_MS && self.level > 1 {
                 self.level = self.level.saturating_sub(2).max(1);
                 self.changed_at = now;
             }
-        } else if self.level < WHOLE && since >= STEP_UP_MS && self.bad <= GOOD * seen {
+            return;
+        }
+        let row = self.good_in_a_row;
+        let few_but_good =
+            since >= STEP_UP_OF_FEW_MS && self.good + self.bad < FEW && row >= GOOD_IN_A_ROW_OF_FEW;
+        let is_good = self.is_surely_good() || row >= GOOD_IN_A_ROW;
+        let grows = (since >= STEP_UP_MS && is_good) || few_but_good;
+        if self.level < WHOLE && grows {
             self.level += 1;
             self.changed_at = now;
+            self.good_in_a_row = 0;
         }
     }
 }
