@@ -256,7 +256,7 @@ async fn a_hanging_provider_costs_the_first_ones_its_timeout() {
     let (pipeline, first, second) = two_providers().await;
     let normal = hand_over(&pipeline, &[&first, &second], 0, 100).await;
     first.set_sms(sms(|sms| {
-        sms.outcomes = BTreeMap::from([(Outcome::Hang, 1.0)])
+        sms.outcomes = BTreeMap::from([(Outcome::Hang, 1.0)]);
     }));
     let hanging = hand_over(&pipeline, &[&first, &second], 1_000, 200).await;
     let limit = Duration::from_secs(2 + 1) + worst(&normal);
@@ -471,6 +471,10 @@ async fn every_outcome_class_has_its_decision_and_its_trace() {
     );
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a peer of the pipeline, with a clock of its own"
+)]
 fn signed(body: &str, secret: &str, age_seconds: u64) -> [(&'static str, String); 2] {
     use std::time::{SystemTime, UNIX_EPOCH};
     let now = SystemTime::now()

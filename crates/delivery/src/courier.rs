@@ -209,13 +209,12 @@ impl Courier {
             now,
             deadline: errand.order.deadline,
         };
-        match ended.wait() {
-            Decision::Wait(rung) => Ok(Settling::Retry(rung)),
-            _ => {
-                self.end_unclaimed(&errand.order, DeliveryOutcome::Expired)
-                    .await?;
-                Ok(Settling::Ack)
-            }
+        if let Decision::Wait(rung) = ended.wait() {
+            Ok(Settling::Retry(rung))
+        } else {
+            self.end_unclaimed(&errand.order, DeliveryOutcome::Expired)
+                .await?;
+            Ok(Settling::Ack)
         }
     }
 

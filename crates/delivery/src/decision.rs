@@ -85,6 +85,7 @@ impl Ended {
 }
 
 /// Decides by outcome class.
+#[expect(clippy::match_same_arms, reason = "one row a class")]
 pub fn decide(ended: Ended, rules: Rules) -> Decision {
     let failed = Decision::End(DeliveryOutcome::Failed);
     match ended.class {

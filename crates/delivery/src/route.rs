@@ -268,7 +268,7 @@ fn weighted(open: &[Candidate], salt: u64) -> Option<usize> {
         .map(|(place, ..)| *place)
 }
 
-/// Spreads the bits of a counter (SplitMix64's finaliser): no secret depends on it.
+/// Spreads the bits of a counter (`SplitMix64`'s finaliser): no secret depends on it.
 const fn mix(salt: u64) -> u64 {
     let z = salt.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

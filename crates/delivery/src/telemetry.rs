@@ -53,6 +53,7 @@ pub struct DeliveryMetrics {
 }
 
 impl DeliveryMetrics {
+    #[expect(clippy::too_many_lines, reason = "a list")]
     /// Registers the counters of the worker of `channel` that sends through `providers`.
     pub fn register(
         registry: &Registry,

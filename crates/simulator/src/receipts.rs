@@ -59,6 +59,14 @@ pub(crate) fn follow(world: &World, message: SimulatedMessage) {
     });
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a peer of the pipeline, with a clock of its own"
+)]
+fn unix_seconds() -> Option<u64> {
+    Some(SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs())
+}
+
 /// Sends one receipt; the status of the answer, if there was one.
 pub(crate) async fn send(
     world: &World,
@@ -77,7 +85,7 @@ pub(crate) async fn send(
         world.count("receipts_refused");
         return None;
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+    let now = unix_seconds()?;
     let error = (status == "failed").then_some("E17");
     let body = json!({
         "id": message.id, "reference": message.reference, "status": status, "error": error, "to": message.to,

@@ -58,7 +58,7 @@ async fn dialogue(stream: TcpStream, world: &World) -> std::io::Result<()> {
                     &mut stream,
                     "250-simulator\r\n250-PIPELINING\r\n250 8BITMIME",
                 )
-                .await?
+                .await?;
             }
             "HELO" | "MAIL" | "RSET" | "NOOP" => say(&mut stream, "250 fine").await?,
             "RCPT" => {
@@ -85,7 +85,7 @@ async fn dialogue(stream: TcpStream, world: &World) -> std::io::Result<()> {
                 sleep(fate.1).await;
                 match fate.0 {
                     Outcome::MessageRejected => {
-                        say(&mut stream, "554 5.6.0 content refused").await?
+                        say(&mut stream, "554 5.6.0 content refused").await?;
                     }
                     Outcome::Transient => say(&mut stream, "451 4.3.0 try later").await?,
                     Outcome::Hang => sleep(HANG).await,

@@ -92,10 +92,10 @@ impl Shared {
                 Role::Issuer => routes = routes.merge(self.issuer(lifecycle).await?),
                 Role::Verifier => routes = routes.merge(self.verifier_routes()),
                 Role::SmsWorker => {
-                    routes = routes.merge(self.worker(Channel::Sms, lifecycle).await?)
+                    routes = routes.merge(self.worker(Channel::Sms, lifecycle).await?);
                 }
                 Role::EmailWorker => {
-                    routes = routes.merge(self.worker(Channel::Email, lifecycle).await?)
+                    routes = routes.merge(self.worker(Channel::Email, lifecycle).await?);
                 }
             }
         }

@@ -12,7 +12,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<()> {
     let stop = async {
         // Without signals it runs until it is killed.
         if stop_signal().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     };
     Ok(watchword_simulator::run(path, stop).await?)

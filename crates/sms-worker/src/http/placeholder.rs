@@ -90,18 +90,19 @@ impl Template {
                 rest = tail;
                 continue;
             }
-            pieces.push(match name.strip_prefix("setting:") {
-                Some(setting) => {
-                    Piece::Literal(settings.get(setting).cloned().ok_or_else(|| {
+            pieces.push(if let Some(setting) = name.strip_prefix("setting:") {
+                Piece::Literal(
+                    settings.get(setting).cloned().ok_or_else(|| {
                         ConfigError::new(key, "names a setting that is not there")
-                    })?)
-                }
-                None => {
-                    let known = NAMES.iter().find(|(known, _)| *known == name);
-                    Piece::Value(known.map(|(_, name)| *name).ok_or_else(|| {
+                    })?,
+                )
+            } else {
+                let known = NAMES.iter().find(|(known, _)| *known == name);
+                Piece::Value(
+                    known.map(|(_, name)| *name).ok_or_else(|| {
                         ConfigError::new(key, "has a placeholder that is unknown")
-                    })?)
-                }
+                    })?,
+                )
             });
             rest = tail;
         }
@@ -176,7 +177,11 @@ impl Template {
 impl Values<'_> {
     fn if_callback(&self, text: &str) -> String {
         let wanted = !self.callback.is_empty();
-        wanted.then(|| text.to_owned()).unwrap_or_default()
+        if wanted {
+            text.to_owned()
+        } else {
+            String::new()
+        }
     }
 
     fn get(&self, name: Name) -> String {

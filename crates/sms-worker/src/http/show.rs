@@ -1,6 +1,8 @@
 //! A request as it may be shown to whoever configures a provider: with everything that proves who
 //! we are masked. Refuses to send it.
 
+use std::fmt::Write;
+
 use reqwest::Request;
 
 use super::auth::Auth;
@@ -34,7 +36,7 @@ pub(super) fn masked(request: &Request, auth: &Auth) -> String {
         } else {
             value.to_str().unwrap_or(MASK)
         };
-        text.push_str(&format!("{name}: {shown}\n"));
+        let _ = writeln!(text, "{name}: {shown}");
     }
     let body = request
         .body()
@@ -53,7 +55,7 @@ fn without_token(text: &str) -> String {
         while let Some(at) = shown[from..].find(marker) {
             let start = from + at + marker.len();
             let end = shown[start..]
-                .find(|c: char| matches!(c, '&' | '"' | ' ' | '\n'))
+                .find(['&', '"', ' ', '\n'])
                 .map_or(shown.len(), |end| start + end);
             shown.replace_range(start..end, MASK);
             from = start + MASK.len();

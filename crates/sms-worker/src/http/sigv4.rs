@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     /// The worked example of the vendor's documentation ("Create a signed AWS API request"):
-    /// ListUsers of IAM on 2015-08-30.
+    /// `ListUsers` of IAM on 2015-08-30.
     #[test]
     fn the_published_example_is_signed_the_same() {
         let signer = Signer {

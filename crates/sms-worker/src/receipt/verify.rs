@@ -451,10 +451,9 @@ fn vonage_sig(call: &Call<'_>, secret: &str, algorithm: HmacAlgorithm) -> Option
         return None;
     }
     pairs.sort();
-    let signed: String = pairs
-        .iter()
-        .map(|(name, value)| format!("&{name}={}", value.replace(['&', '='], "_")))
-        .collect();
+    let signed = pairs.iter().fold(String::new(), |signed, (name, value)| {
+        signed + "&" + name + "=" + &value.replace(['&', '='], "_")
+    });
     verify_hmac(algorithm, secret, signed.as_bytes(), &told)
 }
 
