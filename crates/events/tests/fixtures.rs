@@ -10,7 +10,7 @@ use watchword_core::{
 };
 use watchword_events::{
     CloudEvent, DecodeError, DeliveryUpdated, EventData, Order, OrderError, OtpRequested, OtpSend,
-    SealError, Sealer, VerificationUpdated,
+    ReceiptReceived, SealError, Sealer, StepDue, VerificationUpdated,
 };
 
 #[derive(Debug)]
@@ -74,6 +74,10 @@ fn the_other_events_decode() {
     assert_eq!(requested.data.channel, "email");
     let updated = fixture::<DeliveryUpdated>(include_bytes!("fixtures/delivery.updated.v1.json"));
     assert_eq!(updated.data.attempts, 2);
+    let receipt = fixture::<ReceiptReceived>(include_bytes!("fixtures/receipt.received.v1.json"));
+    assert_eq!(receipt.data.error.as_deref(), Some("E17"));
+    let step = fixture::<StepDue>(include_bytes!("fixtures/step.due.v1.json"));
+    assert_eq!((step.data.step, step.data.after_send), (1, 1));
     let opened =
         fixture::<VerificationUpdated>(include_bytes!("fixtures/verification.updated.v1.json"));
     assert_eq!(opened.data.sends, Some(1));
