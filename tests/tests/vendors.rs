@@ -1,5 +1,5 @@
 //! The presets against what the vendors themselves accept: their own signature libraries, and a
-//! server that checks AWS signatures.
+//! server that checks AWS signatures; and our mails against an independent DKIM verifier.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use watchword_chassis::SystemClock;
 use watchword_core::{AttemptClass, Channel, Clock, ReceiptState, Recipient, Timestamp, Variables};
 use watchword_delivery::{Dispatch, Inbox, Sender};
+use watchword_email_worker::EmailConfig;
 use watchword_sms_worker::{Call, Refusal, SmsChannel, SmsConfig};
 
 const SECRET: &str = "a-secret-of-some-thirty-two-bytes";
@@ -285,4 +286,115 @@ async fn sns_takes_our_signature_and_refuses_a_wrong_one() {
     }
     drop(server.stdin.take());
     server.wait().unwrap();
+}
+
+/// Mails really sent, verified by dkimpy: both algorithms, and not once a byte has changed.
+#[tokio::test]
+async fn mails_are_signed_so_that_dkimpy_agrees() {
+    let path = |script: &str| {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("peers")
+            .join(script)
+    };
+    let made = Command::new(python())
+        .arg(path("dkim_keys.py"))
+        .output()
+        .unwrap();
+    let keys: Value = serde_json::from_slice(&made.stdout).expect("keys");
+    let text = |name: &str| keys[name].as_str().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["rsa", "ed25519", "weak"] {
+        let file = folder.path().join(name);
+        fs::write(&file, text(name)).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let sink = watchword_tests::Sink::start().await;
+    let build = |keys: &[(&str, &str, &str)]| {
+        let list: Vec<_> = keys
+            .iter()
+            .map(|(domain, selector, file)| {
+                let file = folder.path().join(file);
+                format!("{{ domain = \"{domain}\", selector = \"{selector}\", key = {{ file = \"{}\" }} }}", file.display())
+            })
+            .collect();
+        let config = format!(
+            "[providers.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\n\
+             from = \"Test <no-reply@mail.example.org>\"\ndkim = [{}]\n",
+            sink.port(),
+            list.join(", ")
+        );
+        let config: EmailConfig = toml::from_str(&config).unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        watchword_email_worker::build(&config, None::<&Path>, &Inbox::default(), &clock)
+    };
+    watchword_tests::tls();
+    for (keys, key) in [
+        (
+            ("example.org", "w", "weak"),
+            "email.providers.relay.dkim[0].key",
+        ),
+        (
+            ("example.com", "r", "rsa"),
+            "email.providers.relay.dkim[0].domain",
+        ),
+        (
+            ("ample.org", "r", "rsa"),
+            "email.providers.relay.dkim[0].domain",
+        ),
+    ] {
+        assert_eq!(build(&[keys]).err().unwrap().key, key);
+    }
+    let relay = build(&[
+        ("example.org", "r", "rsa"),
+        ("mail.example.org", "e", "ed25519"),
+    ])
+    .unwrap();
+    let mail = Dispatch {
+        recipient: Recipient::parse(Channel::Email, "jane@example.org").unwrap(),
+        ..dispatch()
+    };
+    let attempted = relay.providers[0].attempt(&mail).await;
+    assert_eq!(
+        attempted.class,
+        AttemptClass::Accepted,
+        "{}",
+        attempted.reason
+    );
+    let sent = sink.mails()[0].data.clone();
+    let verdicts = |mail: &str| {
+        let mut verifier = Command::new(python())
+            .arg(path("dkim_verify.py"))
+            .args(["r", text("rsa_record"), "e", text("ed25519_record")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        verifier
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(mail.as_bytes())
+            .unwrap();
+        let output = verifier.wait_with_output().unwrap();
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(verdicts(&sent), ["pass", "pass"], "{sent}");
+    for (from, to) in [
+        ("012345", "543210"),
+        ("To: jane@", "To: jake@"),
+        ("From: Test", "From: Nobody"),
+    ] {
+        assert!(sent.contains(from), "{sent}");
+        assert_eq!(
+            verdicts(&sent.replacen(from, to, 1)),
+            ["fail", "fail"],
+            "{from}"
+        );
+    }
+    let twice = sent.replacen("\r\nTo:", "\r\nFrom: eve@example.com\r\nTo:", 1);
+    assert_eq!(verdicts(&twice), ["fail", "fail"], "a second From");
 }

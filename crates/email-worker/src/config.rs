@@ -9,6 +9,7 @@ use watchword_chassis::config::{ConfigError, SecretRef};
 use watchword_core::{Clock, ProviderName};
 use watchword_delivery::{DEFAULT_CONCURRENCY, Inbox, Provider, RouteConfig, Rules};
 
+use crate::dkim::DkimConfig;
 use crate::inbox::InboxProvider;
 use crate::message::EmailText;
 use crate::smtp::SmtpProvider;
@@ -75,6 +76,9 @@ pub struct SmtpConfig {
     /// Connections at most.
     #[serde(default = "sixteen")]
     pub max_connections: usize,
+    /// Keys that sign the mails.
+    #[serde(default)]
+    pub dkim: Vec<DkimConfig>,
 }
 
 const fn fifteen() -> u64 {

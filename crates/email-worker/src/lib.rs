@@ -1,9 +1,11 @@
 #![doc = include_str!("../README.md")]
 
 mod config;
+mod dkim;
 mod inbox;
 mod message;
 mod smtp;
 
 pub use config::{EmailChannel, EmailConfig, EmailProviderConfig, build};
+pub use dkim::DkimConfig;
 pub use message::{EmailText, MessageError};

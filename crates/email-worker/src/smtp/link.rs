@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use lettre::Message;
+use lettre::address::Envelope;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::AsyncSmtpConnection;
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
@@ -122,9 +122,7 @@ impl Dialler {
 
 impl Link {
     /// Sends one mail to its one recipient. After an error the connection must not be used again.
-    pub(super) async fn send(&mut self, message: &Message) -> Result<(), Failure> {
-        let envelope = message.envelope();
-        let body = message.formatted();
+    pub(super) async fn send(&mut self, envelope: &Envelope, body: &[u8]) -> Result<(), Failure> {
         let mut parameters = Vec::new();
         if !body.is_ascii() {
             parameters.push(extension::MailParameter::Body(
@@ -146,7 +144,7 @@ impl Link {
         }
         let go_ahead = step(Step::Data, self.0.command(Data)).await?;
         expect(Step::Data, &go_ahead, 354)?;
-        let end = within(BODY_DEADLINE, Step::Body, self.0.message(&body)).await?;
+        let end = within(BODY_DEADLINE, Step::Body, self.0.message(body)).await?;
         let end = end.map_err(|error| Failure::of(Step::Body, &error))?;
         expect(Step::Body, &end, 250)
     }

@@ -9,7 +9,7 @@ mod tls;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use lettre::Message;
+use lettre::address::Envelope;
 use lettre::message::Mailbox;
 use tokio::time::timeout;
 use watchword_chassis::config::ConfigError;
@@ -17,6 +17,7 @@ use watchword_core::{AttemptClass, ProviderName};
 use watchword_delivery::{Attempted, Dispatch, Provider};
 
 use crate::config::SmtpConfig;
+use crate::dkim::Dkim;
 use crate::message::EmailText;
 use failure::{Cause, Failure};
 use link::Dialler;
@@ -30,6 +31,7 @@ pub struct SmtpProvider {
     dialler: Dialler,
     pool: Pool,
     text: EmailText,
+    dkim: Dkim,
 }
 
 impl SmtpProvider {
@@ -45,11 +47,12 @@ impl SmtpProvider {
         if !(1..=256).contains(&config.max_connections) {
             return Err(ConfigError::new("max_connections", "must be 1 to 256"));
         }
-        let from = config.from.parse().map_err(|_| {
+        let from: Mailbox = config.from.parse().map_err(|_| {
             ConfigError::new("from", "must be a mailbox: Example <no-reply@example.org>")
         })?;
         Ok(Self {
             name,
+            dkim: Dkim::new(&config.dkim, from.email.domain())?,
             from,
             limit: Duration::from_secs(config.timeout_seconds),
             dialler: Dialler::new(config)?,
@@ -58,14 +61,14 @@ impl SmtpProvider {
         })
     }
 
-    async fn send(&self, message: &Message) -> Result<(), Failure> {
+    async fn send(&self, envelope: &Envelope, mail: &[u8]) -> Result<(), Failure> {
         // Waiting for a connection hands nothing over: it ends apart from the attempt, so that a
         // busy relay is a transient end and not one of unknown outcome.
         let Ok(Some(slot)) = timeout(self.limit / 2, self.pool.slot()).await else {
             return Err(Failure::connection());
         };
         if let Some(mut kept) = slot.take() {
-            match kept.send(message).await {
+            match kept.send(envelope, mail).await {
                 Ok(()) => {
                     slot.put_back(kept);
                     return Ok(());
@@ -76,7 +79,7 @@ impl SmtpProvider {
             }
         }
         let mut fresh = self.dialler.dial().await?;
-        fresh.send(message).await?;
+        fresh.send(envelope, mail).await?;
         slot.put_back(fresh);
         Ok(())
     }
@@ -96,7 +99,10 @@ impl Provider for SmtpProvider {
         let Ok(message) = self.text.message(dispatch, &self.from) else {
             return Attempted::new(AttemptClass::MessageRejected, "template");
         };
-        match timeout(self.limit, self.send(&message)).await {
+        let Some(mail) = self.dkim.sign(message.formatted()) else {
+            return Attempted::new(AttemptClass::ConfigFault, "dkim");
+        };
+        match timeout(self.limit, self.send(message.envelope(), &mail)).await {
             Ok(Ok(())) => {
                 let id = format!("{}@{}", dispatch.delivery_id, self.from.email.domain());
                 Attempted {
