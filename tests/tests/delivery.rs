@@ -16,7 +16,7 @@ use watchword_simulator::{
     Outcome, ReceiptBehaviour, Simulator, SimulatorConfig, SmsBehaviour, SmtpBehaviour,
 };
 use watchword_tests::pipeline::{KEY, code_in};
-use watchword_tests::{Pipeline, RabbitMq, RedisServer, Settings, until};
+use watchword_tests::{Gateway, Pipeline, RabbitMq, RedisServer, Settings, until};
 
 const RECEIPTS_AT_ONCE: ReceiptBehaviour = ReceiptBehaviour {
     delay_ms: 10,
@@ -1037,4 +1037,51 @@ async fn parked_orders_are_listed_shown_replayed_and_dropped() {
         "{}",
         String::from_utf8_lossy(&audit.stdout)
     );
+}
+
+/// A real Kannel: its receipts come back over the URL it was given, which is their only proof.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kannels_receipts_come_back() {
+    let kannel = Gateway::start().await;
+    let mut settings = Settings::embedded();
+    settings.providers = format!(
+        "[sms.providers.kannel]\nkind = \"kannel\"\nsender = \"Test\"\n\
+         settings = {{ base_url = \"{}\", username = \"watchword\" }}\n\
+         secrets = {{ password = {{ env = \"KANNEL_PASSWORD\" }}, receipt_token = {{ env = \"KANNEL_TOKEN\" }} }}\n\
+         [email.providers.inbox]\nkind = \"inbox\"\n",
+        kannel.url()
+    );
+    let mut pipeline = Pipeline::configure(&settings);
+    let token = "a-token-of-kannel";
+    for (name, value) in [
+        ("KANNEL_PASSWORD", watchword_tests::gateway::PASSWORD),
+        ("KANNEL_TOKEN", token),
+    ] {
+        pipeline.variables.push((name.into(), value.into()));
+    }
+    pipeline.start("all", &[]).await;
+    let id = pipeline
+        .ask("all", "sms", &number(1))
+        .await
+        .text("id")
+        .to_owned();
+    let status = until(40, "Kannel's word is heard", || async {
+        let status = pipeline.status("all", &id).await.body;
+        status["deliveries"][0]["receipt"]
+            .is_object()
+            .then_some(status)
+    })
+    .await;
+    println!("{}", status["deliveries"][0]["receipt"]);
+    outcome_is(&pipeline, "all", &id, 1, "delivered").await;
+    // Whoever does not know the token is nobody.
+    let (client, base) = pipeline.raw("all");
+    for guess in ["", "&token=guessed", "&token=a-token-of-kannel&token=x"] {
+        let url = format!("{base}/v1/receipts/kannel?d={id}-1&s=2{guess}");
+        assert_eq!(
+            client.get(url).send().await.unwrap().status(),
+            StatusCode::UNAUTHORIZED
+        );
+    }
+    assert!(!pipeline.logs().contains(token));
 }
