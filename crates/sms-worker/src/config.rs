@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
+use tokio::sync::mpsc;
 use watchword_chassis::config::{ConfigError, SecretRef};
 use watchword_core::{Clock, ProviderName, Recipient, SecretString};
 use watchword_delivery::{DEFAULT_CONCURRENCY, Inbox, Provider, RouteConfig, Rules};
+use watchword_events::ReceiptReceived;
 
 use crate::http::{
     HttpProvider, HttpProviderParts, Preset, ReceiptConfig, RequestConfig, ResponseConfig,
@@ -15,6 +18,7 @@ use crate::http::{
 use crate::inbox::InboxProvider;
 use crate::presets::preset;
 use crate::receipt::ReceiptPlan;
+use crate::smpp::{SmppConfig, SmppProvider};
 use crate::text::SmsText;
 
 /// `[sms]`.
@@ -52,7 +56,7 @@ const fn one() -> u32 {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SmsProviderConfig {
-    /// `inbox`, `http`, or the name of a preset.
+    /// `inbox`, `http`, `smpp`, or the name of a preset.
     pub kind: String,
     /// What people see as sender.
     #[serde(default)]
@@ -74,6 +78,8 @@ pub struct SmsProviderConfig {
     pub response: Option<ResponseConfig>,
     /// With `http`: what the gateway says later.
     pub receipt: Option<ReceiptConfig>,
+    /// With `smpp`: where and who.
+    pub smpp: Option<SmppConfig>,
 }
 
 /// The secrets of one provider, read.
@@ -151,6 +157,8 @@ pub struct SmsChannel {
     pub providers: Vec<Arc<dyn Provider>>,
     /// Whose receipts are taken.
     pub receipts: BTreeMap<ProviderName, Arc<ReceiptPlan>>,
+    /// Receipts that come by SMPP binds.
+    pub heard: mpsc::Receiver<ReceiptReceived>,
     /// What follows where there is a choice.
     pub rules: Rules,
 }
@@ -174,7 +182,9 @@ pub fn build(
     if config.unknown_retries > 3 {
         return Err(ConfigError::new("sms.unknown_retries", "must be 0 to 3"));
     }
+    let (told, heard) = crate::smpp::receipts();
     let mut channel = SmsChannel {
+        heard,
         providers: Vec::new(),
         receipts: BTreeMap::new(),
         rules: Rules {
@@ -185,6 +195,12 @@ pub fn build(
     for (name, provider) in &config.providers {
         let text = SmsText::load(templates)
             .map_err(|error| ConfigError::new("templates", error.to_string()))?;
+        if provider.kind == "smpp" {
+            let built = build_smpp(name, provider, text, told.clone())
+                .map_err(|error| error.within(&format!("sms.providers.{name}")))?;
+            channel.providers.push(built);
+            continue;
+        }
         let built = build_one(
             name,
             provider,
@@ -201,6 +217,30 @@ pub fn build(
         }
     }
     Ok(channel)
+}
+
+fn build_smpp(
+    name: &ProviderName,
+    config: &SmsProviderConfig,
+    text: SmsText,
+    told: mpsc::Sender<ReceiptReceived>,
+) -> Result<Arc<dyn Provider>, ConfigError> {
+    let smpp = config.smpp.as_ref();
+    let smpp = smpp.ok_or_else(|| ConfigError::new("smpp", "is missing"))?;
+    let seconds = config.timeout_seconds.unwrap_or(10);
+    if !(1..=30).contains(&seconds) {
+        return Err(ConfigError::new("timeout_seconds", "must be 1 to 30"));
+    }
+    let provider = SmppProvider::new(
+        name.clone(),
+        Senders::new(config)?,
+        Duration::from_secs(seconds),
+        smpp,
+        &Secrets::read(&config.secrets)?,
+        text,
+        told,
+    )?;
+    Ok(Arc::new(provider))
 }
 
 type Built = (Arc<dyn Provider>, Option<Arc<ReceiptPlan>>);
@@ -297,6 +337,7 @@ fn described(config: &SmsProviderConfig) -> Result<Preset, ConfigError> {
         ("request", config.request.is_some()),
         ("response", config.response.is_some()),
         ("receipt", config.receipt.is_some()),
+        ("smpp", config.smpp.is_some()),
     ];
     if let Some((key, _)) = own.iter().find(|(_, given)| *given) {
         return Err(ConfigError::new(

@@ -6,10 +6,14 @@ mod inbox;
 mod presets;
 mod receipt;
 mod segments;
+mod smpp;
 mod text;
 
 pub use config::{SmsChannel, SmsConfig, SmsProviderConfig, build};
 pub use presets::{PRESETS, preset};
-pub use receipt::{Call, ReceiptMetrics, ReceiptPlan, ReceiptRouteState, Refusal, routes};
+pub use receipt::{
+    Call, ReceiptMetrics, ReceiptPlan, ReceiptRouteState, Refusal, queue_heard, routes,
+};
 pub use segments::{Encoding, Segments, segments};
+pub use smpp::SmppConfig;
 pub use text::{SmsText, TextError, check_templates};

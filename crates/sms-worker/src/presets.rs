@@ -38,7 +38,7 @@ pub fn preset(name: &str) -> Result<Preset, ConfigError> {
             let names: Vec<_> = PRESETS.iter().map(|(name, _)| *name).collect();
             ConfigError::new(
                 "kind",
-                format!("must be inbox, http, or one of: {}", names.join(", ")),
+                format!("must be inbox, http, smpp, or one of: {}", names.join(", ")),
             )
         })?;
     toml::from_str(text).map_err(|_| ConfigError::new("kind", "has a preset that cannot be read"))

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
 use watchword_chassis::config::ConfigError;
 use watchword_core::{Channel, Clock, ProviderName};
 use watchword_delivery::{Inbox, Router, Rules};
+use watchword_events::ReceiptReceived;
 use watchword_sms_worker::ReceiptPlan;
 
 use crate::config::Config;
@@ -20,6 +22,8 @@ pub struct ChannelSetup {
     pub concurrency: u16,
     /// Whose receipts are taken.
     pub receipts: BTreeMap<ProviderName, Arc<ReceiptPlan>>,
+    /// Receipts that come by SMPP binds; with SMS only.
+    pub heard: Option<mpsc::Receiver<ReceiptReceived>>,
 }
 
 /// Builds `channel`; what is wrong in its section is told by key.
@@ -31,7 +35,7 @@ pub fn build(
 ) -> Result<ChannelSetup, ConfigError> {
     let templates = config.templates.as_deref();
     let missing = || ConfigError::new(channel.as_str(), "is missing");
-    let (providers, routes, rules, concurrency, receipts) = match channel {
+    let (providers, routes, rules, concurrency, receipts, heard) = match channel {
         Channel::Sms => {
             let section = config.sms.as_ref().ok_or_else(missing)?;
             let built = watchword_sms_worker::build(section, templates, inbox, clock)?;
@@ -41,6 +45,7 @@ pub fn build(
                 built.rules,
                 section.concurrency,
                 built.receipts,
+                Some(built.heard),
             )
         }
         Channel::Email => {
@@ -52,6 +57,7 @@ pub fn build(
                 built.rules,
                 section.concurrency,
                 BTreeMap::new(),
+                None,
             )
         }
     };
@@ -68,5 +74,6 @@ pub fn build(
         rules,
         concurrency,
         receipts,
+        heard,
     })
 }

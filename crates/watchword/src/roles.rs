@@ -172,7 +172,7 @@ impl Shared {
 
     /// Starts the worker of `channel`; gives the route of its receipts, if it takes some.
     async fn worker(&self, channel: Channel, lifecycle: &mut Lifecycle) -> anyhow::Result<Router> {
-        let setup = channels::build(&self.config, channel, &self.inbox, &self.clock)?;
+        let mut setup = channels::build(&self.config, channel, &self.inbox, &self.clock)?;
         if channel == Channel::Sms {
             self.check_texts()?;
         }
@@ -186,6 +186,12 @@ impl Shared {
         ));
         let mut routes = Router::new();
         if channel == Channel::Sms {
+            if let Some(heard) = setup.heard.take() {
+                let (publisher, clock) = (self.engine.broker.publisher(), self.clock.clone());
+                let stop = lifecycle.stop().cancelled_owned();
+                let queue = watchword_sms_worker::queue_heard(heard, publisher, clock, stop);
+                lifecycle.spawn("smpp-receipts", queue);
+            }
             routes = self
                 .receipts(&setup, &reporter, &metrics, lifecycle)
                 .await?;

@@ -11,7 +11,7 @@ use watchword_chassis::config::ConfigError;
 use watchword_core::{DeliveryId, ProviderName, ReceiptState};
 use watchword_events::ReceiptReceived;
 
-pub use route::{ReceiptMetrics, ReceiptState as ReceiptRouteState, routes};
+pub use route::{ReceiptMetrics, ReceiptState as ReceiptRouteState, queue_heard, routes};
 pub(crate) use verify::Verify;
 pub use verify::{Call, VerifyConfig};
 

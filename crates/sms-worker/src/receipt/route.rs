@@ -161,3 +161,27 @@ pub(crate) async fn publish(
     };
     publisher.publish(outbound, PUBLISH_DEADLINE).await.ok()
 }
+
+/// Queues what SMPP binds hear until `stop`; a receipt the broker does not take is tried again
+/// while others wait, and lost with the process, as receipts may be.
+pub async fn queue_heard(
+    mut heard: tokio::sync::mpsc::Receiver<ReceiptReceived>,
+    publisher: Arc<dyn Publisher>,
+    clock: Arc<dyn Clock>,
+    stop: impl Future<Output = ()> + Send,
+) {
+    let work = async {
+        while let Some(receipt) = heard.recv().await {
+            while publish(publisher.as_ref(), receipt.clone(), clock.now())
+                .await
+                .is_none()
+            {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = stop => {}
+    }
+}

@@ -1,0 +1,359 @@
+//! SMPP 3.4 as a provider: one shared transceiver bind, a window of unanswered messages, and the
+//! classes of its command statuses. The codec is `rusmpp`'s; the client that belongs to it brings a
+//! resolver and second majors. SMPP is clear text: refuses hosts beyond loopback (put a tunnel
+//! there) unless told otherwise.
+
+mod alphabet;
+mod link;
+mod receipt;
+
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use rusmpp::pdus::SubmitSm;
+use rusmpp::tlvs::MessageSubmissionRequestTlvValue;
+use rusmpp::types::{AnyOctetString, COctetString, EmptyOrFullCOctetString, OctetString};
+use rusmpp::values::{DataCoding, MessagePayload, Npi, RegisteredDelivery, Ton};
+use serde::Deserialize;
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+use watchword_chassis::config::ConfigError;
+use watchword_core::{AttemptClass, ProviderName};
+use watchword_delivery::{Attempted, Dispatch, Provider};
+use watchword_events::ReceiptReceived;
+
+use crate::config::{Secrets, Senders};
+use crate::segments::Encoding;
+use crate::text::SmsText;
+use link::{Account, Job, Unbound, bind};
+
+/// Throttled by the peer: all messages rest so long.
+const THROTTLED: Duration = Duration::from_secs(1);
+/// Octets of a text that fit into the message's own field; longer ones go as payload.
+const SHORT_OCTETS: usize = 140;
+const RECEIPTS: usize = 1_024;
+
+/// `[sms.providers.NAME.smpp]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SmppConfig {
+    /// The peer's host.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Our name there, at most 15 characters; the password is the secret `password`.
+    pub system_id: String,
+    /// What kind of system we are, if the peer wants to know.
+    #[serde(default)]
+    pub system_type: String,
+    /// Unanswered messages at once: 1 to 1,000.
+    #[serde(default = "sixteen")]
+    pub window: usize,
+    /// How often a sign of life is asked for: 5 to 300 s.
+    #[serde(default = "thirty")]
+    pub enquire_link_seconds: u64,
+    /// Whether the host may be beyond loopback although nothing protects the connection.
+    #[serde(default)]
+    pub allow_cleartext: bool,
+}
+
+const fn sixteen() -> usize {
+    16
+}
+
+const fn thirty() -> u64 {
+    30
+}
+
+/// An SMPP peer.
+pub(crate) struct SmppProvider {
+    name: ProviderName,
+    senders: Senders,
+    limit: Duration,
+    text: SmsText,
+    account: Account,
+    window: Semaphore,
+    link: Mutex<Option<mpsc::Sender<Job>>>,
+    resting_until: Mutex<Option<Instant>>,
+    told: mpsc::Sender<receipt::Told>,
+}
+
+impl SmppProvider {
+    pub(crate) fn new(
+        name: ProviderName,
+        senders: Senders,
+        limit: Duration,
+        config: &SmppConfig,
+        secrets: &Secrets,
+        text: SmsText,
+        receipts: mpsc::Sender<ReceiptReceived>,
+    ) -> Result<Self, ConfigError> {
+        let is_loopback = config.host == "localhost"
+            || config
+                .host
+                .parse::<IpAddr>()
+                .is_ok_and(|address| address.is_loopback());
+        if !is_loopback && !config.allow_cleartext {
+            return Err(ConfigError::new(
+                "smpp.host",
+                "must be on loopback: SMPP is clear text",
+            ));
+        }
+        let fits = |text: &str, most: usize| {
+            text.len() <= most && text.bytes().all(|b| b.is_ascii_graphic())
+        };
+        if config.system_id.is_empty() || !fits(&config.system_id, 15) {
+            return Err(ConfigError::new(
+                "smpp.system_id",
+                "must be 1 to 15 characters",
+            ));
+        }
+        if !fits(&config.system_type, 12) {
+            return Err(ConfigError::new(
+                "smpp.system_type",
+                "must be at most 12 characters",
+            ));
+        }
+        let password = secrets.get("password", "secrets.password")?;
+        if !fits(password.expose(), 8) {
+            return Err(ConfigError::new(
+                "secrets.password",
+                "must be at most 8 characters for SMPP",
+            ));
+        }
+        if !(1..=1_000).contains(&config.window) {
+            return Err(ConfigError::new("smpp.window", "must be 1 to 1000"));
+        }
+        if !(5..=300).contains(&config.enquire_link_seconds) {
+            return Err(ConfigError::new(
+                "smpp.enquire_link_seconds",
+                "must be 5 to 300",
+            ));
+        }
+        let (told, mut heard) = mpsc::channel::<receipt::Told>(RECEIPTS);
+        let provider = name.clone();
+        let forward = async move {
+            while let Some(told) = heard.recv().await {
+                let receipt = ReceiptReceived {
+                    provider: provider.clone(),
+                    delivery_id: None,
+                    message_id: Some(told.message_id),
+                    state: told.state,
+                    error: told.error,
+                };
+                if receipts.send(receipt).await.is_err() {
+                    return;
+                }
+            }
+        };
+        // Ends with the provider, which holds the sender. A configuration that is only checked has
+        // no runtime and gets no receipts.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(forward);
+        }
+        Ok(Self {
+            name,
+            senders,
+            limit,
+            text,
+            account: Account {
+                host: config.host.clone(),
+                port: config.port,
+                system_id: config.system_id.clone(),
+                password,
+                system_type: config.system_type.clone(),
+                enquire_link: Duration::from_secs(config.enquire_link_seconds),
+            },
+            window: Semaphore::new(config.window),
+            link: Mutex::new(None),
+            resting_until: Mutex::new(None),
+            told,
+        })
+    }
+
+    /// The bind, or a new one. Those who need one at the same time wait for one dial.
+    async fn link(&self) -> Result<mpsc::Sender<Job>, Unbound> {
+        let mut link = self.link.lock().await;
+        if let Some(jobs) = link.as_ref()
+            && !jobs.is_closed()
+        {
+            return Ok(jobs.clone());
+        }
+        let dial = timeout(self.limit / 2, bind(&self.account, self.told.clone())).await;
+        let jobs = dial.unwrap_or(Err(Unbound::Away))?;
+        *link = Some(jobs.clone());
+        Ok(jobs)
+    }
+
+    fn submit(&self, dispatch: &Dispatch) -> Result<SubmitSm, Attempted> {
+        let rejected = |reason| Attempted::new(AttemptClass::MessageRejected, reason);
+        let (text, segments) = self
+            .text
+            .render(dispatch)
+            .map_err(|_| rejected("template"))?;
+        let (coding, octets) = match segments.encoding {
+            Encoding::Ucs2 => (DataCoding::Ucs2, alphabet::ucs2(&text)),
+            Encoding::Gsm7 => {
+                let octets = alphabet::gsm(&text).ok_or_else(|| rejected("alphabet"))?;
+                (DataCoding::McSpecific, octets)
+            }
+        };
+        let fault = |_| Attempted::new(AttemptClass::ConfigFault, "sender");
+        let sender = self.senders.of(&dispatch.recipient);
+        let digits = sender.trim_start_matches('+');
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let (ton, npi, source) = match is_number {
+            true if sender.starts_with('+') || digits.len() > 8 => {
+                (Ton::International, Npi::Isdn, digits)
+            }
+            true => (Ton::Unknown, Npi::Unknown, digits),
+            false => (Ton::Alphanumeric, Npi::Unknown, sender),
+        };
+        let to = dispatch.recipient.expose().trim_start_matches('+');
+        let wrong = |_| Attempted::new(AttemptClass::RecipientInvalid, "number");
+        let validity = EmptyOrFullCOctetString::from_str(&validity(dispatch.remaining));
+        let mut submit = SubmitSm::builder()
+            .source_addr_ton(ton)
+            .source_addr_npi(npi)
+            .source_addr(COctetString::from_str(source).map_err(fault)?)
+            .dest_addr_ton(Ton::International)
+            .dest_addr_npi(Npi::Isdn)
+            .destination_addr(COctetString::from_str(to).map_err(wrong)?)
+            .registered_delivery(RegisteredDelivery::from(1))
+            .validity_period(validity.map_err(|_| rejected("validity"))?)
+            .data_coding(coding)
+            .build();
+        let fits = match segments.encoding {
+            Encoding::Gsm7 => octets.len() <= SHORT_OCTETS * 8 / 7,
+            Encoding::Ucs2 => octets.len() <= SHORT_OCTETS,
+        };
+        if fits {
+            submit
+                .set_short_message(OctetString::from_vec(octets).map_err(|_| rejected("length"))?);
+        } else {
+            let payload = MessagePayload::new(AnyOctetString::from_vec(octets));
+            submit.push_tlv(MessageSubmissionRequestTlvValue::MessagePayload(payload));
+        }
+        Ok(submit)
+    }
+
+    async fn send(&self, submit: SubmitSm) -> Attempted {
+        if let Some(until) = *self.resting_until.lock().await {
+            sleep(until.saturating_duration_since(now())).await;
+        }
+        let Ok(Ok(_permit)) = timeout(self.limit / 2, self.window.acquire()).await else {
+            return Attempted::new(AttemptClass::Transient, "window");
+        };
+        let jobs = match self.link().await {
+            Ok(jobs) => jobs,
+            Err(Unbound::Away) => return Attempted::new(AttemptClass::Transient, "bind"),
+            Err(Unbound::Refused(status)) => {
+                let class = match status {
+                    0x0d..=0x0f => AttemptClass::ConfigFault,
+                    _ => AttemptClass::Transient,
+                };
+                return Attempted::new(class, format!("bind_0x{status:02x}"));
+            }
+        };
+        let (answer, answered) = oneshot::channel();
+        if jobs.send((Box::new(submit), answer)).await.is_err() {
+            // It never left.
+            return Attempted::new(AttemptClass::Transient, "unbound");
+        }
+        let Ok((status, id)) = answered.await else {
+            return Attempted::new(AttemptClass::UnknownOutcome, "unbound");
+        };
+        let class = class_of(status);
+        let mut attempted = Attempted::new(class, format!("smpp_0x{status:02x}"));
+        if class == AttemptClass::Accepted {
+            attempted.provider_message_id = crate::http::plain_id(id);
+        }
+        if status == 0x58 {
+            attempted.retry_after = Some(THROTTLED);
+            *self.resting_until.lock().await = Some(now() + THROTTLED);
+        }
+        attempted
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a rest between two calls, not a moment that is told"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// What a `command_status` means.
+const fn class_of(status: u32) -> AttemptClass {
+    match status {
+        0 => AttemptClass::Accepted,
+        0x0b => AttemptClass::RecipientInvalid,
+        0x08 | 0x14 | 0x58 | 0x64 => AttemptClass::Transient,
+        0x0a | 0x0d | 0x0e | 0x0f | 0x15 => AttemptClass::ConfigFault,
+        _ => AttemptClass::MessageRejected,
+    }
+}
+
+/// The remaining life as SMPP writes a relative time: `YYMMDDhhmmss000R`. It is never above an hour.
+fn validity(remaining: Duration) -> String {
+    let seconds = remaining.as_secs().clamp(1, 3_599);
+    format!("00000000{:02}{:02}000R", seconds / 60, seconds % 60)
+}
+
+#[async_trait]
+impl Provider for SmppProvider {
+    fn name(&self) -> &ProviderName {
+        &self.name
+    }
+
+    fn attempt_limit(&self) -> Duration {
+        self.limit
+    }
+
+    fn wants_name(&self) -> bool {
+        true
+    }
+
+    async fn attempt(&self, dispatch: &Dispatch) -> Attempted {
+        let submit = match self.submit(dispatch) {
+            Ok(submit) => submit,
+            Err(attempted) => return attempted,
+        };
+        timeout(self.limit, self.send(submit))
+            .await
+            .unwrap_or_else(|_| Attempted::new(AttemptClass::UnknownOutcome, "timeout"))
+    }
+}
+
+/// A pair for the receipts of all SMPP providers of a channel.
+pub(crate) fn receipts() -> (
+    mpsc::Sender<ReceiptReceived>,
+    mpsc::Receiver<ReceiptReceived>,
+) {
+    mpsc::channel(RECEIPTS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_and_validity_are_written_as_the_standard_has_them() {
+        let table = [
+            (0, AttemptClass::Accepted),
+            (0x0b, AttemptClass::RecipientInvalid),
+            (0x58, AttemptClass::Transient),
+            (0x0e, AttemptClass::ConfigFault),
+            (0x45, AttemptClass::MessageRejected),
+            (0x400, AttemptClass::MessageRejected),
+        ];
+        for (status, class) in table {
+            assert_eq!(class_of(status), class, "{status:#x}");
+        }
+        assert_eq!(validity(Duration::from_secs(299)), "000000000459000R");
+        assert_eq!(validity(Duration::ZERO), "000000000001000R");
+    }
+}

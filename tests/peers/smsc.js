@@ -1,0 +1,39 @@
+// An SMSC on the npm package `smpp`: prints its port, then each message as one JSON line. What it does
+// is in the last digits of the number: 0001 unknown number, 0002 throttled, 0003 never answered,
+// 0004 the connection is cut, 0005 accepted and not delivered; all others are delivered.
+const smpp = require("smpp");
+
+let ids = 0;
+const server = smpp.createServer((session) => {
+  session.on("error", () => {});
+  session.on("bind_transceiver", (pdu) => {
+    const known = pdu.system_id === "watchword" && pdu.password === "secret";
+    session.send(pdu.response({ command_status: known ? 0 : 0x0e }));
+  });
+  session.on("enquire_link", (pdu) => session.send(pdu.response()));
+  session.on("submit_sm", (pdu) => {
+    const to = pdu.destination_addr;
+    const body = pdu.message_payload || pdu.short_message;
+    const text = body.message !== undefined ? body.message : body.toString();
+    const last = to.slice(-4);
+    if (last === "0001") return session.send(pdu.response({ command_status: 0x0b }));
+    if (last === "0002") return session.send(pdu.response({ command_status: 0x58 }));
+    if (last === "0003") return undefined;
+    if (last === "0004") return session.destroy();
+    const id = `smsc-${++ids}`;
+    console.log(JSON.stringify({
+      id, to, text: String(text), from: pdu.source_addr, ton: pdu.source_addr_ton, coding: pdu.data_coding,
+      validity: String(pdu.validity_period), registered: pdu.registered_delivery,
+    }));
+    session.send(pdu.response({ message_id: id }));
+    const stat = last === "0005" ? "UNDELIV" : "DELIVRD";
+    const receipt = `id:${id} sub:001 dlvrd:001 submit date:2611241200 done date:2611241201 stat:${stat} err:000 text:`;
+    setTimeout(() => session.deliver_sm({
+      source_addr: to, destination_addr: "watchword", esm_class: 4, short_message: receipt,
+    }), 50);
+    return undefined;
+  });
+});
+server.listen(0, "127.0.0.1", () => console.log(server.address().port));
+process.stdin.resume();
+process.stdin.on("end", () => process.exit(0));
