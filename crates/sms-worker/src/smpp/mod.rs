@@ -278,10 +278,6 @@ impl SmppProvider {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a rest between two calls, not a moment that is told"
-)]
 fn now() -> Instant {
     Instant::now()
 }
