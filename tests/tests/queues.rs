@@ -239,6 +239,47 @@ async fn a_parked_message_leaves_the_lane(world: World) {
         .unwrap();
 }
 
+/// Looking at what was put aside changes nothing; one is put back to work, one dropped.
+async fn parked_messages_are_looked_at_replayed_and_dropped(world: World) {
+    let mut consumer = world.consume(3).await;
+    for name in ["one", "two", "three"] {
+        world.publish(name).await.unwrap();
+        next(&mut consumer).await.park("broken_seal").await.unwrap();
+    }
+    let parked = || async {
+        // RabbitMQ shows what was just put back after a moment.
+        let names = until(10, "the parked messages can be looked at", || async {
+            let look = world.broker.parked(LANE, 10).await.unwrap();
+            let names: Vec<_> = look
+                .messages()
+                .iter()
+                .map(|message| (message.id.clone().unwrap(), message.reason.clone()))
+                .collect();
+            look.close().await.unwrap();
+            (!names.is_empty()).then_some(names)
+        });
+        names.await
+    };
+    for _ in 0..3 {
+        let seen = parked().await;
+        let names: Vec<_> = seen.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["one", "two", "three"]);
+        assert!(seen.iter().all(|(_, reason)| reason == "broken_seal"));
+    }
+    let mut look = world.broker.parked(LANE, 10).await.unwrap();
+    look.replay(1).await.unwrap();
+    assert!(look.replay(9).await.is_err());
+    look.discard(2).await.unwrap();
+    look.close().await.unwrap();
+    // The embedded consumer learns of it when it looks next; a publish makes it look.
+    world.publish("four").await.unwrap();
+    let (first, second) = (next(&mut consumer).await, next(&mut consumer).await);
+    let mut back = [id(&first), id(&second)];
+    back.sort_unstable();
+    assert_eq!(back, ["four", "two"]);
+    assert_eq!(parked().await.len(), 1);
+}
+
 async fn no_more_are_handed_out_than_the_prefetch(world: World) {
     for number in 0..20 {
         world.publish(&format!("m{number}")).await.unwrap();
@@ -372,6 +413,7 @@ on_both!(
     a_requeued_message_comes_back_at_once,
     a_wait_lasts_its_time_and_holds_no_other_up,
     a_parked_message_leaves_the_lane,
+    parked_messages_are_looked_at_replayed_and_dropped,
     no_more_are_handed_out_than_the_prefetch,
     two_consumers_share_without_duplicates,
     a_cancelled_receive_loses_nothing,

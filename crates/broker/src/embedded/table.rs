@@ -73,6 +73,9 @@ pub(super) struct New {
 
 pub(super) fn insert(connection: &Connection, new: &New) -> Result<()> {
     let (reason, parked_at) = new.parked.unzip();
+    if let Some(now_ms) = parked_at {
+        bound_parked(connection, new.lane, now_ms, PARKED_AT_MOST - 1)?;
+    }
     connection
         .prepare_cached(
             "INSERT INTO broker_message (lane, message_id, kind, body, traceparent, due_ms, parked_reason, parked_at_ms)
@@ -128,6 +131,26 @@ pub(super) fn next_due(connection: &Connection, lane: &str) -> Result<Option<i64
         .optional()
 }
 
+/// How long parked messages are kept, and how many of a lane: as on the other engine.
+pub(super) const PARKED_FOR_MS: i64 = 14 * 24 * 3_600_000;
+pub(super) const PARKED_AT_MOST: i64 = 100_000;
+
+/// Forgets parked messages of `lane` that are too old or too many, the oldest first.
+pub(super) fn bound_parked(
+    connection: &Connection,
+    lane: &str,
+    now_ms: i64,
+    at_most: i64,
+) -> Result<usize> {
+    connection
+        .prepare_cached(
+            "DELETE FROM broker_message WHERE parked_reason IS NOT NULL AND lane = ?1 AND (parked_at_ms < ?2
+             OR id IN (SELECT id FROM broker_message WHERE parked_reason IS NOT NULL AND lane = ?1
+                       ORDER BY parked_at_ms DESC, id DESC LIMIT -1 OFFSET ?3))",
+        )?
+        .execute(params![lane, now_ms - PARKED_FOR_MS, at_most])
+}
+
 /// What becomes of a message that `token` holds. `false`: it holds it no more.
 pub(super) enum Fate {
     Done,
@@ -157,15 +180,62 @@ pub(super) fn settle(connection: &Connection, row: i64, token: i64, fate: &Fate)
             vec![row.into(), token.into(), (*reason).to_owned().into(), (*at_ms).into()],
         ),
     };
-    Ok(connection
+    let settled = connection
         .prepare_cached(sql)?
-        .execute(rusqlite::params_from_iter(values))?
-        == 1)
+        .execute(rusqlite::params_from_iter(values))?;
+    if let Fate::Parked { at_ms, .. } = fate {
+        let lane: Option<String> = connection
+            .prepare_cached("SELECT lane FROM broker_message WHERE id = ?1")?
+            .query_row([row], |row| row.get(0))
+            .optional()?;
+        if let Some(lane) = lane {
+            bound_parked(connection, &lane, *at_ms, PARKED_AT_MOST)?;
+        }
+    }
+    Ok(settled == 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parked_messages_are_bounded_in_age_and_number() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(MIGRATION.sql).unwrap();
+        for (lane, at_ms) in [
+            ("sms", 0),
+            ("sms", PARKED_FOR_MS),
+            ("sms", PARKED_FOR_MS + 1),
+            ("email", 0),
+        ] {
+            let new = New {
+                lane,
+                message_id: at_ms.to_string(),
+                kind: "kind",
+                body: Vec::new(),
+                traceparent: None,
+                due_ms: None,
+                parked: Some(("reason", at_ms)),
+            };
+            insert(&connection, &new).unwrap();
+        }
+        let left = || -> Vec<(String, String)> {
+            let mut all = connection
+                .prepare("SELECT lane, message_id FROM broker_message ORDER BY id")
+                .unwrap();
+            let rows = all
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+                .unwrap();
+            rows.collect::<Result<_>>().unwrap()
+        };
+        let own = |lane: &str, at_ms: i64| (lane.to_owned(), at_ms.to_string());
+        // The third was put aside when the first had become too old.
+        let (newer, newest) = (own("sms", PARKED_FOR_MS), own("sms", PARKED_FOR_MS + 1));
+        assert_eq!(left(), [newer, newest.clone(), own("email", 0)]);
+        bound_parked(&connection, "sms", PARKED_FOR_MS + 1, 1).unwrap();
+        assert_eq!(left(), [newest, own("email", 0)]);
+    }
 
     #[test]
     fn what_is_due_is_found_by_the_index() {
