@@ -153,8 +153,8 @@ impl Router {
     }
 
     /// The provider for the next attempt, `tried` ones left out; `salt` decides between shares.
-    /// With nobody tried yet, a provider that only failed is better than none; one with a fault
-    /// is not.
+    /// With nobody tried yet, a provider that only failed is better than none; one that has a
+    /// fault or asked for rest is not.
     pub(crate) fn pick(
         &self,
         recipient: &Recipient,
@@ -188,7 +188,7 @@ impl Router {
                 .members
                 .iter()
                 .map(|(place, _)| *place)
-                .find(|place| !self.health.is_faulty(*place))?,
+                .find(|place| !self.health.is_shut(*place, now))?,
             None => return None,
         };
         Some(Pick { place, region })
@@ -626,6 +626,16 @@ mod tests {
         };
         (0..50).for_each(|_| see(AttemptClass::Transient));
         assert!(router.pick(&to, &[], 0, NOW).is_some());
+        router.health.seen(&Seen {
+            provider: 0,
+            region: &"DE".to_owned(),
+            class: AttemptClass::Transient,
+            took: Duration::ZERO,
+            retry_after: Some(Duration::from_secs(2)),
+            now: NOW,
+        });
+        assert!(router.pick(&to, &[], 0, NOW).is_none(), "it asked for rest");
+        assert!(router.pick(&to, &[], 0, NOW.plus_millis(2_000)).is_some());
         see(AttemptClass::ConfigFault);
         assert!(router.pick(&to, &[], 0, NOW).is_none());
         assert!(

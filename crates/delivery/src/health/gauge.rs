@@ -110,6 +110,11 @@ impl Gauge {
         self.faulty
     }
 
+    /// Whether it is sound but asked to be left alone for now.
+    pub(super) fn is_resting(&self, now: Timestamp) -> bool {
+        self.level > 0 && now < self.closed_until
+    }
+
     pub(super) fn admission(&self, now: Timestamp) -> Admission {
         if now < self.closed_until {
             return Admission::Closed;

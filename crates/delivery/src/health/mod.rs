@@ -68,9 +68,13 @@ impl Health {
         }
     }
 
-    /// Whether `provider` is closed off for a fault that only a person mends.
-    pub(crate) fn is_faulty(&self, provider: usize) -> bool {
-        self.lock().whole[provider].is_faulty()
+    /// Whether `provider` must not be asked even if nobody else can be: for a fault that only a
+    /// person mends, or because it asked for rest.
+    pub(crate) fn is_shut(&self, provider: usize, now: Timestamp) -> bool {
+        let inner = self.lock();
+        let gauge = &inner.whole[provider];
+        let waits_for_trial = gauge.is_faulty() && gauge.admission(now) != Admission::Trial;
+        waits_for_trial || gauge.is_resting(now)
     }
 
     /// A trial of `provider` is on its way.
