@@ -223,6 +223,64 @@ async fn hidden_tls_is_a_fault_and_nothing_is_sent() {
     assert!(sink.mails().is_empty());
 }
 
+/// A relay that we did not write: Postfix's smtp-sink with a fault at each verb.
+#[tokio::test]
+async fn smtp_sink_faults_decide_by_verb() {
+    let sinks = [
+        (&["-f", "CONNECT"][..], Class::ConfigFault),
+        (&["-f", "MAIL"], Class::ConfigFault),
+        (&["-f", "RCPT"], Class::MessageRejected),
+        (
+            &["-f", "RCPT", "-B", "550 5.1.1 nobody"],
+            Class::RecipientInvalid,
+        ),
+        (&["-f", "DATA"], Class::MessageRejected),
+        (&["-f", "."], Class::MessageRejected),
+        (&["-r", "CONNECT"], Class::Transient),
+        (&["-r", "MAIL"], Class::Transient),
+        (&["-r", "RCPT"], Class::Transient),
+        (&["-r", "DATA"], Class::Transient),
+        (&["-r", "."], Class::Transient),
+        (&["-q", "MAIL"], Class::Transient),
+        (&["-q", "."], Class::UnknownOutcome),
+        (&["-Q", "RCPT"], Class::Transient),
+        (&["-W", "MAIL:1"], Class::Accepted),
+        (&["-W", "RCPT:7"], Class::Transient),
+        (&[], Class::Accepted),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let attempts = sinks.into_iter().enumerate().map(|(row, (flags, class))| {
+        let port = watchword_tests::free_port();
+        let mut command = std::process::Command::new("/usr/sbin/smtp-sink");
+        // As root it wants another user.
+        let user = if is_root() {
+            &["-u", "nobody"][..]
+        } else {
+            &[]
+        };
+        command.args(user).args(flags);
+        command.args([&format!("127.0.0.1:{port}"), "10"]);
+        let sink = watchword_tests::Process::start(command, &folder.path().join(row.to_string()));
+        async move {
+            watchword_tests::until(10, "smtp-sink listens", || async {
+                tokio::net::TcpStream::connect(("127.0.0.1", port))
+                    .await
+                    .ok()
+            })
+            .await;
+            let attempted = mail(&relay(port, "tls = \"none\"")).await;
+            assert_eq!(attempted.class, class, "{flags:?}: {}", attempted.reason);
+            drop(sink);
+        }
+    });
+    join_all(attempts).await;
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
 // ---- HTTP
 
 /// What the gateway does with a connection after the request.
