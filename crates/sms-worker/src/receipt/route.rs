@@ -179,6 +179,8 @@ pub async fn queue_heard(
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
+        // Without an SMPP provider there is nothing to hear, which is no end of the role.
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         () = work => {}
