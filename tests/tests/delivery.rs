@@ -12,6 +12,7 @@ use lapin::options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions}
 use lapin::types::FieldTable;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use watchword_simulator::{
     Outcome, ReceiptBehaviour, Simulator, SimulatorConfig, SmsBehaviour, SmtpBehaviour,
 };
@@ -1084,4 +1085,30 @@ async fn kannels_receipts_come_back() {
         );
     }
     assert!(!pipeline.logs().contains(token));
+}
+
+/// A receipt whose body does not come, or never ends, holds nobody up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receipt_has_a_bound_in_time_and_size() {
+    let (pipeline, _first, _second) = two_providers().await;
+    let (client, base) = pipeline.raw("all");
+    let large = client
+        .post(format!("{base}/v1/receipts/first"))
+        .body("x".repeat(65 * 1024))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(large.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    let address = base.strip_prefix("http://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = "POST /v1/receipts/first HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 64];
+    let read = tokio::time::timeout(Duration::from_secs(8), stream.read(&mut answer)).await;
+    let read = read.expect("an answer in time").unwrap();
+    assert!(
+        answer[..read].starts_with(b"HTTP/1.1 408"),
+        "{:?}",
+        String::from_utf8_lossy(&answer)
+    );
 }

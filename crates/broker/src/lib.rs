@@ -6,6 +6,7 @@ mod parked;
 mod port;
 mod rabbitmq;
 mod telemetry;
+mod work;
 
 pub use embedded::{EMBEDDED_MIGRATION, EmbeddedBroker, EmbeddedSettings};
 pub use message::{Outbound, ParkReason, Received, Route};
@@ -14,3 +15,4 @@ pub use port::{Broker, Consumer, LinkState, PublishError, Publisher, Settle, Set
 pub use rabbitmq::topology::{Argument, Binding, Exchange, Queue, Topology, TopologyError};
 pub use rabbitmq::{RabbitMq, RabbitMqSettings, UrlError};
 pub use telemetry::BrokerMetrics;
+pub use work::work_until;

@@ -4,8 +4,7 @@
 
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
-use watchword_broker::{Consumer, Received};
+use watchword_broker::{Consumer, Received, work_until};
 use watchword_core::{Clock, Ladder};
 use watchword_events::{CloudEvent, ReceiptReceived};
 use watchword_ledger::{Heard, LedgerError, LedgerStore, ReceiptNote};
@@ -46,24 +45,12 @@ impl Receipts {
 
     /// Takes receipts until `stop`, then finishes those in work; the consumer's prefetch bounds
     /// how many.
-    pub async fn run(self, mut consumer: Box<dyn Consumer>, stop: impl Future<Output = ()> + Send) {
-        let mut tasks = JoinSet::new();
-        tokio::pin!(stop);
-        loop {
-            tokio::select! {
-                () = &mut stop => break,
-                received = consumer.receive() => match received {
-                    Some(received) => {
-                        let receipts = self.clone();
-                        tasks.spawn(async move { receipts.take(received).await });
-                    }
-                    None => break,
-                },
-                Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
-            }
-        }
-        consumer.stop().await;
-        while tasks.join_next().await.is_some() {}
+    pub async fn run(self, consumer: Box<dyn Consumer>, stop: impl Future<Output = ()> + Send) {
+        work_until(consumer, stop, move |received| {
+            let receipts = self.clone();
+            async move { receipts.take(received).await }
+        })
+        .await;
     }
 
     async fn take(&self, received: Received) {

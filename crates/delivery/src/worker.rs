@@ -5,8 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use tokio::task::JoinSet;
-use watchword_broker::{Consumer, ParkReason, Received};
+use watchword_broker::{Consumer, ParkReason, Received, work_until};
 use watchword_core::Rung;
 
 use crate::courier::{Courier, Letter, jitter};
@@ -43,23 +42,11 @@ impl Worker {
 
     /// Takes orders until `stop`, then finishes those in work. The consumer's prefetch bounds how
     /// many these are.
-    pub async fn run(self, mut consumer: Box<dyn Consumer>, stop: impl Future<Output = ()> + Send) {
-        let mut tasks = JoinSet::new();
-        tokio::pin!(stop);
-        loop {
-            tokio::select! {
-                () = &mut stop => break,
-                received = consumer.receive() => match received {
-                    Some(received) => {
-                        tasks.spawn(work(self.courier.clone(), received));
-                    }
-                    None => break,
-                },
-                Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
-            }
-        }
-        consumer.stop().await;
-        while tasks.join_next().await.is_some() {}
+    pub async fn run(self, consumer: Box<dyn Consumer>, stop: impl Future<Output = ()> + Send) {
+        work_until(consumer, stop, move |received| {
+            work(self.courier.clone(), received)
+        })
+        .await;
     }
 }
 

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::task::JoinSet;
 use tokio::time::sleep;
-use watchword_broker::{Consumer, Outbound, ParkReason, PublishError, Publisher, Received, Route};
+use watchword_broker::{
+    Consumer, Outbound, ParkReason, PublishError, Publisher, Received, Route, work_until,
+};
 use watchword_chassis::{Problem, ProblemCode, Service, Services};
 use watchword_core::{Clock, RequestId, ServiceName, Timestamp, TraceId};
 use watchword_events::names::event_routing_key;
@@ -70,24 +71,12 @@ impl Intake {
     }
 
     /// Takes requests until `stop`, each in its own task; the consumer's prefetch bounds how many.
-    pub async fn run(self, mut consumer: Box<dyn Consumer>, stop: impl Future<Output = ()> + Send) {
-        let mut tasks = JoinSet::new();
-        tokio::pin!(stop);
-        loop {
-            tokio::select! {
-                () = &mut stop => break,
-                received = consumer.receive() => match received {
-                    Some(received) => {
-                        let intake = self.clone();
-                        tasks.spawn(async move { intake.take(received).await });
-                    }
-                    None => break,
-                },
-                Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
-            }
-        }
-        consumer.stop().await;
-        while tasks.join_next().await.is_some() {}
+    pub async fn run(self, consumer: Box<dyn Consumer>, stop: impl Future<Output = ()> + Send) {
+        work_until(consumer, stop, move |received| {
+            let intake = self.clone();
+            async move { intake.take(received).await }
+        })
+        .await;
     }
 
     async fn take(&self, received: Received) {

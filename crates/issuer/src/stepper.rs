@@ -6,8 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
-use watchword_broker::{Consumer, ParkReason, Received};
+use watchword_broker::{Consumer, ParkReason, Received, work_until};
 use watchword_chassis::{Problem, ProblemCode, Services};
 use watchword_core::{Clock, DeliveryId, DeliveryOutcome, Ladder, Rung, Timestamp};
 use watchword_events::{CloudEvent, StepDue};
@@ -53,24 +52,12 @@ impl Stepper {
 
     /// Takes steps until `stop`, then finishes those in work; the consumer's prefetch bounds how
     /// many.
-    pub async fn run(self, mut consumer: Box<dyn Consumer>, stop: impl Future<Output = ()> + Send) {
-        let mut tasks = JoinSet::new();
-        tokio::pin!(stop);
-        loop {
-            tokio::select! {
-                () = &mut stop => break,
-                received = consumer.receive() => match received {
-                    Some(received) => {
-                        let stepper = self.clone();
-                        tasks.spawn(async move { stepper.take(received).await });
-                    }
-                    None => break,
-                },
-                Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
-            }
-        }
-        consumer.stop().await;
-        while tasks.join_next().await.is_some() {}
+    pub async fn run(self, consumer: Box<dyn Consumer>, stop: impl Future<Output = ()> + Send) {
+        work_until(consumer, stop, move |received| {
+            let stepper = self.clone();
+            async move { stepper.take(received).await }
+        })
+        .await;
     }
 
     async fn take(&self, received: Received) {

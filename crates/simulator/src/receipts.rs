@@ -16,7 +16,8 @@ use crate::world::{SimulatedMessage, World};
 const TRIES: u32 = 3;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 
-/// Sends the receipts of `message` as the behaviour says; bounded, and gone with the simulator.
+/// Sends the receipts of `message` as the behaviour says. At most 1,024 are on their way; those
+/// outlive a simulator that is dropped, until their delay is over.
 pub(crate) fn follow(world: &World, message: SimulatedMessage) {
     if message.callback.is_none() {
         return;

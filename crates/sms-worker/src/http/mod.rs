@@ -201,7 +201,8 @@ impl Provider for HttpProvider {
     }
 
     async fn attempt(&self, dispatch: &Dispatch) -> Attempted {
-        let request = match timeout(self.limit, self.request(dispatch)).await {
+        // Half the time is for getting ready, so that running out of it is known to be harmless.
+        let request = match timeout(self.limit / 2, self.request(dispatch)).await {
             Ok(Ok(request)) => request,
             Ok(Err(Unmade::Template)) => {
                 return Attempted::new(AttemptClass::MessageRejected, "template");

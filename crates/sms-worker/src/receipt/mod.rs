@@ -2,6 +2,7 @@
 //! names. Refuses to keep anything of a receipt but ids, the state and an error code.
 
 mod route;
+mod vendors;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -169,17 +170,52 @@ impl ReceiptPlan {
         if delivery_id.is_none() && message_id.is_none() {
             return None;
         }
-        let plain = |text: String| {
-            let fits =
-                text.len() <= ERROR_CHARS && text.bytes().all(|byte| byte.is_ascii_graphic());
-            (fits && !text.is_empty() && text != "0").then_some(text)
-        };
         Some(ReceiptReceived {
             provider: self.provider.clone(),
             delivery_id,
             message_id,
             state,
-            error: text(&self.error).and_then(plain),
+            error: text(&self.error).and_then(error_code),
         })
+    }
+}
+
+/// An error code that may be queued and logged: short, printable, and without a run of digits that
+/// could be a number someone is called by. A zero says that there was no error.
+pub(crate) fn error_code(text: String) -> Option<String> {
+    let is_short = (1..=ERROR_CHARS).contains(&text.len());
+    let is_plain = text
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && byte != b'@');
+    let longest = text
+        .split(|c: char| !c.is_ascii_digit())
+        .map(str::len)
+        .max();
+    let is_zero = text.bytes().all(|byte| byte == b'0');
+    (is_short && is_plain && !is_zero && longest < Some(7)).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_code_holds_no_recipient() {
+        for code in ["E17", "30005", "UserInBlackList", "0B7"] {
+            assert_eq!(error_code(code.to_owned()).as_deref(), Some(code));
+        }
+        for other in [
+            "",
+            "0",
+            "000",
+            "+4915112345678",
+            "4915112345678",
+            "to:1234567",
+            "jane@example.org",
+            "a b",
+            &"x".repeat(33),
+        ] {
+            assert_eq!(error_code(other.to_owned()), None, "{other}");
+        }
     }
 }

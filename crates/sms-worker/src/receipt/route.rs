@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::body::to_bytes;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::routing::get;
 use prometheus::{IntCounterVec, Opts, Registry};
+use tokio::time::timeout;
 use watchword_broker::{Outbound, Publisher, Route};
 use watchword_chassis::{Problem, ProblemCode};
 use watchword_core::{Clock, ProviderName};
@@ -19,6 +21,7 @@ use watchword_events::{CloudEvent, EventData, Lane, ReceiptReceived};
 use super::{Call, ReceiptPlan, Refusal};
 
 const MAX_BODY_BYTES: usize = 64 * 1024;
+const BODY_DEADLINE: Duration = Duration::from_secs(5);
 /// Gateways give up after 2 s (Telnyx), and then call again.
 const PUBLISH_DEADLINE: Duration = Duration::from_millis(1_500);
 const RESULTS: [&str; 4] = ["queued", "forged", "unreadable", "unavailable"];
@@ -71,17 +74,13 @@ pub struct ReceiptState {
 pub fn routes(state: ReceiptState) -> Router {
     Router::new()
         .route("/v1/receipts/{provider}", get(take).post(take))
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(state)
 }
 
 async fn take(
     State(state): State<ReceiptState>,
     Path(provider): Path<String>,
-    uri: Uri,
-    method: Method,
-    headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<StatusCode, Problem> {
     let not_found = || Problem::new(ProblemCode::NotFound, "no such provider takes receipts");
     let plan = provider
@@ -89,6 +88,24 @@ async fn take(
         .ok()
         .and_then(|name| state.plans.get(&name).cloned())
         .ok_or_else(not_found)?;
+    let (
+        Parts {
+            method,
+            uri,
+            headers,
+            ..
+        },
+        body,
+    ) = request.into_parts();
+    let late = |_| {
+        Problem::new(
+            ProblemCode::RequestTimeout,
+            "the body must arrive within 5 s",
+        )
+    };
+    let large = |_| Problem::new(ProblemCode::BodyTooLarge, "a receipt has at most 64 KiB");
+    let body = timeout(BODY_DEADLINE, to_bytes(body, MAX_BODY_BYTES)).await;
+    let body = body.map_err(late)?.map_err(large)?;
     let tail = uri.path_and_query().map_or("/", |tail| tail.as_str());
     let url = format!("{}{tail}", state.public_url.trim_end_matches('/'));
     let query: Vec<_> = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())

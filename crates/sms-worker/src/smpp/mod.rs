@@ -17,7 +17,7 @@ use rusmpp::tlvs::MessageSubmissionRequestTlvValue;
 use rusmpp::types::{AnyOctetString, COctetString, EmptyOrFullCOctetString, OctetString};
 use rusmpp::values::{DataCoding, MessagePayload, Npi, RegisteredDelivery, Ton};
 use serde::Deserialize;
-use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use watchword_chassis::config::ConfigError;
 use watchword_core::{AttemptClass, ProviderName};
@@ -173,7 +173,8 @@ impl SmppProvider {
         })
     }
 
-    /// The bind, or a new one. Those who need one at the same time wait for one dial.
+    /// The bind, or a new one; the caller bounds the wait. Those who need one at the same time wait
+    /// for one dial.
     async fn link(&self) -> Result<mpsc::Sender<Job>, Unbound> {
         let mut link = self.link.lock().await;
         if let Some(jobs) = link.as_ref()
@@ -181,8 +182,7 @@ impl SmppProvider {
         {
             return Ok(jobs.clone());
         }
-        let dial = timeout(self.limit / 2, bind(&self.account, self.told.clone())).await;
-        let jobs = dial.unwrap_or(Err(Unbound::Away))?;
+        let jobs = bind(&self.account, self.told.clone()).await?;
         *link = Some(jobs.clone());
         Ok(jobs)
     }
@@ -239,23 +239,32 @@ impl SmppProvider {
         Ok(submit)
     }
 
-    async fn send(&self, submit: SubmitSm) -> Attempted {
-        if let Some(until) = *self.resting_until.lock().await {
+    /// Rest if the peer asked for it, a place in the window, the bind: all before a word is written.
+    async fn prepared(&self) -> Result<(SemaphorePermit<'_>, mpsc::Sender<Job>), Attempted> {
+        let transient = |reason| Attempted::new(AttemptClass::Transient, reason);
+        let resting_until = *self.resting_until.lock().await;
+        if let Some(until) = resting_until {
             sleep(until.saturating_duration_since(now())).await;
         }
-        let Ok(Ok(_permit)) = timeout(self.limit / 2, self.window.acquire()).await else {
-            return Attempted::new(AttemptClass::Transient, "window");
-        };
-        let jobs = match self.link().await {
-            Ok(jobs) => jobs,
-            Err(Unbound::Away) => return Attempted::new(AttemptClass::Transient, "bind"),
-            Err(Unbound::Refused(status)) => {
-                let class = match status {
-                    0x0d..=0x0f => AttemptClass::ConfigFault,
-                    _ => AttemptClass::Transient,
-                };
-                return Attempted::new(class, format!("bind_0x{status:02x}"));
+        let permit = self
+            .window
+            .acquire()
+            .await
+            .map_err(|_| transient("window"))?;
+        let jobs = self.link().await.map_err(|unbound| match unbound {
+            Unbound::Refused(status @ 0x0d..=0x0f) => {
+                Attempted::new(AttemptClass::ConfigFault, format!("bind_0x{status:02x}"))
             }
+            Unbound::Refused(_) | Unbound::Away => transient("bind"),
+        })?;
+        Ok((permit, jobs))
+    }
+
+    async fn send(&self, submit: SubmitSm) -> Attempted {
+        let (_permit, jobs) = match timeout(self.limit / 2, self.prepared()).await {
+            Ok(Ok(prepared)) => prepared,
+            Ok(Err(attempted)) => return attempted,
+            Err(_) => return Attempted::new(AttemptClass::Transient, "busy"),
         };
         let (answer, answered) = oneshot::channel();
         if jobs.send((Box::new(submit), answer)).await.is_err() {

@@ -3,6 +3,8 @@
 
 use watchword_core::ReceiptState;
 
+use crate::receipt::error_code;
+
 /// What a receipt says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Told {
@@ -31,7 +33,7 @@ pub(super) fn read(text: &[u8]) -> Option<Told> {
     Some(Told {
         message_id: field("id:")?,
         state,
-        error: field("err:").filter(|error| error.len() <= 32 && error.bytes().any(|b| b != b'0')),
+        error: field("err:").and_then(error_code),
     })
 }
 

@@ -1,0 +1,281 @@
+//! Which route fits, how shares follow, and a simulated month in which they must settle.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use watchword_core::{AttemptClass, Channel};
+
+use super::*;
+use crate::health::Seen;
+use crate::{Attempted, Dispatch};
+
+struct Named(ProviderName);
+
+#[async_trait]
+impl Provider for Named {
+    fn name(&self) -> &ProviderName {
+        &self.0
+    }
+
+    fn attempt_limit(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
+    async fn attempt(&self, _: &Dispatch) -> Attempted {
+        Attempted::new(AttemptClass::Accepted, "250")
+    }
+}
+
+fn providers(names: &[&str]) -> Vec<Arc<dyn Provider>> {
+    let named = |name: &&str| Arc::new(Named(name.parse().unwrap())) as Arc<dyn Provider>;
+    names.iter().map(named).collect()
+}
+
+fn route(text: &str) -> Vec<RouteConfig> {
+    #[derive(Deserialize)]
+    struct Routes {
+        routes: Vec<RouteConfig>,
+    }
+    toml::from_str::<Routes>(text).unwrap().routes
+}
+
+fn sms(number: &str) -> Recipient {
+    Recipient::parse(Channel::Sms, number).unwrap()
+}
+
+const NOW: Timestamp = Timestamp::from_millis(0);
+
+#[test]
+fn the_first_route_that_fits_decides() {
+    let routes = route(
+        "routes = [{ countries = [\"AT\"], providers = [\"a\"] }, { prefixes = [\"+4915\"], providers = [\"b\"] },
+         { providers = [\"c\"] }]",
+    );
+    let router = Router::new(providers(&["a", "b", "c"]), &routes, NOW).unwrap();
+    let to = |number: &str| router.pick(&sms(number), &[], 0, NOW).unwrap().place;
+    assert_eq!(to("+436601234567"), 0);
+    assert_eq!(to("+4915112345678"), 1);
+    assert_eq!(to("+4917612345678"), 2);
+    let domains = route(
+        "routes = [{ domains = [\"example.com\"], providers = [\"a\"] }, { providers = [\"b\"] }]",
+    );
+    let router = Router::new(providers(&["a", "b"]), &domains, NOW).unwrap();
+    for (address, place) in [
+        ("x@example.com", 0),
+        ("x@m.EXAMPLE.com", 0),
+        ("x@badexample.com", 1),
+    ] {
+        let to = Recipient::parse(Channel::Email, address).unwrap();
+        assert_eq!(
+            router.pick(&to, &[], 0, NOW).unwrap().place,
+            place,
+            "{address}"
+        );
+    }
+}
+
+#[test]
+fn wrong_routes_are_refused_by_key() {
+    for (text, key) in [
+        ("routes = [{ providers = [] }]", "routes[0].providers"),
+        ("routes = [{ providers = [\"x\"] }]", "routes[0].providers"),
+        (
+            "routes = [{ providers = [\"a\", \"a\"] }]",
+            "routes[0].providers",
+        ),
+        (
+            "routes = [{ providers = [\"a:0\", \"b\"] }]",
+            "routes[0].providers",
+        ),
+        (
+            "routes = [{ countries = [\"de\"], providers = [\"a\"] }]",
+            "routes[0].countries",
+        ),
+        (
+            "routes = [{ prefixes = [\"49\"], providers = [\"a\"] }]",
+            "routes[0].prefixes",
+        ),
+        (
+            "routes = [{ providers = [\"a\", \"b\"] }, { providers = [\"b\"] }]",
+            "routes[1].providers",
+        ),
+        (
+            "routes = [{ countries = [\"DE\"], providers = [\"a\", \"b\"] }]",
+            "routes",
+        ),
+        ("routes = [{ providers = [\"a\"] }]", "providers.b"),
+        ("routes = []", "routes"),
+    ] {
+        let refused = Router::new(providers(&["a", "b"]), &route(text), NOW)
+            .err()
+            .unwrap();
+        assert_eq!(refused.key, key, "{text}");
+    }
+}
+
+/// A month of traffic through two providers of a route, with bad days of each kind.
+struct Month {
+    router: Router,
+    salt: u64,
+    steps_of_first: Vec<(u64, u8)>,
+}
+
+impl Month {
+    fn new(choose: &str) -> Self {
+        let text = format!("routes = [{{ choose = \"{choose}\", providers = [\"a\", \"b\"] }}]");
+        Self {
+            router: Router::new(providers(&["a", "b"]), &route(&text), NOW).unwrap(),
+            salt: 0,
+            steps_of_first: vec![(0, 10)],
+        }
+    }
+
+    /// One message at `second`; `bad` is the permille of bad ends of each provider. Gives who
+    /// took it.
+    fn send(&mut self, second: u64, bad: [u64; 2]) -> Option<usize> {
+        let to = Recipient::parse(Channel::Email, "a@example.org").unwrap();
+        let now = NOW.plus_millis(second * 1_000);
+        let mut tried = Vec::new();
+        self.salt += 1;
+        let taken = loop {
+            let Some(pick) = self.router.pick(&to, &tried, self.salt, now) else {
+                break None;
+            };
+            let dice = mix(self.salt * 2 + pick.place as u64 + 7) % 1_000;
+            let class = if dice < bad[pick.place] {
+                AttemptClass::Transient
+            } else {
+                AttemptClass::Accepted
+            };
+            self.router.health.seen(&Seen {
+                provider: pick.place,
+                region: &pick.region,
+                class,
+                took: Duration::from_millis(100),
+                retry_after: None,
+                now,
+            });
+            if class == AttemptClass::Accepted {
+                break Some(pick.place);
+            }
+            tried.push(pick.place);
+        };
+        let level = self.router.health.level(0);
+        if self.steps_of_first.last().map(|(_, level)| *level) != Some(level) {
+            self.steps_of_first.push((second, level));
+        }
+        taken
+    }
+}
+
+/// The balance settles: a month in which the first provider is sound, poor, broken and sound
+/// again. It never flaps: its share changes a bounded number of times, and while nothing
+/// changes at the provider it stays where it is.
+#[test]
+fn a_simulated_month_settles_and_does_not_flap() {
+    const DAY: u64 = 86_400;
+    for choose in ["ordered", "weighted"] {
+        let mut month = Month::new(choose);
+        let (mut lost, mut sent) = (0, 0);
+        for second in 0..30 * DAY {
+            let bad = match second / DAY {
+                0..=4 => 20,      // sound: 2 % transient
+                5..=9 => 80,      // between the bounds: nothing is to change
+                10..=14 => 300,   // poor: it keeps the smallest share
+                15..=19 => 1_000, // dead
+                _ => 10,
+            };
+            sent += 1;
+            lost += u32::from(month.send(second, [bad, 10]).is_none());
+        }
+        let steps = &month.steps_of_first;
+        let within = |from: u64, to: u64| {
+            steps
+                .iter()
+                .filter(|(at, _)| (from * DAY..to * DAY).contains(at))
+                .count()
+        };
+        println!(
+            "{choose}: {} steps in a month, {lost} of {sent} waited; by days {:?}",
+            steps.len(),
+            [
+                within(0, 10),
+                within(10, 15),
+                within(15, 20),
+                within(20, 30)
+            ]
+        );
+        assert_eq!(
+            within(0, 10),
+            1,
+            "{choose}: sound and middling, nothing changes"
+        );
+        assert!(
+            within(10, 15) <= 60,
+            "{choose}: poor for five days: {}",
+            within(10, 15)
+        );
+        assert!(
+            within(15, 20) <= 20,
+            "{choose}: dead for five days: {}",
+            within(15, 20)
+        );
+        // Healed: back in steps of one, and then quiet.
+        let healed: Vec<_> = steps.iter().filter(|(at, _)| *at >= 20 * DAY).collect();
+        assert!(healed.len() <= 12, "{choose}: {healed:?}");
+        assert_eq!(month.router.health.level(0), 10);
+        for pair in healed.windows(2) {
+            assert!(pair[1].1 == pair[0].1 + 1, "{choose}: {healed:?}");
+            assert!(pair[1].0 - pair[0].0 >= 30, "{choose}: {healed:?}");
+        }
+        // What waits is what both refused at once: a fraction of what one refuses.
+        assert!(lost * 100 < sent, "{choose}: {lost} of {sent}");
+    }
+}
+
+#[test]
+fn shares_follow_weights_and_levels() {
+    let routes = route("routes = [{ choose = \"weighted\", providers = [\"a:3\", \"b\"] }]");
+    let router = Router::new(providers(&["a", "b"]), &routes, NOW).unwrap();
+    let to = sms("+4915112345678");
+    let first = (0..10_000).filter(|salt| router.pick(&to, &[], *salt, NOW).unwrap().place == 0);
+    let first = first.count();
+    assert!((7_300..7_700).contains(&first), "{first}");
+    assert_eq!(router.pick(&to, &[0], 1, NOW).unwrap().place, 1);
+    assert!(router.pick(&to, &[0, 1], 1, NOW).is_none());
+}
+
+/// With a fault nobody is asked; with mere failures somebody is.
+#[test]
+fn a_lone_provider_is_asked_again_unless_it_has_a_fault() {
+    let router = Router::single(providers(&["a"]).remove(0), NOW);
+    let to = sms("+4915112345678");
+    let see = |class| {
+        router.health.seen(&Seen {
+            provider: 0,
+            region: &"DE".to_owned(),
+            class,
+            took: Duration::ZERO,
+            retry_after: None,
+            now: NOW,
+        });
+    };
+    (0..50).for_each(|_| see(AttemptClass::Transient));
+    assert!(router.pick(&to, &[], 0, NOW).is_some());
+    router.health.seen(&Seen {
+        provider: 0,
+        region: &"DE".to_owned(),
+        class: AttemptClass::Transient,
+        took: Duration::ZERO,
+        retry_after: Some(Duration::from_secs(2)),
+        now: NOW,
+    });
+    assert!(router.pick(&to, &[], 0, NOW).is_none(), "it asked for rest");
+    assert!(router.pick(&to, &[], 0, NOW.plus_millis(2_000)).is_some());
+    see(AttemptClass::ConfigFault);
+    assert!(router.pick(&to, &[], 0, NOW).is_none());
+    assert!(
+        router.pick(&to, &[], 0, NOW.plus_millis(5_000)).is_some(),
+        "a trial"
+    );
+}
