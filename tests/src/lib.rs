@@ -2,7 +2,9 @@
 //! binary, and helpers that wait for conditions. What it starts it stops, by process id. A peer
 //! that is not installed is a failure, never a skipped test.
 
+pub mod fault;
 pub mod gateway;
+pub mod load;
 pub mod pipeline;
 pub mod postfix;
 pub mod process;

@@ -70,6 +70,10 @@ pub struct Pipeline {
     pub processes: BTreeMap<String, Role>,
     /// Further variables for its processes.
     pub variables: Vec<(String, String)>,
+    /// Further variables for the process of this name.
+    pub own_variables: BTreeMap<String, Vec<(String, String)>>,
+    /// Where the process of this name listens, for as long as the pipeline lives.
+    ports: BTreeMap<String, (u16, u16)>,
     http: Client,
 }
 
@@ -129,6 +133,8 @@ impl Pipeline {
             redis_url: redis_url.into(),
             processes: BTreeMap::new(),
             variables: Vec::new(),
+            own_variables: BTreeMap::new(),
+            ports: BTreeMap::new(),
             http,
         }
     }
@@ -162,9 +168,10 @@ impl Pipeline {
 
     /// Starts a process without waiting.
     pub fn launch(&mut self, name: &str, roles: &[&str]) {
-        let (http, admin) = (free_port(), free_port());
+        let (http, admin) = self.ports(name);
         let mut command = self.command();
         command
+            .envs(self.own_variables.get(name).into_iter().flatten().cloned())
             .env("WATCHWORD_HTTP__LISTEN", format!("127.0.0.1:{http}"))
             .env("WATCHWORD_ADMIN__LISTEN", format!("127.0.0.1:{admin}"))
             .env(
@@ -174,6 +181,12 @@ impl Pipeline {
             .arg("run")
             .args(roles);
         let output = self.folder.path().join(format!("{name}.log"));
+        // What an earlier process of this name has written stays.
+        if output.exists() {
+            let earlier = (1..).map(|n| self.folder.path().join(format!("{name}.{n}.log")));
+            let free = earlier.into_iter().find(|path| !path.exists());
+            let _ = free.map(|path| fs::rename(&output, path));
+        }
         let process = Process::start(command, &output);
         self.processes.insert(
             name.to_owned(),
@@ -183,6 +196,12 @@ impl Pipeline {
                 admin,
             },
         );
+    }
+
+    /// The API's and the admin listener's port of the process called `name`.
+    pub fn ports(&mut self, name: &str) -> (u16, u16) {
+        let ports = self.ports.entry(name.to_owned());
+        *ports.or_insert_with(|| (free_port(), free_port()))
     }
 
     /// Waits until the process is ready.

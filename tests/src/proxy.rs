@@ -1,44 +1,84 @@
-//! A TCP proxy with faults: replies swallowed, everything held, connections cut.
+//! A TCP proxy with faults: each direction slowed, held or swallowed, connections cut or refused.
+//! With certificates it speaks TLS to whoever dials it and clear text to its target.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
-#[derive(Default)]
-struct Faults {
-    mute: AtomicBool,
-    hold: AtomicBool,
-    accepted: AtomicUsize,
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What happens to the bytes of one direction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Flow {
+    /// They pass.
+    #[default]
+    Free,
+    /// They pass after so many milliseconds.
+    Slow(u64),
+    /// They wait, and none is lost.
+    Held,
+    /// They vanish.
+    Swallowed,
+}
+
+/// What a proxy does now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Weather {
+    /// From the client to the server.
+    pub forth: Flow,
+    /// From the server to the client.
+    pub back: Flow,
+    /// New connections are closed at once.
+    pub refuses: bool,
+    /// Grows with each cut of all connections.
+    cuts: u64,
 }
 
 /// A proxy in front of one address.
 pub struct TcpProxy {
     port: u16,
-    faults: Arc<Faults>,
-    cut: watch::Sender<u64>,
+    weather: watch::Sender<Weather>,
+    certificate: Option<watch::Sender<Arc<ServerConfig>>>,
+    accepted: Arc<AtomicUsize>,
 }
 
 impl TcpProxy {
     /// Listens on a free port and passes everything on to `target` on loopback.
     pub async fn start(target: u16) -> Self {
+        Self::listen(target, None).await
+    }
+
+    /// The same, speaking TLS with this certificate to the client.
+    pub async fn start_tls(target: u16, certificate: Arc<ServerConfig>) -> Self {
+        Self::listen(target, Some(watch::Sender::new(certificate))).await
+    }
+
+    async fn listen(target: u16, certificate: Option<watch::Sender<Arc<ServerConfig>>>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let faults = Arc::new(Faults::default());
-        let cut = watch::Sender::new(0);
-        let (shared, cuts) = (faults.clone(), cut.clone());
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                shared.accepted.fetch_add(1, Ordering::SeqCst);
-                if let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await {
-                    tokio::spawn(join(client, server, shared.clone(), cuts.subscribe()));
-                }
-            }
-        });
-        Self { port, faults, cut }
+        let weather = watch::Sender::new(Weather::default());
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let shown = certificate.as_ref().map(watch::Sender::subscribe);
+        tokio::spawn(accept(
+            listener,
+            target,
+            weather.subscribe(),
+            shown,
+            accepted.clone(),
+        ));
+        Self {
+            port,
+            weather,
+            certificate,
+            accepted,
+        }
     }
 
     /// Its port.
@@ -46,65 +86,115 @@ impl TcpProxy {
         self.port
     }
 
+    /// Changes what it does from now on.
+    pub fn set(&self, change: impl FnOnce(&mut Weather)) {
+        self.weather.send_modify(change);
+    }
+
     /// Swallows what the server says.
     pub fn mute(&self, on: bool) {
-        self.faults.mute.store(on, Ordering::SeqCst);
+        self.set(|weather| weather.back = if on { Flow::Swallowed } else { Flow::Free });
     }
 
     /// Passes nothing on in either direction, and loses nothing.
     pub fn hold(&self, on: bool) {
-        self.faults.hold.store(on, Ordering::SeqCst);
+        let flow = if on { Flow::Held } else { Flow::Free };
+        self.set(|weather| (weather.forth, weather.back) = (flow, flow));
     }
 
     /// Cuts all connections.
     pub fn cut(&self) {
-        self.cut.send_modify(|count| *count += 1);
+        self.set(|weather| weather.cuts += 1);
     }
 
-    /// Connections so far.
+    /// Shows this certificate to those who dial from now on.
+    pub fn show(&self, certificate: Arc<ServerConfig>) {
+        let shown = self.certificate.as_ref().expect("a proxy that speaks TLS");
+        shown.send_replace(certificate);
+    }
+
+    /// Connections so far whose handshake, if there is one, was completed.
     pub fn accepted(&self) -> usize {
-        self.faults.accepted.load(Ordering::SeqCst)
+        self.accepted.load(Ordering::SeqCst)
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    target: u16,
+    weather: watch::Receiver<Weather>,
+    certificate: Option<watch::Receiver<Arc<ServerConfig>>>,
+    accepted: Arc<AtomicUsize>,
+) {
+    while let Ok((client, _)) = listener.accept().await {
+        if weather.borrow().refuses {
+            continue;
+        }
+        let _ = client.set_nodelay(true);
+        let acceptor = certificate
+            .as_ref()
+            .map(|shown| TlsAcceptor::from(shown.borrow().clone()));
+        let (weather, accepted) = (weather.clone(), accepted.clone());
+        tokio::spawn(async move {
+            match acceptor {
+                None => {
+                    accepted.fetch_add(1, Ordering::SeqCst);
+                    join(client, target, weather).await;
+                }
+                Some(acceptor) => {
+                    let handshake = timeout(HANDSHAKE_DEADLINE, acceptor.accept(client)).await;
+                    if let Ok(Ok(client)) = handshake {
+                        accepted.fetch_add(1, Ordering::SeqCst);
+                        join(client, target, weather).await;
+                    }
+                }
+            }
+        });
     }
 }
 
 async fn join(
-    client: TcpStream,
-    server: TcpStream,
-    faults: Arc<Faults>,
-    mut cut: watch::Receiver<u64>,
+    client: impl AsyncRead + AsyncWrite,
+    target: u16,
+    mut weather: watch::Receiver<Weather>,
 ) {
-    let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    let forth = async {
-        let mut buffer = vec![0; 16 * 1024];
-        while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
-            wait_while(&faults.hold).await;
-            if to_server.write_all(&buffer[..count]).await.is_err() {
-                break;
-            }
-        }
+    let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else {
+        return;
     };
-    let back = async {
-        let mut buffer = vec![0; 16 * 1024];
-        while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
-            wait_while(&faults.hold).await;
-            if !faults.mute.load(Ordering::SeqCst)
-                && to_client.write_all(&buffer[..count]).await.is_err()
-            {
-                break;
-            }
-        }
-    };
+    let _ = server.set_nodelay(true);
+    let (from_client, to_client) = tokio::io::split(client);
+    let (from_server, to_server) = server.into_split();
+    let cuts = weather.borrow_and_update().cuts;
+    let (forth, back) = (weather.clone(), weather.clone());
     tokio::select! {
-        () = forth => {}
-        () = back => {}
-        _ = cut.changed() => {}
+        () = pass(from_client, to_server, forth, |weather| weather.forth) => {}
+        () = pass(from_server, to_client, back, |weather| weather.back) => {}
+        _ = weather.wait_for(|weather| weather.cuts != cuts) => {}
     }
 }
 
-async fn wait_while(flag: &AtomicBool) {
-    while flag.load(Ordering::SeqCst) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+async fn pass(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut weather: watch::Receiver<Weather>,
+    flow: impl Fn(&Weather) -> Flow,
+) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        let Ok(now) = weather
+            .wait_for(|weather| flow(weather) != Flow::Held)
+            .await
+            .map(|weather| flow(&weather))
+        else {
+            return;
+        };
+        match now {
+            Flow::Swallowed => continue,
+            Flow::Slow(delay_ms) => sleep(Duration::from_millis(delay_ms)).await,
+            Flow::Free | Flow::Held => {}
+        }
+        if to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
     }
 }

@@ -36,6 +36,11 @@ pub struct RabbitMq {
 impl RabbitMq {
     /// Starts a broker and waits until it answers.
     pub async fn start() -> Self {
+        Self::within(&std::env::temp_dir()).await
+    }
+
+    /// Starts a broker that keeps its files below `parent`.
+    pub async fn within(parent: &Path) -> Self {
         assert!(
             Path::new(SERVER).exists(),
             "rabbitmq-server is not installed: tests/run does that"
@@ -43,7 +48,7 @@ impl RabbitMq {
         crate::tls();
         let folder = tempfile::Builder::new()
             .prefix("watchword-rabbitmq-")
-            .tempdir()
+            .tempdir_in(parent)
             .expect("a folder");
         let mut broker = Self {
             process: None,
@@ -62,7 +67,7 @@ impl RabbitMq {
         let config = format!(
             "listeners.tcp.1 = 127.0.0.1:{}\nmanagement.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {}\n\
              raft.wal_max_size_bytes = 67108864\ndisk_free_limit.absolute = 50MB\nvm_memory_high_watermark.absolute = 4GB\n\
-             default_user = {USER}\ndefault_pass = {PASSWORD}\nlog.console = false\n",
+             default_user = {USER}\ndefault_pass = {PASSWORD}\nlog.console = false\ncollect_statistics_interval = 1000\n",
             broker.port, broker.management
         );
         fs::write(broker.folder.path().join("rabbitmq.conf"), config).expect("a config");
@@ -194,6 +199,21 @@ impl RabbitMq {
         ]);
     }
 
+    /// Raises or clears the memory alarm.
+    pub fn memory_alarm(&self, raised: bool) {
+        let mark = if raised { "0.000001" } else { "absolute" };
+        let mut arguments = vec!["set_vm_memory_high_watermark", mark];
+        arguments.extend((!raised).then_some("4GB"));
+        self.control(&arguments);
+    }
+
+    /// Whether its process has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.process
+            .as_mut()
+            .is_none_or(|process| process.ended().is_some())
+    }
+
     /// Messages in `queue`, ready and unacknowledged, as the queue itself tells.
     pub fn messages(&self, queue: &str) -> u64 {
         let mut command = Command::new(CONTROL);
@@ -209,7 +229,7 @@ impl RabbitMq {
         count.unwrap_or_else(|| panic!("{queue} is not in:\n{text}"))
     }
 
-    /// Messages in every queue.
+    /// Messages in every queue, as the queues themselves tell.
     pub fn all_messages(&self) -> Vec<(String, u64)> {
         let mut command = Command::new(CONTROL);
         self.environment(&mut command);
@@ -221,6 +241,21 @@ impl RabbitMq {
         text.lines()
             .filter_map(|line| line.split_once('\t'))
             .filter_map(|(name, count)| Some((name.to_owned(), count.trim().parse().ok()?)))
+            .collect()
+    }
+
+    /// The same as of a second ago, which costs next to nothing; none if the broker does not tell.
+    pub async fn queue_lengths(&self) -> Option<Vec<(String, u64)>> {
+        let path = "queues/%2f?columns=name,messages";
+        let queues = self.call(Method::GET, path, None).await?;
+        let queues = queues.as_array()?.iter();
+        queues
+            .map(|queue| {
+                Some((
+                    queue["name"].as_str()?.to_owned(),
+                    queue["messages"].as_u64()?,
+                ))
+            })
             .collect()
     }
 

@@ -17,6 +17,8 @@ pub struct RedisServer {
     folder: TempDir,
     port: u16,
     options: Vec<String>,
+    /// Variables for the server; read when it is launched again.
+    pub variables: Vec<(String, String)>,
 }
 
 impl RedisServer {
@@ -27,9 +29,14 @@ impl RedisServer {
 
     /// Starts a server with these options.
     pub async fn with(options: &[&str]) -> Self {
+        Self::within(&std::env::temp_dir(), options).await
+    }
+
+    /// Starts a server with these options that keeps its files below `parent`.
+    pub async fn within(parent: &Path, options: &[&str]) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("watchword-redis-")
-            .tempdir()
+            .tempdir_in(parent)
             .expect("a folder");
         let options = options.iter().map(|option| (*option).to_owned()).collect();
         let mut server = Self {
@@ -37,6 +44,7 @@ impl RedisServer {
             folder,
             port: free_port(),
             options,
+            variables: Vec::new(),
         };
         server.launch().await;
         server
@@ -56,7 +64,8 @@ impl RedisServer {
                 "--dir",
             ])
             .arg(self.folder.path())
-            .args(&self.options);
+            .args(&self.options)
+            .envs(self.variables.iter().cloned());
         self.process = Some(Process::start(command, &self.folder.path().join("output")));
         until(10, "Redis answers", || async {
             self.try_command(&["PING"]).await
@@ -101,7 +110,12 @@ impl RedisServer {
     }
 
     async fn try_command(&self, words: &[&str]) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
+        Self::ask(self.port, words).await
+    }
+
+    /// Sends one command to the server at `port`; none if it does not answer.
+    pub async fn ask(port: u16, words: &[&str]) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
         let mut request = format!("*{}\r\n", words.len());
         for word in words {
             let _ = write!(request, "${}\r\n{word}\r\n", word.len());
@@ -114,6 +128,13 @@ impl RedisServer {
             .ok()
             .filter(|count| *count > 0)?;
         Some(String::from_utf8_lossy(&reply[..count]).into_owned())
+    }
+
+    /// Whether its process has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.process
+            .as_mut()
+            .is_none_or(|process| process.ended().is_some())
     }
 
     /// SIGKILL.

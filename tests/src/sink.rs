@@ -1,11 +1,15 @@
 //! An SMTP server that keeps what it gets and can be told how to answer: a reply, silence or a
-//! cut at any verb.
+//! cut at any verb, once or until told otherwise. With a certificate it offers STARTTLS.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use rustls::ServerConfig;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use crate::load::Mailbox;
 
 /// What the sink does at a verb instead of its usual answer.
 #[derive(Debug, Clone)]
@@ -16,6 +20,8 @@ pub enum Script {
     Hang,
     /// Closes the connection.
     Cut,
+    /// After the mail: keeps it and closes the connection.
+    CutAfterAccept,
 }
 
 /// One mail.
@@ -30,9 +36,17 @@ pub struct Mail {
 #[derive(Default)]
 struct State {
     scripts: HashMap<String, Vec<Script>>,
+    habits: HashMap<String, Script>,
+    certificate: Option<Arc<ServerConfig>>,
+    hides_starttls: bool,
     mails: Vec<Mail>,
+    mailbox: Option<Arc<Mailbox>>,
     connections: usize,
 }
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+type Dialogue = BufReader<Box<dyn Stream>>;
 
 /// An SMTP server on loopback.
 #[derive(Clone)]
@@ -77,6 +91,30 @@ impl Sink {
             .push(script);
     }
 
+    /// Does this at every `verb` until told otherwise.
+    pub fn habit(&self, verb: &str, script: Option<Script>) {
+        let mut state = self.lock();
+        match script {
+            Some(script) => state.habits.insert(verb.to_owned(), script),
+            None => state.habits.remove(verb),
+        };
+    }
+
+    /// Keeps mails in `mailbox` from now on.
+    pub fn deliver_to(&self, mailbox: Arc<Mailbox>) {
+        self.lock().mailbox = Some(mailbox);
+    }
+
+    /// Offers STARTTLS with this certificate.
+    pub fn offer_starttls(&self, certificate: Arc<ServerConfig>) {
+        self.lock().certificate = Some(certificate);
+    }
+
+    /// Takes STARTTLS out of its greeting, as an attacker in between would.
+    pub fn hide_starttls(&self, hides: bool) {
+        self.lock().hides_starttls = hides;
+    }
+
     /// The mails it took.
     pub fn mails(&self) -> Vec<Mail> {
         self.lock().mails.clone()
@@ -89,13 +127,23 @@ impl Sink {
 
     fn next(&self, verb: &str) -> Option<Script> {
         let mut state = self.lock();
-        let scripts = state.scripts.get_mut(verb)?;
-        (!scripts.is_empty()).then(|| scripts.remove(0))
+        let once = state.scripts.get_mut(verb);
+        let once = once.filter(|scripts| !scripts.is_empty());
+        once.map(|scripts| scripts.remove(0))
+            .or_else(|| state.habits.get(verb).cloned())
+    }
+
+    /// The certificate, if STARTTLS is offered now.
+    fn starttls(&self) -> Option<Arc<ServerConfig>> {
+        let state = self.lock();
+        let offered = state.certificate.clone();
+        offered.filter(|_| !state.hides_starttls)
     }
 
     async fn serve(self, stream: TcpStream) {
         let _ = stream.set_nodelay(true);
-        let mut stream = BufReader::new(stream);
+        let mut stream: Dialogue = BufReader::new(Box::new(stream));
+        let mut is_protected = false;
         if !self.answer(&mut stream, "CONNECT", "220 sink").await {
             return;
         }
@@ -107,8 +155,12 @@ impl Sink {
                 .next()
                 .unwrap_or_default()
                 .to_ascii_uppercase();
+            let offered = self.starttls().filter(|_| !is_protected);
             let usual = match verb.as_str() {
+                "EHLO" if offered.is_some() => "250-sink\r\n250-STARTTLS\r\n250 8BITMIME",
                 "EHLO" => "250-sink\r\n250 8BITMIME",
+                "STARTTLS" if offered.is_some() => "220 go",
+                "STARTTLS" => "502 what?",
                 "DATA" => "354 go",
                 "QUIT" => "221 bye",
                 _ => "250 ok",
@@ -119,6 +171,14 @@ impl Sink {
             let go_on = self.answer(&mut stream, &verb, usual).await;
             if !go_on || verb == "QUIT" {
                 return;
+            }
+            if let Some(certificate) = offered.filter(|_| verb == "STARTTLS") {
+                let acceptor = TlsAcceptor::from(certificate);
+                let Ok(protected) = acceptor.accept(stream.into_inner()).await else {
+                    return;
+                };
+                stream = BufReader::new(Box::new(protected));
+                is_protected = true;
             }
             if verb == "DATA" {
                 let Some(data) = read_data(&mut stream).await else {
@@ -132,28 +192,44 @@ impl Sink {
         }
     }
 
-    async fn answer_mail(&self, stream: &mut BufReader<TcpStream>, to: &str, data: String) -> bool {
+    async fn answer_mail(&self, stream: &mut Dialogue, to: &str, data: String) -> bool {
         let script = self.next(".");
-        if script.is_none() {
-            self.lock().mails.push(Mail {
-                to: to.to_owned(),
-                data,
-            });
+        // Kept, whether or not the client ever hears of it.
+        if matches!(script, None | Some(Script::CutAfterAccept)) {
+            let mailbox = self.lock().mailbox.clone();
+            match mailbox {
+                Some(mailbox) => {
+                    // Its headers hold digits too.
+                    let (head, text) = data.split_once("text/plain").unwrap_or(("", &data));
+                    let id = head.split_once("Message-ID: <");
+                    let id = id.and_then(|(_, rest)| rest.split('@').next());
+                    mailbox.put(to, id.unwrap_or_default(), text);
+                }
+                None => self.lock().mails.push(Mail {
+                    to: to.to_owned(),
+                    data,
+                }),
+            }
         }
         act(stream, script, "250 kept").await
     }
 
-    async fn answer(&self, stream: &mut BufReader<TcpStream>, verb: &str, usual: &str) -> bool {
+    async fn answer(&self, stream: &mut Dialogue, verb: &str, usual: &str) -> bool {
         act(stream, self.next(verb), usual).await
     }
 }
 
-async fn act(stream: &mut BufReader<TcpStream>, script: Option<Script>, usual: &str) -> bool {
+async fn act(stream: &mut Dialogue, script: Option<Script>, usual: &str) -> bool {
     let reply = match script {
         None => usual,
         Some(Script::Reply(reply)) => reply,
-        Some(Script::Hang) => std::future::pending().await,
-        Some(Script::Cut) => return false,
+        Some(Script::Hang) => {
+            // Until the client gives up.
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest).await;
+            return false;
+        }
+        Some(Script::Cut | Script::CutAfterAccept) => return false,
     };
     stream
         .get_mut()
@@ -162,7 +238,7 @@ async fn act(stream: &mut BufReader<TcpStream>, script: Option<Script>, usual: &
         .is_ok()
 }
 
-async fn read_data(stream: &mut BufReader<TcpStream>) -> Option<String> {
+async fn read_data(stream: &mut Dialogue) -> Option<String> {
     let mut data = String::new();
     loop {
         let start = data.len();

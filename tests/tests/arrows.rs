@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// From the ground up. A crate depends on earlier ones only.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 16] = [
+    "watchword-failpoint",
     "watchword-core",
     "watchword-events",
     "watchword-storage",

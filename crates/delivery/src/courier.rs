@@ -13,6 +13,7 @@ use watchword_core::{
     AttemptClass, Channel, Clock, DeliveryOutcome, Ladder, Rung, Timestamp, TraceId,
 };
 use watchword_events::{CloudEvent, Order, OtpSend, Sealer};
+use watchword_failpoint::{Point, reach};
 use watchword_ledger::{
     Attempt, Claim, ClaimRequest, DeliveryRecord, Fence, LedgerError, LedgerStore, Settlement,
 };
@@ -164,12 +165,14 @@ impl Courier {
             service: order.service.clone(),
             trace_id: errand.trace_id,
         };
+        reach(Point::DeliveryTaken);
         match self.parts.ledger.claim(claim).await? {
             Claim::Yours {
                 fence,
                 record,
                 after_crash,
             } => {
+                reach(Point::DeliveryClaimed);
                 if after_crash {
                     tracing::warn!(delivery_id = %order.delivery_id, "taken over from a worker that went silent");
                     self.parts.metrics.after_crash.inc();
@@ -241,6 +244,7 @@ impl Courier {
         let attempted = timeout(budget, provider.attempt(&dispatch))
             .await
             .unwrap_or_else(|_| Attempted::new(AttemptClass::UnknownOutcome, "deadline"));
+        reach(Point::DeliveryAttempted);
         let now = self.parts.clock.now();
         tried.push(pick.place);
         self.learn(errand, provider.as_ref(), pick, &attempted, begun, now);
@@ -295,6 +299,7 @@ impl Courier {
             .await
         {
             Ok(record) => {
+                reach(Point::DeliveryRecorded);
                 self.finish(order, &record, outcome).await;
                 Ok(turn)
             }

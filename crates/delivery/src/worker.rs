@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use watchword_broker::{Consumer, ParkReason, Received, work_until};
 use watchword_core::Rung;
+use watchword_failpoint::{Point, reach};
 
 use crate::courier::{Courier, Letter, jitter};
 
@@ -65,6 +66,7 @@ async fn work(courier: Arc<Courier>, received: Received) {
         .catch_unwind()
         .await;
     let settling = carried.unwrap_or(Settling::Park("panic"));
+    reach(Point::DeliveryReported);
     let settled = match settling {
         Settling::Ack => received.ack().await,
         Settling::Retry(rung) => {

@@ -9,6 +9,7 @@ use watchword_broker::{LinkState, Outbound, PublishError, Publisher, Route};
 use watchword_chassis::{Problem, ProblemCode, Service};
 use watchword_core::{Clock, DeliveryOutcome, Timestamp, TraceId, VerificationId};
 use watchword_events::{CloudEvent, EventData, Lane, OtpRequested, OtpSend, Sealer, StepDue};
+use watchword_failpoint::{Point, reach};
 use watchword_ledger::{LedgerStore, Settlement};
 use watchword_storage::StorageError;
 use watchword_verifier::store::StoredVerification;
@@ -223,6 +224,7 @@ impl Issuer {
         message: Message,
         trace: Option<TraceId>,
     ) -> Result<StoredVerification, Problem> {
+        reach(Point::IssuerOpened);
         let reservation = Reservation {
             recipient: self
                 .verifier
@@ -239,7 +241,9 @@ impl Issuer {
             .await
             .map_err(store_problem)?;
         self.permitted(permit, "the recipient gets too many messages")?;
+        reach(Point::IssuerReserved);
         self.publish(&message, trace).await?;
+        reach(Point::IssuerPublished);
         if let Some(next) = message.next {
             self.schedule(&message, next).await?;
         }
@@ -248,6 +252,7 @@ impl Issuer {
             // the ledger recognises: no reason to refuse this one.
             tracing::warn!(%error, delivery_id = %message.order.delivery_id, "a confirmed message could not be marked");
         }
+        reach(Point::IssuerMarked);
         Ok(message.verification)
     }
 

@@ -10,6 +10,7 @@ use watchword_core::{
     Purpose, Recipient, ServiceName, Subject, Timestamp, TypedCode, Variables, VerificationId,
 };
 use watchword_events::{Order, Sealer};
+use watchword_failpoint::{Point, reach};
 
 use crate::index::{Index, digest, digests};
 use crate::store::{
@@ -283,6 +284,7 @@ impl Verifier {
             now: self.clock.now(),
         };
         let checked = self.store.check(command, service.budget).await?;
+        reach(Point::VerifierChecked);
         self.metrics.checked(&checked);
         Ok(checked.verdict)
     }

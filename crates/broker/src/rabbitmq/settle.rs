@@ -12,6 +12,7 @@ use lapin::{Acker, BasicProperties, Channel};
 use tokio::time::{sleep, timeout};
 use watchword_core::Rung;
 use watchword_events::Lane;
+use watchword_failpoint::{Point, reach};
 
 use super::publisher::{Parcel, RabbitPublisher, for_parking, for_retry};
 use crate::message::ParkReason;
@@ -70,6 +71,7 @@ impl RabbitSettle {
             self.hand_back().await?;
             return Err(SettleError);
         }
+        reach(Point::BrokerMoved);
         self.acknowledge(how).await
     }
 

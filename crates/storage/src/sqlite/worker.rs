@@ -9,6 +9,7 @@ use std::thread;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
+use watchword_failpoint::{Point, reach};
 
 use super::file::storage_error;
 use crate::StorageError;
@@ -163,7 +164,10 @@ fn try_group(connection: &Connection, jobs: &mut [Box<dyn Job>]) -> rusqlite::Re
         }
         run("RELEASE job")?;
     }
-    run("COMMIT")
+    reach(Point::StorageWritten);
+    run("COMMIT")?;
+    reach(Point::StorageCommitted);
+    Ok(())
 }
 
 /// A job that panics is taken back like one that failed; the thread lives on.

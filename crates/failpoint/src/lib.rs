@@ -1,0 +1,137 @@
+#![doc = include_str!("../README.md")]
+
+/// A place between two effects, named after what has just happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Point {
+    /// The verification is open; nothing is counted or published.
+    IssuerOpened,
+    /// The message is counted against its recipient; it is not published.
+    IssuerReserved,
+    /// The broker has confirmed the message; it is not marked as confirmed.
+    IssuerPublished,
+    /// The message is marked; the caller has no answer.
+    IssuerMarked,
+    /// A worker has the order; it has not claimed it.
+    DeliveryTaken,
+    /// The delivery is claimed; no provider was called.
+    DeliveryClaimed,
+    /// The provider has answered; nothing is written down.
+    DeliveryAttempted,
+    /// The outcome is in the ledger; nobody was told.
+    DeliveryRecorded,
+    /// The outcome is told; the message is not settled.
+    DeliveryReported,
+    /// The message stands in its next queue; it is not acknowledged in this one.
+    BrokerMoved,
+    /// The check is decided; the caller has no answer.
+    VerifierChecked,
+    /// A group of writes is made; it is not committed.
+    StorageWritten,
+    /// A group of writes is committed; nobody was told.
+    StorageCommitted,
+}
+
+impl Point {
+    /// All places.
+    pub const ALL: [Self; 13] = [
+        Self::IssuerOpened,
+        Self::IssuerReserved,
+        Self::IssuerPublished,
+        Self::IssuerMarked,
+        Self::DeliveryTaken,
+        Self::DeliveryClaimed,
+        Self::DeliveryAttempted,
+        Self::DeliveryRecorded,
+        Self::DeliveryReported,
+        Self::BrokerMoved,
+        Self::VerifierChecked,
+        Self::StorageWritten,
+        Self::StorageCommitted,
+    ];
+
+    /// Its name in `WATCHWORD_FAILPOINT`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::IssuerOpened => "issuer.opened",
+            Self::IssuerReserved => "issuer.reserved",
+            Self::IssuerPublished => "issuer.published",
+            Self::IssuerMarked => "issuer.marked",
+            Self::DeliveryTaken => "delivery.taken",
+            Self::DeliveryClaimed => "delivery.claimed",
+            Self::DeliveryAttempted => "delivery.attempted",
+            Self::DeliveryRecorded => "delivery.recorded",
+            Self::DeliveryReported => "delivery.reported",
+            Self::BrokerMoved => "broker.moved",
+            Self::VerifierChecked => "verifier.checked",
+            Self::StorageWritten => "storage.written",
+            Self::StorageCommitted => "storage.committed",
+        }
+    }
+}
+
+/// The process has come to `point`: if a test armed it, the process dies here.
+#[cfg(debug_assertions)]
+pub fn reach(point: Point) {
+    armed::reach(point);
+}
+
+/// Nothing, in a build without debug assertions.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub const fn reach(_: Point) {}
+
+#[cfg(debug_assertions)]
+mod armed {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::Point;
+
+    /// The place that is armed and how often it is passed before it kills.
+    struct Armed {
+        point: Point,
+        left: AtomicU64,
+    }
+
+    pub(super) fn reach(point: Point) {
+        static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+        let armed = ARMED.get_or_init(|| {
+            let text = std::env::var("WATCHWORD_FAILPOINT").ok()?;
+            parse(&text).map(|(point, times)| Armed {
+                point,
+                left: AtomicU64::new(times),
+            })
+        });
+        if let Some(armed) = armed.as_ref().filter(|armed| armed.point == point)
+            && armed.left.fetch_sub(1, Ordering::Relaxed) == 1
+        {
+            std::process::abort();
+        }
+    }
+
+    /// `name:times`; anything else arms nothing.
+    pub(super) fn parse(text: &str) -> Option<(Point, u64)> {
+        let (name, times) = text.split_once(':')?;
+        let point = Point::ALL
+            .into_iter()
+            .find(|point| point.as_str() == name)?;
+        let times = times.parse().ok().filter(|times| *times > 0)?;
+        Some((point, times))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_armed_by_its_name_and_a_count() {
+        for point in Point::ALL {
+            let text = format!("{}:3", point.as_str());
+            assert_eq!(armed::parse(&text), Some((point, 3)));
+        }
+        for wrong in ["", "issuer.opened", "issuer.opened:0", "nowhere:1", "a:b"] {
+            assert_eq!(armed::parse(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Certificates made for a test: a sound one, and the three kinds that must be refused.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType, date_time_ymd,
+};
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+
+/// What is wrong with a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// Nothing.
+    None,
+    /// It was good until some years ago.
+    Expired,
+    /// It is another host's.
+    WrongName,
+    /// Nobody knows who signed it.
+    UnknownAuthority,
+}
+
+/// An authority that clients are told to trust.
+pub struct Authority {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// A new one.
+    pub fn new() -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "Watchword test authority");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        Self {
+            pem: certificate.pem(),
+            issuer: Issuer::new(params, key),
+        }
+    }
+
+    /// Its certificate, to be trusted.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// What a server on loopback shows.
+    pub fn server(&self, flaw: Flaw) -> Arc<ServerConfig> {
+        crate::tls();
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.subject_alt_names = if flaw == Flaw::WrongName {
+            vec![SanType::DnsName(
+                "elsewhere.example".try_into().expect("a name"),
+            )]
+        } else {
+            vec![
+                SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+                SanType::DnsName("localhost".try_into().expect("a name")),
+            ]
+        };
+        if flaw == Flaw::Expired {
+            params.not_before = date_time_ymd(2020, 1, 1);
+            params.not_after = date_time_ymd(2021, 1, 1);
+        }
+        let stranger = Self::new_if(flaw == Flaw::UnknownAuthority);
+        let issuer = stranger
+            .as_ref()
+            .map_or(&self.issuer, |other| &other.issuer);
+        let certificate = params.signed_by(&key, issuer).expect("a certificate");
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![CertificateDer::from(certificate.der().to_vec())],
+                PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+            )
+            .expect("a server's certificate");
+        Arc::new(config)
+    }
+
+    fn new_if(wanted: bool) -> Option<Self> {
+        wanted.then(Self::new)
+    }
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,17 @@
+//! Proof by fault: an installation, what can be done to it, the table of rows, and the soak.
+
+mod accounts;
+mod certificate;
+mod disk;
+mod injection;
+mod row;
+mod sentinel;
+mod soak;
+mod stand;
+mod table;
+
+pub use injection::{Fault, RelayTrouble, Trouble};
+pub use row::{Report, Row, run};
+pub use soak::soak;
+pub use stand::{Kind, LIFETIME, Stand, Wire};
+pub use table::{NOT_SHOWN, Pace, print, rows};

@@ -1,0 +1,209 @@
+//! One row of the table: a load, a fault in the middle of it, the return to normal, and the
+//! accounts of four parties held against each other: the load's own, the ledger's, the queues',
+//! the metrics'.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::{Instant, sleep};
+
+use super::injection::Fault;
+use super::stand::{Kind, LIFETIME, Stand};
+use crate::load::{Load, Verdict, Window, judge, last_bad, now_ms};
+
+/// Before the fault: enough to see that the load runs.
+const WARM_UP: Duration = Duration::from_millis(1_500);
+/// So long must all go well before it is called normal: longer than a slow one takes to be one.
+const CALM_MS: u64 = 4_000;
+/// The most that a row waits for normality.
+const PATIENCE: Duration = Duration::from_secs(40);
+/// What the issue of a row may be: seconds from the return of the peer.
+const MOST_RECOVERY_MS: u64 = 10_000;
+
+/// A row.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// What is done, as the table tells it.
+    pub name: String,
+    /// To which installation.
+    pub kind: Kind,
+    /// The faults, begun and ended together.
+    pub faults: Vec<Fault>,
+    /// How long they last.
+    pub lasts: Duration,
+}
+
+/// What came of a row.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// What was done.
+    pub row: String,
+    /// Verifications a second.
+    pub load: u32,
+    /// Deliveries someone was told 202 about.
+    pub accepted: usize,
+    /// Those that ended: handed over, expired, failed or parked.
+    pub ended: usize,
+    /// Of these, handed over.
+    pub handed_over: usize,
+    /// Accepted and without an end.
+    pub lost: usize,
+    /// Messages handed over after their deadline.
+    pub late: usize,
+    /// Verifications approved more than once.
+    pub double_approvals: usize,
+    /// Messages beyond the first of a delivery.
+    pub duplicates: usize,
+    /// The most that the fault can explain.
+    pub duplicates_at_most: usize,
+    /// From the return of the peer to normal, in seconds.
+    pub recovery_s: f64,
+    /// What is wrong; empty if the row holds.
+    pub wrong: Vec<String>,
+}
+
+/// Runs `row` on `stand`, which is left healed and drained.
+pub async fn run(stand: &mut Stand, row: &Row, per_second: u32) -> Report {
+    stand.forget().await;
+    for fault in &row.faults {
+        fault.prepare(stand).await;
+    }
+    let before = (stand.running(), stand.ended_by_metrics().await);
+    let load = stand.load(per_second);
+    sleep(WARM_UP).await;
+    let mut begun_ms = now_ms();
+    for fault in &row.faults {
+        fault.begin(stand).await;
+        if fault.is_instant() {
+            begun_ms = now_ms();
+        }
+    }
+    sleep(row.lasts).await;
+    for fault in row.faults.iter().rev() {
+        fault.end(stand).await;
+    }
+    let window = Window {
+        begun_ms,
+        healed_ms: now_ms(),
+    };
+    let is_calm = settle(stand, &load, window.healed_ms).await;
+    let verdict = close(stand, &load, window).await;
+    let is_instant = row.faults.iter().all(|fault| fault.is_instant());
+    let mut report = report(&row.name, per_second, &verdict, is_instant);
+    if !is_calm {
+        report.wrong.push("it does not become normal".to_owned());
+    }
+    let restarts: Vec<_> = row
+        .faults
+        .iter()
+        .filter_map(|fault| fault.restarts())
+        .collect();
+    report.wrong.extend(stand.restarted(&before.0, &restarts));
+    if restarts.is_empty() {
+        let counted = stand.ended_by_metrics().await - before.1;
+        report
+            .wrong
+            .extend(disagreement("the metrics count", counted, &load, &verdict));
+    }
+    report
+        .wrong
+        .extend(stand.disagreements(&load, &verdict).await);
+    report
+}
+
+/// Waits until all goes well for a while; false if it does not.
+pub(super) async fn settle(stand: &Stand, load: &Load, healed_ms: u64) -> bool {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        sleep(Duration::from_millis(250)).await;
+        let bad = last_bad(&load.lives(), &stand.mailbox, healed_ms);
+        if now_ms() > bad.unwrap_or(0).max(healed_ms) + CALM_MS {
+            return true;
+        }
+    }
+    false
+}
+
+/// Ends the load, waits for its last verification and judges.
+pub(super) async fn close(stand: &mut Stand, load: &Load, window: Window) -> Verdict {
+    load.stop();
+    let begun = Instant::now();
+    // Asking, waiting and checking are each bounded by a life of their own.
+    while load.open() > 0 && begun.elapsed() < LIFETIME * 3 {
+        sleep(Duration::from_millis(100)).await;
+    }
+    let target = stand.target();
+    judge(load, &stand.mailbox, &target, window).await
+}
+
+pub(super) fn report(name: &str, load: u32, verdict: &Verdict, is_instant: bool) -> Report {
+    let most = if is_instant {
+        verdict.in_flight
+    } else {
+        verdict.touched
+    };
+    let mut wrong = Vec::new();
+    let mut expect = |holds: bool, what: String| {
+        if !holds {
+            wrong.push(what);
+        }
+    };
+    expect(verdict.accepted > 0, "nothing was accepted".to_owned());
+    expect(verdict.approved > 0, "nothing was approved".to_owned());
+    let lost: Vec<_> = verdict.lost.iter().take(5).cloned().collect();
+    expect(verdict.lost.is_empty(), format!("lost {lost:?}"));
+    expect(
+        verdict.ends() == verdict.accepted,
+        "ends do not add up".to_owned(),
+    );
+    expect(verdict.late == 0, format!("{} late", verdict.late));
+    expect(
+        verdict.double_approvals == 0,
+        format!("{} approved twice", verdict.double_approvals),
+    );
+    expect(
+        verdict.refused == 0,
+        format!("{} right codes refused", verdict.refused),
+    );
+    expect(
+        verdict.duplicates <= most,
+        format!("{} duplicates of {most}", verdict.duplicates),
+    );
+    expect(
+        verdict.recovery_ms <= MOST_RECOVERY_MS,
+        format!("normal after {} ms", verdict.recovery_ms),
+    );
+    Report {
+        row: name.to_owned(),
+        load,
+        accepted: verdict.accepted,
+        ended: verdict.ends(),
+        handed_over: verdict.handed_over,
+        lost: verdict.lost.len(),
+        late: verdict.late,
+        double_approvals: verdict.double_approvals,
+        duplicates: verdict.duplicates,
+        duplicates_at_most: most,
+        recovery_s: std::time::Duration::from_millis(verdict.recovery_ms).as_secs_f64(),
+        wrong,
+    }
+}
+
+/// Whoever counts from inside knows also of what nobody was told about: as many at most as
+/// requests without an answer or with one of trouble.
+pub(super) fn disagreement(
+    who: &str,
+    counted: u64,
+    load: &Load,
+    verdict: &Verdict,
+) -> Option<String> {
+    let told = verdict.accepted as u64;
+    let untold = load
+        .lives()
+        .iter()
+        .flat_map(|life| life.asked.clone())
+        .filter(|asked| asked.status != Some(202))
+        .count() as u64;
+    let fits = (told..=told + untold).contains(&counted);
+    (!fits).then(|| format!("{who} {counted}, the load {told} and at most {untold} more"))
+}

@@ -1,0 +1,358 @@
+//! The rows: every fault that can be injected here, and by name those that cannot.
+
+use std::time::Duration;
+
+use watchword_failpoint::Point;
+
+use super::certificate::Flaw;
+use super::injection::{Fault, RelayTrouble, Trouble};
+use super::row::{Report, Row};
+use super::stand::{Kind, Wire};
+use crate::load::Temper;
+
+/// How long faults last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// Some seconds each: the whole table in ten minutes at most.
+    Quick,
+    /// Longer than heartbeats, leases and the first rests of a breaker.
+    Full,
+}
+
+/// What the table does not show, and why.
+pub const NOT_SHOWN: [&str; 6] = [
+    "power loss of the store (its last second of writes is gone): a process that is killed loses nothing it has written",
+    "a broker cluster losing its majority, a Redis Cluster losing a slot's primary: one node each here",
+    "DNS faults: every peer is named by address here",
+    "loss, reordering and corruption of packets: the kernel here has no netem; a proxy stalls, swallows and cuts streams",
+    "the broker's own clock stepped: its runtime corrects steps itself, and its waits are monotonic",
+    "a queue deleted with messages in it: what an operator deletes is gone, and `watchword audit` names it",
+];
+
+impl Pace {
+    const fn seconds(self, quick: u64, full: u64) -> Duration {
+        Duration::from_secs(match self {
+            Self::Quick => quick,
+            Self::Full => full,
+        })
+    }
+}
+
+/// All rows at this pace.
+pub fn rows(pace: Pace) -> Vec<Row> {
+    let mut rows = Vec::new();
+    roles(&mut rows, pace);
+    places(&mut rows, pace);
+    broker(&mut rows, pace);
+    store(&mut rows, pace);
+    wires(&mut rows, pace);
+    providers(&mut rows, pace);
+    others(&mut rows, pace);
+    embedded(&mut rows, pace);
+    rows
+}
+
+fn row(name: impl Into<String>, kind: Kind, faults: Vec<Fault>, lasts: Duration) -> Row {
+    Row {
+        name: name.into(),
+        kind,
+        faults,
+        lasts,
+    }
+}
+
+const NAMES: [&str; 4] = ["issuer", "verifier", "sms-1", "email-1"];
+
+fn roles(rows: &mut Vec<Row>, pace: Pace) {
+    for name in NAMES {
+        let kind = Kind::Distributed;
+        let killed = vec![Fault::Kill(name)];
+        rows.push(row(
+            format!("kill -9 {name}"),
+            kind,
+            killed,
+            pace.seconds(2, 10),
+        ));
+        let stopped = vec![Fault::Stop(name)];
+        rows.push(row(
+            format!("SIGSTOP {name}"),
+            kind,
+            stopped,
+            pace.seconds(5, 60),
+        ));
+        let starved = vec![Fault::Descriptors(name)];
+        rows.push(row(
+            format!("no file descriptors {name}"),
+            kind,
+            starved,
+            pace.seconds(4, 20),
+        ));
+    }
+    // All that carry a backlog stop until it is too late for it.
+    let workers = ["sms-1", "sms-2", "email-1"];
+    let stopped: Vec<_> = workers.into_iter().map(Fault::Stop).collect();
+    rows.push(row(
+        "SIGSTOP all workers past the deadline",
+        Kind::Distributed,
+        stopped.clone(),
+        Duration::from_secs(32),
+    ));
+    // What waits for another try is overtaken by its deadline while nobody can try.
+    let mut refused = vec![
+        Fault::Gateway(Temper::Fails(503)),
+        Fault::Relay("MAIL", RelayTrouble::Says("451 4.3.0 later")),
+    ];
+    refused.extend(stopped);
+    rows.push(row(
+        "503, then SIGSTOP past the deadline",
+        Kind::Distributed,
+        refused,
+        Duration::from_secs(32),
+    ));
+}
+
+/// Each step of the way of one code, in every role that takes it.
+fn places(rows: &mut Vec<Row>, pace: Pace) {
+    for point in Point::ALL {
+        let names: &[&str] = match point {
+            Point::IssuerOpened
+            | Point::IssuerReserved
+            | Point::IssuerPublished
+            | Point::IssuerMarked => &["issuer"],
+            Point::VerifierChecked => &["verifier"],
+            Point::DeliveryTaken
+            | Point::DeliveryClaimed
+            | Point::DeliveryAttempted
+            | Point::DeliveryRecorded
+            | Point::DeliveryReported
+            | Point::BrokerMoved => &["sms-1", "email-1"],
+            Point::StorageWritten | Point::StorageCommitted => &[],
+        };
+        for name in names {
+            let mut faults = Vec::new();
+            if point == Point::BrokerMoved {
+                // Only what is tried again is moved.
+                faults.push(Fault::Gateway(Temper::Fails(503)));
+                faults.push(Fault::Relay("MAIL", RelayTrouble::Says("451 4.3.0 later")));
+            }
+            faults.push(Fault::Die(name, point, 20));
+            rows.push(row(
+                format!("{name} dies at {}", point.as_str()),
+                Kind::Distributed,
+                faults,
+                pace.seconds(1, 5),
+            ));
+        }
+    }
+}
+
+fn broker(rows: &mut Vec<Row>, pace: Pace) {
+    let kind = Kind::Distributed;
+    let one = |fault| vec![fault];
+    let table = [
+        ("broker kill -9", Fault::BrokerKilled, 1, 5),
+        ("broker SIGSTOP", Fault::BrokerStopped, 6, 60),
+        ("broker memory alarm", Fault::MemoryAlarm, 4, 40),
+        ("broker disk alarm", Fault::DiskAlarm, 4, 40),
+        ("broker queues full", Fault::QueuesFull, 4, 20),
+        ("broker queues unbound", Fault::QueuesUnbound, 2, 5),
+        ("broker user without rights", Fault::RightsLost, 4, 20),
+    ];
+    for (name, fault, quick, full) in table {
+        rows.push(row(name, kind, one(fault), pace.seconds(quick, full)));
+    }
+    if pace == Pace::Full {
+        // The client library's own budget is eleven minutes.
+        rows.push(row(
+            "broker away for 12 minutes",
+            kind,
+            one(Fault::BrokerKilled),
+            Duration::from_secs(720),
+        ));
+    }
+}
+
+fn store(rows: &mut Vec<Row>, pace: Pace) {
+    let kind = Kind::Distributed;
+    let table = [
+        ("store kill -9, AOF everysec", Fault::StoreKilled, 2, 10),
+        ("store SIGSTOP", Fault::StoreStopped, 5, 30),
+        ("store out of memory", Fault::StoreFull, 3, 20),
+        ("store read-only", Fault::StoreReadOnly, 3, 20),
+        ("store SCRIPT FLUSH", Fault::ScriptsForgotten, 1, 1),
+    ];
+    for (name, fault, quick, full) in table {
+        rows.push(row(name, kind, vec![fault], pace.seconds(quick, full)));
+    }
+    let failover = vec![Fault::Failover];
+    rows.push(row(
+        "store Sentinel failover",
+        Kind::Sentinel,
+        failover,
+        pace.seconds(8, 12),
+    ));
+}
+
+fn wires(rows: &mut Vec<Row>, pace: Pace) {
+    let troubles = [
+        ("paused", Trouble::Paused),
+        ("200 ms slower", Trouble::Slow(200)),
+        ("cut", Trouble::Cut),
+        ("mute to the peer", Trouble::MuteForth),
+        ("mute from the peer", Trouble::MuteBack),
+    ];
+    for wire in Wire::ALL {
+        for (how, trouble) in troubles {
+            rows.push(row(
+                format!("{} {how}", wire.name()),
+                Kind::Distributed,
+                vec![Fault::Wire(wire, trouble)],
+                pace.seconds(3, 30),
+            ));
+        }
+    }
+}
+
+fn providers(rows: &mut Vec<Row>, pace: Pace) {
+    let kind = Kind::Distributed;
+    let lasts = pace.seconds(3, 30);
+    let tempers = [
+        ("hangs", Temper::Hangs),
+        ("429, Retry-After 2", Temper::Throttles(2)),
+        ("500", Temper::Fails(500)),
+        ("503", Temper::Fails(503)),
+        ("redirects", Temper::Redirects),
+        ("cuts after accept", Temper::CutsAfterAccept),
+        ("accepts and mumbles", Temper::Mumbles),
+        ("200 with an error", Temper::LiesInTheStatus),
+        ("answers a byte a second", Temper::Drips),
+    ];
+    for (how, temper) in tempers {
+        let faults = vec![Fault::Gateway(temper)];
+        rows.push(row(format!("gateway {how}"), kind, faults, lasts));
+    }
+    for verb in ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA", "."] {
+        let name = if verb == "." { "the final dot" } else { verb };
+        let faults = vec![Fault::Relay(verb, RelayTrouble::Hangs)];
+        rows.push(row(format!("relay hangs at {name}"), kind, faults, lasts));
+    }
+    let replies = [
+        (
+            "relay 421 at CONNECT",
+            "CONNECT",
+            RelayTrouble::Says("421 4.3.2 closing"),
+        ),
+        (
+            "relay 450 at RCPT",
+            "RCPT",
+            RelayTrouble::Says("450 4.2.0 later"),
+        ),
+        (
+            "relay 554 after DATA",
+            ".",
+            RelayTrouble::Says("554 5.6.0 refused"),
+        ),
+        ("relay cuts in DATA", "DATA", RelayTrouble::Cuts),
+        (
+            "relay cuts after accept",
+            ".",
+            RelayTrouble::CutsAfterAccept,
+        ),
+    ];
+    for (name, verb, trouble) in replies {
+        rows.push(row(name, kind, vec![Fault::Relay(verb, trouble)], lasts));
+    }
+    let hidden = vec![
+        Fault::StarttlsHidden,
+        Fault::Wire(Wire::Relay, Trouble::Cut),
+    ];
+    rows.push(row("relay hides STARTTLS", Kind::Tls, hidden, lasts));
+}
+
+fn others(rows: &mut Vec<Row>, pace: Pace) {
+    let lasts = pace.seconds(5, 30);
+    for (name, flaw) in [
+        ("certificates expired", Flaw::Expired),
+        ("certificates of another name", Flaw::WrongName),
+        (
+            "certificates of an unknown authority",
+            Flaw::UnknownAuthority,
+        ),
+    ] {
+        rows.push(row(name, Kind::Tls, vec![Fault::Certificates(flaw)], lasts));
+    }
+    for name in NAMES {
+        for seconds in [3_600, -3_600] {
+            let faults = vec![Fault::Clock(name, seconds)];
+            let name = format!("clock of {name} {:+} h", seconds / 3_600);
+            rows.push(row(name, Kind::Clocks, faults, pace.seconds(4, 20)));
+        }
+    }
+    let full = vec![Fault::DiskFull];
+    let name = "disk of broker and store full";
+    rows.push(row(name, Kind::SmallDisk, full, pace.seconds(5, 30)));
+}
+
+fn embedded(rows: &mut Vec<Row>, pace: Pace) {
+    let kind = Kind::Embedded;
+    let one = |fault| vec![fault];
+    for point in Point::ALL {
+        if point == Point::BrokerMoved {
+            continue; // a move is one transaction there
+        }
+        let times = match point {
+            Point::StorageWritten | Point::StorageCommitted => 200,
+            _ => 20,
+        };
+        let name = format!("embedded dies at {}", point.as_str());
+        rows.push(row(
+            name,
+            kind,
+            one(Fault::Die("all", point, times)),
+            pace.seconds(1, 5),
+        ));
+    }
+    let table = [
+        ("embedded kill -9", Fault::Kill("all"), 2, 10),
+        ("embedded SIGSTOP", Fault::Stop("all"), 5, 60),
+        ("embedded disk full", Fault::DiskFull, 4, 30),
+        ("embedded clock +1 h", Fault::Clock("all", 3_600), 4, 20),
+        ("embedded clock -1 h", Fault::Clock("all", -3_600), 4, 20),
+        (
+            "embedded no file descriptors",
+            Fault::Descriptors("all"),
+            4,
+            20,
+        ),
+    ];
+    for (name, fault, quick, full) in table {
+        rows.push(row(name, kind, one(fault), pace.seconds(quick, full)));
+    }
+}
+
+/// The table as it stands in the documents.
+pub fn print(reports: &[Report]) -> String {
+    use std::fmt::Write;
+    let mut text = String::from(
+        "| row | load /s | accepted | handed over | ended otherwise | lost | late | approved twice | duplicates (at most) | normal after s |\n\
+         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+    );
+    for report in reports {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} ({}) | {:.1} |",
+            report.row,
+            report.load,
+            report.accepted,
+            report.handed_over,
+            report.ended - report.handed_over,
+            report.lost,
+            report.late,
+            report.double_approvals,
+            report.duplicates,
+            report.duplicates_at_most,
+            report.recovery_s,
+        );
+    }
+    text
+}

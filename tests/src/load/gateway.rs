@@ -1,0 +1,156 @@
+//! An SMS gateway with a temper: it keeps every message whole and in time, and answers as it is
+//! told to, were it to break off in the middle.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::Mailbox;
+
+/// How it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Temper {
+    /// Takes the message.
+    Sound,
+    /// Reads and says nothing.
+    Hangs,
+    /// 429 with `Retry-After` of so many seconds.
+    Throttles(u64),
+    /// A status of the 500s.
+    Fails(u16),
+    /// Sends the caller elsewhere: to itself, by another path.
+    Redirects,
+    /// Takes the message and closes the connection.
+    CutsAfterAccept,
+    /// Takes the message and answers with something that is no JSON.
+    Mumbles,
+    /// Answers 200 with an error in its body, and takes nothing.
+    LiesInTheStatus,
+    /// Takes the message and answers a byte a second.
+    Drips,
+}
+
+/// The gateway.
+pub struct SmsGateway {
+    port: u16,
+    temper: watch::Sender<Temper>,
+}
+
+impl SmsGateway {
+    /// Starts it on a free port; what it takes goes to `mailbox`.
+    pub async fn start(mailbox: Arc<Mailbox>) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let temper = watch::Sender::new(Temper::Sound);
+        let tempers = temper.subscribe();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (mailbox, tempers) = (mailbox.clone(), tempers.clone());
+                tokio::spawn(async move {
+                    // A caller that goes away ends its dialogue, nothing else.
+                    let _ = serve(stream, &mailbox, &tempers).await;
+                });
+            }
+        });
+        Self { port, temper }
+    }
+
+    /// Its port.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Changes how it answers.
+    pub fn set(&self, temper: Temper) {
+        self.temper.send_replace(temper);
+    }
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    mailbox: &Mailbox,
+    tempers: &watch::Receiver<Temper>,
+) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut read = Vec::new();
+    while let Some(body) = request(&mut stream, &mut read).await? {
+        let message: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        let field = |name: &str| message[name].as_str().unwrap_or_default();
+        let keep = || mailbox.put(field("to"), field("reference"), field("text"));
+        let temper = *tempers.borrow();
+        let (status, header, body) = match temper {
+            Temper::Sound => {
+                keep();
+                ("202 Accepted", String::new(), "{\"id\":\"m-1\"}")
+            }
+            Temper::Hangs => {
+                // Until the caller gives up.
+                let _ = stream.read(&mut [0; 1]).await;
+                return Ok(());
+            }
+            Temper::Throttles(seconds) => (
+                "429 Too Many Requests",
+                format!("retry-after: {seconds}\r\n"),
+                "{}",
+            ),
+            Temper::Fails(500) => ("500 Internal Server Error", String::new(), "{}"),
+            Temper::Fails(_) => ("503 Service Unavailable", String::new(), "{}"),
+            Temper::Redirects => (
+                "307 Temporary Redirect",
+                "location: /elsewhere\r\n".to_owned(),
+                "",
+            ),
+            Temper::CutsAfterAccept => {
+                keep();
+                return Ok(());
+            }
+            Temper::Mumbles => {
+                keep();
+                ("202 Accepted", String::new(), "<html>{")
+            }
+            Temper::LiesInTheStatus => ("200 OK", String::new(), "{\"error\":\"busy\"}"),
+            Temper::Drips => {
+                keep();
+                for byte in b"HTTP/1.1 202 Accepted\r\n" {
+                    stream.write_all(&[*byte]).await?;
+                    sleep(Duration::from_secs(1)).await;
+                }
+                return Ok(());
+            }
+        };
+        let length = body.len();
+        let answer = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{header}content-length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(answer.as_bytes()).await?;
+    }
+    Ok(())
+}
+
+/// The body of the next request; none at the end of the connection.
+async fn request(stream: &mut TcpStream, read: &mut Vec<u8>) -> std::io::Result<Option<Vec<u8>>> {
+    loop {
+        if let Some(head) = read.windows(4).position(|four| four == b"\r\n\r\n") {
+            let text = String::from_utf8_lossy(&read[..head]).to_ascii_lowercase();
+            let length = text
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length:"))
+                .and_then(|length| length.trim().parse::<usize>().ok())
+                .unwrap_or(0);
+            let end = head + 4 + length;
+            if read.len() >= end {
+                let body = read[head + 4..end].to_vec();
+                read.drain(..end);
+                return Ok(Some(body));
+            }
+        }
+        if stream.read_buf(read).await? == 0 {
+            return Ok(None);
+        }
+    }
+}

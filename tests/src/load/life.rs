@@ -1,0 +1,236 @@
+//! One verification as the application and the person see it: ask until someone accepts, wait for
+//! the message, type it, and try to use it twice. Everything that was answered is kept.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use super::{Scene, now_ms};
+
+/// How long an application goes on asking, and how long it rests in between. Shorter than the
+/// cooldown: it is always the same message it asks for.
+const ASK_FOR: Duration = Duration::from_secs(25);
+const ASK_AGAIN: Duration = Duration::from_millis(1_000);
+/// A check whose answer did not come is repeated under its id.
+const CHECK_AGAIN: Duration = Duration::from_millis(1_000);
+
+/// One request for a code and its answer.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// When it was sent.
+    pub at_ms: u64,
+    /// When it was answered or given up.
+    pub until_ms: u64,
+    /// The status; none if nothing came.
+    pub status: Option<u16>,
+    /// The problem's code, if there is one.
+    pub problem: Option<String>,
+}
+
+/// What a 202 said.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    /// The verification.
+    pub id: String,
+    /// Which message.
+    pub sends: u8,
+    /// The code's deadline, in milliseconds since the epoch.
+    pub expires_at_ms: u64,
+    /// When it was said.
+    pub at_ms: u64,
+}
+
+/// One check and the answer it got in the end.
+#[derive(Debug, Clone)]
+pub struct Check {
+    /// Its id.
+    pub check_id: String,
+    /// Whether the code was the one in the message.
+    pub is_right: bool,
+    /// When it was first sent.
+    pub at_ms: u64,
+    /// When it was answered.
+    pub until_ms: u64,
+    /// How often it was sent.
+    pub tries: u32,
+    /// What was answered; none if nothing ever was.
+    pub valid: Option<bool>,
+}
+
+/// All that is known of one verification.
+#[derive(Debug, Clone)]
+pub struct Life {
+    /// Its number, which makes its recipient.
+    pub number: u32,
+    /// `sms` or `email`.
+    pub channel: &'static str,
+    /// Who gets the code.
+    pub to: String,
+    /// The requests.
+    pub asked: Vec<Asked>,
+    /// The acceptances; more than one if it was asked for again.
+    pub accepted: Vec<Accepted>,
+    /// The checks.
+    pub checks: Vec<Check>,
+}
+
+impl Life {
+    pub(super) fn new(number: u32) -> Self {
+        let (channel, to) = if number.is_multiple_of(2) {
+            ("sms", format!("+49151{:08}", 10_000_000 + number))
+        } else {
+            ("email", format!("person{number}@example.org"))
+        };
+        Self {
+            number,
+            channel,
+            to,
+            asked: Vec::new(),
+            accepted: Vec::new(),
+            checks: Vec::new(),
+        }
+    }
+
+    /// When the person began to wait.
+    pub fn begun_ms(&self) -> u64 {
+        self.asked.first().map_or(0, |asked| asked.at_ms)
+    }
+
+    /// Checks of the right code that were answered with yes.
+    pub fn approvals(&self) -> usize {
+        let approved = |check: &&Check| check.valid == Some(true);
+        self.checks.iter().filter(approved).count()
+    }
+}
+
+pub(super) async fn live(scene: &Scene, life: &Mutex<Life>) {
+    let number = life.lock().expect("a life").number;
+    if !ask(scene, life).await {
+        return;
+    }
+    let to = life.lock().expect("a life").to.clone();
+    // A little longer than the code lives: what comes late is to be seen.
+    let patience = scene.lifetime + Duration::from_secs(2);
+    let Ok(arrival) = timeout(patience, scene.mailbox.first(&to)).await else {
+        return;
+    };
+    if number.is_multiple_of(5) {
+        let wrong = wrong_of(&arrival.code);
+        check(scene, life, "wrong", &wrong, false).await;
+    }
+    check(scene, life, "right", &arrival.code, true).await;
+    // Whoever looked over the shoulder tries it too.
+    check(scene, life, "again", &arrival.code, true).await;
+}
+
+fn wrong_of(code: &str) -> String {
+    let last = code.bytes().last().unwrap_or(b'0');
+    let other = if last == b'9' { '0' } else { '9' };
+    let mut wrong = code.to_owned();
+    wrong.pop();
+    wrong.push(other);
+    wrong
+}
+
+/// Asks until it is accepted, as a login page does that is told to try again.
+async fn ask(scene: &Scene, life: &Mutex<Life>) -> bool {
+    let (body, begun) = {
+        let life = life.lock().expect("a life");
+        (
+            json!({ "channel": life.channel, "to": life.to }),
+            tokio::time::Instant::now(),
+        )
+    };
+    loop {
+        let url = format!("{}/v1/verifications", scene.target.issuer);
+        let at_ms = now_ms();
+        let (status, answer) = post(scene, &url, &body).await;
+        let until_ms = now_ms();
+        let problem = answer["code"].as_str().map(ToOwned::to_owned);
+        let is_accepted = status == Some(202);
+        {
+            let mut life = life.lock().expect("a life");
+            life.asked.push(Asked {
+                at_ms,
+                until_ms,
+                status,
+                problem,
+            });
+            if is_accepted {
+                life.accepted.push(accepted(&answer, until_ms));
+                return true;
+            }
+        }
+        if begun.elapsed() >= ASK_FOR {
+            return false;
+        }
+        sleep(ASK_AGAIN).await;
+    }
+}
+
+fn accepted(answer: &Value, at_ms: u64) -> Accepted {
+    let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
+    let expires_at = watchword_core::Timestamp::from_rfc3339(&text("expires_at"));
+    let expires_at_ms = expires_at.map_or(0, watchword_core::Timestamp::as_millis);
+    Accepted {
+        id: text("id"),
+        sends: answer["sends"]
+            .as_u64()
+            .and_then(|sends| u8::try_from(sends).ok())
+            .unwrap_or(0),
+        expires_at_ms: u64::try_from(expires_at_ms).unwrap_or(0),
+        at_ms,
+    }
+}
+
+/// Checks under one id until it is answered or the code is dead for sure.
+async fn check(scene: &Scene, life: &Mutex<Life>, kind: &str, code: &str, is_right: bool) {
+    let (id, mut check) = {
+        let life = life.lock().expect("a life");
+        let id = life.accepted.last().expect("an acceptance").id.clone();
+        let check = Check {
+            check_id: format!("{kind}-{}", life.number),
+            is_right,
+            at_ms: now_ms(),
+            until_ms: 0,
+            tries: 0,
+            valid: None,
+        };
+        (id, check)
+    };
+    let url = format!("{}/v1/verifications/{id}/check", scene.target.verifier);
+    let body = json!({ "code": code, "check_id": check.check_id });
+    let begun = tokio::time::Instant::now();
+    loop {
+        check.tries += 1;
+        let (status, answer) = post(scene, &url, &body).await;
+        if status == Some(200) {
+            check.valid = answer["valid"].as_bool();
+            break;
+        }
+        if begun.elapsed() > scene.lifetime {
+            break;
+        }
+        sleep(CHECK_AGAIN).await;
+    }
+    check.until_ms = now_ms();
+    life.lock().expect("a life").checks.push(check);
+}
+
+async fn post(scene: &Scene, url: &str, body: &Value) -> (Option<u16>, Value) {
+    let request = scene.http.post(url).bearer_auth(&scene.target.key);
+    let Ok(response) = request.json(body).send().await else {
+        return (None, Value::Null);
+    };
+    let status = response.status().as_u16();
+    match response.bytes().await {
+        Ok(bytes) => (
+            Some(status),
+            serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        ),
+        // Half an answer is none.
+        Err(_) => (None, Value::Null),
+    }
+}

@@ -1,0 +1,157 @@
+//! A load with a memory: it opens, receives and checks verifications at a set rate, keeps every
+//! answer it got and every message the providers got, and afterwards compares them. It trusts
+//! nothing the product says of itself; what the product says is compared too.
+
+mod gateway;
+mod life;
+mod mailbox;
+mod verdict;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use reqwest::Client;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{MissedTickBehavior, interval};
+
+pub use gateway::{SmsGateway, Temper};
+pub use life::{Accepted, Asked, Check, Life};
+pub use mailbox::{Arrival, Mailbox};
+pub(crate) use verdict::last_bad;
+pub use verdict::{Verdict, Window, judge};
+
+/// Milliseconds since the epoch, by the clock of whoever judges: no fault steps it.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a clock after 1970");
+    u64::try_from(since.as_millis()).expect("a clock before the year 500 million")
+}
+
+/// Where the load goes.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The issuer's API.
+    pub issuer: String,
+    /// The verifier's API.
+    pub verifier: String,
+    /// The API key.
+    pub key: String,
+}
+
+/// What all lives of a load share.
+pub(crate) struct Scene {
+    pub(crate) target: Target,
+    pub(crate) http: Client,
+    pub(crate) mailbox: Arc<Mailbox>,
+    /// No life waits for a code longer than a code lives.
+    pub(crate) lifetime: Duration,
+}
+
+/// A running load.
+pub struct Load {
+    lives: Arc<Mutex<Vec<Arc<Mutex<Life>>>>>,
+    open: Arc<AtomicUsize>,
+    stopped: Arc<AtomicBool>,
+    driver: JoinHandle<()>,
+    per_second: u32,
+}
+
+/// No two loads of a process ask for the same recipient.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+impl Load {
+    /// Begins to open `per_second` verifications, half by SMS and half by email.
+    pub fn start(
+        target: Target,
+        mailbox: Arc<Mailbox>,
+        per_second: u32,
+        lifetime: Duration,
+    ) -> Self {
+        let http = Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(5))
+            .connect_timeout(Duration::from_secs(2))
+            .build()
+            .expect("a client");
+        let scene = Arc::new(Scene {
+            target,
+            http,
+            mailbox,
+            lifetime,
+        });
+        let lives = Arc::<Mutex<Vec<_>>>::default();
+        let open = Arc::new(AtomicUsize::new(0));
+        let stopped = Arc::new(AtomicBool::new(false));
+        let driver = tokio::spawn(drive(
+            scene,
+            per_second,
+            lives.clone(),
+            open.clone(),
+            stopped.clone(),
+        ));
+        Self {
+            lives,
+            open,
+            stopped,
+            driver,
+            per_second,
+        }
+    }
+
+    /// Verifications a second.
+    pub const fn per_second(&self) -> u32 {
+        self.per_second
+    }
+
+    /// Opens no more; those that were opened live on.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+    }
+
+    /// Verifications that are neither used nor given up.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
+    }
+
+    /// What is known of every verification so far.
+    pub fn lives(&self) -> Vec<Life> {
+        let lives = self.lives.lock().expect("lives");
+        lives
+            .iter()
+            .map(|life| life.lock().expect("a life").clone())
+            .collect()
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+async fn drive(
+    scene: Arc<Scene>,
+    per_second: u32,
+    lives: Arc<Mutex<Vec<Arc<Mutex<Life>>>>>,
+    open: Arc<AtomicUsize>,
+    stopped: Arc<AtomicBool>,
+) {
+    let mut ticks = interval(Duration::from_secs(1) / per_second);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut tasks = JoinSet::new();
+    while !stopped.load(Ordering::SeqCst) {
+        ticks.tick().await;
+        let life = Arc::new(Mutex::new(Life::new(NEXT.fetch_add(1, Ordering::SeqCst))));
+        lives.lock().expect("lives").push(life.clone());
+        open.fetch_add(1, Ordering::SeqCst);
+        let (scene, open) = (scene.clone(), open.clone());
+        tasks.spawn(async move {
+            life::live(&scene, &life).await;
+            open.fetch_sub(1, Ordering::SeqCst);
+        });
+        while tasks.try_join_next().is_some() {}
+    }
+    while tasks.join_next().await.is_some() {}
+}

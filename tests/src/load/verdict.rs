@@ -1,0 +1,194 @@
+//! What a load was told against what became of it. Counts are of deliveries, a delivery being a
+//! message someone was told 202 about.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use reqwest::Client;
+use tokio::time::sleep;
+
+use super::{Life, Load, Mailbox, Target, now_ms};
+
+/// A person who waits longer than this for a message or a verdict is not served normally.
+const PROMPT_MS: u64 = 2_000;
+/// How long after the last life the ledger may take to write the last end down: the longest wait of
+/// the ladder that fits a code's life, and a lease.
+const SETTLE: Duration = Duration::from_secs(45);
+
+/// When a fault was there.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    /// It began.
+    pub begun_ms: u64,
+    /// The peer was back.
+    pub healed_ms: u64,
+}
+
+/// The answer of the load to the questions of the table.
+#[derive(Debug, Clone, Default)]
+pub struct Verdict {
+    /// Verifications asked for.
+    pub asked: usize,
+    /// Deliveries someone was told 202 about.
+    pub accepted: usize,
+    /// Of these: a provider has the message.
+    pub handed_over: usize,
+    /// Of these, without a message: their end by the ledger.
+    pub ended: BTreeMap<String, usize>,
+    /// Of these: neither.
+    pub lost: Vec<String>,
+    /// Messages that came after their code's deadline.
+    pub late: usize,
+    /// Verifications that more than one check approved, or a wrong code.
+    pub double_approvals: usize,
+    /// Right codes, typed in time, that were refused.
+    pub refused: usize,
+    /// Verifications that were approved.
+    pub approved: usize,
+    /// Messages beyond the first of a delivery.
+    pub duplicates: usize,
+    /// Deliveries that were on their way when the fault began.
+    pub in_flight: usize,
+    /// Deliveries that were on their way at any moment until all was normal again.
+    pub touched: usize,
+    /// From the return of the peer to the first verification from which on all are served promptly.
+    pub recovery_ms: u64,
+}
+
+impl Verdict {
+    /// All ends, those at a provider included.
+    pub fn ends(&self) -> usize {
+        self.handed_over + self.ended.values().sum::<usize>()
+    }
+}
+
+/// Whether all that was opened after `since_ms` was served promptly so far; gives the last that was
+/// not.
+pub(crate) fn last_bad(lives: &[Life], mailbox: &Mailbox, since_ms: u64) -> Option<u64> {
+    let bad = lives.iter().filter(|life| {
+        life.begun_ms() >= since_ms && !life.asked.is_empty() && !is_prompt(life, mailbox)
+    });
+    bad.map(Life::begun_ms).max()
+}
+
+/// Accepted at the first request, the message there in time, the right code approved at once.
+/// What is still under way and not yet slow counts as prompt.
+fn is_prompt(life: &Life, mailbox: &Mailbox) -> bool {
+    let now = now_ms();
+    let begun = life.begun_ms();
+    let first = &life.asked[0];
+    if first.status != Some(202) || first.until_ms - first.at_ms > PROMPT_MS {
+        return false;
+    }
+    let Some(arrival) = mailbox.of(&life.to).first().cloned() else {
+        return now < begun + PROMPT_MS;
+    };
+    let checked = life.checks.iter().find(|check| check.is_right);
+    let checked_promptly = checked.is_none_or(|check| {
+        check.tries == 1 && check.valid == Some(true) && check.until_ms - check.at_ms <= PROMPT_MS
+    });
+    arrival.at_ms <= begun + PROMPT_MS && checked_promptly
+}
+
+/// Compares. Waits for the ends of what no provider has got, as the verifier tells them.
+pub async fn judge(load: &Load, mailbox: &Mailbox, target: &Target, window: Window) -> Verdict {
+    let lives = load.lives();
+    let healed = window.healed_ms;
+    let last_bad = last_bad(&lives, mailbox, healed).unwrap_or(healed);
+    let mut verdict = Verdict {
+        asked: lives.len(),
+        recovery_ms: last_bad - healed,
+        ..Verdict::default()
+    };
+    let mut open = Vec::new();
+    for life in &lives {
+        let arrivals = mailbox.of(&life.to);
+        let approvals = life.approvals();
+        let wrong = life
+            .checks
+            .iter()
+            .any(|check| !check.is_right && check.valid == Some(true));
+        verdict.approved += usize::from(approvals > 0);
+        verdict.double_approvals += usize::from(approvals > 1 || wrong);
+        verdict.refused += usize::from(is_refused(life));
+        let mut deliveries = BTreeMap::new();
+        for accepted in &life.accepted {
+            deliveries.insert(format!("{}-{}", accepted.id, accepted.sends), accepted);
+        }
+        let begun = life.begun_ms();
+        let until = arrivals.iter().map(|arrival| arrival.at_ms).max();
+        let flies =
+            |from: u64, to: u64| begun <= to && until.is_none_or(|until| until + 500 >= from);
+        verdict.in_flight += usize::from(flies(window.begun_ms, window.begun_ms));
+        verdict.touched += usize::from(flies(window.begun_ms, last_bad.max(healed)));
+        for (id, accepted) in deliveries {
+            verdict.accepted += 1;
+            let own = arrivals.iter().filter(|arrival| arrival.delivery == id);
+            let late = |at_ms: u64| at_ms > accepted.expires_at_ms;
+            let count = own.clone().count();
+            verdict.late += own.filter(|arrival| late(arrival.at_ms)).count();
+            verdict.duplicates += count.saturating_sub(1);
+            if count > 0 {
+                verdict.handed_over += 1;
+            } else {
+                open.push(id);
+            }
+        }
+    }
+    let (ended, lost) = ends(target, open).await;
+    (verdict.ended, verdict.lost) = (ended, lost);
+    verdict
+}
+
+/// The right code was typed while it lived, and the answer was no.
+fn is_refused(life: &Life) -> bool {
+    let Some(accepted) = life.accepted.last() else {
+        return false;
+    };
+    let first = life.checks.iter().find(|check| check.is_right);
+    first.is_some_and(|check| {
+        check.valid == Some(false) && check.until_ms + 1_000 < accepted.expires_at_ms
+    })
+}
+
+/// What the ledger says of deliveries that no provider has. One that it says was handed over is
+/// lost all the same.
+async fn ends(target: &Target, mut open: Vec<String>) -> (BTreeMap<String, usize>, Vec<String>) {
+    let http = Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(5))
+        .build()
+        .expect("a client");
+    let mut ended = BTreeMap::new();
+    let mut lied = Vec::new();
+    let begun = Instant::now();
+    loop {
+        let mut left = Vec::new();
+        for id in open {
+            match outcome(&http, target, &id).await.as_deref() {
+                Some(end @ ("failed" | "expired" | "parked")) => {
+                    *ended.entry(end.to_owned()).or_default() += 1;
+                }
+                Some(end @ ("accepted" | "delivered")) => lied.push(format!("{id} ({end})")),
+                other => left.push((id, other.unwrap_or("unknown").to_owned())),
+            }
+        }
+        if left.is_empty() || begun.elapsed() > SETTLE {
+            lied.extend(left.into_iter().map(|(id, word)| format!("{id} ({word})")));
+            return (ended, lied);
+        }
+        open = left.into_iter().map(|(id, _)| id).collect();
+        sleep(Duration::from_millis(500)).await;
+    }
+}
+
+async fn outcome(http: &Client, target: &Target, delivery: &str) -> Option<String> {
+    let (verification, _) = delivery.rsplit_once('-')?;
+    let url = format!("{}/v1/verifications/{verification}", target.verifier);
+    let response = http.get(url).bearer_auth(&target.key).send().await.ok()?;
+    let bytes = response.bytes().await.ok()?;
+    let status: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+    let deliveries = status["deliveries"].as_array()?;
+    let own = deliveries.iter().find(|one| one["id"] == delivery)?;
+    own["outcome"].as_str().map(ToOwned::to_owned)
+}
