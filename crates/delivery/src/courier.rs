@@ -177,7 +177,7 @@ impl Courier {
                     tracing::warn!(delivery_id = %order.delivery_id, "taken over from a worker that went silent");
                     self.parts.metrics.after_crash.inc();
                 }
-                self.attempt(errand, provider, &pick, budget, (fence, record), tried)
+                self.attempt(errand, provider, &pick, (fence, record), tried)
                     .await
             }
             Claim::Held { until } => {
@@ -226,12 +226,25 @@ impl Courier {
         errand: &Errand,
         provider: Arc<dyn Provider>,
         pick: &Pick,
-        budget: Duration,
         (fence, before): (Fence, DeliveryRecord),
         tried: &mut Vec<usize>,
     ) -> Result<Turn, LedgerError> {
         let order = &errand.order;
         let begun = self.parts.clock.now();
+        // Again: the claim may have taken long, or the process have stood still.
+        let Some(budget) = attempt_budget(provider.attempt_limit(), begun, order.deadline) else {
+            let expired = DeliveryOutcome::Expired;
+            let recorded = self.record(order, Some(fence), None, expired).await;
+            return self
+                .settled(
+                    order,
+                    recorded,
+                    expired,
+                    begun,
+                    Turn::Settled(Settling::Ack),
+                )
+                .await;
+        };
         let dispatch = Dispatch {
             delivery_id: order.delivery_id.clone(),
             recipient: order.recipient.clone(),
@@ -294,13 +307,25 @@ impl Courier {
             delivery_id = %order.delivery_id, provider = %provider.name(), class = %attempted.class,
             reason = attempted.reason, outcome = %outcome, took_ms = attempt.took_ms, "attempt",
         );
-        match self
+        let recorded = self
             .record(order, Some(fence), Some(attempt), outcome)
-            .await
-        {
+            .await;
+        self.settled(order, recorded, outcome, begun, turn).await
+    }
+
+    /// Goes on after the holder's word, if it still was the holder.
+    async fn settled(
+        &self,
+        order: &Order,
+        recorded: Result<DeliveryRecord, LedgerError>,
+        outcome: DeliveryOutcome,
+        begun: Timestamp,
+        turn: Turn,
+    ) -> Result<Turn, LedgerError> {
+        match recorded {
             Ok(record) => {
                 reach(Point::DeliveryRecorded);
-                self.finish(order, &record, outcome).await;
+                self.finish(order, &record, outcome, begun).await;
                 Ok(turn)
             }
             // Another worker holds the delivery by now; it will settle its own copy.
@@ -367,14 +392,27 @@ impl Courier {
         order: &Order,
         outcome: DeliveryOutcome,
     ) -> Result<(), LedgerError> {
+        let since = self.parts.clock.now();
         let record = self.record(order, None, None, outcome).await?;
-        self.finish(order, &record, outcome).await;
+        self.finish(order, &record, outcome, since).await;
         Ok(())
     }
 
-    async fn finish(&self, order: &Order, record: &DeliveryRecord, outcome: DeliveryOutcome) {
+    /// Tells an end, and counts it if it came about after `since`: one from before was counted by
+    /// whoever brought it about.
+    async fn finish(
+        &self,
+        order: &Order,
+        record: &DeliveryRecord,
+        outcome: DeliveryOutcome,
+        since: Timestamp,
+    ) {
         if outcome.is_final() && record.outcome == outcome {
-            self.parts.metrics.ended(outcome);
+            if record.updated_at >= since {
+                self.parts.metrics.ended(outcome);
+            } else {
+                self.parts.metrics.repeats.inc();
+            }
             self.reporter.report(&order.service, record).await;
         }
     }

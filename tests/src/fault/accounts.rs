@@ -86,7 +86,8 @@ impl Stand {
         loop {
             let mut command = self.pipeline.command();
             command.envs(self.operator()).arg("audit");
-            let output = command.output().expect("the binary");
+            // Its way to the peers leads through this process.
+            let output = tokio::task::block_in_place(|| command.output()).expect("the binary");
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             let number = |word: &str| -> Option<u64> {
                 let line = text
@@ -95,6 +96,8 @@ impl Stand {
                 line.split_whitespace().nth(1)?.parse().ok()
             };
             match (number("accepted"), number("open"), number("lost")) {
+                // Opened under a clock that was behind, they were forgotten by one that is not.
+                (Some(_), Some(0), Some(0)) if self.kind == Kind::Clocks => return None,
                 (Some(accepted), Some(0), Some(0)) => {
                     return disagreement("the audit counts", accepted, load, verdict);
                 }

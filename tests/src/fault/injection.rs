@@ -15,6 +15,7 @@ use crate::proxy::Flow;
 use crate::rabbitmq::USER;
 use crate::sink::Script;
 use crate::wait::until;
+use tokio::task::block_in_place;
 
 /// What a wire suffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,10 +120,10 @@ impl Fault {
             Self::Kill(name) => kill(stand, name),
             Self::Stop(name) => stand.pipeline.processes[name].process.signal("STOP"),
             Self::Die(name, point, _) => died(stand, name, point).await,
-            Self::BrokerKilled => stand.broker().kill(),
+            Self::BrokerKilled => block_in_place(|| stand.broker().kill()),
             Self::BrokerStopped => stand.broker().pause(true),
-            Self::MemoryAlarm => stand.broker().memory_alarm(true),
-            Self::DiskAlarm => stand.broker().disk_alarm(true),
+            Self::MemoryAlarm => block_in_place(|| stand.broker().memory_alarm(true)),
+            Self::DiskAlarm => block_in_place(|| stand.broker().disk_alarm(true)),
             Self::QueuesFull => {
                 let body = json!({
                     "pattern": "^watchword\\.(sms|email)$", "apply-to": "queues",
@@ -164,7 +165,7 @@ impl Fault {
             Self::Certificates(flaw) => show(stand, flaw),
             Self::Clock(name, seconds) => stand.step(name, seconds),
             Self::Descriptors(name) => descriptors(stand, name, true),
-            Self::DiskFull => stand.disk.as_ref().expect("a small disk").fill(),
+            Self::DiskFull => block_in_place(|| stand.disk.as_ref().expect("a small disk").fill()),
         }
     }
 
@@ -178,8 +179,8 @@ impl Fault {
             Self::Stop(name) => stand.pipeline.processes[name].process.signal("CONT"),
             Self::BrokerKilled => stand.broker().launch().await,
             Self::BrokerStopped => stand.broker().pause(false),
-            Self::MemoryAlarm => stand.broker().memory_alarm(false),
-            Self::DiskAlarm => stand.broker().disk_alarm(false),
+            Self::MemoryAlarm => block_in_place(|| stand.broker().memory_alarm(false)),
+            Self::DiskAlarm => block_in_place(|| stand.broker().disk_alarm(false)),
             Self::QueuesFull => {
                 stand
                     .manage(Method::DELETE, "policies/%2f/full", None)
@@ -256,7 +257,7 @@ impl Fault {
 fn kill(stand: &mut Stand, name: &str) {
     let role = stand.pipeline.processes.get_mut(name).expect("a role");
     role.process.signal("KILL");
-    role.process.wait(10);
+    block_in_place(|| role.process.wait(10));
 }
 
 async fn died(stand: &mut Stand, name: &str, point: Point) {

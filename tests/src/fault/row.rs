@@ -85,6 +85,10 @@ pub async fn run(stand: &mut Stand, row: &Row, per_second: u32) -> Report {
     let window = Window {
         begun_ms,
         healed_ms: now_ms(),
+        clocks_were_wrong: row
+            .faults
+            .iter()
+            .any(|fault| matches!(fault, Fault::Clock(..))),
     };
     let is_calm = settle(stand, &load, window.healed_ms).await;
     let verdict = close(stand, &load, window).await;

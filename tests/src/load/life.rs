@@ -110,9 +110,15 @@ pub(super) async fn live(scene: &Scene, life: &Mutex<Life>) {
     if !ask(scene, life).await {
         return;
     }
-    let to = life.lock().expect("a life").to.clone();
-    // A little longer than the code lives: what comes late is to be seen.
-    let patience = scene.lifetime + Duration::from_secs(2);
+    let (to, expires_at_ms) = {
+        let life = life.lock().expect("a life");
+        let accepted = life.accepted.last().expect("an acceptance");
+        (life.to.clone(), accepted.expires_at_ms)
+    };
+    // A little longer than the code lives: what comes late is to be seen. Not longer than was said,
+    // however wrong the clock of whoever said it.
+    let said = Duration::from_millis(expires_at_ms.saturating_sub(now_ms()));
+    let patience = said.min(scene.lifetime) + Duration::from_secs(2);
     let Ok(arrival) = timeout(patience, scene.mailbox.first(&to)).await else {
         return;
     };

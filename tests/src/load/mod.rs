@@ -56,6 +56,7 @@ pub struct Load {
     stopped: Arc<AtomicBool>,
     driver: JoinHandle<()>,
     per_second: u32,
+    lifetime: Duration,
 }
 
 /// No two loads of a process ask for the same recipient.
@@ -97,12 +98,18 @@ impl Load {
             stopped,
             driver,
             per_second,
+            lifetime,
         }
     }
 
     /// Verifications a second.
     pub const fn per_second(&self) -> u32 {
         self.per_second
+    }
+
+    /// How long a code lives.
+    pub fn lifetime_ms(&self) -> u64 {
+        u64::try_from(self.lifetime.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Opens no more; those that were opened live on.
@@ -141,11 +148,16 @@ async fn drive(
     let mut ticks = interval(Duration::from_secs(1) / per_second);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut tasks = JoinSet::new();
-    while !stopped.load(Ordering::SeqCst) {
+    loop {
         ticks.tick().await;
+        // Counted before the look: whoever stops the load and then sees none open is right.
+        open.fetch_add(1, Ordering::SeqCst);
+        if stopped.load(Ordering::SeqCst) {
+            open.fetch_sub(1, Ordering::SeqCst);
+            break;
+        }
         let life = Arc::new(Mutex::new(Life::new(NEXT.fetch_add(1, Ordering::SeqCst))));
         lives.lock().expect("lives").push(life.clone());
-        open.fetch_add(1, Ordering::SeqCst);
         let (scene, open) = (scene.clone(), open.clone());
         tasks.spawn(async move {
             life::live(&scene, &life).await;
