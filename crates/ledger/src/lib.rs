@@ -5,7 +5,7 @@ mod record;
 mod redis;
 mod settings;
 mod sqlite;
-mod state;
+pub mod state;
 mod store;
 
 pub use record::{Attempt, DeliveryRecord, Receipt};

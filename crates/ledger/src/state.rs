@@ -1,5 +1,6 @@
 //! The life of one delivery as plain steps. The `SQLite` store runs them inside a transaction; the
-//! scripts of the Redis store say the same and are held to it by a shared suite. Refuses I/O.
+//! scripts of the Redis store say the same and are held to it by a shared suite; the simulation
+//! runs them over a map. Refuses I/O.
 
 use watchword_core::{
     AttemptClass, Channel, DeliveryId, DeliveryOutcome, ReceiptState, ServiceName, Timestamp,
@@ -12,7 +13,7 @@ use crate::store::{Claim, ClaimRequest, Fence, Heard, ReceiptNote, Settlement};
 
 /// A delivery as it is stored: its record and who may write it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Delivery {
+pub struct Delivery {
     /// The newest claim's; 0 if never claimed.
     pub fence: Fence,
     /// The end of the newest claim while the outcome is `sending`.
@@ -22,20 +23,23 @@ pub(crate) struct Delivery {
 }
 
 /// The answer of a step, and the delivery to write if it changed.
-pub(crate) struct Step<T> {
+#[derive(Debug)]
+pub struct Step<T> {
+    /// The answer.
     pub answer: T,
+    /// What the store is to hold from now on, if that changed.
     pub write: Option<Delivery>,
 }
 
 /// The moment as both stores can write it.
-pub(crate) fn bounded_moment(at: Timestamp) -> Timestamp {
+pub fn bounded_moment(at: Timestamp) -> Timestamp {
     at.clamp(Timestamp::from_millis(0), LATEST)
 }
 
 /// The settlement as both stores can write it: moments up to 2^48 - 1 ms, attempts up to 2^24 - 1
 /// ms, ids up to 128 characters, no empty id. `Sending` becomes `Queued`: a settlement ends the
 /// claim, and a delivery that nobody holds is not being sent.
-pub(crate) fn bounded(mut settlement: Settlement) -> Settlement {
+pub fn bounded(mut settlement: Settlement) -> Settlement {
     settlement.now = bounded_moment(settlement.now);
     if settlement.outcome == DeliveryOutcome::Sending {
         settlement.outcome = DeliveryOutcome::Queued;
@@ -87,7 +91,7 @@ impl Delivery {
 }
 
 /// See [`crate::LedgerStore::claim`]; `old` is what the store holds.
-pub(crate) fn claim(old: Option<Delivery>, request: ClaimRequest) -> Step<Claim> {
+pub fn claim(old: Option<Delivery>, request: ClaimRequest) -> Step<Claim> {
     let now = bounded_moment(request.now);
     let mut delivery = old.unwrap_or_else(|| {
         let origin = (Some(request.service), request.trace_id);
@@ -134,10 +138,7 @@ pub(crate) fn claim(old: Option<Delivery>, request: ClaimRequest) -> Step<Claim>
 }
 
 /// See [`crate::LedgerStore::settle`]; `None` when the fence is lost. Takes what [`bounded`] gives.
-pub(crate) fn settle(
-    old: Option<Delivery>,
-    settlement: Settlement,
-) -> Option<Step<DeliveryRecord>> {
+pub fn settle(old: Option<Delivery>, settlement: Settlement) -> Option<Step<DeliveryRecord>> {
     let unchanged = |delivery: Delivery| {
         Some(Step {
             answer: delivery.record,
@@ -177,7 +178,7 @@ pub(crate) fn settle(
 }
 
 /// See [`crate::LedgerStore::receipt`].
-pub(crate) fn receipt(old: Option<Delivery>, note: &ReceiptNote) -> Step<Heard> {
+pub fn receipt(old: Option<Delivery>, note: &ReceiptNote) -> Step<Heard> {
     let nothing = |answer| Step {
         answer,
         write: None,
@@ -236,7 +237,7 @@ pub(crate) fn receipt(old: Option<Delivery>, note: &ReceiptNote) -> Step<Heard> 
 }
 
 /// See [`crate::LedgerStore::reopen`].
-pub(crate) fn reopen(old: Option<Delivery>, now: Timestamp) -> Step<bool> {
+pub fn reopen(old: Option<Delivery>, now: Timestamp) -> Step<bool> {
     let parked = old.filter(|delivery| delivery.record.outcome == DeliveryOutcome::Parked);
     let reopened = parked.map(|mut delivery| {
         delivery.record.outcome = DeliveryOutcome::Queued;

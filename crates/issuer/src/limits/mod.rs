@@ -4,7 +4,7 @@
 
 mod redis;
 mod sqlite;
-mod window;
+pub mod window;
 
 pub use redis::RedisLimiter;
 pub use sqlite::{MIGRATION, SqliteLimiter};
@@ -31,7 +31,7 @@ pub struct Reservation {
 
 impl Reservation {
     /// The least time to the newest other message, in milliseconds; 0 when it does not hold.
-    fn cooldown_ms(&self) -> u64 {
+    pub fn cooldown_ms(&self) -> u64 {
         if self.waive_cooldown {
             0
         } else {

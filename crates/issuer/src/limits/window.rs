@@ -1,6 +1,6 @@
 //! The rule of the send limits over the reservations of one recipient, and of the counter of one
 //! service. The `SQLite` limiter runs it inside a transaction; `lua/*.lua` say the same and are held
-//! to it by a shared suite. Refuses I/O.
+//! to it by a shared suite; the simulation runs it over a map. Refuses I/O.
 
 use watchword_core::{SendLimits, Timestamp};
 
@@ -10,34 +10,29 @@ const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: u64 = 3_600_000;
 /// The longest window. A reservation that is this old is forgotten; so is one that lies this far
 /// ahead, for the clock that wrote it has been mended since.
-pub(super) const DAY_MS: u64 = 24 * HOUR_MS;
+pub const DAY_MS: u64 = 24 * HOUR_MS;
 const DAY_MINUTES: i64 = 1_440;
 /// The latest moment both stores can count with: 2^48 - 1 ms, in the year 10889.
 const LATEST_MS: i64 = (1 << 48) - 1;
 
 /// The moment as both stores can count with it.
-pub(super) fn bounded_moment(at: Timestamp) -> Timestamp {
+pub fn bounded_moment(at: Timestamp) -> Timestamp {
     Timestamp::from_millis(at.as_millis().clamp(0, LATEST_MS))
 }
 
 /// A span of configuration as both stores can count with it.
-pub(super) fn bounded_span(ms: u64) -> u64 {
+pub fn bounded_span(ms: u64) -> u64 {
     ms.min(LATEST_MS.unsigned_abs())
 }
 
 /// Whether a reservation made at `at` still counts at `now`.
-pub(super) fn is_live(at: Timestamp, now: Timestamp) -> bool {
+pub fn is_live(at: Timestamp, now: Timestamp) -> bool {
     at.as_millis().abs_diff(now.as_millis()) < DAY_MS
 }
 
 /// Whether one more message may go to a recipient whose other live reservations were made at
 /// `live`, oldest first. `cooldown_ms` is 0 when it is waived.
-pub(super) fn reserve(
-    live: &[Timestamp],
-    limits: SendLimits,
-    cooldown_ms: u64,
-    now: Timestamp,
-) -> Permit {
+pub fn reserve(live: &[Timestamp], limits: SendLimits, cooldown_ms: u64, now: Timestamp) -> Permit {
     let window = |span_ms: u64, limit: u32| {
         let first = live.partition_point(|at| at.plus_millis(span_ms) <= now);
         let inside = &live[first..];
@@ -57,7 +52,7 @@ pub(super) fn reserve(
 
 /// The requests of one service in one minute of the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Minute {
+pub struct Minute {
     /// Minutes since the epoch.
     pub number: i64,
     /// Requests counted in it.
@@ -65,7 +60,7 @@ pub(super) struct Minute {
 }
 
 /// One more request; `Ok` is the minute to store.
-pub(super) fn admit(stored: Option<Minute>, limit: u32, now: Timestamp) -> Result<Minute, Permit> {
+pub fn admit(stored: Option<Minute>, limit: u32, now: Timestamp) -> Result<Minute, Permit> {
     let current = now.as_millis().div_euclid(MINUTE_MS);
     // A clock that steps back goes on in the minute it was in, so that it grants no more.
     let minute = stored

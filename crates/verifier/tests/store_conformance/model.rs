@@ -1,4 +1,5 @@
-//! The reference: core's state machine over plain maps. Refuses to be clever.
+//! The reference: core's state machine over plain maps. The simulation of the whole runs on it too.
+//! Refuses to be clever.
 
 use std::collections::HashMap;
 
@@ -11,7 +12,8 @@ use watchword_verifier::store::{
     StoredVerification,
 };
 
-use crate::scene::HOUR_MS;
+/// How long an ended verification is known past its deadline.
+const AFTERLIFE_MS: u64 = 3_600_000;
 
 /// Code state as it should be.
 #[derive(Default)]
@@ -70,19 +72,29 @@ impl Entry {
     }
 
     fn send(&mut self, next: Option<SealedCode>, now: Timestamp) -> Opened {
-        let (pending, sending) = self.pending.send(now);
+        let asked = self.pending.send(now);
+        self.sending(asked, next, now)
+            .expect("only steps are superseded")
+    }
+
+    fn sending(
+        &mut self,
+        (pending, sending): (Pending, Sending),
+        next: Option<SealedCode>,
+        now: Timestamp,
+    ) -> Option<Opened> {
         match (sending, next) {
             (Sending::Repeat | Sending::Further { rotate: false }, _) => {}
-            (Sending::Cooling, _) => return Opened::Cooling(self.seen(now)),
-            (Sending::Exhausted, _) => return Opened::Exhausted(self.seen(now)),
+            (Sending::Cooling, _) => return Some(Opened::Cooling(self.seen(now))),
+            (Sending::Exhausted, _) => return Some(Opened::Exhausted(self.seen(now))),
             (Sending::Further { rotate: true }, None) => {
-                return Opened::NeedsCode(self.seen(now));
+                return Some(Opened::NeedsCode(self.seen(now)));
             }
             (Sending::Further { rotate: true }, Some(code)) => self.order.code = code,
-            (Sending::Superseded, _) => unreachable!("only steps are superseded"),
+            (Sending::Superseded, _) => return None,
         }
         self.pending = pending;
-        self.sent(now, false, false)
+        Some(self.sent(now, false, false))
     }
 }
 
@@ -103,7 +115,7 @@ impl Model {
         now: Timestamp,
     ) -> Option<&mut Entry> {
         let entry = self.verifications.get_mut(id)?;
-        let known = now < entry.pending.expires_at.plus_millis(HOUR_MS);
+        let known = now < entry.pending.expires_at.plus_millis(AFTERLIFE_MS);
         (known && entry.order.service == *service).then_some(entry)
     }
 
@@ -146,6 +158,27 @@ impl Model {
             return None;
         }
         Some(locked.map_or_else(|| entry.send(next, now), Opened::Locked))
+    }
+
+    pub fn step(
+        &mut self,
+        id: &VerificationId,
+        service: &ServiceName,
+        after: u8,
+        next: Option<SealedCode>,
+        budget: GuessBudget,
+        now: Timestamp,
+    ) -> Option<Opened> {
+        let locked = self.locked(id, budget, now);
+        let entry = self.find(id, service, now)?;
+        if entry.status_at(now) != Status::Pending {
+            return None;
+        }
+        if let Some(until) = locked {
+            return Some(Opened::Locked(until));
+        }
+        let asked = entry.pending.step(after, now);
+        entry.sending(asked, next, now)
     }
 
     pub fn confirm(&mut self, id: &VerificationId, send: u8) {

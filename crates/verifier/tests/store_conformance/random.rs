@@ -42,6 +42,12 @@ enum Step {
         own: bool,
         code: Option<bool>,
     },
+    Fallback {
+        target: Target,
+        own: bool,
+        after: u8,
+        code: Option<bool>,
+    },
     Confirm {
         target: Target,
         send: u8,
@@ -95,6 +101,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(subject, purpose, rotates)| Step::Open { subject, purpose, rotates }),
         2 => (target(), own(), prop::option::of(any::<bool>()))
             .prop_map(|(target, own, code)| Step::Resend { target, own, code }),
+        2 => (target(), own(), 0..4_u8, prop::option::of(any::<bool>()))
+            .prop_map(|(target, own, after, code)| Step::Fallback { target, own, after, code }),
         4 => (target(), 1..4_u8).prop_map(|(target, send)| Step::Confirm { target, send }),
         8 => (
             target(),
@@ -127,6 +135,7 @@ struct Run<'a> {
 enum Call {
     Open(OpenCommand),
     Resend(VerificationId, bool, Option<bool>),
+    Fallback(VerificationId, bool, u8, Option<bool>),
     Confirm(VerificationId, u8),
     Check(CheckCommand),
     Cancel(VerificationId, bool),
@@ -163,6 +172,12 @@ impl Run<'_> {
                 rotates,
             } => Call::Open(self.order(subject, purpose, rotates)),
             Step::Resend { target, own, code } => Call::Resend(self.target(target), own, code),
+            Step::Fallback {
+                target,
+                own,
+                after,
+                code,
+            } => Call::Fallback(self.target(target), own, after, code),
             Step::Confirm { target, send } => Call::Confirm(self.target(target), send),
             Step::Check {
                 target,
@@ -223,6 +238,10 @@ impl Run<'_> {
                 let next = code.map(|right| sealed_code(id, typed(right)));
                 Answer::Resent(model.resend(id, &caller(*own), next, BUDGET, now))
             }
+            Call::Fallback(id, own, after, code) => {
+                let next = code.map(|right| sealed_code(id, typed(right)));
+                Answer::Resent(model.step(id, &caller(*own), *after, next, BUDGET, now))
+            }
             Call::Confirm(id, send) => {
                 model.confirm(id, *send);
                 Answer::Done
@@ -257,6 +276,13 @@ async fn answer(store: &dyn VerificationStore, call: &Call, now: Timestamp) -> A
             let next = code.map(|right| sealed_code(id, typed(right)));
             let resent = store.resend(id, &caller(*own), next, BUDGET, now).await;
             Answer::Resent(resent.unwrap())
+        }
+        Call::Fallback(id, own, after, code) => {
+            let next = code.map(|right| sealed_code(id, typed(right)));
+            let stepped = store
+                .step(id, &caller(*own), *after, next, BUDGET, now)
+                .await;
+            Answer::Resent(stepped.unwrap())
         }
         Call::Confirm(id, send) => {
             store.confirm(id, *send).await.unwrap();
