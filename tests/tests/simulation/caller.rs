@@ -1,0 +1,391 @@
+//! Services and people: they ask, type what arrived, ask again. Each answer is held against what
+//! was asked. Refuses to know what lies in a store: they see answers and messages only.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use watchword_chassis::Problem;
+use watchword_core::{CheckVerdict, DeliveryId, Timestamp, VerificationId};
+use watchword_events::{FallbackRequested, OtpRequested};
+use watchword_issuer::Issuer;
+use watchword_verifier::Verifier;
+use watchword_verifier::store::StoredVerification;
+
+use crate::history::{Asks, By, Node, Person, Tenant, Typed};
+use crate::world::{State, World};
+
+/// How long an answer is remembered past the deadline.
+const AFTERLIFE_MS: u64 = 3_600_000;
+
+/// What services and people know.
+#[derive(Default)]
+pub struct Callers {
+    sessions: Vec<Session>,
+    arrived: HashMap<VerificationId, Vec<(u8, String)>>,
+    /// Messages somebody was told are on their way.
+    pub promised: HashSet<DeliveryId>,
+    guesses: u32,
+    turn: usize,
+    pub fronts: [Option<Front>; 2],
+}
+
+/// What a process of issuer and verifier answers by.
+#[derive(Clone)]
+pub struct Front {
+    pub issuer: Arc<Issuer>,
+    pub verifier: Arc<Verifier>,
+}
+
+struct Session {
+    verification: VerificationId,
+    tenant: Tenant,
+    expires_at: Timestamp,
+    checks: Vec<Asked>,
+}
+
+/// A check as it was asked.
+#[derive(Clone)]
+struct Asked {
+    id: Option<String>,
+    code: String,
+    asks: Asks,
+    is_stale: bool,
+    /// What the same check was answered before this one was asked.
+    known: Option<CheckVerdict>,
+    answer: Option<CheckVerdict>,
+}
+
+impl Tenant {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Shop => "shop",
+            Self::Bank => "bank",
+        }
+    }
+
+    const fn other(self) -> Self {
+        match self {
+            Self::Shop => Self::Bank,
+            Self::Bank => Self::Shop,
+        }
+    }
+}
+
+fn request(person: Person, by: By) -> OtpRequested {
+    let (number, mail) = match person {
+        Person::Ann => ("+4915112345678", "ann@example.org"),
+        Person::Bob => ("+4915112345679", "bob@example.org"),
+    };
+    let (channel, to) = match by {
+        By::Sms | By::SmsThenMail => ("sms", number),
+        By::Mail => ("email", mail),
+    };
+    let mut fallback = Vec::new();
+    if by == By::SmsThenMail {
+        fallback.push(FallbackRequested {
+            channel: "email".to_owned(),
+            to: mail.to_owned(),
+            after_seconds: Some(10),
+        });
+    }
+    OtpRequested {
+        channel: channel.to_owned(),
+        to: to.to_owned(),
+        purpose: None,
+        subject: Some(format!("{person:?}")),
+        locale: None,
+        variables: std::collections::BTreeMap::new(),
+        fallback,
+    }
+}
+
+impl Callers {
+    /// A message is with its person.
+    pub fn arrived(&mut self, id: &DeliveryId, code: &str) {
+        let arrived = self.arrived.entry(id.verification().clone()).or_default();
+        arrived.push((id.send(), code.to_owned()));
+    }
+
+    fn place(&self, nth: u8) -> Option<usize> {
+        let count = self.sessions.len();
+        (count > 0).then(|| count - 1 - usize::from(nth) % count)
+    }
+
+    fn codes(&self, id: &VerificationId) -> &[(u8, String)] {
+        self.arrived.get(id).map_or(&[], Vec::as_slice)
+    }
+
+    fn typed(&mut self, place: usize, typed: Typed) -> Option<String> {
+        let id = &self.sessions[place].verification;
+        let own = self.codes(id);
+        match typed {
+            Typed::Newest => own.last().map(|(_, code)| code.clone()),
+            Typed::First => own.first().map(|(_, code)| code.clone()),
+            Typed::OfAnother => {
+                let others = self.sessions.iter().rev();
+                let codes = others
+                    .filter(|other| other.verification != *id)
+                    .filter_map(|other| self.codes(&other.verification).last());
+                let mut foreign = codes.filter(|(_, code)| own.iter().all(|(_, own)| own != code));
+                foreign.next().map(|(_, code)| code.clone())
+            }
+            // No code begins with three zeros: see the world's entropy.
+            Typed::Wrong => {
+                self.guesses += 1;
+                Some(format!("000{:03}", self.guesses % 1_000))
+            }
+        }
+    }
+
+    /// Checks of a verification that were asked, each id once.
+    fn asked(&self, place: usize) -> u32 {
+        let checks = &self.sessions[place].checks;
+        let ids: HashSet<_> = checks
+            .iter()
+            .filter_map(|check| check.id.as_ref())
+            .collect();
+        let plain = checks.iter().filter(|check| check.id.is_none()).count();
+        u32::try_from(ids.len() + plain).unwrap()
+    }
+
+    /// The next process that is up.
+    fn front(&mut self) -> Option<(Node, Front)> {
+        self.turn += 1;
+        let order = [self.turn % 2, (self.turn + 1) % 2];
+        order
+            .into_iter()
+            .find_map(|place| Some((Node::ISSUERS[place], self.fronts[place].clone()?)))
+    }
+}
+
+/// Has a process of issuer and verifier do `work`; it ends with that process.
+fn at_a_front<W: Future<Output = ()> + Send + 'static>(
+    world: &Arc<World>,
+    work: impl FnOnce(Node, Front) -> W,
+) {
+    let front = world.lock().callers.front();
+    if let Some((node, front)) = front {
+        let task = tokio::spawn(work(node, front));
+        world.owns(node, task.abort_handle());
+    }
+}
+
+/// What a service was told after it asked for a message.
+fn told(
+    state: &mut State,
+    node: Node,
+    tenant: Tenant,
+    answer: Result<StoredVerification, Problem>,
+) {
+    match answer {
+        Err(problem) => state.say(node, || format!("refuses: {}", problem.code.as_str())),
+        Ok(sent) => {
+            let id = DeliveryId::new(sent.id.clone(), sent.sends);
+            let name = state.name_of(&id);
+            state.say(node, || format!("promises {name}"));
+            // A message of a step is the step's to send: nobody was promised that one.
+            if !state.codes.by_step.contains(&id) {
+                state.callers.promised.insert(id);
+            }
+            let sessions = &mut state.callers.sessions;
+            if sessions
+                .iter()
+                .all(|session| session.verification != sent.id)
+            {
+                sessions.push(Session {
+                    verification: sent.id,
+                    tenant,
+                    expires_at: sent.expires_at,
+                    checks: Vec::new(),
+                });
+            }
+        }
+    }
+}
+
+pub fn open(world: &Arc<World>, person: Person, tenant: Tenant, by: By) {
+    let (this, service) = (world.clone(), world.kit.service(tenant));
+    at_a_front(world, |node, front| async move {
+        let answer = front
+            .issuer
+            .issue(&service, request(person, by), None)
+            .await;
+        told(&mut this.lock(), node, tenant, answer);
+    });
+}
+
+pub fn resend(world: &Arc<World>, nth: u8) {
+    let Some((id, tenant)) = session(world, nth) else {
+        return;
+    };
+    let (this, service) = (world.clone(), world.kit.service(tenant));
+    at_a_front(world, |node, front| async move {
+        let answer = front.issuer.resend(&service, &id, None).await;
+        told(&mut this.lock(), node, tenant, answer);
+    });
+}
+
+fn session(world: &World, nth: u8) -> Option<(VerificationId, Tenant)> {
+    let state = world.lock();
+    let session = &state.callers.sessions[state.callers.place(nth)?];
+    Some((session.verification.clone(), session.tenant))
+}
+
+pub fn cancel(world: &Arc<World>, nth: u8, as_other: bool) {
+    let Some((id, tenant)) = session(world, nth) else {
+        return;
+    };
+    let by = if as_other { tenant.other() } else { tenant };
+    let (this, service) = (world.clone(), world.kit.service(by));
+    at_a_front(world, |node, front| async move {
+        let answer = front.verifier.cancel(&service.name, &id).await;
+        let mut state = this.lock();
+        let name = state.name(&id);
+        state.say(node, || format!("withdraws {name}: {answer:?}"));
+        if as_other && !matches!(answer, Ok(None) | Err(_)) {
+            state.broken(format!("{name} is withdrawn by its own service only"));
+        }
+    });
+}
+
+pub fn check(world: &Arc<World>, nth: u8, typed: Typed, asks: Asks) {
+    let mut state = world.lock();
+    let callers = &mut state.callers;
+    let Some(place) = callers.place(nth) else {
+        return;
+    };
+    let Some(code) = callers.typed(place, typed) else {
+        return;
+    };
+    let own = callers.codes(&callers.sessions[place].verification);
+    let number = own.iter().rev().find(|(_, own)| *own == code);
+    let is_stale = number.is_some_and(|(number, _)| {
+        own.iter()
+            .any(|(later, other)| later > number && *other != code)
+    });
+    let count = callers.sessions[place].checks.len();
+    let asked = Asked {
+        id: (asks != Asks::Plainly).then(|| format!("check-{place}-{count}")),
+        code,
+        asks,
+        is_stale,
+        known: None,
+        answer: None,
+    };
+    drop(state);
+    ask(world, place, asked);
+}
+
+pub fn check_again(world: &Arc<World>, nth: u8) {
+    let state = world.lock();
+    let place = state.callers.place(nth);
+    let last = place.and_then(|place| {
+        let asked = state.callers.sessions[place].checks.last()?;
+        Some((place, asked.clone()))
+    });
+    drop(state);
+    if let Some((place, last)) = last {
+        ask(
+            world,
+            place,
+            Asked {
+                answer: None,
+                ..last
+            },
+        );
+    }
+}
+
+fn ask(world: &Arc<World>, place: usize, mut asked: Asked) {
+    let (id, tenant, number) = {
+        let mut state = world.lock();
+        let session = &mut state.callers.sessions[place];
+        let same = |other: &&Asked| asked.id.is_some() && other.id == asked.id;
+        let answers = session.checks.iter().filter(same);
+        asked.known = answers
+            .filter_map(|check| check.answer)
+            .find(|answer| *answer != CheckVerdict::Refused);
+        session.checks.push(asked.clone());
+        (
+            session.verification.clone(),
+            session.tenant,
+            session.checks.len() - 1,
+        )
+    };
+    let by = match asked.asks {
+        Asks::OtherService => tenant.other(),
+        _ => tenant,
+    };
+    let purpose = (asked.asks == Asks::OtherPurpose).then(|| "enrol".parse().unwrap());
+    let (this, service) = (world.clone(), world.kit.service(by));
+    at_a_front(world, |node, front| async move {
+        let (typed, check_id) = (
+            asked.code.parse().unwrap(),
+            asked.id.as_ref().map(|id| id.parse().unwrap()),
+        );
+        let answer = front
+            .verifier
+            .check(&service, &id, &typed, check_id, purpose)
+            .await;
+        if let Ok(verdict) = answer {
+            answered(&mut this.lock(), node, (place, number), verdict);
+        }
+    });
+}
+
+/// Holds the answer to a check against what was asked and what was answered before.
+fn answered(state: &mut State, node: Node, (place, number): (usize, usize), verdict: CheckVerdict) {
+    let session = &mut state.callers.sessions[place];
+    session.checks[number].answer = Some(verdict);
+    let (id, tenant) = (session.verification.clone(), session.tenant);
+    let asked = session.checks[number].clone();
+    let forgotten_at = session.expires_at.plus_millis(AFTERLIFE_MS);
+    let approvals: HashSet<_> = session
+        .checks
+        .iter()
+        .enumerate()
+        .filter(|(_, check)| check.answer == Some(CheckVerdict::Approved))
+        .map(|(number, check)| check.id.clone().ok_or(number))
+        .collect();
+    let name = state.name(&id);
+    state.say(node, || format!("answers a check of {name}: {verdict:?}"));
+    let own = state.callers.codes(&id);
+    let is_own_code = own.iter().any(|(_, own)| *own == asked.code);
+    let fits = matches!(asked.asks, Asks::WithId | Asks::Plainly);
+    if verdict == CheckVerdict::Approved && !(is_own_code && fits) {
+        state.broken(format!(
+            "{name} is approved by its own code, service and purpose only"
+        ));
+    }
+    if verdict == CheckVerdict::Approved && asked.is_stale {
+        state.broken(format!(
+            "{name} is not approved by a code that another replaced"
+        ));
+    }
+    let is_wrong = matches!(verdict, CheckVerdict::Wrong | CheckVerdict::LastWrong);
+    if is_wrong && is_own_code && fits && tenant == Tenant::Shop {
+        state.broken(format!(
+            "the code that came with {name} is not called wrong"
+        ));
+    }
+    if approvals.len() > 1 {
+        state.broken(format!(
+            "only one check of {name} is answered with an approval"
+        ));
+    }
+    let may_be_forgotten = state.disturbed.clock || state.now() >= forgotten_at;
+    if asked.known.is_some_and(|known| known != verdict) && !may_be_forgotten {
+        state.broken(format!("a repeated check of {name} gets the same answer"));
+    }
+    let (asked, compared) = (
+        state.callers.asked(place),
+        state
+            .codes
+            .tallies
+            .get(&id)
+            .map_or(0, |tally| tally.compared),
+    );
+    if compared > asked {
+        state.broken(format!("a check of {name} compares once"));
+    }
+}

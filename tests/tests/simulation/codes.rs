@@ -1,0 +1,238 @@
+//! Code state over the reference of the stores' own suite. Counts beside it what is compared,
+//! approved and guessed, and holds every check against that.
+
+use std::collections::{HashMap, HashSet};
+
+use async_trait::async_trait;
+use watchword_core::{
+    CheckVerdict, DeliveryId, GuessBudget, ServiceName, SubjectTag, Timestamp, VerificationId,
+    VerificationStatus,
+};
+use watchword_verifier::store::{
+    CheckCommand, Checked, OpenCommand, Opened, SealedCode, Sends, StoreError, StoredVerification,
+    VerificationStore,
+};
+
+use crate::history::{Node, Peer};
+use crate::ledger::failed;
+use crate::model::Model;
+use crate::world::{STORE_PATIENCE, Seat, State};
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// Code state, and what was counted beside it.
+#[derive(Default)]
+pub struct CodeState {
+    model: Model,
+    /// Until when each message may be handed over.
+    pub deadlines: HashMap<DeliveryId, Timestamp>,
+    /// Messages that a fallback step asked for.
+    pub by_step: HashSet<DeliveryId>,
+    pub tallies: HashMap<VerificationId, Tally>,
+    /// Wrong guesses of each subject since the last right one.
+    wrong_at: HashMap<String, Vec<Timestamp>>,
+}
+
+/// The checks of one verification.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub max_checks: u8,
+    pub compared: u32,
+    approved: u32,
+    canceled: bool,
+}
+
+pub struct SimCodes(pub Seat);
+
+impl SimCodes {
+    async fn call<T: Send>(
+        &self,
+        effect: impl FnOnce(&mut State, Node) -> T + Send,
+    ) -> Result<T, StoreError> {
+        let node = self.0.node;
+        let called = self
+            .0
+            .call(Peer::Codes, STORE_PATIENCE, |state| effect(state, node));
+        Ok(called.await.map_err(failed)?)
+    }
+}
+
+/// Notes what is to be sent.
+fn sent(state: &mut State, node: Node, opened: &Opened, by_step: bool) {
+    if let Opened::Send(sent) = opened {
+        let id = DeliveryId::new(sent.verification.id.clone(), sent.verification.sends);
+        let name = state.name_of(&id);
+        state.say(node, || format!("is to send {name}"));
+        let codes = &mut state.codes;
+        codes
+            .deadlines
+            .insert(id.clone(), sent.verification.expires_at);
+        if by_step {
+            codes.by_step.insert(id);
+        }
+    }
+}
+
+fn check(state: &mut State, node: Node, command: CheckCommand, budget: GuessBudget) -> Checked {
+    let (id, now) = (command.id.clone(), command.now);
+    let checked = state.codes.model.check(command, budget);
+    let name = state.name(&id);
+    let (verdict, repeated) = (checked.verdict, checked.repeated);
+    state.say(node, || {
+        let again = if repeated { ", again" } else { "" };
+        format!("checks {name}: {verdict:?}{again}")
+    });
+    if repeated || verdict == CheckVerdict::Refused {
+        return checked;
+    }
+    let wrong_at = state.codes.wrong_at.entry(id.tag().to_owned()).or_default();
+    let recent = wrong_at.iter().filter(|at| at.plus_millis(HOUR_MS) > now);
+    let is_locked = recent.count() >= budget.per_hour as usize;
+    if verdict == CheckVerdict::Approved {
+        wrong_at.clear();
+    } else {
+        wrong_at.push(now);
+    }
+    let tally = state.codes.tallies.entry(id).or_default();
+    tally.compared += 1;
+    tally.approved += u32::from(verdict == CheckVerdict::Approved);
+    let (too_many, twice) = (
+        tally.compared > u32::from(tally.max_checks),
+        tally.approved > 1,
+    );
+    let withdrawn = tally.canceled;
+    if is_locked {
+        state.broken(format!(
+            "{name} compares nothing while its subject may not guess"
+        ));
+    }
+    if too_many {
+        state.broken(format!(
+            "{name} compares no more codes than its policy says"
+        ));
+    }
+    if twice {
+        state.broken(format!("{name} is approved once"));
+    }
+    if withdrawn {
+        state.broken(format!("{name} was withdrawn and compares nothing"));
+    }
+    checked
+}
+
+#[async_trait]
+impl VerificationStore for SimCodes {
+    async fn open(&self, command: OpenCommand) -> Result<Opened, StoreError> {
+        self.call(|state, node| {
+            let (id, max_checks) = (command.id.clone(), command.policy.max_checks);
+            let opened = state.codes.model.open(command);
+            if let Opened::Send(new) = &opened
+                && new.is_new
+            {
+                let tally = Tally {
+                    max_checks,
+                    ..Tally::default()
+                };
+                state.codes.tallies.insert(id, tally);
+            }
+            sent(state, node, &opened, false);
+            opened
+        })
+        .await
+    }
+
+    async fn resend(
+        &self,
+        id: &VerificationId,
+        service: &ServiceName,
+        next: Option<SealedCode>,
+        budget: GuessBudget,
+        now: Timestamp,
+    ) -> Result<Option<Opened>, StoreError> {
+        self.call(|state, node| {
+            let opened = state.codes.model.resend(id, service, next, budget, now);
+            if let Some(opened) = &opened {
+                sent(state, node, opened, false);
+            }
+            opened
+        })
+        .await
+    }
+
+    async fn step(
+        &self,
+        id: &VerificationId,
+        service: &ServiceName,
+        after: u8,
+        next: Option<SealedCode>,
+        budget: GuessBudget,
+        now: Timestamp,
+    ) -> Result<Option<Opened>, StoreError> {
+        self.call(|state, node| {
+            let model = &mut state.codes.model;
+            let opened = model.step(id, service, after, next, budget, now);
+            if let Some(opened) = &opened {
+                sent(state, node, opened, true);
+            }
+            opened
+        })
+        .await
+    }
+
+    async fn confirm(&self, id: &VerificationId, send: u8) -> Result<(), StoreError> {
+        self.call(|state, _| state.codes.model.confirm(id, send))
+            .await
+    }
+
+    async fn check(
+        &self,
+        command: CheckCommand,
+        budget: GuessBudget,
+    ) -> Result<Checked, StoreError> {
+        self.call(|state, node| check(state, node, command, budget))
+            .await
+    }
+
+    async fn cancel(
+        &self,
+        id: &VerificationId,
+        service: &ServiceName,
+        now: Timestamp,
+    ) -> Result<Option<StoredVerification>, StoreError> {
+        self.call(|state, _| {
+            let canceled = state.codes.model.cancel(id, service, now);
+            let status = canceled.as_ref().map(|canceled| canceled.status);
+            if status == Some(VerificationStatus::Canceled) {
+                state.codes.tallies.entry(id.clone()).or_default().canceled = true;
+            }
+            canceled
+        })
+        .await
+    }
+
+    async fn get(
+        &self,
+        id: &VerificationId,
+        service: &ServiceName,
+        now: Timestamp,
+    ) -> Result<Option<StoredVerification>, StoreError> {
+        self.call(|state, _| state.codes.model.get(id, service, now))
+            .await
+    }
+
+    async fn sends(
+        &self,
+        _cursor: Option<String>,
+        _limit: usize,
+    ) -> Result<(Vec<Sends>, Option<String>), StoreError> {
+        Ok((Vec::new(), None))
+    }
+
+    async fn forget_guesses(&self, tag: SubjectTag) -> Result<(), StoreError> {
+        self.call(|state, _| {
+            state.codes.model.forget_guesses(&tag.to_string());
+            state.codes.wrong_at.remove(&tag.to_string());
+        })
+        .await
+    }
+}

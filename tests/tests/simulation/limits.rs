@@ -1,0 +1,68 @@
+//! The send limits over maps: the crate's own rule decides.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use watchword_core::{DeliveryId, SendLimits, ServiceName, SubjectTag, Timestamp};
+use watchword_issuer::limits::window::{self, Minute};
+use watchword_issuer::limits::{Permit, Reservation, SendLimiter};
+use watchword_storage::StorageError;
+
+use crate::history::Peer;
+use crate::ledger::failed;
+use crate::world::{STORE_PATIENCE, Seat, State};
+
+/// What was counted.
+#[derive(Default)]
+pub struct LimitState {
+    sent: HashMap<SubjectTag, Vec<(Timestamp, DeliveryId)>>,
+    minutes: HashMap<ServiceName, Minute>,
+}
+
+pub struct SimLimiter(pub Seat);
+
+fn reserve(state: &mut State, reservation: Reservation) -> Permit {
+    let sent = state.limits.sent.entry(reservation.recipient).or_default();
+    let now = reservation.now;
+    sent.retain(|(at, _)| window::is_live(*at, now));
+    if sent.iter().any(|(_, other)| *other == reservation.delivery) {
+        return Permit::Granted;
+    }
+    let moments: Vec<_> = sent.iter().map(|(at, _)| *at).collect();
+    let cooldown_ms = reservation.cooldown_ms();
+    let permit = window::reserve(&moments, reservation.limits, cooldown_ms, now);
+    if permit == Permit::Granted {
+        sent.push((now, reservation.delivery));
+        sent.sort_by_key(|(at, _)| *at);
+    }
+    permit
+}
+
+#[async_trait]
+impl SendLimiter for SimLimiter {
+    async fn admit(
+        &self,
+        service: &ServiceName,
+        limits: SendLimits,
+        now: Timestamp,
+    ) -> Result<Permit, StorageError> {
+        let admitted = self.0.call(Peer::Limits, STORE_PATIENCE, |state| {
+            let stored = state.limits.minutes.get(service).copied();
+            match window::admit(stored, limits.service_per_minute, now) {
+                Err(refused) => refused,
+                Ok(minute) => {
+                    state.limits.minutes.insert(service.clone(), minute);
+                    Permit::Granted
+                }
+            }
+        });
+        admitted.await.map_err(failed)
+    }
+
+    async fn reserve(&self, reservation: Reservation) -> Result<Permit, StorageError> {
+        let reserved = self.0.call(Peer::Limits, STORE_PATIENCE, |state| {
+            reserve(state, reservation)
+        });
+        reserved.await.map_err(failed)
+    }
+}

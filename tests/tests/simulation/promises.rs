@@ -1,0 +1,117 @@
+//! What must hold once everything has healed and drained. What must hold at each step is held
+//! where it happens: [`crate::codes`], [`crate::ledger`], [`crate::gateway`], [`crate::caller`].
+
+use std::collections::HashMap;
+
+use watchword_core::{AttemptClass, DeliveryId, DeliveryOutcome, ReceiptState};
+use watchword_ledger::state::Delivery;
+
+use crate::gateway::Handover;
+use crate::history::Gateway;
+use crate::world::State;
+
+/// Attempts of unknown outcome that are followed by another, at gateways that know no repeats.
+const UNKNOWN_RETRIES: u32 = 1;
+
+/// A true receipt that is told of a message whose attempt is written down must end as the outcome.
+pub fn owe(state: &mut State, about: &Handover, says: ReceiptState) {
+    let Some(delivery) = state.ledger.deliveries.get(&about.delivery) else {
+        return;
+    };
+    let written = delivery.record.attempts.iter().any(|attempt| {
+        attempt.provider_message_id.as_ref() == Some(&about.message_id)
+            && attempt.class == AttemptClass::Accepted
+    });
+    let is_found = about.gateway != Gateway::Two || state.ledger.is_named(&about.message_id);
+    if says == ReceiptState::Delivered && written && is_found && delivery.record.outcome.is_final()
+    {
+        state.ledger.owed.push(about.delivery.clone());
+    }
+}
+
+/// Checks everything.
+pub fn check(state: &mut State) {
+    let left = state.queues.len();
+    if left > 0 {
+        state.broken(format!("nothing is left in a lane, and {left} are"));
+    }
+    let promised: Vec<_> = state.callers.promised.iter().cloned().collect();
+    for id in promised {
+        let is_parked = state.queues.parked.contains(&id.to_string());
+        let ended = state.ledger.deliveries.get(&id);
+        let has_ended = ended.is_some_and(|delivery| delivery.record.outcome.is_final());
+        if !has_ended && !is_parked {
+            let name = state.name_of(&id);
+            state.broken(format!("{name} was promised and ends"));
+        }
+    }
+    let mut begun: HashMap<DeliveryId, u32> = HashMap::new();
+    for handover in &state.gateways.handovers {
+        *begun.entry(handover.delivery.clone()).or_default() += 1;
+    }
+    for id in begun.keys() {
+        if !state.ledger.deliveries.contains_key(id) {
+            let name = state.name_of(id);
+            state.broken(format!("{name} was handed over and stands in the ledger"));
+        }
+    }
+    let deliveries: Vec<_> = state.ledger.deliveries.values().cloned().collect();
+    for delivery in deliveries {
+        let begun = begun.get(&delivery.record.id).copied().unwrap_or(0);
+        one(state, &delivery, begun);
+    }
+    for id in std::mem::take(&mut state.ledger.owed) {
+        let outcome = state.ledger.deliveries[&id].record.outcome;
+        if outcome != DeliveryOutcome::Delivered {
+            let name = state.name_of(&id);
+            state.broken(format!("{name} arrived by a true receipt and is {outcome}"));
+        }
+    }
+}
+
+/// One delivery, handed over `begun` times.
+fn one(state: &mut State, delivery: &Delivery, begun: u32) {
+    let (id, record) = (&delivery.record.id, &delivery.record);
+    let name = state.name_of(id);
+    let takeovers = state.ledger.takeovers.get(id).copied().unwrap_or(0);
+    if !record.outcome.is_final() {
+        let outcome = record.outcome;
+        state.broken(format!("{name} ends, and is not left {outcome}"));
+    }
+    if begun > record.attempt_count {
+        state.broken(format!(
+            "each hand-over of {name} is an attempt in the ledger"
+        ));
+    }
+    // Whoever hears that a gateway took it writes that down; only a holder that went silent
+    // between the two makes a second one possible.
+    let heard = state.gateways.heard.get(id).copied().unwrap_or(0);
+    if heard > 1 + takeovers {
+        state.broken(format!(
+            "{name} is taken once, and once more for each takeover"
+        ));
+    }
+    let unknown = record.attempts.iter().filter(|attempt| {
+        attempt.class == AttemptClass::UnknownOutcome
+            && attempt.provider.as_ref() != Some(&Gateway::Two.name())
+    });
+    let unknown = u32::try_from(unknown.count()).unwrap();
+    if unknown > 1 + UNKNOWN_RETRIES + takeovers {
+        state.broken(format!(
+            "{name} is not tried again and again for unknown outcomes"
+        ));
+    }
+    let disturbed = &state.disturbed;
+    if takeovers > 0 && !(disturbed.silence || disturbed.ledger || disturbed.clock) {
+        state.broken(format!("nobody takes {name} over without need"));
+    }
+    let is_told = state.queues.told.iter().any(|told| {
+        told.strip_prefix(&id.to_string())
+            .is_some_and(|rest| rest.starts_with('.'))
+    });
+    // A step whose message may not go out is written down by the issuer, which tells no outcomes.
+    let is_refused = state.codes.by_step.contains(id) && delivery.fence.0 == 0;
+    if record.outcome.is_final() && !is_told && !is_refused && !state.disturbed.publish {
+        state.broken(format!("the outcome of {name} is told"));
+    }
+}
