@@ -118,8 +118,8 @@ impl Courier {
         letter: &Letter,
     ) -> Result<Settling, LedgerError> {
         let Some(service) = self.parts.services.by_name(&order.service) else {
-            self.end_unclaimed(&order, DeliveryOutcome::Parked).await?;
-            return Ok(Settling::Park("unknown_service"));
+            let park = Settling::Park("unknown_service");
+            return self.end(&order, DeliveryOutcome::Parked, park).await;
         };
         let errand = Errand {
             sender: Sender {
@@ -153,46 +153,49 @@ impl Courier {
         };
         let provider = self.parts.router.providers()[pick.place].clone();
         let Some(budget) = attempt_budget(provider.attempt_limit(), now, order.deadline) else {
-            self.end_unclaimed(order, DeliveryOutcome::Expired).await?;
-            return Ok(Turn::Settled(Settling::Ack));
-        };
-        let lease = budget + LEASE_MARGIN;
-        let claim = ClaimRequest {
-            id: order.delivery_id.clone(),
-            channel: self.parts.channel,
-            now,
-            lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
-            service: order.service.clone(),
-            trace_id: errand.trace_id,
+            let ended = self.end(order, DeliveryOutcome::Expired, Settling::Ack);
+            return ended.await.map(Turn::Settled);
         };
         reach(Point::DeliveryTaken);
-        match self.parts.ledger.claim(claim).await? {
-            Claim::Yours {
-                fence,
-                record,
-                after_crash,
-            } => {
+        match self.claim(order, budget, errand.trace_id).await? {
+            Claim::Yours { fence, record, .. } => {
                 reach(Point::DeliveryClaimed);
-                if after_crash {
-                    tracing::warn!(delivery_id = %order.delivery_id, "taken over from a worker that went silent");
-                    self.parts.metrics.after_crash.inc();
-                }
                 self.attempt(errand, provider, &pick, (fence, record), tried)
                     .await
             }
-            Claim::Held { until } => {
-                // Look again when the other has had its time.
-                let rung = Ladder::STANDARD.covering(until.millis_since(now));
-                Ok(Turn::Settled(
-                    rung.map_or(Settling::Requeue, Settling::Retry),
-                ))
-            }
+            Claim::Held { until } => Ok(Turn::Settled(when_free(until, now))),
             Claim::Ended(record) => {
-                self.parts.metrics.repeats.inc();
-                self.reporter.report(&order.service, &record).await;
+                self.repeat(order, &record).await;
                 Ok(Turn::Settled(Settling::Ack))
             }
         }
+    }
+
+    /// Claims the delivery for work that takes `budget` at most.
+    async fn claim(
+        &self,
+        order: &Order,
+        budget: Duration,
+        trace_id: Option<TraceId>,
+    ) -> Result<Claim, LedgerError> {
+        let lease = budget + LEASE_MARGIN;
+        let request = ClaimRequest {
+            id: order.delivery_id.clone(),
+            channel: self.parts.channel,
+            now: self.parts.clock.now(),
+            lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
+            service: order.service.clone(),
+            trace_id,
+        };
+        let claim = self.parts.ledger.claim(request).await?;
+        if let Claim::Yours {
+            after_crash: true, ..
+        } = claim
+        {
+            tracing::warn!(delivery_id = %order.delivery_id, "taken over from a worker that went silent");
+            self.parts.metrics.after_crash.inc();
+        }
+        Ok(claim)
     }
 
     /// Every provider is closed off: wait by the ladder while there is time.
@@ -215,9 +218,8 @@ impl Courier {
         if let Decision::Wait(rung) = ended.wait() {
             Ok(Settling::Retry(rung))
         } else {
-            self.end_unclaimed(&errand.order, DeliveryOutcome::Expired)
-                .await?;
-            Ok(Settling::Ack)
+            self.end(&errand.order, DeliveryOutcome::Expired, Settling::Ack)
+                .await
         }
     }
 
@@ -231,19 +233,11 @@ impl Courier {
     ) -> Result<Turn, LedgerError> {
         let order = &errand.order;
         let begun = self.parts.clock.now();
-        // Again: the claim may have taken long, or the process have stood still.
-        let Some(budget) = attempt_budget(provider.attempt_limit(), begun, order.deadline) else {
-            let expired = DeliveryOutcome::Expired;
-            let recorded = self.record(order, Some(fence), None, expired).await;
-            return self
-                .settled(
-                    order,
-                    recorded,
-                    expired,
-                    begun,
-                    Turn::Settled(Settling::Ack),
-                )
-                .await;
+        // Once more: the claim takes its time, and a process that is stopped in it much.
+        let limit = provider.attempt_limit();
+        let Some(budget) = attempt_budget(limit, begun, order.deadline) else {
+            self.give_up(order, fence, DeliveryOutcome::Expired).await?;
+            return Ok(Turn::Settled(Settling::Ack));
         };
         let dispatch = Dispatch {
             delivery_id: order.delivery_id.clone(),
@@ -307,25 +301,13 @@ impl Courier {
             delivery_id = %order.delivery_id, provider = %provider.name(), class = %attempted.class,
             reason = attempted.reason, outcome = %outcome, took_ms = attempt.took_ms, "attempt",
         );
-        let recorded = self
+        match self
             .record(order, Some(fence), Some(attempt), outcome)
-            .await;
-        self.settled(order, recorded, outcome, begun, turn).await
-    }
-
-    /// Goes on after the holder's word, if it still was the holder.
-    async fn settled(
-        &self,
-        order: &Order,
-        recorded: Result<DeliveryRecord, LedgerError>,
-        outcome: DeliveryOutcome,
-        begun: Timestamp,
-        turn: Turn,
-    ) -> Result<Turn, LedgerError> {
-        match recorded {
+            .await
+        {
             Ok(record) => {
                 reach(Point::DeliveryRecorded);
-                self.finish(order, &record, outcome, begun).await;
+                self.finish(order, &record, outcome).await;
                 Ok(turn)
             }
             // Another worker holds the delivery by now; it will settle its own copy.
@@ -386,33 +368,63 @@ impl Courier {
         }
     }
 
-    /// Ends a delivery that no worker holds. If one does hold it, or it has ended, that stays.
-    async fn end_unclaimed(
+    /// Ends a delivery that is not to be attempted; `settling` is what its message gets then. One
+    /// that has ended stays as it is. One that another worker holds is left to it, and looked at
+    /// again when its claim has run out: a holder that died past the deadline would otherwise
+    /// leave the delivery `sending` for ever.
+    async fn end(
         &self,
         order: &Order,
         outcome: DeliveryOutcome,
-    ) -> Result<(), LedgerError> {
+        settling: Settling,
+    ) -> Result<Settling, LedgerError> {
         let since = self.parts.clock.now();
         let record = self.record(order, None, None, outcome).await?;
-        self.finish(order, &record, outcome, since).await;
+        if record.outcome != DeliveryOutcome::Sending {
+            // One from before was counted by whoever brought it about.
+            if record.outcome == outcome && record.updated_at >= since {
+                self.finish(order, &record, outcome).await;
+            } else {
+                self.repeat(order, &record).await;
+            }
+            return Ok(settling);
+        }
+        match self.claim(order, Duration::ZERO, None).await? {
+            Claim::Yours { fence, .. } => {
+                self.give_up(order, fence, outcome).await?;
+            }
+            Claim::Held { until } => return Ok(when_free(until, self.parts.clock.now())),
+            Claim::Ended(record) => self.repeat(order, &record).await,
+        }
+        Ok(settling)
+    }
+
+    /// The delivery has ended already. Its outcome is told again: whoever wrote it may have died
+    /// before it could.
+    async fn repeat(&self, order: &Order, record: &DeliveryRecord) {
+        self.parts.metrics.repeats.inc();
+        self.reporter.report(&order.service, record).await;
+    }
+
+    /// Ends a claim without an attempt.
+    async fn give_up(
+        &self,
+        order: &Order,
+        fence: Fence,
+        outcome: DeliveryOutcome,
+    ) -> Result<(), LedgerError> {
+        match self.record(order, Some(fence), None, outcome).await {
+            Ok(record) => self.finish(order, &record, outcome).await,
+            // Another worker holds the delivery by now; it will settle its own copy.
+            Err(LedgerError::FenceLost) => {}
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 
-    /// Tells an end, and counts it if it came about after `since`: one from before was counted by
-    /// whoever brought it about.
-    async fn finish(
-        &self,
-        order: &Order,
-        record: &DeliveryRecord,
-        outcome: DeliveryOutcome,
-        since: Timestamp,
-    ) {
+    async fn finish(&self, order: &Order, record: &DeliveryRecord, outcome: DeliveryOutcome) {
         if outcome.is_final() && record.outcome == outcome {
-            if record.updated_at >= since {
-                self.parts.metrics.ended(outcome);
-            } else {
-                self.parts.metrics.repeats.inc();
-            }
+            self.parts.metrics.ended(outcome);
             self.reporter.report(&order.service, record).await;
         }
     }
@@ -447,6 +459,13 @@ impl Courier {
             .when(|error| matches!(error, LedgerError::Storage(_)))
             .await
     }
+}
+
+/// What a message gets whose delivery another worker holds: looked at again when that one has had
+/// its time.
+fn when_free(until: Timestamp, now: Timestamp) -> Settling {
+    let rung = Ladder::STANDARD.covering(until.millis_since(now));
+    rung.map_or(Settling::Requeue, Settling::Retry)
 }
 
 /// A number that differs from order to order and from round to round: it spreads orders over

@@ -103,15 +103,14 @@ pub async fn run(stand: &mut Stand, row: &Row, per_second: u32) -> Report {
         .filter_map(|fault| fault.restarts())
         .collect();
     report.wrong.extend(stand.restarted(&before.0, &restarts));
-    if restarts.is_empty() {
-        let counted = stand.ended_by_metrics().await - before.1;
-        report
-            .wrong
-            .extend(disagreement("the metrics count", counted, &load, &verdict));
-    }
     report
         .wrong
         .extend(stand.disagreements(&load, &verdict).await);
+    if restarts.is_empty() {
+        let counted = stand.ended_by_metrics().await - before.1;
+        let differs = disagreement("the metrics count", counted, &load, &verdict);
+        report.wrong.extend(differs);
+    }
     report
 }
 

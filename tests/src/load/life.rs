@@ -12,9 +12,9 @@ use super::{Scene, now_ms};
 /// How long an application goes on asking, and how long it rests in between. Shorter than the
 /// cooldown: it is always the same message it asks for.
 const ASK_FOR: Duration = Duration::from_secs(25);
-const ASK_AGAIN: Duration = Duration::from_millis(1_000);
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// A check whose answer did not come is repeated under its id.
-const CHECK_AGAIN: Duration = Duration::from_millis(1_000);
+const CHECK_AGAIN: Duration = Duration::from_secs(1);
 
 /// One request for a code and its answer.
 #[derive(Debug, Clone)]

@@ -1,8 +1,97 @@
 //! Histories that once broke a promise, as they were printed.
 
-use crate::history::History;
+use crate::history::{By, Fault, Gap::*, History, Node::*, Op, Op::*, Peer, Person, Tenant};
 
 /// All of them.
 pub fn all() -> Vec<History> {
-    Vec::new()
+    vec![
+        died_holding_past_the_deadline(),
+        died_before_the_outcome_was_told(),
+        stood_still_between_claim_and_attempt(),
+    ]
+}
+
+fn history(steps: &[(Op, crate::history::Gap)]) -> History {
+    History {
+        seed: 0,
+        steps: steps.to_vec(),
+    }
+}
+
+/// A worker died with the delivery in its hands, and its claim outlasted the deadline: the other
+/// let go of the message, and the delivery was `sending` for ever.
+fn died_holding_past_the_deadline() -> History {
+    history(&[
+        (
+            Strike {
+                node: WorkerA,
+                peer: Peer::Ledger,
+                after: 0,
+                fault: Fault::CrashAfter,
+            },
+            Rest,
+        ),
+        (
+            Open {
+                person: Person::Ann,
+                tenant: Tenant::Bank,
+                by: By::Mail,
+            },
+            Rest,
+        ),
+    ])
+}
+
+/// A worker died after it had written the outcome, and its message was looked at again only past
+/// the deadline: nobody was ever told.
+fn died_before_the_outcome_was_told() -> History {
+    history(&[
+        (
+            Clock {
+                node: WorkerB,
+                ahead_s: 60,
+            },
+            Rest,
+        ),
+        (
+            Strike {
+                node: WorkerA,
+                peer: Peer::Ledger,
+                after: 1,
+                fault: Fault::CrashAfter,
+            },
+            Rest,
+        ),
+        (
+            Open {
+                person: Person::Ann,
+                tenant: Tenant::Bank,
+                by: By::Mail,
+            },
+            Rest,
+        ),
+    ])
+}
+
+/// A worker stood still while it claimed the delivery, and handed it over past the deadline.
+fn stood_still_between_claim_and_attempt() -> History {
+    history(&[
+        (
+            Strike {
+                node: WorkerA,
+                peer: Peer::Ledger,
+                after: 0,
+                fault: Fault::Stopped(30),
+            },
+            Rest,
+        ),
+        (
+            Open {
+                person: Person::Ann,
+                tenant: Tenant::Bank,
+                by: By::Mail,
+            },
+            Rest,
+        ),
+    ])
 }

@@ -42,7 +42,7 @@ use crate::history::{Gap, History};
 use crate::kit::Kit;
 
 /// Histories of one run of the suite.
-const HISTORIES: u32 = 5;
+const HISTORIES: u32 = 4_000;
 /// Histories that are played twice.
 const REPEATED: u32 = 100;
 const SHRINKS: u32 = 20_000;
