@@ -94,7 +94,8 @@ impl Gauge {
             bad_in_a_row: 0,
             good_in_a_row: 0,
             rest_ms: FIRST_REST_MS,
-            closed_until: now,
+            // Not `now`: a clock that is set back afterwards would close it off until then.
+            closed_until: Timestamp::from_millis(0),
             faulty: false,
             trial_at: None,
             trials: 0,
@@ -112,11 +113,16 @@ impl Gauge {
 
     /// Whether it is sound but asked to be left alone for now.
     pub(super) fn is_resting(&self, now: Timestamp) -> bool {
-        self.level > 0 && now < self.closed_until
+        self.level > 0 && self.is_closed(now)
+    }
+
+    /// Whether its rest lasts. No rest is as long as one that a clock wrote that was set back since.
+    fn is_closed(&self, now: Timestamp) -> bool {
+        (1..=LONGEST_REST_MS).contains(&self.closed_until.millis_since(now))
     }
 
     pub(super) fn admission(&self, now: Timestamp) -> Admission {
-        if now < self.closed_until {
+        if self.is_closed(now) {
             return Admission::Closed;
         }
         if self.level > 0 {
@@ -136,7 +142,11 @@ impl Gauge {
     /// It asked to be left alone for so long.
     pub(super) fn rest(&mut self, now: Timestamp, rest_ms: u64) {
         let until = now.plus_millis(rest_ms.min(LONGEST_REST_MS));
-        self.closed_until = self.closed_until.max(until);
+        self.closed_until = if self.is_closed(now) {
+            self.closed_until.max(until)
+        } else {
+            until
+        };
     }
 
     pub(super) fn observe(&mut self, sign: Sign, now: Timestamp) {
@@ -200,7 +210,7 @@ impl Gauge {
 
     fn close(&mut self, now: Timestamp) {
         // What failed while it was closed already (calls that were on their way) is no new news.
-        if self.level == 0 && now < self.closed_until {
+        if self.level == 0 && self.is_closed(now) {
             return;
         }
         let is_calm = self.level == WHOLE && now.millis_since(self.changed_at) >= CALM_MS;
@@ -214,7 +224,7 @@ impl Gauge {
     }
 
     fn tried(&mut self, succeeded: bool, now: Timestamp) {
-        if now < self.closed_until {
+        if self.is_closed(now) {
             return;
         }
         self.trial_at = None;
@@ -259,6 +269,19 @@ mod tests {
 
     fn at(ms: u64) -> Timestamp {
         Timestamp::from_millis(0).plus_millis(ms)
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_closes_nobody_off() {
+        const HOUR_MS: u64 = 3_600_000;
+        let mut gauge = Gauge::new(at(2 * HOUR_MS));
+        let back = at(2 * HOUR_MS - 310_000);
+        assert_eq!(gauge.admission(back), Admission::Share(WHOLE));
+        // Nor does a rest that was asked for by the clock as it was.
+        gauge.rest(at(2 * HOUR_MS), 10_000);
+        assert!(!gauge.is_resting(at(HOUR_MS)));
+        gauge.rest(at(HOUR_MS), 10_000);
+        assert!(gauge.is_resting(at(HOUR_MS)) && !gauge.is_resting(at(HOUR_MS + 10_000)));
     }
 
     #[test]
