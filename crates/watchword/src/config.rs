@@ -100,11 +100,19 @@ impl PeerConfig {
 }
 
 impl Config {
-    /// Reads `path` and the environment over it.
+    /// Reads `path` and the process's environment over it.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
+        Self::read_under(path, environment)
+    }
+
+    /// Reads `path` and `environment` over it.
+    pub fn read_under(
+        path: &Path,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
         let config: Self = load(path, environment)?;
         if !(1..=8_760).contains(&config.ledger.retention_hours) {
             return Err(ConfigError::new(

@@ -1,23 +1,8 @@
-//! The binary: command line and wiring. No logic lives here.
-#![expect(clippy::print_stdout, reason = "a command line prints")]
-
-mod audit;
-mod channels;
-mod cli;
-mod client;
-mod config;
-mod demo;
-mod engine;
-mod parked;
-mod provider;
-mod roles;
-mod run;
-mod simulate;
-mod topology;
+//! The binary: from the command line to the library's commands.
 
 use clap::Parser;
-
-use cli::{Cli, Command, ConfigCommand, ProviderCommand};
+use watchword::cli::{Cli, Command, ConfigCommand, ProviderCommand};
+use watchword::{audit, client, demo, parked, provider, run, simulate, topology};
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();

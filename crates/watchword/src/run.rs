@@ -148,20 +148,23 @@ pub fn checked(path: &Path) -> anyhow::Result<Config> {
         validate(&config)?;
         Ok(config)
     };
-    read().map_err(|error: anyhow::Error| {
-        let line = error.downcast_ref::<ConfigError>().and_then(|error| {
-            let text = std::fs::read_to_string(path).ok()?;
-            line_of(&text, &error.key)
-        });
-        match line {
-            Some(line) => error.context(format!("{}, line {line}", path.display())),
-            None => error,
-        }
-    })
+    read().map_err(|error: anyhow::Error| at_line(path, error))
+}
+
+/// The error with the line of `path` it is about.
+pub fn at_line(path: &Path, error: anyhow::Error) -> anyhow::Error {
+    let line = error.downcast_ref::<ConfigError>().and_then(|error| {
+        let text = std::fs::read_to_string(path).ok()?;
+        line_of(&text, &error.key)
+    });
+    match line {
+        Some(line) => error.context(format!("{}, line {line}", path.display())),
+        None => error,
+    }
 }
 
 /// Everything that can be wrong without a peer: keys, services, providers, addresses.
-fn validate(config: &Config) -> anyhow::Result<()> {
+pub fn validate(config: &Config) -> anyhow::Result<()> {
     config.keys.resolve()?;
     Services::from_config(&config.services)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
