@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use reqwest::header::HeaderMap;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Request, Response};
 use tokio::time::timeout;
@@ -161,11 +162,14 @@ impl HttpProvider {
     }
 }
 
-/// What an answer means by this configuration, for the tests of the presets.
-#[cfg(test)]
-pub(crate) fn classify(config: &ResponseConfig, status: u16, body: &[u8]) -> Attempted {
-    let plan = ResponsePlan::compile(config).unwrap_or_else(|error| panic!("{error}"));
-    plan.classify(status, &reqwest::header::HeaderMap::new(), body)
+/// What an answer means by this configuration, for tests.
+pub fn classify(
+    config: &ResponseConfig,
+    status: u16,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Attempted, ConfigError> {
+    Ok(ResponsePlan::compile(config)?.classify(status, headers, body))
 }
 
 /// The answer's body, if it ends within its bounds.

@@ -14,7 +14,7 @@ use watchword_events::ReceiptReceived;
 
 pub use route::{ReceiptMetrics, ReceiptState as ReceiptRouteState, queue_heard, routes};
 pub(crate) use verify::Verify;
-pub use verify::{Call, VerifyConfig};
+pub use verify::{Call, Encoding, HmacAlgorithm, VerifyConfig};
 
 use crate::config::Secrets;
 use crate::http::{ReceiptConfig, as_text, check_pointer, plain_id};

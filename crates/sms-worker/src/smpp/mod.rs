@@ -5,7 +5,7 @@
 
 mod alphabet;
 mod link;
-mod receipt;
+pub mod receipt;
 
 use std::net::IpAddr;
 use std::str::FromStr;

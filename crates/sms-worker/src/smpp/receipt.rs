@@ -7,14 +7,17 @@ use crate::receipt::error_code;
 
 /// What a receipt says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Told {
-    pub(super) message_id: String,
-    pub(super) state: ReceiptState,
-    pub(super) error: Option<String>,
+pub struct Told {
+    /// The peer's id for the message.
+    pub message_id: String,
+    /// What became of it.
+    pub state: ReceiptState,
+    /// An error code, if it told one.
+    pub error: Option<String>,
 }
 
 /// Reads a receipt's text; `None` if it is none.
-pub(super) fn read(text: &[u8]) -> Option<Told> {
+pub fn read(text: &[u8]) -> Option<Told> {
     let text = String::from_utf8_lossy(text.get(..text.len().min(255))?);
     let field = |name: &str| {
         let start = text.find(name)? + name.len();
