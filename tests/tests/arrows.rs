@@ -21,6 +21,7 @@ const ORDER: [&str; 16] = [
     "watchword-email-worker",
     "watchword-simulator",
     "watchword",
+    "watchword-fuzz",
     "watchword-bench",
     "watchword-tests",
 ];

@@ -1,0 +1,15 @@
+//! The fuzzer: libFuzzer around the target that `WATCHWORD_FUZZ_TARGET` names. One binary for all,
+//! because linking is what costs; `tests/fuzz/run` starts it.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use watchword_fuzz::{TARGETS, Target};
+
+static TARGET: LazyLock<Target> = LazyLock::new(|| {
+    let name = std::env::var("WATCHWORD_FUZZ_TARGET").unwrap_or_default();
+    let known = TARGETS.into_iter().find(|target| target.name == name);
+    known.unwrap_or_else(|| panic!("WATCHWORD_FUZZ_TARGET names no target: {name:?}"))
+});
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| (TARGET.run)(input));

@@ -1,0 +1,118 @@
+//! The configuration as `watchword config check` takes it: no file and no environment breaks it,
+//! and no error shows a value, be it of the file, of a variable or of a secret.
+//!
+//! An input is the file; behind a line `===` variables follow, `NAME=VALUE` a line. `keys/` leads to
+//! a folder with keys that fit, one that does not, and a certificate that is none.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use tempfile::TempDir;
+use toml::de::{DeTable, DeValue};
+use watchword::config::Config;
+use watchword::run::{at_line, validate};
+use watchword_chassis::config::ConfigError;
+
+use crate::canary::{CANARY, NUMBER, assert_absent, pick};
+
+/// A key that fits: the base64 of 32 bytes.
+const KEY: &str = "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2U=";
+
+static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("keys")).expect("a folder");
+    for (name, text) in [
+        ("sealing", KEY),
+        ("digest", KEY),
+        ("index", KEY),
+        ("wrong", CANARY),
+    ] {
+        let path = folder.path().join("keys").join(name);
+        std::fs::write(&path, text).expect("a key");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("its mode");
+    }
+    folder
+});
+
+/// One configuration: as it is, and with a value planted in it.
+pub fn run(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
+    let keys = format!("{}/keys/", FOLDER.path().display());
+    let text = text.replace("keys/", &keys);
+    let (file, variables) = text.split_once("\n===\n").unwrap_or((&text, ""));
+    let mut variables: BTreeMap<_, _> = variables
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .collect();
+    load(file, &variables);
+
+    let place = pick(input);
+    let planted = plant(file, place);
+    load(planted.as_deref().unwrap_or(file), &variables);
+
+    let name = place.checked_rem(variables.len());
+    let name = name.and_then(|at| variables.keys().nth(at).copied());
+    if let Some(value) = name.and_then(|name| variables.get_mut(name)) {
+        let planted = format!("{value}{CANARY}");
+        *value = &planted;
+        load(file, &variables);
+    }
+}
+
+fn load(text: &str, variables: &BTreeMap<&str, &str>) {
+    let path = FOLDER.path().join("watchword.toml");
+    std::fs::write(&path, text).expect("a file");
+    let environment = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let loaded = Config::read_under(&path, environment)
+        .map_err(anyhow::Error::from)
+        .and_then(|config| validate(&config));
+    if let Err(error) = loaded {
+        check(error, &path);
+    }
+}
+
+fn check(error: anyhow::Error, path: &Path) {
+    let told = error
+        .downcast_ref::<ConfigError>()
+        .unwrap_or_else(|| panic!("an error names no key: {error:#}"));
+    assert!(!told.key.is_empty() && !told.problem.is_empty(), "{told}");
+    let shown = format!("{:#}", at_line(path, error));
+    assert_absent(&shown, "an error of the configuration");
+    assert!(!shown.contains(KEY), "a secret is shown: {shown}");
+}
+
+/// The file with one of its values made longer, or replaced.
+fn plant(file: &str, place: usize) -> Option<String> {
+    let table = DeTable::parse(file).ok()?;
+    let mut spans = Vec::new();
+    for value in table.get_ref().values() {
+        leaves(value, &mut spans);
+    }
+    let (span, is_text) = spans.get(place.checked_rem(spans.len())?)?.clone();
+    let (before, value, after) = (&file[..span.start], &file[span.clone()], &file[span.end..]);
+    let planted = match (place / spans.len()) % 3 {
+        0 if is_text => format!(
+            "{}{CANARY}{}",
+            &value[..value.len() - 1],
+            &value[value.len() - 1..]
+        ),
+        1 => NUMBER.to_owned(),
+        _ => format!("\"{CANARY}\""),
+    };
+    Some(format!("{before}{planted}{after}"))
+}
+
+fn leaves(value: &toml::Spanned<DeValue<'_>>, spans: &mut Vec<(std::ops::Range<usize>, bool)>) {
+    match value.get_ref() {
+        DeValue::Table(table) => table.values().for_each(|value| leaves(value, spans)),
+        DeValue::Array(values) => values.iter().for_each(|value| leaves(value, spans)),
+        leaf => spans.push((value.span(), leaf.is_str())),
+    }
+}

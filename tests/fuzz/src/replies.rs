@@ -1,0 +1,157 @@
+//! SMTP relays that say anything: a mail counts as taken only after 250 to its final dot, a
+//! recipient as wrong only after the reply to RCPT that says so, and no reply is quoted.
+//!
+//! An input is what the relay says, a reply a line; lines with `-` as their fourth character go
+//! together with the next. When it has said all, it closes.
+
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+use watchword_chassis::SystemClock;
+use watchword_core::{AttemptClass, Channel, Clock, Recipient, Variables};
+use watchword_delivery::{Dispatch, Inbox, Provider, Sender};
+use watchword_email_worker::EmailConfig;
+
+/// A client that waits for more than was said is let go after this.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+static WORLD: LazyLock<World> = LazyLock::new(World::start);
+
+struct World {
+    runtime: Runtime,
+    listener: TcpListener,
+    provider: Arc<dyn Provider>,
+    dispatch: Dispatch,
+}
+
+/// What the relay saw and said.
+#[derive(Debug, Default)]
+struct Said {
+    rcpt: Vec<String>,
+    dot: Vec<String>,
+}
+
+/// One mail to a relay that replies as the input says.
+pub fn run(input: &[u8]) {
+    let replies = replies(input);
+    let said = Arc::new(Mutex::new(Said::default()));
+    let relay = async {
+        // A connection of the input before is found closed, and another one made.
+        while let Ok((stream, _)) = WORLD.listener.accept().await {
+            let _ = serve(stream, &replies, &said).await;
+        }
+    };
+    let attempted = WORLD.runtime.block_on(async {
+        tokio::select! {
+            attempted = WORLD.provider.attempt(&WORLD.dispatch) => attempted,
+            () = relay => unreachable!("the relay listens for ever"),
+        }
+    });
+    let said = said.lock().unwrap_or_else(PoisonError::into_inner);
+    let says = |replies: &[String], codes: &[&str]| {
+        replies
+            .iter()
+            .any(|reply| codes.iter().any(|code| reply.starts_with(code)))
+    };
+    match attempted.class {
+        AttemptClass::Accepted => assert!(says(&said.dot, &["250"]), "taken? {said:?}"),
+        AttemptClass::RecipientInvalid => {
+            assert!(says(&said.rcpt, &["550", "551", "553"]), "wrong? {said:?}");
+        }
+        _ => {}
+    }
+    let is_word = attempted
+        .reason
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    assert!(
+        is_word && attempted.reason.len() <= 24,
+        "{}",
+        attempted.reason
+    );
+}
+
+fn replies(input: &[u8]) -> Vec<Vec<u8>> {
+    let mut replies = Vec::new();
+    let mut reply = Vec::new();
+    for line in input.split(|byte| *byte == b'\n').take(64) {
+        reply.extend_from_slice(line);
+        reply.extend_from_slice(b"\r\n");
+        if line.get(3) != Some(&b'-') {
+            replies.push(std::mem::take(&mut reply));
+        }
+    }
+    replies
+}
+
+async fn serve(stream: TcpStream, replies: &[Vec<u8>], said: &Mutex<Said>) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let (mut line, mut in_body) = (Vec::new(), false);
+    for reply in replies {
+        let text = String::from_utf8_lossy(reply).into_owned();
+        {
+            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+            if in_body {
+                said.dot.push(text);
+            } else if line.starts_with(b"RCPT") {
+                said.rcpt.push(text);
+            }
+        }
+        in_body = line.starts_with(b"DATA") && reply.starts_with(b"354");
+        stream.write_all(reply).await?;
+        loop {
+            line.clear();
+            let read = timeout(PATIENCE, stream.read_until(b'\n', &mut line)).await;
+            if !matches!(read, Ok(Ok(1..))) {
+                return Ok(());
+            }
+            if !in_body || line == b".\r\n" {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl World {
+    fn start() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let listener = runtime
+            .block_on(TcpListener::bind("127.0.0.1:0"))
+            .expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let section = format!(
+            "[providers.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1\"\nport = {port}\ntls = \"none\"\nfrom = \"no-reply@example.org\"\n"
+        );
+        let config: EmailConfig = toml::from_str(&section).expect("a section");
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let built = watchword_email_worker::build(&config, None, &Inbox::default(), &clock);
+        let built = built.unwrap_or_else(|error| panic!("{error}"));
+        let dispatch = Dispatch {
+            delivery_id: format!("{}-1", "a".repeat(32)).parse().expect("an id"),
+            recipient: Recipient::parse(Channel::Email, "jane@example.org").expect("an address"),
+            code: "012345".parse().expect("a code"),
+            sender: Sender {
+                app: "Fuzz".to_owned(),
+                host: None,
+            },
+            locale: None,
+            variables: Variables::default(),
+            remaining: Duration::from_secs(300),
+        };
+        Self {
+            runtime,
+            listener,
+            provider: built.providers[0].clone(),
+            dispatch,
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Calls signed as a gateway would sign them, and spoiled afterwards. Written from what the schemes
+//! say and not with the product's code, which it is held against.
+
+use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
+use http::{HeaderMap, HeaderName};
+use ring::signature::Ed25519KeyPair;
+use ring::{digest, hmac};
+use serde_json::{Value, json};
+use watchword_core::Timestamp;
+use watchword_sms_worker::fuzzing::{Encoding, HmacAlgorithm, VerifyConfig};
+
+/// Every shared secret. Long enough that no input holds it, or a signature with it, by chance.
+pub const SECRET: &str = "Jm4nC8wXr2TzKq6VbY9sHd3LfPg7Ue5A";
+/// What public keys are derived from.
+pub const SEED: [u8; 32] = [7; 32];
+
+/// A call on its way to the receiver.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// The receiver without its query.
+    pub bare: String,
+    /// Parameters, decoded.
+    pub query: Vec<(String, String)>,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Vec<u8>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+impl Draft {
+    /// The whole URL.
+    pub fn url(&self) -> String {
+        let query = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(&self.query)
+            .finish();
+        format!("{}?{query}", self.bare)
+    }
+
+    /// The fields of a form: of a body that is declared as one, once.
+    pub fn form(&self) -> Vec<(String, String)> {
+        let mut kinds = self.headers.get_all("content-type").iter();
+        let kind = kinds.next().and_then(|kind| kind.to_str().ok());
+        let is_form = |kind: &str| kind.starts_with("application/x-www-form-urlencoded");
+        if kind.is_some_and(is_form) && kinds.next().is_none() {
+            return url::form_urlencoded::parse(&self.body)
+                .into_owned()
+                .collect();
+        }
+        Vec::new()
+    }
+
+    fn drop_parameter(&mut self, name: &str) {
+        self.query.retain(|(known, _)| known != name);
+    }
+
+    /// Sets the one header of that name.
+    pub fn set(&mut self, name: &str, value: &str) {
+        let name: HeaderName = name.parse().expect("a header name");
+        self.headers
+            .insert(name, value.parse().expect("a header value"));
+    }
+
+    fn seconds(&self) -> i64 {
+        self.now.as_millis() / 1_000
+    }
+}
+
+/// Signs `draft` by `scheme`; `false` where the input cannot be signed, because it holds a field
+/// that only the signer may set.
+pub fn sign(scheme: &VerifyConfig, draft: &mut Draft) -> bool {
+    match scheme {
+        VerifyConfig::SecretUrl { .. } => {
+            draft.drop_parameter("token");
+            draft.query.push(("token".to_owned(), SECRET.to_owned()));
+        }
+        VerifyConfig::Basic { username, .. } => {
+            let pair = BASE64.encode(format!("{username}:{SECRET}").as_bytes());
+            draft.set("authorization", &format!("Basic {pair}"));
+        }
+        VerifyConfig::Hmac {
+            header,
+            algorithm,
+            encoding,
+            prefix,
+            content,
+            timestamp_header,
+            nonce_header,
+            ..
+        } => {
+            let (time, nonce) = (draft.seconds().to_string(), "n-1");
+            for (name, value) in [(timestamp_header, time.as_str()), (nonce_header, nonce)] {
+                if let Some(name) = name {
+                    draft.set(name, value);
+                }
+            }
+            let signed = content
+                .replace("{url}", &draft.url())
+                .replace("{timestamp}", &time)
+                .replace("{nonce}", nonce);
+            let (before, after) = signed.split_once("{body}").unwrap_or((&signed, ""));
+            let body = if content.contains("{body}") {
+                &draft.body[..]
+            } else {
+                &[]
+            };
+            let tag = mac(
+                *algorithm,
+                &[before.as_bytes(), body, after.as_bytes()].concat(),
+            );
+            let text = match encoding {
+                Encoding::Hex => HEXLOWER.encode(&tag),
+                Encoding::Base64 => BASE64.encode(&tag),
+            };
+            draft.set(header, &format!("{prefix}{text}"));
+        }
+        VerifyConfig::Ed25519 {
+            header,
+            timestamp_header,
+            ..
+        } => {
+            let time = draft.seconds().to_string();
+            let signed = [time.as_bytes(), b"|", &draft.body].concat();
+            let key = Ed25519KeyPair::from_seed_unchecked(&SEED).expect("a key");
+            draft.set(timestamp_header, &time);
+            draft.set(header, &BASE64.encode(key.sign(&signed).as_ref()));
+        }
+        VerifyConfig::Twilio { .. } => twilio(draft),
+        VerifyConfig::Plivo { .. } => {
+            let tag = mac(
+                HmacAlgorithm::Sha256,
+                format!("{}n-1", draft.bare).as_bytes(),
+            );
+            draft.set("x-plivo-signature-v2-nonce", "n-1");
+            draft.set("x-plivo-signature-v2", &BASE64.encode(&tag));
+        }
+        VerifyConfig::VonageSig { algorithm, .. } => return vonage_sig(draft, *algorithm),
+        VerifyConfig::Jwt {
+            header,
+            payload_claim,
+            url_claim,
+            ..
+        } => {
+            let mut claims = json!({ "iat": draft.seconds() });
+            if let Some(name) = payload_claim {
+                claims[name] = sha256(&draft.body).into();
+            }
+            if let Some(name) = url_claim {
+                claims[name] = sha256(draft.url().as_bytes()).into();
+            }
+            draft.set(header, &format!("Bearer {}", token(&claims)));
+        }
+    }
+    true
+}
+
+fn twilio(draft: &mut Draft) {
+    draft.drop_parameter("bodySHA256");
+    let mut pairs = draft.form();
+    if pairs.is_empty() && !draft.body.is_empty() {
+        let hash = sha256(&draft.body);
+        draft.query.push(("bodySHA256".to_owned(), hash));
+    }
+    pairs.sort();
+    pairs.dedup();
+    let mut signed = draft.url();
+    for (name, value) in pairs {
+        signed += &name;
+        signed += &value;
+    }
+    let tag = mac(HmacAlgorithm::Sha1, signed.as_bytes());
+    draft.set("x-twilio-signature", &BASE64.encode(&tag));
+}
+
+fn vonage_sig(draft: &mut Draft, algorithm: HmacAlgorithm) -> bool {
+    draft.drop_parameter("sig");
+    draft.drop_parameter("timestamp");
+    let mut pairs = draft.form();
+    if let Ok(Value::Object(members)) = serde_json::from_slice(&draft.body) {
+        pairs.extend(members.into_iter().map(|(name, value)| {
+            let text = match value {
+                Value::String(text) => text,
+                Value::Number(number) => number.to_string(),
+                Value::Bool(flag) => flag.to_string(),
+                _ => String::new(),
+            };
+            (name, text)
+        }));
+    }
+    if pairs
+        .iter()
+        .any(|(name, _)| name == "sig" || name == "timestamp")
+    {
+        return false;
+    }
+    let time = draft.seconds().to_string();
+    draft.query.push(("timestamp".to_owned(), time));
+    pairs.extend(draft.query.iter().filter(|(name, _)| name != "d").cloned());
+    pairs.retain(|(name, _)| name != "d");
+    pairs.sort();
+    let mut signed = String::new();
+    for (name, value) in pairs {
+        signed.extend(["&", &name, "=", &value.replace(['&', '='], "_")]);
+    }
+    let tag = HEXLOWER.encode(&mac(algorithm, signed.as_bytes()));
+    draft.query.push(("sig".to_owned(), tag));
+    true
+}
+
+fn token(claims: &Value) -> String {
+    let encode = |value: &Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
+    let signed = format!(
+        "{}.{}",
+        encode(&json!({ "alg": "HS256", "typ": "JWT" })),
+        encode(claims)
+    );
+    let tag = mac(HmacAlgorithm::Sha256, signed.as_bytes());
+    format!("{signed}.{}", BASE64URL_NOPAD.encode(&tag))
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    HEXLOWER.encode(digest::digest(&digest::SHA256, bytes).as_ref())
+}
+
+fn mac(algorithm: HmacAlgorithm, signed: &[u8]) -> Vec<u8> {
+    let algorithm = match algorithm {
+        HmacAlgorithm::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+        HmacAlgorithm::Sha256 => hmac::HMAC_SHA256,
+        HmacAlgorithm::Sha512 => hmac::HMAC_SHA512,
+    };
+    let key = hmac::Key::new(algorithm, SECRET.as_bytes());
+    hmac::sign(&key, signed).as_ref().to_vec()
+}
