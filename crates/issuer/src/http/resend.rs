@@ -1,10 +1,10 @@
 //! `POST /v1/verifications/{id}/resend`: send the code again.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
-use watchword_chassis::http::{Caller, OptionalJsonBody};
+use watchword_chassis::http::{Caller, OptionalJsonBody, PathText};
 use watchword_chassis::{Problem, ProblemCode, Service};
 use watchword_core::{Channel, Malformed, TraceId};
 use watchword_verifier::http::VerificationView;
@@ -23,7 +23,7 @@ pub(super) struct ResendBody {
 pub(super) async fn resend(
     State(state): State<IssuerState>,
     Caller(service): Caller,
-    Path(id): Path<String>,
+    PathText(id): PathText,
     headers: HeaderMap,
     body: Result<OptionalJsonBody<ResendBody>, Problem>,
 ) -> Result<(StatusCode, Json<VerificationView>), Problem> {

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::to_bytes;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::routing::get;
 use prometheus::{IntCounterVec, Opts, Registry};
 use tokio::time::timeout;
 use watchword_broker::{Outbound, Publisher, Route};
+use watchword_chassis::http::PathText;
 use watchword_chassis::{Problem, ProblemCode};
 use watchword_core::{Clock, ProviderName};
 use watchword_events::{CloudEvent, EventData, Lane, ReceiptReceived};
@@ -79,7 +80,7 @@ pub fn routes(state: ReceiptState) -> Router {
 
 async fn take(
     State(state): State<ReceiptState>,
-    Path(provider): Path<String>,
+    PathText(provider): PathText,
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let not_found = || Problem::new(ProblemCode::NotFound, "no such provider takes receipts");

@@ -1,8 +1,8 @@
 //! `DELETE /v1/verifications/{id}`: the service withdraws it. Doing so twice is no error.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use watchword_chassis::http::Caller;
+use watchword_chassis::http::{Caller, PathText};
 use watchword_chassis::{Problem, ProblemCode};
 use watchword_core::VerificationStatus;
 
@@ -11,7 +11,7 @@ use super::{VerifierState, not_found, parse_id};
 pub(super) async fn cancel(
     State(state): State<VerifierState>,
     Caller(service): Caller,
-    Path(id): Path<String>,
+    PathText(id): PathText,
 ) -> Result<StatusCode, Problem> {
     let id = parse_id(&id)?;
     let canceled = state

@@ -1,9 +1,9 @@
 //! `POST /v1/verifications/{id}/check`: is this the code? A wrong code is an answer, not an error.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use watchword_chassis::http::{Caller, JsonBody};
+use watchword_chassis::http::{Caller, JsonBody, PathText};
 use watchword_chassis::{Problem, ProblemCode};
 use watchword_core::{CheckId, CheckVerdict, Purpose, TypedCode, VerificationStatus};
 
@@ -29,7 +29,7 @@ pub(super) struct CheckAnswer {
 pub(super) async fn check(
     State(state): State<VerifierState>,
     Caller(service): Caller,
-    Path(id): Path<String>,
+    PathText(id): PathText,
     JsonBody(body): JsonBody<CheckBody>,
 ) -> Result<Json<CheckAnswer>, Problem> {
     let typed: TypedCode = body

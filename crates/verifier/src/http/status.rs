@@ -1,10 +1,10 @@
 //! `GET /v1/verifications/{id}`: the verification with its deliveries and their attempts.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::Serialize;
 use watchword_chassis::Problem;
-use watchword_chassis::http::Caller;
+use watchword_chassis::http::{Caller, PathText};
 use watchword_core::{
     AttemptClass, Channel, DeliveryId, DeliveryOutcome, ProviderName, Purpose, ReceiptState,
     Timestamp,
@@ -59,7 +59,7 @@ struct AttemptView {
 pub(super) async fn status(
     State(state): State<VerifierState>,
     Caller(service): Caller,
-    Path(id): Path<String>,
+    PathText(id): PathText,
 ) -> Result<Json<StatusView>, Problem> {
     let id = parse_id(&id)?;
     let verification = state
