@@ -21,7 +21,7 @@ pub use text::{SmsText, TextError, check_templates};
 /// What the fuzz targets call and nothing else should: insides that take a peer's bytes.
 #[doc(hidden)]
 pub mod fuzzing {
-    pub use crate::http::{ResponseConfig, classify};
+    pub use crate::http::{ResponseConfig, ResponsePlan};
     pub use crate::receipt::{Encoding, HmacAlgorithm, VerifyConfig};
     pub use crate::smpp::receipt::{Told, read as read_smpp_receipt};
 }

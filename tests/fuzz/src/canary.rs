@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::varied::leaves;
+
 /// No word of ours, and nothing a grammar refuses at once: letters and digits.
 pub const CANARY: &str = "zq7canaryq9xk";
 
@@ -40,15 +42,4 @@ pub fn plant(document: &mut Value, place: usize) {
         }
         at += 1;
     });
-}
-
-fn leaves(value: &mut Value, visit: &mut dyn FnMut(&mut Value)) -> usize {
-    match value {
-        Value::Array(values) => values.iter_mut().map(|value| leaves(value, visit)).sum(),
-        Value::Object(members) => members.values_mut().map(|value| leaves(value, visit)).sum(),
-        leaf => {
-            visit(leaf);
-            1
-        }
-    }
 }

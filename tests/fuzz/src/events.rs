@@ -1,5 +1,5 @@
 //! Events: what decodes survives its own encoding, and an order that opens is one we sealed. Inputs
-//! are documents as they come; any other input also says how a good document is changed.
+//! are documents as they come; each also says how a good document is changed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ pub fn run(input: &[u8]) {
         open(&event);
     }
     changed(input);
+    relabelled(input);
 }
 
 fn round_trip<T: EventData + PartialEq + std::fmt::Debug>(input: &[u8]) -> Option<CloudEvent<T>> {
@@ -53,6 +54,34 @@ fn changed(input: &[u8]) {
     if let Ok(event) = CloudEvent::<OtpSend>::decode(&document) {
         open(&event);
     }
+}
+
+/// A sealed order with one character of one of its fields replaced.
+fn relabelled(input: &[u8]) {
+    let [field, place, letter, ..] = *input else {
+        return;
+    };
+    let mut event = order().seal(&sealer(), SEALED_AT).expect("it seals");
+    let replaced = |text: &str| {
+        let (at, letter) = (usize::from(place) % text.len(), 32 + letter % 95);
+        let mut bytes = text.as_bytes().to_vec();
+        bytes[at] = letter;
+        String::from_utf8(bytes).expect("ASCII")
+    };
+    let data = &mut event.data;
+    match field % 6 {
+        0 => event.id = replaced(&event.id),
+        1 => data.deadline = replaced(&data.deadline),
+        2 => data.sealed = replaced(&data.sealed),
+        3 => data.key_id = replaced(&data.key_id),
+        4 => {
+            if let Ok(name) = replaced(data.service.as_str()).parse() {
+                data.service = name;
+            }
+        }
+        _ => data.channel = Channel::Email,
+    }
+    open(&event);
 }
 
 /// One key, one order: whatever opens is that order.

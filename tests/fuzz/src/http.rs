@@ -24,6 +24,7 @@ use watchword_chassis::lifecycle::Lifecycle;
 
 use crate::canary::{assert_absent, pick, plant};
 use crate::letter::Letter;
+use crate::varied::varied;
 
 const KEY: &str = "fuzz-key-of-thirty-two-characters";
 const TOKEN: &str = "Jm4nC8wXr2TzKq6VbY9sHd3LfPg7Ue5A";
@@ -42,7 +43,7 @@ struct World {
     _folder: TempDir,
 }
 
-/// One request: as it is, and with a value planted in its body.
+/// One request: as it is, with a value planted in its body, and with its body varied.
 pub fn run(input: &[u8]) {
     let Some(letter) = Letter::open(input) else {
         return;
@@ -72,6 +73,9 @@ pub fn run(input: &[u8]) {
     if let Ok(mut body) = serde_json::from_slice::<Value>(letter.body) {
         plant(&mut body, pick(input));
         ask(body.to_string().as_bytes());
+    }
+    if let Some(body) = varied(letter.body, pick(input)) {
+        ask(&body);
     }
 }
 

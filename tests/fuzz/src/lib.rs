@@ -14,6 +14,7 @@ mod replies;
 mod responses;
 mod signer;
 mod spoiled;
+mod varied;
 
 /// Something that is fuzzed.
 #[derive(Debug, Clone, Copy)]

@@ -10,17 +10,19 @@ use watchword_core::Timestamp;
 use watchword_events::{CloudEvent, ReceiptReceived};
 use watchword_sms_worker::{Call, Refusal};
 
+use crate::canary::pick;
 use crate::letter::Letter;
 use crate::receivers::{Receiver, URL, receivers};
 use crate::responses::is_error_code;
 use crate::signer::{Draft, sign};
 use crate::spoiled::spoiled;
+use crate::varied::varied;
 
 const NOW: Timestamp = Timestamp::from_millis(1_795_521_600_000);
 
 static RECEIVERS: LazyLock<Vec<Receiver>> = LazyLock::new(receivers);
 
-/// One call: as it came, signed, and signed and spoiled in each way.
+/// One call: as it came, signed, and signed and spoiled in each way; and its body varied, signed.
 pub fn run(input: &[u8]) {
     let Some(letter) = Letter::open(input) else {
         return;
@@ -38,17 +40,33 @@ pub fn run(input: &[u8]) {
         now: NOW,
     };
     assert_eq!(read(receiver, &draft), Err(Refusal::Forged), "unsigned");
-    if !sign(&receiver.scheme, &mut draft) {
-        return;
+    if let Some(body) = varied(letter.body, pick(input)) {
+        signed(
+            receiver,
+            &mut Draft {
+                body,
+                ..draft.clone()
+            },
+        );
     }
-    match read(receiver, &draft) {
+    if signed(receiver, &mut draft) {
+        for (what, spoiled) in spoiled(&receiver.scheme, &draft) {
+            assert_eq!(read(receiver, &spoiled), Err(Refusal::Forged), "{what}");
+        }
+    }
+}
+
+/// Signs the call and has it read; `false` where it cannot be signed.
+fn signed(receiver: &Receiver, draft: &mut Draft) -> bool {
+    if !sign(&receiver.scheme, draft) {
+        return false;
+    }
+    match read(receiver, draft) {
         Ok(receipts) => receipts.into_iter().for_each(check),
         Err(Refusal::Unreadable) => {}
         Err(Refusal::Forged) => panic!("{}: a signed receipt was refused", receiver.name),
     }
-    for (what, spoiled) in spoiled(&receiver.scheme, &draft) {
-        assert_eq!(read(receiver, &spoiled), Err(Refusal::Forged), "{what}");
-    }
+    true
 }
 
 fn read(receiver: &Receiver, draft: &Draft) -> Result<Vec<ReceiptReceived>, Refusal> {

@@ -12,7 +12,8 @@ use watchword_delivery::Attempted;
 
 use super::config::{IdConfig, ResponseConfig, RuleConfig};
 
-pub(super) struct ResponsePlan {
+/// The rules of one provider, compiled.
+pub struct ResponsePlan {
     id: Option<IdPlace>,
     rules: Vec<Rule>,
 }
@@ -36,7 +37,8 @@ enum Status {
 }
 
 impl ResponsePlan {
-    pub(super) fn compile(config: &ResponseConfig) -> Result<Self, ConfigError> {
+    /// Compiles the rules; what is wrong in them is told by key.
+    pub fn compile(config: &ResponseConfig) -> Result<Self, ConfigError> {
         let id = config.id.as_ref().map(IdPlace::compile).transpose()?;
         let rules = config.rules.iter().enumerate();
         let rules = rules.map(|(index, rule)| {
@@ -48,7 +50,8 @@ impl ResponsePlan {
         })
     }
 
-    pub(super) fn classify(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Attempted {
+    /// What an answer means.
+    pub fn classify(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Attempted {
         let json: Option<Value> = serde_json::from_slice(body).ok();
         let rule = self
             .rules
