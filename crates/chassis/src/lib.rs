@@ -5,6 +5,7 @@ pub mod config;
 pub mod http;
 pub mod lifecycle;
 mod problem;
+pub mod process;
 mod services;
 mod system;
 pub mod telemetry;

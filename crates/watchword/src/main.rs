@@ -1,10 +1,12 @@
 //! The binary: from the command line to the library's commands.
 
+use anyhow::Context;
 use clap::Parser;
 use watchword::cli::{Cli, Command, ConfigCommand, ProviderCommand};
 use watchword::{audit, client, demo, parked, provider, run, simulate, topology};
 
 fn main() -> anyhow::Result<()> {
+    watchword_chassis::process::harden().context("the process cannot be closed to core dumps")?;
     let cli = Cli::parse();
     // The one TLS provider of the process; fails only if it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
