@@ -1,4 +1,4 @@
-//! The public listener: who calls, what body they may send, how many at once, and how it stops.
+//! The public routes: who calls, what body they may send, how many requests are in work at once.
 //! Refuses bodies over 16 KiB, slow ones, undeclared ones and those with fields it does not know.
 
 use std::sync::Arc;
@@ -11,13 +11,10 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::serve::ListenerExt;
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use crate::services::{Service, Services};
 use crate::{Problem, ProblemCode};
@@ -252,21 +249,6 @@ async fn admit(State(permits): State<Arc<Semaphore>>, request: Request, next: Ne
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
     response
-}
-
-/// Serves `router` on `listener` until `stop`, then finishes what is in progress.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    stop: CancellationToken,
-) -> std::io::Result<()> {
-    let listener = listener.tap_io(|stream| {
-        // Only latency is lost if the option is refused.
-        let _ = stream.set_nodelay(true);
-    });
-    axum::serve(listener, router)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
 }
 
 #[cfg(test)]

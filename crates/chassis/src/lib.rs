@@ -6,6 +6,7 @@ pub mod http;
 pub mod lifecycle;
 mod problem;
 pub mod process;
+pub mod server;
 mod services;
 mod system;
 pub mod telemetry;

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use watchword_chassis::admin::{self, Readiness};
 use watchword_chassis::config::{ConfigError, line_of};
 use watchword_chassis::lifecycle::{Lifecycle, stop_signal};
-use watchword_chassis::{Services, SystemClock, http, telemetry};
+use watchword_chassis::{Services, SystemClock, http, server, telemetry};
 use watchword_core::{Channel, Clock};
 use watchword_delivery::Inbox;
 
@@ -42,7 +42,15 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     let admin_address = listener.local_addr()?;
     readiness.require("started", || false);
     let routes = admin::routes(registry.clone(), readiness.clone());
-    lifecycle.spawn("admin", serve(listener, routes, &lifecycle));
+    lifecycle.spawn(
+        "admin",
+        server::serve(
+            listener,
+            routes,
+            server::ADMIN_CONNECTIONS,
+            lifecycle.stop(),
+        ),
+    );
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let services = Arc::new(Services::from_config(&config.services)?);
@@ -60,7 +68,15 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
             .context("http.listen")?;
         http_address = Some(listener.local_addr()?);
         let routes = http::public(routes, http_config.max_in_flight);
-        lifecycle.spawn("http", serve(listener, routes, &lifecycle));
+        lifecycle.spawn(
+            "http",
+            server::serve(
+                listener,
+                routes,
+                server::PUBLIC_CONNECTIONS,
+                lifecycle.stop(),
+            ),
+        );
     }
     readiness.require("started", || true);
     let names: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
@@ -68,19 +84,6 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     let ended = lifecycle.run_until_stopped().await;
     shared.engine.broker.close().await;
     ended.context("the process did not stop cleanly")
-}
-
-fn serve(
-    listener: TcpListener,
-    routes: axum::Router,
-    lifecycle: &Lifecycle,
-) -> impl Future<Output = ()> + Send + 'static {
-    let stop = lifecycle.stop();
-    async move {
-        if let Err(error) = http::serve(listener, routes, stop).await {
-            tracing::error!(%error, "a listener ended");
-        }
-    }
 }
 
 /// The engine of the configuration without any role, for an operator's command.

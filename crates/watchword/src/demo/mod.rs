@@ -12,7 +12,7 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use watchword_chassis::admin::{self, Readiness};
 use watchword_chassis::lifecycle::Lifecycle;
-use watchword_chassis::{Services, SystemClock, http, telemetry};
+use watchword_chassis::{Services, SystemClock, http, server, telemetry};
 use watchword_core::Clock;
 
 use crate::cli::Role;
@@ -49,13 +49,19 @@ pub async fn run(exit: bool) -> anyhow::Result<()> {
     let stop = lifecycle.stop();
     lifecycle.spawn(
         "http",
-        serve(public, http::public(routes, in_flight), stop.clone()),
+        server::serve(
+            public,
+            http::public(routes, in_flight),
+            server::PUBLIC_CONNECTIONS,
+            stop.clone(),
+        ),
     );
     lifecycle.spawn(
         "admin",
-        serve(
+        server::serve(
             admin_listener,
             admin::routes(registry, readiness),
+            server::ADMIN_CONNECTIONS,
             stop.clone(),
         ),
     );
@@ -79,16 +85,6 @@ pub async fn run(exit: bool) -> anyhow::Result<()> {
     }
     shared.engine.broker.close().await;
     walked
-}
-
-async fn serve(
-    listener: TcpListener,
-    routes: axum::Router,
-    stop: tokio_util::sync::CancellationToken,
-) {
-    if let Err(error) = http::serve(listener, routes, stop).await {
-        tracing::error!(%error, "a listener ended");
-    }
 }
 
 /// The usual port if it is free, else any.

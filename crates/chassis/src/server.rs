@@ -1,0 +1,183 @@
+//! The listeners: how many connections there are, how long each may keep us waiting, how they end.
+//! Refuses to wait for a caller without a limit. A caller who does nothing gives way to one who
+//! asks: when the places are taken, the connection that has been waiting longest is closed.
+
+mod connection;
+mod places;
+
+use std::io::{self, ErrorKind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use connection::{Step, Watched};
+use places::{Place, Places};
+
+/// Connections of the public listener. Eight times what is in progress at once by default: callers
+/// keep theirs open between requests. Idle ones take about 10 KiB each.
+pub const PUBLIC_CONNECTIONS: usize = 4_096;
+/// Connections of the admin listener: an orchestrator and a few scrapers.
+pub const ADMIN_CONNECTIONS: usize = 64;
+/// How much a request's line and headers may be together. Ours take a few hundred bytes.
+const MAX_HEAD_BYTES: usize = 32 * 1024;
+/// How often connections are looked at: what a deadline may be late by.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long to wait after a connection could not be accepted: the cause does not go by itself.
+const REST: Duration = Duration::from_millis(50);
+
+/// How long a connection may stay in each step.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Between requests. Longer than the 60 s load balancers keep theirs: they hang up first, and
+    /// no request meets a connection that is just being closed.
+    pub idle: Duration,
+    /// From the first byte of a request to the end of its headers. They fit one packet; this
+    /// outlives one that is lost three times (1, 2 and 4 s).
+    pub head: Duration,
+    /// From the answer to its last byte in the socket's buffer, which holds all but large metrics.
+    pub answer: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(75),
+            head: Duration::from_secs(10),
+            answer: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Serves `router` on `listener`, at most `connections` at once, until `stop`; then finishes what
+/// is in progress.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    connections: usize,
+    stop: CancellationToken,
+) {
+    // The other half of the descriptors is for peers, files and the other listener.
+    let half = usize::try_from(crate::process::descriptors() / 2).unwrap_or(connections);
+    let places = Places::new(connections.min(half).max(1));
+    serve_within(
+        listener,
+        router,
+        Arc::new(places),
+        Patience::default(),
+        stop,
+    )
+    .await;
+}
+
+async fn serve_within(
+    listener: TcpListener,
+    router: Router,
+    places: Arc<Places>,
+    patience: Patience,
+    stop: CancellationToken,
+) {
+    let routes = TowerToHyperService::new(router.with_state(()));
+    let tasks = TaskTracker::new();
+    let mut look = interval(LOOK.min(patience.head / 4));
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut troubled = false;
+    loop {
+        let room = places.make_room();
+        tokio::select! {
+            () = stop.cancelled() => break,
+            _ = look.tick() => places.close_overdue(patience),
+            () = places.freed(), if !room => {}
+            accepted = listener.accept(), if room => match accepted {
+                Ok((stream, _)) => {
+                    troubled = false;
+                    let place = places.take();
+                    tasks.spawn(attend(stream, routes.clone(), place, stop.clone()));
+                }
+                Err(error) if is_the_callers(&error) => {}
+                Err(error) => {
+                    if !troubled {
+                        tracing::warn!(%error, "connections cannot be accepted; idle ones are closed");
+                    }
+                    troubled = true;
+                    places.close_idlest();
+                    sleep(REST).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    tasks.close();
+    let patience = Patience {
+        idle: LOOK,
+        ..patience
+    };
+    loop {
+        tokio::select! {
+            () = tasks.wait() => break,
+            _ = look.tick() => places.close_overdue(patience),
+        }
+    }
+}
+
+/// Serves one connection to its end.
+async fn attend(
+    stream: TcpStream,
+    routes: TowerToHyperService<Router>,
+    place: Place,
+    stop: CancellationToken,
+) {
+    // Only latency is lost if the option is refused.
+    let _ = stream.set_nodelay(true);
+    let connection = place.connection().clone();
+    let answers = connection.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        answers.enter(Step::Work);
+        let answer = routes.call(request.map(Body::new));
+        let connection = answers.clone();
+        async move {
+            let answer = answer.await;
+            connection.enter(Step::Answer);
+            answer
+        }
+    });
+    let io = TokioIo::new(Watched::new(stream, connection.clone()));
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(MAX_HEAD_BYTES);
+    let mut served = pin!(builder.serve_connection(io, service));
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            // What goes wrong with a connection is the caller's business, and the caller sees it.
+            _ = served.as_mut() => break,
+            () = connection.closed() => break,
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                served.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// The caller went away between the handshake and us.
+fn is_the_callers(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! Listeners against callers who dawdle, on real sockets and with short patience.
+
+use axum::routing::get;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use super::*;
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+const PATIENCE: Patience = Patience {
+    idle: Duration::from_millis(1_500),
+    head: Duration::from_millis(400),
+    answer: Duration::from_millis(400),
+};
+
+struct Server {
+    port: u16,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+async fn server(most: usize) -> Server {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let large = vec![b'x'; 16 << 20];
+    let routes = Router::new()
+        .route("/", get(async || "hello"))
+        .route("/large", get(async move || large.clone()))
+        .route(
+            "/slow",
+            get(async || {
+                sleep(Duration::from_secs(2)).await;
+                "late"
+            }),
+        );
+    let stop = CancellationToken::new();
+    let places = Arc::new(Places::new(most));
+    let task = tokio::spawn(serve_within(
+        listener,
+        routes,
+        places,
+        PATIENCE,
+        stop.clone(),
+    ));
+    Server { port, stop, task }
+}
+
+impl Server {
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(("127.0.0.1", self.port)).await.unwrap()
+    }
+}
+
+async fn ask(stream: &mut TcpStream) -> bool {
+    let mut answer = [0; 4_096];
+    stream.write_all(REQUEST).await.is_ok()
+        && matches!(stream.read(&mut answer).await, Ok(count) if answer[..count].ends_with(b"hello"))
+}
+
+/// How long until the server closes the connection.
+async fn until_closed(stream: &mut TcpStream) -> Duration {
+    let begun = Instant::now();
+    let mut rest = Vec::new();
+    let _ = timeout(Duration::from_secs(10), stream.read_to_end(&mut rest))
+        .await
+        .expect("the server closes it");
+    begun.elapsed()
+}
+
+#[tokio::test]
+async fn a_head_that_dribbles_is_cut_and_an_idle_connection_later() {
+    let server = server(10).await;
+    let (mut slow, mut idle) = (server.connect().await, server.connect().await);
+    assert!(ask(&mut idle).await);
+    let begun = Instant::now();
+    let mut sent = 0;
+    for byte in REQUEST.iter().cycle().take(20) {
+        if slow.write_all(&[*byte]).await.is_err() {
+            break;
+        }
+        sent += 1;
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(sent < 20, "a byte now and then does not keep it open");
+    assert!(begun.elapsed() < PATIENCE.idle);
+    assert!(ask(&mut idle).await, "the idle one is still there");
+    assert!(until_closed(&mut idle).await >= PATIENCE.idle - Duration::from_millis(200));
+}
+
+#[tokio::test]
+async fn an_answer_nobody_reads_is_given_up() {
+    let server = server(10).await;
+    let mut deaf = server.connect().await;
+    deaf.write_all(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    sleep(PATIENCE.answer * 3).await;
+    let mut got = Vec::new();
+    let _ = timeout(Duration::from_secs(5), deaf.read_to_end(&mut got))
+        .await
+        .expect("it has been closed");
+    assert!(got.len() < 16 << 20, "what lay in the buffers, no more");
+}
+
+#[tokio::test]
+async fn when_places_are_taken_the_idlest_gives_way_and_work_does_not() {
+    let server = server(3).await;
+    let mut slow = server.connect().await;
+    slow.write_all(b"GET /slow HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut first = server.connect().await;
+    assert!(ask(&mut first).await);
+    for _ in 0..20 {
+        let mut next = server.connect().await;
+        assert!(ask(&mut next).await);
+    }
+    assert!(!ask(&mut first).await, "the idlest was closed");
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("late"), "{answer}");
+}
+
+#[tokio::test]
+async fn stopping_finishes_what_is_in_work_and_waits_for_nobody_else() {
+    let server = server(10).await;
+    let (mut slow, mut fresh) = (server.connect().await, server.connect().await);
+    let mut half = server.connect().await;
+    half.write_all(&REQUEST[..10]).await.unwrap();
+    slow.write_all(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    sleep(Duration::from_millis(100)).await;
+    server.stop.cancel();
+    until_closed(&mut half).await;
+    until_closed(&mut fresh).await;
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("late"), "{answer}");
+    timeout(Duration::from_secs(5), server.task)
+        .await
+        .expect("it ends")
+        .unwrap();
+}
