@@ -91,6 +91,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
                 "send Content-Type: application/json",
             ));
         }
+        if request.headers().contains_key(header::CONTENT_ENCODING) {
+            return Err(Problem::new(
+                ProblemCode::UnsupportedMediaType,
+                "send the body without Content-Encoding",
+            ));
+        }
         let declared = request
             .headers()
             .get(header::CONTENT_LENGTH)
