@@ -1,9 +1,17 @@
 //! The binary: from the command line to the library's commands.
 
+use std::alloc::System;
+
 use anyhow::Context;
 use clap::Parser;
 use watchword::cli::{Cli, Command, ConfigCommand, ProviderCommand};
 use watchword::{audit, client, demo, parked, provider, run, simulate, topology};
+use zeroizing_alloc::ZeroAlloc;
+
+/// Wipes whatever is freed: a code passes through buffers of the HTTP, SMTP and JSON libraries,
+/// whose types do not wipe themselves.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> anyhow::Result<()> {
     watchword_chassis::process::harden().context("the process cannot be closed to core dumps")?;

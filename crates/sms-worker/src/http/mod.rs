@@ -32,6 +32,9 @@ use auth::AuthFault;
 use placeholder::{Settings, Values};
 use request::RequestPlan;
 
+/// How long a connection waits for the next message. Its buffers hold the last one, code and
+/// number, until it closes; under load it never waits this long.
+const IDLE_LIMIT: Duration = Duration::from_secs(5);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
@@ -85,6 +88,7 @@ impl HttpProvider {
             .timeout(limit)
             .tcp_nodelay(true)
             .pool_max_idle_per_host(512)
+            .pool_idle_timeout(IDLE_LIMIT)
             .user_agent("watchword")
             .build()
             .map_err(|_| ConfigError::new("request", "TLS cannot be set up"))?;

@@ -1,0 +1,150 @@
+//! Callers who dawdle, in numbers, while sound ones are served.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use watchword_tests::pipeline::KEY;
+use watchword_tests::{Pipeline, until};
+
+use crate::embedded;
+
+/// A sound caller's time for one verification, on a connection of its own.
+async fn sound(pipeline: &Pipeline, number: usize) -> Duration {
+    let begun = Instant::now();
+    let answer = pipeline
+        .ask("all", "email", &format!("sound{number}@example.org"))
+        .await;
+    assert_eq!(answer.status, 202, "{:?}", answer.body);
+    begun.elapsed()
+}
+
+async fn crowd(port: u16, count: usize, begin: &[u8]) -> Vec<TcpStream> {
+    let mut crowd = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        stream.write_all(begin).await.unwrap();
+        crowd.push(stream);
+    }
+    crowd
+}
+
+/// What the server still says until it closes.
+async fn last_words(mut stream: TcpStream) -> String {
+    let mut text = Vec::new();
+    let read = stream.read_to_end(&mut text);
+    let _ = tokio::time::timeout(Duration::from_secs(20), read)
+        .await
+        .expect("the server closes it");
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn memory_kib(id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_and_silent_callers_keep_nobody_out() {
+    let pipeline = embedded().await;
+    let (http, admin) = {
+        let role = &pipeline.processes["all"];
+        (role.http, role.admin)
+    };
+    let before = memory_kib(pipeline.processes["all"].process.id());
+    let head = format!(
+        "POST /v1/verifications HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {KEY}\r\n\
+         content-type: application/json\r\ncontent-length: 5000\r\n\r\n{{"
+    );
+    let silent = crowd(http, 1_000, b"").await;
+    let slow_heads = crowd(http, 200, b"GET /v1/verifications/").await;
+    let slow_bodies = crowd(http, 200, head.as_bytes()).await;
+    let at_admin = crowd(admin, 200, b"GET /metrics").await;
+    for number in 0..20 {
+        let took = sound(&pipeline, number).await;
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        assert!(!pipeline.metrics("all").await.is_empty());
+    }
+    let grown = memory_kib(pipeline.processes["all"].process.id()) - before;
+    assert!(grown < 128 * 1024, "{grown} KiB for 1,600 connections");
+    for stream in slow_heads.into_iter().chain(at_admin).step_by(20) {
+        last_words(stream).await;
+    }
+    for stream in slow_bodies.into_iter().step_by(20) {
+        let answer = last_words(stream).await;
+        assert!(answer.contains("request_timeout"), "{answer}");
+    }
+    drop(silent);
+    sound(&pipeline, 100).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn oversized_and_encoded_requests_are_refused() {
+    let pipeline = embedded().await;
+    let role = &pipeline.processes["all"];
+    let before = memory_kib(role.process.id());
+    let huge = "x".repeat(1 << 20);
+    for port in [role.http, role.admin] {
+        let request = format!("GET /livez HTTP/1.1\r\nhost: a\r\nx-huge: {huge}\r\n\r\n");
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        // It may be closed in the middle of what we send.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let mut answer = [0; 64];
+        if let Ok(count) = stream.read(&mut answer).await {
+            let answer = String::from_utf8_lossy(&answer[..count]).into_owned();
+            assert!(answer.is_empty() || answer.contains(" 431 "), "{answer}");
+        }
+    }
+    let (client, base) = pipeline.raw("all");
+    let url = format!("{base}/v1/verifications");
+    let post = || {
+        client
+            .post(&url)
+            .bearer_auth(KEY)
+            .header("content-type", "application/json")
+    };
+    let answer = post().body(vec![b' '; 1 << 20]).send().await.unwrap();
+    assert_eq!(answer.status(), 413);
+    // 32 bytes that say they are more are not unpacked.
+    let packed = post().header("content-encoding", "gzip").body("{}");
+    assert_eq!(packed.send().await.unwrap().status(), 415);
+    assert!(memory_kib(role.process.id()) < before + 32 * 1024);
+    sound(&pipeline, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_descriptors_it_waits_and_recovers() {
+    let pipeline = embedded().await;
+    let role = &pipeline.processes["all"];
+    let id = role.process.id();
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+        let fields: Vec<_> = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let open = std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count();
+    let limit = Command::new("prlimit")
+        .args(["--pid", &id.to_string(), &format!("--nofile={}:", open + 8)])
+        .status();
+    assert!(limit.unwrap().success());
+    let held = crowd(role.http, 64, b"").await;
+    let begun = ticks();
+    let took = sound(&pipeline, 0).await;
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let spent = ticks() - begun;
+    assert!(spent < 300, "{spent} hundredths of a second: it spins");
+    assert!(pipeline.logs().contains("connections cannot be accepted"));
+    drop(held);
+    until(10, "it is as before", || async {
+        (sound(&pipeline, 1).await < Duration::from_secs(1)).then_some(())
+    })
+    .await;
+}

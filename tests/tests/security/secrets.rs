@@ -1,0 +1,189 @@
+//! Codes, recipients and API keys: looked for in the memory of every process once the traffic is
+//! over, and in every byte to and from broker and store.
+//!
+//! Not looked for: keys and passwords of the configuration, which the processes need as long as
+//! they live; the stack, which the compiler lays out; a request by event, whose recipient the broker
+//! carries in clear by contract.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use data_encoding::{BASE64, BASE64URL, HEXLOWER};
+use watchword_tests::gateway::PASSWORD;
+use watchword_tests::pipeline::KEY;
+use watchword_tests::{Gateway, Pipeline, RabbitMq, Recorder, RedisServer, Settings, Sink, until};
+
+const ROLES: [(&str, &str); 4] = [
+    ("issuer", "issuer"),
+    ("verifier", "verifier"),
+    ("sms", "sms-worker"),
+    ("email", "email-worker"),
+];
+
+fn port_of(url: &str) -> u16 {
+    let port = url.rsplit(':').next().unwrap().split('/').next().unwrap();
+    port.parse().unwrap()
+}
+
+/// A code of ten digits stands in memory by chance once in 10^10 places.
+fn code_in(text: &str) -> Option<String> {
+    text.split(|c: char| !c.is_ascii_digit())
+        .find(|run| run.len() == 10)
+        .map(ToOwned::to_owned)
+}
+
+fn holds(bytes: &[u8], secret: &[u8]) -> bool {
+    let Some(first) = secret.first() else {
+        return false;
+    };
+    bytes
+        .windows(secret.len())
+        .any(|window| window[0] == *first && window == secret)
+}
+
+/// The private writable memory of process `id`, but for its stacks, a mapping at a time.
+fn memory(id: u32) -> Vec<(String, Vec<u8>)> {
+    let maps = fs::read_to_string(format!("/proc/{id}/maps")).expect("root reads the maps");
+    let file = File::open(format!("/proc/{id}/mem")).expect("root reads the memory");
+    let mut found = Vec::new();
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(range), Some(rights)) = (words.next(), words.next()) else {
+            continue;
+        };
+        if !rights.starts_with("rw-p") || line.ends_with("[stack]") {
+            continue;
+        }
+        let (from, to) = range.split_once('-').unwrap();
+        let from = u64::from_str_radix(from, 16).unwrap();
+        let to = u64::from_str_radix(to, 16).unwrap();
+        let mut bytes = Vec::new();
+        let mut page = [0; 4_096];
+        for at in (from..to).step_by(page.len()) {
+            if file.read_exact_at(&mut page, at).is_ok() {
+                bytes.extend_from_slice(&page);
+            }
+        }
+        found.push((line.to_owned(), bytes));
+    }
+    assert!(found.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > 1 << 20);
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_secret_stays_in_memory_or_crosses_a_wire_in_clear() {
+    let (rabbitmq, redis, gateway, sink) = tokio::join!(
+        RabbitMq::start(),
+        RedisServer::start(),
+        Gateway::start(),
+        Sink::start()
+    );
+    let amqp = Recorder::start(port_of(&rabbitmq.url())).await;
+    let store = Recorder::start(redis.port()).await;
+    let through = |url: String, recorder: &Recorder| {
+        url.replace(
+            &format!(":{}/", port_of(&url)),
+            &format!(":{}/", recorder.port()),
+        )
+    };
+    let mut settings = Settings::distributed(
+        &through(rabbitmq.url(), &amqp),
+        &through(redis.url(), &store),
+    );
+    settings.providers = format!(
+        "[sms.providers.kannel]\nkind = \"kannel\"\nsender = \"Test\"\n\
+         settings = {{ base_url = \"{}\", username = \"watchword\" }}\n\
+         secrets = {{ password = {{ env = \"KANNEL_PASSWORD\" }} }}\n\
+         [email.providers.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\n\
+         from = \"Test <no-reply@mail.example.org>\"\n",
+        gateway.url(),
+        sink.port()
+    );
+    settings.level = "trace".into();
+    settings.service = "[services.test.policy]\ncode_length = 10".into();
+    let mut pipeline = Pipeline::configure(&settings);
+    pipeline.variables = vec![("KANNEL_PASSWORD".into(), PASSWORD.into())];
+    for (name, role) in ROLES {
+        pipeline.launch(name, &[role]);
+    }
+    for (name, _) in ROLES {
+        pipeline.ready(name).await;
+    }
+
+    // Half of them are checked, wrong and right; the others stay open.
+    let mut secrets = vec![KEY.to_owned()];
+    for number in 0..8 {
+        let (channel, to) = if number % 2 == 0 {
+            ("sms", format!("+4915157700{number:03}"))
+        } else {
+            ("email", format!("canary{number}.person@example.org"))
+        };
+        let answer = pipeline.ask("issuer", channel, &to).await;
+        assert_eq!(answer.status, 202, "{:?}", answer.body);
+        let id = answer.text("id").to_owned();
+        let code = until(20, "the message", || async {
+            let sms = gateway.received().into_iter().map(|sms| (sms.to, sms.text));
+            let mails = sink.mails().into_iter().map(|mail| (mail.to, mail.data));
+            let (_, text) = sms.chain(mails).find(|(recipient, _)| *recipient == to)?;
+            code_in(&text)
+        })
+        .await;
+        if number < 4 {
+            pipeline.check("verifier", &id, "0000000000").await;
+            let right = pipeline.check("verifier", &id, &code).await;
+            assert_eq!(right.body["valid"], true);
+        }
+        secrets.extend([to.trim_start_matches('+').to_owned(), code]);
+    }
+    until(20, "every delivery has ended", || async {
+        let accepted = pipeline
+            .total("watchword_deliveries_ended_total", &["accepted"])
+            .await;
+        (accepted >= 8).then_some(())
+    })
+    .await;
+
+    let mut seen = Vec::new();
+    for (peer, recorder) in [("broker", &amqp), ("store", &store)] {
+        let streams = recorder.recorded();
+        assert!(streams.iter().map(Vec::len).sum::<usize>() > 10_000);
+        for secret in &secrets {
+            let plain = secret.as_bytes();
+            let forms = [
+                plain.to_vec(),
+                HEXLOWER.encode(plain).into_bytes(),
+                // Whole groups of three only: what stands around does not change them.
+                BASE64.encode(&plain[..plain.len() / 3 * 3]).into_bytes(),
+                BASE64URL
+                    .encode(&plain[1..=(plain.len() - 1) / 3 * 3])
+                    .into_bytes(),
+                BASE64
+                    .encode(&plain[2..2 + (plain.len() - 2) / 3 * 3])
+                    .into_bytes(),
+            ];
+            for stream in &streams {
+                if forms.iter().any(|form| holds(stream, form)) {
+                    seen.push(format!("{secret} on the way to or from the {peer}"));
+                }
+            }
+        }
+    }
+    assert!(seen.is_empty(), "{}", seen.join("\n"));
+
+    // The last message stays in the buffers of its connection until that has been idle for 5 s.
+    let begun = Instant::now();
+    loop {
+        seen.clear();
+        for (name, role) in &pipeline.processes {
+            for (mapping, bytes) in memory(role.process.id()) {
+                let held = secrets.iter().filter(|one| holds(&bytes, one.as_bytes()));
+                seen.extend(held.map(|secret| format!("{secret} in {name}: {mapping}")));
+            }
+        }
+        if seen.is_empty() || begun.elapsed() > Duration::from_secs(30) {
+            break;
+        }
+    }
+    assert!(seen.is_empty(), "{}", seen.join("\n"));
+}
