@@ -3,7 +3,9 @@
 
 mod crash;
 mod crowds;
+mod hostile;
 mod secrets;
+mod timing;
 
 use watchword_tests::{Pipeline, Settings};
 
