@@ -250,14 +250,6 @@ async fn admit(State(permits): State<Arc<Semaphore>>, request: Request, next: Ne
             .into_response();
     };
     let mut response = next.run(request).await;
-    // A path that cannot be decoded is refused by the router, in words of its own.
-    let is_plain = response
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"text/plain"));
-    if response.status().is_client_error() && is_plain {
-        response = Problem::new(ProblemCode::NotFound, "there is no such path").into_response();
-    }
     response
         .headers_mut()
         .entry(header::CACHE_CONTROL)
