@@ -103,3 +103,14 @@ pub fn descendants(id: u32) -> Vec<u32> {
     }
     found
 }
+
+/// Comes back when this process is told to stop, by SIGINT or SIGTERM.
+pub async fn told_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).expect("signals");
+    let mut interrupt = signal(SignalKind::interrupt()).expect("signals");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use clap::Parser;
 use watchword_tests::fault::{Kind, NOT_SHOWN, Pace, Report, Row, Stand, print, rows, run};
+use watchword_tests::process::told_to_stop;
 
 /// Proof by fault.
 #[derive(Debug, Parser)]
@@ -32,6 +33,14 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // Told to stop, it stops what it has started.
+    tokio::select! {
+        code = work_through(arguments) => code,
+        () = told_to_stop() => ExitCode::FAILURE,
+    }
+}
+
+async fn work_through(arguments: Arguments) -> ExitCode {
     let pace = if arguments.quick {
         Pace::Quick
     } else {

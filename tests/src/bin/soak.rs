@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use watchword_tests::fault::{print, soak};
+use watchword_tests::process::told_to_stop;
 
 /// Random faults, several at once.
 #[derive(Debug, Parser)]
@@ -22,6 +23,14 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // Told to stop, it stops what it has started.
+    tokio::select! {
+        code = work_through(arguments) => code,
+        () = told_to_stop() => ExitCode::FAILURE,
+    }
+}
+
+async fn work_through(arguments: Arguments) -> ExitCode {
     let seed = arguments.seed.unwrap_or_else(watchword_tests::load::now_ms);
     println!("seed {seed}");
     let report = soak(arguments.minutes, seed, arguments.load).await;

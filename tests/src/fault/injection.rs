@@ -153,7 +153,7 @@ impl Fault {
             Self::StoreFull => {
                 stand
                     .tell_store(&["CONFIG", "SET", "maxmemory", "1mb"])
-                    .await
+                    .await;
             }
             Self::StoreReadOnly => stand.tell_store(&["REPLICAOF", "127.0.0.1", "1"]).await,
             Self::ScriptsForgotten => stand.tell_store(&["SCRIPT", "FLUSH"]).await,
@@ -184,7 +184,7 @@ impl Fault {
             Self::QueuesFull => {
                 stand
                     .manage(Method::DELETE, "policies/%2f/full", None)
-                    .await
+                    .await;
             }
             // It is mended by whoever finds it.
             Self::QueuesUnbound | Self::ScriptsForgotten | Self::Failover => {}
@@ -254,8 +254,12 @@ impl Fault {
     }
 }
 
-fn kill(stand: &mut Stand, name: &str) {
+/// SIGKILL, unless it has died already: its number may be another's by then.
+pub(super) fn kill(stand: &mut Stand, name: &str) {
     let role = stand.pipeline.processes.get_mut(name).expect("a role");
+    if role.process.ended().is_some() {
+        return;
+    }
     role.process.signal("KILL");
     block_in_place(|| role.process.wait(10));
 }

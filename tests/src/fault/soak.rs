@@ -1,7 +1,6 @@
 //! Random faults, two at a time, for as long as one likes. The seed decides which, when and for how
 //! long; what the machine makes of it differs from run to run.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -9,7 +8,7 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use tokio::time::{Instant, sleep_until};
 
-use super::injection::Fault;
+use super::injection::{Fault, kill};
 use super::row::{Report, close, report, settle};
 use super::stand::{Kind, Stand};
 use super::table::{Pace, rows};
@@ -22,67 +21,75 @@ const LONGEST_MS: u64 = 12_000;
 /// From the end of one fault to the next in its place.
 const REST_MS: u64 = 4_000;
 
-/// One place of the schedule: what is there, and until when; or nothing, and until when.
-struct Place {
-    fault: Option<Fault>,
-    until: Instant,
+/// Something to do at a moment of the schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Event {
+    at_ms: u64,
+    fault: Fault,
+    begins: bool,
 }
 
-/// Runs for `minutes` and judges the whole.
-pub async fn soak(minutes: u64, seed: u64, per_second: u32) -> Report {
-    let mut stand = Stand::start(Kind::Distributed).await;
+/// What the seed makes of so many minutes. Pure: the same seed gives the same events.
+fn schedule(minutes: u64, seed: u64) -> Vec<Event> {
     let mut random = StdRng::seed_from_u64(seed);
-    let choices = choices();
-    let before = stand.running();
-    let load = stand.load(per_second);
-    let begun = Instant::now();
-    let begun_ms = now_ms();
-    let end = begun + Duration::from_secs(minutes * 60);
-    let mut restarts = Vec::new();
-    let mut done = BTreeMap::<String, u32>::new();
-    let mut places: Vec<Place> = (0..AT_ONCE)
-        .map(|_| Place {
-            fault: None,
-            until: begun + Duration::from_millis(random.random_range(0..REST_MS)),
-        })
+    let (choices, end_ms) = (choices(), minutes * 60_000);
+    let mut events = Vec::new();
+    // What is there in each place, and until when; or nothing, and until when.
+    let mut places: Vec<(Option<Fault>, u64)> = (0..AT_ONCE)
+        .map(|_| (None, random.random_range(0..REST_MS)))
         .collect();
     loop {
         let next = (0..AT_ONCE)
-            .min_by_key(|index| places[*index].until)
+            .min_by_key(|index| places[*index].1)
             .unwrap_or(0);
-        if places[next].until >= end {
+        let (there, at_ms) = places[next];
+        if at_ms >= end_ms {
             break;
         }
-        sleep_until(places[next].until).await;
-        let lasts = match places[next].fault.take() {
-            Some(fault) => {
-                say(begun, "ends  ", fault);
-                fault.end(&mut stand).await;
-                random.random_range(0..REST_MS)
-            }
-            None => {
-                let taken: Vec<_> = places.iter().filter_map(|place| place.fault).collect();
-                let fault = draw(&mut random, &choices, &taken);
-                say(begun, "begins", fault);
-                *done.entry(format!("{fault}")).or_default() += 1;
-                restarts.extend(fault.restarts());
-                if let Fault::Die(..) = fault {
-                    // Armed now; it dies when the load gets there.
-                    fault.prepare(&mut stand).await;
-                }
-                fault.begin(&mut stand).await;
-                places[next].fault = Some(fault);
-                random.random_range(SHORTEST_MS..LONGEST_MS)
-            }
+        let (fault, begins, lasts_ms) = if let Some(fault) = there {
+            (fault, false, random.random_range(0..REST_MS))
+        } else {
+            let taken: Vec<_> = places.iter().filter_map(|(fault, _)| *fault).collect();
+            let fault = draw(&mut random, &choices, &taken);
+            (fault, true, random.random_range(SHORTEST_MS..LONGEST_MS))
         };
-        // Counted from here: starting a broker again takes its time.
-        places[next].until = Instant::now() + Duration::from_millis(lasts);
+        events.push(Event {
+            at_ms,
+            fault,
+            begins,
+        });
+        places[next] = (begins.then_some(fault), at_ms + lasts_ms);
     }
-    for place in &mut places {
-        if let Some(fault) = place.fault.take() {
-            say(begun, "ends  ", fault);
-            fault.end(&mut stand).await;
+    let left = places.into_iter().filter_map(|(fault, _)| fault);
+    events.extend(left.map(|fault| Event {
+        at_ms: end_ms,
+        fault,
+        begins: false,
+    }));
+    events
+}
+
+/// Runs for `minutes` and judges the whole. What takes its time, as starting a broker does, moves
+/// what follows it; the order stays.
+pub async fn soak(minutes: u64, seed: u64, per_second: u32) -> Report {
+    let mut stand = Stand::start(Kind::Distributed).await;
+    let events = schedule(minutes, seed);
+    let before = stand.running();
+    let load = stand.load(per_second);
+    let (begun, begun_ms) = (Instant::now(), now_ms());
+    for event in &events {
+        sleep_until(begun + Duration::from_millis(event.at_ms)).await;
+        let seconds = begun.elapsed().as_secs_f64();
+        let word = if event.begins { "begins" } else { "ends  " };
+        eprintln!("{seconds:>8.1} s  {word}  {}", event.fault);
+        if event.begins {
+            begin(event.fault, &mut stand).await;
+        } else {
+            end(event.fault, &mut stand).await;
         }
+    }
+    for name in stand.names() {
+        stand.pipeline.ready(name).await;
     }
     let window = Window {
         begun_ms,
@@ -91,23 +98,21 @@ pub async fn soak(minutes: u64, seed: u64, per_second: u32) -> Report {
     };
     let is_calm = settle(&stand, &load, window.healed_ms).await;
     let verdict = close(&mut stand, &load, window).await;
+    let faults = events.iter().filter(|event| event.begins);
     let name = format!(
         "soak of {minutes} min, seed {seed}, {} faults",
-        done.values().sum::<u32>()
+        faults.clone().count()
     );
     let mut report = report(&name, per_second, &verdict, false);
     if !is_calm {
         report.wrong.push("it does not become normal".to_owned());
     }
+    let restarts: Vec<_> = faults.filter_map(|event| event.fault.restarts()).collect();
     report.wrong.extend(stand.restarted(&before, &restarts));
     report
         .wrong
         .extend(stand.disagreements(&load, &verdict).await);
     report
-}
-
-fn say(begun: Instant, what: &str, fault: Fault) {
-    eprintln!("{:>8.1} s  {what}  {fault}", begun.elapsed().as_secs_f64());
 }
 
 /// Every fault of the table that its installation can suffer.
@@ -123,18 +128,63 @@ fn choices() -> Vec<Fault> {
     faults
 }
 
+/// Another fault may keep a role from being ready, or from the place where it is to die: neither is
+/// waited for.
+async fn begin(fault: Fault, stand: &mut Stand) {
+    match fault {
+        Fault::Die(name, point, times) => {
+            kill(stand, name);
+            stand.launch(name, Some(format!("{}:{times}", point.as_str())));
+        }
+        other => other.begin(stand).await,
+    }
+}
+
+async fn end(fault: Fault, stand: &mut Stand) {
+    match fault {
+        Fault::Kill(name) | Fault::Die(name, ..) => {
+            kill(stand, name);
+            stand.launch(name, None);
+        }
+        other => other.end(stand).await,
+    }
+}
+
+/// Two faults of one target cannot be there at once.
 fn draw(random: &mut StdRng, choices: &[Fault], taken: &[Fault]) -> Fault {
     loop {
         let fault = *choices.choose(random).expect("choices");
-        let is_free = taken.iter().all(|other| !collide(fault, *other));
-        if is_free {
+        if taken.iter().all(|other| fault.target() != other.target()) {
             return fault;
         }
     }
 }
 
-/// One of a kind at a time; and nobody dies at a place that the other keeps it from.
-fn collide(one: Fault, other: Fault) -> bool {
-    let needs_all = |fault: Fault| matches!(fault, Fault::Die(..));
-    one.target() == other.target() || needs_all(one) || needs_all(other)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_its_events_and_no_target_two_faults() {
+        let events = schedule(30, 7);
+        assert_eq!(events, schedule(30, 7));
+        assert_ne!(events, schedule(30, 8));
+        assert!(events.is_sorted_by_key(|event| event.at_ms));
+        let mut there: Vec<Fault> = Vec::new();
+        for event in events {
+            if event.begins {
+                assert!(
+                    there
+                        .iter()
+                        .all(|fault| fault.target() != event.fault.target())
+                );
+                there.push(event.fault);
+                assert!(there.len() <= AT_ONCE);
+            } else {
+                let index = there.iter().position(|fault| *fault == event.fault);
+                there.remove(index.expect("a fault that had begun"));
+            }
+        }
+        assert!(there.is_empty(), "all is healed in the end");
+    }
 }

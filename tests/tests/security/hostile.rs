@@ -10,7 +10,7 @@ use crate::embedded;
 
 const REQUESTS: usize = 10_000;
 
-/// SplitMix64: the same requests for the same seed.
+/// `SplitMix64`: the same requests for the same seed.
 struct Chance(u64);
 
 impl Chance {

@@ -74,7 +74,7 @@ impl Entry {
     fn send(&mut self, next: Option<SealedCode>, now: Timestamp) -> Opened {
         let asked = self.pending.send(now);
         self.sending(asked, next, now)
-            .expect("only steps are superseded")
+            .unwrap_or_else(|| unreachable!("only steps are superseded"))
     }
 
     fn sending(
