@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::process::Command;
+use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::json;
@@ -16,6 +17,7 @@ use crate::rabbitmq::USER;
 use crate::sink::Script;
 use crate::wait::until;
 use tokio::task::block_in_place;
+use tokio::time::sleep;
 
 /// What a wire suffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +82,8 @@ pub enum Fault {
     ScriptsForgotten,
     /// The store's primary is killed for good; sentinels put the replica in its place.
     Failover,
+    /// The same with a replica that was cut off three seconds before: what was written since is gone.
+    FailoverBehind,
     /// A wire is in trouble.
     Wire(Wire, Trouble),
     /// The gateway has another temper.
@@ -158,6 +162,17 @@ impl Fault {
             Self::StoreReadOnly => stand.tell_store(&["REPLICAOF", "127.0.0.1", "1"]).await,
             Self::ScriptsForgotten => stand.tell_store(&["SCRIPT", "FLUSH"]).await,
             Self::Failover => stand.sentinels.as_mut().expect("sentinels").primary.kill(),
+            Self::FailoverBehind => {
+                let sentinels = stand.sentinels.as_mut().expect("sentinels");
+                let replica = &sentinels.replica;
+                // A password that the primary does not want keeps it from coming back.
+                replica.command(&["CONFIG", "SET", "masterauth", "x"]).await;
+                replica.command(&["CLIENT", "KILL", "TYPE", "master"]).await;
+                sleep(Duration::from_secs(3)).await;
+                sentinels.primary.kill();
+                let replica = &sentinels.replica;
+                replica.command(&["CONFIG", "SET", "masterauth", ""]).await;
+            }
             Self::Wire(wire, trouble) => interfere(stand, wire, Some(trouble)),
             Self::Gateway(temper) => stand.gateway.set(temper),
             Self::Relay(verb, trouble) => stand.relay.habit(verb, Some(script(trouble))),
@@ -187,7 +202,10 @@ impl Fault {
                     .await;
             }
             // It is mended by whoever finds it.
-            Self::QueuesUnbound | Self::ScriptsForgotten | Self::Failover => {}
+            Self::QueuesUnbound
+            | Self::ScriptsForgotten
+            | Self::Failover
+            | Self::FailoverBehind => {}
             Self::RightsLost => {
                 let body = json!({ "configure": ".*", "write": ".*", "read": ".*" });
                 stand
@@ -244,7 +262,8 @@ impl Fault {
             | Self::StoreFull
             | Self::StoreReadOnly
             | Self::ScriptsForgotten
-            | Self::Failover => "store".to_owned(),
+            | Self::Failover
+            | Self::FailoverBehind => "store".to_owned(),
             Self::Wire(wire, _) => wire.name().to_owned(),
             Self::Gateway(_) => "gateway's temper".to_owned(),
             Self::Relay(..) | Self::StarttlsHidden => "relay's temper".to_owned(),

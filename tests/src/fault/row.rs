@@ -17,12 +17,14 @@ const WARM_UP: Duration = Duration::from_millis(1_500);
 const CALM_MS: u64 = 4_000;
 /// The most that a row waits for normality.
 const PATIENCE: Duration = Duration::from_secs(40);
-/// What the issue of a row may be: seconds from the return of the peer.
+/// The most that may pass from the return of the peer to normal.
 const MOST_RECOVERY_MS: u64 = 10_000;
 
 /// A row.
 #[derive(Debug, Clone)]
 pub struct Row {
+    /// The part of the table it belongs to.
+    pub group: &'static str,
     /// What is done, as the table tells it.
     pub name: String,
     /// To which installation.
@@ -36,6 +38,8 @@ pub struct Row {
 /// What came of a row.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
+    /// The part of the table.
+    pub group: &'static str,
     /// What was done.
     pub row: String,
     /// Verifications a second.
@@ -89,11 +93,13 @@ pub async fn run(stand: &mut Stand, row: &Row, per_second: u32) -> Report {
             .faults
             .iter()
             .any(|fault| matches!(fault, Fault::Clock(..))),
+        store_forgot: row.faults.contains(&Fault::FailoverBehind),
     };
     let is_calm = settle(stand, &load, window.healed_ms).await;
     let verdict = close(stand, &load, window).await;
     let is_instant = row.faults.iter().all(|fault| fault.is_instant());
     let mut report = report(&row.name, per_second, &verdict, is_instant);
+    report.group = row.group;
     if !is_calm {
         report.wrong.push("it does not become normal".to_owned());
     }
@@ -177,6 +183,7 @@ pub(super) fn report(name: &str, load: u32, verdict: &Verdict, is_instant: bool)
         format!("normal after {} ms", verdict.recovery_ms),
     );
     Report {
+        group: "soak",
         row: name.to_owned(),
         load,
         accepted: verdict.accepted,

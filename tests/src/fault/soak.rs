@@ -95,6 +95,7 @@ pub async fn soak(minutes: u64, seed: u64, per_second: u32) -> Report {
         begun_ms,
         healed_ms: now_ms(),
         clocks_were_wrong: false,
+        store_forgot: false,
     };
     let is_calm = settle(&stand, &load, window.healed_ms).await;
     let verdict = close(&mut stand, &load, window).await;

@@ -295,7 +295,9 @@ impl Stand {
     /// Begins a load.
     pub fn load(&mut self, per_second: u32) -> Load {
         let target = self.target();
-        Load::start(target, self.mailbox.clone(), per_second, LIFETIME)
+        let has_slow_typists = self.kind == Kind::Sentinel;
+        let mailbox = self.mailbox.clone();
+        Load::start(target, mailbox, per_second, LIFETIME, has_slow_typists)
     }
 
     /// Where a load goes.

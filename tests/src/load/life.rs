@@ -15,6 +15,8 @@ const ASK_FOR: Duration = Duration::from_secs(25);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// A check whose answer did not come is repeated under its id.
 const CHECK_AGAIN: Duration = Duration::from_secs(1);
+/// How long a slow typist looks for the keys.
+const TYPING: Duration = Duration::from_secs(2);
 
 /// One request for a code and its answer.
 #[derive(Debug, Clone)]
@@ -126,7 +128,14 @@ pub(super) async fn live(scene: &Scene, life: &Mutex<Life>) {
         let wrong = wrong_of(&arrival.code);
         check(scene, life, "wrong", &wrong, false).await;
     }
+    let is_slow = scene.has_slow_typists && number % 3 == 1;
+    if is_slow {
+        sleep(TYPING).await;
+    }
     check(scene, life, "right", &arrival.code, true).await;
+    if is_slow {
+        sleep(TYPING * 3).await;
+    }
     // Whoever looked over the shoulder tries it too.
     check(scene, life, "again", &arrival.code, true).await;
 }

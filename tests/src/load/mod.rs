@@ -51,6 +51,8 @@ pub(crate) struct Scene {
     pub(crate) mailbox: Arc<Mailbox>,
     /// No life waits for a code longer than a code lives.
     pub(crate) lifetime: Duration,
+    /// Whether some take seconds to type a code, and the one who looked over their shoulder more.
+    pub(crate) has_slow_typists: bool,
 }
 
 /// A running load.
@@ -73,6 +75,7 @@ impl Load {
         mailbox: Arc<Mailbox>,
         per_second: u32,
         lifetime: Duration,
+        has_slow_typists: bool,
     ) -> Self {
         let http = Client::builder()
             .no_proxy()
@@ -85,6 +88,7 @@ impl Load {
             http,
             mailbox,
             lifetime,
+            has_slow_typists,
         });
         let lives = Arc::<Mutex<Vec<_>>>::default();
         let open = Arc::new(AtomicUsize::new(0));

@@ -25,6 +25,8 @@ pub struct Window {
     /// A clock of the product was wrong: deadlines are then judged by the clock of whoever judges, and a
     /// code that was refused as expired is refused rightly.
     pub clocks_were_wrong: bool,
+    /// The store lost its last writes: a code it does not know is refused rightly.
+    pub store_forgot: bool,
 }
 
 /// The answer of the load to the questions of the table.
@@ -103,6 +105,7 @@ pub async fn judge(load: &Load, mailbox: &Mailbox, target: &Target, window: Wind
         recovery_ms: last_bad - healed,
         ..Verdict::default()
     };
+    let counts_refusals = !window.clocks_were_wrong && !window.store_forgot;
     let mut open = Vec::new();
     for life in &lives {
         let arrivals = mailbox.of(&life.to);
@@ -113,7 +116,7 @@ pub async fn judge(load: &Load, mailbox: &Mailbox, target: &Target, window: Wind
             .any(|check| !check.is_right && check.valid == Some(true));
         verdict.approved += usize::from(approvals > 0);
         verdict.double_approvals += usize::from(approvals > 1 || wrong);
-        verdict.refused += usize::from(!window.clocks_were_wrong && is_refused(life));
+        verdict.refused += usize::from(counts_refusals && is_refused(life));
         let mut deliveries = BTreeMap::new();
         for accepted in &life.accepted {
             deliveries.insert(format!("{}-{}", accepted.id, accepted.sends), accepted);

@@ -13,8 +13,11 @@ use tokio::time::timeout;
 use watchword_core::SecretString;
 
 use crate::{Script, StorageError};
-use address::Address;
+use address::{Address, Kind};
 use supervisor::Supervisor;
+
+/// How long an approval waits for a replica; calls behind it on the connection wait with it.
+const REPLICA_WAIT_MS: u32 = 100;
 
 /// Where Redis is and how long it may take.
 #[derive(Debug, Clone)]
@@ -47,6 +50,8 @@ impl RedisSettings {
 pub struct Redis {
     supervisor: Arc<Supervisor>,
     deadline: Duration,
+    /// Another server may take over with what it has by then.
+    may_fail_over: bool,
 }
 
 impl std::fmt::Debug for Redis {
@@ -65,10 +70,12 @@ impl Redis {
         let address = Address::parse(&settings)?;
         let first = dial::dial(&address, &settings).await?;
         dial::inspect(first.clone(), deadline).await?;
+        let may_fail_over = matches!(address.kind, Kind::Sentinel { .. });
         let supervisor = Supervisor::start(address, settings, first);
         Ok(Self {
             supervisor,
             deadline,
+            may_fail_over,
         })
     }
 
@@ -95,6 +102,26 @@ impl Redis {
     /// Runs one command that counts nothing.
     pub async fn command(&self, command: &Cmd) -> Result<Value, StorageError> {
         self.run(command).await.map_err(Failure::into_error)
+    }
+
+    /// Waits until a replica has what was written so far, where sentinels may put one in the
+    /// primary's place: replication is asynchronous, and a failover forgets what had not got
+    /// across. `Timeout` if none has it in time: what was written may be forgotten.
+    pub async fn replicated(&self) -> Result<(), StorageError> {
+        if !self.may_fail_over {
+            return Ok(());
+        }
+        let mut wait = redis::cmd("WAIT");
+        wait.arg(1).arg(REPLICA_WAIT_MS);
+        match self.command(&wait).await? {
+            Value::Int(1..) => Ok(()),
+            _ => {
+                tracing::warn!(
+                    "no replica of Redis took a write in time: a failover would forget it"
+                );
+                Err(StorageError::Timeout)
+            }
+        }
     }
 
     /// Whether the store answers.

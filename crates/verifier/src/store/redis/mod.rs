@@ -15,7 +15,7 @@ mod arguments;
 mod reply;
 
 use async_trait::async_trait;
-use watchword_core::{GuessBudget, ServiceName, Timestamp, VerificationId};
+use watchword_core::{CheckVerdict, GuessBudget, ServiceName, Timestamp, VerificationId};
 use watchword_storage::{Redis, Script, StorageError};
 
 use super::model::{
@@ -158,7 +158,13 @@ impl VerificationStore for RedisVerifications {
     ) -> Result<Checked, StoreError> {
         let keys = [verification_key(&command.id), guesses_key(command.id.tag())];
         let args = check_arguments(&command, budget);
-        reply::checked(self.redis.script(&self.check, &keys, args).await?)
+        let checked = reply::checked(self.redis.script(&self.check, &keys, args).await?)?;
+        if checked.verdict == CheckVerdict::Approved {
+            // One that a failover could forget is not told: the code would be good once more. The
+            // check may be repeated under its id.
+            self.redis.replicated().await?;
+        }
+        Ok(checked)
     }
 
     async fn cancel(
