@@ -12,6 +12,8 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+/// The most that is read at once, and held.
+const CHUNK: usize = 256 * 1024;
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What happens to the bytes of one direction.
@@ -179,14 +181,21 @@ async fn pass(
     mut weather: watch::Receiver<Weather>,
     flow: impl Fn(&Weather) -> Flow,
 ) {
-    let mut buffer = vec![0; 16 * 1024];
-    while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        let Ok(now) = weather
-            .wait_for(|weather| flow(weather) != Flow::Held)
-            .await
-            .map(|weather| flow(&weather))
-        else {
-            return;
+    let mut buffer = vec![0; CHUNK];
+    while let Ok(mut count @ 1..) = from.read(&mut buffer).await {
+        // Held, it goes on listening: what a sender wanted who is gone by now is delivered to nobody.
+        let now = loop {
+            tokio::select! {
+                biased;
+                changed = weather.wait_for(|weather| flow(weather) != Flow::Held) => match changed {
+                    Ok(weather) => break flow(&weather),
+                    Err(_) => return,
+                },
+                more = from.read(&mut buffer[count..]), if count < CHUNK => match more {
+                    Ok(more @ 1..) => count += more,
+                    _ => return,
+                },
+            }
         };
         match now {
             Flow::Swallowed => continue,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
-use tokio::time::timeout;
+use tokio::time::sleep;
 use watchword_chassis::Services;
 use watchword_core::{
     AttemptClass, Channel, Clock, DeliveryOutcome, Ladder, Rung, Timestamp, TraceId,
@@ -248,9 +248,13 @@ impl Courier {
             variables: order.variables.clone(),
             remaining: order.deadline.since(begun),
         };
-        let attempted = timeout(budget, provider.attempt(&dispatch))
-            .await
-            .unwrap_or_else(|_| Attempted::new(AttemptClass::UnknownOutcome, "deadline"));
+        // The deadline is looked at first: in a process that stood still both may be due, and what
+        // was not sent by then must not be.
+        let attempted = tokio::select! {
+            biased;
+            () = sleep(budget) => Attempted::new(AttemptClass::UnknownOutcome, "deadline"),
+            attempted = provider.attempt(&dispatch) => attempted,
+        };
         reach(Point::DeliveryAttempted);
         let now = self.parts.clock.now();
         tried.push(pick.place);

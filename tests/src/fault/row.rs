@@ -165,7 +165,10 @@ pub(super) fn report(name: &str, load: u32, verdict: &Verdict, is_instant: bool)
         verdict.ends() == verdict.accepted,
         "ends do not add up".to_owned(),
     );
-    expect(verdict.late == 0, format!("{} late", verdict.late));
+    expect(
+        verdict.late == 0,
+        format!("{} late, by up to {} ms", verdict.late, verdict.latest_ms),
+    );
     expect(
         verdict.double_approvals == 0,
         format!("{} approved twice", verdict.double_approvals),

@@ -44,6 +44,8 @@ pub struct Verdict {
     pub lost: Vec<String>,
     /// Messages that came after their code's deadline.
     pub late: usize,
+    /// By how much the latest of them was.
+    pub latest_ms: u64,
     /// Verifications that more than one check approved, or a wrong code.
     pub double_approvals: usize,
     /// Right codes, typed in time, that were refused.
@@ -137,7 +139,12 @@ pub async fn judge(load: &Load, mailbox: &Mailbox, target: &Target, window: Wind
             };
             let late = |at_ms: u64| at_ms > deadline_ms;
             let count = own.clone().count();
-            verdict.late += own.filter(|arrival| late(arrival.at_ms)).count();
+            for arrival in own.filter(|arrival| late(arrival.at_ms)) {
+                verdict.late += 1;
+                verdict.latest_ms = verdict.latest_ms.max(arrival.at_ms - deadline_ms);
+                let after_ms = arrival.at_ms - window.begun_ms.min(arrival.at_ms);
+                eprintln!("late: {} {id} at {after_ms} ms", life.channel);
+            }
             verdict.duplicates += count.saturating_sub(1);
             if count > 0 {
                 verdict.handed_over += 1;
