@@ -152,6 +152,9 @@ async fn m1_silence_at_any_verb_ends_in_time() {
             Class::Transient
         };
         assert_eq!(attempted.class, class, "{verb}: {}", attempted.reason);
+        // The silent connection is used no more.
+        assert_eq!(mail(&provider).await.class, Class::Accepted, "after {verb}");
+        assert_eq!(sink.connections(), 2, "after {verb}");
     });
     join_all(silences).await;
 }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use data_encoding::BASE64;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType, date_time_ymd,
 };
@@ -39,7 +40,7 @@ impl Authority {
             .push(DnType::CommonName, "Watchword test authority");
         let certificate = params.self_signed(&key).expect("a certificate");
         Self {
-            pem: certificate.pem(),
+            pem: pem(certificate.der()),
             issuer: Issuer::new(params, key),
         }
     }
@@ -86,6 +87,18 @@ impl Authority {
     fn new_if(wanted: bool) -> Option<Self> {
         wanted.then(Self::new)
     }
+}
+
+/// RFC 7468: base64 in lines of 64.
+fn pem(der: &[u8]) -> String {
+    let text = BASE64.encode(der);
+    let lines: Vec<_> = text
+        .as_bytes()
+        .chunks(64)
+        .map(String::from_utf8_lossy)
+        .collect();
+    let body = lines.join("\n");
+    format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
 }
 
 impl Default for Authority {

@@ -113,15 +113,11 @@ impl Redis {
         }
         let mut wait = redis::cmd("WAIT");
         wait.arg(1).arg(REPLICA_WAIT_MS);
-        match self.command(&wait).await? {
-            Value::Int(1..) => Ok(()),
-            _ => {
-                tracing::warn!(
-                    "no replica of Redis took a write in time: a failover would forget it"
-                );
-                Err(StorageError::Timeout)
-            }
+        if matches!(self.command(&wait).await?, Value::Int(1..)) {
+            return Ok(());
         }
+        tracing::warn!("no replica of Redis took a write in time: a failover would forget it");
+        Err(StorageError::Timeout)
     }
 
     /// Whether the store answers.
