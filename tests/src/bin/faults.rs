@@ -23,7 +23,7 @@ struct Arguments {
     #[arg(long)]
     load: Option<u32>,
     /// Installations at once.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 4)]
     stands: usize,
     /// Writes the rows as JSON, one object a row.
     #[arg(long)]
