@@ -181,7 +181,7 @@ async fn ends(target: &Target, mut open: Vec<String>) -> (BTreeMap<String, usize
     let mut lied = Vec::new();
     let begun = Instant::now();
     loop {
-        let mut left = Vec::new();
+        let (before, mut left) = (open.len(), Vec::new());
         for id in open {
             match outcome(&http, target, &id).await.as_deref() {
                 Some(end @ ("failed" | "expired" | "parked")) => {
@@ -191,7 +191,8 @@ async fn ends(target: &Target, mut open: Vec<String>) -> (BTreeMap<String, usize
                 other => left.push((id, other.unwrap_or("unknown").to_owned())),
             }
         }
-        if left.is_empty() || begun.elapsed() > SETTLE {
+        // Thousands take their time to be asked for: a round that still found some is not the last.
+        if left.is_empty() || (begun.elapsed() > SETTLE && left.len() == before) {
             lied.extend(left.into_iter().map(|(id, word)| format!("{id} ({word})")));
             return (ended, lied);
         }

@@ -85,7 +85,9 @@ async fn a_head_that_dribbles_is_cut_and_an_idle_connection_later() {
     assert!(sent < 20, "a byte now and then does not keep it open");
     assert!(begun.elapsed() < PATIENCE.idle);
     assert!(ask(&mut idle).await, "the idle one is still there");
-    assert!(until_closed(&mut idle).await >= PATIENCE.idle.saturating_sub(Duration::from_millis(200)));
+    assert!(
+        until_closed(&mut idle).await >= PATIENCE.idle.saturating_sub(Duration::from_millis(200))
+    );
 }
 
 #[tokio::test]

@@ -36,6 +36,9 @@ const STEP_UP_MS: u64 = 30_000;
 /// was whole again for a while.
 const FIRST_REST_MS: u64 = 5_000;
 const LONGEST_REST_MS: u64 = 900_000;
+/// The same for a fault that a person mends: a call is refused fast and costs little, and if nobody
+/// else can be asked all wait for the one that finds it mended.
+const LONGEST_FAULTY_REST_MS: u64 = 5_000;
 const CALM_MS: u64 = 600_000;
 /// Trials that must succeed in a row before it gets a share.
 const TRIALS: u8 = 3;
@@ -217,7 +220,12 @@ impl Gauge {
         if is_calm {
             self.rest_ms = FIRST_REST_MS;
         }
-        self.closed_until = now.plus_millis(self.rest_ms);
+        let longest_ms = if self.faulty {
+            LONGEST_FAULTY_REST_MS
+        } else {
+            LONGEST_REST_MS
+        };
+        self.closed_until = now.plus_millis(self.rest_ms.min(longest_ms));
         self.rest_ms = (self.rest_ms * 2).min(LONGEST_REST_MS);
         (self.level, self.changed_at) = (0, now);
         (self.trial_at, self.trials) = (None, 0);
@@ -269,6 +277,18 @@ mod tests {
 
     fn at(ms: u64) -> Timestamp {
         Timestamp::from_millis(0).plus_millis(ms)
+    }
+
+    #[test]
+    fn a_fault_that_was_mended_is_found_within_seconds_however_long_it_lasted() {
+        let mut gauge = Gauge::new(at(0));
+        let mut now_ms = 0;
+        for _ in 0..20 {
+            gauge.observe(Sign::Fault, at(now_ms));
+            now_ms += 5_000;
+            assert_eq!(gauge.admission(at(now_ms)), Admission::Trial);
+            gauge.on_trial(at(now_ms));
+        }
     }
 
     #[test]
