@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use watchword_chassis::Services;
 use watchword_core::{
     AttemptClass, Channel, Clock, DeliveryOutcome, Ladder, Rung, Timestamp, TraceId,
@@ -183,7 +183,7 @@ impl Courier {
             id: order.delivery_id.clone(),
             channel: self.parts.channel,
             now: self.parts.clock.now(),
-            lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
+            lease_ms: millis(lease),
             service: order.service.clone(),
             trace_id,
         };
@@ -250,15 +250,24 @@ impl Courier {
         };
         // The deadline is looked at first: in a process that stood still both may be due, and what
         // was not sent by then must not be.
+        let started = Instant::now();
         let attempted = tokio::select! {
             biased;
             () = sleep(budget) => Attempted::new(AttemptClass::UnknownOutcome, "deadline"),
             attempted = provider.attempt(&dispatch) => attempted,
         };
+        let took = started.elapsed();
         reach(Point::DeliveryAttempted);
         let now = self.parts.clock.now();
         tried.push(pick.place);
-        self.learn(errand, provider.as_ref(), pick, &attempted, begun, now);
+        self.learn(
+            errand,
+            provider.as_ref(),
+            pick,
+            &attempted,
+            (begun, took),
+            now,
+        );
         let decision = decide(
             Ended {
                 class: attempted.class,
@@ -299,7 +308,7 @@ impl Courier {
             class: attempted.class,
             provider_message_id: message_id,
             at_ms: begun.as_millis(),
-            took_ms: now.millis_since(begun),
+            took_ms: millis(took),
         };
         tracing::info!(
             delivery_id = %order.delivery_id, provider = %provider.name(), class = %attempted.class,
@@ -341,11 +350,10 @@ impl Courier {
         provider: &dyn Provider,
         pick: &Pick,
         attempted: &Attempted,
-        begun: Timestamp,
+        (begun, took): (Timestamp, Duration),
         now: Timestamp,
     ) {
         let metrics = &self.parts.metrics;
-        let took = now.since(begun);
         metrics.attempted(provider.name(), attempted.class, took);
         self.parts.router.health.seen(&Seen {
             provider: pick.place,
@@ -363,10 +371,11 @@ impl Courier {
             );
         }
         if attempted.class == AttemptClass::Accepted {
-            metrics
-                .age_seconds
-                .observe(now.since(errand.sealed_at).as_secs_f64());
-            if now > errand.order.deadline {
+            // By how long it took, not by the clock's second reading: one that is set in between
+            // would make a hand-over late that was not, or hide one that was.
+            let age = begun.since(errand.sealed_at) + took;
+            metrics.age_seconds.observe(age.as_secs_f64());
+            if begun.plus_millis(millis(took)) > errand.order.deadline {
                 metrics.past_deadline.inc();
             }
         }
@@ -463,6 +472,10 @@ impl Courier {
             .when(|error| matches!(error, LedgerError::Storage(_)))
             .await
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What a message gets whose delivery another worker holds: looked at again when that one has had

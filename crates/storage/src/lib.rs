@@ -7,7 +7,7 @@ mod sqlite;
 
 pub use error::StorageError;
 pub use redis;
-pub use redis_link::{Redis, RedisSettings};
+pub use redis_link::{Pinned, Redis, RedisSettings};
 pub use rusqlite;
 pub use script::Script;
 pub use sqlite::{Migration, Sqlite};

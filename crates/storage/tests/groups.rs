@@ -54,6 +54,15 @@ async fn sentinel_failover() {
     )
     .await;
     assert_eq!(bump(&redis, "k").await, Ok(Value::Int(1)));
+    let written = redis.pinned().unwrap();
+    assert_eq!(written.replicated().await, Ok(()));
+    // What was written over one connection is not vouched for by another.
+    primary.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+    until(10, "another connection serves", async || {
+        bump(&redis, "k").await.is_ok() && redis.pinned().unwrap().replicated().await.is_ok()
+    })
+    .await;
+    assert_eq!(written.replicated().await, Err(StorageError::Timeout));
     primary.kill();
     let took = until(25, "the new primary serves", async || {
         bump(&redis, "k").await.is_ok()

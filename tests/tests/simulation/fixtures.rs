@@ -1,6 +1,8 @@
 //! Histories that once broke a promise, as they were printed.
 
-use crate::history::{By, Fault, Gap::*, History, Node::*, Op, Op::*, Peer, Person, Tenant};
+use crate::history::{
+    self, By, Fault, Gap::*, History, Manner, Node::*, Op, Op::*, Peer, Person, Tenant,
+};
 
 /// All of them.
 pub fn all() -> Vec<History> {
@@ -8,6 +10,7 @@ pub fn all() -> Vec<History> {
         died_holding_past_the_deadline(),
         died_before_the_outcome_was_told(),
         stood_still_between_claim_and_attempt(),
+        clock_set_in_an_attempt(),
     ]
 }
 
@@ -92,6 +95,43 @@ fn stood_still_between_claim_and_attempt() -> History {
                 by: By::Mail,
             },
             Rest,
+        ),
+    ])
+}
+
+/// The clocks were set an hour forward while the relay took a message in time: it was counted as
+/// handed over past its deadline.
+fn clock_set_in_an_attempt() -> History {
+    let ahead_s = 3_600;
+    history(&[
+        (
+            Op::Gateway {
+                gateway: history::Gateway::Mail,
+                manner: Manner::Takes(5_000),
+            },
+            Rest,
+        ),
+        (
+            Open {
+                person: Person::Ann,
+                tenant: Tenant::Bank,
+                by: By::Mail,
+            },
+            Ms(1_000),
+        ),
+        (
+            Clock {
+                node: WorkerA,
+                ahead_s,
+            },
+            Race,
+        ),
+        (
+            Clock {
+                node: WorkerB,
+                ahead_s,
+            },
+            Ms(10_000),
         ),
     ])
 }

@@ -147,6 +147,13 @@ fn the_promises_hold_in_every_history() {
     #[expect(clippy::cast_precision_loss, reason = "a count of a test")]
     let counted = takeovers.get() as f64;
     assert!(kit.counted("watchword_possible_duplicates_total") <= counted);
+    none_counted_as_late(&kit);
+}
+
+/// What the workers' own count says of the deadline, which a clock that is set must not change.
+fn none_counted_as_late(kit: &Kit) {
+    let late = kit.counted("watchword_sends_past_deadline_total");
+    assert!(late < 1.0, "{late} hand-overs are counted as late");
 }
 
 /// Without this no failure could be made shorter, or be believed.
@@ -177,4 +184,5 @@ fn histories_that_once_broke_a_promise_keep_it() {
             fail(&kit, &history);
         }
     }
+    none_counted_as_late(&kit);
 }

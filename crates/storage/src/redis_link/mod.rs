@@ -14,7 +14,7 @@ use watchword_core::SecretString;
 
 use crate::{Script, StorageError};
 use address::{Address, Kind};
-use supervisor::Supervisor;
+use supervisor::{Link, Supervisor};
 
 /// How long an approval waits for a replica; calls behind it on the connection wait with it.
 const REPLICA_WAIT_MS: u32 = 100;
@@ -79,6 +79,46 @@ impl Redis {
         })
     }
 
+    /// The present connection, for calls that belong together.
+    pub fn pinned(&self) -> Result<Pinned<'_>, StorageError> {
+        let link = self.supervisor.current();
+        let link = link.ok_or(StorageError::Unavailable("not connected"))?;
+        Ok(Pinned { redis: self, link })
+    }
+
+    /// [`Pinned::script`] over the present connection.
+    pub async fn script(
+        &self,
+        script: &Script,
+        keys: &[String],
+        args: Vec<Vec<u8>>,
+    ) -> Result<Value, StorageError> {
+        self.pinned()?.script(script, keys, args).await
+    }
+
+    /// Runs one command that counts nothing.
+    pub async fn command(&self, command: &Cmd) -> Result<Value, StorageError> {
+        self.pinned()?.command(command).await
+    }
+
+    /// Whether the store answers.
+    pub async fn ping(&self) -> Result<(), StorageError> {
+        self.command(&redis::cmd("PING")).await.map(|_| ())
+    }
+
+    /// Whether the store answered lately: updated by every call and by a ping a second.
+    pub fn is_healthy(&self) -> bool {
+        self.supervisor.is_healthy()
+    }
+}
+
+/// One connection to Redis. When it is lost, calls over it fail, also when [`Redis`] has another.
+pub struct Pinned<'a> {
+    redis: &'a Redis,
+    link: Link,
+}
+
+impl Pinned<'_> {
     /// Runs `script` on `keys`, which lie in one slot. Runs at most once: it is sent again only
     /// when the server said that it does not know it.
     pub async fn script(
@@ -99,16 +139,12 @@ impl Redis {
         }
     }
 
-    /// Runs one command that counts nothing.
-    pub async fn command(&self, command: &Cmd) -> Result<Value, StorageError> {
-        self.run(command).await.map_err(Failure::into_error)
-    }
-
-    /// Waits until a replica has what was written so far, where sentinels may put one in the
-    /// primary's place: replication is asynchronous, and a failover forgets what had not got
-    /// across. `Timeout` if none has it in time: what was written may be forgotten.
+    /// Waits until a replica has what this connection saw written, where sentinels may put one in
+    /// the primary's place: replication is asynchronous, and a failover forgets what had not got
+    /// across. `Timeout` if none has it in time: what was written may be forgotten. The server
+    /// keeps the offset to wait for by connection, hence no other one will do.
     pub async fn replicated(&self) -> Result<(), StorageError> {
-        if !self.may_fail_over {
+        if !self.redis.may_fail_over {
             return Ok(());
         }
         let mut wait = redis::cmd("WAIT");
@@ -120,36 +156,29 @@ impl Redis {
         Err(StorageError::Timeout)
     }
 
-    /// Whether the store answers.
-    pub async fn ping(&self) -> Result<(), StorageError> {
-        self.command(&redis::cmd("PING")).await.map(|_| ())
-    }
-
-    /// Whether the store answered lately: updated by every call and by a ping a second.
-    pub fn is_healthy(&self) -> bool {
-        self.supervisor.is_healthy()
+    async fn command(&self, command: &Cmd) -> Result<Value, StorageError> {
+        self.run(command).await.map_err(Failure::into_error)
     }
 
     async fn run(&self, command: &Cmd) -> Result<Value, Failure> {
-        let Some(link) = self.supervisor.current() else {
-            return Err(Failure::Error(StorageError::Unavailable("not connected")));
-        };
+        let (supervisor, link) = (&self.redis.supervisor, &self.link);
+        let deadline = self.redis.deadline;
         let mut is_closed = false;
-        let answer = match timeout(self.deadline, link.connection.clone().query(command)).await {
+        let answer = match timeout(deadline, link.connection.clone().query(command)).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 Err(Failure::NoScript)
             }
             Ok(Err(error)) => {
-                is_closed = error.is_connection_dropped() && !self.supervisor.is_cluster();
+                is_closed = error.is_connection_dropped() && !supervisor.is_cluster();
                 Err(Failure::Error(StorageError::from_redis(&error)))
             }
             Err(_) => Err(Failure::Error(StorageError::Timeout)),
         };
         match &answer {
-            Err(_) if is_closed => self.supervisor.closed(&link),
-            Err(Failure::Error(error)) => self.supervisor.failed(&link, error),
-            _ => self.supervisor.answered(),
+            Err(_) if is_closed => supervisor.closed(link),
+            Err(Failure::Error(error)) => supervisor.failed(link, error),
+            _ => supervisor.answered(),
         }
         answer
     }

@@ -158,11 +158,12 @@ impl VerificationStore for RedisVerifications {
     ) -> Result<Checked, StoreError> {
         let keys = [verification_key(&command.id), guesses_key(command.id.tag())];
         let args = check_arguments(&command, budget);
-        let checked = reply::checked(self.redis.script(&self.check, &keys, args).await?)?;
+        let link = self.redis.pinned()?;
+        let checked = reply::checked(link.script(&self.check, &keys, args).await?)?;
         if checked.verdict == CheckVerdict::Approved {
             // One that a failover could forget is not told: the code would be good once more. The
             // check may be repeated under its id.
-            self.redis.replicated().await?;
+            link.replicated().await?;
         }
         Ok(checked)
     }
