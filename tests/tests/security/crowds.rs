@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use watchword_tests::pipeline::KEY;
 use watchword_tests::{Pipeline, until};
 
-use crate::embedded;
+use crate::{embedded, memory_kib};
 
 /// A sound caller's time for one verification, on a connection of its own.
 async fn sound(pipeline: &Pipeline, number: usize) -> Duration {
@@ -38,13 +38,6 @@ async fn last_words(mut stream: TcpStream) -> String {
         .await
         .expect("the server closes it");
     String::from_utf8_lossy(&text).into_owned()
-}
-
-fn memory_kib(id: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
-        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

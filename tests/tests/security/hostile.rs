@@ -5,10 +5,15 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use watchword_tests::pipeline::KEY;
+use watchword_tests::{Pipeline, Settings};
 
-use crate::embedded;
+use crate::{embedded, memory_kib};
 
 const REQUESTS: usize = 10_000;
+/// What the process may grow by in a route's requests.
+const GROWTH_KIB: u64 = 32 * 1024;
+/// What proves a receipt in [`PLACES`].
+const TOKEN: &str = "the-token-of-kannel";
 
 /// `SplitMix64`: the same requests for the same seed.
 struct Chance(u64);
@@ -79,6 +84,7 @@ const PLACES: &[&str] = &[
     "/v1/verifications/{}/check",
     "/v1/verifications/{}",
     "/v1/receipts/{}",
+    "/v1/receipts/kannel?d={}-1&s={}&token=the-token-of-kannel&hOsTiLe={}",
 ];
 const IDS: &[&str] = &[
     "hOsTiLe",
@@ -92,7 +98,7 @@ const IDS: &[&str] = &[
     "%zzhOsTiLe",
 ];
 
-fn request(chance: &mut Chance, method: &str, place: &str) -> Vec<u8> {
+fn request(chance: &mut Chance, method: &str, place: &str, is_last: bool) -> Vec<u8> {
     let mut id = chance.pick(IDS).to_owned();
     if chance.below(20) == 0 {
         id = id.repeat(200);
@@ -155,8 +161,9 @@ fn request(chance: &mut Chance, method: &str, place: &str) -> Vec<u8> {
     };
     let path = place.replace("{}", &id);
     let mut request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
-         content-type: {kind}\r\n{authorization}{extra}{framing}\r\n"
+        "{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: {}\r\n\
+         content-type: {kind}\r\n{authorization}{extra}{framing}\r\n",
+        if is_last { "close" } else { "keep-alive" }
     )
     .into_bytes();
     request.extend(body);
@@ -176,12 +183,20 @@ async fn exchange(port: u16, request: &[u8]) -> Vec<u8> {
     answer
 }
 
+/// The answers on one connection. No body holds a status line.
+fn answers(text: &str) -> Vec<&str> {
+    let begins: Vec<_> = text.match_indices("HTTP/1.1 ").collect();
+    let ends = begins.iter().skip(1).map(|(at, _)| *at);
+    let ends = ends.chain([text.len()]);
+    begins
+        .iter()
+        .zip(ends)
+        .map(|((at, _), end)| &text[*at..end])
+        .collect()
+}
+
 /// What is wrong with an answer, if something is.
-fn fault(answer: &[u8]) -> Option<&'static str> {
-    let text = String::from_utf8_lossy(answer).into_owned();
-    if text.is_empty() {
-        return None; // Cut off before it was a request.
-    }
+fn fault(text: &str) -> Option<&'static str> {
     let status: u16 = text.get(9..12)?.parse().ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;
     if status >= 500 && status != 503 {
@@ -199,11 +214,29 @@ fn fault(answer: &[u8]) -> Option<&'static str> {
     (status >= 400 && !problem && !below).then_some("no problem document")
 }
 
+/// Gateways are asked for nothing here; their receipts have a route of their own.
+async fn with_receipts() -> Pipeline {
+    let mut settings = Settings::embedded();
+    settings.service = "[services.test.limits]\nservice_per_minute = 100000".into();
+    settings.providers = "[sms.providers.kannel]\nkind = \"kannel\"\nsender = \"Test\"\n\
+         settings = { base_url = \"http://127.0.0.1:9\", username = \"watchword\" }\n\
+         secrets = { password = { env = \"KANNEL_PASSWORD\" }, receipt_token = { env = \"KANNEL_TOKEN\" } }\n\
+         [email.providers.inbox]\nkind = \"inbox\"\n"
+        .into();
+    let mut pipeline = Pipeline::configure(&settings);
+    for name in ["KANNEL_PASSWORD", "KANNEL_TOKEN"] {
+        pipeline.variables.push((name.into(), TOKEN.into()));
+    }
+    pipeline.start("all", &[]).await;
+    pipeline
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_hostile_requests_to_each_route_are_refused() {
     let seed = std::env::var("WATCHWORD_SEED").map_or(1, |seed| seed.parse().unwrap());
-    let pipeline = embedded().await;
-    let port = pipeline.processes["all"].http;
+    let pipeline = with_receipts().await;
+    let role = &pipeline.processes["all"];
+    let (port, id) = (role.http, role.process.id());
     let routes = [
         ("POST", PLACES[0]),
         ("POST", PLACES[1]),
@@ -211,31 +244,80 @@ async fn ten_thousand_hostile_requests_to_each_route_are_refused() {
         ("GET", PLACES[3]),
         ("DELETE", PLACES[3]),
         ("POST", PLACES[4]),
+        ("GET", PLACES[5]),
+        ("POST", PLACES[5]),
     ];
-    for (method, place) in routes {
+    for (route, (method, place)) in routes.into_iter().enumerate() {
         let mut chance = Chance(seed);
+        let (before, mut answered) = (memory_kib(id), 0);
         for thousand in 0..REQUESTS / 1_000 {
             for _ in 0..1_000 / 20 {
-                let requests: Vec<_> = (0..20)
-                    .map(|_| request(&mut chance, method, place))
+                // Two on each connection, without waiting for the first one's answer.
+                let pairs: Vec<_> = (0..10)
+                    .map(|_| {
+                        let mut pair = request(&mut chance, method, place, false);
+                        pair.extend(request(&mut chance, method, place, true));
+                        pair
+                    })
                     .collect();
-                let answers = requests.iter().map(|request| exchange(port, request));
-                let answers = futures_util::future::join_all(answers).await;
-                for (request, answer) in requests.iter().zip(&answers) {
-                    if let Some(fault) = fault(answer) {
+                let texts = pairs.iter().map(|pair| exchange(port, pair));
+                let texts = futures_util::future::join_all(texts).await;
+                for (pair, text) in pairs.iter().zip(&texts) {
+                    let text = String::from_utf8_lossy(text);
+                    let answers = answers(&text);
+                    answered += answers.len();
+                    let too_many = (answers.len() > 2).then_some("more answers than requests");
+                    if let Some(fault) = answers.into_iter().find_map(fault).or(too_many) {
                         panic!(
-                            "{fault}, seed {seed}:\n{}\n--\n{}",
-                            String::from_utf8_lossy(request),
-                            String::from_utf8_lossy(answer)
+                            "{fault}, seed {seed}:\n{}\n--\n{text}",
+                            String::from_utf8_lossy(pair),
                         );
                     }
                 }
             }
-            let slug = place.replace(['/', '{', '}'], "").to_lowercase() + &method.to_lowercase();
-            let to = format!("valid.{slug}{thousand}@example.org");
+            let to = format!("valid{route}.{thousand}@example.org");
             assert_eq!(pipeline.ask("all", "email", &to).await.status, 202);
         }
+        // A first one whose end cannot be told takes the second with it.
+        assert!(answered > REQUESTS / 2, "{answered} were answered");
+        let grown = memory_kib(id).saturating_sub(before);
+        println!("{method} {place}: {answered} answers, {grown} KiB more");
+        assert!(grown < GROWTH_KIB, "{method} {place}: {grown} KiB more");
     }
     assert!(!pipeline.logs().contains("panic"), "{}", pipeline.logs());
     assert!(!pipeline.logs().contains(MARK));
+    assert!(!pipeline.logs().contains(TOKEN));
+}
+
+/// What one peer takes for a body must not be the next one's request (RFC 9112, 6.1 and 6.3).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_framed_twice_carries_no_other() {
+    let pipeline = embedded().await;
+    let port = pipeline.processes["all"].http;
+    let inner = format!(
+        "GET /v1/verifications/x HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {KEY}\r\n\r\n"
+    );
+    let body = format!("0\r\n\r\n{inner}");
+    let length = body.len();
+    for framing in [
+        format!("content-length: {length}\r\ntransfer-encoding: chunked\r\n"),
+        format!("transfer-encoding: chunked\r\ncontent-length: {length}\r\n"),
+        format!("transfer-encoding: identity\r\ncontent-length: {length}\r\n"),
+        format!("transfer-encoding: chunked, identity\r\ncontent-length: {length}\r\n"),
+        format!("transfer-encoding : chunked\r\ncontent-length: {length}\r\n"),
+        format!("transfer-encoding: xchunked\r\ncontent-length: {length}\r\n"),
+        format!("content-length: 0\r\ncontent-length: {length}\r\n"),
+        format!("content-length: {length}, 0\r\n"),
+        format!("content-length: +{length}\r\n"),
+    ] {
+        let request = format!(
+            "POST /v1/verifications HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {KEY}\r\n\
+             content-type: application/json\r\n{framing}\r\n{body}"
+        );
+        let text = exchange(port, request.as_bytes()).await;
+        let text = String::from_utf8_lossy(&text);
+        let answers = answers(&text);
+        assert_eq!(answers.len(), 1, "{framing}\n{text}");
+        assert!(answers[0].starts_with("HTTP/1.1 4"), "{framing}\n{text}");
+    }
 }

@@ -16,3 +16,11 @@ async fn embedded() -> Pipeline {
     pipeline.start("all", &[]).await;
     pipeline
 }
+
+/// What the process holds, in KiB.
+fn memory_kib(id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
+        .unwrap()
+}

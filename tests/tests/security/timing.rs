@@ -2,7 +2,7 @@
 //!
 //! Used, expired and unknown answer alike, and must take alike. All are asked in turn, with a wrong
 //! code of a live verification between them: that one says `pending`, and counts with a write, which
-//! shows in its time; it is printed and not held to the rule. By turns,, so that what else the machine does meets all
+//! shows in its time; it is printed and not held to the rule. By turns, so that what else the machine does meets all
 //! alike. Two figures must hold for each pair: the medians differ by less than 0.5 ms, and the share
 //! of samples of one that are slower than one of the other is near a half. A right code is not held
 //! to it: its answer says that it was right.
