@@ -18,7 +18,8 @@ use crate::port::LinkState;
 use crate::telemetry::BrokerMetrics;
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// The jitter adds up to as much again: a broker that is back is found within 4 s.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// Declaring eighteen queues after connecting twice.
 const OPEN_MARGIN: Duration = Duration::from_secs(15);
 
