@@ -375,22 +375,17 @@ impl Answer {
     }
 }
 
-/// The built binary: beside this test's own folder of the build directory.
+/// The built binary: beside this program, or beside this test's own folder of the build directory.
 fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("WATCHWORD_BIN") {
         return path.into();
     }
-    let test = std::env::current_exe().expect("a path");
-    let path = test
-        .ancestors()
-        .nth(2)
-        .expect("a build folder")
-        .join("watchword");
-    assert!(
-        path.exists(),
-        "the binary is not built: cargo build -p watchword, or use tests/run"
-    );
-    path
+    let us = std::env::current_exe().expect("a path");
+    let folders = us.ancestors().skip(1).take(2);
+    folders
+        .map(|folder| folder.join("watchword"))
+        .find(|path| path.exists())
+        .expect("the binary is not built: cargo build -p watchword, or use tests/run")
 }
 
 /// The first run of exactly six digits: the code in a message.

@@ -55,7 +55,7 @@ impl NumberPolicy {
         }
         let allowed = number
             .country()
-            .is_some_and(|country| self.countries.contains(&country));
+            .is_some_and(|country| self.countries.iter().any(|one| one == country));
         (!allowed).then_some("the service sends no codes to the number's country")
     }
 }

@@ -4,8 +4,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use phonenumber::Type;
 use phonenumber::metadata::DATABASE;
+use phonenumber::{Type, country};
 
 use crate::Malformed;
 
@@ -13,7 +13,12 @@ use crate::Malformed;
 ///
 /// It prints masked; [`PhoneNumber::expose`] gives the digits to the provider call.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct PhoneNumber(String);
+pub struct PhoneNumber {
+    text: String,
+    /// As the numbering plans read it: they are asked once, which is most of what a number costs.
+    read: phonenumber::PhoneNumber,
+    country: Option<country::Id>,
+}
 
 /// What kind of line a number is, as far as it decides whether a code may go there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,12 +40,12 @@ const INTERNATIONAL_NETWORKS: [&str; 8] = ["800", "870", "878", "881", "882", "8
 impl PhoneNumber {
     /// The number as the provider needs it: `+` and digits.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// The digits without `+`.
     pub fn expose_digits(&self) -> &str {
-        &self.0[1..]
+        &self.text[1..]
     }
 
     /// What kind of line this is by the numbering plans of libphonenumber.
@@ -51,10 +56,7 @@ impl PhoneNumber {
         {
             return NumberKind::Satellite;
         }
-        let Ok(number) = phonenumber::parse(None, &self.0) else {
-            return NumberKind::Special;
-        };
-        match number.number_type(&DATABASE) {
+        match self.read.number_type(&DATABASE) {
             Type::FixedLine => NumberKind::FixedLine,
             Type::PremiumRate
             | Type::SharedCost
@@ -76,9 +78,8 @@ impl PhoneNumber {
     }
 
     /// The ISO 3166 country of the number, if the numbering plans tell one.
-    pub fn country(&self) -> Option<String> {
-        let number = phonenumber::parse(None, &self.0).ok()?;
-        number.country().id().map(|id| id.as_ref().to_owned())
+    pub fn country(&self) -> Option<&str> {
+        self.country.as_ref().map(AsRef::as_ref)
     }
 }
 
@@ -98,22 +99,26 @@ impl FromStr for PhoneNumber {
         }
         // The plans must read the number as it stands: one they would turn into another
         // (+7 840 1234567 becomes +7 401234567) is refused, not corrected.
-        let reread = phonenumber::parse(None, text)
+        let read = phonenumber::parse(None, text)
             .map_err(|_| Malformed::new("the phone number has no assigned country code"))?;
-        if reread.format().mode(phonenumber::Mode::E164).to_string() != text {
+        if read.format().mode(phonenumber::Mode::E164).to_string() != text {
             return Err(Malformed::new(
                 "the phone number is ambiguous in its numbering plan",
             ));
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self {
+            text: text.to_owned(),
+            country: read.country().id(),
+            read,
+        })
     }
 }
 
 impl fmt::Display for PhoneNumber {
     /// Masked: `+` and two digits, stars, the last two digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (head, tail) = (&self.0[..3], &self.0[self.0.len() - 2..]);
-        write!(f, "{head}{}{tail}", "*".repeat(self.0.len() - 5))
+        let (head, tail) = (&self.text[..3], &self.text[self.text.len() - 2..]);
+        write!(f, "{head}{}{tail}", "*".repeat(self.text.len() - 5))
     }
 }
 
@@ -178,7 +183,10 @@ mod tests {
 
     #[test]
     fn the_country_is_told_inside_the_north_american_plan() {
-        let country = |text: &str| text.parse::<PhoneNumber>().unwrap().country();
+        let country = |text: &str| {
+            let number: PhoneNumber = text.parse().unwrap();
+            number.country().map(str::to_owned)
+        };
         assert_eq!(country("+12025550123").as_deref(), Some("US"));
         assert_eq!(country("+12423591234").as_deref(), Some("BS"));
         assert_eq!(country("+18762101234").as_deref(), Some("JM"));

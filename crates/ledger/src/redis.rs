@@ -1,5 +1,10 @@
 //! The ledger on Redis: one string a delivery, in the slot of its verification, with a time to
-//! live. Each call is one script or one `MGET` a slot. Refuses to decide: the scripts do.
+//! live. Each call is one script or one `MGET` a slot, which decides about whatever it finds there.
+//! The usual way needs no decision: a delivery that is not there is claimed by writing it, and one
+//! that is as it was when it was claimed is settled by writing it again.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use watchword_core::{DeliveryId, ProviderName, Timestamp};
@@ -7,11 +12,11 @@ use watchword_storage::redis::{Cmd, Value};
 use watchword_storage::{Redis, Script};
 
 use crate::codec::{
-    channel_number, decode, encode_attempt, outcome_number, receipt_number, trace_bytes,
+    channel_number, decode, encode, encode_attempt, outcome_number, receipt_number, trace_bytes,
 };
 use crate::record::DeliveryRecord;
 use crate::settings::LedgerSettings;
-use crate::state::{Delivery, bounded, bounded_moment};
+use crate::state::{self, Delivery, Step, bounded, bounded_moment};
 use crate::store::{Claim, ClaimRequest, Heard, LedgerError, LedgerStore, ReceiptNote, Settlement};
 
 const CLAIM: &str = concat!(
@@ -32,11 +37,18 @@ const REOPEN: &str = concat!(
     include_str!("lua/reopen.lua")
 );
 
+/// Claims whose deliveries are remembered. Beyond it all are forgotten, which costs them no more
+/// than the short way.
+const MOST_CLAIMED: usize = 4_096;
+
 /// The ledger on Redis.
 #[derive(Debug)]
 pub struct RedisLedger {
     redis: Redis,
     settings: LedgerSettings,
+    /// Deliveries as this process wrote them when it claimed them.
+    claimed: Mutex<HashMap<DeliveryId, Delivery>>,
+    swap: Script,
     claim: Script,
     settle: Script,
     receipt: Script,
@@ -49,6 +61,8 @@ impl RedisLedger {
         Self {
             redis,
             settings,
+            claimed: Mutex::default(),
+            swap: Script::new("ledger.swap", include_str!("lua/swap.lua")),
             claim: Script::new("ledger.claim", CLAIM),
             settle: Script::new("ledger.settle", SETTLE),
             receipt: Script::new("ledger.receipt", RECEIPT),
@@ -59,6 +73,53 @@ impl RedisLedger {
     /// Redis refuses a time to live of nothing, and one beyond its clock.
     fn retention(&self) -> Vec<u8> {
         text(self.settings.retention_ms.clamp(1, 1 << 48))
+    }
+
+    fn claimed(&self) -> MutexGuard<'_, HashMap<DeliveryId, Delivery>> {
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Claims a delivery that is not there yet; `None` if it is.
+    async fn claim_first(&self, request: ClaimRequest) -> Result<Option<Claim>, LedgerError> {
+        let id = request.id.clone();
+        let Step { answer, write } = state::claim(None, request);
+        let Some(delivery) = write else {
+            return Ok(None);
+        };
+        let mut command = Cmd::new();
+        command.arg("SET").arg(key(&id)).arg(encode(&delivery));
+        command.arg("NX").arg("GET").arg("PX").arg(self.retention());
+        if self.redis.command(&command).await? != Value::Nil {
+            return Ok(None);
+        }
+        let mut claimed = self.claimed();
+        if claimed.len() >= MOST_CLAIMED {
+            claimed.clear();
+        }
+        claimed.insert(id, delivery);
+        Ok(Some(answer))
+    }
+
+    /// Settles a delivery that is as it was when it was claimed here; `None` if it may not be.
+    async fn settle_claimed(
+        &self,
+        settlement: &Settlement,
+    ) -> Result<Option<DeliveryRecord>, LedgerError> {
+        let Some(held) = self.claimed().remove(&settlement.id) else {
+            return Ok(None);
+        };
+        let before = encode(&held);
+        let Some(Step {
+            answer,
+            write: Some(delivery),
+        }) = state::settle(Some(held), settlement.clone())
+        else {
+            return Ok(None);
+        };
+        let keys = [key(&settlement.id)];
+        let args = vec![before, encode(&delivery), self.retention()];
+        let swapped = self.redis.script(&self.swap, &keys, args).await?;
+        Ok((swapped == Value::Int(1)).then_some(answer))
     }
 
     async fn run(
@@ -149,6 +210,9 @@ fn name_key(provider: &ProviderName, message_id: &str) -> String {
 #[async_trait]
 impl LedgerStore for RedisLedger {
     async fn claim(&self, request: ClaimRequest) -> Result<Claim, LedgerError> {
+        if let Some(claim) = self.claim_first(request.clone()).await? {
+            return Ok(claim);
+        }
         let args = vec![
             text(bounded_moment(request.now).as_millis()),
             self.retention(),
@@ -174,6 +238,9 @@ impl LedgerStore for RedisLedger {
 
     async fn settle(&self, settlement: Settlement) -> Result<DeliveryRecord, LedgerError> {
         let settlement = bounded(settlement);
+        if let Some(record) = self.settle_claimed(&settlement).await? {
+            return Ok(record);
+        }
         let args = vec![
             text(settlement.now.as_millis()),
             self.retention(),

@@ -146,7 +146,7 @@ impl Senders {
         }
         number
             .country()
-            .and_then(|country| self.by_country.get(&country))
+            .and_then(|country| self.by_country.get(country))
             .unwrap_or(&self.usual)
     }
 }

@@ -165,6 +165,7 @@ impl Verifier {
             variables: request.variables,
             fallback: request.fallback,
         };
+        let (code, sealed_code) = self.mint(service, &id)?;
         let command = OpenCommand {
             service: service.name.clone(),
             slot,
@@ -173,7 +174,7 @@ impl Verifier {
             masked_to: details.recipient.masked(),
             sealed_order: seal_order(&self.sealer, &id, &details)?,
             sealing_key_id: self.sealer.key_id().to_owned(),
-            code: self.mint(service, &id)?,
+            code: sealed_code,
             policy: service.policy,
             budget: service.budget,
             now,
@@ -184,6 +185,12 @@ impl Verifier {
                 let again = self.send_again(service, &live.id, true).await?;
                 // It ended between the two steps: the caller's next request opens a new one.
                 Ok(again.unwrap_or(Opening::Cooling(live)))
+            }
+            // What was just sealed need not be opened.
+            Opened::Send(sent) if sent.is_new => {
+                self.metrics.opened(sent.verification.channel);
+                let message = message(sent, (code, details), now, 0)?;
+                Ok(Opening::Send(Box::new(message)))
             }
             opened => self.opening(opened, now, 0),
         }
@@ -207,7 +214,7 @@ impl Verifier {
     ) -> Result<Option<Opening>, VerifierError> {
         let now = self.clock.now();
         let next = if with_code {
-            Some(self.mint(service, id)?)
+            Some(self.mint(service, id)?.1)
         } else {
             None
         };
@@ -240,7 +247,7 @@ impl Verifier {
                 .step(id, &service.name, after, next, service.budget, now)
         };
         let opened = match ask(None).await? {
-            Some(Opened::NeedsCode(_)) => ask(Some(self.mint(service, id)?)).await?,
+            Some(Opened::NeedsCode(_)) => ask(Some(self.mint(service, id)?.1)).await?,
             opened => opened,
         };
         match opened {
@@ -321,13 +328,18 @@ impl Verifier {
         Ok(self.store.forget_guesses(tag).await?)
     }
 
-    fn mint(&self, service: &Service, id: &VerificationId) -> Result<SealedCode, VerifierError> {
+    fn mint(
+        &self,
+        service: &Service,
+        id: &VerificationId,
+    ) -> Result<(Code, SealedCode), VerifierError> {
         let code = Code::draw(service.policy.code_length, self.entropy.as_ref())?;
-        Ok(SealedCode {
+        let sealed = SealedCode {
             digest: digest(self.digest_keys.first(), &service.name, id, code.expose()),
             sealed: seal_code(&self.sealer, id, &code)?,
             sealing_key_id: self.sealer.key_id().to_owned(),
-        })
+        };
+        Ok((code, sealed))
     }
 
     fn draw_check_id(&self) -> Result<CheckId, VerifierError> {
@@ -341,67 +353,82 @@ impl Verifier {
 
     fn opening(&self, opened: Opened, at: Timestamp, step: u8) -> Result<Opening, VerifierError> {
         match opened {
-            Opened::Send(sent) => self
-                .message(sent, at, step)
-                .map(|message| Opening::Send(Box::new(message))),
+            Opened::Send(sent) => {
+                let message = {
+                    let plain = self.unsealed(&sent)?;
+                    message(sent, plain, at, step)?
+                };
+                Ok(Opening::Send(Box::new(message)))
+            }
             Opened::Cooling(live) | Opened::NeedsCode(live) => Ok(Opening::Cooling(live)),
             Opened::Exhausted(live) => Ok(Opening::Exhausted(live)),
             Opened::Locked(until) => Ok(Opening::Locked(until)),
         }
     }
 
-    /// The message of `sent`: to the recipient, or to that of fallback step `step`.
-    fn message(&self, sent: Sent, at: Timestamp, step: u8) -> Result<Message, VerifierError> {
-        let Sent {
-            verification,
-            is_new,
-            follows_approval,
-            ..
-        } = sent;
-        let id = &verification.id;
-        if is_new {
-            self.metrics.opened(verification.channel);
-        }
-        let code = open_code(&self.sealer, id, &sent.code_key_id, &sent.sealed_code)?;
+    fn unsealed(&self, sent: &Sent) -> Result<(Code, OrderDetails), VerifierError> {
+        let verification = &sent.verification;
+        let code = open_code(
+            &self.sealer,
+            &verification.id,
+            &sent.code_key_id,
+            &sent.sealed_code,
+        )?;
         let details = open_order(
             &self.sealer,
-            id,
+            &verification.id,
             verification.channel,
             &sent.order_key_id,
             &sent.sealed_order,
         )?;
-        // A further message that someone asked for ends the workflow.
-        let continues = step > 0 || verification.sends == 1;
-        let next = details
-            .fallback
-            .get(usize::from(step))
-            .filter(|_| continues);
-        let next = next.map(|next| NextStep {
-            step: step.saturating_add(1),
-            after_ms: next.after_ms,
-        });
-        let recipient = match step.checked_sub(1) {
-            None => details.recipient,
-            Some(index) => {
-                let taken = details.fallback.get(usize::from(index));
-                taken.ok_or(VaultError::Malformed)?.recipient.clone()
-            }
-        };
-        let order = Order {
-            delivery_id: DeliveryId::new(id.clone(), verification.sends),
-            service: verification.service.clone(),
-            recipient,
-            code,
-            deadline: verification.expires_at,
-            locale: details.locale,
-            variables: details.variables,
-        };
-        Ok(Message {
-            verification,
-            follows_approval,
-            at,
-            order,
-            next,
-        })
+        Ok((code, details))
     }
+}
+
+/// The message of `sent`: to the recipient, or to that of fallback step `step`.
+fn message(
+    sent: Sent,
+    (code, details): (Code, OrderDetails),
+    at: Timestamp,
+    step: u8,
+) -> Result<Message, VerifierError> {
+    let Sent {
+        verification,
+        follows_approval,
+        ..
+    } = sent;
+    let id = &verification.id;
+    // A further message that someone asked for ends the workflow.
+    let continues = step > 0 || verification.sends == 1;
+    let next = details
+        .fallback
+        .get(usize::from(step))
+        .filter(|_| continues);
+    let next = next.map(|next| NextStep {
+        step: step.saturating_add(1),
+        after_ms: next.after_ms,
+    });
+    let recipient = match step.checked_sub(1) {
+        None => details.recipient,
+        Some(index) => {
+            let taken = details.fallback.get(usize::from(index));
+            taken.ok_or(VaultError::Malformed)?.recipient.clone()
+        }
+    };
+    let order = Order {
+        delivery_id: DeliveryId::new(id.clone(), verification.sends),
+        service: verification.service.clone(),
+        recipient,
+        code,
+        deadline: verification.expires_at,
+        locale: details.locale,
+        variables: details.variables,
+    };
+    Ok(Message {
+        verification,
+        follows_approval,
+        at,
+        order,
+        next,
+    })
 }

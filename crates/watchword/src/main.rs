@@ -1,9 +1,10 @@
 //! The binary: from the command line to the library's commands.
 
-use std::alloc::System;
+use std::thread::available_parallelism;
 
 use anyhow::Context;
 use clap::Parser;
+use tikv_jemallocator::Jemalloc;
 use watchword::cli::{Cli, Command, ConfigCommand, ProviderCommand};
 use watchword::{audit, client, demo, parked, provider, run, simulate, topology};
 use zeroizing_alloc::ZeroAlloc;
@@ -11,14 +12,21 @@ use zeroizing_alloc::ZeroAlloc;
 /// Wipes whatever is freed: a code passes through buffers of the HTTP, SMTP and JSON libraries,
 /// whose types do not wipe themselves.
 #[global_allocator]
-static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
+static ALLOCATOR: ZeroAlloc<Jemalloc> = ZeroAlloc(Jemalloc);
+
+/// The most threads that work on orders and requests.
+const MOST_THREADS: usize = 4;
 
 fn main() -> anyhow::Result<()> {
     watchword_chassis::process::harden().context("the process cannot be closed to core dumps")?;
     let cli = Cli::parse();
     // The one TLS provider of the process; fails only if it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    // One processor is the broker client's, which has a thread of its own; and messages that pass
+    // from thread to thread cost more than a second thread brings on a small machine.
+    let processors = available_parallelism().map_or(1, std::num::NonZero::get);
     tokio::runtime::Builder::new_multi_thread()
+        .worker_threads((processors - 1).clamp(1, MOST_THREADS))
         .enable_all()
         .build()?
         .block_on(async {

@@ -8,16 +8,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
+use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use watchword_events::Lane;
 
+use super::acks::Acks;
 use super::link::Link;
 use super::publisher::{RETRIES_HEADER, RabbitPublisher};
 use super::settle::RabbitSettle;
@@ -146,12 +147,13 @@ impl Pump {
                 .await
         };
         let mut consumer = timeout(SETUP_DEADLINE, setup).await.ok()?.ok()?;
+        let acks = Acks::start(channel.clone());
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 delivery = consumer.next() => {
                     let delivery = delivery?.ok()?;
-                    self.forward(delivery, &channel).await?;
+                    self.forward(delivery, &acks).await?;
                 }
             }
         }
@@ -160,27 +162,25 @@ impl Pump {
         timeout(SETUP_DEADLINE, cancelled).await.ok()?.ok()?;
         while let Ok(Some(Ok(delivery))) = timeout(PAUSE, consumer.next()).await {
             // Failing, it goes back with the end of the channel.
-            let _ = self.received(delivery, &channel).requeue().await;
+            let _ = self.received(delivery, &acks).requeue().await;
         }
         Some(())
     }
 
-    async fn forward(&self, delivery: Delivery, channel: &Channel) -> Option<()> {
+    async fn forward(&self, delivery: Delivery, acks: &Arc<Acks>) -> Option<()> {
         self.metrics.received(self.lane, delivery.redelivered);
-        self.sender
-            .send(self.received(delivery, channel))
-            .await
-            .ok()
+        self.sender.send(self.received(delivery, acks)).await.ok()
     }
 
-    fn received(&self, delivery: Delivery, channel: &Channel) -> Received {
+    fn received(&self, delivery: Delivery, acks: &Arc<Acks>) -> Received {
         let Delivery {
+            delivery_tag: tag,
             redelivered,
             properties,
             data,
-            acker,
             ..
         } = delivery;
+        acks.handed_out(tag);
         let body = Bytes::from(data);
         let retries = retries(&properties);
         Received {
@@ -192,8 +192,8 @@ impl Pump {
             traceparent: header(&properties, "traceparent").and_then(traceparent),
             settle: Box::new(RabbitSettle {
                 lane: self.lane,
-                acker,
-                channel: channel.clone(),
+                tag,
+                acks: acks.clone(),
                 publisher: self.publisher.clone(),
                 metrics: self.metrics.clone(),
                 body,

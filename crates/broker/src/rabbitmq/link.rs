@@ -1,7 +1,6 @@
 //! Two connections that live and die together, and the channels on them. Refuses to outlive
 //! either connection.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -21,8 +20,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Link {
     publishing: Connection,
     consuming: Connection,
-    /// Confirming channels without a message on the way.
-    idle: Mutex<Vec<Channel>>,
     /// Someone found that a connection does not work.
     broken: Notify,
 }
@@ -43,7 +40,6 @@ impl Link {
         let link = Self {
             publishing,
             consuming,
-            idle: Mutex::default(),
             broken: Notify::new(),
         };
         let declaring = link.channel(&link.consuming).await?;
@@ -59,16 +55,8 @@ impl Link {
         topology.declare(&channel).await
     }
 
-    /// A channel for one publish at a time: confirming, and with nothing on the way.
+    /// A channel that confirms what is published on it.
     pub(super) async fn publishing_channel(&self) -> Result<Channel, LinkError> {
-        let idle = self
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
-        if let Some(channel) = idle.filter(|channel| channel.status().connected()) {
-            return Ok(channel);
-        }
         let channel = self.channel(&self.publishing).await?;
         match timeout(
             CHANNEL_DEADLINE,
@@ -80,14 +68,6 @@ impl Link {
             Ok(Err(_)) => Err(LinkError::Refused("confirms")),
             Err(_) => Err(LinkError::Timeout),
         }
-    }
-
-    /// Keeps a channel whose publish was answered.
-    pub(super) fn put_back(&self, channel: Channel) {
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(channel);
     }
 
     /// A channel for a consumer.

@@ -3,6 +3,8 @@
 //! is lost. The client's own recovery is not used: once its retries are spent it waits for ever
 //! without a word (facts L2), and it does not cover channel errors.
 
+mod acks;
+mod batch;
 mod consumer;
 mod dial;
 mod link;

@@ -1,29 +1,22 @@
-//! Confirmed publishing. Each channel carries one unconfirmed message at a time, so that a
-//! returned message can only be the one that channel published: with several on a channel the
-//! client hands a return to whichever confirm comes first (facts L1). Many channels run side by
-//! side. Refuses at once when there is no link or the broker is blocked.
+//! Confirmed publishing: what is written for which route. Refuses at once when there is no link or
+//! the broker is blocked.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use lapin::options::BasicPublishOptions;
+use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation};
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
 use watchword_core::Rung;
 use watchword_events::names::EVENTS_EXCHANGE;
 use watchword_events::{CONTENT_TYPE, Lane};
 
+use super::batch::{Batches, Parcel};
 use super::supervisor::Supervisor;
 use crate::message::{Outbound, ParkReason, Route};
 use crate::port::{LinkState, PublishError, Publisher};
 use crate::telemetry::BrokerMetrics;
 
-/// Messages on the way at once: 100 to 250 are best, more only lengthen queues (facts,
-/// performance §4).
-const IN_FLIGHT: usize = 200;
 /// On disk before it is confirmed.
 const PERSISTENT: u8 = 2;
 
@@ -34,24 +27,22 @@ pub(super) const REASON_HEADER: &str = "x-watchword-reason";
 pub(super) struct RabbitPublisher {
     supervisor: Arc<Supervisor>,
     metrics: BrokerMetrics,
-    permits: Semaphore,
-}
-
-/// A message in the broker's terms.
-pub(super) struct Parcel<'a> {
-    pub(super) exchange: &'a str,
-    pub(super) key: &'a str,
-    pub(super) mandatory: bool,
-    pub(super) body: &'a [u8],
-    pub(super) properties: BasicProperties,
+    /// Into lanes, in the order of [`Lane::ALL`]: a queue that does not answer holds up its own.
+    lanes: [Batches; Lane::ALL.len()],
+    /// Into their wait and parked queues.
+    aside: [Batches; Lane::ALL.len()],
+    events: Batches,
 }
 
 impl RabbitPublisher {
     pub(super) fn new(supervisor: Arc<Supervisor>, metrics: BrokerMetrics) -> Self {
+        let batches = || Batches::start(supervisor.clone());
         Self {
+            lanes: Lane::ALL.map(|_| batches()),
+            aside: Lane::ALL.map(|_| batches()),
+            events: batches(),
             supervisor,
             metrics,
-            permits: Semaphore::new(IN_FLIGHT),
         }
     }
 
@@ -59,77 +50,20 @@ impl RabbitPublisher {
         self.metrics.clone()
     }
 
-    pub(super) async fn send(
+    /// Publishes into a wait or parked queue of `lane`.
+    pub(super) async fn put_aside(
         &self,
-        parcel: Parcel<'_>,
+        lane: Lane,
+        parcel: Parcel,
         deadline: Duration,
     ) -> Result<(), PublishError> {
-        match self.supervisor.state() {
-            LinkState::Up => {}
-            LinkState::Blocked => return Err(PublishError::Blocked),
-            LinkState::Down => return Err(PublishError::Unavailable),
-        }
-        // Nothing is written before a permit and a channel are there: until then it is `Unavailable`.
-        let begun = Instant::now();
-        let prepared = async {
-            let permit = self
-                .permits
-                .acquire()
-                .await
-                .map_err(|_| PublishError::Unavailable)?;
-            let link = self.supervisor.link().ok_or(PublishError::Unavailable)?;
-            let channel = link
-                .publishing_channel()
-                .await
-                .map_err(|_| PublishError::Unavailable)?;
-            Ok((permit, link, channel))
-        };
-        let (_permit, link, channel) = timeout(deadline, prepared)
-            .await
-            .unwrap_or(Err(PublishError::Unavailable))?;
-        let published = tokio::select! {
-            published = timeout(deadline.saturating_sub(begun.elapsed()), publish(&channel, parcel)) => published,
-            // It may still be taken once the alarm is over.
-            () = self.supervisor.blocked() => return Err(PublishError::Unconfirmed),
-        };
-        let published = published.unwrap_or(Err(PublishError::Unconfirmed));
-        match &published {
-            // A channel whose answer is outstanding is closed by being dropped: nobody may get it.
-            Err(PublishError::Unconfirmed | PublishError::Unavailable | PublishError::Blocked) => {}
-            Err(PublishError::Unroutable) => {
-                self.supervisor.undeclared();
-                link.put_back(channel);
-            }
-            Ok(()) | Err(PublishError::Rejected) => link.put_back(channel),
-        }
-        published
+        self.aside[place(lane)].send(parcel, deadline).await
     }
 }
 
-async fn publish(channel: &Channel, parcel: Parcel<'_>) -> Result<(), PublishError> {
-    let options = BasicPublishOptions {
-        mandatory: parcel.mandatory,
-        ..BasicPublishOptions::default()
-    };
-    let confirm = channel
-        .basic_publish(
-            parcel.exchange.into(),
-            parcel.key.into(),
-            options,
-            parcel.body,
-            parcel.properties,
-        )
-        .await
-        .map_err(|_| PublishError::Unconfirmed)?;
-    match confirm.await {
-        Ok(Confirmation::Ack(None)) => Ok(()),
-        Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => {
-            Err(PublishError::Unroutable)
-        }
-        Ok(Confirmation::Nack(None)) => Err(PublishError::Rejected),
-        // Not a confirming channel, or it broke.
-        Ok(Confirmation::NotRequested) | Err(_) => Err(PublishError::Unconfirmed),
-    }
+fn place(lane: Lane) -> usize {
+    let place = Lane::ALL.iter().position(|one| *one == lane);
+    place.unwrap_or_default()
 }
 
 #[async_trait]
@@ -141,24 +75,43 @@ impl Publisher for RabbitPublisher {
             .as_deref()
             .map(|trace| ("traceparent", trace));
         let properties = properties(&message.id, message.kind, headers);
-        let (exchange, key, mandatory, properties) = match &message.route {
-            Route::Lane(lane) => (lane.exchange(), lane.as_str().to_owned(), true, properties),
-            Route::Event(key) => (EVENTS_EXCHANGE, key.clone(), false, properties),
-            Route::Parked(lane, reason) => (
-                "",
-                lane.parked_queue(),
-                true,
-                with_reason(properties, reason),
+        let (batches, exchange, key, mandatory, properties) = match &message.route {
+            Route::Lane(lane) => {
+                let key = lane.as_str().to_owned();
+                (
+                    &self.lanes[place(*lane)],
+                    lane.exchange(),
+                    key,
+                    true,
+                    properties,
+                )
+            }
+            Route::Event(key) => (
+                &self.events,
+                EVENTS_EXCHANGE,
+                key.clone(),
+                false,
+                properties,
             ),
+            Route::Parked(lane, reason) => {
+                let properties = with_reason(properties, reason);
+                (
+                    &self.aside[place(*lane)],
+                    "",
+                    lane.parked_queue(),
+                    true,
+                    properties,
+                )
+            }
         };
         let parcel = Parcel {
             exchange,
-            key: &key,
+            key,
             mandatory,
-            body: &message.body,
+            body: message.body.clone(),
             properties,
         };
-        let published = self.send(parcel, deadline).await;
+        let published = batches.send(parcel, deadline).await;
         self.metrics
             .published(&message.route, &published, begun.elapsed());
         published

@@ -7,14 +7,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use lapin::options::{BasicAckOptions, BasicNackOptions};
-use lapin::{Acker, BasicProperties, Channel};
+use lapin::BasicProperties;
 use tokio::time::{sleep, timeout};
 use watchword_core::Rung;
 use watchword_events::Lane;
 use watchword_failpoint::{Point, reach};
 
-use super::publisher::{Parcel, RabbitPublisher, for_parking, for_retry};
+use super::acks::Acks;
+use super::batch::Parcel;
+use super::publisher::{RabbitPublisher, for_parking, for_retry};
 use crate::message::ParkReason;
 use crate::port::{Settle, SettleError};
 use crate::telemetry::BrokerMetrics;
@@ -25,9 +26,8 @@ const HOLD: Duration = Duration::from_secs(1);
 
 pub(super) struct RabbitSettle {
     pub(super) lane: Lane,
-    pub(super) acker: Acker,
-    /// Keeps the channel open for as long as one of its messages is unsettled.
-    pub(super) channel: Channel,
+    pub(super) tag: u64,
+    pub(super) acks: Arc<Acks>,
     pub(super) publisher: Arc<RabbitPublisher>,
     pub(super) metrics: BrokerMetrics,
     pub(super) body: Bytes,
@@ -37,16 +37,16 @@ pub(super) struct RabbitSettle {
 
 impl RabbitSettle {
     async fn acknowledge(&self, how: &'static str) -> Result<(), SettleError> {
-        if !self.channel.status().connected() {
+        let is_acked = timeout(DEADLINE, self.acks.ack(self.tag)).await;
+        self.settled(how, is_acked == Ok(true))
+    }
+
+    fn settled(&self, how: &'static str, is_settled: bool) -> Result<(), SettleError> {
+        if !is_settled {
             return Err(SettleError);
         }
-        match timeout(DEADLINE, self.acker.ack(BasicAckOptions::default())).await {
-            Ok(Ok(true)) => {
-                self.metrics.settled(self.lane, how);
-                Ok(())
-            }
-            _ => Err(SettleError),
-        }
+        self.metrics.settled(self.lane, how);
+        Ok(())
     }
 
     /// Published and confirmed first, acknowledged then: a crash in between leaves two copies,
@@ -54,7 +54,7 @@ impl RabbitSettle {
     /// once it would come back at once, and a wait be none.
     async fn move_to(
         &self,
-        queue: &str,
+        queue: String,
         properties: BasicProperties,
         how: &'static str,
         hold: Duration,
@@ -63,10 +63,11 @@ impl RabbitSettle {
             exchange: "",
             key: queue,
             mandatory: true,
-            body: &self.body,
+            body: self.body.clone(),
             properties,
         };
-        if self.publisher.send(parcel, DEADLINE).await.is_err() {
+        let put = self.publisher.put_aside(self.lane, parcel, DEADLINE);
+        if put.await.is_err() {
             sleep(hold.min(DEADLINE)).await;
             self.hand_back().await?;
             return Err(SettleError);
@@ -76,20 +77,8 @@ impl RabbitSettle {
     }
 
     async fn hand_back(&self) -> Result<(), SettleError> {
-        if !self.channel.status().connected() {
-            return Err(SettleError);
-        }
-        let options = BasicNackOptions {
-            requeue: true,
-            multiple: false,
-        };
-        match timeout(DEADLINE, self.acker.nack(options)).await {
-            Ok(Ok(true)) => {
-                self.metrics.settled(self.lane, "requeue");
-                Ok(())
-            }
-            _ => Err(SettleError),
-        }
+        let is_back = timeout(DEADLINE, self.acks.hand_back(self.tag)).await;
+        self.settled("requeue", is_back == Ok(true))
     }
 }
 
@@ -102,12 +91,12 @@ impl Settle for RabbitSettle {
     async fn retry(self: Box<Self>, rung: Rung) -> Result<(), SettleError> {
         let (queue, properties) = for_retry(self.lane, rung, self.retries, &self.properties);
         let hold = Duration::from_millis(rung.delay_ms);
-        self.move_to(&queue, properties, "retry", hold).await
+        self.move_to(queue, properties, "retry", hold).await
     }
 
     async fn park(self: Box<Self>, reason: ParkReason) -> Result<(), SettleError> {
         let (queue, properties) = for_parking(self.lane, reason, &self.properties);
-        self.move_to(&queue, properties, "park", HOLD).await
+        self.move_to(queue, properties, "park", HOLD).await
     }
 
     async fn requeue(self: Box<Self>) -> Result<(), SettleError> {

@@ -6,7 +6,8 @@ use watchword_core::{SendLimits, Timestamp};
 
 use super::Permit;
 
-const MINUTE_MS: i64 = 60_000;
+/// A minute of the clock.
+pub const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: u64 = 3_600_000;
 /// The longest window. A reservation that is this old is forgotten; so is one that lies this far
 /// ahead, for the clock that wrote it has been mended since.

@@ -1,8 +1,8 @@
 #!lua
--- Counts one request of a service in its minute of the clock.
+-- Counts requests of a service in its minute of the clock, several at once for a caller who has many.
 -- KEYS: counter, "<minute> <count>"
--- ARGV: now ms, limit, ms until the counter is forgotten
--- -> 0 granted, otherwise the moment (ms) before which it is refused
+-- ARGV: now ms, limit, ms until the counter is forgotten, how many are wanted
+-- -> {minute, how many are granted}; of none it is the minute before which all are refused
 local MINUTE_MS, DAY_MINUTES = 60000, 1440
 local key, now, limit = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
 
@@ -21,13 +21,14 @@ if stored then
     end
 end
 if count >= limit then
-    return string.format('%.0f', (minute + 1) * MINUTE_MS)
+    return {minute + 1, 0}
 end
-local value = string.format('%.0f %d', minute, count + 1)
+local granted = math.min(tonumber(ARGV[4]), limit - count)
+local value = string.format('%.0f %d', minute, count + granted)
 if count > 0 then
     -- Not prolonged: a minute that a wrong clock put in the future is soon forgotten.
     redis.call('SET', key, value, 'KEEPTTL')
 else
     redis.call('SET', key, value, 'PX', ARGV[3])
 end
-return '0'
+return {minute, granted}

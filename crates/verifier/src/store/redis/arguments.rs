@@ -36,40 +36,74 @@ pub(super) fn code_arguments(code: &SealedCode) -> Result<[Vec<u8>; 4], StoreErr
     ])
 }
 
-/// The fields of a new verification in the order of `state.lua`, but for its answers.
-pub(super) fn new_fields(
+/// A new verification as it is stored: a MessagePack array of the fields of `state.lua`. Of its
+/// first message the broker has confirmed nothing yet, or has (`CF`).
+pub(super) fn new_verification(
     command: &OpenCommand,
     expires_at: Timestamp,
-) -> Result<Vec<Vec<u8>>, StoreError> {
+    is_confirmed: bool,
+) -> Result<Vec<u8>, StoreError> {
     let policy = command.policy;
     let [digest_key, digest, code_key, code] = code_arguments(&command.code)?;
+    let sealed_order = from_base64(&command.sealed_order)?;
     let channel = match command.channel {
         Channel::Sms => "s",
         Channel::Email => "e",
     };
-    Ok(vec![
-        text(FORMAT.to_string()),
+    let text = |text: &str| Field::Bytes(text.as_bytes().to_vec());
+    let fields = [
+        Field::Number(FORMAT.into()),
         text(command.service.as_str()),
         text("p"),
         text(channel),
         text(command.purpose.as_str()),
-        text(&*command.masked_to),
-        millis(command.now),
-        millis(expires_at),
-        millis(command.now.plus_millis(policy.cooldown_ms)),
-        text("1"),
-        text(policy.max_checks.to_string()),
-        text("0"),
-        text(policy.max_sends.to_string()),
-        text(policy.cooldown_ms.to_string()),
-        text(u8::from(policy.resend == ResendCode::Rotate).to_string()),
-        code_key,
-        code,
-        text(&*command.sealing_key_id),
-        from_base64(&command.sealed_order)?,
-        digest_key,
-        digest,
-    ])
+        text(&command.masked_to),
+        Field::Number(command.now.as_millis().unsigned_abs()),
+        Field::Number(expires_at.millis_since(command.now)),
+        Field::Number(policy.cooldown_ms),
+        Field::Number(1),
+        Field::Number(policy.max_checks.into()),
+        Field::Number(is_confirmed.into()),
+        Field::Number(policy.max_sends.into()),
+        Field::Number(policy.cooldown_ms),
+        Field::Number(u64::from(policy.resend == ResendCode::Rotate)),
+        Field::Bytes(code_key),
+        Field::Bytes(code),
+        text(&command.sealing_key_id),
+        Field::Bytes(sealed_order),
+        Field::Bytes(digest_key),
+        Field::Bytes(digest),
+        Field::NoAnswers,
+    ];
+    packed(&fields).map_err(|_| StorageError::Rejected("a verification that is too long").into())
+}
+
+enum Field {
+    Number(u64),
+    Bytes(Vec<u8>),
+    NoAnswers,
+}
+
+fn packed(fields: &[Field]) -> Result<Vec<u8>, rmp::encode::ValueWriteError> {
+    let mut out = Vec::with_capacity(384);
+    let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+    rmp::encode::write_array_len(&mut out, count(fields.len()))?;
+    for field in fields {
+        match field {
+            Field::Number(number) => {
+                rmp::encode::write_uint(&mut out, *number)?;
+            }
+            // The scripts know one kind of string, whatever is in it.
+            Field::Bytes(bytes) => {
+                rmp::encode::write_str_len(&mut out, count(bytes.len()))?;
+                out.extend(bytes);
+            }
+            Field::NoAnswers => {
+                rmp::encode::write_array_len(&mut out, 0)?;
+            }
+        }
+    }
+    Ok(out)
 }
 
 pub(super) fn check_arguments(command: &CheckCommand, budget: GuessBudget) -> Vec<Vec<u8>> {

@@ -14,18 +14,28 @@
 mod arguments;
 mod reply;
 
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use async_trait::async_trait;
-use watchword_core::{CheckVerdict, GuessBudget, ServiceName, Timestamp, VerificationId};
+use watchword_core::{
+    CheckVerdict, GuessBudget, ServiceName, Timestamp, VerificationId, VerificationStatus,
+};
+use watchword_storage::redis::Value;
 use watchword_storage::{Redis, Script, StorageError};
 
 use super::model::{
-    CheckCommand, Checked, OpenCommand, Opened, SealedCode, Sends, StoredVerification, TagKey,
+    CheckCommand, Checked, OpenCommand, Opened, SealedCode, Sends, Sent, StoredVerification, TagKey,
 };
 use super::{AFTERLIFE_MS, StoreError, VerificationStore};
-use arguments::{check_arguments, code_arguments, millis, new_fields, now_and_budget, text};
+use arguments::{check_arguments, code_arguments, millis, new_verification, now_and_budget, text};
 
 /// How often a slot's latest verification may change under an `open`: it does so once a lifetime.
 const OPEN_ROUNDS: u32 = 4;
+
+/// Verifications that are remembered until they are confirmed. Beyond it all are forgotten, which
+/// costs them no more than the short way.
+const MOST_OPENED: usize = 4_096;
 
 /// A script with its header and with the part that all share in front of it.
 macro_rules! script {
@@ -46,6 +56,10 @@ macro_rules! script {
 #[derive(Debug)]
 pub struct RedisVerifications {
     redis: Redis,
+    /// Verifications as this process opened them, before and after their first message is
+    /// confirmed.
+    opened: Mutex<HashMap<VerificationId, [Vec<u8>; 2]>>,
+    swap: Script,
     open: Script,
     resend: Script,
     step: Script,
@@ -61,6 +75,8 @@ impl RedisVerifications {
     pub fn new(redis: Redis) -> Self {
         Self {
             redis,
+            opened: Mutex::default(),
+            swap: Script::new("verifier.swap", include_str!("swap.lua")),
             open: script!("#!lua", "open"),
             resend: script!("#!lua", "resend"),
             step: script!("#!lua", "step"),
@@ -73,11 +89,25 @@ impl RedisVerifications {
     }
 }
 
+impl RedisVerifications {
+    fn opened(&self) -> MutexGuard<'_, HashMap<VerificationId, [Vec<u8>; 2]>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember(&self, id: &VerificationId, stored: [Vec<u8>; 2]) {
+        let mut opened = self.opened();
+        if opened.len() >= MOST_OPENED {
+            opened.clear();
+        }
+        opened.insert(id.clone(), stored);
+    }
+}
+
 #[async_trait]
 impl VerificationStore for RedisVerifications {
     async fn open(&self, command: OpenCommand) -> Result<Opened, StoreError> {
         let expires_at = command.now.plus_millis(command.policy.lifetime_ms);
-        let fields = new_fields(&command, expires_at)?;
+        let verification = new_verification(&command, expires_at, false)?;
         let mut latest: Option<VerificationId> = None;
         // Every key a script touches is declared. The first round names none for the slot's
         // latest verification; if there is one the script says so and has written nothing.
@@ -94,9 +124,14 @@ impl VerificationStore for RedisVerifications {
                 millis(expires_at.plus_millis(AFTERLIFE_MS)),
                 text(latest.as_ref().map_or("", VerificationId::own)),
             ]);
-            args.extend(fields.iter().cloned());
+            args.push(verification.clone());
             let reply = self.redis.script(&self.open, &keys, args).await?;
             match reply::opening(reply, &command.id, command.now)? {
+                reply::Opening::New { follows_approval } => {
+                    let confirmed = new_verification(&command, expires_at, true)?;
+                    self.remember(&command.id, [verification, confirmed]);
+                    return Ok(Opened::Send(sent(command, expires_at, follows_approval)));
+                }
                 reply::Opening::Decided(opened) => return Ok(*opened),
                 reply::Opening::Latest(id) => latest = Some(id),
             }
@@ -143,6 +178,15 @@ impl VerificationStore for RedisVerifications {
     }
 
     async fn confirm(&self, id: &VerificationId, send: u8) -> Result<(), StoreError> {
+        // The usual way: nothing happened to it since it was opened.
+        let opened = self.opened().remove(id);
+        if let Some(swap) = opened.filter(|_| send == 1) {
+            let keys = [verification_key(id)];
+            let swapped = self.redis.script(&self.swap, &keys, swap.into());
+            if swapped.await? == Value::Int(1) {
+                return Ok(());
+            }
+        }
         let args = vec![text(send.to_string())];
         let reply = self
             .redis
@@ -244,4 +288,29 @@ fn slot_key(command: &OpenCommand) -> String {
 
 fn guesses_key(tag: &str) -> String {
     format!("ww:{{{tag}}}:g")
+}
+
+/// The first message of the verification that `command` opened.
+fn sent(command: OpenCommand, expires_at: Timestamp, follows_approval: bool) -> Sent {
+    Sent {
+        verification: StoredVerification {
+            id: command.id,
+            service: command.service,
+            status: VerificationStatus::Pending,
+            channel: command.channel,
+            purpose: command.purpose,
+            masked_to: command.masked_to,
+            opened_at: command.now,
+            expires_at,
+            resend_after: command.now.plus_millis(command.policy.cooldown_ms),
+            sends: 1,
+            checks_left: command.policy.max_checks,
+        },
+        is_new: true,
+        follows_approval,
+        sealed_code: command.code.sealed,
+        code_key_id: command.code.sealing_key_id,
+        sealed_order: command.sealed_order,
+        order_key_id: command.sealing_key_id,
+    }
 }

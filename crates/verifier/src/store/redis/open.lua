@@ -1,7 +1,7 @@
 -- KEYS: the new verification, its slot, the subject's guesses, and the slot's latest verification
 --       as far as the caller knows it.
--- ARGV: now, per_hour, per_day, in_a_row, own id, forget at, own id of KEYS[4] or '', then the
---       fields of the new verification but for its answers.
+-- ARGV: now, per_hour, per_day, in_a_row, own id, forget at, own id of KEYS[4] or '', the new
+--       verification as it is to be stored. Who opened it knows it, so it is not told again.
 local now = tonumber(ARGV[1])
 local log, foreign = guesses(KEYS[3])
 if foreign then return {'corrupt'} end
@@ -20,12 +20,6 @@ if latest then
 end
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'taken'} end
 
-local v = {}
-for i = 1, #TYPES - 1 do
-  local value = ARGV[7 + i]
-  v[i] = TYPES[i] == 'number' and tonumber(value) or value
-end
-v[AN] = {}
-save(KEYS[1], v, ARGV[6])
+redis.call('SET', KEYS[1], ARGV[8], 'PXAT', ARGV[6])
 redis.call('SET', KEYS[2], ARGV[5], 'PXAT', ARGV[6])
-return {'send', '1', follows, flat(KEYS[1], v)}
+return {'new', follows}

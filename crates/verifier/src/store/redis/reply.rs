@@ -13,6 +13,11 @@ use super::super::model::{Checked, Opened, Sends, Sent, StoredVerification};
 
 /// What `open` leads to.
 pub(super) enum Opening {
+    /// The new verification is stored.
+    New {
+        /// Whether the slot's verification before it was approved.
+        follows_approval: bool,
+    },
     /// It is decided.
     Decided(Box<Opened>),
     /// Nothing was done: the slot's latest verification was not named.
@@ -78,6 +83,9 @@ pub(super) fn opening(
             let latest = latest.parse().map_err(|_| StoreError::Corrupt)?;
             Ok(Opening::Latest(latest))
         }
+        "new" => Ok(Opening::New {
+            follows_approval: parts.flag()?,
+        }),
         "taken" => Err(StorageError::Rejected("the id is in use").into()),
         word => {
             let opened = opened(word, parts, id, now)?;

@@ -33,8 +33,8 @@ end
 local function load(key, now)
   local v, foreign = unpacked(key)
   if not v then return nil, foreign end
-  for i, kind in ipairs(TYPES) do
-    if type(v[i]) ~= kind then return nil, true end
+  for i = 1, #TYPES do
+    if type(v[i]) ~= TYPES[i] then return nil, true end
   end
   if v[FM] ~= FORMAT then return nil, true end
   for _, answer in ipairs(v[AN]) do
@@ -45,16 +45,11 @@ local function load(key, now)
   return v, false
 end
 
--- Writes `v`, to be forgotten at `at`; without it, when the one before was to be.
-local function save(key, v, at)
-  local fields = {}
-  for i = 1, #TYPES do fields[i] = v[i] end
-  fields[EX], fields[RA] = v[EX] - v[OA], v[RA] - v[OA]
-  if at then
-    redis.call('SET', key, cmsgpack.pack(fields), 'PXAT', at)
-  else
-    redis.call('SET', key, cmsgpack.pack(fields), 'KEEPTTL')
-  end
+-- Writes `v`, to be forgotten when the one before was to be.
+local function save(key, v)
+  v[EX], v[RA] = v[EX] - v[OA], v[RA] - v[OA]
+  redis.call('SET', key, cmsgpack.pack(v), 'KEEPTTL')
+  v[EX], v[RA] = v[EX] + v[OA], v[RA] + v[OA]
 end
 
 -- Ends `v`: what could still be checked or sent is forgotten.

@@ -1,0 +1,203 @@
+//! Publishing in batches: each task has a channel, takes whatever waits as one batch, and answers
+//! for all of it once all of it is confirmed. The client hands a returned message to whichever
+//! confirm is completed next (facts L1), so of several on the way only the whole tells which came
+//! back: by its id. Alone a message is a batch of one; under load batches grow by themselves, and
+//! the broker confirms many at once. Refuses to say that a message was not written when it may be.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use lapin::options::BasicPublishOptions;
+use lapin::types::ShortString;
+use lapin::{BasicProperties, Channel, Confirmation};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use super::link::Link;
+use super::supervisor::Supervisor;
+use crate::port::{LinkState, PublishError};
+
+/// Batches on the way at once: one is confirmed while the next is written.
+const CHANNELS: usize = 2;
+/// Messages of one batch. All batches together are 100 to 250 messages: more only lengthen queues
+/// (facts, performance §4).
+const MOST: usize = 64;
+/// How long a batch waits for confirms beyond the last of its callers.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// A message in the broker's terms.
+pub(super) struct Parcel {
+    pub(super) exchange: &'static str,
+    pub(super) key: String,
+    pub(super) mandatory: bool,
+    pub(super) body: Bytes,
+    pub(super) properties: BasicProperties,
+}
+
+struct Waiting {
+    parcel: Parcel,
+    until: Instant,
+    /// Set by whoever is first: the task that writes the message, or the caller who gives up.
+    is_taken: Arc<AtomicBool>,
+    answer: oneshot::Sender<Result<(), PublishError>>,
+}
+
+/// Messages of one kind of destination, so that a queue that does not answer holds up only its own.
+pub(super) struct Batches {
+    sender: mpsc::Sender<Waiting>,
+    supervisor: Arc<Supervisor>,
+}
+
+impl Batches {
+    pub(super) fn start(supervisor: Arc<Supervisor>) -> Self {
+        let (sender, waiting) = mpsc::channel(CHANNELS * MOST);
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..CHANNELS {
+            tokio::spawn(carry(waiting.clone(), supervisor.clone()));
+        }
+        Self { sender, supervisor }
+    }
+
+    /// Publishes and waits for the confirm, at most `deadline`.
+    pub(super) async fn send(
+        &self,
+        parcel: Parcel,
+        deadline: Duration,
+    ) -> Result<(), PublishError> {
+        match self.supervisor.state() {
+            LinkState::Up => {}
+            LinkState::Blocked => return Err(PublishError::Blocked),
+            LinkState::Down => return Err(PublishError::Unavailable),
+        }
+        let until = Instant::now() + deadline;
+        let is_taken = Arc::new(AtomicBool::new(false));
+        let (answer, answered) = oneshot::channel();
+        let waiting = Waiting {
+            parcel,
+            until,
+            is_taken: is_taken.clone(),
+            answer,
+        };
+        let published = async {
+            if self.sender.send(waiting).await.is_err() {
+                return Err(PublishError::Unavailable);
+            }
+            answered.await.unwrap_or(Err(PublishError::Unconfirmed))
+        };
+        // One that was written may still be taken.
+        let given_up = |otherwise| {
+            let is_written = is_taken.swap(true, Ordering::AcqRel);
+            Err(if is_written {
+                PublishError::Unconfirmed
+            } else {
+                otherwise
+            })
+        };
+        tokio::select! {
+            published = timeout_at(until, published) => {
+                published.unwrap_or_else(|_| given_up(PublishError::Unavailable))
+            }
+            () = self.supervisor.blocked() => given_up(PublishError::Blocked),
+        }
+    }
+}
+
+/// Carries batches over one channel after the other until nobody can send any more.
+async fn carry(waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>, supervisor: Arc<Supervisor>) {
+    let mut kept: Option<(Arc<Link>, Channel)> = None;
+    loop {
+        let mut batch = Vec::new();
+        if waiting.lock().await.recv_many(&mut batch, MOST).await == 0 {
+            return;
+        }
+        let Some((link, channel)) = channel(kept.take(), &supervisor).await else {
+            for message in batch {
+                let _ = message.answer.send(Err(PublishError::Unavailable));
+            }
+            continue;
+        };
+        batch.retain(|message| !message.is_taken.swap(true, Ordering::AcqRel));
+        if publish(&channel, batch, &supervisor).await {
+            kept = Some((link, channel));
+        }
+        // Otherwise the channel is closed by being dropped: an answer may be outstanding on it.
+    }
+}
+
+/// The channel from before, if it is one of the link that stands; or a new one.
+async fn channel(
+    kept: Option<(Arc<Link>, Channel)>,
+    supervisor: &Supervisor,
+) -> Option<(Arc<Link>, Channel)> {
+    let link = supervisor.link()?;
+    if let Some((of, channel)) = kept
+        && Arc::ptr_eq(&of, &link)
+        && channel.status().connected()
+    {
+        return Some((link, channel));
+    }
+    let channel = link.publishing_channel().await.ok()?;
+    Some((link, channel))
+}
+
+/// Whether the channel can be used again: every confirm came.
+async fn publish(channel: &Channel, batch: Vec<Waiting>, supervisor: &Supervisor) -> bool {
+    let Some(until) = batch.iter().map(|message| message.until).max() else {
+        return true;
+    };
+    let all = join_all(batch.iter().map(|message| write(channel, &message.parcel)));
+    // Dropped without an answer, the callers hear that nothing was confirmed.
+    let Ok(confirms) = timeout_at(until + GRACE, all).await else {
+        return false;
+    };
+    let mut returned = HashSet::new();
+    let confirms: Vec<_> = confirms
+        .into_iter()
+        .map(|confirm| match confirm {
+            Ok(Confirmation::Ack(back)) => {
+                returned.extend(back.map(|back| back.properties.message_id().clone()));
+                Ok(())
+            }
+            Ok(Confirmation::Nack(back)) => {
+                returned.extend(back.map(|back| back.properties.message_id().clone()));
+                Err(PublishError::Rejected)
+            }
+            // Not a confirming channel, or it broke.
+            Ok(Confirmation::NotRequested) | Err(_) => Err(PublishError::Unconfirmed),
+        })
+        .collect();
+    if !returned.is_empty() {
+        supervisor.undeclared();
+    }
+    let is_whole = !confirms.contains(&Err(PublishError::Unconfirmed));
+    for (message, confirm) in batch.into_iter().zip(confirms) {
+        let came_back = returned.contains(message.parcel.properties.message_id());
+        let answer = match confirm {
+            Ok(()) | Err(PublishError::Rejected) if came_back => Err(PublishError::Unroutable),
+            // The one that came back may have been this: its confirm broke with the channel.
+            Ok(()) if !is_whole && message.parcel.mandatory => Err(PublishError::Unconfirmed),
+            confirm => confirm,
+        };
+        let _ = message.answer.send(answer);
+    }
+    is_whole
+}
+
+async fn write(channel: &Channel, parcel: &Parcel) -> lapin::Result<Confirmation> {
+    let options = BasicPublishOptions {
+        mandatory: parcel.mandatory,
+        ..BasicPublishOptions::default()
+    };
+    let confirm = channel.basic_publish(
+        parcel.exchange.into(),
+        ShortString::from(parcel.key.as_str()),
+        options,
+        &parcel.body,
+        parcel.properties.clone(),
+    );
+    confirm.await?.await
+}
