@@ -367,18 +367,23 @@ impl Stand {
         assert!(!reply.starts_with('-'), "{words:?}: {reply}");
     }
 
+    fn broker_has_ended(&mut self) -> bool {
+        self.rabbitmq
+            .as_mut()
+            .is_some_and(crate::RabbitMq::has_ended)
+    }
+
     /// A peer that gave up on a full disk is started again, as its operator would.
     async fn revive_peers(&mut self) {
         if self.kind == Kind::Embedded {
             return;
         }
-        if self
-            .rabbitmq
-            .as_mut()
-            .is_some_and(crate::RabbitMq::has_ended)
-        {
-            self.broker().launch().await;
+        // Its log may have given up on the full disk, and its queues with it, while the broker
+        // itself goes on and says nothing of it: so its operator starts it again.
+        if !self.broker_has_ended() {
+            block_in_place(|| self.broker().kill());
         }
+        self.broker().launch().await;
         if self
             .redis
             .as_mut()

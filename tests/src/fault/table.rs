@@ -306,7 +306,7 @@ fn others(rows: &mut Vec<Row>, pace: Pace) {
         }
     }
     let full = vec![Fault::DiskFull];
-    let name = "disk of broker and store full";
+    let name = "disk of broker and store full, broker started again";
     rows.push(row(name, Kind::SmallDisk, full, pace.seconds(5, 30)));
 }
 
