@@ -354,10 +354,8 @@ impl Verifier {
     fn opening(&self, opened: Opened, at: Timestamp, step: u8) -> Result<Opening, VerifierError> {
         match opened {
             Opened::Send(sent) => {
-                let message = {
-                    let plain = self.unsealed(&sent)?;
-                    message(sent, plain, at, step)?
-                };
+                let plain = self.unsealed(&sent)?;
+                let message = message(sent, plain, at, step)?;
                 Ok(Opening::Send(Box::new(message)))
             }
             Opened::Cooling(live) | Opened::NeedsCode(live) => Ok(Opening::Cooling(live)),

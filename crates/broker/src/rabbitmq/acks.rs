@@ -4,15 +4,19 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 /// The broker's number of a message on its channel, in the order of delivery.
 type Tag = u64;
 
+/// For the frames of one go.
+const DEADLINE: Duration = Duration::from_secs(5);
 /// Acknowledgements written in one go.
 const MOST: usize = 256;
 
@@ -25,6 +29,7 @@ struct Done {
 pub(super) struct Acks {
     channel: Channel,
     open: Mutex<Open>,
+    /// No more than the prefetch: each message is acknowledged once.
     done: mpsc::UnboundedSender<Done>,
 }
 
@@ -107,8 +112,8 @@ async fn write(mut waiting: mpsc::UnboundedReceiver<Done>, acks: Weak<Acks>) {
         let written = join_all(frames.map(async |(tag, multiple)| {
             let options = BasicAckOptions { multiple };
             acks.channel.basic_ack(tag, options).await.is_ok()
-        }))
-        .await;
+        }));
+        let written = timeout(DEADLINE, written).await.unwrap_or(vec![false]);
         let is_written = written.into_iter().all(|is_written| is_written) && acks.is_connected();
         for done in batch.drain(..) {
             let _ = done.answer.send(is_written);

@@ -5,8 +5,8 @@
 //! the broker confirms many at once. Refuses to say that a message was not written when it may be.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -108,7 +108,8 @@ impl Batches {
 
 /// Carries batches over one channel after the other until nobody can send any more.
 async fn carry(waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>, supervisor: Arc<Supervisor>) {
-    let mut kept: Option<(Arc<Link>, Channel)> = None;
+    // A link that is lost ends, whatever channel of it is still kept.
+    let mut kept: Option<(Weak<Link>, Channel)> = None;
     loop {
         let mut batch = Vec::new();
         if waiting.lock().await.recv_many(&mut batch, MOST).await == 0 {
@@ -122,7 +123,7 @@ async fn carry(waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>, supervisor: Arc<Sup
         };
         batch.retain(|message| !message.is_taken.swap(true, Ordering::AcqRel));
         if publish(&channel, batch, &supervisor).await {
-            kept = Some((link, channel));
+            kept = Some((Arc::downgrade(&link), channel));
         }
         // Otherwise the channel is closed by being dropped: an answer may be outstanding on it.
     }
@@ -130,12 +131,12 @@ async fn carry(waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>, supervisor: Arc<Sup
 
 /// The channel from before, if it is one of the link that stands; or a new one.
 async fn channel(
-    kept: Option<(Arc<Link>, Channel)>,
+    kept: Option<(Weak<Link>, Channel)>,
     supervisor: &Supervisor,
 ) -> Option<(Arc<Link>, Channel)> {
     let link = supervisor.link()?;
     if let Some((of, channel)) = kept
-        && Arc::ptr_eq(&of, &link)
+        && of.as_ptr() == Arc::as_ptr(&link)
         && channel.status().connected()
     {
         return Some((link, channel));

@@ -10,7 +10,7 @@ use watchword_core::{SendLimits, ServiceName, SubjectTag, Timestamp};
 use watchword_storage::redis::Value;
 use watchword_storage::{Redis, Script, StorageError};
 
-use super::window::{MINUTE_MS, bounded_moment, bounded_span};
+use super::window::{DAY_MINUTES, MINUTE_MS, bounded_moment, bounded_span};
 use super::{Permit, Reservation, SendLimiter};
 
 /// How long a service's counter is kept from the first request of its minute on: that minute and
@@ -50,11 +50,14 @@ impl RedisLimiter {
         }
     }
 
-    /// Uses up one request that was counted in this minute, if there is one.
+    /// Uses up one request that was counted in this minute, if there is one; or in a later one,
+    /// where the script goes on for a clock that lags behind another's.
     fn is_left(&self, service: &ServiceName, minute: i64) -> bool {
         let mut leave = self.leave.lock().unwrap_or_else(PoisonError::into_inner);
         match leave.get_mut(service) {
-            Some(leave) if leave.minute == minute && leave.left > 0 => {
+            Some(leave)
+                if (minute..=minute + DAY_MINUTES).contains(&leave.minute) && leave.left > 0 =>
+            {
                 leave.left -= 1;
                 true
             }

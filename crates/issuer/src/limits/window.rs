@@ -12,7 +12,8 @@ const HOUR_MS: u64 = 3_600_000;
 /// The longest window. A reservation that is this old is forgotten; so is one that lies this far
 /// ahead, for the clock that wrote it has been mended since.
 pub const DAY_MS: u64 = 24 * HOUR_MS;
-const DAY_MINUTES: i64 = 1_440;
+/// A day of such minutes: a counter further ahead was written by a clock that was mended since.
+pub const DAY_MINUTES: i64 = 1_440;
 /// The latest moment both stores can count with: 2^48 - 1 ms, in the year 10889.
 const LATEST_MS: i64 = (1 << 48) - 1;
 
