@@ -479,6 +479,26 @@ async fn a_service_has_its_minute(world: World) {
     assert_eq!(admit("one", until).await, Permit::Granted);
 }
 
+/// A clock that lags goes on in the minute of the one that does not, and uses up no more of it.
+async fn a_clock_that_lags_counts_each_request_once(world: World) {
+    let limits = SendLimits {
+        service_per_minute: 640,
+        ..SendLimits::default()
+    };
+    let service = "one".parse().unwrap();
+    let mut granted = 0;
+    for number in 0..700 {
+        let now = if number == 0 {
+            T0
+        } else {
+            T0.minus_millis(120_000)
+        };
+        let permit = world.limiter.admit(&service, limits, now).await.unwrap();
+        granted += u32::from(permit == Permit::Granted);
+    }
+    assert_eq!(granted, 640);
+}
+
 /// One test a case and engine.
 macro_rules! on_both {
     ($($case:ident),* $(,)?) => {
@@ -497,6 +517,7 @@ on_both!(
     a_recipient_has_a_cooldown_an_hour_and_a_day,
     of_fifty_at_once_three_are_granted,
     a_service_has_its_minute,
+    a_clock_that_lags_counts_each_request_once,
 );
 
 #[tokio::test]
