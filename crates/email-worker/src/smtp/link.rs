@@ -2,8 +2,10 @@
 //! client's own covers connecting only, facts M1). Refuses any end of a mail but 250.
 
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use lettre::address::Envelope;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::AsyncSmtpConnection;
@@ -70,6 +72,12 @@ impl Dialler {
 
     /// Connects, protects the connection and logs in.
     pub(super) async fn dial(&self) -> Result<Link, Failure> {
+        // lettre panics at a reply to EHLO with a line of nothing but space; that is no reply.
+        let dialled = AssertUnwindSafe(self.connect()).catch_unwind().await;
+        dialled.unwrap_or_else(|_| Err(Failure::connection()))
+    }
+
+    async fn connect(&self) -> Result<Link, Failure> {
         let connecting = TcpStream::connect((self.host.as_str(), self.port));
         let stream = within(STEP_DEADLINE, Step::Connect, connecting)
             .await?
