@@ -232,6 +232,20 @@ impl DeliveryId {
     pub const fn send(&self) -> u8 {
         self.send
     }
+
+    /// What tells it from the other deliveries of its subject and of its recipient: the random
+    /// bytes of the verification's id, then the number of the send.
+    pub fn own_bytes(&self) -> [u8; 11] {
+        let mut bytes = [self.send; 11];
+        let own = self.verification.own().as_bytes();
+        // Every id is in this alphabet: it was checked, or made here.
+        if let Ok(random) = BASE32.decode(own)
+            && let Some(place) = bytes.get_mut(..random.len())
+        {
+            place.copy_from_slice(&random);
+        }
+        bytes
+    }
 }
 
 impl FromStr for DeliveryId {
@@ -315,6 +329,16 @@ mod tests {
             );
         }
         assert_eq!(format!("{id}-3").parse::<DeliveryId>().unwrap().send(), 3);
+    }
+
+    #[test]
+    fn the_own_bytes_of_a_delivery_tell_verifications_and_sends_apart() {
+        let own = |id: &str| id.parse::<DeliveryId>().unwrap().own_bytes();
+        let tag = "q".repeat(16);
+        let first = own(&format!("{tag}aaaaaaaaaaaaaaab-7"));
+        assert_eq!(first, [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 7]);
+        assert_ne!(own(&format!("{tag}aaaaaaaaaaaaaaac-7")), first);
+        assert_ne!(own(&format!("{tag}aaaaaaaaaaaaaaab-8")), first);
     }
 
     #[test]

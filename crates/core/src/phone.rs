@@ -101,7 +101,7 @@ impl FromStr for PhoneNumber {
         // (+7 840 1234567 becomes +7 401234567) is refused, not corrected.
         let read = phonenumber::parse(None, text)
             .map_err(|_| Malformed::new("the phone number has no assigned country code"))?;
-        if read.format().mode(phonenumber::Mode::E164).to_string() != text {
+        if !is_same(&read, digits) {
             return Err(Malformed::new(
                 "the phone number is ambiguous in its numbering plan",
             ));
@@ -112,6 +112,12 @@ impl FromStr for PhoneNumber {
             read,
         })
     }
+}
+
+/// Whether `read` is `digits` in E.164. The library's own way of writing that form tries its
+/// patterns for the others first.
+fn is_same(read: &phonenumber::PhoneNumber, digits: &str) -> bool {
+    digits == format!("{}{}", read.country().code(), read.national())
 }
 
 impl fmt::Display for PhoneNumber {

@@ -48,7 +48,6 @@ pub struct RedisLedger {
     settings: LedgerSettings,
     /// Deliveries as this process wrote them when it claimed them.
     claimed: Mutex<HashMap<DeliveryId, Delivery>>,
-    swap: Script,
     claim: Script,
     settle: Script,
     receipt: Script,
@@ -62,7 +61,6 @@ impl RedisLedger {
             redis,
             settings,
             claimed: Mutex::default(),
-            swap: Script::new("ledger.swap", include_str!("lua/swap.lua")),
             claim: Script::new("ledger.claim", CLAIM),
             settle: Script::new("ledger.settle", SETTLE),
             receipt: Script::new("ledger.receipt", RECEIPT),
@@ -86,10 +84,10 @@ impl RedisLedger {
         let Some(delivery) = write else {
             return Ok(None);
         };
-        let mut command = Cmd::new();
-        command.arg("SET").arg(key(&id)).arg(encode(&delivery));
-        command.arg("NX").arg("GET").arg("PX").arg(self.retention());
-        if self.redis.command(&command).await? != Value::Nil {
+        let (key, first) = (key(&id), encode(&delivery));
+        let retention_ms = self.settings.retention_ms;
+        let stored = self.redis.insert(&key, &first, retention_ms).await?;
+        if stored.is_some() {
             return Ok(None);
         }
         let mut claimed = self.claimed();
@@ -116,10 +114,13 @@ impl RedisLedger {
         else {
             return Ok(None);
         };
-        let keys = [key(&settlement.id)];
-        let args = vec![before, encode(&delivery), self.retention()];
-        let swapped = self.redis.script(&self.swap, &keys, args).await?;
-        Ok((swapped == Value::Int(1)).then_some(answer))
+        let swapped = self.redis.swap(
+            key(&settlement.id),
+            before,
+            encode(&delivery),
+            Some(self.settings.retention_ms),
+        );
+        Ok(swapped.await?.then_some(answer))
     }
 
     async fn run(

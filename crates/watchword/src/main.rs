@@ -1,10 +1,12 @@
 //! The binary: from the command line to the library's commands.
 
+use std::num::NonZero;
 use std::thread::available_parallelism;
 
 use anyhow::Context;
 use clap::Parser;
 use tikv_jemallocator::Jemalloc;
+use tokio::runtime::{Builder, Runtime};
 use watchword::cli::{Cli, Command, ConfigCommand, ProviderCommand};
 use watchword::{audit, client, demo, parked, provider, run, simulate, topology};
 use zeroizing_alloc::ZeroAlloc;
@@ -22,13 +24,7 @@ fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     // The one TLS provider of the process; fails only if it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    // One processor is the broker client's, which has a thread of its own; and messages that pass
-    // from thread to thread cost more than a second thread brings on a small machine.
-    let processors = available_parallelism().map_or(1, std::num::NonZero::get);
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads((processors - 1).clamp(1, MOST_THREADS))
-        .enable_all()
-        .build()?
+    runtime()?
         .block_on(async {
             match cli.command {
                 Command::Demo { exit } => demo::run(exit).await,
@@ -50,4 +46,20 @@ fn main() -> anyhow::Result<()> {
                 Command::Check(arguments) => client::check(arguments).await,
             }
         })
+}
+
+/// One processor is the broker client's, which has a thread of its own. Where that leaves one, all
+/// tasks take turns on one thread: in the order in which they became ready, so that what writes to
+/// a peer comes after all who have something for it and writes it at once. With more, a task that
+/// was woken runs next, and most writes carry one message.
+fn runtime() -> std::io::Result<Runtime> {
+    let processors = available_parallelism().map_or(1, NonZero::get);
+    let mut builder = if processors <= 2 {
+        Builder::new_current_thread()
+    } else {
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads((processors - 1).min(MOST_THREADS));
+        builder
+    };
+    builder.enable_all().build()
 }

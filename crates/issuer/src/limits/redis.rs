@@ -1,6 +1,7 @@
-//! The send limits on Redis: one sorted set a recipient, one counter a service, each with a time
-//! to live; one script a call. A service with many requests gets leave for some at once, so that
-//! most of them ask nobody. Refuses to decide: the scripts do.
+//! The send limits on Redis: one string a recipient, one counter a service, each with a time to
+//! live. A recipient's is written where none stands, or in place of exactly the one that
+//! [`super::window`] decided about. A service with many requests gets leave for some at once, so
+//! that most of them ask nobody.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,7 +11,9 @@ use watchword_core::{SendLimits, ServiceName, SubjectTag, Timestamp};
 use watchword_storage::redis::Value;
 use watchword_storage::{Redis, Script, StorageError};
 
-use super::window::{DAY_MINUTES, MINUTE_MS, bounded_moment, bounded_span};
+use super::window::{
+    DAY_MINUTES, DAY_MS, MINUTE_MS, bounded_moment, bounded_span, is_live, reserve,
+};
 use super::{Permit, Reservation, SendLimiter};
 
 /// How long a service's counter is kept from the first request of its minute on: that minute and
@@ -23,12 +26,15 @@ const COUNTER_TTL_MS: u32 = 120_000;
 const LEAVE_SHARE: u32 = 64;
 const MOST_LEAVE: u32 = 64;
 
+/// How often another reservation for the same recipient may be quicker. Each of them is one that is
+/// granted, and of those the limits allow few.
+const ROUNDS: u32 = 64;
+
 /// The send limits on Redis.
 #[derive(Debug)]
 pub struct RedisLimiter {
     redis: Redis,
     admit: Script,
-    reserve: Script,
     leave: Mutex<HashMap<ServiceName, Leave>>,
 }
 
@@ -45,7 +51,6 @@ impl RedisLimiter {
         Self {
             redis,
             admit: Script::new("limits.admit", include_str!("lua/admit.lua")),
-            reserve: Script::new("limits.reserve", include_str!("lua/reserve.lua")),
             leave: Mutex::default(),
         }
     }
@@ -90,26 +95,13 @@ const fn unreadable() -> StorageError {
     StorageError::Rejected("a counter cannot be read")
 }
 
-fn permit(answer: &[u8]) -> Result<Permit, StorageError> {
-    let until = std::str::from_utf8(answer)
-        .ok()
-        .and_then(|text| text.parse().ok());
-    match until {
-        Some(0) => Ok(Permit::Granted),
-        Some(until) => Ok(Permit::Refused {
-            until: Timestamp::from_millis(until),
-        }),
-        None => Err(unreadable()),
-    }
-}
-
 #[expect(clippy::needless_pass_by_value, reason = "numbers are copied")]
 fn text(number: impl ToString) -> Vec<u8> {
     number.to_string().into_bytes()
 }
 
 fn recipient_key(recipient: SubjectTag) -> String {
-    format!("ww:{{{recipient}}}:sent")
+    format!("ww:{{{recipient}}}:r")
 }
 
 fn service_key(service: &ServiceName) -> String {
@@ -152,17 +144,99 @@ impl SendLimiter for RedisLimiter {
     }
 
     async fn reserve(&self, reservation: Reservation) -> Result<Permit, StorageError> {
-        let args = vec![
-            text(bounded_moment(reservation.now).as_millis()),
-            text(&reservation.delivery),
-            text(bounded_span(reservation.cooldown_ms())),
-            text(reservation.limits.per_hour),
-            text(reservation.limits.per_day),
-        ];
-        let keys = [recipient_key(reservation.recipient)];
-        match self.redis.script(&self.reserve, &keys, args).await? {
-            Value::BulkString(answer) => permit(&answer),
-            _ => Err(unreadable()),
+        let now = bounded_moment(reservation.now);
+        let cooldown_ms = bounded_span(reservation.cooldown_ms());
+        let own = reservation.delivery.own_bytes();
+        let decide = |live: &[Timestamp]| reserve(live, reservation.limits, cooldown_ms, now);
+        let key = recipient_key(reservation.recipient);
+        // The usual way: nothing was sent to this recipient for a day.
+        let first = decide(&[]);
+        if first != Permit::Granted {
+            return Ok(first);
+        }
+        let alone = Sent(vec![(now, own)]).encode();
+        let Some(mut stored) = self.redis.insert(&key, &alone, DAY_MS).await? else {
+            return Ok(Permit::Granted);
+        };
+        for _ in 0..ROUNDS {
+            let mut sent = Sent::decode(&stored)?;
+            sent.0.retain(|(at, _)| is_live(*at, now));
+            if sent.0.iter().any(|(_, other)| *other == own) {
+                return Ok(Permit::Granted);
+            }
+            let moments: Vec<_> = sent.0.iter().map(|(at, _)| *at).collect();
+            let permit = decide(&moments);
+            if permit != Permit::Granted {
+                return Ok(permit);
+            }
+            let later = sent.0.partition_point(|(at, _)| *at <= now);
+            sent.0.insert(later, (now, own));
+            let swapped = self
+                .redis
+                .swap(key.clone(), stored, sent.encode(), Some(DAY_MS));
+            if swapped.await? {
+                return Ok(Permit::Granted);
+            }
+            // Another one was quicker.
+            match self.redis.insert(&key, &alone, DAY_MS).await? {
+                Some(newer) => stored = newer,
+                None => return Ok(Permit::Granted),
+            }
+        }
+        Err(StorageError::Unavailable("a recipient's messages change too often"))
+    }
+}
+
+/// The reservations of one recipient, oldest first. Each takes [`ENTRY`] bytes: the moment in
+/// milliseconds (6 bytes, the highest first), then what tells its delivery apart.
+#[derive(Debug, PartialEq, Eq)]
+struct Sent(Vec<(Timestamp, [u8; 11])>);
+
+/// The first byte of the layout.
+const FORMAT: u8 = 1;
+const ENTRY: usize = 17;
+
+impl Sent {
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(1 + self.0.len() * ENTRY);
+        bytes.push(FORMAT);
+        for (at, own) in &self.0 {
+            bytes.extend_from_slice(&at.as_millis().to_be_bytes()[2..]);
+            bytes.extend_from_slice(own);
+        }
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
+        let Some((&FORMAT, entries)) = bytes.split_first() else {
+            return Err(unreadable());
+        };
+        let (entries, []) = entries.as_chunks::<ENTRY>() else {
+            return Err(unreadable());
+        };
+        let entry = |entry: &[u8; ENTRY]| {
+            let [a, b, c, d, e, f, own @ ..] = entry;
+            let at = i64::from_be_bytes([0, 0, *a, *b, *c, *d, *e, *f]);
+            (Timestamp::from_millis(at), *own)
+        };
+        Ok(Self(entries.iter().map(entry).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reservations_are_read_as_they_were_written_and_nothing_else_is() {
+        let at = |ms| Timestamp::from_millis(ms);
+        let sent = Sent(vec![(at(0), [1; 11]), (at((1 << 48) - 1), [2; 11])]);
+        let bytes = sent.encode();
+        assert_eq!(bytes.len(), 1 + 2 * ENTRY);
+        assert_eq!(Sent::decode(&bytes), Ok(sent));
+        assert_eq!(Sent::decode(&[FORMAT]), Ok(Sent(Vec::new())));
+        for foreign in [&[][..], &[2], &bytes[1..], &bytes[..ENTRY], b"1 2"] {
+            assert_eq!(Sent::decode(foreign), Err(unreadable()), "{foreign:?}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The rule of the send limits over the reservations of one recipient, and of the counter of one
-//! service. The `SQLite` limiter runs it inside a transaction; `lua/*.lua` say the same and are held
-//! to it by a shared suite; the simulation runs it over a map. Refuses I/O.
+//! service. The `SQLite` limiter runs it inside a transaction, the Redis limiter before it compares
+//! and sets; `lua/admit.lua` says the same of the counter and is held to it by a shared suite; the
+//! simulation runs it over a map. Refuses I/O.
 
 use watchword_core::{SendLimits, Timestamp};
 

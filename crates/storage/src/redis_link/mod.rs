@@ -4,6 +4,7 @@
 mod address;
 mod dial;
 mod supervisor;
+mod values;
 
 use std::sync::Arc;
 use std::time::Duration;

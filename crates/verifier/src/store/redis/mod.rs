@@ -21,7 +21,6 @@ use async_trait::async_trait;
 use watchword_core::{
     CheckVerdict, GuessBudget, ServiceName, Timestamp, VerificationId, VerificationStatus,
 };
-use watchword_storage::redis::Value;
 use watchword_storage::{Redis, Script, StorageError};
 
 use super::model::{
@@ -37,14 +36,16 @@ const OPEN_ROUNDS: u32 = 4;
 /// costs them no more than the short way.
 const MOST_OPENED: usize = 4_096;
 
-/// A script with its header and with the part that all share in front of it.
+/// A script with its header and with the part that all share in front of it, behind what it can
+/// decide without it: the shared part costs more than most of them.
 macro_rules! script {
-    ($header:literal, $name:literal) => {
+    ($header:literal, $name:literal $(, $before:literal)?) => {
         Script::new(
             concat!("verifier.", $name),
             concat!(
                 $header,
                 "\n",
+                $(include_str!($before),)?
                 include_str!("state.lua"),
                 include_str!(concat!($name, ".lua"))
             ),
@@ -59,7 +60,6 @@ pub struct RedisVerifications {
     /// Verifications as this process opened them, before and after their first message is
     /// confirmed.
     opened: Mutex<HashMap<VerificationId, [Vec<u8>; 2]>>,
-    swap: Script,
     open: Script,
     resend: Script,
     step: Script,
@@ -76,8 +76,7 @@ impl RedisVerifications {
         Self {
             redis,
             opened: Mutex::default(),
-            swap: Script::new("verifier.swap", include_str!("swap.lua")),
-            open: script!("#!lua", "open"),
+            open: script!("#!lua", "open", "open_first.lua"),
             resend: script!("#!lua", "resend"),
             step: script!("#!lua", "step"),
             confirm: script!("#!lua", "confirm"),
@@ -180,10 +179,9 @@ impl VerificationStore for RedisVerifications {
     async fn confirm(&self, id: &VerificationId, send: u8) -> Result<(), StoreError> {
         // The usual way: nothing happened to it since it was opened.
         let opened = self.opened().remove(id);
-        if let Some(swap) = opened.filter(|_| send == 1) {
-            let keys = [verification_key(id)];
-            let swapped = self.redis.script(&self.swap, &keys, swap.into());
-            if swapped.await? == Value::Int(1) {
+        if let Some([was, confirmed]) = opened.filter(|_| send == 1) {
+            let key = verification_key(id);
+            if self.redis.swap(key, was, confirmed, None).await? {
                 return Ok(());
             }
         }
