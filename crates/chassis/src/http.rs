@@ -1,4 +1,4 @@
-//! The public routes: who calls, what body they may send, how many requests are in work at once.
+//! The public routes: who calls, and what body they may send.
 //! Refuses bodies over 16 KiB, slow ones, undeclared ones and those with fields it does not know.
 
 use std::sync::Arc;
@@ -6,14 +6,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, header};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::services::{Service, Services};
@@ -226,9 +223,8 @@ fn is_json(headers: &HeaderMap) -> bool {
     is_json && is_utf8
 }
 
-/// Puts around `routes` what every public route has: bounded admission, an answer for unknown
-/// paths, and headers that keep answers out of caches.
-pub fn public(routes: Router, max_in_flight: usize) -> Router {
+/// Puts around `routes` what every public route has: an answer for unknown paths and methods.
+pub fn public(routes: Router) -> Router {
     routes
         .fallback(async || Problem::new(ProblemCode::NotFound, "there is no such path"))
         .method_not_allowed_fallback(async || {
@@ -237,28 +233,11 @@ pub fn public(routes: Router, max_in_flight: usize) -> Router {
                 "the path exists, but not with this method",
             )
         })
-        .layer(middleware::from_fn_with_state(
-            Arc::new(Semaphore::new(max_in_flight)),
-            admit,
-        ))
-}
-
-async fn admit(State(permits): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
-    let Ok(_permit) = permits.try_acquire() else {
-        return Problem::new(ProblemCode::Overloaded, "try again in a moment")
-            .retry_after(1)
-            .into_response();
-    };
-    let mut response = next.run(request).await;
-    response
-        .headers_mut()
-        .entry(header::CACHE_CONTROL)
-        .or_insert(HeaderValue::from_static("no-store"));
-    response
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
     use serde::Deserialize;
 
     use super::*;

@@ -5,32 +5,59 @@
 mod connection;
 mod places;
 
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{HeaderValue, Request, header};
+use axum::response::IntoResponse;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use connection::{Step, Watched};
+use crate::{Problem, ProblemCode};
+use connection::{Order, Step, Watched};
 use places::{Place, Places};
 
-/// Connections of the public listener. Eight times what is in progress at once by default: callers
-/// keep theirs open between requests. Idle ones take about 10 KiB each.
-pub const PUBLIC_CONNECTIONS: usize = 4_096;
-/// Connections of the admin listener: an orchestrator and a few scrapers.
-pub const ADMIN_CONNECTIONS: usize = 64;
+/// How much a listener takes on at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// Connections.
+    pub connections: usize,
+    /// Requests in work; one more is refused as overloaded.
+    pub requests: usize,
+}
+
+impl Room {
+    /// That of the admin listener: an orchestrator and a few scrapers.
+    pub const ADMIN: Self = Self {
+        connections: 64,
+        requests: 64,
+    };
+
+    /// That of the public listener with so many requests in work. Connections are eight times the
+    /// default of these: callers keep theirs open between requests. Idle ones take about 10 KiB each.
+    pub const fn public(requests: usize) -> Self {
+        Self {
+            connections: 4_096,
+            requests,
+        }
+    }
+}
+
 /// How much a request's line and headers may be together. Ours take a few hundred bytes.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 /// How often connections are looked at: what a deadline may be late by.
@@ -61,35 +88,29 @@ impl Default for Patience {
     }
 }
 
-/// Serves `router` on `listener`, at most `connections` at once, until `stop`; then finishes what
-/// is in progress.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    connections: usize,
-    stop: CancellationToken,
-) {
+/// Serves `router` on `listener` until `stop`; then finishes what is in progress.
+pub async fn serve(listener: TcpListener, router: Router, room: Room, stop: CancellationToken) {
     // The other half of the descriptors is for peers, files and the other listener.
-    let half = usize::try_from(crate::process::descriptors() / 2).unwrap_or(connections);
-    let places = Places::new(connections.min(half).max(1));
-    serve_within(
-        listener,
-        router,
-        Arc::new(places),
-        Patience::default(),
-        stop,
-    )
-    .await;
+    let half = usize::try_from(crate::process::descriptors() / 2).unwrap_or(room.connections);
+    let room = Room {
+        connections: room.connections.min(half).max(1),
+        ..room
+    };
+    serve_within(listener, router, room, Patience::default(), stop).await;
 }
 
 async fn serve_within(
     listener: TcpListener,
     router: Router,
-    places: Arc<Places>,
+    room: Room,
     patience: Patience,
     stop: CancellationToken,
 ) {
-    let routes = TowerToHyperService::new(router.with_state(()));
+    let places = Arc::new(Places::new(room.connections));
+    let routes = Routes {
+        router: TowerToHyperService::new(router.with_state(())),
+        permits: Arc::new(Semaphore::new(room.requests)),
+    };
     let tasks = TaskTracker::new();
     let mut look = interval(LOOK.min(patience.head / 4));
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -104,7 +125,7 @@ async fn serve_within(
                 Ok((stream, _)) => {
                     troubled = false;
                     let place = places.take();
-                    tasks.spawn(attend(stream, routes.clone(), place, stop.clone()));
+                    tasks.spawn(attend(stream, routes.clone(), place));
                 }
                 Err(error) if is_the_callers(&error) => {}
                 Err(error) => {
@@ -119,6 +140,7 @@ async fn serve_within(
         }
     }
     drop(listener);
+    places.finish();
     tasks.close();
     let patience = Patience {
         idle: LOOK,
@@ -132,43 +154,57 @@ async fn serve_within(
     }
 }
 
+/// What a listener serves, and how much of it at once.
+#[derive(Clone)]
+struct Routes {
+    router: TowerToHyperService<Router>,
+    permits: Arc<Semaphore>,
+}
+
 /// Serves one connection to its end.
-async fn attend(
-    stream: TcpStream,
-    routes: TowerToHyperService<Router>,
-    place: Place,
-    stop: CancellationToken,
-) {
+async fn attend(stream: TcpStream, routes: Routes, place: Place) {
     // Only latency is lost if the option is refused.
     let _ = stream.set_nodelay(true);
     let connection = place.connection().clone();
     let answers = connection.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         answers.enter(Step::Work);
-        let answer = routes.call(request.map(Body::new));
         let connection = answers.clone();
+        let permit = routes.permits.clone().try_acquire_owned();
+        let work = permit.map(|permit| (routes.router.call(request.map(Body::new)), permit));
         async move {
-            let answer = answer.await;
+            let mut answer = match work {
+                Ok((answer, _permit)) => answer.await?,
+                Err(_) => Problem::new(ProblemCode::Overloaded, "try again in a moment")
+                    .retry_after(1)
+                    .into_response(),
+            };
+            // Answers stay out of caches.
+            let headers = answer.headers_mut().entry(header::CACHE_CONTROL);
+            headers.or_insert(HeaderValue::from_static("no-store"));
             connection.enter(Step::Answer);
-            answer
+            Ok::<_, Infallible>(answer)
         }
     });
     let io = TokioIo::new(Watched::new(stream, connection.clone()));
     let mut builder = http1::Builder::new();
     builder.max_buf_size(MAX_HEAD_BYTES);
     let mut served = pin!(builder.serve_connection(io, service));
-    let mut stopping = false;
-    loop {
-        tokio::select! {
-            // What goes wrong with a connection is the caller's business, and the caller sees it.
-            _ = served.as_mut() => break,
-            () = connection.closed() => break,
-            () = stop.cancelled(), if !stopping => {
-                stopping = true;
+    let mut is_finishing = false;
+    poll_fn(|context| {
+        match connection.order(context) {
+            Order::Serve => {}
+            Order::Finish if is_finishing => {}
+            Order::Finish => {
+                is_finishing = true;
                 served.as_mut().graceful_shutdown();
             }
+            Order::Close => return Poll::Ready(()),
         }
-    }
+        // What goes wrong with a connection is the caller's business, and the caller sees it.
+        served.as_mut().poll(context).map(drop)
+    })
+    .await;
 }
 
 /// The caller went away between the handshake and us.

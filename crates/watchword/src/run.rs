@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use watchword_chassis::admin::{self, Readiness};
 use watchword_chassis::config::{ConfigError, line_of};
 use watchword_chassis::lifecycle::{Lifecycle, stop_signal};
+use watchword_chassis::server::Room;
 use watchword_chassis::{Services, SystemClock, http, server, telemetry};
 use watchword_core::{Channel, Clock};
 use watchword_delivery::Inbox;
@@ -44,12 +45,7 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     let routes = admin::routes(registry.clone(), readiness.clone());
     lifecycle.spawn(
         "admin",
-        server::serve(
-            listener,
-            routes,
-            server::ADMIN_CONNECTIONS,
-            lifecycle.stop(),
-        ),
+        server::serve(listener, routes, Room::ADMIN, lifecycle.stop()),
     );
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -67,15 +63,13 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
             .await
             .context("http.listen")?;
         http_address = Some(listener.local_addr()?);
-        let routes = http::public(routes, http_config.max_in_flight);
+        let (routes, room) = (
+            http::public(routes),
+            Room::public(http_config.max_in_flight),
+        );
         lifecycle.spawn(
             "http",
-            server::serve(
-                listener,
-                routes,
-                server::PUBLIC_CONNECTIONS,
-                lifecycle.stop(),
-            ),
+            server::serve(listener, routes, room, lifecycle.stop()),
         );
     }
     readiness.require("started", || true);

@@ -3,15 +3,15 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use std::sync::Arc;
+use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::Patience;
 
@@ -28,11 +28,23 @@ pub enum Step {
     Answer,
 }
 
+/// What the listener wants of a connection; each goes further than the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Go on.
+    Serve,
+    /// End after the request in work.
+    Finish,
+    /// End now.
+    Close,
+}
+
 /// A connection as its listener sees it.
 #[derive(Debug)]
 pub struct Connection {
     step: Mutex<(Step, Instant)>,
-    close: CancellationToken,
+    order: AtomicU8,
+    attendant: AtomicWaker,
 }
 
 impl Connection {
@@ -40,7 +52,8 @@ impl Connection {
     pub fn new() -> Self {
         Self {
             step: Mutex::new((Step::Idle, Instant::now())),
-            close: CancellationToken::new(),
+            order: AtomicU8::new(Order::Serve as u8),
+            attendant: AtomicWaker::new(),
         }
     }
 
@@ -79,14 +92,29 @@ impl Connection {
         since.elapsed() >= limit
     }
 
-    /// Ends it.
-    pub fn close(&self) {
-        self.close.cancel();
+    /// Ends it once it is done with its request.
+    pub fn finish(&self) {
+        self.demand(Order::Finish);
     }
 
-    /// Waits for [`Connection::close`].
-    pub async fn closed(&self) {
-        self.close.cancelled().await;
+    /// Ends it.
+    pub fn close(&self) {
+        self.demand(Order::Close);
+    }
+
+    fn demand(&self, order: Order) {
+        self.order.fetch_max(order as u8, Ordering::AcqRel);
+        self.attendant.wake();
+    }
+
+    /// What is wanted of it. Whoever asks is woken when that changes.
+    pub fn order(&self, context: &Context<'_>) -> Order {
+        self.attendant.register(context.waker());
+        match self.order.load(Ordering::Acquire) {
+            order if order == Order::Serve as u8 => Order::Serve,
+            order if order == Order::Finish as u8 => Order::Finish,
+            _ => Order::Close,
+        }
     }
 }
 

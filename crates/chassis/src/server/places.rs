@@ -83,6 +83,11 @@ impl Places {
         });
     }
 
+    /// Ends every connection once it is done with its request.
+    pub fn finish(&self) {
+        self.taken().values().for_each(|one| one.finish());
+    }
+
     /// Waits until a connection has ended.
     pub async fn freed(&self) {
         self.freed.notified().await;

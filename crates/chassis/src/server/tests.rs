@@ -35,14 +35,11 @@ async fn server(most: usize) -> Server {
             }),
         );
     let stop = CancellationToken::new();
-    let places = Arc::new(Places::new(most));
-    let task = tokio::spawn(serve_within(
-        listener,
-        routes,
-        places,
-        PATIENCE,
-        stop.clone(),
-    ));
+    let room = Room {
+        connections: most,
+        requests: 2,
+    };
+    let task = tokio::spawn(serve_within(listener, routes, room, PATIENCE, stop.clone()));
     Server { port, stop, task }
 }
 
@@ -144,4 +141,37 @@ async fn stopping_finishes_what_is_in_work_and_waits_for_nobody_else() {
         .await
         .expect("it ends")
         .unwrap();
+}
+
+#[tokio::test]
+async fn one_request_more_than_there_is_room_for_is_refused_and_says_for_how_long() {
+    const SLOW: &[u8] = b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n";
+    let server = server(10).await;
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        let mut slow = server.connect().await;
+        slow.write_all(SLOW).await.unwrap();
+        streams.push(slow);
+    }
+    sleep(Duration::from_millis(200)).await;
+    let mut third = server.connect().await;
+    third.write_all(REQUEST).await.unwrap();
+    let mut answer = [0; 4_096];
+    let count = third.read(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..count]).to_lowercase();
+    assert!(answer.starts_with("http/1.1 503"), "{answer}");
+    assert!(answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
+    assert!(
+        answer.contains("\r\ncache-control: no-store\r\n"),
+        "{answer}"
+    );
+    until_answered(&mut streams).await;
+    assert!(ask(&mut third).await, "the same connection is served later");
+}
+
+async fn until_answered(streams: &mut [TcpStream]) {
+    for stream in streams {
+        let mut answer = [0; 4_096];
+        assert!(stream.read(&mut answer).await.unwrap() > 0);
+    }
 }

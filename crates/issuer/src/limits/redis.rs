@@ -183,7 +183,9 @@ impl SendLimiter for RedisLimiter {
                 None => return Ok(Permit::Granted),
             }
         }
-        Err(StorageError::Unavailable("a recipient's messages change too often"))
+        Err(StorageError::Unavailable(
+            "a recipient's messages change too often",
+        ))
     }
 }
 
@@ -215,9 +217,10 @@ impl Sent {
             return Err(unreadable());
         };
         let entry = |entry: &[u8; ENTRY]| {
-            let [a, b, c, d, e, f, own @ ..] = entry;
-            let at = i64::from_be_bytes([0, 0, *a, *b, *c, *d, *e, *f]);
-            (Timestamp::from_millis(at), *own)
+            let (mut at, mut own) = ([0; 8], [0; 11]);
+            at[2..].copy_from_slice(&entry[..6]);
+            own.copy_from_slice(&entry[6..]);
+            (Timestamp::from_millis(i64::from_be_bytes(at)), own)
         };
         Ok(Self(entries.iter().map(entry).collect()))
     }

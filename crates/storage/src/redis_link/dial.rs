@@ -25,10 +25,13 @@ pub(super) enum Connection {
 }
 
 impl Connection {
-    pub(super) async fn query(self, command: &Cmd) -> Result<Value, RedisError> {
+    pub(super) async fn query(&self, command: &Cmd) -> Result<Value, RedisError> {
         match self {
-            Self::Single(mut connection) => command.query_async(&mut connection).await,
-            Self::Cluster(mut connection) => command.query_async(&mut connection).await,
+            Self::Single(connection) => command.query_async(&mut connection.clone()).await,
+            // Boxed: it is several times as large, and every call would carry its size.
+            Self::Cluster(connection) => {
+                Box::pin(command.query_async(&mut connection.clone())).await
+            }
         }
     }
 }
@@ -42,14 +45,12 @@ pub(super) async fn dial(
     let command = Duration::from_millis(settings.command_timeout_ms);
     let dialled = timeout(deadline * 2, async {
         match &address.kind {
-            Kind::Single(node) => single(node, address, deadline, command)
+            Kind::Single(node) => single(node, address, deadline)
                 .await
                 .map(Connection::Single),
-            Kind::Sentinel { nodes, service } => {
-                sentinel(nodes, service, address, deadline, command)
-                    .await
-                    .map(Connection::Single)
-            }
+            Kind::Sentinel { nodes, service } => sentinel(nodes, service, address, deadline)
+                .await
+                .map(Connection::Single),
             Kind::Cluster(nodes) => cluster(nodes, address, deadline, command)
                 .await
                 .map(Connection::Cluster),
@@ -79,18 +80,17 @@ fn tcp() -> TcpSettings {
     settings
 }
 
-/// The client's own response deadline is a little longer than ours, which is the one that counts.
-fn config(connect: Duration, command: Duration) -> AsyncConnectionConfig {
+/// Each call has our deadline, and dialling too: the client keeps none for responses.
+fn config(connect: Duration) -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
         .set_connection_timeout(Some(connect))
-        .set_response_timeout(Some(command + Duration::from_millis(500)))
+        .set_response_timeout(None)
 }
 
 async fn single(
     node: &Node,
     address: &Address,
     connect: Duration,
-    command: Duration,
 ) -> Result<MultiplexedConnection, RedisError> {
     let info = node
         .address(address.tls)
@@ -98,7 +98,7 @@ async fn single(
         .set_tcp_settings(tcp())
         .set_redis_settings(address.login());
     Client::open(info)?
-        .get_multiplexed_async_connection_with_config(&config(connect, command))
+        .get_multiplexed_async_connection_with_config(&config(connect))
         .await
 }
 
@@ -107,7 +107,6 @@ async fn sentinel(
     service: &str,
     address: &Address,
     connect: Duration,
-    command: Duration,
 ) -> Result<MultiplexedConnection, RedisError> {
     let sentinels = nodes.iter().map(|node| node.address(address.tls));
     let mut builder = SentinelClientBuilder::new(sentinels, service, SentinelServerType::Master)?
@@ -127,7 +126,7 @@ async fn sentinel(
     }
     builder
         .build()?
-        .get_async_connection_with_config(&config(connect, command))
+        .get_async_connection_with_config(&config(connect))
         .await
 }
 

@@ -116,7 +116,7 @@ impl Redis {
 /// One connection to Redis. When it is lost, calls over it fail, also when [`Redis`] has another.
 pub struct Pinned<'a> {
     redis: &'a Redis,
-    link: Link,
+    link: Arc<Link>,
 }
 
 impl Pinned<'_> {
@@ -165,7 +165,7 @@ impl Pinned<'_> {
         let (supervisor, link) = (&self.redis.supervisor, &self.link);
         let deadline = self.redis.deadline;
         let mut is_closed = false;
-        let answer = match timeout(deadline, link.connection.clone().query(command)).await {
+        let answer = match timeout(deadline, link.connection.query(command)).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 Err(Failure::NoScript)
@@ -200,7 +200,13 @@ impl Failure {
 }
 
 fn evaluate(verb: &str, script: &str, keys: &[String], args: &[Vec<u8>]) -> Cmd {
-    let mut command = redis::cmd(verb);
-    command.arg(script).arg(keys.len()).arg(keys).arg(args);
+    let bytes = args.iter().map(Vec::len).sum::<usize>() + script.len() + 64 * (keys.len() + 1);
+    let mut command = Cmd::with_capacity(args.len() + keys.len() + 3, bytes);
+    command
+        .arg(verb)
+        .arg(script)
+        .arg(keys.len())
+        .arg(keys)
+        .arg(args);
     command
 }

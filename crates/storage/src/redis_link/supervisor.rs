@@ -20,7 +20,6 @@ const PING_EVERY: Duration = Duration::from_secs(1);
 const MUTE_AFTER: u32 = 3;
 
 /// One connection and its number.
-#[derive(Clone)]
 pub(super) struct Link {
     pub(super) connection: Connection,
     number: u64,
@@ -28,7 +27,7 @@ pub(super) struct Link {
 
 /// Owner of the connection. Its task ends when the last [`super::Redis`] is dropped.
 pub(super) struct Supervisor {
-    link: RwLock<Option<Link>>,
+    link: RwLock<Option<Arc<Link>>>,
     unanswered: AtomicU32,
     healthy: AtomicBool,
     lost: Notify,
@@ -37,10 +36,10 @@ pub(super) struct Supervisor {
 impl Supervisor {
     pub(super) fn start(address: Address, settings: RedisSettings, first: Connection) -> Arc<Self> {
         let supervisor = Arc::new(Self {
-            link: RwLock::new(Some(Link {
+            link: RwLock::new(Some(Arc::new(Link {
                 connection: first,
                 number: 0,
-            })),
+            }))),
             unanswered: AtomicU32::new(0),
             healthy: AtomicBool::new(true),
             lost: Notify::new(),
@@ -49,7 +48,7 @@ impl Supervisor {
         supervisor
     }
 
-    pub(super) fn current(&self) -> Option<Link> {
+    pub(super) fn current(&self) -> Option<Arc<Link>> {
         self.link
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -58,13 +57,8 @@ impl Supervisor {
 
     /// Whether a lost socket is one of several, which the client dials anew by itself.
     pub(super) fn is_cluster(&self) -> bool {
-        matches!(
-            self.current(),
-            Some(Link {
-                connection: Connection::Cluster(_),
-                ..
-            })
-        )
+        self.current()
+            .is_some_and(|link| matches!(link.connection, Connection::Cluster(_)))
     }
 
     pub(super) fn is_healthy(&self) -> bool {
@@ -123,7 +117,7 @@ impl Supervisor {
 
     fn install(&self, connection: Connection, number: u64) {
         *self.link.write().unwrap_or_else(PoisonError::into_inner) =
-            Some(Link { connection, number });
+            Some(Arc::new(Link { connection, number }));
         self.unanswered.store(0, Ordering::Relaxed);
         self.healthy.store(true, Ordering::Relaxed);
     }
@@ -148,12 +142,7 @@ async fn keep(supervisor: Weak<Supervisor>, address: Address, settings: RedisSet
             }
             continue;
         };
-        match timeout(
-            ping_deadline,
-            link.connection.clone().query(&redis::cmd("PING")),
-        )
-        .await
-        {
+        match timeout(ping_deadline, link.connection.query(&redis::cmd("PING"))).await {
             Ok(Ok(_)) => alive.answered(),
             Ok(Err(error)) if error.is_connection_dropped() || error.is_io_error() => {
                 // The socket is closed: nothing more will come over it.

@@ -12,6 +12,7 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use watchword_chassis::admin::{self, Readiness};
 use watchword_chassis::lifecycle::Lifecycle;
+use watchword_chassis::server::Room;
 use watchword_chassis::{Services, SystemClock, http, server, telemetry};
 use watchword_core::Clock;
 
@@ -51,8 +52,8 @@ pub async fn run(exit: bool) -> anyhow::Result<()> {
         "http",
         server::serve(
             public,
-            http::public(routes, in_flight),
-            server::PUBLIC_CONNECTIONS,
+            http::public(routes),
+            Room::public(in_flight),
             stop.clone(),
         ),
     );
@@ -61,7 +62,7 @@ pub async fn run(exit: bool) -> anyhow::Result<()> {
         server::serve(
             admin_listener,
             admin::routes(registry, readiness),
-            server::ADMIN_CONNECTIONS,
+            Room::ADMIN,
             stop.clone(),
         ),
     );
