@@ -145,7 +145,7 @@ impl World {
         });
         Self {
             runtime,
-            routes: watchword_chassis::http::public(routes, 64),
+            routes: watchword_chassis::http::public(routes),
             asked: AtomicUsize::new(0),
             id: std::sync::Mutex::default(),
             _shared: shared,

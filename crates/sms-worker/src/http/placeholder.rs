@@ -138,6 +138,13 @@ impl Template {
             .all(|piece| !matches!(piece, Piece::Value(name) if FREE.contains(name)))
     }
 
+    /// Whether it is the same for all messages.
+    pub(super) fn is_fixed(&self) -> bool {
+        self.0
+            .iter()
+            .all(|piece| matches!(piece, Piece::Literal(_)))
+    }
+
     /// The text with its values.
     pub(super) fn render(&self, values: &Values<'_>) -> String {
         self.0

@@ -18,6 +18,8 @@ use crate::config::Secrets;
 pub(super) struct RequestPlan {
     method: Method,
     url: Template,
+    /// The URL, if it is the same for all messages.
+    fixed_url: Option<Url>,
     pub(super) auth: Auth,
     headers: Vec<(HeaderName, Template)>,
     query: Vec<(String, Template)>,
@@ -74,9 +76,10 @@ impl RequestPlan {
                 "must not hold {text}, {code}, {app}, {sender} or {callback}: they belong into query or body",
             ));
         }
-        checked_url(&url.outline(), "url")?;
+        let checked = checked_url(&url.outline(), "url")?;
         Ok(Self {
             method,
+            fixed_url: url.is_fixed().then_some(checked),
             url,
             auth: Auth::compile(&config.auth, settings, secrets)?,
             headers: compile_headers(&config.headers, settings)?,
@@ -87,7 +90,11 @@ impl RequestPlan {
 
     /// The request for `values`, still to be signed; `None` if they make no valid one.
     pub(super) fn build(&self, client: &Client, values: &Values<'_>) -> Option<Request> {
-        let mut builder = client.request(self.method.clone(), self.url.render_url(values));
+        let method = self.method.clone();
+        let mut builder = match &self.fixed_url {
+            Some(url) => client.request(method, url.clone()),
+            None => client.request(method, self.url.render_url(values)),
+        };
         let parameters = self.auth.parameters();
         if !parameters.is_empty() {
             builder = builder.query(&parameters);

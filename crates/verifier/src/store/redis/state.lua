@@ -79,6 +79,7 @@ end
 -- Until when the subject may not guess, or nil, as core's `GuessLog::locked_until`.
 local function locked_until(log, now, per_hour, per_day, in_a_row)
   if log[1] >= in_a_row then return '9223372036854775807' end
+  if #log == 1 then return nil end
   local found
   for span, limit in pairs({[HOUR] = per_hour, [DAY] = per_day}) do
     local recent = {}
