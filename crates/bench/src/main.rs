@@ -8,6 +8,7 @@ mod cost;
 mod figures;
 mod lean;
 mod load;
+mod mail;
 mod provider;
 mod system;
 mod wire;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use figures::Figures;
 use load::Sample;
+use mail::Relay;
 use provider::Provider;
 use system::{Kind, Peers, System};
 
@@ -53,7 +55,7 @@ struct Arguments {
     /// Rounds instead of the usual number.
     #[arg(long)]
     rounds: Option<u32>,
-    /// Measures these alone: `lean`, `one_process`, `four_processes`, `embedded`.
+    /// Measures these alone: `lean`, `one_process`, `four_processes`, `embedded`, `email`.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
@@ -71,6 +73,8 @@ struct Plan {
     rounds: u32,
     closed: Duration,
     open: Duration,
+    /// Mails of ours, and of the generator beside them.
+    mails: u32,
     /// Shares of the highest rate at which latency is taken.
     shares: &'static [f64],
 }
@@ -115,6 +119,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
             rounds: 3,
             closed: Duration::from_secs(4),
             open: Duration::from_secs(3),
+            mails: 20_000,
             shares: &[],
         }
     } else {
@@ -122,23 +127,28 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
             rounds: 5,
             closed: Duration::from_secs(10),
             open: Duration::from_secs(6),
+            mails: 100_000,
             shares: &[0.25, 0.5, 0.75],
         }
     };
     plan.rounds = arguments.rounds.unwrap_or(plan.rounds);
     let peers = Peers::start().await;
     let provider = Provider::start(Duration::ZERO).await?;
+    let relay = Relay::start().await?;
+    let wanted =
+        |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
     let mut figures = Figures::default();
     for round in 0..plan.rounds {
         let mut kinds = Kind::ALL.to_vec();
         if round % 2 == 1 {
             kinds.reverse();
         }
-        kinds.retain(|kind| {
-            arguments.only.is_empty() || arguments.only.iter().any(|name| name == kind.name())
-        });
+        kinds.retain(|kind| wanted(kind.name()));
         for kind in kinds {
             one(kind, plan, &peers, &provider, &mut figures).await?;
+        }
+        if wanted("email") {
+            relay.compare(plan.mails, &mut figures).await?;
         }
         figures.add_ratio("ratio_one_process", "one_process.per_s", "lean.per_s");
         figures.add_ratio("ratio_four_processes", "four_processes.per_s", "lean.per_s");
