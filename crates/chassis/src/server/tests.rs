@@ -52,7 +52,10 @@ impl Server {
 async fn ask(stream: &mut TcpStream) -> bool {
     let mut answer = [0; 4_096];
     stream.write_all(REQUEST).await.is_ok()
-        && matches!(stream.read(&mut answer).await, Ok(count) if answer[..count].ends_with(b"hello"))
+        && matches!(stream.read(&mut answer).await, Ok(count) if {
+            let answer = String::from_utf8_lossy(&answer[..count]);
+            answer.ends_with("hello") && answer.contains("\r\ncache-control: no-store\r\n")
+        })
 }
 
 /// How long until the server closes the connection.
