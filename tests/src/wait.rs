@@ -20,10 +20,15 @@ where
     }
 }
 
-/// A port that was free a moment ago.
+/// Where the kernel takes no ports for outgoing connections, of which a test has hundreds: one of
+/// them on a server's port, and the server does not start (again).
+const PORTS: std::ops::Range<u16> = 11_000..32_000;
+
+/// A port that was free a moment ago. Processes that run at the same time draw theirs apart.
 pub fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|listener| listener.local_addr())
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(|| fastrand::u16(PORTS))
+        .take(1_000)
+        .find(is_free)
         .expect("a free port")
-        .port()
 }

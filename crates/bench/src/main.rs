@@ -29,6 +29,11 @@ use system::{Kind, Peers, System};
 const USERS: usize = 128;
 /// A login page's everyday.
 const EVERYDAY: f64 = 300.0;
+/// How long the slow provider takes, how many users ask for codes at it, and how many messages a
+/// worker has on the way at once unless it is told otherwise.
+const SLOW: Duration = Duration::from_millis(100);
+const SLOW_USERS: usize = 512;
+const ON_THE_WAY: f64 = 256.0;
 /// Verifications that are opened to weigh one.
 const WEIGHED: usize = 12_800;
 
@@ -55,7 +60,8 @@ struct Arguments {
     /// Rounds instead of the usual number.
     #[arg(long)]
     rounds: Option<u32>,
-    /// Measures these alone: `lean`, `one_process`, `four_processes`, `embedded`, `email`.
+    /// Measures these alone: `lean`, `one_process`, `four_processes`, `embedded`, `email`,
+    /// `slow`.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
@@ -150,6 +156,9 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         if wanted("email") {
             relay.compare(plan.mails, &mut figures).await?;
         }
+        if wanted("slow") {
+            slow(plan, &peers, &mut figures).await?;
+        }
         figures.add_ratio("ratio_one_process", "one_process.per_s", "lean.per_s");
         figures.add_ratio("ratio_four_processes", "four_processes.per_s", "lean.per_s");
         figures.add_ratio("cpu_ratio", "one_process.own_us", "lean.own_us");
@@ -163,6 +172,29 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(path) = &arguments.json {
         std::fs::write(path, format!("{:#}\n", figures.json()))?;
     }
+    Ok(())
+}
+
+/// Ours as one process, with a provider that takes its time: what share of the rate it reaches that
+/// the messages on the way allow.
+async fn slow(plan: Plan, peers: &Peers, figures: &mut Figures) -> anyhow::Result<()> {
+    let provider = Provider::start(SLOW).await?;
+    let system = System::start(Kind::One, peers, &provider).await?;
+    let warm = Duration::from_secs(1);
+    let load = load::closed(
+        &system.target,
+        &provider,
+        SLOW_USERS,
+        (warm, plan.closed),
+        || {},
+    );
+    let (samples, took) = load.await?;
+    #[expect(clippy::cast_precision_loss, reason = "a count")]
+    let rate = samples.len() as f64 / took.as_secs_f64();
+    figures.add("slow.per_s", rate);
+    figures.add("slow.full_load_mb", cost::memory_mb(&system.processes));
+    let most = ON_THE_WAY / SLOW.as_secs_f64();
+    figures.add("slow_provider_share", rate / most);
     Ok(())
 }
 
