@@ -287,7 +287,8 @@ async fn died(stand: &mut Stand, name: &str, point: Point) {
     let role = stand.pipeline.processes.get_mut(name).expect("a role");
     let process = std::sync::Mutex::new(&mut role.process);
     let what = format!("{name} dies at {}", point.as_str());
-    until(20, &what, || async {
+    // As long as it takes its share of the load to bring it there; which share is the broker's affair.
+    until(60, &what, || async {
         process.lock().expect("a process").ended().map(|_| ())
     })
     .await;
