@@ -30,12 +30,13 @@ pub fn load<T: DeserializeOwned>(
         )
     })?;
     refuse_inline_passwords(&table, "")?;
-    for (keys, value) in overlay(environment) {
+    for (keys, value) in overlay(environment)? {
         insert(&mut table, &keys, value)?;
     }
     serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
         let key = match error.path().to_string() {
-            root if root == "." => "(top level)".to_owned(),
+            // The second is that of a key without a name.
+            root if root == "." || root.is_empty() => "(top level)".to_owned(),
             key => key,
         };
         ConfigError::new(key, without_values(&error.inner().to_string()))
@@ -43,15 +44,21 @@ pub fn load<T: DeserializeOwned>(
 }
 
 /// The variables that set keys, in the order of their names.
-fn overlay(environment: impl Iterator<Item = (String, String)>) -> BTreeMap<Vec<String>, Value> {
+fn overlay(
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<BTreeMap<Vec<String>, Value>, ConfigError> {
     environment
         .filter_map(|(name, text)| {
             let path = name.strip_prefix(PREFIX)?;
             if !path.contains("__") && path != "ENGINE" {
                 return None;
             }
-            let keys = path.split("__").map(str::to_ascii_lowercase).collect();
-            Some((keys, parse_value(&text)))
+            let keys: Vec<_> = path.split("__").map(str::to_ascii_lowercase).collect();
+            if keys.iter().any(String::is_empty) {
+                let problem = "names no key: a part between __ is empty";
+                return Some(Err(ConfigError::new(name, problem)));
+            }
+            Some(Ok((keys, parse_value(&text))))
         })
         .collect()
 }
@@ -189,7 +196,13 @@ mod tests {
     #[test]
     fn errors_name_the_key_and_never_the_value() {
         type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
-        let cases: [Case<'_>; 6] = [
+        let cases: [Case<'_>; 8] = [
+            (
+                "[http]\nlisten = \"x\"",
+                &[("WATCHWORD___LIMIT", "hunter2")],
+                "WATCHWORD___LIMIT",
+            ),
+            ("\"\" = 1\n[http]\nlisten = \"x\"", &[], "(top level)"),
             (
                 "[http]\nlisten = \"x\"\nlimit = \"hunter2\"",
                 &[],
