@@ -1,5 +1,6 @@
 //! The mail transport alone: mails of ours over kept connections into `smtp-sink`, and in turns
 //! with it `smtp-source`, the load generator of the same authors, over as many. Both of Postfix.
+//! Refuses a mail that was not taken: then there is no figure.
 
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};

@@ -1,7 +1,7 @@
 //! The send limits on Redis: one string a recipient, one counter a service, each with a time to
 //! live. A recipient's is written where none stands, or in place of exactly the one that
 //! [`super::window`] decided about. A service with many requests gets leave for some at once, so
-//! that most of them ask nobody.
+//! that most of them ask nobody. Refuses to decide about a recipient: the window does.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -1,6 +1,6 @@
 //! Strings that are changed by whoever read them: written where nothing stands, or in place of
 //! exactly what was read. What a change means is decided by its owner, in one place and one
-//! language; the server only compares.
+//! language; the server only compares. Refuses to write over what its caller has not seen.
 
 use std::sync::LazyLock;
 
