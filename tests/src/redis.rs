@@ -16,6 +16,8 @@ pub struct RedisServer {
     process: Option<Process>,
     folder: TempDir,
     port: u16,
+    /// For the bus of a cluster, if it is told to be one.
+    cluster_port: u16,
     options: Vec<String>,
     /// Variables for the server; read when it is launched again.
     pub variables: Vec<(String, String)>,
@@ -43,6 +45,7 @@ impl RedisServer {
             process: None,
             folder,
             port: free_port(),
+            cluster_port: free_port(),
             options,
             variables: Vec::new(),
         };
@@ -64,6 +67,7 @@ impl RedisServer {
                 "--dir",
             ])
             .arg(self.folder.path())
+            .args(["--cluster-port", &self.cluster_port.to_string()])
             .args(&self.options)
             .envs(self.variables.iter().cloned());
         self.process = Some(Process::start(command, &self.folder.path().join("output")));

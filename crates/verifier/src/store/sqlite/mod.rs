@@ -278,7 +278,11 @@ fn check(connection: &Connection, command: CheckCommand, budget: GuessBudget) ->
     let mut record = match table::find(connection, &command.id, Some(now))? {
         Found::Record(record) if record.service == command.service => record,
         Found::Unreadable => return Ok(None),
-        Found::Nothing | Found::Record(_) => return Ok(Some(REFUSED)),
+        Found::Record(_) => return Ok(Some(REFUSED)),
+        Found::Nothing => {
+            table::read_another(connection)?;
+            return Ok(Some(REFUSED));
+        }
     };
     let purpose = command.purpose.as_ref();
     let fits = purpose.is_none_or(|purpose| *purpose == record.purpose);

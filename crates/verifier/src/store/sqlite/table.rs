@@ -80,6 +80,17 @@ pub(super) fn find(
     })
 }
 
+/// Reads some verification in place of one that is not there, so that a check of an unknown id
+/// takes as long as one that is refused for another reason.
+pub(super) fn read_another(connection: &Connection) -> Result<()> {
+    let text: Option<String> = connection
+        .prepare_cached("SELECT record FROM verifier_verification LIMIT 1")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    std::hint::black_box(text.map(|text| serde_json::from_str::<Record>(&text).ok()));
+    Ok(())
+}
+
 /// What a slot leads to.
 pub(super) enum Latest {
     Nothing,
