@@ -127,7 +127,13 @@ async fn a_record_with_a_hole_is_corrupt_and_charges_nobody() {
     let live = opened(store, order(1, 1)).await;
     let key = keys(link).await.into_iter().find(|key| key.contains(":v:"));
     let key = key.unwrap();
-    for damage in ["v[22] = nil", "v[11] = 'x'", "v[22] = {{'1', 'approved'}}"] {
+    for damage in [
+        "v[22] = nil",
+        "v[9] = nil",
+        "v[5] = 'x'",
+        "v[11] = 'x'",
+        "v[22] = {{'1', 'approved'}}",
+    ] {
         let script = format!(
             "local v = cmsgpack.unpack(redis.call('GET', KEYS[1])); {damage}
             redis.call('SET', KEYS[2], cmsgpack.pack(v)); redis.call('COPY', KEYS[2], KEYS[1], 'REPLACE')"

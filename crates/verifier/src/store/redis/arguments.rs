@@ -9,7 +9,7 @@ use super::super::model::{CheckCommand, OpenCommand, SealedCode};
 use super::super::{GUESSES_KEPT_MS, StoreError, fingerprints};
 
 /// The layout of a verification; `state.lua` knows the same number.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 pub(super) fn text(text: impl Into<String>) -> Vec<u8> {
     text.into().into_bytes()
@@ -36,12 +36,10 @@ pub(super) fn code_arguments(code: &SealedCode) -> Result<[Vec<u8>; 4], StoreErr
     ])
 }
 
-/// A new verification as it is stored: a MessagePack array of the fields of `state.lua`. Of its
-/// first message the broker has confirmed nothing yet, or has (`CF`).
+/// A new verification as it is stored: a MessagePack array of the fields of `state.lua`.
 pub(super) fn new_verification(
     command: &OpenCommand,
     expires_at: Timestamp,
-    is_confirmed: bool,
 ) -> Result<Vec<u8>, StoreError> {
     let policy = command.policy;
     let [digest_key, digest, code_key, code] = code_arguments(&command.code)?;
@@ -53,17 +51,17 @@ pub(super) fn new_verification(
     let text = |text: &str| Field::Bytes(text.as_bytes().to_vec());
     let fields = [
         Field::Number(FORMAT.into()),
-        text(command.service.as_str()),
         text("p"),
+        Field::Number(1),
+        Field::Number(0),
+        Field::Number(policy.max_checks.into()),
+        text(command.service.as_str()),
         text(channel),
         text(command.purpose.as_str()),
         text(&command.masked_to),
         Field::Number(command.now.as_millis().unsigned_abs()),
         Field::Number(expires_at.millis_since(command.now)),
         Field::Number(policy.cooldown_ms),
-        Field::Number(1),
-        Field::Number(policy.max_checks.into()),
-        Field::Number(is_confirmed.into()),
         Field::Number(policy.max_sends.into()),
         Field::Number(policy.cooldown_ms),
         Field::Number(u64::from(policy.resend == ResendCode::Rotate)),

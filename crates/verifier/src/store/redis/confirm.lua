@@ -1,9 +1,11 @@
 -- KEYS: the verification. ARGV: the number of the message.
--- A late confirmation of an earlier message is not the current one's.
-local v, unreadable = load(KEYS[1], nil)
-if unreadable then return {'corrupt'} end
-if v and v[ST] == PENDING and v[CF] ~= 1 and v[SN] == tonumber(ARGV[1]) then
-  v[CF] = 1
-  save(KEYS[1], v)
+-- A late confirmation of an earlier message is not the current one's. The head of the array says
+-- all: its length, format, status, message, and whether that one is confirmed (see state.lua).
+local head = redis.call('GETRANGE', KEYS[1], 0, 7)
+if head == '' then return {redis.call('EXISTS', KEYS[1]) == 0 and 'done' or 'corrupt'} end
+if #head < 8 or string.sub(head, 1, 5) ~= '\220\0\22\2\161' then return {'corrupt'} end
+local status, message, confirmed = string.byte(head, 6, 8)
+if status == 112 and message == tonumber(ARGV[1]) and confirmed ~= 1 then
+  redis.call('SETRANGE', KEYS[1], 7, '\1')
 end
 return {'done'}

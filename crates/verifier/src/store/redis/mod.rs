@@ -14,9 +14,6 @@
 mod arguments;
 mod reply;
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use async_trait::async_trait;
 use watchword_core::{
     CheckVerdict, GuessBudget, ServiceName, Timestamp, VerificationId, VerificationStatus,
@@ -32,13 +29,15 @@ use arguments::{check_arguments, code_arguments, millis, new_verification, now_a
 /// How often a slot's latest verification may change under an `open`: it does so once a lifetime.
 const OPEN_ROUNDS: u32 = 4;
 
-/// Verifications that are remembered until they are confirmed. Beyond it all are forgotten, which
-/// costs them no more than the short way.
-const MOST_OPENED: usize = 4_096;
-
 /// A script with its header and with the part that all share in front of it, behind what it can
 /// decide without it: the shared part costs more than most of them.
 macro_rules! script {
+    (alone $name:literal) => {
+        Script::new(
+            concat!("verifier.", $name),
+            concat!("#!lua\n", include_str!(concat!($name, ".lua"))),
+        )
+    };
     ($header:literal, $name:literal $(, $before:literal)?) => {
         Script::new(
             concat!("verifier.", $name),
@@ -57,9 +56,6 @@ macro_rules! script {
 #[derive(Debug)]
 pub struct RedisVerifications {
     redis: Redis,
-    /// Verifications as this process opened them, before and after their first message is
-    /// confirmed.
-    opened: Mutex<HashMap<VerificationId, [Vec<u8>; 2]>>,
     open: Script,
     resend: Script,
     step: Script,
@@ -75,12 +71,11 @@ impl RedisVerifications {
     pub fn new(redis: Redis) -> Self {
         Self {
             redis,
-            opened: Mutex::default(),
             open: script!("#!lua", "open", "open_first.lua"),
             resend: script!("#!lua", "resend"),
             step: script!("#!lua", "step"),
-            confirm: script!("#!lua", "confirm"),
-            check: script!("#!lua", "check"),
+            confirm: script!(alone "confirm"),
+            check: script!("#!lua", "check", "check_first.lua"),
             cancel: script!("#!lua", "cancel"),
             get: script!("#!lua flags=no-writes", "get"),
             sends: script!("#!lua flags=no-writes", "sends"),
@@ -88,25 +83,11 @@ impl RedisVerifications {
     }
 }
 
-impl RedisVerifications {
-    fn opened(&self) -> MutexGuard<'_, HashMap<VerificationId, [Vec<u8>; 2]>> {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn remember(&self, id: &VerificationId, stored: [Vec<u8>; 2]) {
-        let mut opened = self.opened();
-        if opened.len() >= MOST_OPENED {
-            opened.clear();
-        }
-        opened.insert(id.clone(), stored);
-    }
-}
-
 #[async_trait]
 impl VerificationStore for RedisVerifications {
     async fn open(&self, command: OpenCommand) -> Result<Opened, StoreError> {
         let expires_at = command.now.plus_millis(command.policy.lifetime_ms);
-        let verification = new_verification(&command, expires_at, false)?;
+        let verification = new_verification(&command, expires_at)?;
         let mut latest: Option<VerificationId> = None;
         // Every key a script touches is declared. The first round names none for the slot's
         // latest verification; if there is one the script says so and has written nothing.
@@ -127,8 +108,6 @@ impl VerificationStore for RedisVerifications {
             let reply = self.redis.script(&self.open, &keys, args).await?;
             match reply::opening(reply, &command.id, command.now)? {
                 reply::Opening::New { follows_approval } => {
-                    let confirmed = new_verification(&command, expires_at, true)?;
-                    self.remember(&command.id, [verification, confirmed]);
                     return Ok(Opened::Send(sent(command, expires_at, follows_approval)));
                 }
                 reply::Opening::Decided(opened) => return Ok(*opened),
@@ -177,14 +156,6 @@ impl VerificationStore for RedisVerifications {
     }
 
     async fn confirm(&self, id: &VerificationId, send: u8) -> Result<(), StoreError> {
-        // The usual way: nothing happened to it since it was opened.
-        let opened = self.opened().remove(id);
-        if let Some([was, confirmed]) = opened.filter(|_| send == 1) {
-            let key = verification_key(id);
-            if self.redis.swap(key, was, confirmed, None).await? {
-                return Ok(());
-            }
-        }
         let args = vec![text(send.to_string())];
         let reply = self
             .redis

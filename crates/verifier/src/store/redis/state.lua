@@ -7,11 +7,12 @@ local HOUR, DAY, AFTERLIFE = 3600000, 86400000, 3600000
 -- A verification is one MessagePack array: a third of the memory of a hash, whose values beyond
 -- 64 bytes cost a table, and each script changes it with a single write. `EX` and `RA` are kept
 -- as distance from `OA`. `AN` holds {check id, verdict, fingerprints} for each check compared.
-local FM, SV, ST, CH, PU, MT, OA, EX, RA, SN, CL, CF, MS, CD, RO, CK, CS, OK, OS, DK, DG, AN =
+-- What confirm.lua looks for stands in front of what has a length, so that it has a place.
+local FM, ST, SN, CF, CL, SV, CH, PU, MT, OA, EX, RA, MS, CD, RO, CK, CS, OK, OS, DK, DG, AN =
   1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22
-local FORMAT = 1
-local TYPES = {'number', 'string', 'string', 'string', 'string', 'string', 'number', 'number',
-  'number', 'number', 'number', 'number', 'number', 'number', 'number', 'string', 'string',
+local FORMAT = 2
+local TYPES = {'number', 'string', 'number', 'number', 'number', 'string', 'string', 'string',
+  'string', 'number', 'number', 'number', 'number', 'number', 'number', 'string', 'string',
   'string', 'string', 'string', 'string', 'table'}
 -- Of the current message: whether the broker confirmed it, or who asked for it.
 local UNCONFIRMED, UNCONFIRMED_STEP = 0, 2
