@@ -11,6 +11,10 @@ use super::{RabbitMqSettings, UrlError};
 
 /// Two missed ones tell a dead peer: 20 s at most (R44).
 const HEARTBEAT_SECONDS: u64 = 10;
+/// The largest frame in bytes. A message of ours is one of 1 to 2 kB, a longer one is several. The
+/// client keeps room for 32 in each direction of each connection: with the broker's own 128 KiB
+/// that were 16 MiB a role.
+const FRAME_MAX: u32 = 16_384;
 
 /// A checked URL with its heartbeat and password.
 #[derive(Clone)]
@@ -58,13 +62,14 @@ impl Address {
         }
         let kept: Vec<_> = url
             .query_pairs()
-            .filter(|(name, _)| name != "heartbeat")
+            .filter(|(name, _)| name != "heartbeat" && name != "frame_max")
             .map(|(name, value)| (name.into_owned(), value.into_owned()))
             .collect();
         url.query_pairs_mut()
             .clear()
             .extend_pairs(kept)
-            .append_pair("heartbeat", &HEARTBEAT_SECONDS.to_string());
+            .append_pair("heartbeat", &HEARTBEAT_SECONDS.to_string())
+            .append_pair("frame_max", &FRAME_MAX.to_string());
         Ok(Self {
             uri: url.into(),
             connect_deadline: Duration::from_millis(settings.connect_timeout_ms),
@@ -120,11 +125,11 @@ mod tests {
     fn the_heartbeat_is_ours_and_the_password_is_put_in() {
         assert_eq!(
             parse("amqp://bob@h:1/v?heartbeat=99", Some("a/b")).unwrap(),
-            "amqp://bob:a%2Fb@h:1/v?heartbeat=10"
+            "amqp://bob:a%2Fb@h:1/v?heartbeat=10&frame_max=16384"
         );
         assert_eq!(
             parse("amqps://h", None).unwrap(),
-            "amqps://guest@h/%2f?heartbeat=10"
+            "amqps://guest@h/%2f?heartbeat=10&frame_max=16384"
         );
         for wrong in ["", "http://h", "amqp://", "redis://h"] {
             assert!(parse(wrong, None).is_err(), "{wrong}");
