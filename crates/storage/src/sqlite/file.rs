@@ -6,6 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags};
 
 use super::Migration;
@@ -48,6 +49,7 @@ pub(super) fn open(path: &Path, migrations: &[Migration]) -> Result<Connection, 
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
         )
         .and_then(|()| connection.busy_timeout(Duration::from_secs(2)))
+        .and_then(|()| keep_plans(&connection))
         .and_then(|()| migrate(&connection, migrations))
         .map_err(|error| match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => config("the file is no SQLite database"),
@@ -62,11 +64,19 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StorageError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Connection::open_with_flags(path, flags)
         .and_then(|connection| {
-            connection
-                .busy_timeout(Duration::from_secs(2))
-                .map(|()| connection)
+            connection.busy_timeout(Duration::from_secs(2))?;
+            keep_plans(&connection)?;
+            Ok(connection)
         })
         .map_err(|error| storage_error(&error))
+}
+
+/// A statement is planned once, whatever is bound to it: otherwise one that compares with a bound
+/// value is planned anew at each use, which was 8 of 100 parts of what a code costs.
+fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+        .map(|_| ())
 }
 
 fn migrate(connection: &Connection, migrations: &[Migration]) -> rusqlite::Result<()> {
