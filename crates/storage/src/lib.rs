@@ -10,4 +10,4 @@ pub use redis;
 pub use redis_link::{Pinned, Redis, RedisSettings};
 pub use rusqlite;
 pub use script::Script;
-pub use sqlite::{Migration, Sqlite};
+pub use sqlite::{Migration, Sqlite, forget};

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use watchword_core::{SendLimits, ServiceName, Timestamp};
 use watchword_storage::rusqlite::{Connection, Error, OptionalExtension, params};
-use watchword_storage::{Migration, Sqlite, StorageError};
+use watchword_storage::{Migration, Sqlite, StorageError, forget};
 
 use super::window::{self, DAY_MS, Minute, bounded_moment, bounded_span, is_live};
 use super::{Permit, Reservation, SendLimiter};
@@ -64,12 +64,12 @@ fn sweep(connection: &Connection, now: Timestamp) -> Result<(), Error> {
         ("<=", now.minus_millis(DAY_MS)),
         (">=", now.plus_millis(DAY_MS)),
     ] {
-        connection
-            .prepare_cached(&format!(
-                "DELETE FROM limits_sent WHERE (recipient, delivery) IN (
-                   SELECT recipient, delivery FROM limits_sent WHERE at_ms {side} ?1 LIMIT ?2)"
-            ))?
-            .execute(params![bound.as_millis(), SWEPT_AT_MOST])?;
+        forget(
+            connection,
+            &format!("SELECT recipient, delivery FROM limits_sent WHERE at_ms {side} ?1 LIMIT ?2"),
+            params![bound.as_millis(), SWEPT_AT_MOST],
+            "DELETE FROM limits_sent WHERE recipient = ?1 AND delivery = ?2",
+        )?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use watchword_core::Timestamp;
 use watchword_storage::rusqlite::{OptionalExtension, params};
-use watchword_storage::{Migration, Sqlite, StorageError};
+use watchword_storage::{Migration, Sqlite, StorageError, forget};
 
 use super::{REMEMBERED_MS, RequestKey, RequestLog};
 
@@ -60,12 +60,12 @@ impl RequestLog for SqliteRequests {
     ) -> Result<String, StorageError> {
         self.sqlite
             .write(move |connection| {
-                connection
-                    .prepare_cached(
-                        "DELETE FROM issuer_request WHERE key IN
-                         (SELECT key FROM issuer_request WHERE forget_at_ms <= ?1 LIMIT 64)",
-                    )?
-                    .execute([now.as_millis()])?;
+                forget(
+                    connection,
+                    "SELECT key FROM issuer_request WHERE forget_at_ms <= ?1 LIMIT 64",
+                    [now.as_millis()],
+                    "DELETE FROM issuer_request WHERE key = ?1",
+                )?;
                 connection
                     .prepare_cached(
                         "INSERT INTO issuer_request (key, forget_at_ms, answer) VALUES (?1, ?2, ?3)

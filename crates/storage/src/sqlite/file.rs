@@ -12,6 +12,12 @@ use rusqlite::{Connection, Error, ErrorCode, OpenFlags};
 use super::Migration;
 use crate::StorageError;
 
+/// Pages of 4 KiB that the log holds before it is folded into the file: a page that changes often
+/// is written once for all that, and a start after a crash reads 16 MB at most.
+const LOG_PAGES: u32 = 4_000;
+/// Pages kept in memory.
+const CACHE_KIB: u32 = 8_192;
+
 /// Takes the lock beside the file; it is released when the handle is closed, also by a crash.
 pub(super) fn lock(path: &Path) -> Result<File, StorageError> {
     // One file has one lock, whatever link it is reached by.
@@ -45,9 +51,10 @@ pub(super) fn open(path: &Path, migrations: &[Migration]) -> Result<Connection, 
         .map_err(|_| config("the file cannot be written to"))?;
     let connection = Connection::open(path).map_err(|_| config("the file cannot be opened"))?;
     connection
-        .execute_batch(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
-        )
+        .execute_batch(&format!(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+             PRAGMA wal_autocheckpoint = {LOG_PAGES}; PRAGMA cache_size = -{CACHE_KIB};"
+        ))
         .and_then(|()| connection.busy_timeout(Duration::from_secs(2)))
         .and_then(|()| keep_plans(&connection))
         .and_then(|()| migrate(&connection, migrations))

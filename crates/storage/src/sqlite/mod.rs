@@ -2,6 +2,7 @@
 //! each call with a deadline. Refuses a second process on the same file.
 
 mod file;
+mod forget;
 mod worker;
 
 use std::path::Path;
@@ -15,6 +16,8 @@ use tokio::time::timeout;
 
 use crate::StorageError;
 use worker::{Job, Worker};
+
+pub use forget::forget;
 
 /// How long a call may take.
 const DEADLINE: Duration = Duration::from_secs(5);

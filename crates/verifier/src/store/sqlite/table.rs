@@ -1,6 +1,7 @@
 //! The verifier's tables and the statements on them. Refuses to decide.
 
 use watchword_core::{GuessLog, Timestamp, VerificationId};
+use watchword_storage::forget as forget_rows;
 use watchword_storage::rusqlite::{Connection, Error, OptionalExtension, Result, params};
 
 use super::super::model::SlotKey;
@@ -174,14 +175,12 @@ pub(super) fn purge(connection: &Connection, oldest: Timestamp, now: Timestamp) 
             .prepare_cached("DELETE FROM verifier_slot WHERE slot = ?1 AND id = ?2")?
             .execute([&slot, &id])?;
     }
-    connection
-        .prepare_cached(
-            "DELETE FROM verifier_guesses WHERE tag IN (
-                 SELECT tag FROM verifier_guesses WHERE forget_at_ms <= ?1
-                 ORDER BY forget_at_ms LIMIT ?2)",
-        )?
-        .execute(params![now.as_millis(), PURGED_AT_ONCE])
-        .map(|_| ())
+    forget_rows(
+        connection,
+        "SELECT tag FROM verifier_guesses WHERE forget_at_ms <= ?1 ORDER BY forget_at_ms LIMIT ?2",
+        params![now.as_millis(), PURGED_AT_ONCE],
+        "DELETE FROM verifier_guesses WHERE tag = ?1",
+    )
 }
 
 /// The wrong guesses of a subject; `None` if they cannot be read: a log that reads as empty would
