@@ -15,6 +15,16 @@ impl Figures {
         self.0.entry(name.into()).or_default().push(value);
     }
 
+    /// The values of `name`.
+    pub fn rounds(&self, name: &str) -> &[f64] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Forgets `name`.
+    pub fn drop(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
     /// The newest value of `name`.
     pub fn last(&self, name: &str) -> Option<f64> {
         self.0.get(name)?.last().copied()
@@ -56,7 +66,8 @@ impl Figures {
     }
 }
 
-fn median(rounds: &[f64]) -> f64 {
+/// The middle one, or the mean of the middle two.
+pub fn median(rounds: &[f64]) -> f64 {
     let mut sorted = rounds.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
@@ -67,10 +78,12 @@ fn median(rounds: &[f64]) -> f64 {
     }
 }
 
-fn round(value: f64) -> f64 {
+/// To four places.
+pub fn round(value: f64) -> f64 {
     (value * 10_000.0).round() / 10_000.0
 }
 
+/// A value with two places, or none from a hundred on.
 fn show(value: f64) -> String {
     if value >= 100.0 {
         format!("{value:.0}")

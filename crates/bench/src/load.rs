@@ -1,5 +1,6 @@
 //! The load. A user asks for a code, waits until the provider has it, and checks it. Users in a
-//! closed loop show the highest rate; arrivals at a set rate show latency.
+//! closed loop show the highest rate; arrivals at a set rate show latency, which counts from the
+//! moment for which an arrival was set.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,15 +8,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use serde::Deserialize;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::sync::oneshot::Receiver;
+use tokio::time::{sleep, timeout};
 
-use crate::provider::Provider;
+mod flood;
+
+pub use flood::{fill, flood, single};
+
+use crate::pace;
+use crate::provider::{Arrival, Provider};
 use crate::wire::Client;
 
 /// The most that a code may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The runtime's timers are no finer than 1 ms: an arrival up to this late counts from when it came.
-const TIMER: Duration = Duration::from_millis(2);
+/// Connections that an open loop has from the start; it makes more when it needs them.
+const KEPT: usize = 256;
 
 /// Recipients that were not used yet, over all targets of a run.
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -33,6 +40,17 @@ pub struct Target {
     pub channel: &'static str,
 }
 
+impl Target {
+    /// Somebody who was not asked for before.
+    fn recipient(&self) -> String {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        match self.channel {
+            "sms" => format!("+49151{number:08}"),
+            _ => format!("person{number}@example.org"),
+        }
+    }
+}
+
 /// How long one code took.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
@@ -44,17 +62,36 @@ pub struct Sample {
 
 /// The samples of a run.
 #[derive(Debug, Clone, Default)]
-pub struct Samples(Vec<Sample>);
+pub struct Samples {
+    done: Vec<Sample>,
+    /// Arrivals that got no code or no answer.
+    failed: u32,
+    /// What the first of these met.
+    pub fault: Option<String>,
+    /// The time that was measured; of an open loop until the last was done.
+    took: Duration,
+}
 
 impl Samples {
-    /// How many.
-    pub const fn len(&self) -> usize {
-        self.0.len()
+    /// How many codes came and were checked.
+    #[expect(clippy::cast_precision_loss, reason = "a count")]
+    pub const fn count(&self) -> f64 {
+        self.done.len() as f64
+    }
+
+    /// How many codes a second.
+    pub fn rate(&self) -> f64 {
+        self.count() / self.took.as_secs_f64()
+    }
+
+    /// How many arrivals got no code, or no answer.
+    pub fn failed(&self) -> f64 {
+        f64::from(self.failed)
     }
 
     /// The smallest time that `share` of the samples do not exceed, in milliseconds.
     pub fn quantile(&self, share: f64, of: impl Fn(&Sample) -> Duration) -> f64 {
-        let mut times: Vec<_> = self.0.iter().map(of).collect();
+        let mut times: Vec<_> = self.done.iter().map(of).collect();
         times.sort_unstable();
         #[expect(
             clippy::cast_precision_loss,
@@ -93,19 +130,19 @@ impl User {
         })
     }
 
-    /// Asks for a code and waits until it is there; its id, and how long it took from `begun`.
-    async fn ask(
+    /// Asks for a code; its id, and where it will arrive.
+    async fn order(
         &mut self,
         target: &Target,
         provider: &Provider,
-        begun: Instant,
-    ) -> anyhow::Result<(String, String, Duration)> {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let to = match target.channel {
-            "sms" => format!("+49151{number:08}"),
-            _ => format!("person{number}@example.org"),
-        };
+    ) -> anyhow::Result<(String, Receiver<Arrival>)> {
+        let to = target.recipient();
         let arrival = provider.expect(&to);
+        Ok((self.open(target, &to).await?, arrival))
+    }
+
+    /// Asks for a code for `to`; its id.
+    async fn open(&mut self, target: &Target, to: &str) -> anyhow::Result<String> {
         let body = format!("{{\"channel\":\"{}\",\"to\":\"{to}\"}}", target.channel);
         let (status, body) = self.ask.post("/v1/verifications", body).await?;
         ensure!(
@@ -114,8 +151,19 @@ impl User {
             String::from_utf8_lossy(&body)
         );
         let opened: Opened = serde_json::from_slice(&body)?;
+        Ok(opened.id)
+    }
+
+    /// Asks for a code and waits until it is there; its id, and how long it took from `begun`.
+    async fn ask(
+        &mut self,
+        target: &Target,
+        provider: &Provider,
+        begun: Instant,
+    ) -> anyhow::Result<(String, String, Duration)> {
+        let (id, arrival) = self.order(target, provider).await?;
         let (code, at) = timeout(PATIENCE, arrival).await.context("no code came")??;
-        Ok((opened.id, code, at.saturating_duration_since(begun)))
+        Ok((id, code, at.saturating_duration_since(begun)))
     }
 
     async fn whole(
@@ -152,7 +200,7 @@ pub async fn closed(
     users: usize,
     (warm, time): (Duration, Duration),
     begins: impl FnOnce(),
-) -> anyhow::Result<(Samples, Duration)> {
+) -> anyhow::Result<Samples> {
     let counts = Arc::new(AtomicBool::new(false));
     let ends = Arc::new(AtomicBool::new(false));
     let mut tasks = Vec::with_capacity(users);
@@ -178,50 +226,43 @@ pub async fn closed(
     sleep(time).await;
     ends.store(true, Ordering::Relaxed);
     let took = begun.elapsed();
-    let mut all = Samples::default();
+    let mut all = Samples {
+        took,
+        ..Samples::default()
+    };
     for task in tasks {
-        all.0.extend(task.await??);
+        all.done.extend(task.await??);
     }
-    Ok((all, took))
+    Ok(all)
 }
 
-/// What arrives at `rate` a second for `time`.
+/// What arrives at `rate` a second for `time`. What got no code or no answer is counted, and does
+/// not end the run.
 pub async fn open(
     target: &Target,
     provider: &Arc<Provider>,
-    rate: f64,
-    time: Duration,
+    (rate, time): (f64, Duration),
+    begins: impl FnOnce(),
 ) -> anyhow::Result<Samples> {
     let idle = Arc::new(Mutex::new(Vec::<User>::new()));
     let lock = |idle: &Mutex<Vec<User>>| idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    for _ in 0..16 {
+    for _ in 0..KEPT {
         let user = User::connect(target).await?;
         idle.lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(user);
     }
-    let (begun, mut tasks) = (Instant::now(), Vec::new());
-    for number in 0_u32.. {
-        let due = begun + Duration::from_secs_f64(f64::from(number) / rate);
-        if due.duration_since(begun) >= time {
-            break;
-        }
-        if due > Instant::now() {
-            sleep_until(due.into()).await;
-        }
-        let now = Instant::now();
-        let from = if now.duration_since(due) < TIMER {
-            now
-        } else {
-            due
-        };
+    begins();
+    let begun = Instant::now();
+    let (mut arrivals, mut tasks) = (pace::arrivals(rate, time), Vec::new());
+    while let Some(due) = arrivals.recv().await {
         let (target, provider, idle) = (target.clone(), provider.clone(), idle.clone());
         tasks.push(tokio::spawn(async move {
             let mut user = match lock(&idle) {
                 Some(user) => user,
                 None => User::connect(&target).await?,
             };
-            let sample = user.whole(&target, &provider, from).await?;
+            let sample = user.whole(&target, &provider, due).await?;
             idle.lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .push(user);
@@ -230,27 +271,14 @@ pub async fn open(
     }
     let mut all = Samples::default();
     for task in tasks {
-        all.0.push(task.await??);
-    }
-    Ok(all)
-}
-
-/// Opens `count` verifications that nobody checks.
-pub async fn fill(target: &Target, provider: &Arc<Provider>, count: usize) -> anyhow::Result<()> {
-    const USERS: usize = 64;
-    let mut tasks = Vec::new();
-    for _ in 0..USERS {
-        let mut user = User::connect(target).await?;
-        let (target, provider) = (target.clone(), provider.clone());
-        tasks.push(tokio::spawn(async move {
-            for _ in 0..count / USERS {
-                user.ask(&target, &provider, Instant::now()).await?;
+        match task.await? {
+            Ok(sample) => all.done.push(sample),
+            Err(error) => {
+                all.failed += 1;
+                all.fault.get_or_insert(format!("{error:#}"));
             }
-            anyhow::Ok(())
-        }));
+        }
     }
-    for task in tasks {
-        task.await??;
-    }
-    Ok(())
+    all.took = begun.elapsed();
+    Ok(all)
 }

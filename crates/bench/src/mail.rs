@@ -18,6 +18,8 @@ use watchword_email_worker::EmailConfig;
 use watchword_tests::{Process, free_port, until};
 
 use crate::figures::Figures;
+use crate::mailbox::Mailbox;
+use crate::provider::Provider as Load;
 
 /// Connections that are kept, of ours and of the generator's.
 const CONNECTIONS: usize = 16;
@@ -27,32 +29,55 @@ const BODY_BYTES: &str = "1500";
 /// A relay that takes everything.
 pub struct Relay {
     port: u16,
-    _process: Process,
+    process: Process,
+    _mailbox: Option<Mailbox>,
 }
 
 impl Relay {
     /// Starts it.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::launch(None).await
+    }
+
+    /// Starts one that tells `provider` of each mail.
+    pub async fn telling(provider: &Arc<Load>) -> anyhow::Result<Self> {
+        Self::launch(Some(Mailbox::open(provider)?)).await
+    }
+
+    /// Its port.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    async fn launch(mailbox: Option<Mailbox>) -> anyhow::Result<Self> {
         let port = free_port();
         let mut command = Command::new("/usr/sbin/smtp-sink");
         if std::fs::metadata("/proc/self")?.uid() == 0 {
             // As root it wants another user.
             command.args(["-u", "nobody"]);
         }
+        if let Some(mailbox) = &mailbox {
+            command.arg("-D").arg(mailbox.path());
+        }
         command.arg(format!("127.0.0.1:{port}")).arg("256");
-        let process = Process::start(
-            command,
-            std::env::temp_dir().join("smtp-sink.log").as_path(),
-        );
+        let output = std::env::temp_dir().join(format!("watchword-smtp-sink-{port}.log"));
+        let process = Process::start(command, &output);
         until(10, "smtp-sink listens", || async {
             tokio::net::TcpStream::connect(("127.0.0.1", port))
                 .await
                 .ok()
         })
         .await;
+        let _ = std::fs::remove_file(output);
         Ok(Self {
             port,
-            _process: process,
+            process,
+            _mailbox: mailbox,
         })
     }
 

@@ -25,9 +25,21 @@ struct Message<'a> {
     text: Cow<'a, str>,
 }
 
-/// A gateway on a port of its own.
+/// How many messages came, and when the first and the last of them did.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Taken {
+    /// How many.
+    pub count: u64,
+    /// When the first came.
+    pub first: Option<Instant>,
+    /// When the newest came.
+    pub last: Option<Instant>,
+}
+
+/// A gateway on a port of its own; it can hear of mails too.
 pub struct Provider {
     waiting: Mutex<HashMap<String, oneshot::Sender<Arrival>>>,
+    taken: Mutex<Taken>,
     latency: Duration,
     port: u16,
 }
@@ -38,6 +50,7 @@ impl Provider {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let provider = Arc::new(Self {
             waiting: Mutex::default(),
+            taken: Mutex::default(),
             latency,
             port: listener.local_addr()?.port(),
         });
@@ -70,17 +83,42 @@ impl Provider {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What came since it was last forgotten.
+    pub fn taken(&self) -> Taken {
+        *self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts from nothing again.
+    pub fn forget(&self) {
+        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Taken::default();
+    }
+
     fn take(&self, body: &Bytes) -> (StatusCode, &'static str) {
-        let now = Instant::now();
         let Ok(message) = serde_json::from_slice::<Message<'_>>(body) else {
             return (StatusCode::BAD_REQUEST, "");
         };
-        let sender = self.waiting().remove(message.to);
-        let digits = message.text.split(|c: char| !c.is_ascii_digit());
-        if let (Some(sender), Some(code)) = (sender, digits.into_iter().find(|run| run.len() == 6))
-        {
-            let _ = sender.send((code.to_owned(), now));
-        }
+        self.arrived(message.to, &message.text);
         (StatusCode::ACCEPTED, "{\"id\":\"1\"}")
     }
+
+    /// A message with `text` came for `to`: wakes whoever waits for its code.
+    pub fn arrived(&self, to: &str, text: &str) {
+        let now = Instant::now();
+        {
+            let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            taken.count += 1;
+            taken.first.get_or_insert(now);
+            taken.last = Some(now);
+        }
+        let sender = self.waiting().remove(to);
+        if let (Some(sender), Some(code)) = (sender, code_in(text)) {
+            let _ = sender.send((code.to_owned(), now));
+        }
+    }
+}
+
+/// The first run of exactly six digits.
+pub fn code_in(text: &str) -> Option<&str> {
+    let mut runs = text.split(|c: char| !c.is_ascii_digit());
+    runs.find(|run| run.len() == 6)
 }

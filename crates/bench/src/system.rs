@@ -4,17 +4,20 @@
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Context;
 use tokio::time::sleep;
 use watchword_tests::pipeline::KEY;
-use watchword_tests::process::descendants;
-use watchword_tests::{Pipeline, Process, RabbitMq, RedisServer, Settings, free_port, until};
+use watchword_tests::{Pipeline, Process, free_port, until};
 
+use crate::cost::Meter;
 use crate::load::Target;
+use crate::peers::Peers;
 use crate::provider::Provider;
+use crate::setup::Setup;
 
 /// How long a system that has started may finish its start-up before it is idle.
 const SETTLES: Duration = Duration::from_millis(700);
+/// The process that has all roles.
+pub const ALL: &str = "all";
 
 /// One of the pipelines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,49 +47,6 @@ impl Kind {
     }
 }
 
-/// The broker and the store, and their processes.
-pub struct Peers {
-    broker: RabbitMq,
-    store: RedisServer,
-    /// Processes of the broker.
-    pub broker_processes: Vec<u32>,
-    /// Processes of the store.
-    pub store_processes: Vec<u32>,
-}
-
-impl Peers {
-    /// Starts both.
-    pub async fn start() -> Self {
-        let us = std::process::id();
-        let store = RedisServer::start().await;
-        let store_processes = descendants(us);
-        let broker = RabbitMq::start().await;
-        let mut broker_processes = descendants(us);
-        broker_processes.retain(|id| !store_processes.contains(id));
-        Self {
-            broker,
-            store,
-            broker_processes,
-            store_processes,
-        }
-    }
-
-    /// Forgets what the last system left.
-    pub async fn clear(&self) {
-        self.store.command(&["FLUSHALL"]).await;
-    }
-
-    /// Bytes that the store's values take.
-    pub async fn store_bytes(&self) -> anyhow::Result<f64> {
-        let info = self.store.command(&["INFO", "memory"]).await;
-        let line = info
-            .lines()
-            .find_map(|line| line.strip_prefix("used_memory:"));
-        line.and_then(|bytes| bytes.trim().parse().ok())
-            .context("the store's memory")
-    }
-}
-
 enum Held {
     Lean(Process),
     Ours(Box<Pipeline>),
@@ -104,49 +64,98 @@ pub struct System {
 impl System {
     /// Starts `kind` with `provider` for messages, and lets it settle.
     pub async fn start(kind: Kind, peers: &Peers, provider: &Provider) -> anyhow::Result<Self> {
-        peers.clear().await;
-        let system = match kind {
-            Kind::Lean => lean(peers, provider).await?,
-            Kind::One => {
-                let mut pipeline = ours(distributed(peers), provider);
-                pipeline.start("all", &[]).await;
-                Self::of(pipeline, "all", "all")
+        let setup = match kind {
+            Kind::Lean => {
+                peers.clear().await;
+                let system = lean(peers, provider).await?;
+                sleep(SETTLES).await;
+                return Ok(system);
             }
-            Kind::Four => {
-                let mut pipeline = ours(distributed(peers), provider);
-                for role in ["issuer", "verifier", "sms-worker", "email-worker"] {
-                    pipeline.start(role, &[role]).await;
-                }
-                Self::of(pipeline, "issuer", "verifier")
-            }
-            Kind::Embedded => {
-                let mut pipeline = ours(Settings::embedded(), provider);
-                pipeline.start("all", &[]).await;
-                Self::of(pipeline, "all", "all")
-            }
+            Kind::One => Setup::default(),
+            Kind::Four => Setup {
+                roles: &["issuer", "verifier", "sms-worker", "email-worker"],
+                ..Setup::default()
+            },
+            Kind::Embedded => Setup {
+                is_embedded: true,
+                ..Setup::default()
+            },
         };
-        sleep(SETTLES).await;
-        Ok(system)
+        Ok(Self::ours(&setup, peers, provider).await)
     }
 
-    fn of(pipeline: Pipeline, ask: &str, check: &str) -> Self {
-        let port = |name: &str| pipeline.processes[name].http;
-        let target = Target {
-            ask: port(ask),
-            check: port(check),
-            key: KEY,
-            channel: "sms",
-        };
-        let processes = pipeline
-            .processes
-            .values()
-            .map(|role| role.process.id())
-            .collect();
-        Self {
-            target,
-            processes,
-            held: Held::Ours(Box::new(pipeline)),
+    /// Starts ours as `setup` says, and lets it settle.
+    pub async fn ours(setup: &Setup, peers: &Peers, provider: &Provider) -> Self {
+        peers.clear().await;
+        let mut pipeline = Pipeline::configure(&setup.settings(peers, provider));
+        for role in setup.roles {
+            let named = (*role != ALL).then_some(*role);
+            pipeline.start(role, named.as_slice()).await;
         }
+        // Without a verifier nothing is checked; then its connections go to the issuer too.
+        let port = |names: &[&str]| {
+            let mut found = names
+                .iter()
+                .filter_map(|name| pipeline.processes.get(*name));
+            found.next().map_or(0, |role| role.http)
+        };
+        let target = Target {
+            ask: port(&["issuer", ALL]),
+            check: port(&["verifier", "issuer", ALL]),
+            key: KEY,
+            channel: setup.channel,
+        };
+        let mut system = Self {
+            target,
+            processes: Vec::new(),
+            held: Held::Ours(Box::new(pipeline)),
+        };
+        system.count();
+        sleep(SETTLES).await;
+        system
+    }
+
+    /// Begins a process called `name` with `role`, and does not wait for it; its id.
+    pub fn launch(&mut self, name: &str, role: &str) -> u32 {
+        let Held::Ours(pipeline) = &mut self.held else {
+            return 0;
+        };
+        pipeline.launch(name, &[role]);
+        let id = pipeline.processes[name].process.id();
+        self.count();
+        id
+    }
+
+    /// Waits until the process called `name` is ready.
+    pub async fn ready(&self, name: &str) {
+        if let Held::Ours(pipeline) = &self.held {
+            pipeline.ready(name).await;
+        }
+    }
+
+    /// The sum of its processes' metric `name` where it has all `labels`.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> u64 {
+        match &self.held {
+            Held::Ours(pipeline) => pipeline.total(name, labels).await,
+            Held::Lean(_) => 0,
+        }
+    }
+
+    fn count(&mut self) {
+        if let Held::Ours(pipeline) = &self.held {
+            let processes = pipeline.processes.values();
+            self.processes = processes.map(|role| role.process.id()).collect();
+        }
+    }
+
+    /// What this, `peers` and the load spend from now on.
+    pub fn meter(&self, peers: &Peers) -> Meter {
+        Meter::new(&[
+            ("own", &self.processes),
+            ("broker", &peers.broker_processes),
+            ("store", &peers.store_processes),
+            ("driver", &[std::process::id()]),
+        ])
     }
 
     /// What it has logged so far that is not information; nothing of the lean one.
@@ -163,26 +172,6 @@ impl System {
             .map(str::to_owned)
             .collect()
     }
-}
-
-fn distributed(peers: &Peers) -> Settings {
-    Settings::distributed(&peers.broker.url(), &peers.store.url())
-}
-
-/// Every limit, event and metric is on; limits are wide enough for the load.
-fn ours(mut settings: Settings, provider: &Provider) -> Pipeline {
-    settings.service = "[services.test.limits]\nservice_per_minute = 10000000".into();
-    settings.providers = format!(
-        "[sms.providers.bench]\nkind = \"http\"\nsender = \"Test\"\n\
-         [sms.providers.bench.request]\nmethod = \"POST\"\nurl = \"http://127.0.0.1:{}/messages\"\n\
-         json = {{ to = \"{{to}}\", text = \"{{text}}\", reference = \"{{message_id}}\" }}\n\
-         [sms.providers.bench.response]\nid = {{ json = \"/id\" }}\n\
-         rules = [{{ status = [\"202\"], class = \"accepted\" }}]\n\
-         [email.providers.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1\"\nport = 9\ntls = \"none\"\n\
-         from = \"Test <no-reply@mail.example.org>\"\n",
-        provider.port()
-    );
-    Pipeline::configure(&settings)
 }
 
 async fn lean(peers: &Peers, provider: &Provider) -> anyhow::Result<System> {

@@ -1,0 +1,136 @@
+//! How cost moves: with load, recipients, providers, a backlog, a slow provider and workers. Each
+//! case has a broker and a store of its own, is bounded in count and time, and ends what it began.
+//! Refuses to extrapolate: there is no row of what was not run.
+
+mod backlog;
+mod cases;
+mod stale;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::figures::round;
+use crate::noise::Watch;
+use crate::peers::Peers;
+
+/// The cases, in their order.
+const CASES: [&str; 7] = [
+    "load",
+    "recipients",
+    "providers",
+    "backlog",
+    "stale",
+    "slow",
+    "workers",
+];
+
+/// What is measured, and how large.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Arguments {
+    /// These cases alone: `load`, `recipients`, `providers`, `backlog`, `stale`, `slow`, `workers`.
+    #[arg(long, value_delimiter = ',', value_parser = CASES)]
+    only: Vec<String>,
+    /// Writes the rows as one object.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Messages of the backlog; a queue takes 1,000,000.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
+    events: u64,
+    /// Messages that lie before a fresh one.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
+    stale: u64,
+    /// The most verifications that are live at once: from 10,000 on each tenfold is weighed.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(10_000..=10_000_000))]
+    recipients: u64,
+    /// Seconds of each measurement under load.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
+    seconds: u64,
+}
+
+impl Arguments {
+    const fn time(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+}
+
+/// One row of a case.
+pub type Row = BTreeMap<String, f64>;
+
+/// Rows by the name of their table.
+#[derive(Debug, Default)]
+pub struct Rows(BTreeMap<String, Vec<Row>>);
+
+impl Rows {
+    /// Adds a row to the table `name`.
+    pub fn add<'a>(&mut self, name: &str, row: impl IntoIterator<Item = (&'a str, f64)>) {
+        let row = row
+            .into_iter()
+            .map(|(column, value)| (column.to_owned(), value));
+        self.0
+            .entry(format!("growth.{name}"))
+            .or_default()
+            .push(row.collect());
+    }
+
+    fn json(&self) -> Value {
+        let row = |row: &Row| {
+            let values = row
+                .iter()
+                .map(|(name, value)| (name.clone(), json!(round(*value))));
+            Value::Object(values.collect())
+        };
+        let table = |(name, rows): (&String, &Vec<Row>)| {
+            (name.clone(), Value::Array(rows.iter().map(row).collect()))
+        };
+        Value::Object(self.0.iter().map(table).collect())
+    }
+}
+
+/// Measures, prints, and writes what `arguments` want written. A case that fails is told, and the
+/// others go on.
+pub async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let (mut rows, mut failed) = (Rows::default(), Vec::new());
+    let mut all = Value::Null;
+    for case in CASES {
+        if !arguments.only.is_empty() && !arguments.only.iter().any(|only| only == case) {
+            continue;
+        }
+        let (watch, started) = (Watch::begin(), Instant::now());
+        let peers = Peers::start().await;
+        let done = match case {
+            "load" => cases::load(arguments, &peers, &mut rows).await,
+            "recipients" => cases::recipients(arguments, &peers, &mut rows).await,
+            "providers" => cases::providers(arguments, &peers, &mut rows).await,
+            "backlog" => backlog::measure(arguments, &peers, &mut rows).await,
+            "stale" => stale::measure(arguments, &peers, &mut rows).await,
+            "slow" => cases::slow(arguments, &peers, &mut rows).await,
+            _ => cases::workers(arguments, &peers, &mut rows).await,
+        };
+        if let Err(error) = done {
+            println!("{case} failed: {error:#}");
+            failed.push(case);
+        }
+        let noise = [
+            ("took_s", started.elapsed().as_secs_f64()),
+            ("others_share", watch.others()),
+        ];
+        rows.add(&format!("{case}_noise"), noise);
+        all = rows.json();
+        all["growth.run"] = json!({
+            "seconds": arguments.seconds, "events": arguments.events, "stale": arguments.stale,
+            "recipients": arguments.recipients, "took_s": begun.elapsed().as_secs(),
+            "on": peers.versions().await?,
+        });
+        if let Some(path) = &arguments.json {
+            std::fs::write(path, format!("{all:#}\n"))?;
+        }
+        println!("{case}: {:.0} s", started.elapsed().as_secs_f64());
+    }
+    println!("{all:#}");
+    anyhow::ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    Ok(())
+}

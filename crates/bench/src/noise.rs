@@ -1,0 +1,81 @@
+//! Whether a round can be held on to: what the machine's processors did meanwhile that was neither
+//! ours nor nothing, and how far the lean pipeline is from what it does in other rounds.
+
+use std::fs;
+
+use watchword_tests::process::descendants;
+
+use crate::cost;
+use crate::figures::{Figures, median};
+
+/// The share of the machine that others may take of a round.
+const OTHERS: f64 = 0.1;
+/// How far the lean pipeline's rate may be from its median.
+const OFF: f64 = 0.15;
+
+/// The machine's account so far, in ticks of all processors.
+pub struct Watch {
+    total: f64,
+    busy: f64,
+    ours: f64,
+}
+
+impl Watch {
+    /// The account now.
+    pub fn begin() -> Self {
+        let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let line = stat.lines().next().unwrap_or_default();
+        let ticks = line.split_whitespace().skip(1).take(8);
+        let ticks: Vec<f64> = ticks.filter_map(|ticks| ticks.parse().ok()).collect();
+        let at = |place: usize| ticks.get(place).copied().unwrap_or_default();
+        // User, nice, system and what the host took. Interrupts are left out: those of loopback
+        // are ours and nobody's.
+        let busy = at(0) + at(1) + at(2) + at(7);
+        Self {
+            total: ticks.iter().sum(),
+            busy,
+            ours: ours(),
+        }
+    }
+
+    /// The share of the machine that others have taken since.
+    pub fn others(&self) -> f64 {
+        let now = Self::begin();
+        let others = (now.busy - self.busy) - (now.ours - self.ours);
+        others.max(0.0) / (now.total - self.total).max(1.0)
+    }
+}
+
+/// Ticks of this process, of those below it, and of those that have ended.
+fn ours() -> f64 {
+    let us = std::process::id();
+    let mut all = descendants(us);
+    all.push(us);
+    all.sort_unstable();
+    all.dedup();
+    let times = all.into_iter().filter_map(cost::times);
+    times.map(|times| times.iter().sum::<f64>()).sum()
+}
+
+/// Marks each round; what is wrong with those that are noisy, as lines to print.
+pub fn mark(figures: &mut Figures) -> Vec<String> {
+    let lean = figures.rounds("lean.per_s").to_vec();
+    let others = figures.rounds("noise.others_share").to_vec();
+    let usual = median(&lean);
+    let mut lines = Vec::new();
+    figures.drop("noise.noisy");
+    for (round, others) in others.into_iter().enumerate() {
+        let off = lean.get(round).map_or(0.0, |rate| rate / usual - 1.0);
+        let is_noisy = others > OTHERS || off.abs() > OFF;
+        figures.add("noise.noisy", f64::from(u8::from(is_noisy)));
+        if is_noisy {
+            lines.push(format!(
+                "round {} is noisy: others took {:.0} % of the machine, lean is {:+.0} % from its median",
+                round + 1,
+                others * 100.0,
+                off * 100.0
+            ));
+        }
+    }
+    lines
+}

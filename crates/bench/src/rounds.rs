@@ -1,0 +1,247 @@
+//! The figures by round: every system in turns, then what is told of them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::Arguments;
+use crate::cost;
+use crate::figures::Figures;
+use crate::load::{self, Sample, Samples};
+use crate::mail::Relay;
+use crate::noise::{self, Watch};
+use crate::peers::Peers;
+use crate::provider::Provider;
+use crate::setup::Setup;
+use crate::system::{Kind, System};
+
+/// Users of a closed loop: the number that gives the lean pipeline the most.
+pub const USERS: usize = 128;
+/// A login page's everyday.
+const EVERYDAY: f64 = 300.0;
+/// How long a closed loop runs before it counts.
+pub const WARM: Duration = Duration::from_secs(1);
+/// How long the slow provider takes, how many users ask for codes at it, and how many messages a
+/// worker has on the way at once unless it is told otherwise.
+const SLOW: Duration = Duration::from_millis(100);
+pub const SLOW_USERS: usize = 512;
+pub const ON_THE_WAY: f64 = 256.0;
+/// Verifications that are opened to weigh one.
+const WEIGHED: usize = 12_800;
+
+/// Figures under the names that others read, and where they are from.
+const NAMED: [(&str, &str); 6] = [
+    ("handover_p50_ms_300", "one_process.handover_p50_ms_300"),
+    ("handover_p99_ms_300", "one_process.handover_p99_ms_300"),
+    ("embedded_per_s", "embedded.per_s"),
+    ("idle_mb", "four_processes.idle_mb"),
+    ("full_load_mb", "four_processes.full_load_mb"),
+    ("redis_bytes_per_verification", "one_process.store_bytes"),
+];
+/// Quotients of figures of the same round.
+const RATIOS: [(&str, &str, &str); 4] = [
+    ("ratio_one_process", "one_process.per_s", "lean.per_s"),
+    ("ratio_four_processes", "four_processes.per_s", "lean.per_s"),
+    ("cpu_ratio", "one_process.own_us", "lean.own_us"),
+    ("email_ratio", "email_way.per_s", "one_process.per_s"),
+];
+
+/// How long and how often.
+#[derive(Clone, Copy)]
+struct Plan {
+    rounds: u32,
+    closed: Duration,
+    open: Duration,
+    /// Mails of ours, and of the generator beside them.
+    mails: u32,
+    /// Shares of the highest rate at which latency is taken.
+    shares: &'static [f64],
+}
+
+const QUICK: Plan = Plan {
+    rounds: 3,
+    closed: Duration::from_secs(3),
+    open: Duration::from_secs(2),
+    mails: 20_000,
+    shares: &[],
+};
+const RECORDED: Plan = Plan {
+    rounds: 5,
+    closed: Duration::from_secs(10),
+    open: Duration::from_secs(6),
+    mails: 100_000,
+    shares: &[0.25, 0.5, 0.75],
+};
+
+/// Measures, prints, and writes what `arguments` want written.
+pub async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
+    let mut plan = if arguments.quick { QUICK } else { RECORDED };
+    plan.rounds = arguments.rounds.unwrap_or(plan.rounds);
+    let begun = Instant::now();
+    let peers = Peers::start().await;
+    let versions = peers.versions().await?;
+    let provider = Provider::start(Duration::ZERO).await?;
+    let relay = Relay::start().await?;
+    let telling = Relay::telling(&provider).await?;
+    let wanted =
+        |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
+    let mut figures = Figures::default();
+    let mut noisy = Vec::new();
+    for round in 0..plan.rounds {
+        let watch = Watch::begin();
+        let mut kinds = Kind::ALL.to_vec();
+        if round % 2 == 1 {
+            kinds.reverse();
+        }
+        kinds.retain(|kind| wanted(kind.name()));
+        for kind in kinds {
+            one(kind, plan, &peers, &provider, &mut figures).await?;
+        }
+        if wanted("email_way") {
+            email_way(plan, &peers, &provider, &telling, &mut figures).await?;
+        }
+        if wanted("email") {
+            relay.compare(plan.mails, &mut figures).await?;
+        }
+        if wanted("slow") {
+            slow(plan, &peers, &mut figures).await?;
+        }
+        for (name, above, below) in RATIOS {
+            figures.add_ratio(name, above, below);
+        }
+        for (name, of) in NAMED {
+            if let Some(value) = figures.last(of) {
+                figures.add(name, value);
+            }
+        }
+        figures.add("noise.others_share", watch.others());
+        noisy = noise::mark(&mut figures);
+        // After each round: a run that is cut off has not been for nothing.
+        let run = json!({
+            "rounds": round + 1, "closed_s": plan.closed.as_secs(), "open_s": plan.open.as_secs(),
+            "users": USERS, "took_s": begun.elapsed().as_secs(), "on": versions,
+        });
+        write(arguments.json.as_deref(), &figures, run)?;
+    }
+    println!("{}", figures.table());
+    for line in noisy {
+        println!("{line}");
+    }
+    Ok(())
+}
+
+fn write(path: Option<&Path>, figures: &Figures, run: serde_json::Value) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let mut all = figures.json();
+    all["run"] = run;
+    Ok(std::fs::write(path, format!("{all:#}\n"))?)
+}
+
+/// Ours as one process, with a provider that takes its time: what share of the rate it reaches that
+/// the messages on the way allow.
+async fn slow(plan: Plan, peers: &Peers, figures: &mut Figures) -> anyhow::Result<()> {
+    let provider = Provider::start(SLOW).await?;
+    let system = System::start(Kind::One, peers, &provider).await?;
+    let times = (WARM, plan.closed);
+    let load = load::closed(&system.target, &provider, SLOW_USERS, times, || {});
+    let samples = load.await?;
+    let rate = samples.rate();
+    figures.add("slow.per_s", rate);
+    figures.add("slow.full_load_mb", cost::memory_mb(&system.processes));
+    let most = ON_THE_WAY / SLOW.as_secs_f64();
+    figures.add("slow_provider_share", rate / most);
+    Ok(())
+}
+
+/// Ours as one process with mails in place of messages, and Postfix's sink for a relay.
+async fn email_way(
+    plan: Plan,
+    peers: &Peers,
+    provider: &Arc<Provider>,
+    relay: &Relay,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
+    let setup = Setup {
+        channel: "email",
+        relay: relay.port(),
+        ..Setup::default()
+    };
+    let system = System::ours(&setup, peers, provider).await;
+    let mut meter = system.meter(peers);
+    let mut sink_us = 0.0;
+    let times = (WARM, plan.closed);
+    let load = load::closed(&system.target, provider, USERS, times, || {
+        meter.begin();
+        sink_us = cost::processor_us(&[relay.id()]);
+    });
+    let samples = load.await?;
+    figures.add("email_way.per_s", samples.rate());
+    for (name, value) in meter.each(samples.count()) {
+        figures.add(format!("email_way.{name}"), value);
+    }
+    let sink_us = (cost::processor_us(&[relay.id()]) - sink_us) / samples.count();
+    figures.add("email_way.relay_us", sink_us);
+    for line in system.complaints().iter().take(3) {
+        println!("email: {line}");
+    }
+    Ok(())
+}
+
+/// One system in one round.
+async fn one(
+    kind: Kind,
+    plan: Plan,
+    peers: &Peers,
+    provider: &Arc<Provider>,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
+    let system = System::start(kind, peers, provider).await?;
+    let mut add = |what: &str, value: f64| figures.add(format!("{}.{what}", kind.name()), value);
+    add("idle_mb", cost::memory_mb(&system.processes));
+    let mut meter = system.meter(peers);
+    let times = (WARM, plan.closed);
+    let load = load::closed(&system.target, provider, USERS, times, || meter.begin());
+    let samples = load.await?;
+    for (name, value) in meter.each(samples.count()) {
+        add(&name, value);
+    }
+    let rate = samples.rate();
+    add("per_s", rate);
+    add("full_load_mb", cost::memory_mb(&system.processes));
+    let mut at = |name: &str, samples: &Samples| {
+        for (quantile, share) in [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)] {
+            let handover = samples.quantile(share, |sample: &Sample| sample.handover);
+            add(&format!("handover_{quantile}_ms_{name}"), handover);
+            let check = samples.quantile(share, |sample: &Sample| sample.check);
+            add(&format!("check_{quantile}_ms_{name}"), check);
+        }
+        add(&format!("failed_{name}"), samples.failed());
+        if let Some(fault) = &samples.fault {
+            println!(
+                "{} at {name}: {} failed: {fault}",
+                kind.name(),
+                samples.failed()
+            );
+        }
+    };
+    let everyday = load::open(&system.target, provider, (EVERYDAY, plan.open), || {}).await?;
+    at("300", &everyday);
+    for share in plan.shares {
+        let schedule = (rate * share, plan.open);
+        let samples = load::open(&system.target, provider, schedule, || {}).await?;
+        at(&format!("{:.0}pc", share * 100.0), &samples);
+    }
+    if kind == Kind::One {
+        let before = peers.store_bytes().await?;
+        load::fill(&system.target, provider, WEIGHED).await?;
+        #[expect(clippy::cast_precision_loss, reason = "a count")]
+        let each = (peers.store_bytes().await? - before) / WEIGHED as f64;
+        add("store_bytes", each);
+    }
+    for line in system.complaints().iter().take(3) {
+        println!("{}: {line}", kind.name());
+    }
+    Ok(())
+}
