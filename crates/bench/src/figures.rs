@@ -84,7 +84,7 @@ pub fn round(value: f64) -> f64 {
 }
 
 /// A value with two places, or none from a hundred on.
-fn show(value: f64) -> String {
+pub fn show(value: f64) -> String {
     if value >= 100.0 {
         format!("{value:.0}")
     } else {

@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "it prints tables")]
 
 mod cost;
+mod draw;
 mod figures;
 mod growth;
 mod lean;
@@ -35,6 +36,9 @@ struct Arguments {
     /// Writes the figures as one object.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Draws the figures into this folder.
+    #[arg(long)]
+    plots: Option<PathBuf>,
     /// Rounds instead of the usual number.
     #[arg(long)]
     rounds: Option<u32>,
@@ -48,6 +52,8 @@ struct Arguments {
 enum Command {
     /// How cost moves with load, recipients, providers, a backlog, a slow provider and workers.
     Growth(growth::Arguments),
+    /// Draws plots and writes tables from figures that were measured before.
+    Draw(draw::Arguments),
     /// The lean pipeline, as the measured process.
     #[command(hide = true)]
     Lean(lean::Arguments),
@@ -62,6 +68,7 @@ fn main() -> anyhow::Result<()> {
         .build()?;
     match &arguments.command {
         Some(Command::Lean(lean)) => runtime.block_on(lean::run(lean.clone())),
+        Some(Command::Draw(drawn)) => draw::run(drawn),
         Some(Command::Growth(growth)) => {
             build()?;
             runtime.block_on(growth::measure(growth))

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::Arguments;
 use crate::cost;
 use crate::figures::Figures;
 use crate::load::{self, Sample, Samples};
@@ -16,6 +15,7 @@ use crate::peers::Peers;
 use crate::provider::Provider;
 use crate::setup::Setup;
 use crate::system::{Kind, System};
+use crate::{Arguments, draw};
 
 /// Users of a closed loop: the number that gives the lean pipeline the most.
 pub const USERS: usize = 128;
@@ -128,6 +128,9 @@ pub async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     println!("{}", figures.table());
     for line in noisy {
         println!("{line}");
+    }
+    if let Some(folder) = &arguments.plots {
+        draw::plots(&figures.json(), folder)?;
     }
     Ok(())
 }

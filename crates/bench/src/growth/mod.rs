@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::draw;
 use crate::figures::round;
 use crate::noise::Watch;
 use crate::peers::Peers;
@@ -36,6 +37,9 @@ pub struct Arguments {
     /// Writes the rows as one object.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Draws the rows into this folder.
+    #[arg(long)]
+    plots: Option<PathBuf>,
     /// Messages of the backlog; a queue takes 1,000,000.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
     events: u64,
@@ -130,7 +134,10 @@ pub async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         }
         println!("{case}: {:.0} s", started.elapsed().as_secs_f64());
     }
-    println!("{all:#}");
+    println!("{}", draw::growth_tables(&all));
+    if let Some(folder) = &arguments.plots {
+        draw::plots(&all, folder)?;
+    }
     anyhow::ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
 }
