@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use serde_json::json;
 
 use crate::cost;
@@ -95,18 +96,23 @@ pub async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         if round % 2 == 1 {
             kinds.reverse();
         }
-        kinds.retain(|kind| wanted(kind.name()));
+        // The way of a mail goes with that of a message.
+        kinds.retain(|kind| wanted(kind.name()) || *kind == Kind::One && wanted("email_way"));
         for kind in kinds {
-            one(kind, plan, &peers, &provider, &mut figures).await?;
-        }
-        if wanted("email_way") {
-            email_way(plan, &peers, &provider, &telling, &mut figures).await?;
+            let done = one(kind, plan, &peers, &provider, &mut figures).await;
+            done.context(kind.name())?;
+            // Right beside what it is held against.
+            if kind == Kind::One && wanted("email_way") {
+                let done = email_way(plan, &peers, &provider, &telling, &mut figures).await;
+                done.context("email_way")?;
+            }
         }
         if wanted("email") {
             relay.compare(plan.mails, &mut figures).await?;
         }
         if wanted("slow") {
-            slow(plan, &peers, &mut figures).await?;
+            let done = slow(plan, &peers, &mut figures).await;
+            done.context("slow")?;
         }
         for (name, above, below) in RATIOS {
             figures.add_ratio(name, above, below);
