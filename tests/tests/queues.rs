@@ -424,6 +424,54 @@ on_both!(
 
 // ---- RabbitMQ's faults
 
+/// Whoever may publish chooses the headers. Longer ones than the frames in which we publish neither
+/// end the link nor stop what comes behind them.
+#[tokio::test]
+async fn long_headers_of_others_end_no_link() {
+    let server = RabbitMq::start().await;
+    let link = link(&server.url()).await;
+    let (url, properties) = (server.url(), lapin::ConnectionProperties::default());
+    let other = lapin::Connection::connect(&url, properties).await.unwrap();
+    let channel = other.create_channel().await.unwrap();
+    let mut headers = lapin::types::FieldTable::default();
+    for name in ["traceparent", "x-watchword-retries", "x-other"] {
+        let long = lapin::types::AMQPValue::LongString("0".repeat(35_000).into());
+        headers.insert(name.into(), long);
+    }
+    let body = vec![b'x'; 60_000];
+    channel
+        .basic_publish(
+            LANE.exchange().into(),
+            LANE.as_str().into(),
+            lapin::options::BasicPublishOptions::default(),
+            &body,
+            lapin::BasicProperties::default().with_headers(headers),
+        )
+        .await
+        .unwrap();
+    until(10, "it is in the queue", || async {
+        (server.messages("watchword.sms") == 1).then_some(())
+    })
+    .await;
+    let published = link.publisher().publish(message("after"), DEADLINE).await;
+    assert_eq!(published, Ok(()));
+    let mut consumer = link.consume(LANE, 1).await;
+    let first = next(&mut consumer).await;
+    assert!(first.body == body && !first.redelivered, "{first:?}");
+    first.retry(rung("1s")).await.unwrap();
+    let second = next(&mut consumer).await;
+    assert_eq!((id(&second), second.redelivered), ("after", false));
+    second.ack().await.unwrap();
+    let again = next(&mut consumer).await;
+    assert!(again.body == body && !again.redelivered, "{again:?}");
+    assert_eq!((again.traceparent.as_deref(), again.retries), (None, 1));
+    again.park("unreadable").await.unwrap();
+    until(10, "it is parked", || async {
+        (server.messages("watchword.sms.parked") == 1).then_some(())
+    })
+    .await;
+}
+
 /// L1: pipelined publishes of which some find no queue: exactly those fail.
 #[tokio::test]
 async fn l1_a_return_belongs_to_its_own_publish() {

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -13,6 +14,10 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+/// The most that an answer may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A kept connection to one server.
 pub struct Client {
@@ -33,8 +38,14 @@ impl Client {
         })
     }
 
-    /// Posts JSON, and gives status and body.
+    /// Posts JSON, and gives status and body. An answer that takes too long is a fault.
     pub async fn post(&mut self, path: &str, body: String) -> anyhow::Result<(StatusCode, Bytes)> {
+        timeout(PATIENCE, self.exchange(path, body))
+            .await
+            .context("no answer came")?
+    }
+
+    async fn exchange(&mut self, path: &str, body: String) -> anyhow::Result<(StatusCode, Bytes)> {
         let request = Request::post(path)
             .header("host", "127.0.0.1")
             .header("content-type", "application/json")

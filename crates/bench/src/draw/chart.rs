@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::path::Path;
 
 use anyhow::anyhow;
+use plotters::coord::CoordTranslate;
 use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
@@ -130,14 +131,7 @@ impl Chart {
                 .map(|at| Circle::new(*at, 3, color.filled()));
             chart.draw_series(dots).map_err(failed)?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE.mix(0.85))
-            .border_style(BLACK.mix(0.2))
-            .label_font(("sans-serif", 13))
-            .draw()
-            .map_err(failed)?;
+        legend(&mut chart)?;
         root.present().map_err(failed)
     }
 }
@@ -191,14 +185,7 @@ impl Stack {
                 .label(*part)
                 .legend(square);
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE.mix(0.85))
-            .border_style(BLACK.mix(0.2))
-            .label_font(("sans-serif", 13))
-            .draw()
-            .map_err(failed)?;
+        legend(&mut chart)?;
         root.present().map_err(failed)?;
         Ok(true)
     }
@@ -229,6 +216,20 @@ impl Stack {
         chart.draw_series(names).map_err(failed)?;
         Ok(())
     }
+}
+
+/// The names of what was drawn, in the corner above on the left.
+fn legend<'a, T: CoordTranslate>(
+    chart: &mut ChartContext<'a, SVGBackend<'a>, T>,
+) -> anyhow::Result<()> {
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE.mix(0.85))
+        .border_style(BLACK.mix(0.2))
+        .label_font(("sans-serif", 13))
+        .draw()
+        .map_err(failed)
 }
 
 /// `1000000` as `1M`, `2500` as `2.5k`.

@@ -204,7 +204,7 @@ impl Pump {
     }
 }
 
-fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a AMQPValue> {
+pub(super) fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a AMQPValue> {
     properties.headers().as_ref()?.inner().get(name)
 }
 
@@ -220,7 +220,7 @@ pub(super) fn retries(properties: &BasicProperties) -> u32 {
 }
 
 /// `00-<32 hex>-<16 hex>-<2 hex>` in lower case (W3C trace context).
-fn traceparent(value: &AMQPValue) -> Option<String> {
+pub(super) fn traceparent(value: &AMQPValue) -> Option<String> {
     let AMQPValue::LongString(text) = value else {
         return None;
     };

@@ -11,10 +11,11 @@ use super::{RabbitMqSettings, UrlError};
 
 /// Two missed ones tell a dead peer: 20 s at most (R44).
 const HEARTBEAT_SECONDS: u64 = 10;
-/// The largest frame in bytes. A message of ours is one of 1 to 2 kB, a longer one is several. The
-/// client keeps room for 32 in each direction of each connection: with the broker's own 128 KiB
-/// that were 16 MiB a role.
-const FRAME_MAX: u32 = 16_384;
+/// The largest frame in bytes where we only publish: the headers are ours and short, and a body may
+/// be several frames. The client keeps room for 32 frames in each direction, which is 8 MiB at the
+/// broker's own 128 KiB. Who consumes takes those: others' headers are one frame, however long, and
+/// a frame that is longer than agreed ends the connection, at each delivery again.
+const PUBLISHED_FRAME_MAX: u32 = 16_384;
 
 /// A checked URL with its heartbeat and password.
 #[derive(Clone)]
@@ -68,8 +69,7 @@ impl Address {
         url.query_pairs_mut()
             .clear()
             .extend_pairs(kept)
-            .append_pair("heartbeat", &HEARTBEAT_SECONDS.to_string())
-            .append_pair("frame_max", &FRAME_MAX.to_string());
+            .append_pair("heartbeat", &HEARTBEAT_SECONDS.to_string());
         Ok(Self {
             uri: url.into(),
             connect_deadline: Duration::from_millis(settings.connect_timeout_ms),
@@ -78,14 +78,19 @@ impl Address {
 
     /// One connection, called `name` in the broker's overview.
     pub(super) async fn connect(&self, name: &str) -> Result<Connection, LinkError> {
+        self.dial(&self.uri, name).await
+    }
+
+    /// One connection that takes no messages but returned ones.
+    pub(super) async fn connect_to_publish(&self, name: &str) -> Result<Connection, LinkError> {
+        let uri = format!("{}&frame_max={PUBLISHED_FRAME_MAX}", self.uri);
+        self.dial(&uri, name).await
+    }
+
+    async fn dial(&self, uri: &str, name: &str) -> Result<Connection, LinkError> {
         let properties = ConnectionProperties::default()
             .with_connection_name(format!("watchword {name}").into());
-        match timeout(
-            self.connect_deadline,
-            Connection::connect(&self.uri, properties),
-        )
-        .await
-        {
+        match timeout(self.connect_deadline, Connection::connect(uri, properties)).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(LinkError::Refused(kind(&error))),
             Err(_) => Err(LinkError::Timeout),
@@ -124,12 +129,12 @@ mod tests {
     #[test]
     fn the_heartbeat_is_ours_and_the_password_is_put_in() {
         assert_eq!(
-            parse("amqp://bob@h:1/v?heartbeat=99", Some("a/b")).unwrap(),
-            "amqp://bob:a%2Fb@h:1/v?heartbeat=10&frame_max=16384"
+            parse("amqp://bob@h:1/v?heartbeat=99&frame_max=4096", Some("a/b")).unwrap(),
+            "amqp://bob:a%2Fb@h:1/v?heartbeat=10"
         );
         assert_eq!(
             parse("amqps://h", None).unwrap(),
-            "amqps://guest@h/%2f?heartbeat=10&frame_max=16384"
+            "amqps://guest@h/%2f?heartbeat=10"
         );
         for wrong in ["", "http://h", "amqp://", "redis://h"] {
             assert!(parse(wrong, None).is_err(), "{wrong}");

@@ -35,7 +35,7 @@ pub(super) enum Happening {
 impl Link {
     /// Connects twice and declares the topology.
     pub(super) async fn open(address: &Address, topology: &Topology) -> Result<Self, LinkError> {
-        let publishing = address.connect("publishing").await?;
+        let publishing = address.connect_to_publish("publishing").await?;
         let consuming = address.connect("consuming").await?;
         let link = Self {
             publishing,

@@ -12,6 +12,7 @@ use watchword_events::names::EVENTS_EXCHANGE;
 use watchword_events::{CONTENT_TYPE, Lane};
 
 use super::batch::{Batches, Parcel};
+use super::consumer::{header, retries, traceparent};
 use super::supervisor::Supervisor;
 use crate::message::{Outbound, ParkReason, Route};
 use crate::port::{LinkState, PublishError, Publisher};
@@ -186,16 +187,15 @@ fn with_header(properties: BasicProperties, name: &str, value: AMQPValue) -> Bas
     properties.with_headers(headers)
 }
 
-/// Id, type, content type and our own headers; what the broker added is left behind.
+/// Id, type, content type and our own headers as far as they can be read, so that they are short;
+/// what the broker or anyone else added is left behind.
 fn copied(properties: &BasicProperties) -> BasicProperties {
     let mut headers = FieldTable::default();
-    if let Some(original) = properties.headers() {
-        for (name, value) in original.inner() {
-            if name.as_str() == "traceparent" || name.as_str() == RETRIES_HEADER {
-                headers.insert(name.clone(), value.clone());
-            }
-        }
+    if let Some(trace) = header(properties, "traceparent").and_then(traceparent) {
+        headers.insert("traceparent".into(), AMQPValue::LongString(trace.into()));
     }
+    let count = i64::from(retries(properties));
+    headers.insert(RETRIES_HEADER.into(), AMQPValue::LongLongInt(count));
     let mut copy = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
         .with_headers(headers);

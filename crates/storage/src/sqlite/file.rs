@@ -15,7 +15,7 @@ use crate::StorageError;
 /// Pages of 4 KiB that the log holds before it is folded into the file: a page that changes often
 /// is written once for all that, and a start after a crash reads 16 MB at most.
 const LOG_PAGES: u32 = 4_000;
-/// Pages kept in memory.
+/// What is kept of the file in memory, in KiB.
 const CACHE_KIB: u32 = 8_192;
 
 /// Takes the lock beside the file; it is released when the handle is closed, also by a crash.

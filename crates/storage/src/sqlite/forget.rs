@@ -5,7 +5,7 @@ use rusqlite::{Connection, Params, Result, params_from_iter};
 
 /// Runs `delete` once for each row of `which`, with the row's columns as its parameters. A `DELETE`
 /// with the choice inside it makes and drops a table for it at each use, also when there is nothing
-/// to delete: where it stood beside each insert, it was a fifth of what a code costs.
+/// to delete.
 pub fn forget(
     connection: &Connection,
     which: &str,

@@ -130,6 +130,8 @@ async fn a_record_with_a_hole_is_corrupt_and_charges_nobody() {
     for damage in [
         "v[22] = nil",
         "v[9] = nil",
+        "v[3] = '1'",
+        "v[9] = 9",
         "v[5] = 'x'",
         "v[11] = 'x'",
         "v[22] = {{'1', 'approved'}}",

@@ -8,7 +8,7 @@ use watchword_storage::StorageError;
 use super::super::model::{CheckCommand, OpenCommand, SealedCode};
 use super::super::{GUESSES_KEPT_MS, StoreError, fingerprints};
 
-/// The layout of a verification; `state.lua` knows the same number.
+/// The layout of a verification; `state.lua`, `check_first.lua` and `confirm.lua` know the same number.
 const FORMAT: u8 = 2;
 
 pub(super) fn text(text: impl Into<String>) -> Vec<u8> {

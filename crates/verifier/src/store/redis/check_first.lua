@@ -3,17 +3,18 @@
 local function approved()
   local packed = redis.call('GET', KEYS[1])
   local fine, v = pcall(cmsgpack.unpack, packed or '')
-  -- 5 is the checks left, 10 and 11 when it was opened and for how long, 20 and 21 its digest (see
-  -- state.lua).
-  if not fine or type(v) ~= 'table' or v[1] ~= 2 or v[2] ~= 'p' or type(v[5]) ~= 'number'
+  if not fine or type(v) ~= 'table' then return false end
+  -- Numbers stand at 1, 3 to 5 and 10 to 15, the answers at 22, texts elsewhere (see state.lua).
+  for i = 1, 21 do
+    local is_number = i == 1 or (i >= 3 and i <= 5) or (i >= 10 and i <= 15)
+    if type(v[i]) ~= (is_number and 'number' or 'string') then return false end
+  end
+  -- 10 and 11 are when it was opened and for how long, 20 and 21 its digest.
+  if type(v[22]) ~= 'table' or #v[22] ~= 0 or v[1] ~= 2 or v[2] ~= 'p'
     or v[6] ~= ARGV[5] or (ARGV[6] ~= '' and ARGV[6] ~= v[8])
-    or type(v[10]) ~= 'number' or type(v[11]) ~= 'number' or tonumber(ARGV[1]) >= v[10] + v[11]
-    or type(v[22]) ~= 'table' or #v[22] ~= 0
+    or tonumber(ARGV[1]) >= v[10] + v[11]
     or ARGV[4] == '0' or redis.call('EXISTS', KEYS[2]) ~= 0 then
     return false
-  end
-  for i = 1, 22 do
-    if v[i] == nil then return false end
   end
   local matched = false
   for i = 10, #ARGV, 2 do

@@ -1,6 +1,7 @@
 -- KEYS: the verification. ARGV: the number of the message.
 -- A late confirmation of an earlier message is not the current one's. The head of the array says
--- all: its length, format, status, message, and whether that one is confirmed (see state.lua).
+-- all: its length, format, status, message, and whether that one is confirmed (see state.lua). The
+-- numbers take a byte each: a policy allows ten messages.
 local head = redis.call('GETRANGE', KEYS[1], 0, 7)
 if head == '' then return {redis.call('EXISTS', KEYS[1]) == 0 and 'done' or 'corrupt'} end
 if #head < 8 or string.sub(head, 1, 5) ~= '\220\0\22\2\161' then return {'corrupt'} end
