@@ -22,6 +22,7 @@ struct World {
     ledger: Arc<dyn LedgerStore>,
     limiter: Arc<dyn SendLimiter>,
     redis: Option<RedisServer>,
+    sqlite: Option<Sqlite>,
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -41,6 +42,7 @@ impl World {
             )),
             limiter: Arc::new(RedisLimiter::new(redis)),
             redis: Some(server),
+            sqlite: None,
             _folder: None,
         }
     }
@@ -58,8 +60,9 @@ impl World {
                     retention_ms: 3_600_000,
                 },
             )),
-            limiter: Arc::new(SqliteLimiter::new(sqlite)),
+            limiter: Arc::new(SqliteLimiter::new(sqlite.clone())),
             redis: None,
+            sqlite: Some(sqlite),
             _folder: Some(folder),
         }
     }
@@ -519,6 +522,27 @@ on_both!(
     a_service_has_its_minute,
     a_clock_that_lags_counts_each_request_once,
 );
+
+/// What a day is past is forgotten by the next reservation, whoever's it is; nothing else is.
+#[tokio::test]
+async fn rows_of_a_day_ago_are_forgotten() {
+    const HOUR_MS: u64 = 3_600_000;
+    let world = World::sqlite().await;
+    let limits = SendLimits::default();
+    for (recipient, hour) in [(1, 0), (2, 2), (3, 25)] {
+        let now = T0.plus_millis(hour * HOUR_MS);
+        let permit = world.reserve(recipient, 1, limits, now).await;
+        assert_eq!(permit, Permit::Granted);
+    }
+    let left = world.sqlite.as_ref().unwrap().read(|connection| {
+        let sql = "SELECT recipient FROM limits_sent ORDER BY at_ms";
+        let mut statement = connection.prepare(sql)?;
+        let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+        rows.collect::<Result<Vec<_>, _>>()
+    });
+    let tags = [2, 3].map(|tag| SubjectTag::new([tag; 10]).to_string());
+    assert_eq!(left.await.unwrap(), tags);
+}
 
 #[tokio::test]
 async fn every_key_expires() {

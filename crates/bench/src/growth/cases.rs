@@ -53,15 +53,9 @@ pub async fn load(arguments: &Arguments, peers: &Peers, rows: &mut Rows) -> anyh
                 samples.quantile(share, |sample: &Sample| sample.handover),
             );
         }
-        rows.add(
-            "load",
-            row.iter().map(|(name, value)| (name.as_str(), *value)),
-        );
+        rows.add_with("load", [], &row);
     }
-    rows.add(
-        "load",
-        full.iter().map(|(name, value)| (name.as_str(), *value)),
-    );
+    rows.add_with("load", [], &full);
     Ok(())
 }
 
@@ -98,8 +92,7 @@ pub async fn recipients(
             ("oldest_s", first.elapsed().as_secs_f64()),
             ("own_mb", cost::memory_mb(&system.processes)),
         ];
-        let spent = spent.iter().map(|(name, value)| (name.as_str(), *value));
-        rows.add("recipients", row.into_iter().chain(spent));
+        rows.add_with("recipients", row, &spent);
         next *= 10;
     }
     Ok(())
@@ -130,8 +123,7 @@ pub async fn providers(
             ("full_load_mb", cost::memory_mb(&system.processes)),
         ];
         let spent = meter.each(samples.count());
-        let spent = spent.iter().map(|(name, value)| (name.as_str(), *value));
-        rows.add("providers", row.into_iter().chain(spent));
+        rows.add_with("providers", row, &spent);
     }
     Ok(())
 }
@@ -193,8 +185,7 @@ pub async fn workers(arguments: &Arguments, peers: &Peers, rows: &mut Rows) -> a
             ("worker_mb", cost::memory_mb(&ids)),
         ];
         let spent = meter.each(samples.count());
-        let spent = spent.iter().map(|(name, value)| (name.as_str(), *value));
-        rows.add("workers", row.into_iter().chain(spent));
+        rows.add_with("workers", row, &spent);
     }
     Ok(())
 }

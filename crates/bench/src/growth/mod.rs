@@ -79,6 +79,17 @@ impl Rows {
             .push(row.collect());
     }
 
+    /// Adds a row to the table `name`: what a case counted, and what a meter did.
+    pub fn add_with<'a>(
+        &mut self,
+        name: &str,
+        row: impl IntoIterator<Item = (&'a str, f64)>,
+        metered: &'a [(String, f64)],
+    ) {
+        let metered = metered.iter().map(|(name, value)| (name.as_str(), *value));
+        self.add(name, row.into_iter().chain(metered));
+    }
+
     fn json(&self) -> Value {
         let row = |row: &Row| {
             let values = row

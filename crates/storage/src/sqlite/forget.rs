@@ -28,3 +28,32 @@ pub fn forget(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exactly_the_chosen_rows_go() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch(
+                "CREATE TABLE t (name TEXT, part BLOB, at INTEGER);
+                 INSERT INTO t VALUES ('a', x'00', 1), ('a', x'01', 2), ('b', x'00', 3), ('c', x'00', 9);",
+            )
+            .unwrap();
+        let left = || {
+            let count = "SELECT group_concat(at, ' ') FROM (SELECT at FROM t ORDER BY at)";
+            connection.query_row(count, [], |row| row.get::<_, Option<String>>(0))
+        };
+        let which = "SELECT name, part FROM t WHERE at <= ?1 ORDER BY at LIMIT ?2";
+        let delete = "DELETE FROM t WHERE name = ?1 AND part = ?2";
+        forget(&connection, which, [3, 2], delete).unwrap();
+        assert_eq!(left().unwrap().as_deref(), Some("3 9"));
+        forget(&connection, which, [3, 2], delete).unwrap();
+        forget(&connection, which, [3, 2], delete).unwrap();
+        assert_eq!(left().unwrap().as_deref(), Some("9"));
+        // Too few columns for what is to be deleted.
+        assert!(forget(&connection, "SELECT name FROM t", [], delete).is_err());
+    }
+}

@@ -6,7 +6,7 @@ use watchword_storage::redis::Value;
 use watchword_tests::{RedisServer, until};
 use watchword_verifier::store::RedisVerifications;
 
-use crate::engine::{Engine, integer, keys, link, run};
+use crate::engine::{Engine, Place, integer, keys, link, run};
 use crate::scene::{
     HOUR_MS, NOW, RIGHT, WRONG, check, id, opened, order, seen, service, slot, verdict,
 };
@@ -73,6 +73,35 @@ async fn every_key_is_forgotten_in_time() {
     }
     verdict(store, check(&live.id, RIGHT, "2", NOW)).await;
     assert_eq!(keys(link).await.len(), 4, "an approval leaves no guesses");
+}
+
+/// SQLite drops what is past when something is added.
+#[tokio::test]
+async fn rows_are_forgotten_in_time() {
+    let engine = Engine::sqlite();
+    let Place::Sqlite { sqlite, .. } = engine.place() else {
+        panic!("a test about SQLite")
+    };
+    let store = engine.store();
+    let old = opened(store, order(1, 1)).await;
+    verdict(store, check(&old.id, WRONG, "1", NOW)).await;
+    let rows = async || {
+        let counts = "SELECT (SELECT count(*) FROM verifier_verification),
+            (SELECT count(*) FROM verifier_slot), (SELECT count(*) FROM verifier_guesses)";
+        let counts = sqlite.read(move |connection| {
+            connection.query_row(counts, [], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
+        });
+        counts.await.unwrap()
+    };
+    let days = |days: u64| NOW.plus_millis(days * 24 * HOUR_MS);
+    for (subject, now, left) in [(2, days(89), (1, 1, 1)), (3, days(91), (1, 1, 0))] {
+        let mut order = order(subject, 1);
+        order.now = now;
+        opened(store, order).await;
+        assert_eq!(rows().await, left, "{subject}");
+    }
 }
 
 /// Redis drops what is past by its own clock, and the answer is still an answer.
