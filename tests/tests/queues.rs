@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use watchword_broker::{
-    Broker, BrokerMetrics, Consumer, EMBEDDED_MIGRATION, EmbeddedBroker, EmbeddedSettings,
+    Broker, BrokerMetrics, Consumer, EMBEDDED_MIGRATIONS, EmbeddedBroker, EmbeddedSettings,
     LinkState, Outbound, PublishError, RabbitMq as Link, RabbitMqSettings, Received, Route,
     Topology,
 };
@@ -48,6 +48,7 @@ fn message(id: &str) -> Outbound {
         route: Route::Lane(LANE),
         body: Bytes::from(format!("body of {id}")),
         traceparent: Some(TRACE.into()),
+        ttl: None,
     }
 }
 
@@ -71,7 +72,7 @@ impl World {
 
     async fn embedded() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let sqlite = Sqlite::open(&folder.path().join("queue.db"), &[EMBEDDED_MIGRATION]).unwrap();
+        let sqlite = Sqlite::open(&folder.path().join("queue.db"), &EMBEDDED_MIGRATIONS).unwrap();
         let mut world = Self {
             broker: embedded(&sqlite).await,
             rabbitmq: None,
@@ -400,6 +401,75 @@ async fn after_the_end_nothing_is_published_or_settled(world: World) {
 }
 
 /// One test a case and engine.
+/// What lay past its time is handed out too, but nothing waits for it; also by a process that
+/// comes later.
+async fn what_is_late_holds_up_nothing(mut world: World) {
+    const LATE: usize = 200;
+    let publisher = world.broker.publisher();
+    let of = |id: &str, ttl| Outbound {
+        ttl: Some(Duration::from_millis(ttl)),
+        ..message(id)
+    };
+    let late = (0..LATE).map(|nth| publisher.publish(of(&format!("late {nth}"), 100), DEADLINE));
+    for published in join_all(late).await {
+        published.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    publisher
+        .publish(of("fresh", 600_000), DEADLINE)
+        .await
+        .unwrap();
+    let mut consumer = world.consume(8).await;
+    let mut held = Vec::new();
+    while held.last().is_none_or(|received| id(received) != "fresh") {
+        held.push(next(&mut consumer).await);
+    }
+    assert!(held.len() <= 8 + 32, "behind {}", held.len() - 1);
+    let mut ids: HashSet<_> = held
+        .iter()
+        .map(|received| id(received).to_owned())
+        .collect();
+    for received in held {
+        received.ack().await.unwrap();
+    }
+    drop((consumer, publisher));
+    world.reopened().await;
+    let mut consumer = world.consume(8).await;
+    while ids.len() <= LATE {
+        let received = next(&mut consumer).await;
+        assert!(id(&received).starts_with("late "), "{received:?}");
+        ids.insert(id(&received).to_owned());
+        received.ack().await.unwrap();
+    }
+}
+
+/// As after a worker that dies of it again and again: in the end it is put aside, late or not.
+async fn what_is_handed_out_too_often_is_parked(world: World) {
+    for (name, ttl) in [("poison", None), ("late poison", Some(Duration::ZERO))] {
+        let message = Outbound {
+            ttl,
+            ..message(name)
+        };
+        let publisher = world.broker.publisher();
+        publisher.publish(message, DEADLINE).await.unwrap();
+    }
+    let mut consumer = world.consume(1).await;
+    let mut handed_out = 0;
+    let parked = async {
+        loop {
+            let received = next(&mut consumer).await;
+            handed_out += 1;
+            received.requeue().await.unwrap();
+        }
+    };
+    let seen = until(20, "both are parked", || async {
+        let look = world.broker.parked(LANE, 10).await.unwrap();
+        (look.messages().len() == 2).then_some(())
+    });
+    tokio::select! { () = parked => {}, () = seen => {} }
+    assert!((40..=44).contains(&handed_out), "{handed_out}");
+}
+
 macro_rules! on_both {
     ($($case:ident),* $(,)?) => {
         mod rabbitmq { $(#[tokio::test] async fn $case() { super::$case(super::World::rabbitmq().await).await; })* }
@@ -420,6 +490,8 @@ on_both!(
     stopping_hands_back_what_was_not_handed_out,
     an_event_without_a_listener_is_no_failure,
     after_the_end_nothing_is_published_or_settled,
+    what_is_late_holds_up_nothing,
+    what_is_handed_out_too_often_is_parked,
 );
 
 // ---- RabbitMQ's faults

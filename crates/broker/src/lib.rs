@@ -8,7 +8,7 @@ mod rabbitmq;
 mod telemetry;
 mod work;
 
-pub use embedded::{EMBEDDED_MIGRATION, EmbeddedBroker, EmbeddedSettings};
+pub use embedded::{EMBEDDED_MIGRATIONS, EmbeddedBroker, EmbeddedSettings};
 pub use message::{Outbound, ParkReason, Received, Route};
 pub use parked::{ParkedError, ParkedLook, ParkedMessage};
 pub use port::{Broker, Consumer, LinkState, PublishError, Publisher, Settle, SettleError};

@@ -1,5 +1,7 @@
 //! What is published and what is received. Refuses to look into bodies.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use watchword_core::Rung;
 use watchword_events::Lane;
@@ -19,6 +21,9 @@ pub struct Outbound {
     pub body: Bytes,
     /// W3C trace context to carry along.
     pub traceparent: Option<String>,
+    /// How long it is wanted, in a lane that has a late queue: what still waits then is handed out
+    /// after everything that is not late, by the same consumer.
+    pub ttl: Option<Duration>,
 }
 
 impl std::fmt::Debug for Outbound {

@@ -90,7 +90,8 @@ pub trait Broker: Send + Sync {
     /// The publisher; one for the process.
     fn publisher(&self) -> Arc<dyn Publisher>;
 
-    /// A consumer of `lane` that holds at most `prefetch` unsettled messages.
+    /// A consumer of `lane` that holds at most `prefetch` unsettled messages, and beside them a few
+    /// of those that were late ([`Outbound::ttl`]).
     async fn consume(&self, lane: Lane, prefetch: u16) -> Box<dyn Consumer>;
 
     /// A look into what was put aside of `lane`, at up to `limit` messages.

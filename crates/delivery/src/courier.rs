@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 use watchword_chassis::Services;
 use watchword_core::{
@@ -50,6 +51,9 @@ pub struct CourierParts {
     pub sealer: Sealer,
     /// How services present themselves.
     pub services: Arc<Services>,
+    /// How many calls of providers there are at once. An order waits for its turn before it is
+    /// claimed, so that a claim never waits.
+    pub calls: Semaphore,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where it counts.
@@ -146,6 +150,8 @@ impl Courier {
     /// One attempt with the next provider; `tried` are those of this round.
     async fn turn(&self, errand: &Errand, tried: &mut Vec<usize>) -> Result<Turn, LedgerError> {
         let order = &errand.order;
+        // Never closed.
+        let call = self.parts.calls.acquire().await.ok();
         let now = self.parts.clock.now();
         let salt = salt(order, errand.retries);
         let Some(pick) = self.parts.router.pick(&order.recipient, tried, salt, now) else {
@@ -160,7 +166,7 @@ impl Courier {
         match self.claim(order, budget, errand.trace_id).await? {
             Claim::Yours { fence, record, .. } => {
                 reach(Point::DeliveryClaimed);
-                self.attempt(errand, provider, &pick, (fence, record), tried)
+                self.attempt(errand, provider, &pick, (fence, record), (tried, call))
                     .await
             }
             Claim::Held { until } => Ok(Turn::Settled(when_free(until, now))),
@@ -229,7 +235,7 @@ impl Courier {
         provider: Arc<dyn Provider>,
         pick: &Pick,
         (fence, before): (Fence, DeliveryRecord),
-        tried: &mut Vec<usize>,
+        (tried, call): (&mut Vec<usize>, Option<SemaphorePermit<'_>>),
     ) -> Result<Turn, LedgerError> {
         let order = &errand.order;
         let begun = self.parts.clock.now();
@@ -257,6 +263,8 @@ impl Courier {
             attempted = provider.attempt(&dispatch) => attempted,
         };
         let took = started.elapsed();
+        // What is left is ours to do: the next call need not wait for it.
+        drop(call);
         reach(Point::DeliveryAttempted);
         let now = self.parts.clock.now();
         tried.push(pick.place);

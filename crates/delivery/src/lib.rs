@@ -21,4 +21,4 @@ pub use report::Reporter;
 pub use route::{Choose, RouteConfig, Router};
 pub use telemetry::DeliveryMetrics;
 pub use templates::{Embedded, TemplateError, Templates};
-pub use worker::{DEFAULT_CONCURRENCY, Worker};
+pub use worker::{DEFAULT_CONCURRENCY, Worker, prefetch};

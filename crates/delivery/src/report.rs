@@ -89,6 +89,7 @@ impl Reporter {
             route: Route::Event(event_routing_key("delivery", service)),
             body: Bytes::from(body),
             traceparent: record.trace_id.map(|id| id.traceparent()),
+            ttl: None,
         };
         if let Err(error) = self.publisher.publish(outbound, PUBLISH_DEADLINE).await {
             tracing::warn!(%error, delivery_id = %record.id, "an outcome event was dropped");

@@ -11,9 +11,17 @@ use watchword_failpoint::{Point, reach};
 
 use crate::courier::{Courier, Letter, jitter};
 
-/// How many orders a worker has in work at once unless the config says otherwise: with a provider
-/// that answers in 100 ms, 2,500 a second (facts: prefetch is rate times provider latency).
+/// How many calls of providers a worker has at once unless the config says otherwise: with a
+/// provider that answers in 100 ms, 2,500 a second.
 pub const DEFAULT_CONCURRENCY: u16 = 256;
+
+/// How many orders a worker holds for that many calls: those whose outcome is being written down,
+/// and those that can be called for as soon as a call ends.
+pub const fn prefetch(concurrency: u16) -> u16 {
+    concurrency
+        .saturating_add(concurrency / 4)
+        .saturating_add(16)
+}
 
 /// How a message is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use crate::smtp::SmtpProvider;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EmailConfig {
-    /// Messages in work at once.
+    /// Calls of relays at once.
     #[serde(default = "default_concurrency")]
     pub concurrency: u16,
     /// How often an attempt of unknown outcome is followed by another.

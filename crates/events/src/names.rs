@@ -69,6 +69,21 @@ impl Lane {
         format!("watchword.{}.retry.{}", self.as_str(), rung.name)
     }
 
+    /// Orders have a deadline; the broker puts what lay past it here, so that it holds up nothing
+    /// behind it: `sms.late`. `None` where nothing expires.
+    pub const fn late(self) -> Option<&'static str> {
+        match self {
+            Self::Send(Channel::Sms) => Some("sms.late"),
+            Self::Send(Channel::Email) => Some("email.late"),
+            Self::Requests | Self::Receipts | Self::Timers => None,
+        }
+    }
+
+    /// The queue of [`Self::late`]: `watchword.sms.late`.
+    pub fn late_queue(self) -> Option<String> {
+        self.late().map(|late| format!("watchword.{late}"))
+    }
+
     /// The queue of what cannot be processed: `watchword.sms.parked`.
     pub fn parked_queue(self) -> String {
         format!("watchword.{}.parked", self.as_str())
@@ -96,6 +111,14 @@ mod tests {
             "watchword.sms.retry.5s"
         );
         assert_eq!(lane.parked_queue(), "watchword.sms.parked");
+        assert_eq!(lane.late_queue().as_deref(), Some("watchword.sms.late"));
+        for channel in Channel::ALL {
+            let lane = Lane::Send(channel);
+            assert_eq!(
+                lane.late(),
+                Some(format!("{}.late", lane.as_str()).as_str())
+            );
+        }
         assert_eq!(Lane::Requests.queue(), "watchword.requests");
         assert_eq!(
             event_routing_key("delivery", &"jira".parse().unwrap()),

@@ -183,6 +183,7 @@ impl Intake {
             route: Route::Event(event_routing_key("verification", service)),
             body: Bytes::from(answer),
             traceparent: None,
+            ttl: None,
         };
         self.0
             .publisher
@@ -224,6 +225,7 @@ impl Intake {
             route: Route::Parked(Lane::Requests, reason),
             body: Bytes::from(body),
             traceparent: None,
+            ttl: None,
         };
         if self
             .0

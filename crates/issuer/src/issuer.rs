@@ -269,6 +269,7 @@ impl Issuer {
             route: Route::Lane(Lane::Send(message.order.recipient.channel())),
             body: Bytes::from(event.encode().map_err(|_| internal())?),
             traceparent: trace.map(|trace| trace.traceparent()),
+            ttl: Some(message.order.deadline.since(event.time)),
         };
         let published = self.publisher.publish(outbound, PUBLISH_DEADLINE).await;
         self.metrics
@@ -306,6 +307,7 @@ impl Issuer {
             body: Bytes::from(event.encode().map_err(internal)?),
             id: event.id,
             traceparent: None,
+            ttl: None,
         };
         let published = self.publisher.publish(outbound, PUBLISH_DEADLINE).await;
         published.map_err(|error| broker_problem(&error))

@@ -25,7 +25,7 @@ use crate::text::SmsText;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SmsConfig {
-    /// Messages in work at once.
+    /// Calls of providers at once.
     #[serde(default = "default_concurrency")]
     pub concurrency: u16,
     /// Where gateways reach us with receipts: `https://otp.example.org`. Without it none are

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use anyhow::Context;
 use axum::Router;
 use prometheus::Registry;
+use tokio::sync::Semaphore;
 use watchword_chassis::lifecycle::Lifecycle;
 use watchword_chassis::{Services, SystemEntropy};
 use watchword_core::{Channel, Clock, KeyRing, ServiceName, Subject};
 use watchword_delivery::{
     Courier, CourierParts, DeliveryMetrics, Inbox, Receipts, ReceiptsParts, Reporter, Worker,
+    prefetch,
 };
 use watchword_events::{Lane, Sealer};
 use watchword_issuer::http::IssuerState;
@@ -204,6 +206,7 @@ impl Shared {
                 ledger: self.engine.ledger.clone(),
                 sealer: self.sealer.clone(),
                 services: self.services.clone(),
+                calls: Semaphore::new(usize::from(setup.concurrency)),
                 clock: self.clock.clone(),
                 metrics,
             },
@@ -212,7 +215,7 @@ impl Shared {
         let consumer = self
             .engine
             .broker
-            .consume(Lane::Send(channel), setup.concurrency)
+            .consume(Lane::Send(channel), prefetch(setup.concurrency))
             .await;
         let name = match channel {
             Channel::Sms => "sms-worker",

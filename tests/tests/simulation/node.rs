@@ -4,6 +4,7 @@
 use std::future::pending;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use watchword_broker::Consumer;
 use watchword_core::Channel;
 use watchword_delivery::{
@@ -98,6 +99,7 @@ fn back(seat: &Seat) {
                 ledger: Arc::new(SimLedger(seat.clone())),
                 sealer: Sealer::new(kit.keys.clone(), seat.world.clone()),
                 services: kit.services.clone(),
+                calls: Semaphore::new(2),
                 clock: Arc::new(seat.clone()),
                 metrics: metrics.clone(),
             },

@@ -23,19 +23,22 @@ use crate::port::{Consumer, LinkState, Settle, SettleError};
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// Messages taken in one transaction at most.
 const BATCH: usize = 64;
+/// Late messages held beside the others: few, since nobody waits for them.
+const LATE_PREFETCH: usize = 32;
 
 /// Reads one lane.
 pub(super) struct EmbeddedConsumer {
     shared: Arc<Shared>,
     taken: mpsc::Receiver<(Taken, Holding)>,
     stop: CancellationToken,
-    pump: Option<JoinHandle<()>>,
+    pumps: Vec<JoinHandle<()>>,
 }
 
 /// A message this process holds.
 struct Holding {
     shared: Arc<Shared>,
     lane: Lane,
+    word: &'static str,
     row: i64,
     token: i64,
     /// Counts against the prefetch until the message is settled or dropped.
@@ -47,19 +50,25 @@ impl EmbeddedConsumer {
         let prefetch = usize::from(prefetch.max(1));
         let (sender, taken) = mpsc::channel(prefetch);
         let stop = CancellationToken::new();
-        let permits = Arc::new(Semaphore::new(prefetch));
-        let pump = Pump {
-            shared: shared.clone(),
-            lane,
-            permits,
-            sender,
-            stop: stop.clone(),
+        let pump = |word, late, prefetch| {
+            let pump = Pump {
+                shared: shared.clone(),
+                lane,
+                word,
+                late,
+                permits: Arc::new(Semaphore::new(prefetch)),
+                sender: sender.clone(),
+                stop: stop.clone(),
+            };
+            tokio::spawn(pump.run())
         };
+        let mut pumps = vec![pump(lane.as_str(), lane.late(), prefetch)];
+        pumps.extend(lane.late().map(|late| pump(late, None, LATE_PREFETCH)));
         Self {
             shared,
             taken,
             stop,
-            pump: Some(tokio::spawn(pump.run())),
+            pumps,
         }
     }
 }
@@ -89,7 +98,7 @@ impl Consumer for EmbeddedConsumer {
 
     async fn stop(&mut self) {
         self.stop.cancel();
-        if let Some(pump) = self.pump.take() {
+        for pump in self.pumps.drain(..) {
             // A pump that panicked has nothing to give back; its leases end by themselves.
             let _ = pump.await;
         }
@@ -117,6 +126,9 @@ impl Consumer for EmbeddedConsumer {
 struct Pump {
     shared: Arc<Shared>,
     lane: Lane,
+    /// The lane as the table has it, and where of it goes what is late.
+    word: &'static str,
+    late: Option<&'static str>,
     permits: Arc<Semaphore>,
     sender: mpsc::Sender<(Taken, Holding)>,
     stop: CancellationToken,
@@ -138,7 +150,7 @@ impl Pump {
                 Ok(_) => continue,
                 Err(()) => LONGEST_SLEEP,
             };
-            let Some(arrival) = self.shared.arrivals.get(&self.lane) else {
+            let Some(arrival) = self.shared.arrivals.get(self.word) else {
                 return;
             };
             tokio::select! {
@@ -165,16 +177,16 @@ impl Pump {
 
     async fn take(&self, permits: Vec<OwnedSemaphorePermit>) -> Result<usize, ()> {
         let token = self.shared.token();
-        let (lane, now) = (self.lane.as_str(), self.shared.now());
+        let (lane, late, now) = (self.word, self.late, self.shared.now());
         let lease_until_ms = now.plus_millis(self.shared.settings.lease_ms).as_millis();
         let limit = u16::try_from(permits.len()).unwrap_or(u16::MAX);
-        let taken = self
+        let found = self
             .shared
             .sqlite
             .write(move |connection| {
                 table::take(
                     connection,
-                    lane,
+                    (lane, late),
                     now.as_millis(),
                     limit,
                     token,
@@ -183,11 +195,15 @@ impl Pump {
             })
             .await
             .map_err(|error| tracing::warn!(%error, "queued messages cannot be read"))?;
-        let count = taken.len();
-        for (message, permit) in taken.into_iter().zip(permits) {
+        let count = found.taken.len() + found.late;
+        if let Some(late) = late.filter(|_| found.late > 0) {
+            self.shared.arrived(late);
+        }
+        for (message, permit) in found.taken.into_iter().zip(permits) {
             let holding = Holding {
                 shared: self.shared.clone(),
                 lane: self.lane,
+                word: self.word,
                 row: message.row,
                 token,
                 _permit: permit,
@@ -204,7 +220,7 @@ impl Pump {
     }
 
     async fn until_due(&self) -> Duration {
-        let lane = self.lane.as_str();
+        let lane = self.word;
         let next = self
             .shared
             .sqlite
@@ -239,7 +255,7 @@ impl Holding {
         if leaves {
             self.shared.count(self.lane, -1);
         } else {
-            self.shared.arrived(self.lane);
+            self.shared.arrived(self.word);
         }
         self.shared.metrics.settled(self.lane, how);
         Ok(())
@@ -267,7 +283,16 @@ impl Settle for Holding {
 
     async fn park(self: Box<Self>, reason: ParkReason) -> Result<(), SettleError> {
         let at_ms = self.shared.now().as_millis();
-        self.settle(Fate::Parked { reason, at_ms }, "park").await
+        let lane = self.lane.as_str();
+        self.settle(
+            Fate::Parked {
+                lane,
+                reason,
+                at_ms,
+            },
+            "park",
+        )
+        .await
     }
 
     async fn requeue(self: Box<Self>) -> Result<(), SettleError> {

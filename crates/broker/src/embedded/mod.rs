@@ -23,7 +23,9 @@ use crate::telemetry::BrokerMetrics;
 use consumer::EmbeddedConsumer;
 use publisher::EmbeddedPublisher;
 
-pub use table::MIGRATION as EMBEDDED_MIGRATION;
+/// The migrations of the queue's table, in their order.
+pub const EMBEDDED_MIGRATIONS: [watchword_storage::Migration; 2] =
+    [table::MIGRATION, table::MIGRATION_2];
 
 /// Bounds of the embedded queues.
 #[derive(Debug, Clone, Copy)]
@@ -52,8 +54,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     settings: EmbeddedSettings,
     metrics: BrokerMetrics,
-    /// Wakes the readers of a lane when something became due.
-    arrivals: HashMap<Lane, Notify>,
+    /// Wakes the readers of a lane, or of its late lane, when something became due.
+    arrivals: HashMap<&'static str, Notify>,
     /// Messages in each lane, kept in step with the table so that a full lane is found without
     /// counting.
     lengths: HashMap<Lane, AtomicI64>,
@@ -63,8 +65,8 @@ struct Shared {
 }
 
 impl Shared {
-    fn arrived(&self, lane: Lane) {
-        if let Some(notify) = self.arrivals.get(&lane) {
+    fn arrived(&self, lane: &'static str) {
+        if let Some(notify) = self.arrivals.get(lane) {
             notify.notify_one();
         }
     }
@@ -97,13 +99,18 @@ impl Shared {
     }
 }
 
+/// What a lane's messages have as their lane: its own name, and that of what is late.
+fn words(lane: Lane) -> impl Iterator<Item = &'static str> {
+    std::iter::once(lane.as_str()).chain(lane.late())
+}
+
 /// Queues in the `SQLite` file.
 pub struct EmbeddedBroker {
     shared: Arc<Shared>,
 }
 
 impl EmbeddedBroker {
-    /// Queues in `sqlite`, which has [`EMBEDDED_MIGRATION`]. What an earlier process held comes
+    /// Queues in `sqlite`, which has [`EMBEDDED_MIGRATIONS`]. What an earlier process held comes
     /// back at once: the file has one owner, so that process is gone.
     pub async fn start(
         sqlite: Sqlite,
@@ -112,7 +119,7 @@ impl EmbeddedBroker {
         metrics: BrokerMetrics,
     ) -> Result<Arc<Self>, watchword_storage::StorageError> {
         let (lengths, token) = sqlite.write(table::recover).await?;
-        let length = |lane: Lane| lengths.get(lane.as_str()).copied().unwrap_or(0);
+        let length = |lane: Lane| words(lane).filter_map(|word| lengths.get(word)).sum();
         let shared = Shared {
             sqlite,
             clock,
@@ -120,7 +127,8 @@ impl EmbeddedBroker {
             metrics,
             arrivals: Lane::ALL
                 .into_iter()
-                .map(|lane| (lane, Notify::new()))
+                .flat_map(words)
+                .map(|word| (word, Notify::new()))
                 .collect(),
             lengths: Lane::ALL
                 .into_iter()

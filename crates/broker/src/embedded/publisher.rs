@@ -45,6 +45,9 @@ impl EmbeddedPublisher {
             body: message.body.to_vec(),
             traceparent: message.traceparent,
             due_ms: (!is_parked).then_some(now_ms),
+            expires_ms: message.ttl.map(|ttl| {
+                now_ms.saturating_add(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX))
+            }),
             parked,
         };
         shared
@@ -57,7 +60,7 @@ impl EmbeddedPublisher {
             })?;
         if !is_parked {
             shared.count(lane, 1);
-            shared.arrived(lane);
+            shared.arrived(lane.as_str());
         }
         Ok(())
     }

@@ -29,6 +29,12 @@ pub const MIGRATION: Migration = Migration {
           CREATE INDEX broker_message_parked ON broker_message (lane, parked_at_ms) WHERE parked_reason IS NOT NULL;",
 };
 
+/// Since when a message is late. What is late stands in the lane's late lane once it was looked at.
+pub const MIGRATION_2: Migration = Migration {
+    name: "broker-2",
+    sql: "ALTER TABLE broker_message ADD COLUMN expires_ms INTEGER;",
+};
+
 /// A message that was taken.
 pub(super) struct Taken {
     pub(super) row: i64,
@@ -68,6 +74,7 @@ pub(super) struct New {
     pub(super) body: Vec<u8>,
     pub(super) traceparent: Option<String>,
     pub(super) due_ms: Option<i64>,
+    pub(super) expires_ms: Option<i64>,
     pub(super) parked: Option<(&'static str, i64)>,
 }
 
@@ -78,47 +85,77 @@ pub(super) fn insert(connection: &Connection, new: &New) -> Result<()> {
     }
     connection
         .prepare_cached(
-            "INSERT INTO broker_message (lane, message_id, kind, body, traceparent, due_ms, parked_reason, parked_at_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO broker_message (lane, message_id, kind, body, traceparent, due_ms, expires_ms, parked_reason, parked_at_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
-        .execute(params![new.lane, new.message_id, new.kind, new.body, new.traceparent, new.due_ms, reason, parked_at])
+        .execute(params![new.lane, new.message_id, new.kind, new.body, new.traceparent, new.due_ms, new.expires_ms, reason, parked_at])
         .map(|_| ())
 }
 
 /// The statement that finds what is due; a test looks at its plan.
 pub(super) const DUE: &str =
-    "SELECT id, message_id, body, traceparent, retries, handed_out FROM broker_message
+    "SELECT id, message_id, body, traceparent, retries, handed_out, expires_ms FROM broker_message
      WHERE parked_reason IS NULL AND lane = ?1 AND due_ms <= ?2 ORDER BY due_ms, id LIMIT ?3";
 
-/// Takes up to `limit` due messages for `token` until `lease_until_ms`.
+/// Messages put into the late lane in one transaction at most.
+const LATE_AT_ONCE: usize = 2_048;
+
+/// What [`take`] found.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) taken: Vec<Taken>,
+    /// How many were late and went to the late lane.
+    pub(super) late: usize,
+}
+
+/// Takes up to `limit` due messages for `token` until `lease_until_ms`. Those it meets that are
+/// late go to the lane `late`, if there is one.
 pub(super) fn take(
     connection: &Connection,
-    lane: &str,
+    (lane, late): (&str, Option<&str>),
     now_ms: i64,
     limit: u16,
     token: i64,
     lease_until_ms: i64,
-) -> Result<Vec<Taken>> {
-    let mut due = connection.prepare_cached(DUE)?;
-    let taken = due
-        .query_map(params![lane, now_ms, limit], |row| {
-            Ok(Taken {
+) -> Result<Found> {
+    let mut found = Found::default();
+    while found.taken.is_empty() && found.late < LATE_AT_ONCE {
+        let (mut met, mut late_ones) = (0, Vec::new());
+        let mut due = connection.prepare_cached(DUE)?;
+        let mut rows = due.query(params![lane, now_ms, limit])?;
+        while let Some(row) = rows.next()? {
+            met += 1;
+            let expires_ms: Option<i64> = row.get(6)?;
+            if late.is_some() && expires_ms.is_some_and(|expires_ms| expires_ms <= now_ms) {
+                late_ones.push(row.get::<_, i64>(0)?);
+                continue;
+            }
+            found.taken.push(Taken {
                 row: row.get(0)?,
                 message_id: row.get(1)?,
                 body: row.get(2)?,
                 traceparent: row.get(3)?,
                 retries: row.get(4)?,
                 handed_out: row.get::<_, u32>(5)?.saturating_add(1),
-            })
-        })?
-        .collect::<Result<Vec<_>>>()?;
+            });
+        }
+        let mut put =
+            connection.prepare_cached("UPDATE broker_message SET lane = ?2 WHERE id = ?1")?;
+        for row in &late_ones {
+            put.execute(params![row, late])?;
+        }
+        found.late += late_ones.len();
+        if met < limit {
+            break;
+        }
+    }
     let mut lease = connection.prepare_cached(
         "UPDATE broker_message SET token = ?2, due_ms = ?3, handed_out = handed_out + 1 WHERE id = ?1",
     )?;
-    for message in &taken {
+    for message in &found.taken {
         lease.execute(params![message.row, token, lease_until_ms])?;
     }
-    Ok(taken)
+    Ok(found)
 }
 
 /// When the next message of `lane` is due, if there is one.
@@ -160,6 +197,7 @@ pub(super) enum Fate {
         returned: bool,
     },
     Parked {
+        lane: &'static str,
         reason: &'static str,
         at_ms: i64,
     },
@@ -174,23 +212,23 @@ pub(super) fn settle(connection: &Connection, row: i64, token: i64, fate: &Fate)
              handed_out = CASE WHEN ?4 THEN 0 ELSE handed_out - ?5 END WHERE id = ?1 AND token = ?2",
             vec![row.into(), token.into(), (*at_ms).into(), i64::from(*retried).into(), i64::from(*returned).into()],
         ),
-        Fate::Parked { reason, at_ms } => (
-            "UPDATE broker_message SET token = NULL, due_ms = NULL, parked_reason = ?3, parked_at_ms = ?4
+        Fate::Parked { lane, reason, at_ms } => (
+            "UPDATE broker_message SET token = NULL, due_ms = NULL, lane = ?3, parked_reason = ?4, parked_at_ms = ?5
              WHERE id = ?1 AND token = ?2",
-            vec![row.into(), token.into(), (*reason).to_owned().into(), (*at_ms).into()],
+            vec![
+                row.into(),
+                token.into(),
+                (*lane).to_owned().into(),
+                (*reason).to_owned().into(),
+                (*at_ms).into(),
+            ],
         ),
     };
     let settled = connection
         .prepare_cached(sql)?
         .execute(rusqlite::params_from_iter(values))?;
-    if let Fate::Parked { at_ms, .. } = fate {
-        let lane: Option<String> = connection
-            .prepare_cached("SELECT lane FROM broker_message WHERE id = ?1")?
-            .query_row([row], |row| row.get(0))
-            .optional()?;
-        if let Some(lane) = lane {
-            bound_parked(connection, &lane, *at_ms, PARKED_AT_MOST)?;
-        }
+    if let Fate::Parked { lane, at_ms, .. } = fate {
+        bound_parked(connection, lane, *at_ms, PARKED_AT_MOST)?;
     }
     Ok(settled == 1)
 }
@@ -203,6 +241,7 @@ mod tests {
     fn parked_messages_are_bounded_in_age_and_number() {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch(MIGRATION.sql).unwrap();
+        connection.execute_batch(MIGRATION_2.sql).unwrap();
         for (lane, at_ms) in [
             ("sms", 0),
             ("sms", PARKED_FOR_MS),
@@ -216,6 +255,7 @@ mod tests {
                 body: Vec::new(),
                 traceparent: None,
                 due_ms: None,
+                expires_ms: None,
                 parked: Some(("reason", at_ms)),
             };
             insert(&connection, &new).unwrap();
@@ -241,6 +281,7 @@ mod tests {
     fn what_is_due_is_found_by_the_index() {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch(MIGRATION.sql).unwrap();
+        connection.execute_batch(MIGRATION_2.sql).unwrap();
         let plan: String = connection
             .query_row(
                 &format!("EXPLAIN QUERY PLAN {DUE}"),

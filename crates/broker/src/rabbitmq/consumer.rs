@@ -30,19 +30,24 @@ use crate::telemetry::BrokerMetrics;
 const SETUP_DEADLINE: Duration = Duration::from_secs(5);
 /// Before a consumer whose channel broke is set up again.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Late messages held beside the others: few, since nobody waits for them.
+const LATE_PREFETCH: u16 = 32;
 
 pub(super) struct RabbitConsumer {
     supervisor: Arc<Supervisor>,
     messages: mpsc::Receiver<Received>,
     stop: CancellationToken,
-    pump: Option<JoinHandle<()>>,
+    pumps: Vec<JoinHandle<()>>,
 }
 
+/// Reads one queue of a lane.
 struct Pump {
     supervisor: Arc<Supervisor>,
     publisher: Arc<RabbitPublisher>,
     metrics: BrokerMetrics,
     lane: Lane,
+    queue: String,
+    is_late: bool,
     prefetch: u16,
     sender: mpsc::Sender<Received>,
     stop: CancellationToken,
@@ -58,21 +63,30 @@ impl RabbitConsumer {
         let prefetch = prefetch.max(1);
         let (sender, messages) = mpsc::channel(usize::from(prefetch));
         let stop = CancellationToken::new();
-        let metrics = publisher.metrics();
-        let pump = Pump {
-            supervisor: supervisor.clone(),
-            publisher,
-            metrics,
-            lane,
-            prefetch,
-            sender,
-            stop: stop.clone(),
+        let pump = |queue, is_late, prefetch| {
+            let pump = Pump {
+                supervisor: supervisor.clone(),
+                publisher: publisher.clone(),
+                metrics: publisher.metrics(),
+                lane,
+                queue,
+                is_late,
+                prefetch,
+                sender: sender.clone(),
+                stop: stop.clone(),
+            };
+            tokio::spawn(pump.run())
         };
+        let mut pumps = vec![pump(lane.queue(), false, prefetch)];
+        pumps.extend(
+            lane.late_queue()
+                .map(|late| pump(late, true, LATE_PREFETCH)),
+        );
         Self {
             supervisor,
             messages,
             stop,
-            pump: Some(tokio::spawn(pump.run())),
+            pumps,
         }
     }
 }
@@ -91,7 +105,7 @@ impl Consumer for RabbitConsumer {
 
     async fn stop(&mut self) {
         self.stop.cancel();
-        if let Some(pump) = self.pump.take() {
+        for pump in self.pumps.drain(..) {
             // A pump that panicked leaves its messages to the end of the connection.
             let _ = pump.await;
         }
@@ -136,10 +150,9 @@ impl Pump {
             channel
                 .basic_qos(self.prefetch, BasicQosOptions::default())
                 .await?;
-            let queue = self.lane.queue();
             channel
                 .basic_consume(
-                    queue.as_str().into(),
+                    self.queue.as_str().into(),
                     "".into(),
                     BasicConsumeOptions::default(),
                     FieldTable::default(),
@@ -169,7 +182,18 @@ impl Pump {
 
     async fn forward(&self, delivery: Delivery, acks: &Arc<Acks>) -> Option<()> {
         self.metrics.received(self.lane, delivery.redelivered);
-        self.sender.send(self.received(delivery, acks)).await.ok()
+        let is_wanted = !self.is_late || expired(&delivery.properties);
+        let received = self.received(delivery, acks);
+        if is_wanted {
+            return self.sender.send(received).await.ok();
+        }
+        tracing::error!(
+            lane = self.lane.as_str(),
+            "a message was handed out too often and is parked"
+        );
+        // Failing, it goes back to its queue and is parked then.
+        let _ = received.park("delivery_limit").await;
+        Some(())
     }
 
     fn received(&self, delivery: Delivery, acks: &Arc<Acks>) -> Received {
@@ -202,6 +226,18 @@ impl Pump {
             }),
         }
     }
+}
+
+/// Whether the broker put the message into the late queue because its time was over, by the newest
+/// entry of its list of deaths.
+fn expired(properties: &BasicProperties) -> bool {
+    let Some(AMQPValue::FieldArray(deaths)) = header(properties, "x-death") else {
+        return false;
+    };
+    let Some(AMQPValue::FieldTable(newest)) = deaths.as_slice().first() else {
+        return false;
+    };
+    matches!(newest.inner().get("reason"), Some(AMQPValue::LongString(reason)) if reason.as_bytes() == b"expired")
 }
 
 pub(super) fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a AMQPValue> {

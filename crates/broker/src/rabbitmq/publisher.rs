@@ -75,7 +75,10 @@ impl Publisher for RabbitPublisher {
             .traceparent
             .as_deref()
             .map(|trace| ("traceparent", trace));
-        let properties = properties(&message.id, message.kind, headers);
+        let mut properties = properties(&message.id, message.kind, headers);
+        if let Some(ttl) = message.ttl {
+            properties = properties.with_expiration(ttl.as_millis().to_string().into());
+        }
         let (batches, exchange, key, mandatory, properties) = match &message.route {
             Route::Lane(lane) => {
                 let key = lane.as_str().to_owned();

@@ -103,7 +103,7 @@ impl Topology {
         let mut queues = Vec::new();
         let mut bindings = Vec::new();
         for lane in Lane::ALL {
-            queues.push(lane_queue(lane));
+            queues.extend(lane_queues(lane));
             queues.extend(Ladder::STANDARD.rungs().iter().map(|rung| {
                 let mut arguments = dead_lettering(lane.exchange(), lane.as_str());
                 arguments.insert(
@@ -224,14 +224,20 @@ fn dead_lettering(exchange: &str, key: &str) -> BTreeMap<&'static str, Argument>
     ])
 }
 
-fn lane_queue(lane: Lane) -> Queue {
-    // What is handed out too often ends in the parked queue, by the default exchange.
-    let mut arguments = dead_lettering("", &lane.parked_queue());
-    arguments.insert("x-delivery-limit", Argument::Number(DELIVERY_LIMIT));
-    arguments.insert("x-max-length", Argument::Number(MAX_LENGTH));
-    Queue {
-        name: lane.queue(),
-        arguments,
+/// The queue that is read and, where messages expire, the one they then go to. What is handed out
+/// too often ends in the parked queue, from a lane with a late queue by way of that: dead letters
+/// have one way out of a queue, and its reader tells them apart.
+fn lane_queues(lane: Lane) -> Vec<Queue> {
+    let bounded = |name: String, dead_letters_to: &str| {
+        let mut arguments = dead_lettering("", dead_letters_to);
+        arguments.insert("x-delivery-limit", Argument::Number(DELIVERY_LIMIT));
+        arguments.insert("x-max-length", Argument::Number(MAX_LENGTH));
+        Queue { name, arguments }
+    };
+    let parked = lane.parked_queue();
+    match lane.late_queue() {
+        Some(late) => vec![bounded(lane.queue(), &late), bounded(late.clone(), &parked)],
+        None => vec![bounded(lane.queue(), &parked)],
     }
 }
 
@@ -279,12 +285,13 @@ mod tests {
             .iter()
             .map(|queue| queue.name.as_str())
             .collect();
-        assert_eq!(names.len(), 30);
+        assert_eq!(names.len(), 32);
         for name in [
             "watchword.requests",
             "watchword.sms",
             "watchword.email.retry.5s",
             "watchword.sms.parked",
+            "watchword.email.late",
         ] {
             assert!(names.contains(&name), "{name}");
         }

@@ -176,6 +176,7 @@ pub(crate) async fn publish(
         body: event.encode().ok()?.into(),
         id: event.id,
         traceparent: None,
+        ttl: None,
     };
     publisher.publish(outbound, PUBLISH_DEADLINE).await.ok()
 }

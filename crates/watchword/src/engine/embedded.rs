@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use prometheus::Registry;
-use watchword_broker::{BrokerMetrics, EMBEDDED_MIGRATION, EmbeddedBroker, EmbeddedSettings};
+use watchword_broker::{BrokerMetrics, EMBEDDED_MIGRATIONS, EmbeddedBroker, EmbeddedSettings};
 use watchword_chassis::admin::Readiness;
 use watchword_chassis::config::ConfigError;
 use watchword_core::Clock;
@@ -27,8 +27,10 @@ pub(super) async fn start(
         .as_ref()
         .ok_or_else(|| ConfigError::new("embedded", "is missing"))?;
     let [deliveries, names] = watchword_ledger::MIGRATIONS;
+    let [messages, lateness] = EMBEDDED_MIGRATIONS;
     let migrations = [
-        EMBEDDED_MIGRATION,
+        messages,
+        lateness,
         deliveries,
         names,
         watchword_verifier::store::MIGRATION,
