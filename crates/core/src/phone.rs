@@ -1,7 +1,9 @@
 //! Telephone numbers: strict E.164, checked and never rewritten. A library classifies a number
 //! (what kind of line, which country); it has no say in what the number is.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use phonenumber::metadata::DATABASE;
@@ -12,12 +14,27 @@ use crate::Malformed;
 /// An E.164 number: ASCII `+`, then 7 to 15 digits of which the first is not 0.
 ///
 /// It prints masked; [`PhoneNumber::expose`] gives the digits to the provider call.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone)]
 pub struct PhoneNumber {
     text: String,
     /// As the numbering plans read it: they are asked once, which is most of what a number costs.
-    read: phonenumber::PhoneNumber,
+    /// `None`: they were asked before, by another process.
+    read: Option<phonenumber::PhoneNumber>,
     country: Option<country::Id>,
+}
+
+impl PartialEq for PhoneNumber {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for PhoneNumber {}
+
+impl Hash for PhoneNumber {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
 }
 
 /// What kind of line a number is, as far as it decides whether a code may go there.
@@ -38,6 +55,17 @@ pub enum NumberKind {
 const INTERNATIONAL_NETWORKS: [&str; 8] = ["800", "870", "878", "881", "882", "883", "888", "979"];
 
 impl PhoneNumber {
+    /// A number that was parsed before, and the country it was found to be of: the numbering plans
+    /// are not asked again.
+    pub fn known(text: &str, country: &str) -> Result<Self, Malformed> {
+        strict(text)?;
+        Ok(Self {
+            text: text.to_owned(),
+            read: None,
+            country: Some(country.parse().map_err(|_| RULE)?),
+        })
+    }
+
     /// The number as the provider needs it: `+` and digits.
     pub fn expose(&self) -> &str {
         &self.text
@@ -56,7 +84,11 @@ impl PhoneNumber {
         {
             return NumberKind::Satellite;
         }
-        match self.read.number_type(&DATABASE) {
+        let read = match &self.read {
+            Some(read) => Ok(Cow::Borrowed(read)),
+            None => phonenumber::parse(None, &self.text).map(Cow::Owned),
+        };
+        match read.map_or(Type::Unknown, |read| read.number_type(&DATABASE)) {
             Type::FixedLine => NumberKind::FixedLine,
             Type::PremiumRate
             | Type::SharedCost
@@ -87,16 +119,7 @@ impl FromStr for PhoneNumber {
     type Err = Malformed;
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
-        const RULE: Malformed = Malformed::new(
-            "a phone number is in E.164: + and 7 to 15 ASCII digits, without spaces",
-        );
-        let digits = text.strip_prefix('+').ok_or(RULE)?;
-        if !(7..=15).contains(&digits.len())
-            || !digits.bytes().all(|byte| byte.is_ascii_digit())
-            || digits.starts_with('0')
-        {
-            return Err(RULE);
-        }
+        let digits = strict(text)?;
         // The plans must read the number as it stands: one they would turn into another
         // (+7 840 1234567 becomes +7 401234567) is refused, not corrected.
         let read = phonenumber::parse(None, text)
@@ -109,9 +132,24 @@ impl FromStr for PhoneNumber {
         Ok(Self {
             text: text.to_owned(),
             country: read.country().id(),
-            read,
+            read: Some(read),
         })
     }
+}
+
+const RULE: Malformed =
+    Malformed::new("a phone number is in E.164: + and 7 to 15 ASCII digits, without spaces");
+
+/// The digits of a number in strict E.164.
+fn strict(text: &str) -> Result<&str, Malformed> {
+    let digits = text.strip_prefix('+').ok_or(RULE)?;
+    if !(7..=15).contains(&digits.len())
+        || !digits.bytes().all(|byte| byte.is_ascii_digit())
+        || digits.starts_with('0')
+    {
+        return Err(RULE);
+    }
+    Ok(digits)
 }
 
 /// Whether `read` is `digits` in E.164. The library's own way of writing that form tries its
@@ -196,6 +234,34 @@ mod tests {
         assert_eq!(country("+12025550123").as_deref(), Some("US"));
         assert_eq!(country("+12423591234").as_deref(), Some("BS"));
         assert_eq!(country("+18762101234").as_deref(), Some("JM"));
+    }
+
+    #[test]
+    fn a_known_number_is_the_parsed_one() {
+        for text in [
+            "+4915112345678",
+            "+12423591234",
+            "+493012345678",
+            "+449098790000",
+        ] {
+            let parsed: PhoneNumber = text.parse().unwrap();
+            let known = PhoneNumber::known(text, parsed.country().unwrap()).unwrap();
+            assert_eq!(known, parsed);
+            assert_eq!(
+                (known.country(), known.kind()),
+                (parsed.country(), parsed.kind())
+            );
+        }
+        for (text, country) in [
+            ("+4915112345678", "XX"),
+            ("+49 15112345678", "DE"),
+            ("+4915", "DE"),
+        ] {
+            assert!(
+                PhoneNumber::known(text, country).is_err(),
+                "{text} {country}"
+            );
+        }
     }
 
     proptest! {

@@ -65,6 +65,22 @@ impl Recipient {
         }
     }
 
+    /// Parses what was parsed before, with the country it was found to be of then.
+    pub fn known(channel: Channel, text: &str, country: Option<&str>) -> Result<Self, Malformed> {
+        match (channel, country) {
+            (Channel::Sms, Some(country)) => PhoneNumber::known(text, country).map(Self::Sms),
+            _ => Self::parse(channel, text),
+        }
+    }
+
+    /// The ISO 3166 country of a number, if the numbering plans tell one.
+    pub fn country(&self) -> Option<&str> {
+        match self {
+            Self::Sms(number) => number.country(),
+            Self::Email(_) => None,
+        }
+    }
+
     /// Which channel reaches it.
     pub const fn channel(&self) -> Channel {
         match self {

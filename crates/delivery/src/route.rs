@@ -277,10 +277,7 @@ const fn mix(salt: u64) -> u64 {
 }
 
 fn region_of(recipient: &Recipient) -> Region {
-    match recipient {
-        Recipient::Sms(number) => number.country().unwrap_or_default().to_owned(),
-        Recipient::Email(_) => String::new(),
-    }
+    recipient.country().unwrap_or_default().to_owned()
 }
 
 impl RouteConfig {

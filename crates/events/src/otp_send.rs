@@ -81,6 +81,9 @@ impl OrderError {
 struct Secret {
     to: String,
     code: String,
+    /// The number's country, so that the worker need not ask the numbering plans for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    country: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     locale: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -100,6 +103,7 @@ impl Order {
         let secret = Secret {
             to: self.recipient.expose().to_owned(),
             code: self.code.expose().to_owned(),
+            country: self.recipient.country().map(str::to_owned),
             locale: self.locale.as_ref().map(ToString::to_string),
             variables: self.variables.as_map().clone(),
         };
@@ -142,7 +146,8 @@ impl Order {
         Ok(Self {
             delivery_id,
             service: data.service.clone(),
-            recipient: Recipient::parse(data.channel, &secret.to).map_err(malformed)?,
+            recipient: Recipient::known(data.channel, &secret.to, secret.country.as_deref())
+                .map_err(malformed)?,
             code: secret.code.parse().map_err(malformed)?,
             deadline: Timestamp::from_rfc3339(&data.deadline).ok_or(OrderError::Malformed)?,
             locale: secret

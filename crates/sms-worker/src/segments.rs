@@ -23,39 +23,57 @@ const BASIC: &str = "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ
 /// Characters of the extension table: an escape and a character, two septets.
 const EXTENDED: &str = "^{}\\[~]|€\u{c}";
 
+/// What each ASCII character takes; 0 where it has no place in either table.
+static ASCII: [u8; 128] = {
+    let mut costs = [0; 128];
+    let (basic, extended) = (BASIC.as_bytes(), EXTENDED.as_bytes());
+    let mut place = 0;
+    while place < basic.len() {
+        if basic[place].is_ascii() {
+            costs[basic[place] as usize] = 1;
+        }
+        place += 1;
+    }
+    place = 0;
+    while place < extended.len() {
+        if extended[place].is_ascii() {
+            costs[extended[place] as usize] = 2;
+        }
+        place += 1;
+    }
+    costs
+};
+
 /// Counts the parts of `text`. A character is never split between parts.
 pub fn segments(text: &str) -> Segments {
-    let septets: Option<Vec<usize>> = text.chars().map(septets).collect();
-    if let Some(costs) = septets {
+    if text.chars().all(|c| septets(c) > 0) {
         Segments {
             encoding: Encoding::Gsm7,
-            count: parts(&costs, 160, 153),
+            count: parts(text.chars().map(septets), 160, 153),
         }
     } else {
-        let costs: Vec<_> = text.chars().map(char::len_utf16).collect();
         Segments {
             encoding: Encoding::Ucs2,
-            count: parts(&costs, 70, 67),
+            count: parts(text.chars().map(char::len_utf16), 70, 67),
         }
     }
 }
 
-fn septets(c: char) -> Option<usize> {
-    if BASIC.contains(c) {
-        Some(1)
-    } else if EXTENDED.contains(c) {
-        Some(2)
-    } else {
-        None
+fn septets(c: char) -> usize {
+    match ASCII.get(c as usize) {
+        Some(cost) => usize::from(*cost),
+        None if BASIC.contains(c) => 1,
+        None if EXTENDED.contains(c) => 2,
+        None => 0,
     }
 }
 
-fn parts(costs: &[usize], single: usize, each: usize) -> usize {
-    if costs.iter().sum::<usize>() <= single {
+fn parts(costs: impl Iterator<Item = usize> + Clone, single: usize, each: usize) -> usize {
+    if costs.clone().sum::<usize>() <= single {
         return 1;
     }
     let (mut parts, mut used) = (1, 0);
-    for &cost in costs {
+    for cost in costs {
         if used + cost > each {
             parts += 1;
             used = 0;
@@ -87,6 +105,10 @@ mod tests {
             ("ó".repeat(70), Encoding::Ucs2, 1),
             ("ó".repeat(71), Encoding::Ucs2, 2),
         ];
+        for c in '\0'..='\u{ffff}' {
+            let listed = usize::from(BASIC.contains(c)) + 2 * usize::from(EXTENDED.contains(c));
+            assert_eq!(septets(c), listed, "{c:?}");
+        }
         for (text, encoding, count) in table {
             assert_eq!(counted(text.clone()), (encoding, count), "{text}");
         }
