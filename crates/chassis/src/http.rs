@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
+use watchword_core::Live;
 
 use crate::services::{Service, Services};
 use crate::{Problem, ProblemCode};
@@ -28,12 +29,12 @@ pub struct Caller(pub Arc<Service>);
 impl<S> FromRequestParts<S> for Caller
 where
     S: Send + Sync,
-    Arc<Services>: axum::extract::FromRef<S>,
+    Live<Services>: axum::extract::FromRef<S>,
 {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let services = <Arc<Services> as axum::extract::FromRef<S>>::from_ref(state);
+        let services = <Live<Services> as axum::extract::FromRef<S>>::from_ref(state).get();
         bearer(&parts.headers)
             .and_then(|key| services.by_api_key(key))
             .map(|service| Self(service.clone()))

@@ -7,6 +7,7 @@ mod email;
 mod entropy;
 mod ids;
 mod ladder;
+mod live;
 mod locale;
 mod outcome;
 mod phone;
@@ -27,6 +28,7 @@ pub use ids::{
     VerificationId,
 };
 pub use ladder::{Ladder, Rung};
+pub use live::Live;
 pub use locale::Locale;
 pub use outcome::{AttemptClass, DeliveryOutcome, ReceiptState, VerificationStatus};
 pub use phone::{NumberKind, PhoneNumber};

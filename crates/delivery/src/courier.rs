@@ -11,9 +11,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 use watchword_chassis::Services;
 use watchword_core::{
-    AttemptClass, Channel, Clock, DeliveryOutcome, Ladder, Rung, Timestamp, TraceId,
+    AttemptClass, Channel, Clock, DeliveryOutcome, Ladder, Live, Rung, Timestamp, TraceId,
 };
-use watchword_events::{CloudEvent, Order, OtpSend, Sealer};
+use watchword_events::{CloudEvent, Order, OrderError, OtpSend, SealError, Sealer};
 use watchword_failpoint::{Point, reach};
 use watchword_ledger::{
     Attempt, Claim, ClaimRequest, DeliveryRecord, Fence, LedgerError, LedgerStore, Settlement,
@@ -42,15 +42,15 @@ pub struct CourierParts {
     /// The channel.
     pub channel: Channel,
     /// Who sends what.
-    pub router: Arc<Router>,
+    pub router: Live<Router>,
     /// What follows where there is a choice.
     pub rules: Rules,
     /// What became of deliveries.
     pub ledger: Arc<dyn LedgerStore>,
     /// Opens orders.
-    pub sealer: Sealer,
+    pub sealer: Live<Sealer>,
     /// How services present themselves.
-    pub services: Arc<Services>,
+    pub services: Live<Services>,
     /// How many calls of providers there are at once. An order waits for its turn before it is
     /// claimed, so that a claim never waits.
     pub calls: Semaphore,
@@ -70,6 +70,7 @@ pub(crate) struct Letter {
 /// One order on its way, with what its message told.
 struct Errand {
     order: Order,
+    router: Arc<Router>,
     sender: Sender,
     sealed_at: Timestamp,
     retries: u32,
@@ -102,9 +103,9 @@ impl Courier {
         if event.data.channel != self.parts.channel {
             return Settling::Park("wrong_channel");
         }
-        let order = match Order::open(&event, &self.parts.sealer) {
+        let order = match Order::open(&event, &self.parts.sealer.get()) {
             Ok(order) => order,
-            Err(error) => return Settling::Park(error.reason()),
+            Err(error) => return unopened(error, letter.retries),
         };
         let carried = self.carry_order(order, event.time, letter).await;
         carried.unwrap_or_else(|error| {
@@ -121,7 +122,8 @@ impl Courier {
         sealed_at: Timestamp,
         letter: &Letter,
     ) -> Result<Settling, LedgerError> {
-        let Some(service) = self.parts.services.by_name(&order.service) else {
+        let services = self.parts.services.get();
+        let Some(service) = services.by_name(&order.service) else {
             let park = Settling::Park("unknown_service");
             return self.end(&order, DeliveryOutcome::Parked, park).await;
         };
@@ -131,6 +133,7 @@ impl Courier {
                 host: service.host.clone(),
             },
             order,
+            router: self.parts.router.get(),
             sealed_at,
             retries: letter.retries,
             trace_id: letter
@@ -154,10 +157,10 @@ impl Courier {
         let call = self.parts.calls.acquire().await.ok();
         let now = self.parts.clock.now();
         let salt = salt(order, errand.retries);
-        let Some(pick) = self.parts.router.pick(&order.recipient, tried, salt, now) else {
+        let Some(pick) = errand.router.pick(&order.recipient, tried, salt, now) else {
             return self.wait_for_anyone(errand, now).await.map(Turn::Settled);
         };
-        let provider = self.parts.router.providers()[pick.place].clone();
+        let provider = errand.router.providers()[pick.place].clone();
         let Some(budget) = attempt_budget(provider.attempt_limit(), now, order.deadline) else {
             let ended = self.end(order, DeliveryOutcome::Expired, Settling::Ack);
             return ended.await.map(Turn::Settled);
@@ -280,10 +283,10 @@ impl Courier {
             Ended {
                 class: attempted.class,
                 attempt_count: before.attempt_count.saturating_add(1),
-                unknown_count: self.unknown_count(&before)
+                unknown_count: unknown_count(&before, &errand.router)
                     + u32::from(attempted.class == AttemptClass::UnknownOutcome),
                 is_idempotent: provider.is_idempotent(),
-                has_another: self.parts.router.has_another(&order.recipient, tried, now),
+                has_another: errand.router.has_another(&order.recipient, tried, now),
                 retry_after: attempted.retry_after,
                 now,
                 deadline: order.deadline,
@@ -337,21 +340,6 @@ impl Courier {
         }
     }
 
-    /// Attempts of unknown outcome at providers that would not recognise a repeat, and those a
-    /// crash left without a provider's name.
-    fn unknown_count(&self, before: &DeliveryRecord) -> u32 {
-        let counts = |attempt: &&Attempt| {
-            let provider = attempt
-                .provider
-                .as_ref()
-                .and_then(|name| self.parts.router.place(name))
-                .map(|place| &self.parts.router.providers()[place]);
-            attempt.class == AttemptClass::UnknownOutcome
-                && !provider.is_some_and(|provider| provider.is_idempotent())
-        };
-        u32::try_from(before.attempts.iter().filter(counts).count()).unwrap_or(u32::MAX)
-    }
-
     fn learn(
         &self,
         errand: &Errand,
@@ -363,7 +351,7 @@ impl Courier {
     ) {
         let metrics = &self.parts.metrics;
         metrics.attempted(provider.name(), attempted.class, took);
-        self.parts.router.health.seen(&Seen {
+        errand.router.health.seen(&Seen {
             provider: pick.place,
             region: &pick.region,
             class: attempted.class,
@@ -371,7 +359,7 @@ impl Courier {
             retry_after: attempted.retry_after,
             now,
         });
-        metrics.share(provider.name(), self.parts.router.health.level(pick.place));
+        metrics.share(provider.name(), errand.router.health.level(pick.place));
         if attempted.class == AttemptClass::ConfigFault {
             tracing::error!(
                 provider = %provider.name(), reason = attempted.reason,
@@ -482,8 +470,38 @@ impl Courier {
     }
 }
 
+/// Attempts of unknown outcome at providers that would not recognise a repeat, and those a crash
+/// left without a provider's name.
+fn unknown_count(before: &DeliveryRecord, router: &Router) -> u32 {
+    let counts = |attempt: &&Attempt| {
+        let provider = attempt
+            .provider
+            .as_ref()
+            .and_then(|name| router.place(name))
+            .map(|place| &router.providers()[place]);
+        attempt.class == AttemptClass::UnknownOutcome
+            && !provider.is_some_and(|provider| provider.is_idempotent())
+    };
+    u32::try_from(before.attempts.iter().filter(counts).count()).unwrap_or(u32::MAX)
+}
+
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How often a message under a key that is not in use here is looked at again, a second apart.
+const KEY_WAITS: u32 = 90;
+
+/// What a message gets that does not open. A key that is not in use here may be on its way to us:
+/// the issuer may have been told of it first, and orchestrators take up to a minute.
+fn unopened(error: OrderError, retries: u32) -> Settling {
+    let shortest = Ladder::STANDARD.rungs().first();
+    match shortest {
+        Some(rung) if error == OrderError::Seal(SealError::UnknownKey) && retries < KEY_WAITS => {
+            Settling::Retry(*rung)
+        }
+        _ => Settling::Park(error.reason()),
+    }
 }
 
 /// What a message gets whose delivery another worker holds: looked at again when that one has had

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use watchword_broker::{Consumer, Received, work_until};
-use watchword_core::{Clock, Ladder};
+use watchword_core::{Clock, Ladder, Live};
 use watchword_events::{CloudEvent, ReceiptReceived};
 use watchword_ledger::{Heard, LedgerError, LedgerStore, ReceiptNote};
 
@@ -22,7 +22,7 @@ const WAITS: u32 = 3;
 #[derive(Clone)]
 pub struct ReceiptsParts {
     /// Whose health they are about.
-    pub router: Arc<Router>,
+    pub router: Live<Router>,
     /// What became of deliveries.
     pub ledger: Arc<dyn LedgerStore>,
     /// Tells what changed.
@@ -120,7 +120,8 @@ impl Receipts {
             Heard::Repeated => "repeated",
             Heard::Early | Heard::Unknown => "unknown",
         };
-        let Some(place) = parts.router.place(&receipt.provider) else {
+        let router = parts.router.get();
+        let Some(place) = router.place(&receipt.provider) else {
             return;
         };
         parts
@@ -129,13 +130,10 @@ impl Receipts {
         let Heard::Counted(record) = heard else {
             return;
         };
-        parts
-            .router
-            .health
-            .heard(place, receipt.state, parts.clock.now());
+        router.health.heard(place, receipt.state, parts.clock.now());
         parts
             .metrics
-            .share(&receipt.provider, parts.router.health.level(place));
+            .share(&receipt.provider, router.health.level(place));
         tracing::info!(
             delivery_id = %record.id, provider = %receipt.provider, state = %receipt.state,
             error = receipt.error.as_deref(), outcome = %record.outcome, "receipt",

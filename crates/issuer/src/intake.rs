@@ -12,7 +12,7 @@ use watchword_broker::{
     Consumer, Outbound, ParkReason, PublishError, Publisher, Received, Route, work_until,
 };
 use watchword_chassis::{Problem, ProblemCode, Service, Services};
-use watchword_core::{Clock, RequestId, ServiceName, Timestamp, TraceId};
+use watchword_core::{Clock, Live, RequestId, ServiceName, Timestamp, TraceId};
 use watchword_events::names::event_routing_key;
 use watchword_events::{
     CloudEvent, EventData, Lane, OtpRequested, Refusal, RequestParked, VerificationUpdated,
@@ -42,7 +42,7 @@ pub struct IntakeParts {
     /// Remembers answers.
     pub requests: Arc<dyn RequestLog>,
     /// Who may ask.
-    pub services: Arc<Services>,
+    pub services: Live<Services>,
     /// Publishes answers.
     pub publisher: Arc<dyn Publisher>,
     /// The time.
@@ -97,10 +97,11 @@ impl Intake {
         let event = CloudEvent::<OtpRequested>::decode(&received.body)
             .map_err(watchword_events::DecodeError::reason)?;
         let id = event.id.parse().map_err(|_| "not_an_event")?;
+        let services = self.0.services.get();
         let service = received
             .user
             .as_deref()
-            .and_then(|user| self.0.services.by_broker_user(user));
+            .and_then(|user| services.by_broker_user(user));
         let service = service.ok_or("unknown_user")?.clone();
         Ok(Request {
             id,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use watchword_broker::{LinkState, Outbound, PublishError, Publisher, Route};
 use watchword_chassis::{Problem, ProblemCode, Service};
-use watchword_core::{Clock, DeliveryOutcome, Timestamp, TraceId, VerificationId};
+use watchword_core::{Clock, DeliveryOutcome, Live, Timestamp, TraceId, VerificationId};
 use watchword_events::{CloudEvent, EventData, Lane, OtpRequested, OtpSend, Sealer, StepDue};
 use watchword_failpoint::{Point, reach};
 use watchword_ledger::{LedgerStore, Settlement};
@@ -61,7 +61,7 @@ pub struct Issuer {
     limiter: Arc<dyn SendLimiter>,
     ledger: Arc<dyn LedgerStore>,
     publisher: Arc<dyn Publisher>,
-    sealer: Sealer,
+    sealer: Live<Sealer>,
     clock: Arc<dyn Clock>,
     metrics: IssuerMetrics,
 }
@@ -77,7 +77,7 @@ pub struct IssuerParts {
     /// Publishes orders.
     pub publisher: Arc<dyn Publisher>,
     /// Seals them.
-    pub sealer: Sealer,
+    pub sealer: Live<Sealer>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where it counts.
@@ -261,7 +261,7 @@ impl Issuer {
         let internal = || Problem::new(ProblemCode::Internal, "the message could not be sealed");
         let event = message
             .order
-            .seal(&self.sealer, self.clock.now())
+            .seal(&self.sealer.get(), self.clock.now())
             .map_err(|_| internal())?;
         let outbound = Outbound {
             id: event.id.clone(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use watchword_broker::{Consumer, ParkReason, Received, work_until};
 use watchword_chassis::{Problem, ProblemCode, Services};
-use watchword_core::{Clock, DeliveryId, DeliveryOutcome, Ladder, Rung, Timestamp};
+use watchword_core::{Clock, DeliveryId, DeliveryOutcome, Ladder, Live, Rung, Timestamp};
 use watchword_events::{CloudEvent, StepDue};
 use watchword_ledger::LedgerStore;
 
@@ -27,7 +27,7 @@ pub struct StepperParts {
     /// Tells whether the message before has arrived.
     pub ledger: Arc<dyn LedgerStore>,
     /// Whose verifications they are.
-    pub services: Arc<Services>,
+    pub services: Live<Services>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where it counts.
@@ -108,7 +108,8 @@ impl Stepper {
     }
 
     async fn act(&self, step: &StepDue) -> Result<Stepped, Problem> {
-        let Some(service) = self.0.services.by_name(&step.service) else {
+        let services = self.0.services.get();
+        let Some(service) = services.by_name(&step.service) else {
             return Ok(Stepped::Ended);
         };
         let before = DeliveryId::new(step.verification_id.clone(), step.after_send);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use data_encoding::HEXLOWER;
 use watchword_chassis::Service;
 use watchword_core::{
-    CheckId, CheckVerdict, Clock, Code, DeliveryId, Entropy, EntropyError, KeyRing, Locale,
+    CheckId, CheckVerdict, Clock, Code, DeliveryId, Entropy, EntropyError, KeyRing, Live, Locale,
     Purpose, Recipient, ServiceName, Subject, Timestamp, TypedCode, Variables, VerificationId,
 };
 use watchword_events::{Order, Sealer};
@@ -94,8 +94,8 @@ pub enum VerifierError {
 pub struct Verifier {
     store: Arc<dyn VerificationStore>,
     index: Index,
-    digest_keys: KeyRing,
-    sealer: Sealer,
+    digest_keys: Live<KeyRing>,
+    sealer: Live<Sealer>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     metrics: VerifierMetrics,
@@ -108,9 +108,9 @@ pub struct VerifierParts {
     /// Hashes subjects and recipients.
     pub index: Index,
     /// Digest codes; the first digests, all verify.
-    pub digest_keys: KeyRing,
+    pub digest_keys: Live<KeyRing>,
     /// Seals codes and orders in the store.
-    pub sealer: Sealer,
+    pub sealer: Live<Sealer>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The random source.
@@ -165,6 +165,7 @@ impl Verifier {
             variables: request.variables,
             fallback: request.fallback,
         };
+        let sealer = self.sealer.get();
         let (code, sealed_code) = self.mint(service, &id)?;
         let command = OpenCommand {
             service: service.name.clone(),
@@ -172,8 +173,8 @@ impl Verifier {
             channel: details.recipient.channel(),
             purpose: request.purpose,
             masked_to: details.recipient.masked(),
-            sealed_order: seal_order(&self.sealer, &id, &details)?,
-            sealing_key_id: self.sealer.key_id().to_owned(),
+            sealed_order: seal_order(&sealer, &id, &details)?,
+            sealing_key_id: sealer.key_id().to_owned(),
             code: sealed_code,
             policy: service.policy,
             budget: service.budget,
@@ -286,7 +287,7 @@ impl Verifier {
             id: id.clone(),
             service: service.name.clone(),
             purpose,
-            candidates: digests(&self.digest_keys, &service.name, id, typed.expose()),
+            candidates: digests(&self.digest_keys.get(), &service.name, id, typed.expose()),
             check_id,
             now: self.clock.now(),
         };
@@ -334,10 +335,11 @@ impl Verifier {
         id: &VerificationId,
     ) -> Result<(Code, SealedCode), VerifierError> {
         let code = Code::draw(service.policy.code_length, self.entropy.as_ref())?;
+        let (keys, sealer) = (self.digest_keys.get(), self.sealer.get());
         let sealed = SealedCode {
-            digest: digest(self.digest_keys.first(), &service.name, id, code.expose()),
-            sealed: seal_code(&self.sealer, id, &code)?,
-            sealing_key_id: self.sealer.key_id().to_owned(),
+            digest: digest(keys.first(), &service.name, id, code.expose()),
+            sealed: seal_code(&sealer, id, &code)?,
+            sealing_key_id: sealer.key_id().to_owned(),
         };
         Ok((code, sealed))
     }
@@ -366,14 +368,15 @@ impl Verifier {
 
     fn unsealed(&self, sent: &Sent) -> Result<(Code, OrderDetails), VerifierError> {
         let verification = &sent.verification;
+        let sealer = self.sealer.get();
         let code = open_code(
-            &self.sealer,
+            &sealer,
             &verification.id,
             &sent.code_key_id,
             &sent.sealed_code,
         )?;
         let details = open_order(
-            &self.sealer,
+            &sealer,
             &verification.id,
             verification.channel,
             &sent.order_key_id,

@@ -4,18 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use watchword_broker::Publisher;
 use watchword_chassis::config::ConfigError;
-use watchword_core::{Channel, Clock, ProviderName};
+use watchword_core::{Channel, Clock, Live, ProviderName, Timestamp};
 use watchword_delivery::{Inbox, Router, Rules};
 use watchword_events::ReceiptReceived;
-use watchword_sms_worker::ReceiptPlan;
+use watchword_sms_worker::{ReceiptPlan, ReceiptPlans, queue_heard};
 
 use crate::config::Config;
 
 /// What a worker of one channel needs of its configuration.
 pub struct ChannelSetup {
     /// Who sends what.
-    pub router: Arc<Router>,
+    pub router: Router,
     /// What follows where there is a choice.
     pub rules: Rules,
     /// Messages in work at once.
@@ -24,6 +26,93 @@ pub struct ChannelSetup {
     pub receipts: BTreeMap<ProviderName, Arc<ReceiptPlan>>,
     /// Receipts that come by SMPP binds; with SMS only.
     pub heard: Option<mpsc::Receiver<ReceiptReceived>>,
+}
+
+/// What of a running channel can be replaced.
+pub struct LiveChannel {
+    channel: Channel,
+    /// Who sends what.
+    pub router: Live<Router>,
+    /// Whose receipts are taken.
+    pub plans: Live<ReceiptPlans>,
+    heard: mpsc::UnboundedSender<mpsc::Receiver<ReceiptReceived>>,
+}
+
+/// The receipts that come by SMPP binds, of each configuration after the other.
+pub struct Heard(mpsc::UnboundedReceiver<mpsc::Receiver<ReceiptReceived>>);
+
+/// A channel's next configuration, checked.
+pub struct Change {
+    router: Router,
+    receipts: BTreeMap<ProviderName, Arc<ReceiptPlan>>,
+    heard: Option<mpsc::Receiver<ReceiptReceived>>,
+}
+
+impl LiveChannel {
+    /// Starts with `setup`.
+    pub fn start(channel: Channel, setup: ChannelSetup) -> (Self, Heard) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let live = Self {
+            channel,
+            router: Live::new(setup.router),
+            plans: Live::new(ReceiptPlans::new(setup.receipts)),
+            heard: sender,
+        };
+        live.hear(setup.heard);
+        (live, Heard(receiver))
+    }
+
+    /// What `config` makes of the channel.
+    pub fn next(
+        &self,
+        config: &Config,
+        inbox: &Inbox,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Change, ConfigError> {
+        let setup = build(config, self.channel, inbox, clock)?;
+        Ok(Change {
+            router: setup.router,
+            receipts: setup.receipts,
+            heard: setup.heard,
+        })
+    }
+
+    /// Uses `change` from `now` on. What is in work ends with the providers it began with.
+    pub fn replace(&self, change: Change, now: Timestamp) {
+        self.plans
+            .replace(self.plans.get().followed_by(change.receipts, now));
+        self.router.replace(change.router);
+        self.hear(change.heard);
+    }
+
+    fn hear(&self, heard: Option<mpsc::Receiver<ReceiptReceived>>) {
+        if let Some(heard) = heard {
+            // Nobody listens once the process stops.
+            let _ = self.heard.send(heard);
+        }
+    }
+}
+
+impl Heard {
+    /// Queues all of them until `stop`.
+    pub async fn queue(
+        mut self,
+        publisher: Arc<dyn Publisher>,
+        clock: Arc<dyn Clock>,
+        stop: impl Future<Output = ()> + Send,
+    ) {
+        let mut tasks = JoinSet::new();
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => return,
+                Some(heard) = self.0.recv() => {
+                    tasks.spawn(queue_heard(heard, publisher.clone(), clock.clone()));
+                }
+                Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
+            }
+        }
+    }
 }
 
 /// Builds `channel`; what is wrong in its section is told by key.
@@ -70,7 +159,7 @@ pub fn build(
     let router = Router::new(providers, routes, clock.now())
         .map_err(|error| error.within(channel.as_str()))?;
     Ok(ChannelSetup {
-        router: Arc::new(router),
+        router,
         rules,
         concurrency,
         receipts,

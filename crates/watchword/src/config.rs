@@ -102,10 +102,7 @@ impl PeerConfig {
 impl Config {
     /// Reads `path` and the process's environment over it.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let environment = std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        });
-        Self::read_under(path, environment)
+        Self::read_under(path, environment())
     }
 
     /// Reads `path` and `environment` over it.
@@ -122,4 +119,10 @@ impl Config {
         }
         Ok(config)
     }
+}
+
+/// The process's environment, as far as it is text.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }

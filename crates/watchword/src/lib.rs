@@ -11,6 +11,7 @@ pub mod demo;
 pub mod engine;
 pub mod parked;
 pub mod provider;
+pub mod reload;
 pub mod roles;
 pub mod run;
 pub mod simulate;

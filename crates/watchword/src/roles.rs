@@ -1,6 +1,6 @@
 //! From engine and configuration to running roles.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use axum::Router;
@@ -8,7 +8,7 @@ use prometheus::Registry;
 use tokio::sync::Semaphore;
 use watchword_chassis::lifecycle::Lifecycle;
 use watchword_chassis::{Services, SystemEntropy};
-use watchword_core::{Channel, Clock, KeyRing, ServiceName, Subject};
+use watchword_core::{Channel, Clock, Key, KeyRing, Live, ProviderName, ServiceName, Subject};
 use watchword_delivery::{
     Courier, CourierParts, DeliveryMetrics, Inbox, Receipts, ReceiptsParts, Reporter, Worker,
     prefetch,
@@ -22,10 +22,11 @@ use watchword_sms_worker::{ReceiptMetrics, ReceiptRouteState};
 use watchword_verifier::http::VerifierState;
 use watchword_verifier::{Index, Verifier, VerifierMetrics, VerifierParts};
 
-use crate::channels::{self, ChannelSetup};
+use crate::channels::{self, LiveChannel};
 use crate::cli::Role;
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::reload::Reloads;
 
 /// Requests by event in work at once.
 const REQUESTS_IN_WORK: u16 = 128;
@@ -42,14 +43,19 @@ pub struct Shared {
     /// State and queues.
     pub engine: Engine,
     /// Who asks for codes.
-    pub services: Arc<Services>,
+    pub services: Live<Services>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where everything counts.
     pub registry: Registry,
     /// The demo's inbox.
     pub inbox: Inbox,
-    sealer: Sealer,
+    /// Counts when the configuration was read anew.
+    pub reloads: Reloads,
+    pub(crate) index: Key,
+    pub(crate) digest_keys: Live<KeyRing>,
+    pub(crate) sealer: Live<Sealer>,
+    pub(crate) channels: Mutex<Vec<LiveChannel>>,
     verifier: Arc<Verifier>,
 }
 
@@ -58,17 +64,17 @@ impl Shared {
     pub fn new(
         config: Config,
         engine: Engine,
-        services: Arc<Services>,
+        services: Services,
         clock: Arc<dyn Clock>,
         registry: Registry,
     ) -> anyhow::Result<Self> {
         let keys = config.keys.resolve()?;
-        let sealer = Sealer::new(keys.sealing.clone(), Arc::new(SystemEntropy));
-        let digest_keys: KeyRing = keys.digest;
+        let sealer = Live::new(sealer_of(keys.sealing));
+        let digest_keys = Live::new(keys.digest);
         let verifier = Arc::new(Verifier::new(VerifierParts {
             store: engine.verifications.clone(),
-            index: Index::new(keys.index),
-            digest_keys,
+            index: Index::new(keys.index.clone()),
+            digest_keys: digest_keys.clone(),
             sealer: sealer.clone(),
             clock: clock.clone(),
             entropy: Arc::new(SystemEntropy),
@@ -77,11 +83,15 @@ impl Shared {
         Ok(Self {
             config,
             engine,
-            services,
+            services: Live::new(services),
             clock,
+            reloads: Reloads::register(&registry)?,
             registry,
             inbox: Inbox::default(),
+            index: keys.index,
+            digest_keys,
             sealer,
+            channels: Mutex::default(),
             verifier,
         })
     }
@@ -174,9 +184,9 @@ impl Shared {
 
     /// Starts the worker of `channel`; gives the route of its receipts, if it takes some.
     async fn worker(&self, channel: Channel, lifecycle: &mut Lifecycle) -> anyhow::Result<Router> {
-        let mut setup = channels::build(&self.config, channel, &self.inbox, &self.clock)?;
+        let setup = channels::build(&self.config, channel, &self.inbox, &self.clock)?;
         if channel == Channel::Sms {
-            self.check_texts()?;
+            check_texts(&self.config, &self.services.get())?;
         }
         let providers = setup.router.providers();
         let names: Vec<_> = providers.iter().map(|provider| provider.name()).collect();
@@ -186,27 +196,27 @@ impl Shared {
             self.clock.clone(),
             metrics.clone(),
         ));
+        let (rules, concurrency) = (setup.rules, setup.concurrency);
+        let takers: Vec<_> = setup.receipts.keys().cloned().collect();
+        let (live, heard) = LiveChannel::start(channel, setup);
         let mut routes = Router::new();
         if channel == Channel::Sms {
-            if let Some(heard) = setup.heard.take() {
-                let (publisher, clock) = (self.engine.broker.publisher(), self.clock.clone());
-                let stop = lifecycle.stop().cancelled_owned();
-                let queue = watchword_sms_worker::queue_heard(heard, publisher, clock, stop);
-                lifecycle.spawn("smpp-receipts", queue);
-            }
+            let (publisher, clock) = (self.engine.broker.publisher(), self.clock.clone());
+            let stop = lifecycle.stop().cancelled_owned();
+            lifecycle.spawn("smpp-receipts", heard.queue(publisher, clock, stop));
             routes = self
-                .receipts(&setup, &reporter, &metrics, lifecycle)
+                .receipts(&live, &takers, &reporter, &metrics, lifecycle)
                 .await?;
         }
         let courier = Courier::new(
             CourierParts {
                 channel,
-                router: setup.router,
-                rules: setup.rules,
+                router: live.router.clone(),
+                rules,
                 ledger: self.engine.ledger.clone(),
                 sealer: self.sealer.clone(),
                 services: self.services.clone(),
-                calls: Semaphore::new(usize::from(setup.concurrency)),
+                calls: Semaphore::new(usize::from(concurrency)),
                 clock: self.clock.clone(),
                 metrics,
             },
@@ -215,8 +225,12 @@ impl Shared {
         let consumer = self
             .engine
             .broker
-            .consume(Lane::Send(channel), prefetch(setup.concurrency))
+            .consume(Lane::Send(channel), prefetch(concurrency))
             .await;
+        self.channels
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(live);
         let name = match channel {
             Channel::Sms => "sms-worker",
             Channel::Email => "email-worker",
@@ -231,13 +245,14 @@ impl Shared {
     /// Starts the taker of receipts; gives the route by which gateways bring them.
     async fn receipts(
         &self,
-        setup: &ChannelSetup,
+        live: &LiveChannel,
+        takers: &[ProviderName],
         reporter: &Arc<Reporter>,
         metrics: &DeliveryMetrics,
         lifecycle: &mut Lifecycle,
     ) -> anyhow::Result<Router> {
         let taker = Receipts::new(ReceiptsParts {
-            router: setup.router.clone(),
+            router: live.router.clone(),
             ledger: self.engine.ledger.clone(),
             reporter: reporter.clone(),
             clock: self.clock.clone(),
@@ -254,28 +269,33 @@ impl Shared {
             return Ok(Router::new());
         };
         Ok(watchword_sms_worker::routes(ReceiptRouteState {
-            plans: Arc::new(setup.receipts.clone()),
+            plans: live.plans.clone(),
             public_url,
             publisher: broker.publisher(),
             clock: self.clock.clone(),
-            metrics: ReceiptMetrics::register(&self.registry, setup.receipts.keys())?,
+            metrics: ReceiptMetrics::register(&self.registry, takers.iter())?,
         }))
     }
+}
 
-    /// Texts that take two parts cost twice: told at start. Longer ones are refused.
-    fn check_texts(&self) -> anyhow::Result<()> {
-        let text = watchword_sms_worker::SmsText::load(self.config.templates.as_deref())?;
-        for service in self.services.iter() {
-            let sender = watchword_delivery::Sender {
-                app: service.app.clone(),
-                host: service.host.clone(),
-            };
-            let costly = watchword_sms_worker::check_templates(&text, &sender)
-                .with_context(|| format!("the texts of service {}", service.name))?;
-            for (locale, encoding, parts) in costly {
-                tracing::warn!(service = %service.name, locale, ?encoding, parts, "an SMS takes more than one part");
-            }
+/// A sealer over these keys.
+pub fn sealer_of(keys: KeyRing) -> Sealer {
+    Sealer::new(keys, Arc::new(SystemEntropy))
+}
+
+/// Texts that take two parts cost twice: told at start. Longer ones are refused.
+pub fn check_texts(config: &Config, services: &Services) -> anyhow::Result<()> {
+    let text = watchword_sms_worker::SmsText::load(config.templates.as_deref())?;
+    for service in services.iter() {
+        let sender = watchword_delivery::Sender {
+            app: service.app.clone(),
+            host: service.host.clone(),
+        };
+        let costly = watchword_sms_worker::check_templates(&text, &sender)
+            .with_context(|| format!("the texts of service {}", service.name))?;
+        for (locale, encoding, parts) in costly {
+            tracing::warn!(service = %service.name, locale, ?encoding, parts, "an SMS takes more than one part");
         }
-        Ok(())
     }
+    Ok(())
 }

@@ -17,6 +17,7 @@ use crate::channels;
 use crate::cli::Role;
 use crate::config::{Config, EngineKind};
 use crate::engine::{Engine, distributed};
+use crate::reload::Reloader;
 use crate::roles::Shared;
 
 /// Runs `roles` (all if none is named) until a signal.
@@ -49,13 +50,13 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     );
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let services = Arc::new(Services::from_config(&config.services)?);
+    let services = Services::from_config(&config.services)?;
     let engine = tokio::select! {
         engine = Engine::start(&config, &registry, &readiness, clock.clone()) => engine?,
         signalled = stop_signal() => return signalled.context("signals"),
     };
     let http_config = config.http.clone();
-    let shared = Shared::new(config, engine, services, clock, registry)?;
+    let shared = Arc::new(Shared::new(config, engine, services, clock, registry)?);
     let routes = shared.start(roles, &mut lifecycle).await?;
     let mut http_address = None;
     if routes.has_routes() {
@@ -72,6 +73,8 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
             server::serve(listener, routes, room, lifecycle.stop()),
         );
     }
+    let reloader = Reloader::new(path, shared.clone());
+    lifecycle.spawn("reloader", reloader.run(lifecycle.stop()));
     readiness.require("started", || true);
     let names: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
     tracing::info!(roles = names.join(","), http = ?http_address, admin = %admin_address, "started");
@@ -83,7 +86,7 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
 /// The engine of the configuration without any role, for an operator's command.
 pub async fn operator(path: &Path) -> anyhow::Result<Shared> {
     let config = checked(path)?;
-    let services = Arc::new(Services::from_config(&config.services)?);
+    let services = Services::from_config(&config.services)?;
     let (registry, clock) = (telemetry::registry(), Arc::new(SystemClock));
     let engine = Engine::start(&config, &registry, &Readiness::default(), clock.clone()).await?;
     Shared::new(config, engine, services, clock, registry)
@@ -94,7 +97,7 @@ pub async fn unlock(path: &Path, service: &str, subject: &str) -> anyhow::Result
     let shared = operator(path).await?;
     let (service, subject) = (service.parse()?, subject.parse()?);
     anyhow::ensure!(
-        shared.services.by_name(&service).is_some(),
+        shared.services.get().by_name(&service).is_some(),
         "there is no such service in the configuration"
     );
     shared.unlock(&service, &subject).await?;

@@ -18,8 +18,7 @@ use tokio::time::{MissedTickBehavior, interval};
 pub use gateway::{SmsGateway, Temper};
 pub use life::{Accepted, Asked, Check, Life};
 pub use mailbox::{Arrival, Mailbox};
-pub(crate) use verdict::last_bad;
-pub use verdict::{Verdict, Window, judge};
+pub use verdict::{Verdict, Window, judge, last_bad};
 
 /// Milliseconds since the epoch, by the clock of whoever judges: no fault steps it.
 #[expect(

@@ -71,7 +71,7 @@ impl Verdict {
 
 /// Whether all that was opened after `since_ms` was served promptly so far; gives the last that was
 /// not.
-pub(crate) fn last_bad(lives: &[Life], mailbox: &Mailbox, since_ms: u64) -> Option<u64> {
+pub fn last_bad(lives: &[Life], mailbox: &Mailbox, since_ms: u64) -> Option<u64> {
     let bad = lives.iter().filter(|life| {
         life.begun_ms() >= since_ms && !life.asked.is_empty() && !is_prompt(life, mailbox)
     });

@@ -8,7 +8,7 @@ use watchword_chassis::config::{
     GuessesConfig, LimitsConfig, PolicyConfig, ResendMode, ServiceConfig,
 };
 use watchword_chassis::{Service, Services};
-use watchword_core::{Channel, Key, KeyRing};
+use watchword_core::{Channel, Key, KeyRing, Live};
 use watchword_delivery::DeliveryMetrics;
 use watchword_issuer::IssuerMetrics;
 use watchword_verifier::{Index, VerifierMetrics};
@@ -17,7 +17,7 @@ use crate::history::{Gateway, Tenant};
 
 /// Shared by all histories of one run.
 pub struct Kit {
-    pub services: Arc<Services>,
+    pub services: Live<Services>,
     pub keys: KeyRing,
     pub index: Index,
     pub registry: Registry,
@@ -70,7 +70,7 @@ impl Kit {
             Gateway::Mail.name(),
         );
         Arc::new(Self {
-            services: Arc::new(Services::from_config(&services).unwrap()),
+            services: Live::new(Services::from_config(&services).unwrap()),
             keys: KeyRing::new(vec![key("k1")]).unwrap(),
             index: Index::new(key("i1")),
             verifier: VerifierMetrics::register(&registry).unwrap(),
@@ -83,7 +83,7 @@ impl Kit {
 
     pub fn service(&self, tenant: Tenant) -> Arc<Service> {
         let name = tenant.name().parse().unwrap();
-        self.services.by_name(&name).unwrap().clone()
+        self.services.get().by_name(&name).unwrap().clone()
     }
 
     /// The sum of a counter over its labels.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use watchword_broker::Consumer;
-use watchword_core::Channel;
+use watchword_core::{Channel, Live};
 use watchword_delivery::{
     Choose, Courier, CourierParts, DeliveryMetrics, Provider, Receipts, ReceiptsParts, Reporter,
     RouteConfig, Router, Rules, Worker,
@@ -49,11 +49,11 @@ fn consumer(seat: &Seat, lane: Lane) -> Box<dyn Consumer> {
 fn front(seat: &Seat) {
     let (world, kit) = (&seat.world, &seat.world.kit);
     let clock = Arc::new(seat.clone());
-    let sealer = Sealer::new(kit.keys.clone(), world.clone());
+    let sealer = Live::new(Sealer::new(kit.keys.clone(), world.clone()));
     let verifier = Arc::new(Verifier::new(VerifierParts {
         store: Arc::new(SimCodes(seat.clone())),
         index: kit.index.clone(),
-        digest_keys: kit.keys.clone(),
+        digest_keys: Live::new(kit.keys.clone()),
         sealer: sealer.clone(),
         clock: clock.clone(),
         entropy: world.clone(),
@@ -97,7 +97,7 @@ fn back(seat: &Seat) {
                 router: router.clone(),
                 rules: Rules::default(),
                 ledger: Arc::new(SimLedger(seat.clone())),
-                sealer: Sealer::new(kit.keys.clone(), seat.world.clone()),
+                sealer: Live::new(Sealer::new(kit.keys.clone(), seat.world.clone())),
                 services: kit.services.clone(),
                 calls: Semaphore::new(2),
                 clock: Arc::new(seat.clone()),
@@ -135,7 +135,7 @@ fn reporter(seat: &Seat, metrics: &DeliveryMetrics) -> Arc<Reporter> {
     ))
 }
 
-fn router(seat: &Seat, gateways: &[Gateway]) -> Arc<Router> {
+fn router(seat: &Seat, gateways: &[Gateway]) -> Live<Router> {
     let now = seat.lock().now_at(seat.node);
     let providers: Vec<Arc<dyn Provider>> = gateways
         .iter()
@@ -157,5 +157,5 @@ fn router(seat: &Seat, gateways: &[Gateway]) -> Arc<Router> {
             .map(|gateway| gateway.name().to_string())
             .collect(),
     };
-    Arc::new(Router::new(providers, &[route], now).unwrap())
+    Live::new(Router::new(providers, &[route], now).unwrap())
 }

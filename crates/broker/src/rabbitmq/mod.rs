@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
-use watchword_core::SecretString;
+use watchword_core::{Live, SecretString};
 use watchword_events::Lane;
 
 use crate::parked::{ParkedError, ParkedLook};
@@ -65,7 +65,8 @@ pub struct RabbitMq {
     supervisor: Arc<Supervisor>,
     publisher: Arc<RabbitPublisher>,
     stop: CancellationToken,
-    settings: RabbitMqSettings,
+    address: Live<Address>,
+    settings: Live<RabbitMqSettings>,
 }
 
 impl RabbitMq {
@@ -74,10 +75,10 @@ impl RabbitMq {
         settings: RabbitMqSettings,
         metrics: BrokerMetrics,
     ) -> Result<Arc<Self>, UrlError> {
-        let address = Address::parse(&settings)?;
+        let address = Live::new(Address::parse(&settings)?);
         let stop = CancellationToken::new();
         let supervisor = Supervisor::start(
-            address,
+            address.clone(),
             settings.topology.clone(),
             metrics.clone(),
             stop.clone(),
@@ -87,8 +88,16 @@ impl RabbitMq {
             supervisor,
             publisher,
             stop,
-            settings,
+            address,
+            settings: Live::new(settings),
         }))
+    }
+
+    /// Dials by `settings` from the next connection on: the broker's password is another one now.
+    pub fn redirect(&self, settings: RabbitMqSettings) -> Result<(), UrlError> {
+        self.address.replace(Address::parse(&settings)?);
+        self.settings.replace(settings);
+        Ok(())
     }
 
     /// The state of the link.
@@ -113,7 +122,7 @@ impl Broker for RabbitMq {
     }
 
     async fn parked(&self, lane: Lane, limit: usize) -> Result<Box<dyn ParkedLook>, ParkedError> {
-        let look = parked::look(&self.settings, lane, limit).await?;
+        let look = parked::look(&self.settings.get(), lane, limit).await?;
         Ok(Box::new(look))
     }
 

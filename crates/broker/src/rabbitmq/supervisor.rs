@@ -10,6 +10,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use watchword_core::Live;
 
 use super::dial::{Address, LinkError};
 use super::link::{Happening, Link};
@@ -33,7 +34,7 @@ pub(super) struct Supervisor {
 
 impl Supervisor {
     pub(super) fn start(
-        address: Address,
+        address: Live<Address>,
         topology: Topology,
         metrics: BrokerMetrics,
         stop: CancellationToken,
@@ -89,7 +90,7 @@ impl Supervisor {
 
     async fn run(
         self: Arc<Self>,
-        address: Address,
+        address: Live<Address>,
         topology: Topology,
         metrics: BrokerMetrics,
         stop: CancellationToken,
@@ -97,6 +98,7 @@ impl Supervisor {
         let mut last_error = None;
         let mut waits = waits();
         while !stop.is_cancelled() {
+            let address = address.get();
             let opened = timeout(
                 address.connect_deadline() * 2 + OPEN_MARGIN,
                 Link::open(&address, &topology),

@@ -3,8 +3,8 @@
 //! A variable `WATCHWORD_HTTP__LISTEN` sets the key `http.listen`: two underscores are the dot.
 //! Variables without two underscores (but `WATCHWORD_ENGINE`) are left for secrets to be named by.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
@@ -18,6 +18,54 @@ pub fn load<T: DeserializeOwned>(
     path: &Path,
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<T, ConfigError> {
+    serde_path_to_error::deserialize(Value::Table(whole(path, environment)?)).map_err(|error| {
+        let key = match error.path().to_string() {
+            // The second is that of a key without a name.
+            root if root == "." || root.is_empty() => "(top level)".to_owned(),
+            key => key,
+        };
+        ConfigError::new(key, without_values(&error.inner().to_string()))
+    })
+}
+
+/// The files that `path` under `environment` names: secrets, keys, certificates. None if it cannot
+/// be read.
+pub fn files_of(
+    path: &Path,
+    environment: impl Iterator<Item = (String, String)>,
+) -> BTreeSet<PathBuf> {
+    let mut files = BTreeSet::new();
+    if let Ok(table) = whole(path, environment) {
+        collect_files(&Value::Table(table), &mut files);
+    }
+    files
+}
+
+fn collect_files(value: &Value, files: &mut BTreeSet<PathBuf>) {
+    match value {
+        Value::Table(table) => {
+            for (key, value) in table {
+                match value {
+                    Value::String(file) if key == "file" || key == "ca_file" => {
+                        files.insert(file.into());
+                    }
+                    value => collect_files(value, files),
+                }
+            }
+        }
+        Value::Array(values) => {
+            for value in values {
+                collect_files(value, files);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn whole(
+    path: &Path,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Table, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| ConfigError::new(path.display().to_string(), error.kind().to_string()))?;
     let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
@@ -33,14 +81,7 @@ pub fn load<T: DeserializeOwned>(
     for (keys, value) in overlay(environment)? {
         insert(&mut table, &keys, value)?;
     }
-    serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
-        let key = match error.path().to_string() {
-            // The second is that of a key without a name.
-            root if root == "." || root.is_empty() => "(top level)".to_owned(),
-            key => key,
-        };
-        ConfigError::new(key, without_values(&error.inner().to_string()))
-    })
+    Ok(table)
 }
 
 /// The variables that set keys, in the order of their names.
@@ -191,6 +232,20 @@ mod tests {
                 http
             }
         );
+    }
+
+    #[test]
+    fn the_files_it_names_are_known_wherever_they_stand() {
+        let text = "[keys]\nsealing = [{ id = \"s1\", file = \"a\" }]\n[email.providers.relay]\n\
+                    ca_file = \"b\"\nhost = \"file\"\n[a.b.secrets]\ntoken = { file = \"c\" }";
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let environment = [(
+            "WATCHWORD_REDIS__PASSWORD".to_owned(),
+            "{ file = \"d\" }".to_owned(),
+        )];
+        let files = files_of(file.path(), environment.into_iter());
+        assert_eq!(files, ["a", "b", "c", "d"].map(PathBuf::from).into());
     }
 
     #[test]

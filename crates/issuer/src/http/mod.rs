@@ -10,7 +10,7 @@ use axum::extract::FromRef;
 use axum::http::HeaderMap;
 use axum::routing::post;
 use watchword_chassis::Services;
-use watchword_core::TraceId;
+use watchword_core::{Live, TraceId};
 
 use crate::Issuer;
 use crate::telemetry::IssuerMetrics;
@@ -21,12 +21,12 @@ pub struct IssuerState {
     /// Accepts requests.
     pub issuer: Arc<Issuer>,
     /// Who may ask.
-    pub services: Arc<Services>,
+    pub services: Live<Services>,
     /// Where answers are counted.
     pub metrics: IssuerMetrics,
 }
 
-impl FromRef<IssuerState> for Arc<Services> {
+impl FromRef<IssuerState> for Live<Services> {
     fn from_ref(state: &IssuerState) -> Self {
         state.services.clone()
     }

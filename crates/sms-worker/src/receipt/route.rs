@@ -1,7 +1,6 @@
 //! `POST|GET /v1/receipts/{provider}`: verified, queued, then answered. Refuses bodies over 64 KiB
 //! and answers a forged call with 401 and nothing more.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +15,10 @@ use tokio::time::timeout;
 use watchword_broker::{Outbound, Publisher, Route};
 use watchword_chassis::http::PathText;
 use watchword_chassis::{Problem, ProblemCode};
-use watchword_core::{Clock, ProviderName};
+use watchword_core::{Clock, Live, ProviderName};
 use watchword_events::{CloudEvent, EventData, Lane, ReceiptReceived};
 
-use super::{Call, ReceiptPlan, Refusal};
+use super::{Call, ReceiptPlans, Refusal};
 
 const MAX_BODY_BYTES: usize = 64 * 1024;
 const BODY_DEADLINE: Duration = Duration::from_secs(5);
@@ -59,8 +58,8 @@ impl ReceiptMetrics {
 /// What the route needs.
 #[derive(Clone)]
 pub struct ReceiptState {
-    /// The receivers, by provider.
-    pub plans: Arc<BTreeMap<ProviderName, Arc<ReceiptPlan>>>,
+    /// Who may call, and how that is checked.
+    pub plans: Live<ReceiptPlans>,
     /// The URL under which gateways reach us: `https://otp.example.org`.
     pub public_url: String,
     /// Queues receipts.
@@ -84,11 +83,9 @@ async fn take(
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let not_found = || Problem::new(ProblemCode::NotFound, "no such provider takes receipts");
-    let plan = provider
-        .parse::<ProviderName>()
-        .ok()
-        .and_then(|name| state.plans.get(&name).cloned())
-        .ok_or_else(not_found)?;
+    let plans = state.plans.get();
+    let name = provider.parse::<ProviderName>().ok();
+    let name = name.filter(|name| plans.has(name)).ok_or_else(not_found)?;
     let (
         Parts {
             method,
@@ -120,18 +117,18 @@ async fn take(
         body: &body,
         now: state.clock.now(),
     };
-    let receipts = match plan.read(&call) {
+    let receipts = match plans.read(&name, &call) {
         Ok(receipts) => receipts,
         Err(Refusal::Forged) => {
-            state.metrics.count(&plan.provider, "forged");
-            tracing::warn!(provider = %plan.provider, "a receipt that is not the provider's, or stale, was refused");
+            state.metrics.count(&name, "forged");
+            tracing::warn!(provider = %name, "a receipt that is not the provider's, or stale, was refused");
             return Err(Problem::new(
                 ProblemCode::Unauthorized,
                 "the signature is not right",
             ));
         }
         Err(Refusal::Unreadable) => {
-            state.metrics.count(&plan.provider, "unreadable");
+            state.metrics.count(&name, "unreadable");
             return Err(Problem::new(
                 ProblemCode::InvalidRequest,
                 "the receipt cannot be read",
@@ -140,12 +137,12 @@ async fn take(
     };
     for receipt in receipts {
         if queue(&state, receipt).await.is_none() {
-            state.metrics.count(&plan.provider, "unavailable");
+            state.metrics.count(&name, "unavailable");
             let problem = Problem::new(ProblemCode::BrokerUnavailable, "call again");
             return Err(problem.retry_after(1));
         }
     }
-    state.metrics.count(&plan.provider, "queued");
+    state.metrics.count(&name, "queued");
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -181,28 +178,19 @@ pub(crate) async fn publish(
     publisher.publish(outbound, PUBLISH_DEADLINE).await.ok()
 }
 
-/// Queues what SMPP binds hear until `stop`; a receipt the broker does not take is tried again
-/// while others wait, and lost with the process, as receipts may be.
+/// Queues what SMPP binds hear until there are none any more; a receipt the broker does not take is
+/// tried again while others wait, and lost with the process, as receipts may be.
 pub async fn queue_heard(
     mut heard: tokio::sync::mpsc::Receiver<ReceiptReceived>,
     publisher: Arc<dyn Publisher>,
     clock: Arc<dyn Clock>,
-    stop: impl Future<Output = ()> + Send,
 ) {
-    let work = async {
-        while let Some(receipt) = heard.recv().await {
-            while publish(publisher.as_ref(), receipt.clone(), clock.now())
-                .await
-                .is_none()
-            {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
+    while let Some(receipt) = heard.recv().await {
+        while publish(publisher.as_ref(), receipt.clone(), clock.now())
+            .await
+            .is_none()
+        {
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        // Without an SMPP provider there is nothing to hear, which is no end of the role.
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        () = work => {}
-        () = stop => {}
     }
 }

@@ -13,7 +13,7 @@ use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use redis::{AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, RedisError, TlsMode, Value};
 use tokio::time::timeout;
 
-use super::RedisSettings;
+use super::Target;
 use super::address::{Address, Kind, Node};
 use crate::StorageError;
 
@@ -37,12 +37,9 @@ impl Connection {
 }
 
 /// Dials within the connect deadline.
-pub(super) async fn dial(
-    address: &Address,
-    settings: &RedisSettings,
-) -> Result<Connection, StorageError> {
-    let deadline = Duration::from_millis(settings.connect_timeout_ms);
-    let command = Duration::from_millis(settings.command_timeout_ms);
+pub(super) async fn dial(target: &Target) -> Result<Connection, StorageError> {
+    let deadline = Duration::from_millis(target.settings.connect_timeout_ms);
+    let (address, command) = (&target.address, target.command_deadline());
     let dialled = timeout(deadline * 2, async {
         match &address.kind {
             Kind::Single(node) => single(node, address, deadline)

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use redis::{Cmd, ErrorKind, ServerErrorKind, Value};
 use tokio::time::timeout;
-use watchword_core::SecretString;
+use watchword_core::{Live, SecretString};
 
 use crate::{Script, StorageError};
 use address::{Address, Kind};
@@ -46,10 +46,28 @@ impl RedisSettings {
     }
 }
 
+/// Where the next connection goes.
+struct Target {
+    address: Address,
+    settings: RedisSettings,
+}
+
+impl Target {
+    fn new(settings: RedisSettings) -> Result<Self, StorageError> {
+        let address = Address::parse(&settings)?;
+        Ok(Self { address, settings })
+    }
+
+    const fn command_deadline(&self) -> Duration {
+        Duration::from_millis(self.settings.command_timeout_ms)
+    }
+}
+
 /// A link to Redis; cheap to clone.
 #[derive(Clone)]
 pub struct Redis {
     supervisor: Arc<Supervisor>,
+    target: Live<Target>,
     deadline: Duration,
     /// Another server may take over with what it has by then.
     may_fail_over: bool,
@@ -67,17 +85,34 @@ impl Redis {
     /// Dials, checks version and eviction policy, and keeps the connection from then on. A store
     /// that is away is `Unavailable` (try again), one that must not be used is `Config`.
     pub async fn connect(settings: RedisSettings) -> Result<Self, StorageError> {
-        let deadline = Duration::from_millis(settings.command_timeout_ms);
-        let address = Address::parse(&settings)?;
-        let first = dial::dial(&address, &settings).await?;
+        let target = Target::new(settings)?;
+        let deadline = target.command_deadline();
+        let first = dial::dial(&target).await?;
         dial::inspect(first.clone(), deadline).await?;
-        let may_fail_over = matches!(address.kind, Kind::Sentinel { .. });
-        let supervisor = Supervisor::start(address, settings, first);
+        let may_fail_over = matches!(target.address.kind, Kind::Sentinel { .. });
+        let target = Live::new(target);
+        let supervisor = Supervisor::start(target.clone(), first);
         Ok(Self {
             supervisor,
+            target,
             deadline,
             may_fail_over,
         })
+    }
+
+    /// Dials by `settings` from the next connection on: the store's password is another one now.
+    /// A store of another kind is refused; that takes a restart.
+    pub fn redirect(&self, settings: RedisSettings) -> Result<(), StorageError> {
+        let target = Target::new(settings)?;
+        let before = self.target.get();
+        let is_same = std::mem::discriminant(&target.address.kind)
+            == std::mem::discriminant(&before.address.kind);
+        if !is_same {
+            let problem = "redis.url: another kind of store needs a restart";
+            return Err(StorageError::Config(problem.to_owned()));
+        }
+        self.target.replace(target);
+        Ok(())
     }
 
     /// The present connection, for calls that belong together.

@@ -9,9 +9,9 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
+use watchword_core::Live;
 
-use super::RedisSettings;
-use super::address::Address;
+use super::Target;
 use super::dial::{Connection, dial, inspect};
 use crate::StorageError;
 
@@ -34,7 +34,7 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(super) fn start(address: Address, settings: RedisSettings, first: Connection) -> Arc<Self> {
+    pub(super) fn start(target: Live<Target>, first: Connection) -> Arc<Self> {
         let supervisor = Arc::new(Self {
             link: RwLock::new(Some(Arc::new(Link {
                 connection: first,
@@ -44,7 +44,7 @@ impl Supervisor {
             healthy: AtomicBool::new(true),
             lost: Notify::new(),
         });
-        tokio::spawn(keep(Arc::downgrade(&supervisor), address, settings));
+        tokio::spawn(keep(Arc::downgrade(&supervisor), target));
         supervisor
     }
 
@@ -123,8 +123,8 @@ impl Supervisor {
     }
 }
 
-async fn keep(supervisor: Weak<Supervisor>, address: Address, settings: RedisSettings) {
-    let ping_deadline = Duration::from_millis(settings.command_timeout_ms).min(PING_EVERY);
+async fn keep(supervisor: Weak<Supervisor>, target: Live<Target>) {
+    let ping_deadline = target.get().command_deadline().min(PING_EVERY);
     let mut number = 0;
     loop {
         let Some(alive) = supervisor.upgrade() else {
@@ -133,7 +133,7 @@ async fn keep(supervisor: Weak<Supervisor>, address: Address, settings: RedisSet
         let Some(link) = alive.current() else {
             drop(alive);
             number += 1;
-            let Some(connection) = redial(&supervisor, &address, &settings).await else {
+            let Some(connection) = redial(&supervisor, &target).await else {
                 return;
             };
             if let Some(alive) = supervisor.upgrade() {
@@ -165,12 +165,7 @@ async fn keep(supervisor: Weak<Supervisor>, address: Address, settings: RedisSet
 }
 
 /// Dials until it succeeds or nobody is left who would use the connection.
-async fn redial(
-    supervisor: &Weak<Supervisor>,
-    address: &Address,
-    settings: &RedisSettings,
-) -> Option<Connection> {
-    let deadline = Duration::from_millis(settings.command_timeout_ms);
+async fn redial(supervisor: &Weak<Supervisor>, target: &Live<Target>) -> Option<Connection> {
     // The jitter adds up to the wait itself: 100 ms to 0.8 s, so that a return is seen within 1 s.
     let mut waits = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
@@ -180,8 +175,9 @@ async fn redial(
         .build();
     loop {
         // What answers now may be another server, or the same one configured anew (R54).
-        let dialled = match dial(address, settings).await {
-            Ok(connection) => inspect(connection.clone(), deadline)
+        let target = target.get();
+        let dialled = match dial(&target).await {
+            Ok(connection) => inspect(connection.clone(), target.command_deadline())
                 .await
                 .map(|()| connection),
             Err(error) => Err(error),

@@ -12,7 +12,7 @@ use axum::Router;
 use axum::extract::FromRef;
 use axum::routing::{get, post};
 use watchword_chassis::{Problem, ProblemCode, Services};
-use watchword_core::VerificationId;
+use watchword_core::{Live, VerificationId};
 use watchword_ledger::{LedgerError, LedgerStore};
 
 pub use view::VerificationView;
@@ -27,10 +27,10 @@ pub struct VerifierState {
     /// What became of deliveries.
     pub ledger: Arc<dyn LedgerStore>,
     /// Who may ask.
-    pub services: Arc<Services>,
+    pub services: Live<Services>,
 }
 
-impl FromRef<VerifierState> for Arc<Services> {
+impl FromRef<VerifierState> for Live<Services> {
     fn from_ref(state: &VerifierState) -> Self {
         state.services.clone()
     }

@@ -38,7 +38,8 @@ pub enum StoreError {
     /// The store is away, slow or refuses.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// What the store holds is not what was written.
+    /// What the store holds is not what was written, or was written with a key that is not in use
+    /// here.
     #[error("the store holds a verification that cannot be read")]
     Corrupt,
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use watchword_chassis::config::ServicesConfig;
 use watchword_chassis::{Services, SystemEntropy};
 use watchword_core::{
-    Channel, CheckVerdict, Key, KeyRing, ManualClock, Purpose, Recipient, Variables,
+    Channel, CheckVerdict, Key, KeyRing, Live, ManualClock, Purpose, Recipient, Variables,
 };
 use watchword_events::Sealer;
 use watchword_storage::redis::Value;
@@ -75,8 +75,8 @@ fn verifier(engine: &Engine) -> Verifier {
     Verifier::new(VerifierParts {
         store,
         index: Index::new(key("i1", 1)),
-        digest_keys: ring("d1", 2),
-        sealer: Sealer::new(ring("s1", 3), Arc::new(SystemEntropy)),
+        digest_keys: Live::new(ring("d1", 2)),
+        sealer: Live::new(Sealer::new(ring("s1", 3), Arc::new(SystemEntropy))),
         clock: Arc::new(ManualClock::at(NOW)),
         entropy: Arc::new(SystemEntropy),
         metrics: VerifierMetrics::register(&prometheus::Registry::new()).unwrap(),

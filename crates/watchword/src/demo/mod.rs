@@ -27,7 +27,7 @@ pub async fn run(exit: bool) -> anyhow::Result<()> {
     telemetry::init(setup.config.log);
     let (registry, readiness) = (telemetry::registry(), Readiness::default());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let services = Arc::new(Services::from_config(&setup.config.services)?);
+    let services = Services::from_config(&setup.config.services)?;
     let engine = Engine::start(&setup.config, &registry, &readiness, clock.clone()).await?;
     let in_flight = setup.config.http.max_in_flight;
     let shared = Shared::new(

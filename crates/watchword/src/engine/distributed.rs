@@ -15,7 +15,7 @@ use watchword_ledger::{LedgerSettings, RedisLedger};
 use watchword_storage::{Redis, RedisSettings, StorageError};
 use watchword_verifier::store::RedisVerifications;
 
-use super::Engine;
+use super::{Engine, Peers};
 use crate::config::Config;
 
 pub(super) async fn start(
@@ -29,27 +29,22 @@ pub(super) async fn start(
     )?;
     let link = broker.clone();
     readiness.require("rabbitmq", move || link.state() == LinkState::Up);
-    let section = config
-        .redis
-        .as_ref()
-        .ok_or_else(|| ConfigError::new("redis", "is missing"))?;
-    let (url, password) = section.resolve("redis")?;
-    let redis = connect(RedisSettings {
-        password,
-        ..RedisSettings::new(url)
-    })
-    .await?;
+    let redis = connect(redis_settings(config)?).await?;
     let store = redis.clone();
     readiness.require("redis", move || store.is_healthy());
     let settings = LedgerSettings {
         retention_ms: config.ledger.retention_hours * 3_600_000,
     };
     Ok(Engine {
-        broker,
+        broker: broker.clone(),
         verifications: Arc::new(RedisVerifications::new(redis.clone())),
         ledger: Arc::new(RedisLedger::new(redis.clone(), settings)),
         limiter: Arc::new(RedisLimiter::new(redis.clone())),
-        requests: Arc::new(RedisRequests::new(redis)),
+        requests: Arc::new(RedisRequests::new(redis.clone())),
+        peers: Some(Peers {
+            rabbitmq: broker,
+            redis,
+        }),
         takes_requests: true,
     })
 }
@@ -64,6 +59,19 @@ pub fn rabbitmq_settings(config: &Config) -> Result<RabbitMqSettings, ConfigErro
     Ok(RabbitMqSettings {
         password,
         ..RabbitMqSettings::new(url)
+    })
+}
+
+/// The settings of the configured store.
+pub fn redis_settings(config: &Config) -> Result<RedisSettings, ConfigError> {
+    let section = config
+        .redis
+        .as_ref()
+        .ok_or_else(|| ConfigError::new("redis", "is missing"))?;
+    let (url, password) = section.resolve("redis")?;
+    Ok(RedisSettings {
+        password,
+        ..RedisSettings::new(url)
     })
 }
 

@@ -52,6 +52,7 @@ pub(super) async fn start(
         ledger: Arc::new(SqliteLedger::new(sqlite.clone(), settings)),
         limiter: Arc::new(SqliteLimiter::new(sqlite.clone())),
         requests: Arc::new(SqliteRequests::new(sqlite)),
+        peers: None,
         takes_requests: false,
     })
 }

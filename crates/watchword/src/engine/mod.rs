@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use prometheus::Registry;
-use watchword_broker::Broker;
+use watchword_broker::{Broker, RabbitMq};
 use watchword_chassis::admin::Readiness;
 use watchword_core::Clock;
 use watchword_issuer::limits::SendLimiter;
 use watchword_issuer::requests::RequestLog;
 use watchword_ledger::LedgerStore;
+use watchword_storage::Redis;
 use watchword_verifier::store::VerificationStore;
 
 use crate::config::{Config, EngineKind};
@@ -29,8 +30,30 @@ pub struct Engine {
     pub limiter: Arc<dyn SendLimiter>,
     /// Answered requests.
     pub requests: Arc<dyn RequestLog>,
+    /// The distributed engine's peers, whose passwords may change.
+    pub peers: Option<Peers>,
     /// Whether auth services can publish requests to the broker.
     pub takes_requests: bool,
+}
+
+/// What the distributed engine is connected to.
+pub struct Peers {
+    /// The broker.
+    pub rabbitmq: Arc<RabbitMq>,
+    /// The store.
+    pub redis: Redis,
+}
+
+impl Peers {
+    /// Connects as `config` says from the next connection on.
+    pub fn redirect(&self, config: &Config) -> anyhow::Result<()> {
+        let (rabbitmq, redis) = (
+            distributed::rabbitmq_settings(config)?,
+            distributed::redis_settings(config)?,
+        );
+        self.redis.redirect(redis)?;
+        Ok(self.rabbitmq.redirect(rabbitmq)?)
+    }
 }
 
 impl Engine {

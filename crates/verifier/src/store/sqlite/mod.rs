@@ -302,9 +302,16 @@ fn check(connection: &Connection, command: CheckCommand, budget: GuessBudget) ->
     if !live || guesses.locked_until(budget, now).is_some() {
         return Ok(Some(REFUSED));
     }
-    let equal = record
-        .digest()
-        .is_some_and(|stored| matches(&stored, &command.candidates));
+    // Without a digest it has ended; under a key that whoever opened it was told of first, it is no
+    // guess and nothing is used up.
+    let Some(stored) = record.digest() else {
+        return Ok(None);
+    };
+    let mut candidates = command.candidates.iter();
+    if candidates.all(|candidate| candidate.key_id != stored.key_id) {
+        return Ok(None);
+    }
+    let equal = matches(&stored, &command.candidates);
     let verdict = judge(&mut record, equal && fits, now);
     if verdict == CheckVerdict::Approved {
         table::forget(connection, tag)?;

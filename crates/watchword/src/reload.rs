@@ -1,0 +1,150 @@
+//! What may change while a process runs: keys, services and their API keys, providers with their
+//! routes, secrets and templates, the passwords of broker and store. Read anew at SIGHUP and when
+//! one of the files changes; all of it is checked before any of it is used, and what is wrong
+//! leaves everything as it was. Refuses to change where a process listens and what it stands on.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use prometheus::{IntCounterVec, Opts, Registry};
+use sha2::{Digest, Sha256};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use watchword_chassis::Services;
+use watchword_chassis::config::files_of;
+
+use crate::config::environment;
+use crate::roles::{Shared, check_texts, sealer_of};
+
+/// How often the files are looked at. Orchestrators take up to a minute to bring a changed secret.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Watches the configuration until `stop`.
+pub struct Reloader {
+    path: PathBuf,
+    shared: Arc<Shared>,
+    seen: BTreeMap<PathBuf, [u8; 32]>,
+}
+
+impl Reloader {
+    /// A reloader of the configuration in `path`, which `shared` was made from.
+    pub fn new(path: &Path, shared: Arc<Shared>) -> Self {
+        Self {
+            path: path.to_owned(),
+            shared,
+            seen: fingerprints(path),
+        }
+    }
+
+    /// Reads the configuration anew at SIGHUP and when a file of it changed.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let Ok(mut hangups) = signal(SignalKind::hangup()) else {
+            tracing::error!("the process cannot receive SIGHUP");
+            return stop.cancelled().await;
+        };
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let is_told = tokio::select! {
+                () = stop.cancelled() => return,
+                _ = hangups.recv() => true,
+                _ = looks.tick() => false,
+            };
+            let seen = fingerprints(&self.path);
+            if !is_told && seen == self.seen {
+                continue;
+            }
+            self.seen = seen;
+            self.reload();
+        }
+    }
+
+    fn reload(&self) {
+        let begun = Instant::now();
+        let reloaded = self.shared.reload(&self.path);
+        self.shared.reloads.count(reloaded.is_ok());
+        match reloaded {
+            Ok(()) => tracing::info!(
+                took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+                "the configuration was read anew"
+            ),
+            Err(error) => tracing::error!(
+                error = format!("{error:#}"),
+                "the changed configuration is wrong; the one before stays in use"
+            ),
+        }
+    }
+}
+
+/// What stands in the file and in those it names. One that cannot be read has none.
+fn fingerprints(path: &Path) -> BTreeMap<PathBuf, [u8; 32]> {
+    std::iter::once(path.to_owned())
+        .chain(files_of(path, environment()))
+        .filter_map(|file| {
+            let bytes = zeroize::Zeroizing::new(std::fs::read(&file).ok()?);
+            Some((file, Sha256::digest(&*bytes).into()))
+        })
+        .collect()
+}
+
+impl Shared {
+    /// Reads `path` anew and uses it.
+    fn reload(&self, path: &Path) -> anyhow::Result<()> {
+        let config = crate::run::checked(path)?;
+        let fixed = |differs: bool, key: &str| {
+            anyhow::ensure!(!differs, "config key `{key}`: takes a restart to change");
+            Ok(())
+        };
+        fixed(config.engine != self.config.engine, "engine")?;
+        let keys = config.keys.resolve()?;
+        fixed(keys.index.expose() != self.index.expose(), "keys.index")?;
+        let services = Services::from_config(&config.services)?;
+        let channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let changes: Vec<_> = channels
+            .iter()
+            .map(|channel| channel.next(&config, &self.inbox, &self.clock))
+            .collect::<Result<_, _>>()?;
+        if !channels.is_empty() {
+            check_texts(&config, &services)?;
+        }
+        if let Some(peers) = &self.engine.peers {
+            peers.redirect(&config)?;
+        }
+        // Nothing below can fail. What opens goes before what seals.
+        self.digest_keys.replace(keys.digest);
+        self.sealer.replace(sealer_of(keys.sealing));
+        self.services.replace(services);
+        for (channel, change) in channels.iter().zip(changes) {
+            channel.replace(change, self.clock.now());
+        }
+        Ok(())
+    }
+}
+
+/// Counts when the configuration was read anew.
+#[derive(Debug, Clone)]
+pub struct Reloads(IntCounterVec);
+
+impl Reloads {
+    /// Registers the counter.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let opts = Opts::new(
+            "watchword_config_reloads_total",
+            "Times the configuration was read anew, by result: ok, or wrong and left as it was.",
+        );
+        let counter = IntCounterVec::new(opts, &["result"])?;
+        registry.register(Box::new(counter.clone()))?;
+        for result in ["ok", "wrong"] {
+            counter.with_label_values(&[result]);
+        }
+        Ok(Self(counter))
+    }
+
+    fn count(&self, is_ok: bool) {
+        let result = if is_ok { "ok" } else { "wrong" };
+        self.0.with_label_values(&[result]).inc();
+    }
+}

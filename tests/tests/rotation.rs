@@ -1,0 +1,258 @@
+//! Keys, secrets and API keys change under load: every process goes on, nobody notices. Old and new
+//! are both good for a while, and processes are told one after the other, the one that seals first.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use data_encoding::{BASE64, HEXLOWER};
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tokio::time::sleep;
+use watchword_tests::fault::{Kind, Stand, Wire};
+use watchword_tests::load::{SmsGateway, Window, judge, last_bad, now_ms};
+use watchword_tests::pipeline::{KEY, OTHER_KEY};
+use watchword_tests::{Pipeline, Recorder, Settings, until};
+
+const PER_SECOND: u32 = 20;
+const NEW_KEY: &str = "harness-key-of-the-next-year-0";
+const RELOADS: &str = "watchword_config_reloads_total";
+
+/// Writes a secret's file; gives how the configuration names it.
+fn secret(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    format!("file = \"{}\"", path.display())
+}
+
+/// A key as it stands in a file.
+fn random(seed: u8) -> String {
+    let mut key = [seed; 32];
+    key[0] = 0;
+    BASE64.encode(&key)
+}
+
+fn edit(pipeline: &Pipeline, change: impl Fn(String) -> String) {
+    let path = pipeline.folder().join("watchword.toml");
+    let new = change(fs::read_to_string(&path).unwrap());
+    assert_ne!(new, fs::read_to_string(&path).unwrap(), "a change");
+    // Whole or not at all: it may be read at any moment.
+    let beside = path.with_extension("new");
+    fs::write(&beside, new).unwrap();
+    fs::rename(beside, path).unwrap();
+}
+
+/// Tells the processes one after the other and waits until each has read its configuration.
+async fn tell(pipeline: &Pipeline, names: &[&str], result: &str) {
+    let label = format!("result=\"{result}\"");
+    for name in names {
+        let series = format!("{RELOADS}{{{label}}}");
+        let before = pipeline.metrics(name).await[&series];
+        pipeline.processes[*name].process.signal("HUP");
+        until(
+            10,
+            &format!(
+                "{name} has read it; {}",
+                pipeline.processes[*name].process.output()
+            ),
+            || async { (pipeline.metrics(name).await[&series] > before).then_some(()) },
+        )
+        .await;
+        sleep(Duration::from_millis(300)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_secret_changes_under_load_and_nobody_notices() {
+    let mut stand = Stand::start(Kind::Distributed).await;
+    let load = stand.load(PER_SECOND);
+    let names = stand.names();
+    sleep(Duration::from_secs(1)).await;
+    let folder = stand.pipeline.folder().to_owned();
+
+    // Sealing and digest keys as the documents say: known to all, then used.
+    let keys = |number: u8| {
+        let key = |kind: &str, seed| secret(&folder, &format!("{kind}-{number}"), &random(seed));
+        let (sealing, digest) = (key("sealing", 100 + number), key("digest", 200 + number));
+        (
+            format!("{{ id = \"s{number}\", {sealing} }}"),
+            format!("{{ id = \"d{number}\", {digest} }}"),
+        )
+    };
+    let (sealing, digest) = keys(2);
+    edit(&stand.pipeline, |text| {
+        text.replace("/sealing\" }]", &format!("/sealing\" }}, {sealing}]"))
+            .replace("/digest\" }]", &format!("/digest\" }}, {digest}]"))
+    });
+    tell(&stand.pipeline, &names, "ok").await;
+    edit(&stand.pipeline, |text| {
+        text.replace(&format!(", {sealing}]"), "]")
+            .replace(&format!(", {digest}]"), "]")
+            .replace("sealing = [", &format!("sealing = [{sealing}, "))
+            .replace("digest = [", &format!("digest = [{digest}, "))
+    });
+    tell(&stand.pipeline, &names, "ok").await;
+
+    // An API key more.
+    let hash = HEXLOWER.encode(&Sha256::digest(NEW_KEY.as_bytes()));
+    edit(&stand.pipeline, |text| {
+        let more = format!("api_keys = [{{ id = \"k9\", sha256 = \"{hash}\" }}, {{ id = \"k2\"");
+        text.replace("api_keys = [{ id = \"k2\"", &more)
+    });
+    tell(&stand.pipeline, &["issuer"], "ok").await;
+    let body = json!({ "channel": "email", "to": "both@example.org" });
+    for key in [NEW_KEY, OTHER_KEY] {
+        let body = Some(body.clone());
+        let path = "/v1/verifications";
+        let answer = stand.pipeline.call("issuer", key, Method::POST, path, body);
+        assert_eq!(answer.await.status, StatusCode::ACCEPTED);
+    }
+
+    // What is wrong changes nothing, and says so.
+    edit(&stand.pipeline, |text| {
+        text.replace("[services.other]", "[services.other]\nnonsense = 1")
+    });
+    tell(&stand.pipeline, &names, "wrong").await;
+    edit(&stand.pipeline, |text| text.replace("\nnonsense = 1", ""));
+    tell(&stand.pipeline, &names, "ok").await;
+    let bad = last_bad(&load.lives(), &stand.mailbox, 0);
+    assert_eq!(bad, None, "someone was not served at once");
+
+    // Keys in one step: those who open learn of them later than who seals, and wait for them.
+    let (sealing, digest) = keys(3);
+    edit(&stand.pipeline, |text| {
+        text.replace("sealing = [", &format!("sealing = [{sealing}, "))
+            .replace("digest = [", &format!("digest = [{digest}, "))
+    });
+    tell(&stand.pipeline, &names, "ok").await;
+
+    // The passwords of broker and store; every connection is made anew with them.
+    let (broker, store) = ("next-broker-password", "next-store-password");
+    let password = secret(&folder, "broker", broker);
+    edit(&stand.pipeline, |text| {
+        text.replace(
+            "[rabbitmq]",
+            &format!("[rabbitmq]\npassword = {{ {password} }}"),
+        )
+    });
+    let rabbitmq = stand.rabbitmq.as_ref().unwrap();
+    let path = format!("users/{}", watchword_tests::rabbitmq::USER);
+    let body = json!({ "password": broker, "tags": "administrator" });
+    rabbitmq.call(Method::PUT, &path, Some(body)).await.unwrap();
+    let redis = stand.redis.as_ref().unwrap();
+    let rule = format!(">{store}");
+    let reply = redis
+        .command(&["ACL", "SETUSER", "default", "resetpass", &rule])
+        .await;
+    assert!(reply.starts_with("+OK"), "{reply}");
+    let password = secret(&folder, "store", store);
+    edit(&stand.pipeline, |text| {
+        text.replace("[redis]", &format!("[redis]\npassword = {{ {password} }}"))
+    });
+    tell(&stand.pipeline, &names, "ok").await;
+    let begun_ms = now_ms();
+    for wire in Wire::ALL {
+        stand.wires[&wire].cut();
+    }
+    until(20, "all go on with the new passwords", || async {
+        let since = begun_ms + 3_000;
+        let calm = now_ms() > since + 4_000;
+        (calm && last_bad(&load.lives(), &stand.mailbox, since).is_none()).then_some(())
+    })
+    .await;
+    load.stop();
+    until(60, "the last code is used", || async {
+        (load.open() == 0).then_some(())
+    })
+    .await;
+    let window = Window {
+        begun_ms,
+        healed_ms: now_ms(),
+        clocks_were_wrong: false,
+        store_forgot: false,
+    };
+    let target = stand.target();
+    let verdict = judge(&load, &stand.mailbox, &target, window).await;
+    assert!(verdict.approved > 100, "{verdict:?}");
+    assert_eq!(
+        (verdict.refused, verdict.late, verdict.double_approvals),
+        (0, 0, 0),
+        "{verdict:?}"
+    );
+    assert!(verdict.lost.is_empty(), "{verdict:?}");
+    assert_eq!(verdict.ends(), verdict.accepted, "{verdict:?}");
+    assert!(
+        !stand.pipeline.logs().contains("password\""),
+        "no password in a log"
+    );
+}
+
+/// A file that changes is noticed without a signal, and the next message goes out with what is in
+/// it; the old API key is good until it is taken out.
+#[tokio::test]
+async fn a_changed_file_is_noticed_by_itself() {
+    let gateway = SmsGateway::start(Arc::default()).await;
+    let recorder = Recorder::start(gateway.port()).await;
+    let url = format!("http://127.0.0.1:{}/messages", recorder.port());
+    let mut settings = Settings::embedded();
+    settings.providers = format!(
+        "[sms.providers.acme]\nkind = \"http\"\nsender = \"Test\"\n\
+         secrets = {{ token = {{ file = \"FOLDER/token\" }} }}\n\
+         [sms.providers.acme.request]\nmethod = \"POST\"\nurl = \"{url}\"\n\
+         auth = {{ kind = \"bearer\", secret = \"token\" }}\njson = {{ to = \"{{to}}\", text = \"{{text}}\" }}\n\
+         [sms.providers.acme.response]\nrules = [{{ status = [\"202\"], class = \"accepted\" }}]\n\
+         [email.providers.inbox]\nkind = \"inbox\"\n"
+    );
+    let mut pipeline = Pipeline::configure(&settings);
+    secret(pipeline.folder(), "token", "token-of-this-year");
+    pipeline.start("all", &[]).await;
+    let sent = |token: &'static str| {
+        let recorder = &recorder;
+        async move {
+            until(10, &format!("a message with {token}"), || async {
+                let bytes = recorder.recorded();
+                let needle = format!("Bearer {token}");
+                let holds = |stream: &Vec<u8>| String::from_utf8_lossy(stream).contains(&needle);
+                bytes.iter().any(holds).then_some(())
+            })
+            .await;
+        }
+    };
+    pipeline.ask("all", "sms", "+4915112345670").await;
+    sent("token-of-this-year").await;
+    secret(pipeline.folder(), "token", "token-of-the-next");
+    let series = format!("{RELOADS}{{result=\"ok\"}}");
+    until(15, "it was noticed", || async {
+        (pipeline.metrics("all").await[&series] >= 1.0).then_some(())
+    })
+    .await;
+    pipeline.ask("all", "sms", "+4915112345671").await;
+    sent("token-of-the-next").await;
+
+    let hash = HEXLOWER.encode(&Sha256::digest(NEW_KEY.as_bytes()));
+    let old = HEXLOWER.encode(&Sha256::digest(KEY.as_bytes()));
+    edit(&pipeline, |text| text.replace(&old, &hash));
+    tell(&pipeline, &["all"], "ok").await;
+    let body = json!({ "channel": "email", "to": "one@example.org" });
+    for (key, status) in [
+        (KEY, StatusCode::UNAUTHORIZED),
+        (NEW_KEY, StatusCode::ACCEPTED),
+    ] {
+        let (path, body) = ("/v1/verifications", Some(body.clone()));
+        let answer = pipeline.call("all", key, Method::POST, path, body).await;
+        assert_eq!(answer.status, status);
+    }
+
+    // The index key is what everything is found by.
+    secret(pipeline.folder(), "index", &random(9));
+    tell(&pipeline, &["all"], "wrong").await;
+    let logs = pipeline.logs();
+    assert!(
+        logs.contains("`keys.index`: takes a restart to change"),
+        "{logs}"
+    );
+}
