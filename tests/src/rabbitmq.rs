@@ -39,8 +39,38 @@ impl RabbitMq {
         Self::within(&std::env::temp_dir()).await
     }
 
+    /// Starts a cluster of `count` nodes; the first is the one that knows the others' port mapper.
+    pub async fn cluster(count: usize) -> Vec<Self> {
+        let mut nodes = vec![Self::start().await];
+        for _ in 1..count {
+            let mut node = Self::made(&std::env::temp_dir());
+            let cookie = ".erlang.cookie";
+            let path = node.folder.path().join(cookie);
+            fs::copy(nodes[0].folder.path().join(cookie), &path).expect("a cookie");
+            node.mapper = nodes[0].mapper;
+            node.launch().await;
+            let first = nodes[0].node_name();
+            node.control(&["stop_app"]);
+            node.control(&["join_cluster", &first]);
+            node.control(&["start_app"]);
+            nodes.push(node);
+        }
+        nodes
+    }
+
+    /// What its node is called in a cluster.
+    pub fn node_name(&self) -> String {
+        format!("watchword{}@localhost", self.port)
+    }
+
     /// Starts a broker that keeps its files below `parent`.
     pub async fn within(parent: &Path) -> Self {
+        let mut broker = Self::made(parent);
+        broker.launch().await;
+        broker
+    }
+
+    fn made(parent: &Path) -> Self {
         assert!(
             Path::new(SERVER).exists(),
             "rabbitmq-server is not installed: tests/run does that"
@@ -50,7 +80,7 @@ impl RabbitMq {
             .prefix("watchword-rabbitmq-")
             .tempdir_in(parent)
             .expect("a folder");
-        let mut broker = Self {
+        let broker = Self {
             process: None,
             port_mapper: None,
             folder,
@@ -76,13 +106,13 @@ impl RabbitMq {
             "[rabbitmq_management].",
         )
         .expect("a plugin list");
-        broker.launch().await;
         broker
     }
 
     /// Starts it again after [`RabbitMq::kill`].
     pub async fn launch(&mut self) {
-        if self.port_mapper.is_none() {
+        let mapper = ("127.0.0.1", self.mapper);
+        if self.port_mapper.is_none() && tokio::net::TcpStream::connect(mapper).await.is_err() {
             // Left to itself the broker starts one as a daemon, which outlives an interrupted test.
             let mut command = Command::new("epmd");
             command.args(["-address", "127.0.0.1", "-port", &self.mapper.to_string()]);
@@ -114,10 +144,7 @@ impl RabbitMq {
         let folder = self.folder.path();
         command
             .env("HOME", folder)
-            .env(
-                "RABBITMQ_NODENAME",
-                format!("watchword{}@localhost", self.port),
-            )
+            .env("RABBITMQ_NODENAME", self.node_name())
             .env("RABBITMQ_DIST_PORT", self.distribution.to_string())
             .env("ERL_EPMD_PORT", self.mapper.to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")

@@ -80,6 +80,12 @@ pub trait Provider: Send + Sync {
         false
     }
 
+    /// Connects and logs in as far as that can be done without sending anything; gives what that
+    /// proved. Bounded by [`Provider::attempt_limit`] by whoever calls.
+    async fn probe(&self) -> Result<&'static str, Attempted> {
+        Ok("needs no connection")
+    }
+
     /// The request it would make for this message, for whoever configures it: secrets masked,
     /// nothing sent. `None` where there is no such thing to show.
     async fn show(&self, _dispatch: &Dispatch) -> Option<String> {

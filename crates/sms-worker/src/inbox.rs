@@ -27,6 +27,10 @@ impl Provider for InboxProvider {
         Duration::from_secs(1)
     }
 
+    async fn probe(&self) -> Result<&'static str, Attempted> {
+        Ok("keeps messages in memory and sends none: for trying out only")
+    }
+
     async fn attempt(&self, dispatch: &Dispatch) -> Attempted {
         let Ok((body, _)) = self.text.render(dispatch) else {
             return Attempted::new(AttemptClass::MessageRejected, "template");

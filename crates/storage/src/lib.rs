@@ -7,6 +7,7 @@ mod sqlite;
 
 pub use error::StorageError;
 pub use redis;
+pub use redis_link::examine::{Examined, Server, examine};
 pub use redis_link::{Pinned, Redis, RedisSettings};
 pub use rusqlite;
 pub use script::Script;

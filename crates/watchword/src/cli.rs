@@ -42,6 +42,9 @@ pub enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Connect to everything and say what is wrong and how to mend it; status 0 if nothing is.
+    /// Sends nothing, changes nothing.
+    Doctor,
     /// Print the broker's exchanges and queues, or declare them.
     Topology {
         /// Declare them at the configured broker.

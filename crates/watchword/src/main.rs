@@ -8,7 +8,7 @@ use clap::Parser;
 use tikv_jemallocator::Jemalloc;
 use tokio::runtime::{Builder, Runtime};
 use watchword::cli::{Cli, Command, ConfigCommand, ProviderCommand};
-use watchword::{audit, client, demo, parked, provider, run, simulate, topology};
+use watchword::{audit, client, demo, doctor, parked, provider, run, simulate, topology};
 use zeroizing_alloc::ZeroAlloc;
 
 /// Wipes whatever is freed: a code passes through buffers of the HTTP, SMTP and JSON libraries,
@@ -31,6 +31,7 @@ fn main() -> anyhow::Result<()> {
             Command::Config {
                 command: ConfigCommand::Check,
             } => run::check(&cli.config),
+            Command::Doctor => doctor::run(&cli.config).await,
             Command::Topology { apply } => topology::run(&cli.config, apply).await,
             Command::Unlock { service, subject } => {
                 run::unlock(&cli.config, &service, &subject).await

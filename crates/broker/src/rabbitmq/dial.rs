@@ -17,10 +17,10 @@ const HEARTBEAT_SECONDS: u64 = 10;
 /// a frame that is longer than agreed ends the connection, at each delivery again.
 const PUBLISHED_FRAME_MAX: u32 = 16_384;
 
-/// A checked URL with its heartbeat and password.
+/// A checked URL with its heartbeat and password; of a cluster one for each node.
 #[derive(Clone)]
 pub(super) struct Address {
-    uri: String,
+    uris: Vec<String>,
     connect_deadline: Duration,
 }
 
@@ -43,63 +43,94 @@ pub enum LinkError {
 
 impl Address {
     pub(super) fn parse(settings: &RabbitMqSettings) -> Result<Self, UrlError> {
-        let mut url = Url::parse(settings.url.expose()).map_err(|_| UrlError("is no URL"))?;
-        if !matches!(url.scheme(), "amqp" | "amqps") {
-            return Err(UrlError("must be amqp:// or amqps://"));
-        }
-        if url.host_str().is_none_or(str::is_empty) {
-            return Err(UrlError("names no host"));
-        }
-        if url.username().is_empty() {
-            url.set_username("guest")
-                .map_err(|()| UrlError("cannot hold a user"))?;
-        }
-        if let Some(password) = &settings.password {
-            url.set_password(Some(password.expose()))
-                .map_err(|()| UrlError("cannot hold a password"))?;
-        }
-        if url.path().is_empty() || url.path() == "/" {
-            url.set_path("/%2f");
-        }
-        let kept: Vec<_> = url
-            .query_pairs()
-            .filter(|(name, _)| name != "heartbeat" && name != "frame_max")
-            .map(|(name, value)| (name.into_owned(), value.into_owned()))
-            .collect();
-        url.query_pairs_mut()
-            .clear()
-            .extend_pairs(kept)
-            .append_pair("heartbeat", &HEARTBEAT_SECONDS.to_string());
+        let nodes = each_node(settings.url.expose());
+        let uris = nodes.iter().map(|url| uri(url, settings));
         Ok(Self {
-            uri: url.into(),
+            uris: uris.collect::<Result<_, _>>()?,
             connect_deadline: Duration::from_millis(settings.connect_timeout_ms),
         })
     }
 
     /// One connection, called `name` in the broker's overview.
     pub(super) async fn connect(&self, name: &str) -> Result<Connection, LinkError> {
-        self.dial(&self.uri, name).await
+        self.dial("", name).await
     }
 
     /// One connection that takes no messages but returned ones.
     pub(super) async fn connect_to_publish(&self, name: &str) -> Result<Connection, LinkError> {
-        let uri = format!("{}&frame_max={PUBLISHED_FRAME_MAX}", self.uri);
-        self.dial(&uri, name).await
+        self.dial(&format!("&frame_max={PUBLISHED_FRAME_MAX}"), name)
+            .await
     }
 
-    async fn dial(&self, uri: &str, name: &str) -> Result<Connection, LinkError> {
-        let properties = ConnectionProperties::default()
-            .with_connection_name(format!("watchword {name}").into());
-        match timeout(self.connect_deadline, Connection::connect(uri, properties)).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(LinkError::Refused(kind(&error))),
-            Err(_) => Err(LinkError::Timeout),
+    /// The first node that answers, beginning with one that differs from process to process.
+    async fn dial(&self, more: &str, name: &str) -> Result<Connection, LinkError> {
+        let first = usize::try_from(std::process::id()).unwrap_or(0) % self.uris.len();
+        let mut last = LinkError::Timeout;
+        for uri in self.uris[first..].iter().chain(&self.uris[..first]) {
+            let properties = ConnectionProperties::default()
+                .with_connection_name(format!("watchword {name}").into());
+            let uri = format!("{uri}{more}");
+            match timeout(self.connect_deadline, Connection::connect(&uri, properties)).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) => last = LinkError::Refused(kind(&error)),
+                Err(_) => last = LinkError::Timeout,
+            }
         }
+        Err(last)
     }
 
-    pub(super) const fn connect_deadline(&self) -> Duration {
-        self.connect_deadline
+    /// How long dialling takes at most.
+    pub(super) fn connect_deadline(&self) -> Duration {
+        self.connect_deadline * u32::try_from(self.uris.len()).unwrap_or(u32::MAX)
     }
+}
+
+/// The URL with each of its hosts alone: `amqp://user@a:5672,b:5672/vhost`.
+fn each_node(url: &str) -> Vec<String> {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return vec![url.to_owned()];
+    };
+    let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (user, hosts) = match authority.rsplit_once('@') {
+        Some((user, hosts)) => (format!("{user}@"), hosts),
+        None => (String::new(), authority),
+    };
+    hosts
+        .split(',')
+        .map(|host| format!("{scheme}://{user}{host}{tail}"))
+        .collect()
+}
+
+/// One URL as the client takes it.
+fn uri(url: &str, settings: &RabbitMqSettings) -> Result<String, UrlError> {
+    let mut url = Url::parse(url).map_err(|_| UrlError("is no URL"))?;
+    if !matches!(url.scheme(), "amqp" | "amqps") {
+        return Err(UrlError("must be amqp:// or amqps://"));
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(UrlError("names no host"));
+    }
+    if url.username().is_empty() {
+        url.set_username("guest")
+            .map_err(|()| UrlError("cannot hold a user"))?;
+    }
+    if let Some(password) = &settings.password {
+        url.set_password(Some(password.expose()))
+            .map_err(|()| UrlError("cannot hold a password"))?;
+    }
+    if url.path().is_empty() || url.path() == "/" {
+        url.set_path("/%2f");
+    }
+    let kept: Vec<_> = url
+        .query_pairs()
+        .filter(|(name, _)| name != "heartbeat" && name != "frame_max")
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+        .collect();
+    url.query_pairs_mut()
+        .clear()
+        .extend_pairs(kept)
+        .append_pair("heartbeat", &HEARTBEAT_SECONDS.to_string());
+    Ok(url.into())
 }
 
 fn kind(error: &lapin::Error) -> &'static str {
@@ -123,7 +154,7 @@ mod tests {
             password,
             ..RabbitMqSettings::new(SecretString::new(url.to_owned()))
         };
-        Address::parse(&settings).map(|address| address.uri)
+        Address::parse(&settings).map(|address| address.uris.join(" "))
     }
 
     #[test]
@@ -136,7 +167,18 @@ mod tests {
             parse("amqps://h", None).unwrap(),
             "amqps://guest@h/%2f?heartbeat=10"
         );
-        for wrong in ["", "http://h", "amqp://", "redis://h"] {
+        assert_eq!(
+            parse("amqp://bob@a:1,b:2/v", Some("p")).unwrap(),
+            "amqp://bob:p@a:1/v?heartbeat=10 amqp://bob:p@b:2/v?heartbeat=10"
+        );
+        for wrong in [
+            "",
+            "amqp://a,",
+            "amqp://a,b:x",
+            "http://h",
+            "amqp://",
+            "redis://h",
+        ] {
             assert!(parse(wrong, None).is_err(), "{wrong}");
         }
     }

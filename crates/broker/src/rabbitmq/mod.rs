@@ -7,6 +7,7 @@ mod acks;
 mod batch;
 mod consumer;
 mod dial;
+pub(crate) mod examine;
 mod link;
 mod parked;
 mod publisher;

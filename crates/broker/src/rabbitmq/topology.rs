@@ -198,7 +198,7 @@ pub enum TopologyError {
 }
 
 impl Queue {
-    fn table(&self) -> FieldTable {
+    pub(super) fn table(&self) -> FieldTable {
         let mut table = FieldTable::default();
         for (name, value) in &self.arguments {
             let value = match value {
@@ -269,7 +269,7 @@ async fn declared<T>(
 }
 
 /// 406 `PRECONDITION_FAILED`.
-fn is_mismatch(error: &lapin::Error) -> bool {
+pub(super) fn is_mismatch(error: &lapin::Error) -> bool {
     matches!(error.kind(), lapin::ErrorKind::ProtocolError(error) if error.get_id() == 406)
 }
 

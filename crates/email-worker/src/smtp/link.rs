@@ -71,6 +71,11 @@ impl Dialler {
         })
     }
 
+    /// Whether it has something to log in with.
+    pub(super) const fn logs_in(&self) -> bool {
+        self.credentials.is_some()
+    }
+
     /// Connects, protects the connection and logs in.
     pub(super) async fn dial(&self) -> Result<Link, Failure> {
         // lettre panics at a reply to EHLO with a line of nothing but space; that is no reply.

@@ -95,6 +95,14 @@ impl Provider for SmtpProvider {
         self.limit
     }
 
+    async fn probe(&self) -> Result<&'static str, Attempted> {
+        match self.dialler.dial().await {
+            Ok(_) if self.dialler.logs_in() => Ok("connected and logged in"),
+            Ok(_) => Ok("connected; it has no login"),
+            Err(failure) => Err(Attempted::new(failure.class(), failure.reason())),
+        }
+    }
+
     async fn attempt(&self, dispatch: &Dispatch) -> Attempted {
         let Ok(message) = self.text.message(dispatch, &self.from) else {
             return Attempted::new(AttemptClass::MessageRejected, "template");

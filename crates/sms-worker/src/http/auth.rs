@@ -161,6 +161,18 @@ impl Auth {
         }
     }
 
+    /// Fetches a token, where there is one to fetch; whether there was.
+    pub(super) async fn probe(
+        &self,
+        client: &Client,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<bool, AuthFault> {
+        match self {
+            Self::Oauth2(oauth2) => oauth2.token(client, clock.now()).await.map(|_| true),
+            _ => Ok(false),
+        }
+    }
+
     /// Puts the headers in that say who we are.
     pub(super) async fn sign(
         &self,

@@ -204,6 +204,22 @@ impl Provider for HttpProvider {
             .is_some_and(|(_, plan)| plan.wants_name())
     }
 
+    async fn probe(&self) -> Result<&'static str, Attempted> {
+        let away = |reason| Attempted::new(AttemptClass::Transient, reason);
+        let proven = match self.request.auth.probe(&self.client, &self.clock).await {
+            Ok(true) => "reached, and a token fetched",
+            Ok(false) => "reached; only a message shows whether the credentials are right",
+            Err(AuthFault::Refused) => {
+                return Err(Attempted::new(AttemptClass::ConfigFault, "auth"));
+            }
+            Err(AuthFault::Away) => return Err(away("auth_away")),
+        };
+        // Any answer to a request for nothing shows that name, port and certificate are right.
+        let origin = self.request.origin().ok_or_else(|| away("url"))?;
+        let answered = self.client.head(origin).send().await;
+        answered.map(|_| proven).map_err(|_| away("connect"))
+    }
+
     async fn attempt(&self, dispatch: &Dispatch) -> Attempted {
         // Half the time is for getting ready, so that running out of it is known to be harmless.
         let request = match timeout(self.limit / 2, self.request(dispatch)).await {

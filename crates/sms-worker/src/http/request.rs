@@ -88,6 +88,11 @@ impl RequestPlan {
         })
     }
 
+    /// The root of the gateway's address.
+    pub(super) fn origin(&self) -> Option<Url> {
+        Url::parse(&self.url.outline()).ok()?.join("/").ok()
+    }
+
     /// The request for `values`, still to be signed; `None` if they make no valid one.
     pub(super) fn build(&self, client: &Client, values: &Values<'_>) -> Option<Request> {
         let method = self.method.clone();

@@ -251,12 +251,10 @@ impl SmppProvider {
             .acquire()
             .await
             .map_err(|_| transient("window"))?;
-        let jobs = self.link().await.map_err(|unbound| match unbound {
-            Unbound::Refused(status @ 0x0d..=0x0f) => {
-                Attempted::new(AttemptClass::ConfigFault, format!("bind_0x{status:02x}"))
-            }
-            Unbound::Refused(_) | Unbound::Away => transient("bind"),
-        })?;
+        let jobs = self
+            .link()
+            .await
+            .map_err(|unbound| unbound_attempt(&unbound))?;
         Ok((permit, jobs))
     }
 
@@ -284,6 +282,15 @@ impl SmppProvider {
             *self.resting_until.lock().await = Some(now() + THROTTLED);
         }
         attempted
+    }
+}
+
+fn unbound_attempt(unbound: &Unbound) -> Attempted {
+    match unbound {
+        Unbound::Refused(status @ 0x0d..=0x0f) => {
+            Attempted::new(AttemptClass::ConfigFault, format!("bind_0x{status:02x}"))
+        }
+        Unbound::Refused(_) | Unbound::Away => Attempted::new(AttemptClass::Transient, "bind"),
     }
 }
 
@@ -320,6 +327,13 @@ impl Provider for SmppProvider {
 
     fn wants_name(&self) -> bool {
         true
+    }
+
+    async fn probe(&self) -> Result<&'static str, Attempted> {
+        self.link()
+            .await
+            .map(|_| "bound")
+            .map_err(|unbound| unbound_attempt(&unbound))
     }
 
     async fn attempt(&self, dispatch: &Dispatch) -> Attempted {

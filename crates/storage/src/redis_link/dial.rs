@@ -160,6 +160,27 @@ pub(super) async fn inspect(
     connection: Connection,
     deadline: Duration,
 ) -> Result<(), StorageError> {
+    let texts = infos(connection, deadline).await?;
+    if texts.is_empty() {
+        return Err(StorageError::Config(
+            "the server does not tell its version".to_owned(),
+        ));
+    }
+    texts.iter().try_for_each(|info| inspect_info(info))?;
+    if texts
+        .iter()
+        .any(|info| info.lines().any(|line| line.trim() == "role:slave"))
+    {
+        return Err(StorageError::Unavailable("read-only"));
+    }
+    Ok(())
+}
+
+/// What every primary tells of itself.
+pub(super) async fn infos(
+    connection: Connection,
+    deadline: Duration,
+) -> Result<Vec<String>, StorageError> {
     let mut command = redis::cmd("INFO");
     command.arg("everything");
     let answer = match connection {
@@ -181,19 +202,7 @@ pub(super) async fn inspect(
     })?;
     let mut texts = Vec::new();
     collect_texts(&answer, &mut texts);
-    if texts.is_empty() {
-        return Err(StorageError::Config(
-            "the server does not tell its version".to_owned(),
-        ));
-    }
-    texts.iter().try_for_each(|info| inspect_info(info))?;
-    if texts
-        .iter()
-        .any(|info| info.lines().any(|line| line.trim() == "role:slave"))
-    {
-        return Err(StorageError::Unavailable("read-only"));
-    }
-    Ok(())
+    Ok(texts)
 }
 
 /// The INFO texts in an answer, which is one text or a map by node.
@@ -215,12 +224,15 @@ fn collect_texts(value: &Value, texts: &mut Vec<String>) {
     }
 }
 
+/// The field `name` of an INFO text.
+pub(super) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .map(str::trim)
+}
+
 fn inspect_info(info: &str) -> Result<(), StorageError> {
-    let field = |name: &str| {
-        info.lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-            .map(str::trim)
-    };
+    let field = |name: &str| field(info, name);
     let (name, version, least) = match field("valkey_version") {
         Some(version) => ("Valkey", version, (7, 2)),
         None => ("Redis", field("redis_version").unwrap_or("0"), (7, 0)),

@@ -3,6 +3,7 @@
 
 mod address;
 mod dial;
+pub(crate) mod examine;
 mod supervisor;
 mod values;
 

@@ -1,0 +1,46 @@
+//! Gateways and relays: reached, and logged in where that can be tried without a message.
+
+use std::sync::Arc;
+
+use tokio::time::timeout;
+use watchword_chassis::SystemClock;
+use watchword_core::{AttemptClass, Channel, Clock};
+use watchword_delivery::{Attempted, Inbox, Provider};
+
+use super::Findings;
+use crate::channels;
+use crate::config::Config;
+
+pub(super) async fn look(config: &Config, findings: &mut Findings) {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    for channel in Channel::ALL {
+        match channels::build(config, channel, &Inbox::default(), &clock) {
+            Ok(setup) => {
+                for provider in setup.router.providers() {
+                    probe(provider.as_ref(), channel, findings).await;
+                }
+            }
+            Err(error) => findings.careful(channel.as_str(), format!("is not sent: {error}")),
+        }
+    }
+}
+
+async fn probe(provider: &dyn Provider, channel: Channel, findings: &mut Findings) {
+    let about = format!("{channel} {}", provider.name());
+    let late = || Attempted::new(AttemptClass::Transient, "timeout");
+    let probed = timeout(provider.attempt_limit(), provider.probe())
+        .await
+        .unwrap_or_else(|_| Err(late()));
+    match probed {
+        Ok(proven) => findings.fine(&about, proven),
+        Err(Attempted { class, reason, .. }) if class == AttemptClass::ConfigFault => findings
+            .wrong(
+                &about,
+                format!("it refuses us ({reason}): mend its secrets in the configuration, `watchword provider test {}`", provider.name()),
+            ),
+        Err(Attempted { reason, .. }) => findings.wrong(
+            &about,
+            format!("it cannot be reached ({reason}): is its address right, does the network let us out, is its certificate good?"),
+        ),
+    }
+}

@@ -1,0 +1,175 @@
+//! On a RabbitMQ cluster of three and a Redis Cluster of six: the node that leads a queue is killed
+//! under load, then the primary of a slot, and the accounts balance.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Method;
+use tokio::time::sleep;
+use watchword_tests::load::{Load, Mailbox, SmsGateway, Target, Window, judge, last_bad, now_ms};
+use watchword_tests::pipeline::KEY;
+use watchword_tests::{Pipeline, RabbitMq, RedisServer, Settings, Sink, until};
+
+const PER_SECOND: u32 = 20;
+const LIFETIME: Duration = Duration::from_secs(30);
+
+/// Three primaries with a replica each.
+async fn redis_cluster() -> Vec<RedisServer> {
+    let mut servers = Vec::new();
+    for _ in 0..6 {
+        let options = [
+            "--appendonly",
+            "yes",
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "2000",
+        ];
+        servers.push(RedisServer::with(&options).await);
+    }
+    let addresses = servers
+        .iter()
+        .map(|one| format!("127.0.0.1:{}", one.port()));
+    let mut create = Command::new("redis-cli");
+    create.args(["--cluster", "create"]).args(addresses);
+    create.args(["--cluster-replicas", "1", "--cluster-yes"]);
+    let created = tokio::task::spawn_blocking(move || create.output())
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        created.status.success(),
+        "{}",
+        String::from_utf8_lossy(&created.stdout)
+    );
+    until(30, "the cluster is up", || async {
+        for server in &servers {
+            let info = server.command(&["CLUSTER", "INFO"]).await;
+            let is_whole =
+                info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:6");
+            is_whole.then_some(())?;
+        }
+        Some(())
+    })
+    .await;
+    servers
+}
+
+/// Served promptly for four seconds, beginning within `seconds`.
+async fn normal(load: &Load, mailbox: &Mailbox, seconds: u64) {
+    let since = now_ms();
+    until(seconds + 6, "all goes well again", || async {
+        let now = now_ms();
+        let bad = last_bad(&load.lives(), mailbox, since).unwrap_or(since);
+        (now > bad + 4_000).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_of_each_is_killed_and_the_accounts_balance() {
+    let (mut brokers, mut stores) = tokio::join!(RabbitMq::cluster(3), redis_cluster());
+    let list = |ports: Vec<u16>| {
+        let nodes: Vec<_> = ports
+            .iter()
+            .map(|port| format!("127.0.0.1:{port}"))
+            .collect();
+        nodes.join(",")
+    };
+    let (user, password) = (
+        watchword_tests::rabbitmq::USER,
+        watchword_tests::rabbitmq::PASSWORD,
+    );
+    let nodes = list(brokers.iter().map(RabbitMq::port).collect());
+    let amqp = format!("amqp://{user}:{password}@{nodes}/%2f");
+    let nodes = list(stores.iter().map(RedisServer::port).collect());
+    let mailbox = Arc::<Mailbox>::default();
+    let (gateway, relay) = (
+        SmsGateway::start(mailbox.clone()).await,
+        Sink::start().await,
+    );
+    relay.deliver_to(mailbox.clone());
+    let mut settings = Settings::distributed(&amqp, &format!("redis+cluster://{nodes}"));
+    settings.providers = format!(
+        "[sms.providers.gateway]\nkind = \"http\"\nsender = \"Test\"\ntimeout_seconds = 3\n\
+         [sms.providers.gateway.request]\nmethod = \"POST\"\nurl = \"http://127.0.0.1:{}/messages\"\n\
+         json = {{ to = \"{{to}}\", text = \"{{text}}\", reference = \"{{message_id}}\" }}\n\
+         [sms.providers.gateway.response]\nrules = [{{ status = [\"202\"], class = \"accepted\" }}]\n\
+         [email.providers.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\n\
+         from = \"Test <no-reply@mail.example.org>\"\n",
+        gateway.port(),
+        relay.port()
+    );
+    settings.service = format!(
+        "[services.test.limits]\nservice_per_minute = 100000\n[services.test.policy]\nlifetime_seconds = {}\n",
+        LIFETIME.as_secs()
+    );
+    let mut pipeline = Pipeline::configure(&settings);
+    for (name, role) in [
+        ("issuer", "issuer"),
+        ("verifier", "verifier"),
+        ("sms-1", "sms-worker"),
+        ("sms-2", "sms-worker"),
+        ("email-1", "email-worker"),
+    ] {
+        pipeline.start(name, &[role]).await;
+    }
+    let url = |name: &str| format!("http://127.0.0.1:{}", pipeline.processes[name].http);
+    let target = Target {
+        issuer: url("issuer"),
+        verifier: url("verifier"),
+        key: KEY.to_owned(),
+    };
+    let load = Load::start(target.clone(), mailbox.clone(), PER_SECOND, LIFETIME, false);
+    sleep(Duration::from_secs(2)).await;
+    let begun_ms = now_ms();
+
+    let path = "queues/%2f/watchword.sms";
+    let queue = brokers[0].call(Method::GET, path, None).await.unwrap();
+    assert_eq!(queue["members"].as_array().unwrap().len(), 3, "{queue}");
+    let leader = queue["leader"].as_str().unwrap().to_owned();
+    let place = brokers
+        .iter()
+        .position(|one| one.node_name() == leader)
+        .unwrap();
+    tokio::task::block_in_place(|| brokers[place].kill());
+    normal(&load, &mailbox, 20).await;
+    brokers[place].launch().await;
+
+    // The primary that holds the most: any of the three is one of a slot in use.
+    let mut primary = None;
+    for (place, server) in stores.iter().enumerate() {
+        if server.command(&["ROLE"]).await.contains("master") {
+            primary = Some(place);
+        }
+    }
+    stores[primary.unwrap()].kill();
+    normal(&load, &mailbox, 20).await;
+    stores[primary.unwrap()].launch().await;
+    normal(&load, &mailbox, 10).await;
+
+    load.stop();
+    until(90, "the last code is used", || async {
+        (load.open() == 0).then_some(())
+    })
+    .await;
+    let window = Window {
+        begun_ms,
+        healed_ms: now_ms(),
+        clocks_were_wrong: false,
+        // Replication is asynchronous: what the killed primary wrote last may be gone.
+        store_forgot: true,
+    };
+    let verdict = judge(&load, &mailbox, &target, window).await;
+    assert!(verdict.approved > 300, "{verdict:?}");
+    assert!(verdict.lost.is_empty(), "{verdict:?}");
+    assert_eq!(verdict.ends(), verdict.accepted, "{verdict:?}");
+    assert_eq!(
+        (verdict.late, verdict.double_approvals),
+        (0, 0),
+        "{verdict:?}"
+    );
+    assert!(verdict.duplicates <= verdict.touched, "{verdict:?}");
+    eprintln!("{verdict:?}");
+}

@@ -1,0 +1,160 @@
+//! `watchword doctor` against real peers: nothing to say of a sound installation, and for each thing
+//! that is broken a line that names it, a way to mend it, and a status that is not 0.
+
+use std::process::Output;
+
+use serde_json::json;
+use watchword_tests::sink::Script;
+use watchword_tests::{Pipeline, RabbitMq, RedisServer, Settings, Sink};
+
+struct Installation {
+    rabbitmq: RabbitMq,
+    redis: RedisServer,
+    relay: Sink,
+    pipeline: Pipeline,
+}
+
+impl Installation {
+    async fn start() -> Self {
+        let rabbitmq = RabbitMq::start().await;
+        let redis = RedisServer::with(&["--appendonly", "yes", "--maxmemory", "100mb"]).await;
+        let relay = Sink::start().await;
+        let mut settings = Settings::distributed(&rabbitmq.url(), &redis.url());
+        settings.providers = format!(
+            "[sms.providers.inbox]\nkind = \"inbox\"\n[email.providers.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1\"\nport = {}\n\
+             tls = \"none\"\nfrom = \"Test <no-reply@mail.example.org>\"\ntimeout_seconds = 3\n",
+            relay.port()
+        );
+        let mut pipeline = Pipeline::configure(&settings);
+        pipeline.start("all", &[]).await;
+        Self {
+            rabbitmq,
+            redis,
+            relay,
+            pipeline,
+        }
+    }
+
+    /// The doctor's word, with these variables.
+    async fn asked(&self, variables: &[(&str, &str)]) -> (bool, String) {
+        let mut command = self.pipeline.command();
+        command.envs(variables.iter().copied()).arg("doctor");
+        let output: Output = tokio::task::spawn_blocking(move || command.output())
+            .await
+            .unwrap()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        (output.status.success(), format!("{text}{errors}"))
+    }
+
+    async fn finds(&self, variables: &[(&str, &str)], words: &[&str]) {
+        let (is_well, text) = self.asked(variables).await;
+        assert!(!is_well, "{words:?} in\n{text}");
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("FAIL") && words.iter().all(|word| line.contains(word)));
+        assert!(line.is_some(), "{words:?} in\n{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_finds_what_is_broken_and_nothing_else() {
+    let mut all = Installation::start().await;
+    let (is_well, text) = all.asked(&[]).await;
+    assert!(is_well && !text.contains("FAIL"), "{text}");
+    for line in [
+        "rabbitmq ",
+        "queues stand",
+        "redis ",
+        "clock",
+        "email relay",
+        "watchword.sms ",
+    ] {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
+
+    // What is configured.
+    let wrong = all.rabbitmq.url_of("watchword", "not-the-password-4711");
+    all.finds(
+        &[("WATCHWORD_RABBITMQ__URL", &wrong)],
+        &["rabbitmq", "password"],
+    )
+    .await;
+    let (_, text) = all.asked(&[("WATCHWORD_RABBITMQ__URL", &wrong)]).await;
+    assert!(!text.contains("4711"), "{text}");
+    let nowhere = "redis://127.0.0.1:1/0";
+    all.finds(&[("WATCHWORD_REDIS__URL", nowhere)], &["redis", "running"])
+        .await;
+    let example = "[{ id = \"k1\", sha256 = \"22a60ff8c666ee7f81ede927b1adfb38922412b0bbd7162b99525a22607f603b\" }]";
+    all.finds(
+        &[("WATCHWORD_SERVICES__TEST__API_KEYS", example)],
+        &["service test", "example"],
+    )
+    .await;
+
+    // A clock, by a library that sets ours.
+    let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+    all.finds(
+        &[("LD_PRELOAD", library), ("FAKETIME", "+120s")],
+        &["clock", "time server"],
+    )
+    .await;
+
+    // The store.
+    all.redis
+        .command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])
+        .await;
+    all.finds(&[], &["redis", "noeviction"]).await;
+    all.redis
+        .command(&["CONFIG", "SET", "maxmemory-policy", "noeviction"])
+        .await;
+    all.redis
+        .command(&["CONFIG", "SET", "maxmemory", "1200000"])
+        .await;
+    all.finds(&[], &["redis", "raise it"]).await;
+    all.redis
+        .command(&["CONFIG", "SET", "maxmemory", "100mb"])
+        .await;
+
+    // The broker: an alarm, a queue that is gone, one that is another, one that nobody reads.
+    all.rabbitmq.disk_alarm(true);
+    all.finds(&[], &["rabbitmq", "alarm"]).await;
+    all.rabbitmq.disk_alarm(false);
+    all.pipeline.processes.clear();
+    let path = "queues/%2f/watchword.sms.retry.5s";
+    all.rabbitmq
+        .call(reqwest::Method::DELETE, path, None)
+        .await
+        .unwrap();
+    all.finds(&[], &["topology", "watchword.sms.retry.5s", "--apply"])
+        .await;
+    let body = json!({ "durable": true, "arguments": { "x-queue-type": "quorum" } });
+    all.rabbitmq
+        .call(reqwest::Method::PUT, path, Some(body))
+        .await
+        .unwrap();
+    all.finds(
+        &[],
+        &["topology", "watchword.sms.retry.5s", "other arguments"],
+    )
+    .await;
+    all.rabbitmq
+        .call(reqwest::Method::DELETE, path, None)
+        .await
+        .unwrap();
+    let body = json!({
+        "properties": { "delivery_mode": 2 }, "routing_key": "sms", "payload": "x", "payload_encoding": "string",
+    });
+    let publish = "exchanges/%2f/watchword.send/publish";
+    all.rabbitmq
+        .call(reqwest::Method::POST, publish, Some(body))
+        .await
+        .unwrap();
+    all.finds(&[], &["watchword.sms", "nobody reads it", "1 messages"])
+        .await;
+
+    // A provider.
+    all.relay.habit("EHLO", Some(Script::Cut));
+    all.finds(&[], &["email relay", "cannot be reached"]).await;
+}
