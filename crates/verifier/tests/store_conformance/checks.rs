@@ -1,7 +1,7 @@
 //! What counts as which check: services, purposes, keys and repeats.
 
-use watchword_core::{CheckVerdict, GuessBudget};
-use watchword_verifier::store::{CheckCommand, Checked};
+use watchword_core::{CheckVerdict, GuessBudget, Policy};
+use watchword_verifier::store::{CheckCommand, Checked, StoreError};
 
 use crate::engine::Engine;
 use crate::scene::{
@@ -74,13 +74,15 @@ pub async fn a_digest_is_compared_under_its_own_key(engine: &Engine) {
         candidates: keys.iter().map(|key| digest(key, &id, RIGHT)).collect(),
         ..check(&id, RIGHT, check_id, NOW)
     };
-    let other = verdict(store, under(&["d2"], "1")).await;
-    assert_eq!(other, CheckVerdict::Wrong, "no candidate of the stored key");
-    let none = verdict(store, under(&[], "2")).await;
-    assert_eq!(none, CheckVerdict::Wrong, "nothing to compare");
+    // A key that whoever opened it was told of first is no guess, and uses nothing up.
     let mut renamed = under(&["d1"], "3");
     "d2".clone_into(&mut renamed.candidates[0].key_id);
-    assert_eq!(verdict(store, renamed).await, CheckVerdict::Wrong);
+    for unknown in [under(&["d2"], "1"), under(&[], "2"), renamed] {
+        let checked = store.check(unknown, GuessBudget::default()).await;
+        assert_eq!(checked, Err(StoreError::Corrupt));
+    }
+    let left = seen(store, &id, NOW).await.unwrap().checks_left;
+    assert_eq!(left, Policy::default().max_checks);
     let mut hostile = under(&["d1"], "4");
     "';\r\nreturn".clone_into(&mut hostile.candidates[0].hex);
     assert_eq!(verdict(store, hostile).await, CheckVerdict::Wrong);

@@ -187,11 +187,12 @@ impl Model {
         }
     }
 
-    pub fn check(&mut self, command: CheckCommand, budget: GuessBudget) -> Checked {
+    /// `None`: it stands there under a key that is not among those of the check.
+    pub fn check(&mut self, command: CheckCommand, budget: GuessBudget) -> Option<Checked> {
         let now = command.now;
         let locked = self.locked(&command.id, budget, now).is_some();
         let Some(entry) = self.find(&command.id, &command.service, now) else {
-            return REFUSED;
+            return Some(REFUSED);
         };
         let purpose = command.purpose.as_ref();
         let fits = purpose.is_none_or(|purpose| *purpose == entry.order.purpose);
@@ -204,15 +205,23 @@ impl Model {
                 .iter()
                 .any(|typed| command.candidates.contains(typed));
             if !same || (*verdict == CheckVerdict::Approved && !fits) {
-                return REFUSED;
+                return Some(REFUSED);
             }
-            return Checked {
+            return Some(Checked {
                 verdict: *verdict,
                 repeated: true,
-            };
+            });
         }
         if locked || entry.status_at(now) != Status::Pending {
-            return REFUSED;
+            return Some(REFUSED);
+        }
+        let stored = &entry.order.code.digest;
+        if command
+            .candidates
+            .iter()
+            .all(|typed| typed.key_id != stored.key_id)
+        {
+            return None;
         }
         let matched = fits && command.candidates.contains(&entry.order.code.digest);
         let verdict = match entry.pending.check(matched, now) {
@@ -238,10 +247,10 @@ impl Model {
             self.guesses
                 .insert(command.id.tag().to_owned(), log.with_wrong(now));
         }
-        Checked {
+        Some(Checked {
             verdict,
             repeated: false,
-        }
+        })
     }
 
     pub fn cancel(
