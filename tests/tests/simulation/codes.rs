@@ -76,6 +76,7 @@ fn sent(state: &mut State, node: Node, opened: &Opened, by_step: bool) {
 fn check(state: &mut State, node: Node, command: CheckCommand, budget: GuessBudget) -> Checked {
     let (id, now) = (command.id.clone(), command.now);
     let checked = state.codes.model.check(command, budget);
+    let checked = checked.expect("one ring of keys for all");
     let name = state.name(&id);
     let (verdict, repeated) = (checked.verdict, checked.repeated);
     state.say(node, || {
