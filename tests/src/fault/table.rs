@@ -22,7 +22,7 @@ pub enum Pace {
 /// What the table does not show, and why.
 pub const NOT_SHOWN: [&str; 7] = [
     "power loss of the store (its last second of writes is gone): a process that is killed loses nothing it has written",
-    "a broker cluster losing its majority, a Redis Cluster losing a slot's primary: one node each here",
+    "a broker cluster losing its majority: one node here; a node of each cluster dies in `tests/tests/cluster.rs`",
     "DNS faults: every peer is named by address here",
     "loss, reordering and corruption of packets: the kernel here has no netem; a proxy stalls, swallows and cuts streams",
     "the broker's own clock stepped: its runtime corrects steps itself, and its waits are monotonic",
