@@ -8,6 +8,7 @@ mod problem;
 pub mod process;
 pub mod server;
 mod services;
+pub mod spans;
 mod system;
 pub mod telemetry;
 

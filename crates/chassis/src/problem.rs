@@ -22,7 +22,8 @@ macro_rules! codes {
                 match self { $(Self::$variant => $word,)* }
             }
 
-            const fn status(self) -> StatusCode {
+            /// The status of an answer with this code.
+            pub const fn status(self) -> StatusCode {
                 match self { $(Self::$variant => StatusCode::$status,)* }
             }
 

@@ -35,7 +35,7 @@ pub use phone::{NumberKind, PhoneNumber};
 pub use policy::{Policy, PolicyError, ResendCode};
 pub use recipient::{Channel, Recipient};
 pub use secret::{Key, KeyRing, SecretString};
-pub use trace::TraceId;
+pub use trace::{SpanId, TraceId, TraceParent};
 pub use variables::Variables;
 pub use verification::{CheckVerdict, Pending, Sending};
 

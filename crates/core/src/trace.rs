@@ -21,8 +21,55 @@ impl TraceId {
         &self.0
     }
 
-    /// The trace id in a `traceparent` header (`00-<trace>-<parent>-<flags>`), if it has that form.
+    /// The trace id in a `traceparent` header, if it has that form.
     pub fn of_traceparent(header: &str) -> Option<Self> {
+        TraceParent::parse(header).map(|parent| parent.trace)
+    }
+
+    /// A `traceparent` that continues this trace: its parent is the first half of the id, since
+    /// no span of ours stands behind it.
+    pub fn traceparent(&self) -> String {
+        let mut span = [0; 8];
+        span.copy_from_slice(&self.0[..8]);
+        TraceParent {
+            trace: *self,
+            span: SpanId(span),
+            is_sampled: false,
+        }
+        .to_string()
+    }
+}
+
+/// One step within a trace: 8 bytes, printed as 16 hexadecimal characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SpanId([u8; 8]);
+
+impl SpanId {
+    /// The id with these bytes; `None` for zeros, which the standard reserves.
+    pub fn new(bytes: [u8; 8]) -> Option<Self> {
+        (bytes != [0; 8]).then_some(Self(bytes))
+    }
+
+    /// Its bytes.
+    pub const fn as_bytes(&self) -> &[u8; 8] {
+        &self.0
+    }
+}
+
+/// Where in a trace whoever called is: `00-<trace>-<span>-<flags>` (W3C trace context).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceParent {
+    /// The trace.
+    pub trace: TraceId,
+    /// The step that calls.
+    pub span: SpanId,
+    /// Whether the steps of this trace are recorded.
+    pub is_sampled: bool,
+}
+
+impl TraceParent {
+    /// Reads a header of that form.
+    pub fn parse(header: &str) -> Option<Self> {
         let mut parts = header.split('-');
         let (version, trace, parent, flags) =
             (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -33,14 +80,26 @@ impl TraceId {
                     .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
         };
         let fits = version == "00" && parts.next().is_none() && hex(parent, 16) && hex(flags, 2);
-        fits.then(|| trace.parse().ok()).flatten()
+        if !fits {
+            return None;
+        }
+        Some(Self {
+            trace: trace.parse().ok()?,
+            span: SpanId::new(u64::from_str_radix(parent, 16).ok()?.to_be_bytes())?,
+            is_sampled: u8::from_str_radix(flags, 16).ok()? & 1 == 1,
+        })
     }
+}
 
-    /// A `traceparent` that continues this trace: its parent is the first half of the id, since
-    /// no span of ours stands behind it.
-    pub fn traceparent(&self) -> String {
-        let text = self.to_string();
-        format!("00-{text}-{}-00", text.get(..16).unwrap_or_default())
+impl fmt::Display for TraceParent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flags = u8::from(self.is_sampled);
+        write!(f, "00-{}-", self.trace)?;
+        self.span
+            .0
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        write!(f, "-{flags:02x}")
     }
 }
 
@@ -78,12 +137,19 @@ mod tests {
         let id = TraceId::of_traceparent(&format!("00-{trace}-b7ad6b7169203331-01")).unwrap();
         assert_eq!(id.to_string(), trace);
         assert_eq!(TraceId::of_traceparent(&id.traceparent()), Some(id));
+        for flags in ["00", "01"] {
+            let header = format!("00-{trace}-b7ad6b7169203331-{flags}");
+            let parent = TraceParent::parse(&header).unwrap();
+            assert_eq!(parent.is_sampled, flags == "01");
+            assert_eq!(parent.to_string(), header);
+        }
         for wrong in [
             String::new(),
             format!("01-{trace}-b7ad6b7169203331-01"),
             format!("00-{}-b7ad6b7169203331-01", "0".repeat(32)),
             format!("00-{}-b7ad6b7169203331-01", trace.to_uppercase()),
             format!("00-{trace}-b7ad6b7169203331"),
+            format!("00-{trace}-0000000000000000-01"),
             format!("00-{trace}-b7ad6b7169203331-01-x"),
             format!("00-{trace}-b7ad6b716920333\n-01"),
         ] {

@@ -10,8 +10,10 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 use watchword_chassis::Services;
+use watchword_chassis::spans::{Key, Kind, Span, Spans};
 use watchword_core::{
     AttemptClass, Channel, Clock, DeliveryOutcome, Ladder, Live, Rung, Timestamp, TraceId,
+    TraceParent,
 };
 use watchword_events::{CloudEvent, Order, OrderError, OtpSend, SealError, Sealer};
 use watchword_failpoint::{Point, reach};
@@ -58,6 +60,8 @@ pub struct CourierParts {
     pub clock: Arc<dyn Clock>,
     /// Where it counts.
     pub metrics: DeliveryMetrics,
+    /// Where the way of orders is recorded.
+    pub spans: Spans,
 }
 
 /// A message as it came, without the right to settle it.
@@ -68,13 +72,13 @@ pub(crate) struct Letter {
 }
 
 /// One order on its way, with what its message told.
-struct Errand {
+struct Errand<'a> {
     order: Order,
     router: Arc<Router>,
     sender: Sender,
     sealed_at: Timestamp,
     retries: u32,
-    trace_id: Option<TraceId>,
+    span: &'a Span,
 }
 
 /// The end of one attempt.
@@ -95,6 +99,30 @@ impl Courier {
 
     /// Carries out the order in `letter` as far as it goes now.
     pub(crate) async fn carry(&self, letter: &Letter) -> Settling {
+        let caller = letter.traceparent.as_deref().and_then(TraceParent::parse);
+        let name = match self.parts.channel {
+            Channel::Sms => "process watchword.sms",
+            Channel::Email => "process watchword.email",
+        };
+        let mut span = self.parts.spans.begin(name, Kind::Consumer, caller);
+        let settling = self.carry_within(&mut span, letter).await;
+        span.say(Key::Retries, || letter.retries.to_string());
+        span.say(Key::Settled, || {
+            let settled = match settling {
+                Settling::Ack => "ack",
+                Settling::Retry(_) => "retry",
+                Settling::Park(reason) => reason,
+                Settling::Requeue => "requeue",
+            };
+            settled.to_owned()
+        });
+        if matches!(settling, Settling::Park(_) | Settling::Requeue) {
+            span.fail();
+        }
+        settling
+    }
+
+    async fn carry_within(&self, span: &mut Span, letter: &Letter) -> Settling {
         let event = match CloudEvent::<OtpSend>::decode(&letter.body) {
             Ok(event) => event,
             Err(error) => return Settling::Park(error.reason()),
@@ -107,7 +135,9 @@ impl Courier {
             Ok(order) => order,
             Err(error) => return unopened(error, letter.retries),
         };
-        let carried = self.carry_order(order, event.time, letter).await;
+        span.say(Key::Delivery, || event.id.clone());
+        span.say(Key::Service, || order.service.to_string());
+        let carried = self.carry_order(order, event.time, letter, span).await;
         carried.unwrap_or_else(|error| {
             tracing::warn!(%error, delivery_id = %event.id, "the ledger is not available");
             Ladder::STANDARD
@@ -121,6 +151,7 @@ impl Courier {
         order: Order,
         sealed_at: Timestamp,
         letter: &Letter,
+        span: &Span,
     ) -> Result<Settling, LedgerError> {
         let services = self.parts.services.get();
         let Some(service) = services.by_name(&order.service) else {
@@ -136,10 +167,7 @@ impl Courier {
             router: self.parts.router.get(),
             sealed_at,
             retries: letter.retries,
-            trace_id: letter
-                .traceparent
-                .as_deref()
-                .and_then(TraceId::of_traceparent),
+            span,
         };
         let mut tried = Vec::new();
         loop {
@@ -151,7 +179,7 @@ impl Courier {
     }
 
     /// One attempt with the next provider; `tried` are those of this round.
-    async fn turn(&self, errand: &Errand, tried: &mut Vec<usize>) -> Result<Turn, LedgerError> {
+    async fn turn(&self, errand: &Errand<'_>, tried: &mut Vec<usize>) -> Result<Turn, LedgerError> {
         let order = &errand.order;
         // Never closed.
         let call = self.parts.calls.acquire().await.ok();
@@ -166,7 +194,7 @@ impl Courier {
             return ended.await.map(Turn::Settled);
         };
         reach(Point::DeliveryTaken);
-        match self.claim(order, budget, errand.trace_id).await? {
+        match self.claim(order, budget, errand.span.trace()).await? {
             Claim::Yours { fence, record, .. } => {
                 reach(Point::DeliveryClaimed);
                 self.attempt(errand, provider, &pick, (fence, record), (tried, call))
@@ -210,7 +238,7 @@ impl Courier {
     /// Every provider is closed off: wait by the ladder while there is time.
     async fn wait_for_anyone(
         &self,
-        errand: &Errand,
+        errand: &Errand<'_>,
         now: Timestamp,
     ) -> Result<Settling, LedgerError> {
         self.parts.metrics.nobody.inc();
@@ -234,7 +262,7 @@ impl Courier {
 
     async fn attempt(
         &self,
-        errand: &Errand,
+        errand: &Errand<'_>,
         provider: Arc<dyn Provider>,
         pick: &Pick,
         (fence, before): (Fence, DeliveryRecord),
@@ -260,6 +288,7 @@ impl Courier {
         // The deadline is looked at first: in a process that stood still both may be due, and what
         // was not sent by then must not be.
         let started = Instant::now();
+        let mut calling = errand.span.child("attempt", Kind::Client);
         let attempted = tokio::select! {
             biased;
             () = sleep(budget) => Attempted::new(AttemptClass::UnknownOutcome, "deadline"),
@@ -268,6 +297,12 @@ impl Courier {
         let took = started.elapsed();
         // What is left is ours to do: the next call need not wait for it.
         drop(call);
+        calling.say(Key::Provider, || provider.name().to_string());
+        calling.say(Key::Class, || attempted.class.to_string());
+        if attempted.class != AttemptClass::Accepted {
+            calling.fail();
+        }
+        drop(calling);
         reach(Point::DeliveryAttempted);
         let now = self.parts.clock.now();
         tried.push(pick.place);
@@ -342,7 +377,7 @@ impl Courier {
 
     fn learn(
         &self,
-        errand: &Errand,
+        errand: &Errand<'_>,
         provider: &dyn Provider,
         pick: &Pick,
         attempted: &Attempted,

@@ -11,8 +11,9 @@ use tokio::time::sleep;
 use watchword_broker::{
     Consumer, Outbound, ParkReason, PublishError, Publisher, Received, Route, work_until,
 };
+use watchword_chassis::spans::{Key, Kind, Spans};
 use watchword_chassis::{Problem, ProblemCode, Service, Services};
-use watchword_core::{Clock, Live, RequestId, ServiceName, Timestamp, TraceId};
+use watchword_core::{Clock, Live, RequestId, ServiceName, Timestamp, TraceParent};
 use watchword_events::names::event_routing_key;
 use watchword_events::{
     CloudEvent, EventData, Lane, OtpRequested, Refusal, RequestParked, VerificationUpdated,
@@ -49,6 +50,8 @@ pub struct IntakeParts {
     pub clock: Arc<dyn Clock>,
     /// Where it counts.
     pub metrics: IssuerMetrics,
+    /// Where the way of requests is recorded.
+    pub spans: Spans,
 }
 
 /// Reads requests from the broker.
@@ -61,7 +64,7 @@ struct Request {
     service: Arc<Service>,
     asked_at: Timestamp,
     data: OtpRequested,
-    trace: Option<TraceId>,
+    caller: Option<TraceParent>,
 }
 
 impl Intake {
@@ -108,10 +111,7 @@ impl Intake {
             service,
             asked_at: event.time.min(self.0.clock.now()),
             data: event.data,
-            trace: received
-                .traceparent
-                .as_deref()
-                .and_then(TraceId::of_traceparent),
+            caller: received.traceparent.as_deref().and_then(TraceParent::parse),
         })
     }
 
@@ -153,9 +153,12 @@ impl Intake {
         let issued = if self.is_too_old(request, request.service.policy.lifetime_ms) {
             Err(too_old())
         } else {
+            let mut span =
+                (self.0.spans).begin("process watchword.requests", Kind::Consumer, request.caller);
+            span.say(Key::Service, || request.service.name.to_string());
             self.0
                 .issuer
-                .issue(&request.service, request.data.clone(), request.trace)
+                .issue(&request.service, request.data.clone(), &mut span)
                 .await
         };
         if let Err(problem) = &issued

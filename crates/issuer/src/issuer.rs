@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use watchword_broker::{LinkState, Outbound, PublishError, Publisher, Route};
+use watchword_chassis::spans::{Key, Kind, Span};
 use watchword_chassis::{Problem, ProblemCode, Service};
-use watchword_core::{Clock, DeliveryOutcome, Live, Timestamp, TraceId, VerificationId};
+use watchword_core::{Clock, DeliveryOutcome, Live, Timestamp, VerificationId};
 use watchword_events::{CloudEvent, EventData, Lane, OtpRequested, OtpSend, Sealer, StepDue};
 use watchword_failpoint::{Point, reach};
 use watchword_ledger::{LedgerStore, Settlement};
@@ -113,12 +114,12 @@ impl Issuer {
         &self,
         service: &Service,
         request: OtpRequested,
-        trace: Option<TraceId>,
+        span: &mut Span,
     ) -> Result<StoredVerification, Problem> {
         let request = request::parse(service, request)?;
         self.admit(service).await?;
         match self.verifier.open(service, request).await? {
-            Opening::Send(message) => self.send(service, *message, trace).await,
+            Opening::Send(message) => self.send(service, *message, span).await,
             // A reloaded login page is no attack: the person already has the code.
             Opening::Cooling(live) => Ok(live),
             Opening::Exhausted(live) => Err(self.exhausted(&live)),
@@ -131,11 +132,11 @@ impl Issuer {
         &self,
         service: &Service,
         id: &VerificationId,
-        trace: Option<TraceId>,
+        span: &mut Span,
     ) -> Result<StoredVerification, Problem> {
         self.admit(service).await?;
         match self.verifier.resend(service, id).await? {
-            Some(Opening::Send(message)) => self.send(service, *message, trace).await,
+            Some(Opening::Send(message)) => self.send(service, *message, span).await,
             Some(Opening::Cooling(live)) => {
                 let wait = self.seconds_until(live.resend_after);
                 Err(
@@ -193,7 +194,7 @@ impl Issuer {
             message.order.delivery_id.clone(),
             message.order.recipient.channel(),
         );
-        match self.send(service, message, None).await {
+        match self.send(service, message, &mut Span::none()).await {
             Ok(_) => Ok(Stepped::Sent),
             Err(problem) if problem.code == ProblemCode::RateLimited => {
                 // The message was counted but may not go out: the ledger says so.
@@ -222,7 +223,7 @@ impl Issuer {
         &self,
         service: &Service,
         message: Message,
-        trace: Option<TraceId>,
+        span: &mut Span,
     ) -> Result<StoredVerification, Problem> {
         reach(Point::IssuerOpened);
         let reservation = Reservation {
@@ -242,7 +243,7 @@ impl Issuer {
             .map_err(store_problem)?;
         self.permitted(permit, "the recipient gets too many messages")?;
         reach(Point::IssuerReserved);
-        self.publish(&message, trace).await?;
+        self.publish(&message, span).await?;
         reach(Point::IssuerPublished);
         if let Some(next) = message.next {
             self.schedule(&message, next).await?;
@@ -256,8 +257,12 @@ impl Issuer {
         Ok(message.verification)
     }
 
-    async fn publish(&self, message: &Message, trace: Option<TraceId>) -> Result<(), Problem> {
-        let trace = trace.or_else(|| message.verification.id.trace_id());
+    async fn publish(&self, message: &Message, span: &mut Span) -> Result<(), Problem> {
+        span.join(message.verification.id.trace_id());
+        let channel = message.order.recipient.channel();
+        let mut sending = span.child("send watchword.send", Kind::Producer);
+        sending.say(Key::Channel, || channel.to_string());
+        sending.say(Key::Delivery, || message.order.delivery_id.to_string());
         let internal = || Problem::new(ProblemCode::Internal, "the message could not be sealed");
         let event = message
             .order
@@ -266,15 +271,18 @@ impl Issuer {
         let outbound = Outbound {
             id: event.id.clone(),
             kind: OtpSend::TYPE,
-            route: Route::Lane(Lane::Send(message.order.recipient.channel())),
+            route: Route::Lane(Lane::Send(channel)),
             body: Bytes::from(event.encode().map_err(|_| internal())?),
-            traceparent: trace.map(|trace| trace.traceparent()),
+            traceparent: sending
+                .parent()
+                .map(|parent| parent.to_string())
+                .or_else(|| sending.trace().map(|trace| trace.traceparent())),
             ttl: Some(message.order.deadline.since(event.time)),
         };
         let published = self.publisher.publish(outbound, PUBLISH_DEADLINE).await;
-        self.metrics
-            .published(message.order.recipient.channel(), &published);
+        self.metrics.published(channel, &published);
         published.map_err(|error| {
+            sending.fail();
             tracing::warn!(%error, delivery_id = %message.order.delivery_id, "a message could not be queued");
             broker_problem(&error)
         })

@@ -1,5 +1,6 @@
 //! The whole configuration: the sections of the crates under one roof.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -40,6 +41,8 @@ pub struct Config {
     pub ledger: LedgerConfig,
     /// A folder with templates on top of the embedded ones.
     pub templates: Option<PathBuf>,
+    /// Where traces go; nowhere without it.
+    pub traces: Option<TracesConfig>,
     /// SMS.
     pub sms: Option<SmsConfig>,
     /// Email.
@@ -72,6 +75,25 @@ pub struct PeerConfig {
     pub url: String,
     /// Its password.
     pub password: Option<SecretRef>,
+}
+
+/// `[traces]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TracesConfig {
+    /// The collector's address for OTLP over HTTP: `http://127.0.0.1:4318/v1/traces`.
+    pub url: String,
+    /// The share of traces that begin here and are kept, 0 to 1; those of a caller who keeps them
+    /// are kept.
+    #[serde(default = "all")]
+    pub share: f64,
+    /// Headers of each request, for a collector that wants to know who calls.
+    #[serde(default)]
+    pub headers: BTreeMap<String, SecretRef>,
+}
+
+const fn all() -> f64 {
+    1.0
 }
 
 /// `[ledger]`.

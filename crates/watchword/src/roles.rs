@@ -7,6 +7,7 @@ use axum::Router;
 use prometheus::Registry;
 use tokio::sync::Semaphore;
 use watchword_chassis::lifecycle::Lifecycle;
+use watchword_chassis::spans::Spans;
 use watchword_chassis::{Services, SystemEntropy};
 use watchword_core::{Channel, Clock, Key, KeyRing, Live, ProviderName, ServiceName, Subject};
 use watchword_delivery::{
@@ -50,6 +51,8 @@ pub struct Shared {
     pub registry: Registry,
     /// The demo's inbox.
     pub inbox: Inbox,
+    /// Where the way of requests is recorded.
+    pub spans: Spans,
     /// Counts when the configuration was read anew.
     pub reloads: Reloads,
     pub(crate) index: Key,
@@ -67,6 +70,7 @@ impl Shared {
         services: Services,
         clock: Arc<dyn Clock>,
         registry: Registry,
+        spans: Spans,
     ) -> anyhow::Result<Self> {
         let keys = config.keys.resolve()?;
         let sealer = Live::new(sealer_of(keys.sealing));
@@ -85,6 +89,7 @@ impl Shared {
             engine,
             services: Live::new(services),
             clock,
+            spans,
             reloads: Reloads::register(&registry)?,
             registry,
             inbox: Inbox::default(),
@@ -140,6 +145,7 @@ impl Shared {
                 publisher,
                 clock: self.clock.clone(),
                 metrics: metrics.clone(),
+                spans: self.spans.clone(),
             });
             let consumer = self
                 .engine
@@ -171,6 +177,7 @@ impl Shared {
             issuer,
             services: self.services.clone(),
             metrics,
+            spans: self.spans.clone(),
         }))
     }
 
@@ -179,6 +186,7 @@ impl Shared {
             verifier: self.verifier.clone(),
             ledger: self.engine.ledger.clone(),
             services: self.services.clone(),
+            spans: self.spans.clone(),
         })
     }
 
@@ -219,6 +227,7 @@ impl Shared {
                 calls: Semaphore::new(usize::from(concurrency)),
                 clock: self.clock.clone(),
                 metrics,
+                spans: self.spans.clone(),
             },
             reporter,
         );

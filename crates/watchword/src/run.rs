@@ -9,6 +9,7 @@ use watchword_chassis::admin::{self, Readiness};
 use watchword_chassis::config::{ConfigError, line_of};
 use watchword_chassis::lifecycle::{Lifecycle, stop_signal};
 use watchword_chassis::server::Room;
+use watchword_chassis::spans::Spans;
 use watchword_chassis::{Services, SystemClock, http, server, telemetry};
 use watchword_core::{Channel, Clock};
 use watchword_delivery::Inbox;
@@ -17,6 +18,7 @@ use crate::channels;
 use crate::cli::Role;
 use crate::config::{Config, EngineKind};
 use crate::engine::{Engine, distributed};
+use crate::otlp;
 use crate::reload::Reloader;
 use crate::roles::Shared;
 
@@ -56,7 +58,9 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
         signalled = stop_signal() => return signalled.context("signals"),
     };
     let http_config = config.http.clone();
-    let shared = Arc::new(Shared::new(config, engine, services, clock, registry)?);
+    let spans = otlp::start(config.traces.as_ref(), &registry, &mut lifecycle)?;
+    let shared = Shared::new(config, engine, services, clock, registry, spans)?;
+    let shared = Arc::new(shared);
     let routes = shared.start(roles, &mut lifecycle).await?;
     let mut http_address = None;
     if routes.has_routes() {
@@ -89,7 +93,7 @@ pub async fn operator(path: &Path) -> anyhow::Result<Shared> {
     let services = Services::from_config(&config.services)?;
     let (registry, clock) = (telemetry::registry(), Arc::new(SystemClock));
     let engine = Engine::start(&config, &registry, &Readiness::default(), clock.clone()).await?;
-    Shared::new(config, engine, services, clock, registry)
+    Shared::new(config, engine, services, clock, registry, Spans::off())
 }
 
 /// Unlocks a subject.
@@ -176,6 +180,9 @@ pub fn validate(config: &Config) -> anyhow::Result<()> {
         if configured {
             channels::build(config, channel, &Inbox::default(), &clock)?;
         }
+    }
+    if let Some(traces) = &config.traces {
+        otlp::check(traces)?;
     }
     if config.engine == EngineKind::Distributed {
         distributed::rabbitmq_settings(config)?;

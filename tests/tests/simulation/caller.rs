@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use watchword_chassis::Problem;
+use watchword_chassis::spans::Span;
 use watchword_core::{CheckVerdict, DeliveryId, Timestamp, VerificationId};
 use watchword_events::{FallbackRequested, OtpRequested};
 use watchword_issuer::Issuer;
@@ -208,7 +209,7 @@ pub fn open(world: &Arc<World>, person: Person, tenant: Tenant, by: By) {
     at_a_front(world, |node, front| async move {
         let answer = front
             .issuer
-            .issue(&service, request(person, by), None)
+            .issue(&service, request(person, by), &mut Span::none())
             .await;
         told(&mut this.lock(), node, tenant, answer);
     });
@@ -220,7 +221,7 @@ pub fn resend(world: &Arc<World>, nth: u8) {
     };
     let (this, service) = (world.clone(), world.kit.service(tenant));
     at_a_front(world, |node, front| async move {
-        let answer = front.issuer.resend(&service, &id, None).await;
+        let answer = front.issuer.resend(&service, &id, &mut Span::none()).await;
         told(&mut this.lock(), node, tenant, answer);
     });
 }

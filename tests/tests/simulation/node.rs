@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use watchword_broker::Consumer;
+use watchword_chassis::spans::Spans;
 use watchword_core::{Channel, Live};
 use watchword_delivery::{
     Choose, Courier, CourierParts, DeliveryMetrics, Provider, Receipts, ReceiptsParts, Reporter,
@@ -102,6 +103,7 @@ fn back(seat: &Seat) {
                 calls: Semaphore::new(2),
                 clock: Arc::new(seat.clone()),
                 metrics: metrics.clone(),
+                spans: Spans::off(),
             },
             reporter.clone(),
         );

@@ -8,8 +8,7 @@ use watchword_chassis::http::{Caller, JsonBody};
 use watchword_events::OtpRequested;
 use watchword_verifier::http::VerificationView;
 
-use super::{IssuerState, trace_of};
-use crate::telemetry::Entry;
+use super::IssuerState;
 
 pub(super) async fn create(
     State(state): State<IssuerState>,
@@ -17,20 +16,10 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Result<JsonBody<OtpRequested>, Problem>,
 ) -> Result<(StatusCode, Json<VerificationView>), Problem> {
+    let mut span = state.begin("POST /v1/verifications", &service, &headers);
     let answer = match body {
-        Ok(JsonBody(request)) => {
-            state
-                .issuer
-                .issue(&service, request, trace_of(&headers))
-                .await
-        }
+        Ok(JsonBody(request)) => state.issuer.issue(&service, request, &mut span).await,
         Err(problem) => Err(problem),
     };
-    state.metrics.answered(Entry::Http, &answer);
-    answer.map(|verification| {
-        (
-            StatusCode::ACCEPTED,
-            Json(VerificationView::from(&verification)),
-        )
-    })
+    state.end(span, answer)
 }

@@ -5,15 +5,18 @@ mod resend;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::FromRef;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
-use watchword_chassis::Services;
-use watchword_core::{Live, TraceId};
+use axum::{Json, Router};
+use watchword_chassis::spans::{Key, Kind, Span, Spans};
+use watchword_chassis::{Problem, Service, Services};
+use watchword_core::{Live, TraceParent};
+use watchword_verifier::http::VerificationView;
+use watchword_verifier::store::StoredVerification;
 
 use crate::Issuer;
-use crate::telemetry::IssuerMetrics;
+use crate::telemetry::{Entry, IssuerMetrics};
 
 /// What the routes need.
 #[derive(Clone)]
@@ -24,6 +27,8 @@ pub struct IssuerState {
     pub services: Live<Services>,
     /// Where answers are counted.
     pub metrics: IssuerMetrics,
+    /// Where their way is recorded.
+    pub spans: Spans,
 }
 
 impl FromRef<IssuerState> for Live<Services> {
@@ -40,7 +45,37 @@ pub fn routes(state: IssuerState) -> Router {
         .with_state(state)
 }
 
-/// The trace the caller is in, if it says so.
-fn trace_of(headers: &HeaderMap) -> Option<TraceId> {
-    TraceId::of_traceparent(headers.get("traceparent")?.to_str().ok()?)
+impl IssuerState {
+    /// Begins to record what `service` asks for.
+    fn begin(&self, name: &'static str, service: &Service, headers: &HeaderMap) -> Span {
+        let caller = headers.get("traceparent");
+        let caller = caller.and_then(|header| TraceParent::parse(header.to_str().ok()?));
+        let mut span = self.spans.begin(name, Kind::Server, caller);
+        span.say(Key::Service, || service.name.to_string());
+        span
+    }
+
+    /// Counts and records how it ended.
+    fn end(
+        &self,
+        mut span: Span,
+        answer: Result<StoredVerification, Problem>,
+    ) -> Result<(StatusCode, Json<VerificationView>), Problem> {
+        self.metrics.answered(Entry::Http, &answer);
+        match answer {
+            Ok(verification) => {
+                span.join(verification.id.trace_id());
+                span.say(Key::Verification, || verification.id.to_string());
+                let view = VerificationView::from(&verification);
+                Ok((StatusCode::ACCEPTED, Json(view)))
+            }
+            Err(problem) => {
+                span.say(Key::Problem, || problem.code.as_str().to_owned());
+                if problem.code.status().is_server_error() {
+                    span.fail();
+                }
+                Err(problem)
+            }
+        }
+    }
 }

@@ -5,13 +5,13 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use watchword_chassis::http::{Caller, OptionalJsonBody, PathText};
+use watchword_chassis::spans::Span;
 use watchword_chassis::{Problem, ProblemCode, Service};
-use watchword_core::{Channel, Malformed, TraceId};
+use watchword_core::{Channel, Malformed};
 use watchword_verifier::http::VerificationView;
 use watchword_verifier::store::StoredVerification;
 
-use super::{IssuerState, trace_of};
-use crate::telemetry::Entry;
+use super::IssuerState;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,17 +27,12 @@ pub(super) async fn resend(
     headers: HeaderMap,
     body: Result<OptionalJsonBody<ResendBody>, Problem>,
 ) -> Result<(StatusCode, Json<VerificationView>), Problem> {
+    let mut span = state.begin("POST /v1/verifications/{id}/resend", &service, &headers);
     let answer = match body {
-        Ok(OptionalJsonBody(body)) => again(&state, &service, &id, body, trace_of(&headers)).await,
+        Ok(OptionalJsonBody(body)) => again(&state, &service, &id, body, &mut span).await,
         Err(problem) => Err(problem),
     };
-    state.metrics.answered(Entry::Http, &answer);
-    answer.map(|verification| {
-        (
-            StatusCode::ACCEPTED,
-            Json(VerificationView::from(&verification)),
-        )
-    })
+    state.end(span, answer)
 }
 
 async fn again(
@@ -45,7 +40,7 @@ async fn again(
     service: &Service,
     id: &str,
     body: ResendBody,
-    trace: Option<TraceId>,
+    span: &mut Span,
 ) -> Result<StoredVerification, Problem> {
     let not_found = || {
         Problem::new(
@@ -69,5 +64,5 @@ async fn again(
             )));
         }
     }
-    state.issuer.resend(service, &id, trace).await
+    state.issuer.resend(service, &id, span).await
 }

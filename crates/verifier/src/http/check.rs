@@ -2,10 +2,14 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use watchword_chassis::http::{Caller, JsonBody, PathText};
+use watchword_chassis::spans::{Key, Kind};
 use watchword_chassis::{Problem, ProblemCode};
-use watchword_core::{CheckId, CheckVerdict, Purpose, TypedCode, VerificationStatus};
+use watchword_core::{
+    CheckId, CheckVerdict, Purpose, TraceParent, TypedCode, VerificationId, VerificationStatus,
+};
 
 use super::VerifierState;
 
@@ -30,8 +34,14 @@ pub(super) async fn check(
     State(state): State<VerifierState>,
     Caller(service): Caller,
     PathText(id): PathText,
+    headers: HeaderMap,
     JsonBody(body): JsonBody<CheckBody>,
 ) -> Result<Json<CheckAnswer>, Problem> {
+    let caller = headers.get("traceparent");
+    let caller = caller.and_then(|header| TraceParent::parse(header.to_str().ok()?));
+    let name = "POST /v1/verifications/{id}/check";
+    let mut span = state.spans.begin(name, Kind::Server, caller);
+    span.say(Key::Service, || service.name.to_string());
     let typed: TypedCode = body
         .code
         .parse()
@@ -41,13 +51,16 @@ pub(super) async fn check(
     // An id that cannot exist is answered like one that does not.
     let verdict = match id.parse() {
         Ok(id) => {
-            state
+            span.join(VerificationId::trace_id(&id));
+            span.say(Key::Verification, || id.to_string());
+            let checked = state
                 .verifier
-                .check(&service, &id, &typed, check_id, purpose)
-                .await?
+                .check(&service, &id, &typed, check_id, purpose);
+            checked.await.inspect_err(|_| span.fail())?
         }
         Err(_) => CheckVerdict::Refused,
     };
+    span.say(Key::Verdict, || format!("{verdict:?}").to_lowercase());
     let (status, valid) = match verdict {
         CheckVerdict::Approved => (VerificationStatus::Approved, true),
         CheckVerdict::Wrong => (VerificationStatus::Pending, false),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::FromRef;
 use axum::routing::{get, post};
+use watchword_chassis::spans::Spans;
 use watchword_chassis::{Problem, ProblemCode, Services};
 use watchword_core::{Live, VerificationId};
 use watchword_ledger::{LedgerError, LedgerStore};
@@ -28,6 +29,8 @@ pub struct VerifierState {
     pub ledger: Arc<dyn LedgerStore>,
     /// Who may ask.
     pub services: Live<Services>,
+    /// Where the way of checks is recorded.
+    pub spans: Spans,
 }
 
 impl FromRef<VerifierState> for Live<Services> {

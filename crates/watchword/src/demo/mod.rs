@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use watchword_chassis::admin::{self, Readiness};
 use watchword_chassis::lifecycle::Lifecycle;
 use watchword_chassis::server::Room;
+use watchword_chassis::spans::Spans;
 use watchword_chassis::{Services, SystemClock, http, server, telemetry};
 use watchword_core::Clock;
 
@@ -36,6 +37,7 @@ pub async fn run(exit: bool) -> anyhow::Result<()> {
         services,
         clock,
         registry.clone(),
+        Spans::off(),
     )?;
 
     let mut lifecycle = Lifecycle::default();
