@@ -102,6 +102,13 @@ impl Courier {
             Ok(order) => order,
             Err(error) => return Settling::Park(error.reason()),
         };
+        if letter.retries == 0 {
+            let waited = self.parts.clock.now().since(event.time);
+            self.parts
+                .metrics
+                .wait_seconds
+                .observe(waited.as_secs_f64());
+        }
         let carried = self.carry_order(order, event.time, letter).await;
         carried.unwrap_or_else(|error| {
             tracing::warn!(%error, delivery_id = %event.id, "the ledger is not available");
@@ -354,8 +361,9 @@ impl Courier {
         now: Timestamp,
     ) {
         let metrics = &self.parts.metrics;
-        metrics.attempted(provider.name(), attempted.class, took);
-        self.parts.router.health.seen(&Seen {
+        metrics.attempted(pick.place, &pick.region, attempted.class, took);
+        let health = &self.parts.router.health;
+        let here = health.seen(&Seen {
             provider: pick.place,
             region: &pick.region,
             class: attempted.class,
@@ -363,7 +371,8 @@ impl Courier {
             retry_after: attempted.retry_after,
             now,
         });
-        metrics.share(provider.name(), self.parts.router.health.level(pick.place));
+        let worst = health.level(pick.place);
+        metrics.share(pick.place, worst, Some((&pick.region, here)));
         if attempted.class == AttemptClass::ConfigFault {
             tracing::error!(
                 provider = %provider.name(), reason = attempted.reason,
@@ -437,7 +446,8 @@ impl Courier {
 
     async fn finish(&self, order: &Order, record: &DeliveryRecord, outcome: DeliveryOutcome) {
         if outcome.is_final() && record.outcome == outcome {
-            self.parts.metrics.ended(outcome);
+            let last = record.attempts.last().map(|attempt| attempt.class);
+            self.parts.metrics.ended(outcome, last);
             self.reporter.report(&order.service, record).await;
         }
     }

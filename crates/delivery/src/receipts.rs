@@ -123,9 +123,7 @@ impl Receipts {
         let Some(place) = parts.router.place(&receipt.provider) else {
             return;
         };
-        parts
-            .metrics
-            .receipt(&receipt.provider, receipt.state, result);
+        parts.metrics.receipt(place, receipt.state, result);
         let Heard::Counted(record) = heard else {
             return;
         };
@@ -133,9 +131,8 @@ impl Receipts {
             .router
             .health
             .heard(place, receipt.state, parts.clock.now());
-        parts
-            .metrics
-            .share(&receipt.provider, parts.router.health.level(place));
+        let worst = parts.router.health.level(place);
+        parts.metrics.share(place, worst, None);
         tracing::info!(
             delivery_id = %record.id, provider = %receipt.provider, state = %receipt.state,
             error = receipt.error.as_deref(), outcome = %record.outcome, "receipt",

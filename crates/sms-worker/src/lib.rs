@@ -12,7 +12,7 @@ mod text;
 pub use config::{SmsChannel, SmsConfig, SmsProviderConfig, build};
 pub use presets::{PRESETS, preset};
 pub use receipt::{
-    Call, ReceiptMetrics, ReceiptPlan, ReceiptRouteState, Refusal, queue_heard, routes,
+    Call, ReceiptMetrics, ReceiptPlan, ReceiptRouteState, Refusal, SERIES, queue_heard, routes,
 };
 pub use segments::{Encoding, Segments, segments};
 pub use smpp::SmppConfig;

@@ -9,6 +9,7 @@ pub mod client;
 pub mod config;
 pub mod demo;
 pub mod engine;
+pub mod metrics;
 pub mod parked;
 pub mod provider;
 pub mod roles;

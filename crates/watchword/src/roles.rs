@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use axum::Router;
-use prometheus::Registry;
 use watchword_chassis::lifecycle::Lifecycle;
-use watchword_chassis::{Services, SystemEntropy};
+use watchword_chassis::{Services, SystemEntropy, telemetry};
 use watchword_core::{Channel, Clock, KeyRing, ServiceName, Subject};
 use watchword_delivery::{
     Courier, CourierParts, DeliveryMetrics, Inbox, Receipts, ReceiptsParts, Reporter, Worker,
@@ -16,6 +15,7 @@ use watchword_issuer::http::IssuerState;
 use watchword_issuer::{
     Intake, IntakeParts, Issuer, IssuerMetrics, IssuerParts, Stepper, StepperParts,
 };
+use watchword_metrics::prometheus::Registry;
 use watchword_sms_worker::{ReceiptMetrics, ReceiptRouteState};
 use watchword_verifier::http::VerifierState;
 use watchword_verifier::{Index, Verifier, VerifierMetrics, VerifierParts};
@@ -87,6 +87,8 @@ impl Shared {
     /// Starts `roles`; gives the public routes of those that have some.
     pub async fn start(&self, roles: &[Role], lifecycle: &mut Lifecycle) -> anyhow::Result<Router> {
         let mut routes = Router::new();
+        let names: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
+        telemetry::runs(&self.registry, &names)?;
         for role in roles {
             match role {
                 Role::Issuer => routes = routes.merge(self.issuer(lifecycle).await?),
@@ -109,6 +111,7 @@ impl Shared {
 
     async fn issuer(&self, lifecycle: &mut Lifecycle) -> anyhow::Result<Router> {
         let metrics = IssuerMetrics::register(&self.registry)?;
+        metrics.serves(&self.services);
         let publisher = self.engine.broker.publisher();
         let issuer = Arc::new(Issuer::new(IssuerParts {
             verifier: self.verifier.clone(),

@@ -8,6 +8,7 @@ mod batch;
 mod consumer;
 mod dial;
 mod link;
+mod looks;
 mod parked;
 mod publisher;
 mod settle;

@@ -13,8 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::dial::{Address, LinkError};
 use super::link::{Happening, Link};
+use super::looks::look_on;
 use super::topology::Topology;
 use crate::port::LinkState;
+use crate::queues::Queues;
 use crate::telemetry::BrokerMetrics;
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -96,6 +98,7 @@ impl Supervisor {
     ) {
         let mut last_error = None;
         let mut waits = waits();
+        let mut queues = Queues::default();
         while !stop.is_cancelled() {
             let opened = timeout(
                 address.connect_deadline() * 2 + OPEN_MARGIN,
@@ -109,7 +112,8 @@ impl Supervisor {
                 Ok(link) => {
                     tracing::info!("connected to RabbitMQ");
                     (last_error, waits) = (None, self::waits());
-                    self.keep(Arc::new(link), &topology, &metrics, &stop).await;
+                    self.keep(Arc::new(link), &topology, (&mut queues, &metrics), &stop)
+                        .await;
                 }
                 Err(error) => {
                     if last_error.as_ref() != Some(&error) {
@@ -133,7 +137,7 @@ impl Supervisor {
         &self,
         link: Arc<Link>,
         topology: &Topology,
-        metrics: &BrokerMetrics,
+        (queues, metrics): (&mut Queues, &BrokerMetrics),
         stop: &CancellationToken,
     ) {
         self.blocked.send_replace(false);
@@ -150,6 +154,7 @@ impl Supervisor {
             () = watched => tracing::warn!("the link to RabbitMQ was lost"),
             () = stop.cancelled() => {}
             () = self.redeclare(&link, topology) => {}
+            () = look_on(&link, queues, metrics) => {}
         }
         self.link.send_replace(None);
         self.blocked.send_replace(false);

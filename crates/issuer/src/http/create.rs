@@ -1,5 +1,7 @@
 //! `POST /v1/verifications`: send a code to this recipient.
 
+use std::time::Instant;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -17,6 +19,7 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Result<JsonBody<OtpRequested>, Problem>,
 ) -> Result<(StatusCode, Json<VerificationView>), Problem> {
+    let begun = Instant::now();
     let answer = match body {
         Ok(JsonBody(request)) => {
             state
@@ -26,6 +29,7 @@ pub(super) async fn create(
         }
         Err(problem) => Err(problem),
     };
+    state.metrics.took(begun.elapsed());
     state.metrics.answered(Entry::Http, &answer);
     answer.map(|verification| {
         (

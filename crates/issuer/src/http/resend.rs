@@ -1,5 +1,7 @@
 //! `POST /v1/verifications/{id}/resend`: send the code again.
 
+use std::time::Instant;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -27,10 +29,12 @@ pub(super) async fn resend(
     headers: HeaderMap,
     body: Result<OptionalJsonBody<ResendBody>, Problem>,
 ) -> Result<(StatusCode, Json<VerificationView>), Problem> {
+    let begun = Instant::now();
     let answer = match body {
         Ok(OptionalJsonBody(body)) => again(&state, &service, &id, body, trace_of(&headers)).await,
         Err(problem) => Err(problem),
     };
+    state.metrics.took(begun.elapsed());
     state.metrics.answered(Entry::Http, &answer);
     answer.map(|verification| {
         (

@@ -12,7 +12,7 @@ use watchword_chassis::config::ConfigError;
 use watchword_core::{DeliveryId, ProviderName, ReceiptState};
 use watchword_events::ReceiptReceived;
 
-pub use route::{ReceiptMetrics, ReceiptState as ReceiptRouteState, queue_heard, routes};
+pub use route::{ReceiptMetrics, ReceiptState as ReceiptRouteState, SERIES, queue_heard, routes};
 pub(crate) use verify::Verify;
 pub use verify::{Call, Encoding, HmacAlgorithm, VerifyConfig};
 
