@@ -35,8 +35,17 @@ pub fn dashboard(name: &str) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// Every series the program declares, with its type, as `watchword metrics` prints them.
-pub fn declared() -> BTreeMap<String, String> {
+/// A series as the program declares it.
+#[derive(Debug)]
+pub struct Declared {
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: String,
+    /// The names of its labels.
+    pub labels: Vec<String>,
+}
+
+/// Every series the program declares, as `watchword metrics` prints them.
+pub fn declared() -> BTreeMap<String, Declared> {
     let output = Command::new(crate::pipeline::binary())
         .arg("metrics")
         .output()
@@ -44,9 +53,13 @@ pub fn declared() -> BTreeMap<String, String> {
     let text = String::from_utf8(output.stdout).expect("text");
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
     rows.filter_map(|row| {
-        let (name, rest) = row.split_once("` | ")?;
-        let kind = rest.split(' ').next()?;
-        Some((name.to_owned(), kind.to_owned()))
+        let mut cells = row.split(" | ");
+        let name = cells.next()?.strip_suffix('`')?.to_owned();
+        let kind = cells.next()?.to_owned();
+        let labels = cells.next()?.split_whitespace();
+        let labels = labels.map(|label| label.trim_matches('`').to_owned());
+        let labels = labels.collect();
+        Some((name, Declared { kind, labels }))
     })
     .collect()
 }
