@@ -5,6 +5,7 @@
 pub mod fault;
 pub mod gateway;
 pub mod load;
+pub mod monitoring;
 pub mod pipeline;
 pub mod postfix;
 pub mod process;

@@ -376,7 +376,7 @@ impl Answer {
 }
 
 /// The built binary: beside this program, or beside this test's own folder of the build directory.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("WATCHWORD_BIN") {
         return path.into();
     }

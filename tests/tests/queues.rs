@@ -38,7 +38,7 @@ impl Clock for WallClock {
 }
 
 fn metrics() -> BrokerMetrics {
-    BrokerMetrics::register(&prometheus::Registry::new()).unwrap()
+    BrokerMetrics::register(&watchword_metrics::prometheus::Registry::new()).unwrap()
 }
 
 fn message(id: &str) -> Outbound {

@@ -4,6 +4,7 @@ mod embedded;
 mod message;
 mod parked;
 mod port;
+mod queues;
 mod rabbitmq;
 mod telemetry;
 mod work;
@@ -15,5 +16,5 @@ pub use port::{Broker, Consumer, LinkState, PublishError, Publisher, Settle, Set
 pub use rabbitmq::examine::{ExamineError, Examined, QueueState, examine};
 pub use rabbitmq::topology::{Argument, Binding, Exchange, Queue, Topology, TopologyError};
 pub use rabbitmq::{RabbitMq, RabbitMqSettings, UrlError};
-pub use telemetry::BrokerMetrics;
+pub use telemetry::{BrokerMetrics, SERIES};
 pub use work::work_until;

@@ -1,28 +1,104 @@
-//! What the links to the queues count, for either engine. Labels come from closed sets; series
-//! start at zero.
+//! What the links to the queues count, for either engine. Labels come from closed sets, handles are
+//! there from the start. Refuses to look a label up for a message.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-};
 use watchword_events::Lane;
+use watchword_metrics::prometheus::{Error, Histogram, IntCounter, IntGauge, Registry};
+use watchword_metrics::{Kind, Maker, Series};
 
 use crate::message::Route;
 use crate::port::PublishError;
 
-/// Counters of the broker links of one process.
-#[derive(Debug, Clone)]
-pub struct BrokerMetrics {
-    publish_seconds: HistogramVec,
-    connected: IntGauge,
-    connects: IntCounter,
-    blocked: IntGauge,
-    received: IntCounterVec,
-    redelivered: IntCounterVec,
-    settled: IntCounterVec,
-}
+const PUBLISH: Series = Series {
+    name: "watchword_publish_seconds",
+    kind: Kind::Histogram(&[
+        0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0,
+    ]),
+    labels: &["route", "result"],
+    help: "How long a publish took until its confirm, by kind of route (`lane`, `parked`, `event`) and result.",
+    action: "Slow or unconfirmed: the broker's disk or its quorum. `blocked`, `rejected`: an alarm or a full queue; callers get 503 meanwhile.",
+};
+const CONNECTED: Series = Series {
+    name: "watchword_broker_connected",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "1 while publishing and consuming are possible.",
+    action: "0: is the broker there, and do user and virtual host fit? The log names the reason once.",
+};
+const CONNECTS: Series = Series {
+    name: "watchword_broker_connects_total",
+    kind: Kind::Counter,
+    labels: &[],
+    help: "Connections made to the broker, the first included.",
+    action: "Growing: the link breaks again and again; look at the network and the broker's log.",
+};
+const BLOCKED: Series = Series {
+    name: "watchword_broker_blocked",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "1 while the broker refuses publishes because of an alarm.",
+    action: "1: free memory or disk on the broker's node; it clears by itself.",
+};
+const RECEIVED: Series = Series {
+    name: "watchword_messages_received_total",
+    kind: Kind::Counter,
+    labels: &["lane"],
+    help: "Messages handed out to this process.",
+    action: "Still while the lane holds messages: its consumers are stuck.",
+};
+const REDELIVERED: Series = Series {
+    name: "watchword_messages_redelivered_total",
+    kind: Kind::Counter,
+    labels: &["lane"],
+    help: "Messages handed out again after someone held them.",
+    action: "Growing without restarts: processes die or lose their link in the middle of work.",
+};
+const SETTLED: Series = Series {
+    name: "watchword_messages_settled_total",
+    kind: Kind::Counter,
+    labels: &["lane", "how"],
+    help: "Messages settled: `ack` done, `retry` into a wait queue, `park` put aside, `requeue` handed back.",
+    action: "`park`: `watchword parked list`. `requeue`: the store is away.",
+};
+const QUEUED: Series = Series {
+    name: "watchword_queue_messages",
+    kind: Kind::Gauge,
+    labels: &["lane", "state"],
+    help: "Messages of a lane: `ready` to be taken, `waiting` for another attempt, `parked`. Every process looks by itself; take the largest.",
+    action: "`ready` growing: more workers, or a slow provider. `parked`: `watchword parked list`.",
+};
+const CONSUMERS: Series = Series {
+    name: "watchword_queue_consumers",
+    kind: Kind::Gauge,
+    labels: &["lane"],
+    help: "Processes that take messages of a lane. Every process looks by itself; take the largest.",
+    action: "0: the role that reads the lane does not run, or has no link.",
+};
+const OLDEST: Series = Series {
+    name: "watchword_queue_oldest_seconds",
+    kind: Kind::Gauge,
+    labels: &["lane"],
+    help: "The longest that a message of the lane can have been ready, as far as this process can tell: the time since it last saw no more of them than it has taken since. Take the least over processes. Too small for as long as a process is younger than the message.",
+    action: "Near the life of a code: messages expire in the queue. More workers, or find what holds them.",
+};
 
+/// Everything this crate counts.
+pub const SERIES: &[Series] = &[
+    PUBLISH,
+    CONNECTED,
+    CONNECTS,
+    BLOCKED,
+    RECEIVED,
+    REDELIVERED,
+    SETTLED,
+    QUEUED,
+    CONSUMERS,
+    OLDEST,
+];
+
+const ROUTES: [&str; 3] = ["lane", "parked", "event"];
 const RESULTS: [&str; 6] = [
     "confirmed",
     "unavailable",
@@ -33,81 +109,83 @@ const RESULTS: [&str; 6] = [
 ];
 const WAYS: [&str; 4] = ["ack", "retry", "park", "requeue"];
 
-impl BrokerMetrics {
-    /// Registers the counters.
-    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let publish_opts = HistogramOpts::new(
-            "watchword_publish_seconds",
-            "How long a publish took until its confirm, by kind of route and result.",
-        )
-        .buckets(vec![
-            0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0,
-        ]);
-        let metrics = Self {
-            publish_seconds: HistogramVec::new(publish_opts, &["route", "result"])?,
-            connected: IntGauge::new(
-                "watchword_broker_connected",
-                "1 while publishing and consuming are possible.",
-            )?,
-            connects: IntCounter::new(
-                "watchword_broker_connects_total",
-                "Connections made to the broker, the first included.",
-            )?,
-            blocked: IntGauge::new(
-                "watchword_broker_blocked",
-                "1 while the broker refuses publishes because of an alarm.",
-            )?,
-            received: counters(
-                "watchword_messages_received_total",
-                "Messages handed out, by lane.",
-                &["lane"],
-            )?,
-            redelivered: counters(
-                "watchword_messages_redelivered_total",
-                "Messages handed out again, by lane.",
-                &["lane"],
-            )?,
-            settled: counters(
-                "watchword_messages_settled_total",
-                "Messages settled, by lane and way.",
-                &["lane", "how"],
-            )?,
-        };
-        registry.register(Box::new(metrics.publish_seconds.clone()))?;
-        registry.register(Box::new(metrics.connected.clone()))?;
-        registry.register(Box::new(metrics.connects.clone()))?;
-        registry.register(Box::new(metrics.blocked.clone()))?;
-        registry.register(Box::new(metrics.received.clone()))?;
-        registry.register(Box::new(metrics.redelivered.clone()))?;
-        registry.register(Box::new(metrics.settled.clone()))?;
-        metrics.start_at_zero();
-        Ok(metrics)
-    }
+/// Counters of the broker links of one process; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct BrokerMetrics(Arc<Handles>);
 
-    fn start_at_zero(&self) {
-        for route in ["lane", "parked", "event"] {
-            for result in RESULTS {
-                self.publish_seconds.with_label_values(&[route, result]);
+#[derive(Debug)]
+struct Handles {
+    /// By [`ROUTES`], then by [`RESULTS`].
+    publish: [[Histogram; RESULTS.len()]; ROUTES.len()],
+    connected: IntGauge,
+    connects: IntCounter,
+    blocked: IntGauge,
+    lanes: [LaneMetrics; Lane::ALL.len()],
+}
+
+/// What is counted of one lane.
+#[derive(Debug)]
+pub(crate) struct LaneMetrics {
+    received: IntCounter,
+    redelivered: IntCounter,
+    settled: [IntCounter; WAYS.len()],
+    pub(crate) ready: IntGauge,
+    pub(crate) waiting: IntGauge,
+    pub(crate) parked: IntGauge,
+    pub(crate) consumers: IntGauge,
+    pub(crate) oldest_seconds: IntGauge,
+}
+
+impl LaneMetrics {
+    /// Messages this process took out of the lane.
+    pub(crate) fn taken(&self) -> u64 {
+        self.received.get().saturating_sub(self.redelivered.get())
+    }
+}
+
+impl BrokerMetrics {
+    /// Registers the counters; series start at zero.
+    pub fn register(registry: &Registry) -> Result<Self, Error> {
+        let make = Maker::new(registry);
+        let publish = make.histograms(&PUBLISH)?;
+        let received = make.counters(&RECEIVED)?;
+        let redelivered = make.counters(&REDELIVERED)?;
+        let settled = make.counters(&SETTLED)?;
+        let queued = make.gauges(&QUEUED)?;
+        let consumers = make.gauges(&CONSUMERS)?;
+        let oldest = make.gauges(&OLDEST)?;
+        let lane = |lane: Lane| {
+            let lane = lane.as_str();
+            LaneMetrics {
+                received: received.with_label_values(&[lane]),
+                redelivered: redelivered.with_label_values(&[lane]),
+                settled: WAYS.map(|how| settled.with_label_values(&[lane, how])),
+                ready: queued.with_label_values(&[lane, "ready"]),
+                waiting: queued.with_label_values(&[lane, "waiting"]),
+                parked: queued.with_label_values(&[lane, "parked"]),
+                consumers: consumers.with_label_values(&[lane]),
+                oldest_seconds: oldest.with_label_values(&[lane]),
             }
-        }
-        for lane in Lane::ALL {
-            self.received.with_label_values(&[lane.as_str()]);
-            self.redelivered.with_label_values(&[lane.as_str()]);
-            for how in WAYS {
-                self.settled.with_label_values(&[lane.as_str(), how]);
-            }
-        }
+        };
+        Ok(Self(Arc::new(Handles {
+            publish: ROUTES
+                .map(|route| RESULTS.map(|result| publish.with_label_values(&[route, result]))),
+            connected: make.gauge(&CONNECTED)?,
+            connects: make.counter(&CONNECTS)?,
+            blocked: make.gauge(&BLOCKED)?,
+            lanes: Lane::ALL.map(lane),
+        })))
     }
 
     pub(crate) fn connected(&self, up: bool) {
-        self.connected.set(i64::from(up));
+        self.0.connected.set(i64::from(up));
         if up {
-            self.connects.inc();
+            self.0.connects.inc();
         }
     }
 
     pub(crate) fn blocked(&self, blocked: bool) {
-        self.blocked.set(i64::from(blocked));
+        self.0.blocked.set(i64::from(blocked));
     }
 
     pub(crate) fn published(
@@ -117,35 +195,35 @@ impl BrokerMetrics {
         took: Duration,
     ) {
         let route = match route {
-            Route::Lane(_) => "lane",
-            Route::Parked(..) => "parked",
-            Route::Event(_) => "event",
+            Route::Lane(_) => 0,
+            Route::Parked(..) => 1,
+            Route::Event(_) => 2,
         };
         let result = match published {
-            Ok(()) => "confirmed",
-            Err(PublishError::Unavailable) => "unavailable",
-            Err(PublishError::Blocked) => "blocked",
-            Err(PublishError::Rejected) => "rejected",
-            Err(PublishError::Unroutable) => "unroutable",
-            Err(PublishError::Unconfirmed) => "unconfirmed",
+            Ok(()) => 0,
+            Err(PublishError::Unavailable) => 1,
+            Err(PublishError::Blocked) => 2,
+            Err(PublishError::Rejected) => 3,
+            Err(PublishError::Unroutable) => 4,
+            Err(PublishError::Unconfirmed) => 5,
         };
-        self.publish_seconds
-            .with_label_values(&[route, result])
-            .observe(took.as_secs_f64());
+        self.0.publish[route][result].observe(took.as_secs_f64());
     }
 
     pub(crate) fn received(&self, lane: Lane, redelivered: bool) {
-        self.received.with_label_values(&[lane.as_str()]).inc();
+        let lane = self.lane(lane);
+        lane.received.inc();
         if redelivered {
-            self.redelivered.with_label_values(&[lane.as_str()]).inc();
+            lane.redelivered.inc();
         }
     }
 
     pub(crate) fn settled(&self, lane: Lane, how: &'static str) {
-        self.settled.with_label_values(&[lane.as_str(), how]).inc();
+        let way = WAYS.iter().position(|way| *way == how);
+        self.lane(lane).settled[way.unwrap_or_default()].inc();
     }
-}
 
-fn counters(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
-    IntCounterVec::new(Opts::new(name, help), labels)
+    pub(crate) fn lane(&self, lane: Lane) -> &LaneMetrics {
+        &self.0.lanes[lane.place()]
+    }
 }

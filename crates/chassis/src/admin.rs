@@ -9,8 +9,13 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use prometheus::{Encoder, IntGaugeVec, Opts, Registry, TextEncoder};
 use serde::Serialize;
+use watchword_metrics::Maker;
+use watchword_metrics::prometheus::core::Collector;
+use watchword_metrics::prometheus::proto::MetricFamily;
+use watchword_metrics::prometheus::{Encoder, Registry, TEXT_FORMAT, TextEncoder};
+
+use crate::telemetry::DEPENDENCY;
 
 /// Tells whether a dependency is there; asked at every request, so it must be cheap.
 type Probe = Box<dyn Fn() -> bool + Send + Sync>;
@@ -87,18 +92,14 @@ async fn readyz(State(readiness): State<Readiness>) -> Response {
 }
 
 /// What readiness knows, as gauges: asked at every scrape.
-fn dependencies(readiness: &Readiness) -> Vec<prometheus::proto::MetricFamily> {
-    let opts = Opts::new(
-        "watchword_dependency_up",
-        "1 while the dependency is there, by name.",
-    );
-    let Ok(gauges) = IntGaugeVec::new(opts, &["dependency"]) else {
+fn dependencies(readiness: &Readiness) -> Vec<MetricFamily> {
+    let Ok(gauges) = Maker::new(&Registry::new()).gauges(&DEPENDENCY) else {
         return Vec::new();
     };
     for (name, up) in readiness.report() {
         gauges.with_label_values(&[name]).set(i64::from(up));
     }
-    prometheus::core::Collector::collect(&gauges)
+    Collector::collect(&gauges)
 }
 
 async fn metrics(State((registry, readiness)): State<(Registry, Readiness)>) -> Response {
@@ -106,7 +107,7 @@ async fn metrics(State((registry, readiness)): State<(Registry, Readiness)>) -> 
     let mut families = registry.gather();
     families.extend(dependencies(&readiness));
     match TextEncoder::new().encode(&families, &mut text) {
-        Ok(()) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Ok(()) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod config;
+pub mod figures;
 pub mod http;
 pub mod lifecycle;
 mod problem;

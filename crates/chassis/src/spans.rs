@@ -7,14 +7,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use prometheus::{IntCounter, Registry};
 use tokio::sync::mpsc;
 use watchword_core::{Entropy, SpanId, TraceId, TraceParent};
+use watchword_metrics::prometheus::{Error, IntCounter, Registry};
+use watchword_metrics::{Kind as SeriesKind, Maker, Series};
 
 use crate::SystemEntropy;
 
 /// Finished steps that wait for the exporter at most.
 const BACKLOG: usize = 8_192;
+
+/// Steps the collector did not take.
+pub const DROPPED: Series = Series {
+    name: "watchword_spans_dropped_total",
+    kind: SeriesKind::Counter,
+    labels: &[],
+    help: "Steps of traces that were dropped because the collector did not take them in time. Only with `[traces]`.",
+    action: "The collector is away or too slow, or `traces.share` too high; codes are not held up by it.",
+};
 
 /// What kind of step it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,15 +111,8 @@ impl Spans {
 
     /// Keeps `share` (0 to 1) of the traces that begin here, and all that whoever called keeps.
     /// What is finished comes out of the second value.
-    pub fn on(
-        share: f64,
-        registry: &Registry,
-    ) -> Result<(Self, mpsc::Receiver<Finished>), prometheus::Error> {
-        let dropped = IntCounter::new(
-            "watchword_spans_dropped_total",
-            "Steps of traces that were dropped because the collector did not take them in time.",
-        )?;
-        registry.register(Box::new(dropped.clone()))?;
+    pub fn on(share: f64, registry: &Registry) -> Result<(Self, mpsc::Receiver<Finished>), Error> {
+        let dropped = Maker::new(registry).counter(&DROPPED)?;
         let (sender, finished) = mpsc::channel(BACKLOG);
         #[expect(
             clippy::disallowed_methods,

@@ -2,12 +2,16 @@
 //! into its log when a message is returned (facts L5), so no setting lets it go below `error`.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 
-use prometheus::Registry;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
+use watchword_core::Clock;
+use watchword_metrics::prometheus::{Error, Registry};
+use watchword_metrics::{Kind, Maker, Series};
 
 use crate::config::{LogConfig, LogFormat, LogLevel};
+use crate::figures::Figures;
 
 /// Starts logging to standard error. A second call changes nothing.
 pub fn init(config: LogConfig) {
@@ -37,7 +41,46 @@ pub fn filter(level: LogLevel) -> EnvFilter {
     ))
 }
 
-/// A registry with the process's own figures.
-pub fn registry() -> Registry {
-    Registry::new()
+/// Whether a dependency is there; made anew for each scrape.
+pub(crate) const DEPENDENCY: Series = Series {
+    name: "watchword_dependency_up",
+    kind: Kind::Gauge,
+    labels: &["dependency"],
+    help: "1 while the dependency is there: `rabbitmq` and `redis`, or `sqlite`; `started` once the roles run.",
+    action: "0: this process takes no part until it is there; `/readyz` says the same.",
+};
+const BUILD: Series = Series {
+    name: "watchword_build_info",
+    kind: Kind::Gauge,
+    labels: &["version"],
+    help: "1, for the version of the process.",
+    action: "Several versions for long: a rollout is stuck.",
+};
+const ROLE: Series = Series {
+    name: "watchword_role_info",
+    kind: Kind::Gauge,
+    labels: &["role"],
+    help: "1 for each role the process runs.",
+    action: "A role is missing: start it; what it would do waits in its queue.",
+};
+/// What every process tells of itself, besides [`crate::figures::SERIES`].
+pub const SERIES: &[Series] = &[DEPENDENCY, BUILD, ROLE];
+
+/// A registry with the process's own figures and its clock.
+pub fn registry(clock: Arc<dyn Clock>) -> Result<Registry, Error> {
+    let registry = Registry::new();
+    let make = Maker::new(&registry);
+    let version = env!("CARGO_PKG_VERSION");
+    make.gauges(&BUILD)?.with_label_values(&[version]).set(1);
+    registry.register(Box::new(Figures::new(clock)?))?;
+    Ok(registry)
+}
+
+/// Shows that the process runs `roles`.
+pub fn runs(registry: &Registry, roles: &[&str]) -> Result<(), Error> {
+    let gauges = Maker::new(registry).gauges(&ROLE)?;
+    for role in roles {
+        gauges.with_label_values(&[role]).set(1);
+    }
+    Ok(())
 }

@@ -135,6 +135,13 @@ impl Courier {
             Ok(order) => order,
             Err(error) => return unopened(error, letter.retries),
         };
+        if letter.retries == 0 {
+            let waited = self.parts.clock.now().since(event.time);
+            self.parts
+                .metrics
+                .wait_seconds
+                .observe(waited.as_secs_f64());
+        }
         span.say(Key::Delivery, || event.id.clone());
         span.say(Key::Service, || order.service.to_string());
         let carried = self.carry_order(order, event.time, letter, span).await;
@@ -385,8 +392,9 @@ impl Courier {
         now: Timestamp,
     ) {
         let metrics = &self.parts.metrics;
-        metrics.attempted(provider.name(), attempted.class, took);
-        errand.router.health.seen(&Seen {
+        metrics.attempted(provider.name(), &pick.region, attempted.class, took);
+        let health = &errand.router.health;
+        let here = health.seen(&Seen {
             provider: pick.place,
             region: &pick.region,
             class: attempted.class,
@@ -394,7 +402,8 @@ impl Courier {
             retry_after: attempted.retry_after,
             now,
         });
-        metrics.share(provider.name(), errand.router.health.level(pick.place));
+        let worst = health.level(pick.place);
+        metrics.share(provider.name(), worst, Some((&pick.region, here)));
         if attempted.class == AttemptClass::ConfigFault {
             tracing::error!(
                 provider = %provider.name(), reason = attempted.reason,
@@ -468,7 +477,8 @@ impl Courier {
 
     async fn finish(&self, order: &Order, record: &DeliveryRecord, outcome: DeliveryOutcome) {
         if outcome.is_final() && record.outcome == outcome {
-            self.parts.metrics.ended(outcome);
+            let last = record.attempts.last().map(|attempt| attempt.class);
+            self.parts.metrics.ended(outcome, last);
             self.reporter.report(&order.service, record).await;
         }
     }

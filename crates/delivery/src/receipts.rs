@@ -131,9 +131,8 @@ impl Receipts {
             return;
         };
         router.health.heard(place, receipt.state, parts.clock.now());
-        parts
-            .metrics
-            .share(&receipt.provider, router.health.level(place));
+        let worst = router.health.level(place);
+        parts.metrics.share(&receipt.provider, worst, None);
         tracing::info!(
             delivery_id = %record.id, provider = %receipt.provider, state = %receipt.state,
             error = receipt.error.as_deref(), outcome = %record.outcome, "receipt",

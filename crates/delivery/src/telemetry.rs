@@ -1,20 +1,23 @@
-//! What a worker counts. Labels come from closed sets and the config; series start at zero.
+//! What a worker counts. Labels come from closed sets and the configuration.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+use watchword_core::{AttemptClass, Channel, DeliveryOutcome, Live, ProviderName, ReceiptState};
+use watchword_metrics::prometheus::{
+    Error, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
-use watchword_core::{AttemptClass, Channel, DeliveryOutcome, ProviderName, ReceiptState};
+use watchword_metrics::{Countries, Maker};
 
-/// From 5 ms (a healthy pipeline) to 300 s (the life of a code).
-const AGE_BUCKETS: [f64; 14] = [
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 120.0, 300.0,
-];
+use crate::series;
 
 /// What a receipt changed.
 const RECEIPT_RESULTS: [&str; 3] = ["counted", "repeated", "unknown"];
+
+/// How the attempts of a country ended, in short: taken, refused for the recipient's or the text's
+/// own sake, or failed.
+const COUNTRY_RESULTS: [&str; 3] = ["accepted", "refused", "failed"];
 
 /// Why an order is put aside.
 pub(crate) const PARK_REASONS: [&str; 10] = [
@@ -30,15 +33,35 @@ pub(crate) const PARK_REASONS: [&str; 10] = [
     "unknown_service",
 ];
 
-/// Counters of one worker.
+/// Counters of one worker; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct DeliveryMetrics {
+pub struct DeliveryMetrics(Arc<Handles>);
+
+impl std::ops::Deref for DeliveryMetrics {
+    type Target = Handles;
+
+    fn deref(&self) -> &Handles {
+        &self.0
+    }
+}
+
+/// The series of one worker.
+#[derive(Debug)]
+pub struct Handles {
     channel: Channel,
+    /// By name: a configuration that is read anew may bring others.
+    providers: Live<BTreeMap<ProviderName, Arc<ProviderMetrics>>>,
     attempts: IntCounterVec,
-    attempt_seconds: HistogramVec,
-    ended: IntCounterVec,
+    seconds: HistogramVec,
+    share: IntGaugeVec,
+    receipts: IntCounterVec,
+    /// By outcome if that is final, then by the class of the last attempt or none.
+    ended: Vec<Vec<IntCounter>>,
     parked: IntCounterVec,
+    country_attempts: IntCounterVec,
+    country_share: IntGaugeVec,
     pub(crate) age_seconds: Histogram,
+    pub(crate) wait_seconds: Histogram,
     pub(crate) retries: IntCounter,
     pub(crate) redeliveries: IntCounter,
     pub(crate) repeats: IntCounter,
@@ -48,171 +71,177 @@ pub struct DeliveryMetrics {
     pub(crate) in_flight: IntGauge,
     pub(crate) failovers: IntCounter,
     pub(crate) nobody: IntCounter,
-    provider_share: IntGaugeVec,
-    receipts: IntCounterVec,
+}
+
+/// The series of one provider.
+#[derive(Debug)]
+struct ProviderMetrics {
+    name: String,
+    attempts: Vec<IntCounter>,
+    seconds: Histogram,
+    share: IntGauge,
+    /// By state, then by [`RECEIPT_RESULTS`].
+    receipts: Vec<[IntCounter; RECEIPT_RESULTS.len()]>,
+    countries: Countries<CountryMetrics>,
+}
+
+/// The series of one provider in one country.
+#[derive(Debug)]
+struct CountryMetrics {
+    /// By [`COUNTRY_RESULTS`].
+    attempts: [IntCounter; COUNTRY_RESULTS.len()],
+    share: IntGauge,
 }
 
 impl DeliveryMetrics {
-    #[expect(clippy::too_many_lines, reason = "a list")]
-    /// Registers the counters of the worker of `channel` that sends through `providers`.
+    /// Registers the counters of the worker of `channel` that sends through `providers`; series
+    /// start at zero, those of a country when it is first sent to.
     pub fn register(
         registry: &Registry,
         channel: Channel,
         providers: &[&ProviderName],
-    ) -> Result<Self, prometheus::Error> {
-        let opts =
-            |name: &str, help: &str| Opts::new(name, help).const_label("channel", channel.as_str());
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            let counters = IntCounterVec::new(opts(name, help), labels)?;
-            registry.register(Box::new(counters.clone()))?;
-            Ok::<_, prometheus::Error>(counters)
-        };
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::with_opts(opts(name, help))?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
-        let attempts = counters(
-            "watchword_attempts_total",
-            "Calls of a provider, by how they ended.",
-            &["provider", "class"],
-        )?;
-        let ended = counters(
-            "watchword_deliveries_ended_total",
-            "Deliveries that ended, by outcome.",
-            &["outcome"],
-        )?;
-        let parked = counters(
-            "watchword_orders_parked_total",
-            "Orders put aside, by reason.",
-            &["reason"],
-        )?;
-        let attempt_opts = HistogramOpts::from(opts(
-            "watchword_attempt_seconds",
-            "How long a provider's call took.",
-        ))
-        .buckets(AGE_BUCKETS.to_vec());
-        let attempt_seconds = HistogramVec::new(attempt_opts, &["provider"])?;
-        registry.register(Box::new(attempt_seconds.clone()))?;
-        let age_opts = HistogramOpts::from(opts(
-            "watchword_handover_age_seconds",
-            "Age of an order when a provider accepted it, from the moment it was sealed.",
-        ))
-        .buckets(AGE_BUCKETS.to_vec());
-        let age_seconds = Histogram::with_opts(age_opts)?;
-        registry.register(Box::new(age_seconds.clone()))?;
-        let in_flight = IntGauge::with_opts(opts(
-            "watchword_deliveries_in_flight",
-            "Orders in work now.",
-        ))?;
-        registry.register(Box::new(in_flight.clone()))?;
-
-        let provider_share = IntGaugeVec::new(
-            opts(
-                "watchword_provider_share_tenths",
-                "What a provider may get of its share, 0 to 10, in its worst country. 0: closed off.",
-            ),
-            &["provider"],
-        )?;
-        registry.register(Box::new(provider_share.clone()))?;
-        let receipts = counters(
-            "watchword_receipts_total",
-            "Receipts by what they said and what that changed.",
-            &["provider", "state", "result"],
-        )?;
-        for provider in providers.iter().map(|name| name.as_str()) {
-            for class in AttemptClass::ALL {
-                attempts.with_label_values(&[provider, class.as_str()]);
-            }
-            attempt_seconds.with_label_values(&[provider]);
-            provider_share.with_label_values(&[provider]).set(10);
-            for state in ReceiptState::ALL {
-                for result in RECEIPT_RESULTS {
-                    receipts.with_label_values(&[provider, state.as_str(), result]);
-                }
-            }
-        }
-        for outcome in DeliveryOutcome::ALL
-            .iter()
-            .filter(|outcome| outcome.is_final())
-        {
-            ended.with_label_values(&[outcome.as_str()]);
-        }
+    ) -> Result<Self, Error> {
+        let make = Maker::fixed(registry, "channel", channel.as_str());
+        let ended = make.counters(&series::ENDED)?;
+        let parked = make.counters(&series::PARKED)?;
         for reason in PARK_REASONS.iter().chain(&["panic"]) {
             parked.with_label_values(&[reason]);
         }
-        Ok(Self {
-            provider_share,
-            receipts,
-            failovers: counter(
-                "watchword_failovers_total",
-                "Attempts that were followed by another provider at once.",
-            )?,
-            nobody: counter(
-                "watchword_no_provider_total",
-                "Orders that waited because no provider could be asked.",
-            )?,
+        let ended_as = |outcome: &DeliveryOutcome| {
+            let classes = AttemptClass::ALL.iter().map(|class| class.as_str());
+            let classes = classes.chain(["none"]).filter(|_| outcome.is_final());
+            let labels = classes.map(|class| [outcome.as_str(), class]);
+            labels
+                .map(|labels| ended.with_label_values(&labels))
+                .collect()
+        };
+        let handles = Handles {
             channel,
-            attempts,
-            attempt_seconds,
-            ended,
+            providers: Live::new(BTreeMap::new()),
+            attempts: make.counters(&series::ATTEMPTS)?,
+            seconds: make.histograms(&series::ATTEMPT_SECONDS)?,
+            share: make.gauges(&series::SHARE)?,
+            receipts: make.counters(&series::RECEIPTS)?,
+            ended: DeliveryOutcome::ALL.iter().map(ended_as).collect(),
             parked,
-            age_seconds,
-            in_flight,
-            retries: counter("watchword_retries_total", "Orders put into a wait queue.")?,
-            redeliveries: counter(
-                "watchword_redeliveries_total",
-                "Orders handed out by the broker again.",
-            )?,
-            repeats: counter(
-                "watchword_repeats_total",
-                "Orders whose delivery had ended already: recognised by the ledger, not sent again.",
-            )?,
-            after_crash: counter(
-                "watchword_possible_duplicates_total",
-                "Deliveries taken over from a worker that went silent: the person may get two messages.",
-            )?,
-            past_deadline: counter(
-                "watchword_sends_past_deadline_total",
-                "Messages a provider accepted after their deadline. Must stay 0.",
-            )?,
-            events_dropped: counter(
-                "watchword_outcome_events_dropped_total",
-                "Outcome events that could not be published; the ledger has the outcome.",
-            )?,
-        })
+            country_attempts: make.counters(&series::COUNTRY_ATTEMPTS)?,
+            country_share: make.gauges(&series::COUNTRY_SHARE)?,
+            age_seconds: make.histogram(&series::AGE)?,
+            wait_seconds: make.histogram(&series::WAIT)?,
+            retries: make.counter(&series::RETRIES)?,
+            redeliveries: make.counter(&series::REDELIVERIES)?,
+            repeats: make.counter(&series::REPEATS)?,
+            after_crash: make.counter(&series::POSSIBLE_DUPLICATES)?,
+            past_deadline: make.counter(&series::PAST_DEADLINE)?,
+            events_dropped: make.counter(&series::EVENTS_DROPPED)?,
+            in_flight: make.gauge(&series::IN_FLIGHT)?,
+            failovers: make.counter(&series::FAILOVERS)?,
+            nobody: make.counter(&series::NO_PROVIDER)?,
+        };
+        for provider in providers {
+            handles.provider(provider);
+        }
+        Ok(Self(Arc::new(handles)))
     }
+}
 
+impl Handles {
     /// The worker's channel.
     pub const fn channel(&self) -> Channel {
         self.channel
     }
 
-    pub(crate) fn attempted(&self, provider: &ProviderName, class: AttemptClass, took: Duration) {
-        self.attempts
-            .with_label_values(&[provider.as_str(), class.as_str()])
-            .inc();
-        self.attempt_seconds
-            .with_label_values(&[provider.as_str()])
-            .observe(took.as_secs_f64());
+    /// The series of `name`, which begin when it is first heard of.
+    fn provider(&self, name: &ProviderName) -> Arc<ProviderMetrics> {
+        let known = self.providers.get();
+        if let Some(provider) = known.get(name) {
+            return provider.clone();
+        }
+        let text = name.as_str();
+        let attempted =
+            |class: &AttemptClass| self.attempts.with_label_values(&[text, class.as_str()]);
+        let received = |state: &ReceiptState| {
+            RECEIPT_RESULTS.map(|result| {
+                self.receipts
+                    .with_label_values(&[text, state.as_str(), result])
+            })
+        };
+        let share = self.share.with_label_values(&[text]);
+        share.set(10);
+        let provider = Arc::new(ProviderMetrics {
+            name: text.to_owned(),
+            attempts: AttemptClass::ALL.iter().map(attempted).collect(),
+            seconds: self.seconds.with_label_values(&[text]),
+            share,
+            receipts: ReceiptState::ALL.iter().map(received).collect(),
+            countries: Countries::default(),
+        });
+        // Two at once make the same series; the one that is forgotten is made again.
+        let mut more = BTreeMap::clone(&known);
+        more.insert(name.clone(), provider.clone());
+        self.providers.replace(more);
+        provider
     }
 
-    pub(crate) fn share(&self, provider: &ProviderName, level: u8) {
-        self.provider_share
-            .with_label_values(&[provider.as_str()])
-            .set(i64::from(level));
+    /// An attempt of `provider` for a recipient in `country`.
+    pub(crate) fn attempted(
+        &self,
+        provider: &ProviderName,
+        country: &str,
+        class: AttemptClass,
+        took: Duration,
+    ) {
+        let provider = self.provider(provider);
+        provider.attempts[class as usize].inc();
+        provider.seconds.observe(took.as_secs_f64());
+        let result = match class {
+            AttemptClass::Accepted => 0,
+            AttemptClass::RecipientInvalid
+            | AttemptClass::RecipientBlocked
+            | AttemptClass::MessageRejected => 1,
+            AttemptClass::Transient | AttemptClass::UnknownOutcome | AttemptClass::ConfigFault => 2,
+        };
+        self.country(&provider, country).attempts[result].inc();
+    }
+
+    /// What `provider` may get of its share: in its worst country, and in `country`.
+    pub(crate) fn share(&self, provider: &ProviderName, worst: u8, country: Option<(&str, u8)>) {
+        let provider = self.provider(provider);
+        provider.share.set(i64::from(worst));
+        if let Some((country, level)) = country {
+            self.country(&provider, country).share.set(i64::from(level));
+        }
+    }
+
+    fn country<'a>(&self, provider: &'a ProviderMetrics, country: &str) -> &'a CountryMetrics {
+        provider.countries.of(country, |country| {
+            let labels = [provider.name.as_str(), country];
+            CountryMetrics {
+                attempts: COUNTRY_RESULTS.map(|result| {
+                    self.country_attempts
+                        .with_label_values(&[labels[0], labels[1], result])
+                }),
+                share: self.country_share.with_label_values(&labels),
+            }
+        })
     }
 
     pub(crate) fn receipt(&self, provider: &ProviderName, state: ReceiptState, result: &str) {
-        self.receipts
-            .with_label_values(&[provider.as_str(), state.as_str(), result])
-            .inc();
+        let result = RECEIPT_RESULTS.iter().position(|known| *known == result);
+        if let Some(result) = result {
+            self.provider(provider).receipts[state as usize][result].inc();
+        }
     }
 
-    pub(crate) fn ended(&self, outcome: DeliveryOutcome) {
-        self.ended.with_label_values(&[outcome.as_str()]).inc();
+    /// A delivery ended; `last` is how its last attempt did.
+    pub(crate) fn ended(&self, outcome: DeliveryOutcome, last: Option<AttemptClass>) {
+        let last = last.map_or(AttemptClass::ALL.len(), |class| class as usize);
+        if let Some(counter) = self.ended[outcome as usize].get(last) {
+            counter.inc();
+        }
     }
 
+    /// Rare: the only label that is looked up.
     pub(crate) fn parked(&self, reason: &'static str) {
         self.parked.with_label_values(&[reason]).inc();
     }

@@ -35,6 +35,17 @@ impl Lane {
         Self::Timers,
     ];
 
+    /// Its place in [`Lane::ALL`].
+    pub const fn place(self) -> usize {
+        match self {
+            Self::Requests => 0,
+            Self::Send(Channel::Sms) => 1,
+            Self::Send(Channel::Email) => 2,
+            Self::Receipts => 3,
+            Self::Timers => 4,
+        }
+    }
+
     /// `requests`, `sms`, `email`, `receipts` or `timers`: the lane's label and routing key.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -104,6 +115,9 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_contract() {
+        for (place, lane) in Lane::ALL.into_iter().enumerate() {
+            assert_eq!(lane.place(), place);
+        }
         let lane = Lane::Send(Channel::Sms);
         assert_eq!(lane.queue(), "watchword.sms");
         assert_eq!(

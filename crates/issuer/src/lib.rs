@@ -12,4 +12,4 @@ mod telemetry;
 pub use intake::{Intake, IntakeParts};
 pub use issuer::{Issuer, IssuerParts};
 pub use stepper::{Stepper, StepperParts};
-pub use telemetry::IssuerMetrics;
+pub use telemetry::{IssuerMetrics, SERIES};

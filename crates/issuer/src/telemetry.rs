@@ -1,19 +1,79 @@
-//! What the issuer counts. Labels come from closed sets; series start at zero.
+//! What the issuer counts. Labels come from closed sets; series start at zero, handles are there
+//! from the start.
 
-use prometheus::{IntCounterVec, Opts, Registry};
+use std::sync::Arc;
+use std::time::Duration;
+
 use watchword_broker::PublishError;
-use watchword_chassis::{Problem, ProblemCode};
+use watchword_chassis::{Problem, ProblemCode, Services};
 use watchword_core::Channel;
+use watchword_metrics::prometheus::{Error, Gauge, Histogram, IntCounter, IntCounterVec, Registry};
+use watchword_metrics::{Kind, LATENCY, Maker, Series};
 
 use crate::issuer::Stepped;
 
-/// Counters of the issuer.
+const REQUESTS: Series = Series {
+    name: "watchword_requests_total",
+    kind: Kind::Counter,
+    labels: &["entry", "result"],
+    help: "Requests for a code or a resend, by way in (`http`, `event`) and result: `accepted`, or the problem's code.",
+    action: "`broker_unavailable`, `store_unavailable`: see the broker's and the store's series. `rate_limited`, `cooldown`, `subject_locked`: one caller, or someone who tries. `unauthorized`: a key that no service has.",
+};
+const SECONDS: Series = Series {
+    name: "watchword_request_seconds",
+    kind: Kind::Histogram(LATENCY),
+    labels: &[],
+    help: "How long the answer to a request over HTTP took once its body was there: store, limits and the broker's confirm.",
+    action: "Slow: compare `watchword_store_call_seconds` and `watchword_publish_seconds`.",
+};
+const PUBLISHED: Series = Series {
+    name: "watchword_sends_published_total",
+    kind: Kind::Counter,
+    labels: &["channel", "result"],
+    help: "Messages to send: `confirmed` by the broker, `refused`, or `unconfirmed` in time.",
+    action: "`refused` or `unconfirmed`: the broker; callers get 503 and may ask again.",
+};
+const PARKED: Series = Series {
+    name: "watchword_requests_parked_total",
+    kind: Kind::Counter,
+    labels: &["reason"],
+    help: "Requests by event put aside, by reason.",
+    action: "`watchword parked list --lane requests`; whoever publishes them must mend them. `unknown_user`: no service has that `broker_users` entry.",
+};
+const STEPS: Series = Series {
+    name: "watchword_fallback_steps_total",
+    kind: Kind::Counter,
+    labels: &["result"],
+    help: "Fallback steps that became due, by what became of them.",
+    action: "Many taken: the first channel does not reach people.",
+};
+const LIFETIME: Series = Series {
+    name: "watchword_code_lifetime_seconds",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "The shortest life of a code that a service has by configuration.",
+    action: "None: alerts measure ages against it.",
+};
+
+/// Everything this crate counts.
+pub const SERIES: &[Series] = &[REQUESTS, SECONDS, PUBLISHED, PARKED, STEPS, LIFETIME];
+
+const PUBLISH_RESULTS: [&str; 3] = ["confirmed", "refused", "unconfirmed"];
+
+/// Counters of the issuer; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct IssuerMetrics {
-    requests: IntCounterVec,
-    published: IntCounterVec,
+pub struct IssuerMetrics(Arc<Handles>);
+
+#[derive(Debug)]
+struct Handles {
+    /// By entry: accepted, then by problem.
+    requests: [(IntCounter, Vec<IntCounter>); 2],
+    seconds: Histogram,
+    /// By channel, then by [`PUBLISH_RESULTS`].
+    published: [[IntCounter; PUBLISH_RESULTS.len()]; Channel::ALL.len()],
     parked: IntCounterVec,
     steps: IntCounterVec,
+    lifetime_seconds: Gauge,
 }
 
 /// By which way a request came.
@@ -46,82 +106,74 @@ pub const PARK_REASONS: [&str; 6] = [
 
 impl IssuerMetrics {
     /// Registers the counters.
-    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
-        let requests = counter(
-            "watchword_requests_total",
-            "Requests for a code or a resend, by way in and result: accepted, or the problem's code.",
-            &["entry", "result"],
-        )?;
-        let published = counter(
-            "watchword_sends_published_total",
-            "Messages to send, by channel and what became of the publish.",
-            &["channel", "result"],
-        )?;
-        let parked = counter(
-            "watchword_requests_parked_total",
-            "Requests by event put aside, by reason.",
-            &["reason"],
-        )?;
-        let steps = counter(
-            "watchword_fallback_steps_total",
-            "Fallback steps that became due, by what became of them.",
-            &["result"],
-        )?;
+    pub fn register(registry: &Registry) -> Result<Self, Error> {
+        let make = Maker::new(registry);
+        let requests = make.counters(&REQUESTS)?;
+        let published = make.counters(&PUBLISHED)?;
+        let parked = make.counters(&PARKED)?;
+        let steps = make.counters(&STEPS)?;
         for stepped in Stepped::ALL {
             steps.with_label_values(&[stepped.as_str()]);
-        }
-        for entry in [Entry::Http, Entry::Event] {
-            requests.with_label_values(&[entry.as_str(), "accepted"]);
-            for code in ProblemCode::ALL {
-                requests.with_label_values(&[entry.as_str(), code.as_str()]);
-            }
-        }
-        for channel in Channel::ALL {
-            for result in ["confirmed", "refused", "unconfirmed"] {
-                published.with_label_values(&[channel.as_str(), result]);
-            }
         }
         for reason in PARK_REASONS {
             parked.with_label_values(&[reason]);
         }
-        Ok(Self {
-            requests,
-            published,
+        let answers = |entry: Entry| {
+            let of = |result| requests.with_label_values(&[entry.as_str(), result]);
+            let problems = ProblemCode::ALL.iter();
+            let problems = problems.map(|code| of(code.as_str())).collect();
+            (of("accepted"), problems)
+        };
+        let publishes = |channel: Channel| {
+            PUBLISH_RESULTS.map(|result| published.with_label_values(&[channel.as_str(), result]))
+        };
+        Ok(Self(Arc::new(Handles {
+            requests: [Entry::Http, Entry::Event].map(answers),
+            seconds: make.histogram(&SECONDS)?,
+            published: Channel::ALL.map(publishes),
             parked,
             steps,
-        })
+            lifetime_seconds: make.fraction(&LIFETIME)?,
+        })))
+    }
+
+    /// Shows for how long codes live at least.
+    pub fn serves(&self, services: &Services) {
+        let lives = services.iter().map(|service| service.policy.lifetime_ms);
+        if let Some(shortest) = lives.min() {
+            let shortest = Duration::from_millis(shortest);
+            self.0.lifetime_seconds.set(shortest.as_secs_f64());
+        }
+    }
+
+    /// A request that came over HTTP was answered after this time.
+    pub(crate) fn took(&self, took: Duration) {
+        self.0.seconds.observe(took.as_secs_f64());
     }
 
     pub(crate) fn answered<T>(&self, entry: Entry, answer: &Result<T, Problem>) {
-        let result = answer
-            .as_ref()
-            .map_or_else(|problem| problem.code.as_str(), |_| "accepted");
-        self.requests
-            .with_label_values(&[entry.as_str(), result])
-            .inc();
+        let (accepted, problems) = &self.0.requests[entry as usize];
+        match answer {
+            Ok(_) => accepted.inc(),
+            Err(problem) => problems[problem.code as usize].inc(),
+        }
     }
 
     pub(crate) fn published(&self, channel: Channel, published: &Result<(), PublishError>) {
         let result = match published {
-            Ok(()) => "confirmed",
-            Err(PublishError::Unconfirmed) => "unconfirmed",
-            Err(_) => "refused",
+            Ok(()) => 0,
+            Err(PublishError::Unconfirmed) => 2,
+            Err(_) => 1,
         };
-        self.published
-            .with_label_values(&[channel.as_str(), result])
-            .inc();
+        self.0.published[channel as usize][result].inc();
     }
 
     pub(crate) fn stepped(&self, stepped: Stepped) {
-        self.steps.with_label_values(&[stepped.as_str()]).inc();
+        let steps = &self.0.steps;
+        steps.with_label_values(&[stepped.as_str()]).inc();
     }
 
     pub(crate) fn parked(&self, reason: &'static str) {
-        self.parked.with_label_values(&[reason]).inc();
+        self.0.parked.with_label_values(&[reason]).inc();
     }
 }

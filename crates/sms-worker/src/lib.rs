@@ -12,8 +12,8 @@ mod text;
 pub use config::{SmsChannel, SmsConfig, SmsProviderConfig, build};
 pub use presets::{PRESETS, preset};
 pub use receipt::{
-    Call, ReceiptMetrics, ReceiptPlan, ReceiptPlans, ReceiptRouteState, Refusal, queue_heard,
-    routes,
+    Call, ReceiptMetrics, ReceiptPlan, ReceiptPlans, ReceiptRouteState, Refusal, SERIES,
+    queue_heard, routes,
 };
 pub use segments::{Encoding, Segments, segments};
 pub use smpp::SmppConfig;

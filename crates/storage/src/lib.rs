@@ -4,6 +4,7 @@ mod error;
 mod redis_link;
 mod script;
 mod sqlite;
+mod telemetry;
 
 pub use error::StorageError;
 pub use redis;
@@ -12,3 +13,4 @@ pub use redis_link::{Pinned, Redis, RedisSettings};
 pub use rusqlite;
 pub use script::Script;
 pub use sqlite::{Migration, Sqlite, forget};
+pub use telemetry::{SERIES, StorageMetrics};

@@ -9,7 +9,7 @@ mod vault;
 mod verifier;
 
 pub use index::Index;
-pub use telemetry::VerifierMetrics;
+pub use telemetry::{SERIES, VerifierMetrics};
 pub use vault::{FallbackStep, VaultError};
 pub use verifier::{
     Message, NextStep, OpenRequest, Opening, Verifier, VerifierError, VerifierParts,

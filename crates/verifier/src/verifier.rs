@@ -2,6 +2,7 @@
 //! and turns the answer back into values. Refuses to publish, and to say why a check failed.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use data_encoding::HEXLOWER;
 use watchword_chassis::Service;
@@ -189,7 +190,7 @@ impl Verifier {
             }
             // What was just sealed need not be opened.
             Opened::Send(sent) if sent.is_new => {
-                self.metrics.opened(sent.verification.channel);
+                self.metrics.opened(&details.recipient);
                 let message = message(sent, (code, details), now, 0)?;
                 Ok(Opening::Send(Box::new(message)))
             }
@@ -291,10 +292,11 @@ impl Verifier {
             check_id,
             now: self.clock.now(),
         };
-        let checked = self.store.check(command, service.budget).await?;
+        let begun = Instant::now();
+        let checked = self.store.check(command, service.budget).await;
+        self.metrics.checked(&checked, begun.elapsed());
         reach(Point::VerifierChecked);
-        self.metrics.checked(&checked);
-        Ok(checked.verdict)
+        Ok(checked?.verdict)
     }
 
     /// Withdraws a pending verification. `None`: unknown or another service's.

@@ -69,6 +69,8 @@ pub enum Command {
     /// Compare accepted messages with what became of them; status 0 if it balances.
     /// With the embedded engine the process that runs must be stopped for it.
     Audit,
+    /// Print what `/metrics` tells: every series, its meaning and what to do when it moves.
+    Metrics,
     /// Try a provider.
     Provider {
         /// What to do.

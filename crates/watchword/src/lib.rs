@@ -10,6 +10,7 @@ pub mod config;
 pub mod demo;
 pub mod doctor;
 pub mod engine;
+pub mod metrics;
 pub mod otlp;
 pub mod parked;
 pub mod provider;

@@ -8,7 +8,7 @@ use clap::Parser;
 use tikv_jemallocator::Jemalloc;
 use tokio::runtime::{Builder, Runtime};
 use watchword::cli::{Cli, Command, ConfigCommand, ProviderCommand};
-use watchword::{audit, client, demo, doctor, parked, provider, run, simulate, topology};
+use watchword::{audit, client, demo, doctor, metrics, parked, provider, run, simulate, topology};
 use zeroizing_alloc::ZeroAlloc;
 
 /// Wipes whatever is freed: a code passes through buffers of the HTTP, SMTP and JSON libraries,
@@ -38,6 +38,7 @@ fn main() -> anyhow::Result<()> {
             }
             Command::Parked { command } => parked::run(&cli.config, command).await,
             Command::Audit => audit::run(&cli.config).await,
+            Command::Metrics => metrics::run(),
             Command::Provider {
                 command: ProviderCommand::Test { name, to },
             } => provider::test(&cli.config, &name, to.as_deref()).await,

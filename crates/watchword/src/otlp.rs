@@ -11,7 +11,6 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
-use prometheus::Registry;
 use prost::Message;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Url};
@@ -21,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use watchword_chassis::config::ConfigError;
 use watchword_chassis::lifecycle::Lifecycle;
 use watchword_chassis::spans::{Finished, Kind, Spans};
+use watchword_metrics::prometheus::Registry;
 
 use crate::config::TracesConfig;
 

@@ -8,13 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use prometheus::{IntCounterVec, Opts, Registry};
 use sha2::{Digest, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use watchword_chassis::Services;
 use watchword_chassis::config::files_of;
+use watchword_chassis::spans::DROPPED;
+use watchword_metrics::prometheus::{Error, IntCounterVec, Registry};
+use watchword_metrics::{Kind, Maker, Series};
 
 use crate::config::environment;
 use crate::roles::{Shared, check_texts, sealer_of};
@@ -116,6 +118,9 @@ impl Shared {
         // Nothing below can fail. What opens goes before what seals.
         self.digest_keys.replace(keys.digest);
         self.sealer.replace(sealer_of(keys.sealing));
+        if let Some(metrics) = self.issuer_metrics.get() {
+            metrics.serves(&services);
+        }
         self.services.replace(services);
         for (channel, change) in channels.iter().zip(changes) {
             channel.replace(change, self.clock.now());
@@ -124,19 +129,25 @@ impl Shared {
     }
 }
 
+const RELOADS: Series = Series {
+    name: "watchword_config_reloads_total",
+    kind: Kind::Counter,
+    labels: &["result"],
+    help: "Times the configuration was read anew, by result: `ok`, or `wrong` and left as it was.",
+    action: "`wrong`: the log names the key; `watchword config check`. The process runs on with the configuration before.",
+};
+
+/// What becomes of configuration and traces.
+pub const SERIES: &[Series] = &[RELOADS, DROPPED];
+
 /// Counts when the configuration was read anew.
 #[derive(Debug, Clone)]
 pub struct Reloads(IntCounterVec);
 
 impl Reloads {
     /// Registers the counter.
-    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let opts = Opts::new(
-            "watchword_config_reloads_total",
-            "Times the configuration was read anew, by result: ok, or wrong and left as it was.",
-        );
-        let counter = IntCounterVec::new(opts, &["result"])?;
-        registry.register(Box::new(counter.clone()))?;
+    pub fn register(registry: &Registry) -> Result<Self, Error> {
+        let counter = Maker::new(registry).counters(&RELOADS)?;
         for result in ["ok", "wrong"] {
             counter.with_label_values(&[result]);
         }

@@ -1,14 +1,13 @@
 //! From engine and configuration to running roles.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::Context;
 use axum::Router;
-use prometheus::Registry;
 use tokio::sync::Semaphore;
 use watchword_chassis::lifecycle::Lifecycle;
 use watchword_chassis::spans::Spans;
-use watchword_chassis::{Services, SystemEntropy};
+use watchword_chassis::{Services, SystemEntropy, telemetry};
 use watchword_core::{Channel, Clock, Key, KeyRing, Live, ProviderName, ServiceName, Subject};
 use watchword_delivery::{
     Courier, CourierParts, DeliveryMetrics, Inbox, Receipts, ReceiptsParts, Reporter, Worker,
@@ -19,6 +18,7 @@ use watchword_issuer::http::IssuerState;
 use watchword_issuer::{
     Intake, IntakeParts, Issuer, IssuerMetrics, IssuerParts, Stepper, StepperParts,
 };
+use watchword_metrics::prometheus::Registry;
 use watchword_sms_worker::{ReceiptMetrics, ReceiptRouteState};
 use watchword_verifier::http::VerifierState;
 use watchword_verifier::{Index, Verifier, VerifierMetrics, VerifierParts};
@@ -59,6 +59,7 @@ pub struct Shared {
     pub(crate) digest_keys: Live<KeyRing>,
     pub(crate) sealer: Live<Sealer>,
     pub(crate) channels: Mutex<Vec<LiveChannel>>,
+    pub(crate) issuer_metrics: OnceLock<IssuerMetrics>,
     verifier: Arc<Verifier>,
 }
 
@@ -97,6 +98,7 @@ impl Shared {
             digest_keys,
             sealer,
             channels: Mutex::default(),
+            issuer_metrics: OnceLock::new(),
             verifier,
         })
     }
@@ -104,6 +106,8 @@ impl Shared {
     /// Starts `roles`; gives the public routes of those that have some.
     pub async fn start(&self, roles: &[Role], lifecycle: &mut Lifecycle) -> anyhow::Result<Router> {
         let mut routes = Router::new();
+        let names: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
+        telemetry::runs(&self.registry, &names)?;
         for role in roles {
             match role {
                 Role::Issuer => routes = routes.merge(self.issuer(lifecycle).await?),
@@ -126,6 +130,9 @@ impl Shared {
 
     async fn issuer(&self, lifecycle: &mut Lifecycle) -> anyhow::Result<Router> {
         let metrics = IssuerMetrics::register(&self.registry)?;
+        metrics.serves(&self.services.get());
+        // Set once: a process has one issuer.
+        let _ = self.issuer_metrics.set(metrics.clone());
         let publisher = self.engine.broker.publisher();
         let issuer = Arc::new(Issuer::new(IssuerParts {
             verifier: self.verifier.clone(),

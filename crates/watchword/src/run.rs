@@ -36,7 +36,9 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
             "the embedded engine runs all roles in one process; name none, or use the distributed engine"
         );
     }
-    let (registry, readiness) = (telemetry::registry(), Readiness::default());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let registry = telemetry::registry(clock.clone())?;
+    let readiness = Readiness::default();
     let mut lifecycle = Lifecycle::default();
 
     // Health first: an orchestrator sees what is missing while the engine waits for its peers.
@@ -51,7 +53,6 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
         server::serve(listener, routes, Room::ADMIN, lifecycle.stop()),
     );
 
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let services = Services::from_config(&config.services)?;
     let engine = tokio::select! {
         engine = Engine::start(&config, &registry, &readiness, clock.clone()) => engine?,
@@ -91,7 +92,8 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
 pub async fn operator(path: &Path) -> anyhow::Result<Shared> {
     let config = checked(path)?;
     let services = Services::from_config(&config.services)?;
-    let (registry, clock) = (telemetry::registry(), Arc::new(SystemClock));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let registry = telemetry::registry(clock.clone())?;
     let engine = Engine::start(&config, &registry, &Readiness::default(), clock.clone()).await?;
     Shared::new(config, engine, services, clock, registry, Spans::off())
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use prometheus::Registry;
 use watchword_chassis::config::{
     GuessesConfig, LimitsConfig, PolicyConfig, ResendMode, ServiceConfig,
 };
@@ -11,6 +10,7 @@ use watchword_chassis::{Service, Services};
 use watchword_core::{Channel, Key, KeyRing, Live};
 use watchword_delivery::DeliveryMetrics;
 use watchword_issuer::IssuerMetrics;
+use watchword_metrics::prometheus::Registry;
 use watchword_verifier::{Index, VerifierMetrics};
 
 use crate::history::{Gateway, Tenant};

@@ -3,6 +3,7 @@
 //! is no broker to bind a queue at, so they are accepted and dropped.
 
 mod consumer;
+mod looks;
 mod parked;
 mod publisher;
 mod table;
@@ -139,9 +140,9 @@ impl EmbeddedBroker {
             next_token: Mutex::new(token),
         };
         shared.metrics.connected(true);
-        Ok(Arc::new(Self {
-            shared: Arc::new(shared),
-        }))
+        let shared = Arc::new(shared);
+        tokio::spawn(looks::look_on(Arc::downgrade(&shared)));
+        Ok(Arc::new(Self { shared }))
     }
 }
 
@@ -152,6 +153,7 @@ impl Broker for EmbeddedBroker {
     }
 
     async fn consume(&self, lane: Lane, prefetch: u16) -> Box<dyn Consumer> {
+        self.shared.metrics.lane(lane).consumers.inc();
         Box::new(EmbeddedConsumer::new(self.shared.clone(), lane, prefetch))
     }
 

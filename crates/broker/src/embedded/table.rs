@@ -168,6 +168,20 @@ pub(super) fn next_due(connection: &Connection, lane: &str) -> Result<Option<i64
         .optional()
 }
 
+/// How many messages of `lane` are due, and how many are parked.
+pub(super) fn count(connection: &Connection, lane: &str, now_ms: i64) -> Result<(u64, u64)> {
+    let due = "SELECT count(*) FROM broker_message WHERE parked_reason IS NULL AND lane = ?1 AND due_ms <= ?2";
+    let parked =
+        "SELECT count(*) FROM broker_message WHERE parked_reason IS NOT NULL AND lane = ?1";
+    let due: i64 = connection
+        .prepare_cached(due)?
+        .query_row(params![lane, now_ms], |row| row.get(0))?;
+    let parked: i64 = connection
+        .prepare_cached(parked)?
+        .query_row([lane], |row| row.get(0))?;
+    Ok((due.unsigned_abs(), parked.unsigned_abs()))
+}
+
 /// How long parked messages are kept, and how many of a lane: as on the other engine.
 pub(super) const PARKED_FOR_MS: i64 = 14 * 24 * 3_600_000;
 pub(super) const PARKED_AT_MOST: i64 = 100_000;

@@ -9,6 +9,7 @@ mod consumer;
 mod dial;
 pub(crate) mod examine;
 mod link;
+mod looks;
 mod parked;
 mod publisher;
 mod settle;

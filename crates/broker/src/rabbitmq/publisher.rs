@@ -58,13 +58,8 @@ impl RabbitPublisher {
         parcel: Parcel,
         deadline: Duration,
     ) -> Result<(), PublishError> {
-        self.aside[place(lane)].send(parcel, deadline).await
+        self.aside[lane.place()].send(parcel, deadline).await
     }
-}
-
-fn place(lane: Lane) -> usize {
-    let place = Lane::ALL.iter().position(|one| *one == lane);
-    place.unwrap_or_default()
 }
 
 #[async_trait]
@@ -83,7 +78,7 @@ impl Publisher for RabbitPublisher {
             Route::Lane(lane) => {
                 let key = lane.as_str().to_owned();
                 (
-                    &self.lanes[place(*lane)],
+                    &self.lanes[lane.place()],
                     lane.exchange(),
                     key,
                     true,
@@ -100,7 +95,7 @@ impl Publisher for RabbitPublisher {
             Route::Parked(lane, reason) => {
                 let properties = with_reason(properties, reason);
                 (
-                    &self.aside[place(*lane)],
+                    &self.aside[lane.place()],
                     "",
                     lane.parked_queue(),
                     true,

@@ -14,8 +14,10 @@ use watchword_core::Live;
 
 use super::dial::{Address, LinkError};
 use super::link::{Happening, Link};
+use super::looks::look_on;
 use super::topology::Topology;
 use crate::port::LinkState;
+use crate::queues::Queues;
 use crate::telemetry::BrokerMetrics;
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -97,6 +99,7 @@ impl Supervisor {
     ) {
         let mut last_error = None;
         let mut waits = waits();
+        let mut queues = Queues::default();
         while !stop.is_cancelled() {
             let address = address.get();
             let opened = timeout(
@@ -111,7 +114,8 @@ impl Supervisor {
                 Ok(link) => {
                     tracing::info!("connected to RabbitMQ");
                     (last_error, waits) = (None, self::waits());
-                    self.keep(Arc::new(link), &topology, &metrics, &stop).await;
+                    self.keep(Arc::new(link), &topology, (&mut queues, &metrics), &stop)
+                        .await;
                 }
                 Err(error) => {
                     if last_error.as_ref() != Some(&error) {
@@ -135,7 +139,7 @@ impl Supervisor {
         &self,
         link: Arc<Link>,
         topology: &Topology,
-        metrics: &BrokerMetrics,
+        (queues, metrics): (&mut Queues, &BrokerMetrics),
         stop: &CancellationToken,
     ) {
         self.blocked.send_replace(false);
@@ -152,6 +156,7 @@ impl Supervisor {
             () = watched => tracing::warn!("the link to RabbitMQ was lost"),
             () = stop.cancelled() => {}
             () = self.redeclare(&link, topology) => {}
+            () = look_on(&link, queues, metrics) => {}
         }
         self.link.send_replace(None);
         self.blocked.send_replace(false);

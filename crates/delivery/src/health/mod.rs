@@ -86,8 +86,8 @@ impl Health {
         }
     }
 
-    /// Takes in how an attempt ended.
-    pub(crate) fn seen(&self, seen: &Seen<'_>) {
+    /// Takes in how an attempt ended; gives the level of its country from then on.
+    pub(crate) fn seen(&self, seen: &Seen<'_>) -> u8 {
         let sign = match seen.class {
             AttemptClass::Accepted if seen.took > SLOW => Sign::Slow,
             AttemptClass::Accepted
@@ -98,24 +98,30 @@ impl Health {
             AttemptClass::ConfigFault => Sign::Fault,
         };
         let mut inner = self.lock();
-        match (sign, seen.retry_after) {
+        let country = match (sign, seen.retry_after) {
             // It works, and says when it will again.
             (Sign::Bad, Some(rest)) => {
                 let rest_ms = u64::try_from(rest.as_millis()).unwrap_or(u64::MAX);
                 inner.whole[seen.provider].rest(seen.now, rest_ms);
+                inner.regions.get(&(seen.provider, seen.region.clone()))
             }
-            (Sign::Fault, _) => inner.whole[seen.provider].observe(sign, seen.now),
+            (Sign::Fault, _) => {
+                inner.whole[seen.provider].observe(sign, seen.now);
+                inner.regions.get(&(seen.provider, seen.region.clone()))
+            }
             _ => {
                 if sign == Sign::Good {
                     inner.whole[seen.provider].observe(sign, seen.now);
                 }
-                inner
+                let gauge = inner
                     .regions
                     .entry((seen.provider, seen.region.clone()))
-                    .or_insert_with(|| Gauge::new(seen.now))
-                    .observe(sign, seen.now);
+                    .or_insert_with(|| Gauge::new(seen.now));
+                gauge.observe(sign, seen.now);
+                Some(&*gauge)
             }
-        }
+        };
+        country.map_or(WHOLE, Gauge::level)
     }
 
     /// Takes in a provider's later word.

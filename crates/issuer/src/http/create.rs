@@ -1,5 +1,7 @@
 //! `POST /v1/verifications`: send a code to this recipient.
 
+use std::time::Instant;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -16,10 +18,11 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Result<JsonBody<OtpRequested>, Problem>,
 ) -> Result<(StatusCode, Json<VerificationView>), Problem> {
+    let begun = Instant::now();
     let mut span = state.begin("POST /v1/verifications", &service, &headers);
     let answer = match body {
         Ok(JsonBody(request)) => state.issuer.issue(&service, request, &mut span).await,
         Err(problem) => Err(problem),
     };
-    state.end(span, answer)
+    state.end(span, answer, begun.elapsed())
 }

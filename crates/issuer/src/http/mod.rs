@@ -4,6 +4,7 @@ mod create;
 mod resend;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::FromRef;
 use axum::http::{HeaderMap, StatusCode};
@@ -60,7 +61,9 @@ impl IssuerState {
         &self,
         mut span: Span,
         answer: Result<StoredVerification, Problem>,
+        took: Duration,
     ) -> Result<(StatusCode, Json<VerificationView>), Problem> {
+        self.metrics.took(took);
         self.metrics.answered(Entry::Http, &answer);
         match answer {
             Ok(verification) => {

@@ -1,5 +1,7 @@
 //! `POST /v1/verifications/{id}/resend`: send the code again.
 
+use std::time::Instant;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -27,12 +29,13 @@ pub(super) async fn resend(
     headers: HeaderMap,
     body: Result<OptionalJsonBody<ResendBody>, Problem>,
 ) -> Result<(StatusCode, Json<VerificationView>), Problem> {
+    let begun = Instant::now();
     let mut span = state.begin("POST /v1/verifications/{id}/resend", &service, &headers);
     let answer = match body {
         Ok(OptionalJsonBody(body)) => again(&state, &service, &id, body, &mut span).await,
         Err(problem) => Err(problem),
     };
-    state.end(span, answer)
+    state.end(span, answer, begun.elapsed())
 }
 
 async fn again(

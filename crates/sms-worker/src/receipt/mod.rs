@@ -14,7 +14,7 @@ use watchword_core::{DeliveryId, ProviderName, ReceiptState};
 use watchword_events::ReceiptReceived;
 
 pub use plans::ReceiptPlans;
-pub use route::{ReceiptMetrics, ReceiptState as ReceiptRouteState, queue_heard, routes};
+pub use route::{ReceiptMetrics, ReceiptState as ReceiptRouteState, SERIES, queue_heard, routes};
 pub(crate) use verify::Verify;
 pub use verify::{Call, Encoding, HmacAlgorithm, VerifyConfig};
 

@@ -10,13 +10,14 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::routing::get;
-use prometheus::{IntCounterVec, Opts, Registry};
 use tokio::time::timeout;
 use watchword_broker::{Outbound, Publisher, Route};
 use watchword_chassis::http::PathText;
 use watchword_chassis::{Problem, ProblemCode};
 use watchword_core::{Clock, Live, ProviderName};
 use watchword_events::{CloudEvent, EventData, Lane, ReceiptReceived};
+use watchword_metrics::prometheus::{Error, IntCounterVec, Registry};
+use watchword_metrics::{Kind, Maker, Series};
 
 use super::{Call, ReceiptPlans, Refusal};
 
@@ -25,6 +26,17 @@ const BODY_DEADLINE: Duration = Duration::from_secs(5);
 /// Gateways give up after 2 s (Telnyx), and then call again.
 const PUBLISH_DEADLINE: Duration = Duration::from_millis(1_500);
 const RESULTS: [&str; 4] = ["queued", "forged", "unreadable", "unavailable"];
+
+const CALLS: Series = Series {
+    name: "watchword_receipt_calls_total",
+    kind: Kind::Counter,
+    labels: &["provider", "result"],
+    help: "Calls of gateways with receipts: `queued`, `forged` (not verified), `unreadable`, `unavailable` (could not be queued; the gateway calls again).",
+    action: "`forged`: the secret or `public_url` differs from the gateway's, or someone tries. `unreadable`: the gateway changed its form.",
+};
+
+/// Everything this crate counts.
+pub const SERIES: &[Series] = &[CALLS];
 
 /// Calls of gateways, by what became of them.
 #[derive(Debug, Clone)]
@@ -35,13 +47,8 @@ impl ReceiptMetrics {
     pub fn register<'a>(
         registry: &Registry,
         providers: impl Iterator<Item = &'a ProviderName>,
-    ) -> Result<Self, prometheus::Error> {
-        let opts = Opts::new(
-            "watchword_receipt_calls_total",
-            "Calls of gateways with receipts, by what became of them.",
-        );
-        let calls = IntCounterVec::new(opts, &["provider", "result"])?;
-        registry.register(Box::new(calls.clone()))?;
+    ) -> Result<Self, Error> {
+        let calls = Maker::new(registry).counters(&CALLS)?;
         for provider in providers {
             for result in RESULTS {
                 calls.with_label_values(&[provider.as_str(), result]);

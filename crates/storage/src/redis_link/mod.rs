@@ -8,13 +8,14 @@ mod supervisor;
 mod values;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::{Cmd, ErrorKind, ServerErrorKind, Value};
 use tokio::time::timeout;
 use watchword_core::{Live, SecretString};
 
-use crate::{Script, StorageError};
+use crate::telemetry::Call;
+use crate::{Script, StorageError, StorageMetrics};
 use address::{Address, Kind};
 use supervisor::{Link, Supervisor};
 
@@ -72,6 +73,8 @@ pub struct Redis {
     deadline: Duration,
     /// Another server may take over with what it has by then.
     may_fail_over: bool,
+    /// Where calls are counted, if they are.
+    metrics: Option<StorageMetrics>,
 }
 
 impl std::fmt::Debug for Redis {
@@ -98,6 +101,7 @@ impl Redis {
             target,
             deadline,
             may_fail_over,
+            metrics: None,
         })
     }
 
@@ -116,10 +120,21 @@ impl Redis {
         Ok(())
     }
 
+    /// The same link, its calls counted from now on.
+    #[must_use]
+    pub fn counted(mut self, metrics: StorageMetrics) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
     /// The present connection, for calls that belong together.
     pub fn pinned(&self) -> Result<Pinned<'_>, StorageError> {
         let link = self.supervisor.current();
-        let link = link.ok_or(StorageError::Unavailable("not connected"))?;
+        let Some(link) = link else {
+            let error = StorageError::Unavailable("not connected");
+            self.called(Call::Command, Instant::now(), Some(&error));
+            return Err(error);
+        };
         Ok(Pinned { redis: self, link })
     }
 
@@ -131,6 +146,12 @@ impl Redis {
         args: Vec<Vec<u8>>,
     ) -> Result<Value, StorageError> {
         self.pinned()?.script(script, keys, args).await
+    }
+
+    fn called(&self, call: Call, begun: Instant, error: Option<&StorageError>) {
+        if let Some(metrics) = &self.metrics {
+            metrics.called(call, begun, error);
+        }
     }
 
     /// Runs one command that counts nothing.
@@ -165,11 +186,17 @@ impl Pinned<'_> {
         args: Vec<Vec<u8>>,
     ) -> Result<Value, StorageError> {
         match self
-            .run(&evaluate("EVALSHA", script.hash(), keys, &args))
+            .run(
+                Call::Script,
+                &evaluate("EVALSHA", script.hash(), keys, &args),
+            )
             .await
         {
             Err(Failure::NoScript) => self
-                .run(&evaluate("EVAL", script.source(), keys, &args))
+                .run(
+                    Call::Script,
+                    &evaluate("EVAL", script.source(), keys, &args),
+                )
                 .await
                 .map_err(Failure::into_error),
             answer => answer.map_err(Failure::into_error),
@@ -194,10 +221,12 @@ impl Pinned<'_> {
     }
 
     async fn command(&self, command: &Cmd) -> Result<Value, StorageError> {
-        self.run(command).await.map_err(Failure::into_error)
+        let answer = self.run(Call::Command, command).await;
+        answer.map_err(Failure::into_error)
     }
 
-    async fn run(&self, command: &Cmd) -> Result<Value, Failure> {
+    async fn run(&self, call: Call, command: &Cmd) -> Result<Value, Failure> {
+        let begun = Instant::now();
         let (supervisor, link) = (&self.redis.supervisor, &self.link);
         let deadline = self.redis.deadline;
         let mut is_closed = false;
@@ -217,6 +246,11 @@ impl Pinned<'_> {
             Err(Failure::Error(error)) => supervisor.failed(link, error),
             _ => supervisor.answered(),
         }
+        let error = match &answer {
+            Err(Failure::Error(error)) => Some(error),
+            _ => None,
+        };
+        self.redis.called(call, begun, error);
         answer
     }
 }

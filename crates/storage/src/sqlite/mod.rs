@@ -8,13 +8,14 @@ mod worker;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::StorageError;
+use crate::telemetry::Call;
+use crate::{StorageError, StorageMetrics};
 use worker::{Job, Worker};
 
 pub use forget::forget;
@@ -37,6 +38,8 @@ pub struct Sqlite {
     writer: Worker,
     reader: Worker,
     healthy: Arc<AtomicBool>,
+    /// Where calls are counted, if they are.
+    metrics: Option<StorageMetrics>,
 }
 
 impl std::fmt::Debug for Sqlite {
@@ -59,7 +62,15 @@ impl Sqlite {
             writer: Worker::writer(write, healthy.clone(), lock)?,
             reader: Worker::reader(read)?,
             healthy,
+            metrics: None,
         })
+    }
+
+    /// The same file, its calls counted from now on.
+    #[must_use]
+    pub fn counted(mut self, metrics: StorageMetrics) -> Self {
+        self.metrics = Some(metrics);
+        self
     }
 
     /// Runs `operation` in the next group commit, in a savepoint of its own: an error takes back
@@ -69,7 +80,7 @@ impl Sqlite {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        submit(&self.writer, operation).await
+        self.call(Call::Write, &self.writer, operation).await
     }
 
     /// Runs `operation` on what was committed so far.
@@ -78,7 +89,20 @@ impl Sqlite {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        submit(&self.reader, operation).await
+        self.call(Call::Read, &self.reader, operation).await
+    }
+
+    async fn call<T, F>(&self, call: Call, worker: &Worker, operation: F) -> Result<T, StorageError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let begun = Instant::now();
+        let answer = submit(worker, operation).await;
+        if let Some(metrics) = &self.metrics {
+            metrics.called(call, begun, answer.as_ref().err());
+        }
+        answer
     }
 
     /// Whether the last commit succeeded.

@@ -165,4 +165,6 @@ pub struct Checked {
     pub verdict: CheckVerdict,
     /// Whether this is the stored answer to an earlier check of the same id.
     pub repeated: bool,
+    /// The channel the verification was opened for, where this check approved it.
+    pub channel: Option<Channel>,
 }

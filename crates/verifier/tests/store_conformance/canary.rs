@@ -79,7 +79,8 @@ fn verifier(engine: &Engine) -> Verifier {
         sealer: Live::new(Sealer::new(ring("s1", 3), Arc::new(SystemEntropy))),
         clock: Arc::new(ManualClock::at(NOW)),
         entropy: Arc::new(SystemEntropy),
-        metrics: VerifierMetrics::register(&prometheus::Registry::new()).unwrap(),
+        metrics: VerifierMetrics::register(&watchword_metrics::prometheus::Registry::new())
+            .unwrap(),
     })
 }
 

@@ -11,12 +11,14 @@ use crate::scene::{
 const REFUSED: Checked = Checked {
     verdict: CheckVerdict::Refused,
     repeated: false,
+    channel: None,
 };
 
 const fn repeated(verdict: CheckVerdict) -> Checked {
     Checked {
         verdict,
         repeated: true,
+        channel: None,
     }
 }
 

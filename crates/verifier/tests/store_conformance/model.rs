@@ -33,6 +33,7 @@ struct Entry {
 const REFUSED: Checked = Checked {
     verdict: CheckVerdict::Refused,
     repeated: false,
+    channel: None,
 };
 
 impl Entry {
@@ -210,6 +211,7 @@ impl Model {
             return Some(Checked {
                 verdict: *verdict,
                 repeated: true,
+                channel: None,
             });
         }
         if locked || entry.status_at(now) != Status::Pending {
@@ -247,9 +249,12 @@ impl Model {
             self.guesses
                 .insert(command.id.tag().to_owned(), log.with_wrong(now));
         }
+        let approved = (verdict == CheckVerdict::Approved).then_some(command.id);
+        let channel = approved.and_then(|id| self.verifications.get(&id));
         Some(Checked {
             verdict,
             repeated: false,
+            channel: channel.map(|entry| entry.order.channel),
         })
     }
 

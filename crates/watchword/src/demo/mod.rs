@@ -26,8 +26,9 @@ use setup::Setup;
 pub async fn run(exit: bool) -> anyhow::Result<()> {
     let setup = Setup::make()?;
     telemetry::init(setup.config.log);
-    let (registry, readiness) = (telemetry::registry(), Readiness::default());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let registry = telemetry::registry(clock.clone())?;
+    let readiness = Readiness::default();
     let services = Services::from_config(&setup.config.services)?;
     let engine = Engine::start(&setup.config, &registry, &readiness, clock.clone()).await?;
     let in_flight = setup.config.http.max_in_flight;

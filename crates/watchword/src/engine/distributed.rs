@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::Registry;
 use tokio::time::sleep;
 use watchword_broker::{BrokerMetrics, LinkState, RabbitMq, RabbitMqSettings};
 use watchword_chassis::admin::Readiness;
@@ -12,7 +11,8 @@ use watchword_chassis::config::ConfigError;
 use watchword_issuer::limits::RedisLimiter;
 use watchword_issuer::requests::RedisRequests;
 use watchword_ledger::{LedgerSettings, RedisLedger};
-use watchword_storage::{Redis, RedisSettings, StorageError};
+use watchword_metrics::prometheus::Registry;
+use watchword_storage::{Redis, RedisSettings, StorageError, StorageMetrics};
 use watchword_verifier::store::RedisVerifications;
 
 use super::{Engine, Peers};
@@ -30,6 +30,7 @@ pub(super) async fn start(
     let link = broker.clone();
     readiness.require("rabbitmq", move || link.state() == LinkState::Up);
     let redis = connect(redis_settings(config)?).await?;
+    let redis = redis.counted(StorageMetrics::redis(registry)?);
     let store = redis.clone();
     readiness.require("redis", move || store.is_healthy());
     let settings = LedgerSettings {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use prometheus::Registry;
 use watchword_broker::{BrokerMetrics, EMBEDDED_MIGRATIONS, EmbeddedBroker, EmbeddedSettings};
 use watchword_chassis::admin::Readiness;
 use watchword_chassis::config::ConfigError;
@@ -10,7 +9,8 @@ use watchword_core::Clock;
 use watchword_issuer::limits::SqliteLimiter;
 use watchword_issuer::requests::SqliteRequests;
 use watchword_ledger::{LedgerSettings, SqliteLedger};
-use watchword_storage::Sqlite;
+use watchword_metrics::prometheus::Registry;
+use watchword_storage::{Sqlite, StorageMetrics};
 use watchword_verifier::store::SqliteVerifications;
 
 use super::Engine;
@@ -38,6 +38,7 @@ pub(super) async fn start(
         watchword_issuer::requests::MIGRATION,
     ];
     let sqlite = Sqlite::open(&section.path, &migrations)?;
+    let sqlite = sqlite.counted(StorageMetrics::sqlite(registry)?);
     let metrics = BrokerMetrics::register(registry)?;
     let broker =
         EmbeddedBroker::start(sqlite.clone(), clock, EmbeddedSettings::default(), metrics).await?;

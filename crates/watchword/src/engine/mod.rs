@@ -6,13 +6,13 @@ mod embedded;
 use std::sync::Arc;
 
 use anyhow::Context;
-use prometheus::Registry;
 use watchword_broker::{Broker, RabbitMq};
 use watchword_chassis::admin::Readiness;
 use watchword_core::Clock;
 use watchword_issuer::limits::SendLimiter;
 use watchword_issuer::requests::RequestLog;
 use watchword_ledger::LedgerStore;
+use watchword_metrics::prometheus::Registry;
 use watchword_storage::Redis;
 use watchword_verifier::store::VerificationStore;
 

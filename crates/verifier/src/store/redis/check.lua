@@ -54,6 +54,7 @@ v[AN][#v[AN] + 1] = {ARGV[7], verdict, ARGV[9]}
 save(KEYS[1], v)
 if verdict == 'approved' then
   redis.call('DEL', KEYS[2])
+  return {verdict, '0', v[CH]}
 else
   local kept = {log[1] + 1}
   for i = 2, #log do

@@ -24,6 +24,7 @@ local function approved()
   v[2], v[16], v[17], v[19], v[20], v[21] = 'a', '', '', '', '', ''
   v[22][1] = {ARGV[7], 'approved', ARGV[9]}
   redis.call('SET', KEYS[1], cmsgpack.pack(v), 'KEEPTTL')
-  return true
+  return v[7]
 end
-if approved() then return {'approved', '0'} end
+local channel = approved()
+if channel then return {'approved', '0', channel} end

@@ -164,7 +164,13 @@ pub(super) fn checked(reply: Value) -> Result<Checked, StoreError> {
         _ => return Err(StoreError::Corrupt),
     };
     let repeated = parts.flag()?;
-    Ok(Checked { verdict, repeated })
+    // It is approved already: a channel that cannot be read takes nothing back.
+    let channel = parts.text().and_then(|letter| channel(&letter)).ok();
+    Ok(Checked {
+        verdict,
+        repeated,
+        channel,
+    })
 }
 
 fn inner(

@@ -30,6 +30,7 @@ pub const MIGRATION: Migration = Migration {
 const REFUSED: Checked = Checked {
     verdict: CheckVerdict::Refused,
     repeated: false,
+    channel: None,
 };
 
 /// Code state in the SQLite file.
@@ -289,8 +290,11 @@ fn check(connection: &Connection, command: CheckCommand, budget: GuessBudget) ->
     let typed = fingerprints(&command.candidates);
     match record.repeat(&command.check_id, &typed, fits) {
         Repeat::Same(verdict) => {
-            let repeated = true;
-            return Ok(Some(Checked { verdict, repeated }));
+            return Ok(Some(Checked {
+                verdict,
+                repeated: true,
+                channel: None,
+            }));
         }
         Repeat::Other => return Ok(Some(REFUSED)),
         Repeat::No => {}
@@ -321,8 +325,11 @@ fn check(connection: &Connection, command: CheckCommand, budget: GuessBudget) ->
     }
     record.remember(command.check_id, verdict, typed);
     table::update(connection, &command.id, &record)?;
-    let repeated = false;
-    Ok(Some(Checked { verdict, repeated }))
+    Ok(Some(Checked {
+        verdict,
+        repeated: false,
+        channel: (verdict == CheckVerdict::Approved).then_some(record.channel),
+    }))
 }
 
 /// One check of a live verification.

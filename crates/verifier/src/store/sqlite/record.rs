@@ -15,7 +15,7 @@ use super::super::model::{Digest, OpenCommand, SealedCode, Sends, Sent, StoredVe
 pub(super) struct Record {
     pub(super) service: ServiceName,
     status: VerificationStatus,
-    channel: Channel,
+    pub(super) channel: Channel,
     pub(super) purpose: Purpose,
     masked_to: String,
     opened_at_ms: i64,

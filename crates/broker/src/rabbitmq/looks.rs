@@ -1,0 +1,66 @@
+//! How many messages stand in which queue, asked of the broker every few seconds over a channel of
+//! its own: a passive declaration tells it and takes nothing. Refuses to hold up whoever works.
+
+use std::time::{Duration, Instant};
+
+use lapin::Channel;
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
+use tokio::time::{sleep, timeout};
+use watchword_core::Ladder;
+use watchword_events::Lane;
+
+use super::link::Link;
+use crate::queues::{LOOK_EVERY, Queues, set};
+use crate::telemetry::BrokerMetrics;
+
+const DEADLINE: Duration = Duration::from_secs(3);
+/// Wait and parked queues, of which there are many, are looked at every so many times.
+const ASIDE_EVERY: u32 = 6;
+
+/// Looks for as long as it is polled.
+pub(super) async fn look_on(link: &Link, queues: &mut Queues, metrics: &BrokerMetrics) {
+    loop {
+        if let Ok(channel) = link.consuming_channel().await {
+            // Ends when the channel does: a queue was not there.
+            if look(&channel, queues, metrics).await.is_none() {
+                tracing::debug!("the lanes cannot be looked at");
+            }
+            let _ = timeout(DEADLINE, channel.close(200, "looked".into())).await;
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn look(channel: &Channel, queues: &mut Queues, metrics: &BrokerMetrics) -> Option<()> {
+    for round in 0_u32.. {
+        for lane in Lane::ALL {
+            let (ready, consumers) = messages(channel, lane.queue()).await?;
+            queues.ready(lane, ready, metrics, Instant::now());
+            set(&metrics.lane(lane).consumers, consumers);
+            if !round.is_multiple_of(ASIDE_EVERY) {
+                continue;
+            }
+            let mut waiting = 0;
+            for rung in Ladder::STANDARD.rungs() {
+                waiting += messages(channel, lane.retry_queue(*rung)).await?.0;
+            }
+            set(&metrics.lane(lane).waiting, waiting);
+            let (parked, _) = messages(channel, lane.parked_queue()).await?;
+            set(&metrics.lane(lane).parked, parked);
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    Some(())
+}
+
+/// How many messages are ready in `queue`, and how many consumers it has.
+async fn messages(channel: &Channel, queue: String) -> Option<(u64, u64)> {
+    let options = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let declared = channel.queue_declare(queue.into(), options, FieldTable::default());
+    let queue = timeout(DEADLINE, declared).await.ok()?.ok()?;
+    Some((queue.message_count().into(), queue.consumer_count().into()))
+}
