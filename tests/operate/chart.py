@@ -188,6 +188,8 @@ def check_references(case, objects, deployments):
         least = one["spec"].get("replicas", 2)
         expect((name in budgets) == (least > 1), f"{case}: {name}: {least} replicas and a budget: {name in budgets}")
     for one in of_kind(objects, "PodMonitor"):
+        jobs = {pod["spec"]["template"]["metadata"]["labels"].get(one["spec"]["jobLabel"]) for pod in deployments}
+        expect(jobs == {"watchword"}, f"{case}: the jobs are {jobs}")
         expect(len(selected(one["spec"]["selector"]["matchLabels"])) == len(deployments), f"{case}: scrapes not all")
         for endpoint in one["spec"]["podMetricsEndpoints"]:
             expect(all(endpoint["port"] in ports(pod) for pod in deployments), f"{case}: scrapes no port")
@@ -373,6 +375,11 @@ def check_rest(chart, scratch):
     objects = parsed(render(HELMS[1], chart, full, apis=["gateway.networking.k8s.io/v1"]).stdout)
     kinds = {one["kind"] for one in objects}
     expect("Deployment" in kinds and not kinds & {"PodMonitor", "PrometheusRule"}, f"without CRDs: {sorted(kinds)}")
+    # Nobody named is nobody let in.
+    nobody = scratch / "nobody.yaml"
+    nobody.write_text(yaml.safe_dump({"networkPolicy": {"apiFrom": [], "metricsFrom": []}}))
+    policies = of_kind(parsed(render(HELMS[1], chart, full, nobody).stdout), "NetworkPolicy")
+    expect(policies and not any("ingress" in one["spec"] for one in policies), "an empty list of peers lets some in")
     # Files go in byte for byte: braces of an alert are not Helm's.
     objects = parsed(render(HELMS[1], chart, full).stdout)
     rules = of_kind(objects, "PrometheusRule")
