@@ -140,6 +140,8 @@ def check_pods(case, deployments):
         keys = {rule["topologyKey"] for rule in pod["topologySpreadConstraints"]}
         expect(keys == {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}, f"{what}: spread over {keys}")
         volumes = {volume["name"] for volume in pod["volumes"]}
+        for volume in pod["volumes"]:
+            expect(volume.get("secret", {}).get("defaultMode", 0) & 0o007 == 0, f"{what}: a secret open to others")
         mounts = [mount["name"] for mount in container["volumeMounts"]]
         expect(volumes == set(mounts) and len(mounts) == len(set(mounts)), f"{what}: {volumes} and {mounts}")
 
@@ -188,6 +190,8 @@ def check_references(case, objects, deployments):
         least = one["spec"].get("replicas", 2)
         expect((name in budgets) == (least > 1), f"{case}: {name}: {least} replicas and a budget: {name in budgets}")
     for one in of_kind(objects, "PodMonitor"):
+        jobs = {pod["spec"]["template"]["metadata"]["labels"].get(one["spec"]["jobLabel"]) for pod in deployments}
+        expect(jobs == {"watchword"}, f"{case}: the jobs are {jobs}")
         expect(len(selected(one["spec"]["selector"]["matchLabels"])) == len(deployments), f"{case}: scrapes not all")
         for endpoint in one["spec"]["podMetricsEndpoints"]:
             expect(all(endpoint["port"] in ports(pod) for pod in deployments), f"{case}: scrapes no port")
@@ -218,7 +222,8 @@ def fits(rule, path):
     return re.search(value, path) is not None
 
 
-def check_routes(case, objects, services, receipts):
+def rules_of(case, objects):
+    """[((type, path), Service)] of Ingress and HTTPRoute."""
     rules = []
     for one in of_kind(objects, "Ingress"):
         for path in one["spec"]["rules"][0]["http"]["paths"]:
@@ -228,6 +233,11 @@ def check_routes(case, objects, services, receipts):
             expect(len(rule["backendRefs"]) == 1, f"{case}: a rule has several backends")
             for match in rule["matches"]:
                 rules.append(((match["path"]["type"], match["path"]["value"]), rule["backendRefs"][0]["name"]))
+    return rules
+
+
+def check_routes(case, objects, services, receipts):
+    rules = rules_of(case, objects)
     if not rules:
         return
     for role, path in routes_of_the_crates():
@@ -245,58 +255,63 @@ def check_routes(case, objects, services, receipts):
 # --- The program's own word on its configuration.
 
 
-def contents(scratch):
-    """What a key of a Secret or ConfigMap holds: a key of ours unless its name says something else."""
-    pem = scratch / "pem"
-    if not pem.exists():
-        pem.mkdir()
-        made = [["openssl", "genpkey", "-algorithm", "ed25519", "-out", pem / "ed25519.pem"],
-                ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                 "-subj", "/CN=relay", "-keyout", pem / "relay.key", "-out", pem / "relay.pem"]]
-        for command in made:
-            result = run(command)
-            if result.returncode:
-                sys.exit(result.stderr)
+def contents(scratch, given=()):
+    """What keys of Secrets hold, always the same: what is given, else what the name says, else a key of ours."""
+    known = dict(given)
+    for command in (["openssl", "genpkey", "-algorithm", "ed25519", "-out", scratch / "ed25519.pem"],
+                    ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                     "-subj", "/CN=relay", "-keyout", scratch / "relay.key", "-out", scratch / "relay.pem"]):
+        made = run(command)
+        if made.returncode:
+            sys.exit(made.stderr)
 
-    def of(name):
-        file = pem / name
-        return file.read_text() if file.exists() else base64.b64encode(os.urandom(32)).decode()
+    def of(secret, key):
+        file = scratch / key
+        made = file.read_text() if key.endswith(".pem") else base64.b64encode(os.urandom(32)).decode()
+        return known.setdefault((secret, key), made)
 
     return of
+
+
+def lay_out(deployment, objects, content, root):
+    """Writes below `root` what a pod of the Deployment would have. Gives the configuration's file, which
+    refers to there, the variables, and the paths of the secrets."""
+    pod = deployment["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    maps = {one["metadata"]["name"]: one["data"] for one in of_kind(objects, "ConfigMap")}
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    secrets = []
+    for volume in pod["volumes"]:
+        folder = root / mounts[volume["name"]].lstrip("/")
+        folder.mkdir(parents=True)
+        if "secret" in volume:
+            for item in volume["secret"]["items"]:
+                (folder / item["path"]).write_text(content(volume["secret"]["secretName"], item["key"]))
+                (folder / item["path"]).chmod(volume["secret"]["defaultMode"])
+                secrets.append(f"{mounts[volume['name']]}/{item['path']}")
+        else:  # ours, or one that the operator has: the authority of the relay
+            name = volume["configMap"]["name"]
+            for key, text in maps.get(name, {"relay.pem": content(name, "relay.pem")}).items():
+                (folder / key).write_text(text)
+    environment = {variable["name"]: variable.get("value", "a-secret") for variable in container["env"]}
+    config = root / environment.pop("WATCHWORD_CONFIG").lstrip("/")
+    config.write_text(config.read_text().replace('"/etc/watchword/', f'"{root}/etc/watchword/'))
+    return config, environment, secrets
 
 
 def check_program(case, objects, deployments, scratch, values):
     """Lays out each pod's files and variables, and lets the program read its configuration there."""
     content = contents(scratch)
-    maps = {one["metadata"]["name"]: one for one in of_kind(objects, "ConfigMap")}
     for one in deployments:
         what = f"{case}: {one['metadata']['name']}"
-        pod = one["spec"]["template"]["spec"]
-        container = pod["containers"][0]
-        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        container = one["spec"]["template"]["spec"]["containers"][0]
         root = pathlib.Path(tempfile.mkdtemp(dir=scratch))
-        placed = []
-        for volume in pod["volumes"]:
-            folder = root / mounts[volume["name"]].lstrip("/")
-            folder.mkdir(parents=True)
-            if "secret" in volume:
-                expect(volume["secret"]["defaultMode"] & 0o007 == 0, f"{what}: a secret open to others")
-                for item in volume["secret"]["items"]:
-                    (folder / item["path"]).write_text(content(item["key"]))
-                    (folder / item["path"]).chmod(volume["secret"]["defaultMode"])
-                    placed.append(f"{mounts[volume['name']]}/{item['path']}")
-            elif volume["configMap"]["name"] in maps:
-                for key, text in maps[volume["configMap"]["name"]]["data"].items():
-                    (folder / key).write_text(text)
-            else:  # one that the operator has: the authority of the relay
-                (folder / "relay.pem").write_text(content("relay.pem"))
-        environment = {variable["name"]: variable.get("value", "a-secret") for variable in container["env"]}
-        expect(len(environment) == len(container["env"]), f"{what}: a variable is set twice")
-        config = root / environment.pop("WATCHWORD_CONFIG").lstrip("/")
+        config, environment, secrets = lay_out(one, objects, content, root)
+        names = [variable["name"] for variable in container["env"]]
+        expect(len(names) == len(set(names)), f"{what}: a variable is set twice")
         text = config.read_text()
-        for path in placed:
-            expect(text.count(f'"{path}"') >= 1, f"{what}: mounts {path}, which its configuration does not read")
-        config.write_text(text.replace('"/etc/watchword/', f'"{root}/etc/watchword/'))
+        for path in secrets:
+            expect(f'"{root}{path}"' in text, f"{what}: mounts {path}, which its configuration does not read")
         checked = run([PROGRAM, "-c", config, "config", "check"], env=environment)
         expect(checked.returncode == 0, f"{what}: the program refuses its configuration: {checked.stderr}")
         lines = dict(line.split(None, 1) for line in checked.stdout.splitlines() if " " in line)
@@ -373,6 +388,11 @@ def check_rest(chart, scratch):
     objects = parsed(render(HELMS[1], chart, full, apis=["gateway.networking.k8s.io/v1"]).stdout)
     kinds = {one["kind"] for one in objects}
     expect("Deployment" in kinds and not kinds & {"PodMonitor", "PrometheusRule"}, f"without CRDs: {sorted(kinds)}")
+    # Nobody named is nobody let in.
+    nobody = scratch / "nobody.yaml"
+    nobody.write_text(yaml.safe_dump({"networkPolicy": {"apiFrom": [], "metricsFrom": []}}))
+    policies = of_kind(parsed(render(HELMS[1], chart, full, nobody).stdout), "NetworkPolicy")
+    expect(policies and not any("ingress" in one["spec"] for one in policies), "an empty list of peers lets some in")
     # Files go in byte for byte: braces of an alert are not Helm's.
     objects = parsed(render(HELMS[1], chart, full).stdout)
     rules = of_kind(objects, "PrometheusRule")
@@ -455,4 +475,5 @@ def main():
     print("tests/chart: all held")
 
 
-main()
+if __name__ == "__main__":
+    main()
