@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// From the ground up. A crate depends on earlier ones only.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "watchword-failpoint",
     "watchword-core",
     "watchword-events",
@@ -24,6 +24,7 @@ const ORDER: [&str; 17] = [
     "watchword-fuzz",
     "watchword-tests",
     "watchword-bench",
+    "watchword-operations",
 ];
 
 /// A library and the only crates that may name it; the bench for its lean pipeline, which has none
