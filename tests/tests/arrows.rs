@@ -25,6 +25,7 @@ const ORDER: [&str; 18] = [
     "watchword-fuzz",
     "watchword-tests",
     "watchword-bench",
+    "watchword-operations",
 ];
 
 /// A library and the only crates that may name it; the bench for its lean pipeline, which has none

@@ -24,3 +24,9 @@ pub use series::SERIES;
 pub use telemetry::DeliveryMetrics;
 pub use templates::{Embedded, TemplateError, Templates};
 pub use worker::{DEFAULT_CONCURRENCY, Worker, prefetch};
+
+/// What is measured alone and nothing else should call: insides on the way of a code.
+#[doc(hidden)]
+pub mod measured {
+    pub use crate::decision::{Decision, Ended, decide};
+}

@@ -14,3 +14,10 @@ pub use vault::{FallbackStep, VaultError};
 pub use verifier::{
     Message, NextStep, OpenRequest, Opening, Verifier, VerifierError, VerifierParts,
 };
+
+/// What is measured alone and nothing else should call: insides on the way of a code.
+#[doc(hidden)]
+pub mod measured {
+    pub use crate::index::{digest, digests};
+    pub use crate::vault::{open_code, seal_code};
+}
