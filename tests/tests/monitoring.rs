@@ -145,11 +145,11 @@ impl World {
         // To some nothing comes: the gateway says that the number is wrong.
         let arrived = tokio::time::timeout(Duration::from_secs(4), arrived).await;
         if let Ok(code) = arrived {
-            if n % 5 == 0 {
+            if n.is_multiple_of(5) {
                 let wrong = if code == "000000" { "111111" } else { "000000" };
                 self.pipeline.check("verifier", &id, wrong).await;
             }
-            if n % 10 != 0 {
+            if !n.is_multiple_of(10) {
                 self.pipeline.check("verifier", &id, &code).await;
             }
         }
@@ -225,7 +225,7 @@ async fn every_panel_has_data_and_every_rule_evaluates() {
                 let expression = filled(target["expr"].as_str().unwrap());
                 let series = prometheus.range(&expression, 30).await;
                 let has_data = series.as_ref().is_ok_and(|series| {
-                    let values = series.iter().flat_map(|one| one["values"].as_array());
+                    let values = series.iter().filter_map(|one| one["values"].as_array());
                     values.flatten().any(|value| is_finite(&value[1]))
                 });
                 if !has_data {

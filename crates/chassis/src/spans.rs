@@ -273,6 +273,7 @@ impl Span {
     }
 
     /// Begins a step within this one.
+    #[must_use]
     pub fn child(&self, name: &'static str, kind: Kind) -> Self {
         let open = self.open.as_ref().map(|open| {
             let mut child = Open::new(&open.sink, name, kind, None);

@@ -295,7 +295,7 @@ impl Courier {
         // The deadline is looked at first: in a process that stood still both may be due, and what
         // was not sent by then must not be.
         let started = Instant::now();
-        let mut calling = errand.span.child("attempt", Kind::Client);
+        let calling = errand.span.child("attempt", Kind::Client);
         let attempted = tokio::select! {
             biased;
             () = sleep(budget) => Attempted::new(AttemptClass::UnknownOutcome, "deadline"),
@@ -304,12 +304,7 @@ impl Courier {
         let took = started.elapsed();
         // What is left is ours to do: the next call need not wait for it.
         drop(call);
-        calling.say(Key::Provider, || provider.name().to_string());
-        calling.say(Key::Class, || attempted.class.to_string());
-        if attempted.class != AttemptClass::Accepted {
-            calling.fail();
-        }
-        drop(calling);
+        called(calling, provider.as_ref(), attempted.class);
         reach(Point::DeliveryAttempted);
         let now = self.parts.clock.now();
         tried.push(pick.place);
@@ -528,6 +523,15 @@ fn unknown_count(before: &DeliveryRecord, router: &Router) -> u32 {
             && !provider.is_some_and(|provider| provider.is_idempotent())
     };
     u32::try_from(before.attempts.iter().filter(counts).count()).unwrap_or(u32::MAX)
+}
+
+/// Ends the step of a call.
+fn called(mut calling: Span, provider: &dyn Provider, class: AttemptClass) {
+    calling.say(Key::Provider, || provider.name().to_string());
+    calling.say(Key::Class, || class.to_string());
+    if class != AttemptClass::Accepted {
+        calling.fail();
+    }
 }
 
 fn millis(time: Duration) -> u64 {

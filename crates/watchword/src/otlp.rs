@@ -180,9 +180,10 @@ fn span(finished: Finished) -> Span {
         Kind::Consumer => SpanKind::Consumer,
         Kind::Client => SpanKind::Client,
     };
-    let code = match finished.is_failed {
-        true => StatusCode::Error,
-        false => StatusCode::Unset,
+    let code = if finished.is_failed {
+        StatusCode::Error
+    } else {
+        StatusCode::Unset
     };
     let said = finished.attributes.into_iter();
     Span {

@@ -56,7 +56,7 @@ struct Pump {
 impl RabbitConsumer {
     pub(super) fn start(
         supervisor: Arc<Supervisor>,
-        publisher: Arc<RabbitPublisher>,
+        publisher: &Arc<RabbitPublisher>,
         lane: Lane,
         prefetch: u16,
     ) -> Self {

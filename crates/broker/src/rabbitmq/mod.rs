@@ -117,7 +117,7 @@ impl Broker for RabbitMq {
     async fn consume(&self, lane: Lane, prefetch: u16) -> Box<dyn Consumer> {
         Box::new(RabbitConsumer::start(
             self.supervisor.clone(),
-            self.publisher.clone(),
+            &self.publisher,
             lane,
             prefetch,
         ))

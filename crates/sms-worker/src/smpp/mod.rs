@@ -251,10 +251,7 @@ impl SmppProvider {
             .acquire()
             .await
             .map_err(|_| transient("window"))?;
-        let jobs = self
-            .link()
-            .await
-            .map_err(|unbound| unbound_attempt(&unbound))?;
+        let jobs = self.link().await.map_err(unbound_attempt)?;
         Ok((permit, jobs))
     }
 
@@ -285,7 +282,7 @@ impl SmppProvider {
     }
 }
 
-fn unbound_attempt(unbound: &Unbound) -> Attempted {
+fn unbound_attempt(unbound: Unbound) -> Attempted {
     match unbound {
         Unbound::Refused(status @ 0x0d..=0x0f) => {
             Attempted::new(AttemptClass::ConfigFault, format!("bind_0x{status:02x}"))
@@ -330,10 +327,7 @@ impl Provider for SmppProvider {
     }
 
     async fn probe(&self) -> Result<&'static str, Attempted> {
-        self.link()
-            .await
-            .map(|_| "bound")
-            .map_err(|unbound| unbound_attempt(&unbound))
+        self.link().await.map(|_| "bound").map_err(unbound_attempt)
     }
 
     async fn attempt(&self, dispatch: &Dispatch) -> Attempted {

@@ -33,7 +33,7 @@ async fn probe(provider: &dyn Provider, channel: Channel, findings: &mut Finding
         .unwrap_or_else(|_| Err(late()));
     match probed {
         Ok(proven) => findings.fine(&about, proven),
-        Err(Attempted { class, reason, .. }) if class == AttemptClass::ConfigFault => findings
+        Err(Attempted { class: AttemptClass::ConfigFault, reason, .. }) => findings
             .wrong(
                 &about,
                 format!("it refuses us ({reason}): mend its secrets in the configuration, `watchword provider test {}`", provider.name()),
