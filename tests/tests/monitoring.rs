@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use watchword_simulator::{
     Outcome, ReceiptBehaviour, Simulator, SimulatorConfig, SmsBehaviour, SmtpBehaviour,
 };
+use watchword_tests::fault::certificate::{Authority, Flaw};
 use watchword_tests::monitoring::{DASHBOARDS, Prometheus, dashboard, declared};
 use watchword_tests::pipeline::code_in;
-use watchword_tests::{Pipeline, RabbitMq, RedisServer, Settings, until};
+use watchword_tests::{Pipeline, RabbitMq, RedisServer, Settings, Sink, TcpProxy, until};
 
 const ROLES: [(&str, &str); 4] = [
     ("issuer", "issuer"),
@@ -26,6 +27,8 @@ const CODES: usize = 300;
 const APART: Duration = Duration::from_millis(80);
 
 struct World {
+    _store: TcpProxy,
+    _gateway: TcpProxy,
     pipeline: Pipeline,
     rabbitmq: RabbitMq,
     _redis: RedisServer,
@@ -60,15 +63,25 @@ async fn world() -> World {
         Simulator::start(config)
     );
     let providers = providers.unwrap();
-    let mut settings = Settings::distributed(&rabbitmq.url(), &redis.url());
     let gateway = providers.sms_address().unwrap().port();
     let relay = providers.smtp_address().unwrap().port();
+    // Three peers with certificates: the store, a gateway, and a relay that gets no mail.
+    let authority = Authority::new();
+    let store = TcpProxy::start_tls(redis.port(), authority.server(Flaw::None)).await;
+    let secure = TcpProxy::start_tls(gateway, authority.server(Flaw::None)).await;
+    let spare = Sink::start().await;
+    spare.offer_starttls(authority.server(Flaw::Expired));
+    let store_url = format!("rediss://127.0.0.1:{}/0", store.port());
+    let mut settings = Settings::distributed(&rabbitmq.url(), &store_url);
     settings.providers = format!(
         "{}{}[[sms.routes]]\nproviders = [\"first\", \"second\"]\n\
          [email.providers.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1\"\nport = {relay}\ntls = \"none\"\n\
-         from = \"Test <no-reply@mail.example.org>\"\n",
-        gateway_config("first", gateway),
-        gateway_config("second", gateway)
+         from = \"Test <no-reply@mail.example.org>\"\n\
+         [email.providers.spare]\nkind = \"smtp\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"starttls\"\n\
+         from = \"Test <no-reply@mail.example.org>\"\n[[email.routes]]\nproviders = [\"relay\", \"spare\"]\n",
+        gateway_config("first", &format!("http://127.0.0.1:{gateway}")),
+        gateway_config("second", &format!("https://127.0.0.1:{}", secure.port())),
+        spare.port()
     );
     settings.service = "[services.test.limits]\nservice_per_minute = 100000".into();
     let mut pipeline = Pipeline::configure(&settings);
@@ -78,6 +91,10 @@ async fn world() -> World {
     ] {
         pipeline.variables.push((name.into(), value.into()));
     }
+    let path = pipeline.folder().join("ca.pem");
+    std::fs::write(&path, authority.pem()).unwrap();
+    let path = path.display().to_string();
+    pipeline.variables.push(("SSL_CERT_FILE".into(), path));
     for (name, role) in ROLES {
         pipeline.launch(name, &[role]);
     }
@@ -85,6 +102,8 @@ async fn world() -> World {
         pipeline.ready(name).await;
     }
     World {
+        _store: store,
+        _gateway: secure,
         pipeline,
         rabbitmq,
         _redis: redis,
@@ -92,7 +111,7 @@ async fn world() -> World {
     }
 }
 
-fn gateway_config(name: &str, port: u16) -> String {
+fn gateway_config(name: &str, url: &str) -> String {
     format!(
         r#"
 [sms.providers.{name}]
@@ -101,7 +120,7 @@ sender = "Test"
 secrets = {{ token = {{ env = "SIMULATOR_TOKEN" }}, webhook = {{ env = "SIMULATOR_SECRET" }} }}
 [sms.providers.{name}.request]
 method = "POST"
-url = "http://127.0.0.1:{port}/messages"
+url = "{url}/messages"
 auth = {{ kind = "bearer", secret = "token" }}
 json = {{ to = "{{to}}", text = "{{text}}", reference = "{{message_id}}", callback = "{{callback}}", ttl = "{{ttl_seconds}}|number" }}
 [sms.providers.{name}.response]
@@ -145,11 +164,11 @@ impl World {
         // To some nothing comes: the gateway says that the number is wrong.
         let arrived = tokio::time::timeout(Duration::from_secs(4), arrived).await;
         if let Ok(code) = arrived {
-            if n % 5 == 0 {
+            if n.is_multiple_of(5) {
                 let wrong = if code == "000000" { "111111" } else { "000000" };
                 self.pipeline.check("verifier", &id, wrong).await;
             }
-            if n % 10 != 0 {
+            if !n.is_multiple_of(10) {
                 self.pipeline.check("verifier", &id, &code).await;
             }
         }
@@ -225,7 +244,7 @@ async fn every_panel_has_data_and_every_rule_evaluates() {
                 let expression = filled(target["expr"].as_str().unwrap());
                 let series = prometheus.range(&expression, 30).await;
                 let has_data = series.as_ref().is_ok_and(|series| {
-                    let values = series.iter().flat_map(|one| one["values"].as_array());
+                    let values = series.iter().filter_map(|one| one["values"].as_array());
                     values.flatten().any(|value| is_finite(&value[1]))
                 });
                 if !has_data {
@@ -241,6 +260,7 @@ async fn every_panel_has_data_and_every_rule_evaluates() {
     assert!(missing.is_empty(), "{}", missing.join("\n"));
     the_variables_have_values(&prometheus).await;
     every_rule_is_healthy(&prometheus).await;
+    certificates_are_seen(&prometheus).await;
     what_is_exported_is_declared(&prometheus).await;
     no_label_names_anyone(&prometheus, &people).await;
 }
@@ -281,6 +301,30 @@ async fn every_rule_is_healthy(prometheus: &Prometheus) {
         }
     }
     assert!(count > 20, "only {count} rules");
+}
+
+/// Of the peers with TLS and no others, the expired one among them: its alert fires.
+async fn certificates_are_seen(prometheus: &Prometheus) {
+    let left = "min by (peer) (watchword_certificate_expiry_timestamp_seconds) - time()";
+    let mut seen = BTreeMap::new();
+    for one in prometheus.query(left).await.unwrap() {
+        let left: f64 = one["value"][1].as_str().unwrap().parse().unwrap();
+        seen.insert(
+            one["metric"]["peer"].as_str().unwrap().to_owned(),
+            left > 0.0,
+        );
+    }
+    let told = [("redis", true), ("second", true), ("spare", false)];
+    assert_eq!(
+        seen,
+        told.map(|(peer, good)| (peer.to_owned(), good)).into()
+    );
+    let firing = "ALERTS{alertname=\"WatchwordCertificateExpires\",alertstate=\"firing\"}";
+    let firing = prometheus.query(firing).await.unwrap();
+    assert_eq!(
+        (firing.len(), &firing[0]["metric"]["peer"]),
+        (1, &json!("spare"))
+    );
 }
 
 /// Names and types, in both directions.

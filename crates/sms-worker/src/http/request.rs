@@ -9,6 +9,7 @@ use reqwest::{Client, Method, Request};
 use serde_json::Value;
 use url::{Host, Url};
 use watchword_chassis::config::ConfigError;
+use watchword_delivery::TlsPeer;
 
 use super::auth::Auth;
 use super::config::RequestConfig;
@@ -85,6 +86,17 @@ impl RequestPlan {
             headers: compile_headers(&config.headers, settings)?,
             query: templates(&config.query, settings, "query")?,
             body,
+        })
+    }
+
+    /// Who answers, where that is over TLS.
+    pub(super) fn tls_peer(&self) -> Option<TlsPeer> {
+        let url = Url::parse(&self.url.outline()).ok()?;
+        let host = url.host_str().filter(|_| url.scheme() == "https")?;
+        Some(TlsPeer {
+            host: host.to_owned(),
+            port: url.port_or_known_default()?,
+            starttls: false,
         })
     }
 
