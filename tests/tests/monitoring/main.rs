@@ -2,9 +2,12 @@
 //! load: every query of every panel has data, every rule evaluates, everything that is exported is
 //! declared and nothing that is exported names anyone.
 
+mod draw;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use draw::Line;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -12,7 +15,7 @@ use watchword_simulator::{
     Outcome, ReceiptBehaviour, Simulator, SimulatorConfig, SmsBehaviour, SmtpBehaviour,
 };
 use watchword_tests::fault::certificate::{Authority, Flaw};
-use watchword_tests::monitoring::{DASHBOARDS, Prometheus, dashboard, declared};
+use watchword_tests::monitoring::{self, DASHBOARDS, Prometheus, dashboard, declared};
 use watchword_tests::pipeline::code_in;
 use watchword_tests::{Pipeline, RabbitMq, RedisServer, Settings, Sink, TcpProxy, until};
 
@@ -174,7 +177,8 @@ impl World {
         }
         if n.is_multiple_of(20) {
             self.pipeline.ask("issuer", "sms", "+49").await;
-            self.pipeline.check("verifier", "unknown", "123456").await;
+            let unknown = "a".repeat(32);
+            self.pipeline.check("verifier", &unknown, "123456").await;
         }
         (to, id)
     }
@@ -215,14 +219,10 @@ fn panels(dashboard: &Value) -> Vec<&Value> {
     panels.filter(|panel| panel["type"] != "row").collect()
 }
 
-fn is_finite(value: &Value) -> bool {
-    let number = value.as_str().and_then(|text| text.parse::<f64>().ok());
-    number.is_some_and(f64::is_finite)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_panel_has_data_and_every_rule_evaluates() {
-    let world = world().await;
+    let mut world = world().await;
+    what_waits_is_seen_by_others(&mut world.pipeline).await;
     let scraped = world.pipeline.processes.iter();
     let scraped: Vec<_> = scraped
         .map(|(name, role)| (name.clone(), role.admin))
@@ -237,32 +237,73 @@ async fn every_panel_has_data_and_every_rule_evaluates() {
     })
     .await;
 
-    let mut missing = Vec::new();
-    for name in DASHBOARDS {
-        for panel in panels(&dashboard(name)) {
-            for target in panel["targets"].as_array().unwrap() {
-                let expression = filled(target["expr"].as_str().unwrap());
-                let series = prometheus.range(&expression, 30).await;
-                let has_data = series.as_ref().is_ok_and(|series| {
-                    let values = series.iter().filter_map(|one| one["values"].as_array());
-                    values.flatten().any(|value| is_finite(&value[1]))
-                });
-                if !has_data {
-                    let told = series.err().unwrap_or_else(|| "no data".to_owned());
-                    missing.push(format!(
-                        "{name}, {}: {told}\n  {expression}",
-                        panel["title"]
-                    ));
-                }
-            }
-        }
-    }
-    assert!(missing.is_empty(), "{}", missing.join("\n"));
+    every_query_has_data(&prometheus).await;
     the_variables_have_values(&prometheus).await;
     every_rule_is_healthy(&prometheus).await;
     certificates_are_seen(&prometheus).await;
     what_is_exported_is_declared(&prometheus).await;
     no_label_names_anyone(&prometheus, &people).await;
+}
+
+/// While no worker reads a lane, the issuer shows what waits there, for how long, and that nobody
+/// reads it.
+async fn what_waits_is_seen_by_others(pipeline: &mut Pipeline) {
+    let worker = &mut pipeline.processes.get_mut("email").unwrap().process;
+    worker.signal("TERM");
+    worker.wait(30);
+    for n in 0..3 {
+        let to = format!("early{n}@example.org");
+        pipeline.ask("issuer", "email", &to).await;
+    }
+    let seen = async |pipeline: &Pipeline| {
+        let metrics = pipeline.metrics("issuer").await;
+        let of = |name: &str| metrics[&format!("watchword_queue_{name}")];
+        let ready = of("messages{lane=\"email\",state=\"ready\"}");
+        let consumers = of("consumers{lane=\"email\"}");
+        (ready, consumers, of("oldest_seconds{lane=\"email\"}"))
+    };
+    until(30, "three have waited for 8 s and nobody reads", || async {
+        let (ready, consumers, oldest) = seen(pipeline).await;
+        (ready == 3.0 && consumers == 0.0 && oldest >= 8.0).then_some(())
+    })
+    .await;
+    pipeline.start("email", &["email-worker"]).await;
+    until(30, "nothing waits any more", || async {
+        (seen(pipeline).await == (0.0, 1.0, 0.0)).then_some(())
+    })
+    .await;
+}
+
+/// With `WATCHWORD_DRAW` set it also draws what it got.
+async fn every_query_has_data(prometheus: &Prometheus) {
+    let mut missing = Vec::new();
+    for name in DASHBOARDS {
+        let mut drawn = Vec::new();
+        for panel in dashboard(name)["panels"].as_array().unwrap() {
+            let mut lines = Vec::new();
+            for target in panel["targets"].as_array().into_iter().flatten() {
+                let expression = filled(target["expr"].as_str().unwrap());
+                let series = prometheus.range(&expression, 30).await;
+                let legend = target["legendFormat"].as_str().unwrap();
+                let answered = series.iter().flatten();
+                let answered = answered.map(|series| Line::new(legend, series));
+                let begun = lines.len();
+                lines.extend(answered.filter(|line| !line.points.is_empty()));
+                if lines.len() == begun {
+                    let told = series.err().unwrap_or_else(|| "no data".to_owned());
+                    let title = &panel["title"];
+                    missing.push(format!("{name}, {title}: {told}\n  {expression}"));
+                }
+            }
+            drawn.push((panel.clone(), lines));
+        }
+        if std::env::var_os("WATCHWORD_DRAW").is_some() {
+            let folder = monitoring::root().join("docs/dashboards");
+            std::fs::create_dir_all(&folder).unwrap();
+            draw::dashboard(&folder.join(format!("{name}.svg")), &drawn);
+        }
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
 }
 
 async fn the_variables_have_values(prometheus: &Prometheus) {
