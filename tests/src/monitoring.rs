@@ -118,7 +118,11 @@ impl Prometheus {
         prometheus
     }
 
-    /// A call of its API; the error is what it says.
+    /// A call of its API.
+    ///
+    /// # Errors
+    ///
+    /// What it says is wrong.
     pub async fn call(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, String> {
         let url = format!("http://127.0.0.1:{}/api/v1/{path}", self.port);
         let response = self.http.get(url).query(query).send().await;
@@ -132,12 +136,20 @@ impl Prometheus {
     }
 
     /// The series of an expression now.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
     pub async fn query(&self, expression: &str) -> Result<Vec<Value>, String> {
         let data = self.call("query", &[("query", expression)]).await?;
         Ok(data["result"].as_array().cloned().unwrap_or_default())
     }
 
     /// The series of an expression over the last `seconds`, one value a second.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
     pub async fn range(&self, expression: &str, seconds: u64) -> Result<Vec<Value>, String> {
         let end = now_ms() / 1_000;
         let (start, end) = ((end - seconds).to_string(), end.to_string());

@@ -59,6 +59,17 @@ impl Attempted {
     }
 }
 
+/// A peer that presents a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsPeer {
+    /// Its host.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Whether TLS begins in an SMTP dialogue.
+    pub starttls: bool,
+}
+
 /// A configured SMS gateway or SMTP relay.
 #[async_trait]
 pub trait Provider: Send + Sync {
@@ -84,6 +95,11 @@ pub trait Provider: Send + Sync {
     /// proved. Bounded by [`Provider::attempt_limit`] by whoever calls.
     async fn probe(&self) -> Result<&'static str, Attempted> {
         Ok("needs no connection")
+    }
+
+    /// Where it presents a certificate, if it does.
+    fn tls_peer(&self) -> Option<TlsPeer> {
+        None
     }
 
     /// The request it would make for this message, for whoever configures it: secrets masked,

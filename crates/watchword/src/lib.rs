@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "a command line prints")]
 
 pub mod audit;
+pub mod certificates;
 pub mod channels;
 pub mod cli;
 pub mod client;

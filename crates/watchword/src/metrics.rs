@@ -4,6 +4,8 @@
 use watchword_chassis::{figures, telemetry};
 use watchword_metrics::{Series, markdown};
 
+use crate::certificates;
+
 const HEAD: &str = "# Metrics
 
 Printed by `watchword metrics`; a test holds this page against the program. Each process serves its own at `/metrics` on the
@@ -20,12 +22,12 @@ or text of a service is in any. Series stand at 0 from the start, those with a c
 store for one record, which knows neither; the ledger knows the provider and issuer the country, and asking them would be a call
 more for each check. What a provider delivers is told by its receipts, where it sends some; countries by
 `watchword_country_attempts_total` and `watchword_verifications_opened_total`. The age of a queue's head is a bound, because
-RabbitMQ shows no message without taking it. Certificates: the program serves no TLS, and what peers present is checked at each
-connection, not watched ahead.
+RabbitMQ shows no message without taking it. The program serves no TLS of its own, so that only the certificates of its peers are
+watched; not those of token endpoints and of SMPP.
 ";
 
 /// The groups in the way of a code.
-pub const GROUPS: [(&str, &[Series]); 9] = [
+pub const GROUPS: [(&str, &[Series]); 10] = [
     ("Requests (issuer)", watchword_issuer::SERIES),
     (
         "Code state and checks (verifier; opened by the issuer)",
@@ -43,6 +45,7 @@ pub const GROUPS: [(&str, &[Series]); 9] = [
         "Configuration and traces (every role)",
         crate::reload::SERIES,
     ),
+    ("Certificates (every role)", certificates::SERIES),
     ("Process (every role, on Linux)", figures::SERIES),
 ];
 

@@ -10,8 +10,8 @@ use watchword_chassis::spans::Spans;
 use watchword_chassis::{Services, SystemEntropy, telemetry};
 use watchword_core::{Channel, Clock, Key, KeyRing, Live, ProviderName, ServiceName, Subject};
 use watchword_delivery::{
-    Courier, CourierParts, DeliveryMetrics, Inbox, Receipts, ReceiptsParts, Reporter, Worker,
-    prefetch,
+    Courier, CourierParts, DeliveryMetrics, Inbox, Provider, Receipts, ReceiptsParts, Reporter,
+    Worker, prefetch,
 };
 use watchword_events::{Lane, Sealer};
 use watchword_issuer::http::IssuerState;
@@ -23,6 +23,7 @@ use watchword_sms_worker::{ReceiptMetrics, ReceiptRouteState};
 use watchword_verifier::http::VerifierState;
 use watchword_verifier::{Index, Verifier, VerifierMetrics, VerifierParts};
 
+use crate::certificates::Watch;
 use crate::channels::{self, LiveChannel};
 use crate::cli::Role;
 use crate::config::Config;
@@ -106,6 +107,7 @@ impl Shared {
     /// Starts `roles`; gives the public routes of those that have some.
     pub async fn start(&self, roles: &[Role], lifecycle: &mut Lifecycle) -> anyhow::Result<Router> {
         let mut routes = Router::new();
+        let mut providers = Vec::new();
         let names: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
         telemetry::runs(&self.registry, &names)?;
         for role in roles {
@@ -113,13 +115,23 @@ impl Shared {
                 Role::Issuer => routes = routes.merge(self.issuer(lifecycle).await?),
                 Role::Verifier => routes = routes.merge(self.verifier_routes()),
                 Role::SmsWorker => {
-                    routes = routes.merge(self.worker(Channel::Sms, lifecycle).await?);
+                    let worker = self.worker(Channel::Sms, &mut providers, lifecycle);
+                    routes = routes.merge(worker.await?);
                 }
                 Role::EmailWorker => {
-                    routes = routes.merge(self.worker(Channel::Email, lifecycle).await?);
+                    let worker = self.worker(Channel::Email, &mut providers, lifecycle);
+                    routes = routes.merge(worker.await?);
                 }
             }
         }
+        let watch = Watch::new(&self.registry, &self.config, providers.iter())?;
+        let stop = lifecycle.stop().cancelled_owned();
+        lifecycle.spawn("certificates", async move {
+            tokio::select! {
+                () = stop => {}
+                () = watch.run() => {}
+            }
+        });
         Ok(routes)
     }
 
@@ -197,14 +209,21 @@ impl Shared {
         })
     }
 
-    /// Starts the worker of `channel`; gives the route of its receipts, if it takes some.
-    async fn worker(&self, channel: Channel, lifecycle: &mut Lifecycle) -> anyhow::Result<Router> {
+    /// Starts the worker of `channel`, adds its providers; gives the route of its receipts, if it
+    /// takes some.
+    async fn worker(
+        &self,
+        channel: Channel,
+        all: &mut Vec<Arc<dyn Provider>>,
+        lifecycle: &mut Lifecycle,
+    ) -> anyhow::Result<Router> {
         let setup = channels::build(&self.config, channel, &self.inbox, &self.clock)?;
         if channel == Channel::Sms {
             check_texts(&self.config, &self.services.get())?;
         }
         let providers = setup.router.providers();
         let names: Vec<_> = providers.iter().map(|provider| provider.name()).collect();
+        all.extend_from_slice(providers);
         let metrics = DeliveryMetrics::register(&self.registry, channel, &names)?;
         let reporter = Arc::new(Reporter::new(
             self.engine.broker.publisher(),

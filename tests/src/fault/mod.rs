@@ -1,7 +1,7 @@
 //! Proof by fault: an installation, what can be done to it, the table of rows, and the soak.
 
 mod accounts;
-mod certificate;
+pub mod certificate;
 mod disk;
 mod injection;
 mod row;

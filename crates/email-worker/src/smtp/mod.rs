@@ -14,9 +14,9 @@ use lettre::message::Mailbox;
 use tokio::time::timeout;
 use watchword_chassis::config::ConfigError;
 use watchword_core::{AttemptClass, ProviderName};
-use watchword_delivery::{Attempted, Dispatch, Provider};
+use watchword_delivery::{Attempted, Dispatch, Provider, TlsPeer};
 
-use crate::config::SmtpConfig;
+use crate::config::{SmtpConfig, TlsMode};
 use crate::dkim::Dkim;
 use crate::message::EmailText;
 use failure::{Cause, Failure};
@@ -30,6 +30,7 @@ pub struct SmtpProvider {
     limit: Duration,
     dialler: Dialler,
     pool: Pool,
+    tls_peer: Option<TlsPeer>,
     text: EmailText,
     dkim: Dkim,
 }
@@ -57,6 +58,11 @@ impl SmtpProvider {
             limit: Duration::from_secs(config.timeout_seconds),
             dialler: Dialler::new(config)?,
             pool: Pool::new(config.max_connections),
+            tls_peer: (config.tls != TlsMode::None).then(|| TlsPeer {
+                host: config.host.clone(),
+                port: config.port,
+                starttls: config.tls == TlsMode::Starttls,
+            }),
             text,
         })
     }
@@ -101,6 +107,10 @@ impl Provider for SmtpProvider {
             Ok(_) => Ok("connected; it has no login"),
             Err(failure) => Err(Attempted::new(failure.class(), failure.reason())),
         }
+    }
+
+    fn tls_peer(&self) -> Option<TlsPeer> {
+        self.tls_peer.clone()
     }
 
     async fn attempt(&self, dispatch: &Dispatch) -> Attempted {

@@ -18,7 +18,7 @@ use reqwest::{Client, Request, Response};
 use tokio::time::timeout;
 use watchword_chassis::config::ConfigError;
 use watchword_core::{AttemptClass, Clock, ProviderName};
-use watchword_delivery::{Attempted, Dispatch, Provider};
+use watchword_delivery::{Attempted, Dispatch, Provider, TlsPeer};
 
 pub use config::{Preset, ReceiptConfig, RequestConfig, ResponseConfig};
 pub use response::ResponsePlan;
@@ -196,6 +196,10 @@ impl Provider for HttpProvider {
 
     fn is_idempotent(&self) -> bool {
         self.is_idempotent
+    }
+
+    fn tls_peer(&self) -> Option<TlsPeer> {
+        self.request.tls_peer()
     }
 
     fn wants_name(&self) -> bool {

@@ -9,6 +9,7 @@ use reqwest::{Client, Method, Request};
 use serde_json::Value;
 use url::{Host, Url};
 use watchword_chassis::config::ConfigError;
+use watchword_delivery::TlsPeer;
 
 use super::auth::Auth;
 use super::config::RequestConfig;
@@ -91,6 +92,17 @@ impl RequestPlan {
     /// The root of the gateway's address.
     pub(super) fn origin(&self) -> Option<Url> {
         Url::parse(&self.url.outline()).ok()?.join("/").ok()
+    }
+
+    /// Who answers, where that is over TLS.
+    pub(super) fn tls_peer(&self) -> Option<TlsPeer> {
+        let url = Url::parse(&self.url.outline()).ok()?;
+        let host = url.host_str().filter(|_| url.scheme() == "https")?;
+        Some(TlsPeer {
+            host: host.to_owned(),
+            port: url.port_or_known_default()?,
+            starttls: false,
+        })
     }
 
     /// The request for `values`, still to be signed; `None` if they make no valid one.

@@ -2,18 +2,22 @@
 //! load: every query of every panel has data, every rule evaluates, everything that is exported is
 //! declared and nothing that is exported names anyone.
 
+mod draw;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use draw::Line;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 use watchword_simulator::{
     Outcome, ReceiptBehaviour, Simulator, SimulatorConfig, SmsBehaviour, SmtpBehaviour,
 };
-use watchword_tests::monitoring::{DASHBOARDS, Prometheus, dashboard, declared};
+use watchword_tests::fault::certificate::{Authority, Flaw};
+use watchword_tests::monitoring::{self, DASHBOARDS, Prometheus, dashboard, declared};
 use watchword_tests::pipeline::code_in;
-use watchword_tests::{Pipeline, RabbitMq, RedisServer, Settings, until};
+use watchword_tests::{Pipeline, RabbitMq, RedisServer, Settings, Sink, TcpProxy, until};
 
 const ROLES: [(&str, &str); 4] = [
     ("issuer", "issuer"),
@@ -26,6 +30,8 @@ const CODES: usize = 300;
 const APART: Duration = Duration::from_millis(80);
 
 struct World {
+    _store: TcpProxy,
+    _gateway: TcpProxy,
     pipeline: Pipeline,
     rabbitmq: RabbitMq,
     _redis: RedisServer,
@@ -60,15 +66,25 @@ async fn world() -> World {
         Simulator::start(config)
     );
     let providers = providers.unwrap();
-    let mut settings = Settings::distributed(&rabbitmq.url(), &redis.url());
     let gateway = providers.sms_address().unwrap().port();
     let relay = providers.smtp_address().unwrap().port();
+    // Three peers with certificates: the store, a gateway, and a relay that gets no mail.
+    let authority = Authority::new();
+    let store = TcpProxy::start_tls(redis.port(), authority.server(Flaw::None)).await;
+    let secure = TcpProxy::start_tls(gateway, authority.server(Flaw::None)).await;
+    let spare = Sink::start().await;
+    spare.offer_starttls(authority.server(Flaw::Expired));
+    let store_url = format!("rediss://127.0.0.1:{}/0", store.port());
+    let mut settings = Settings::distributed(&rabbitmq.url(), &store_url);
     settings.providers = format!(
         "{}{}[[sms.routes]]\nproviders = [\"first\", \"second\"]\n\
          [email.providers.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1\"\nport = {relay}\ntls = \"none\"\n\
-         from = \"Test <no-reply@mail.example.org>\"\n",
-        gateway_config("first", gateway),
-        gateway_config("second", gateway)
+         from = \"Test <no-reply@mail.example.org>\"\n\
+         [email.providers.spare]\nkind = \"smtp\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"starttls\"\n\
+         from = \"Test <no-reply@mail.example.org>\"\n[[email.routes]]\nproviders = [\"relay\", \"spare\"]\n",
+        gateway_config("first", &format!("http://127.0.0.1:{gateway}")),
+        gateway_config("second", &format!("https://127.0.0.1:{}", secure.port())),
+        spare.port()
     );
     settings.service = "[services.test.limits]\nservice_per_minute = 100000".into();
     let mut pipeline = Pipeline::configure(&settings);
@@ -78,6 +94,10 @@ async fn world() -> World {
     ] {
         pipeline.variables.push((name.into(), value.into()));
     }
+    let path = pipeline.folder().join("ca.pem");
+    std::fs::write(&path, authority.pem()).unwrap();
+    let path = path.display().to_string();
+    pipeline.variables.push(("SSL_CERT_FILE".into(), path));
     for (name, role) in ROLES {
         pipeline.launch(name, &[role]);
     }
@@ -85,6 +105,8 @@ async fn world() -> World {
         pipeline.ready(name).await;
     }
     World {
+        _store: store,
+        _gateway: secure,
         pipeline,
         rabbitmq,
         _redis: redis,
@@ -92,7 +114,7 @@ async fn world() -> World {
     }
 }
 
-fn gateway_config(name: &str, port: u16) -> String {
+fn gateway_config(name: &str, url: &str) -> String {
     format!(
         r#"
 [sms.providers.{name}]
@@ -101,7 +123,7 @@ sender = "Test"
 secrets = {{ token = {{ env = "SIMULATOR_TOKEN" }}, webhook = {{ env = "SIMULATOR_SECRET" }} }}
 [sms.providers.{name}.request]
 method = "POST"
-url = "http://127.0.0.1:{port}/messages"
+url = "{url}/messages"
 auth = {{ kind = "bearer", secret = "token" }}
 json = {{ to = "{{to}}", text = "{{text}}", reference = "{{message_id}}", callback = "{{callback}}", ttl = "{{ttl_seconds}}|number" }}
 [sms.providers.{name}.response]
@@ -155,7 +177,8 @@ impl World {
         }
         if n.is_multiple_of(20) {
             self.pipeline.ask("issuer", "sms", "+49").await;
-            self.pipeline.check("verifier", "unknown", "123456").await;
+            let unknown = "a".repeat(32);
+            self.pipeline.check("verifier", &unknown, "123456").await;
         }
         (to, id)
     }
@@ -196,14 +219,10 @@ fn panels(dashboard: &Value) -> Vec<&Value> {
     panels.filter(|panel| panel["type"] != "row").collect()
 }
 
-fn is_finite(value: &Value) -> bool {
-    let number = value.as_str().and_then(|text| text.parse::<f64>().ok());
-    number.is_some_and(f64::is_finite)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_panel_has_data_and_every_rule_evaluates() {
-    let world = world().await;
+    let mut world = world().await;
+    what_waits_is_seen_by_others(&mut world.pipeline).await;
     let scraped = world.pipeline.processes.iter();
     let scraped: Vec<_> = scraped
         .map(|(name, role)| (name.clone(), role.admin))
@@ -218,31 +237,73 @@ async fn every_panel_has_data_and_every_rule_evaluates() {
     })
     .await;
 
+    every_query_has_data(&prometheus).await;
+    the_variables_have_values(&prometheus).await;
+    every_rule_is_healthy(&prometheus).await;
+    certificates_are_seen(&prometheus).await;
+    what_is_exported_is_declared(&prometheus).await;
+    no_label_names_anyone(&prometheus, &people).await;
+}
+
+/// While no worker reads a lane, the issuer shows what waits there, for how long, and that nobody
+/// reads it.
+async fn what_waits_is_seen_by_others(pipeline: &mut Pipeline) {
+    let worker = &mut pipeline.processes.get_mut("email").unwrap().process;
+    worker.signal("TERM");
+    worker.wait(30);
+    for n in 0..3 {
+        let to = format!("early{n}@example.org");
+        pipeline.ask("issuer", "email", &to).await;
+    }
+    let seen = async |pipeline: &Pipeline| {
+        let metrics = pipeline.metrics("issuer").await;
+        let of = |name: &str| metrics[&format!("watchword_queue_{name}")];
+        let ready = of("messages{lane=\"email\",state=\"ready\"}");
+        let consumers = of("consumers{lane=\"email\"}");
+        (ready, consumers, of("oldest_seconds{lane=\"email\"}"))
+    };
+    until(30, "three have waited for 8 s and nobody reads", || async {
+        let (ready, consumers, oldest) = seen(pipeline).await;
+        (ready > 2.5 && consumers < 0.5 && oldest >= 8.0).then_some(())
+    })
+    .await;
+    pipeline.start("email", &["email-worker"]).await;
+    until(30, "nothing waits any more", || async {
+        (seen(pipeline).await == (0.0, 1.0, 0.0)).then_some(())
+    })
+    .await;
+}
+
+/// With `WATCHWORD_DRAW` set it also draws what it got.
+async fn every_query_has_data(prometheus: &Prometheus) {
     let mut missing = Vec::new();
     for name in DASHBOARDS {
-        for panel in panels(&dashboard(name)) {
-            for target in panel["targets"].as_array().unwrap() {
+        let mut drawn = Vec::new();
+        for panel in dashboard(name)["panels"].as_array().unwrap() {
+            let mut lines = Vec::new();
+            for target in panel["targets"].as_array().into_iter().flatten() {
                 let expression = filled(target["expr"].as_str().unwrap());
                 let series = prometheus.range(&expression, 30).await;
-                let has_data = series.as_ref().is_ok_and(|series| {
-                    let values = series.iter().filter_map(|one| one["values"].as_array());
-                    values.flatten().any(|value| is_finite(&value[1]))
-                });
-                if !has_data {
+                let legend = target["legendFormat"].as_str().unwrap();
+                let answered = series.iter().flatten();
+                let answered = answered.map(|series| Line::new(legend, series));
+                let begun = lines.len();
+                lines.extend(answered.filter(|line| !line.points.is_empty()));
+                if lines.len() == begun {
                     let told = series.err().unwrap_or_else(|| "no data".to_owned());
-                    missing.push(format!(
-                        "{name}, {}: {told}\n  {expression}",
-                        panel["title"]
-                    ));
+                    let title = &panel["title"];
+                    missing.push(format!("{name}, {title}: {told}\n  {expression}"));
                 }
             }
+            drawn.push((panel.clone(), lines));
+        }
+        if std::env::var_os("WATCHWORD_DRAW").is_some() {
+            let folder = monitoring::root().join("docs/dashboards");
+            std::fs::create_dir_all(&folder).unwrap();
+            draw::dashboard(&folder.join(format!("{name}.svg")), &drawn);
         }
     }
     assert!(missing.is_empty(), "{}", missing.join("\n"));
-    the_variables_have_values(&prometheus).await;
-    every_rule_is_healthy(&prometheus).await;
-    what_is_exported_is_declared(&prometheus).await;
-    no_label_names_anyone(&prometheus, &people).await;
 }
 
 async fn the_variables_have_values(prometheus: &Prometheus) {
@@ -281,6 +342,30 @@ async fn every_rule_is_healthy(prometheus: &Prometheus) {
         }
     }
     assert!(count > 20, "only {count} rules");
+}
+
+/// Of the peers with TLS and no others, the expired one among them: its alert fires.
+async fn certificates_are_seen(prometheus: &Prometheus) {
+    let left = "min by (peer) (watchword_certificate_expiry_timestamp_seconds) - time()";
+    let mut seen = BTreeMap::new();
+    for one in prometheus.query(left).await.unwrap() {
+        let left: f64 = one["value"][1].as_str().unwrap().parse().unwrap();
+        seen.insert(
+            one["metric"]["peer"].as_str().unwrap().to_owned(),
+            left > 0.0,
+        );
+    }
+    let told = [("redis", true), ("second", true), ("spare", false)];
+    assert_eq!(
+        seen,
+        told.map(|(peer, good)| (peer.to_owned(), good)).into()
+    );
+    let firing = "ALERTS{alertname=\"WatchwordCertificateExpires\",alertstate=\"firing\"}";
+    let firing = prometheus.query(firing).await.unwrap();
+    assert_eq!(
+        (firing.len(), &firing[0]["metric"]["peer"]),
+        (1, &json!("spare"))
+    );
 }
 
 /// Names and types, in both directions.

@@ -1,0 +1,227 @@
+//! When the certificates of peers expire, looked at each hour: a handshake that sends nothing and
+//! trusts nobody. Refuses to decide about a connection: the connections of the pipeline check.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{
+    WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
+};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+use watchword_delivery::{Provider, TlsPeer};
+use watchword_metrics::prometheus::{IntGaugeVec, Registry};
+use watchword_metrics::{Kind, Maker, Series};
+use x509_parser::parse_x509_certificate;
+
+use crate::config::{Config, EngineKind};
+
+const EXPIRY: Series = Series {
+    name: "watchword_certificate_expiry_timestamp_seconds",
+    kind: Kind::Gauge,
+    labels: &["peer"],
+    help: "When the certificate expires that a peer presents, in seconds since 1970, looked at each hour: `rabbitmq`, `redis`, a relay, an HTTP gateway. Only of those that are reached over TLS, by the roles that use them.",
+    action: "Near: whoever runs the peer must renew it. From then on nothing is sent there.",
+};
+
+/// What is told of certificates.
+pub const SERIES: &[Series] = &[EXPIRY];
+
+const LOOK_EVERY: Duration = Duration::from_secs(3_600);
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Shows what the certificates of `peers` say; while one cannot be seen, what it said last.
+pub struct Watch {
+    peers: Vec<(String, TlsPeer)>,
+    expiry: IntGaugeVec,
+}
+
+impl Watch {
+    /// Watches broker and store of `config`, and `providers`.
+    pub fn new<'a>(
+        registry: &Registry,
+        config: &Config,
+        providers: impl Iterator<Item = &'a Arc<dyn Provider>>,
+    ) -> anyhow::Result<Self> {
+        let engine = [("rabbitmq", &config.rabbitmq), ("redis", &config.redis)];
+        let is_used = config.engine == EngineKind::Distributed;
+        let engine = engine.into_iter().filter(|_| is_used);
+        let peers = engine.flat_map(|(name, section)| {
+            let peers = section.iter().flat_map(|section| peers_of(&section.url));
+            peers.map(move |peer| (name.to_owned(), peer))
+        });
+        let providers = providers.filter_map(|provider| {
+            let name = provider.name().to_string();
+            provider.tls_peer().map(|peer| (name, peer))
+        });
+        Ok(Self {
+            peers: peers.chain(providers).collect(),
+            expiry: Maker::new(registry).gauges(&EXPIRY)?,
+        })
+    }
+
+    /// Looks until dropped.
+    pub async fn run(self) {
+        loop {
+            let mut soonest = BTreeMap::<&str, i64>::new();
+            for (name, peer) in &self.peers {
+                match expiry(peer).await {
+                    // Of several hosts the first to expire.
+                    Ok(at) => {
+                        let soonest = soonest.entry(name).or_insert(at);
+                        *soonest = at.min(*soonest);
+                    }
+                    Err(error) => {
+                        tracing::debug!(peer = name, %error, "a certificate cannot be seen");
+                    }
+                }
+            }
+            for (name, at) in soonest {
+                self.expiry.with_label_values(&[name]).set(at);
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// The hosts of `amqps://…` and `rediss…://…`, of which the latter may name several.
+fn peers_of(url: &str) -> Vec<TlsPeer> {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Vec::new();
+    };
+    let port = match scheme {
+        "amqps" => 5671,
+        _ if scheme.starts_with("rediss") => 6379,
+        _ => return Vec::new(),
+    };
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let hosts = authority.rsplit('@').next().unwrap_or_default();
+    let peer = |host: &str| {
+        let (host, port) = host
+            .rsplit_once(':')
+            .and_then(|(host, port)| Some((host, port.parse().ok()?)))
+            .unwrap_or((host, port));
+        TlsPeer {
+            host: host.to_owned(),
+            port,
+            starttls: false,
+        }
+    };
+    hosts.split(',').map(peer).collect()
+}
+
+/// When the certificate that `peer` presents now expires, in seconds since 1970.
+async fn expiry(peer: &TlsPeer) -> anyhow::Result<i64> {
+    timeout(DEADLINE, handshake(peer))
+        .await
+        .context("no answer in time")?
+}
+
+async fn handshake(peer: &TlsPeer) -> anyhow::Result<i64> {
+    let host = peer.host.trim_matches(['[', ']']);
+    let mut stream = BufReader::new(TcpStream::connect((host, peer.port)).await?);
+    if peer.starttls {
+        replied(&mut stream).await?;
+        for line in ["EHLO localhost\r\n", "STARTTLS\r\n"] {
+            stream.write_all(line.as_bytes()).await?;
+            replied(&mut stream).await?;
+        }
+    }
+    let provider = ring::default_provider().signature_verification_algorithms;
+    let config = ClientConfig::builder()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
+        .with_no_client_auth();
+    let name = ServerName::try_from(host.to_owned())?;
+    let connector = TlsConnector::from(Arc::new(config));
+    let stream = connector.connect(name, stream.into_inner()).await?;
+    let certificates = stream.get_ref().1.peer_certificates();
+    let shown = certificates.and_then(|shown| shown.first());
+    let (_, certificate) = parse_x509_certificate(shown.context("none was shown")?)?;
+    Ok(certificate.validity().not_after.timestamp())
+}
+
+/// Reads an SMTP reply of the good kind.
+async fn replied(stream: &mut BufReader<TcpStream>) -> anyhow::Result<()> {
+    loop {
+        let mut line = String::new();
+        // A line of SMTP is shorter; one without end must not fill the memory.
+        let read = (&mut *stream).take(4_096).read_line(&mut line).await?;
+        anyhow::ensure!(read > 0 && line.starts_with('2'), "the relay refuses");
+        if line.get(3..4) != Some("-") {
+            return Ok(());
+        }
+    }
+}
+
+/// Takes every certificate: an expired one is to be seen too. Nothing is sent to whoever shows it.
+#[derive(Debug)]
+struct Anyone(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_read_from_urls_with_tls_only() {
+        let told = |url: &str| -> Vec<String> {
+            let peers = peers_of(url).into_iter();
+            peers
+                .map(|peer| format!("{} {}", peer.host, peer.port))
+                .collect()
+        };
+        assert_eq!(
+            told("amqps://user:p%40@mq.example/vhost"),
+            ["mq.example 5671"]
+        );
+        assert_eq!(told("amqps://mq.example:5670?x=1"), ["mq.example 5670"]);
+        assert_eq!(told("rediss://:secret@[::1]:7000/0"), ["[::1] 7000"]);
+        let several = told("rediss+sentinel://a:1,b/main/0");
+        assert_eq!(several, ["a 1", "b 6379"]);
+        for clear in ["amqp://h", "redis://h", "redis+cluster://a,b", "", "h"] {
+            assert!(told(clear).is_empty(), "{clear}");
+        }
+    }
+}
