@@ -12,7 +12,7 @@ use rustls::crypto::{
 };
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
@@ -34,8 +34,10 @@ const EXPIRY: Series = Series {
 /// What is told of certificates.
 pub const SERIES: &[Series] = &[EXPIRY];
 
-const LOOK_EVERY: Duration = Duration::from_hours(1);
+const LOOK_EVERY: Duration = Duration::from_secs(3_600);
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Of an SMTP reply.
+const LONGEST_LINE: u64 = 1_024;
 
 /// Shows what the certificates of `peers` say; while one cannot be seen, what it said last.
 pub struct Watch {
@@ -152,9 +154,10 @@ async fn handshake(peer: &TlsPeer) -> anyhow::Result<i64> {
 async fn replied(stream: &mut BufReader<TcpStream>) -> anyhow::Result<()> {
     loop {
         let mut line = String::new();
-        let read = stream.read_line(&mut line).await?;
+        let mut bounded = (&mut *stream).take(LONGEST_LINE);
+        let read = bounded.read_line(&mut line).await?;
         anyhow::ensure!(read > 0 && line.starts_with('2'), "the relay refuses");
-        if !line[1..].get(2..3).is_some_and(|mark| mark == "-") {
+        if line.as_bytes().get(3) != Some(&b'-') {
             return Ok(());
         }
     }
