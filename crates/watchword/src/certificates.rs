@@ -36,6 +36,8 @@ pub const SERIES: &[Series] = &[EXPIRY];
 
 const LOOK_EVERY: Duration = Duration::from_secs(3_600);
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Of an SMTP reply.
+const LONGEST_LINE: u64 = 1_024;
 
 /// Shows what the certificates of `peers` say; while one cannot be seen, what it said last.
 pub struct Watch {
@@ -152,10 +154,10 @@ async fn handshake(peer: &TlsPeer) -> anyhow::Result<i64> {
 async fn replied(stream: &mut BufReader<TcpStream>) -> anyhow::Result<()> {
     loop {
         let mut line = String::new();
-        // A line of SMTP is shorter; one without end must not fill the memory.
-        let read = (&mut *stream).take(4_096).read_line(&mut line).await?;
+        let mut bounded = (&mut *stream).take(LONGEST_LINE);
+        let read = bounded.read_line(&mut line).await?;
         anyhow::ensure!(read > 0 && line.starts_with('2'), "the relay refuses");
-        if line.get(3..4) != Some("-") {
+        if line.as_bytes().get(3) != Some(&b'-') {
             return Ok(());
         }
     }
