@@ -2,6 +2,7 @@
 variables and files of its pod, on a real RabbitMQ and Redis, behind a proxy that follows the HTTPRoute
 and with the probes of the pods. What a kubelet and a network would add is not here."""
 
+import base64
 import http.client
 import http.server
 import json
@@ -48,7 +49,7 @@ def until(seconds, what, condition):
         if found:
             return found
         time.sleep(0.05)
-    fail(f"{what}: not within {seconds} s")
+    fail(f"{what() if callable(what) else what}: not within {seconds} s")
 
 
 def ask(port, method, path, body=None, headers=()):
@@ -87,6 +88,12 @@ class Processes:
             self.kill(name)
 
 
+LOGIN, KEDA = ({"authorization": "Basic " + base64.b64encode(text).decode(), "content-type": "application/json"}
+               for text in (b"watchword:broker-secret", b"keda:keda-secret"))
+# What docs/deploy.md says the roles' user needs on RabbitMQ, and no more.
+RIGHTS = {"configure": "^watchword[.]", "write": "^(watchword[.]|amq[.]default$)", "read": "^watchword[.]"}
+
+
 def start_peers(processes, folder, ports):
     amqp, management, distribution, mapper, redis = ports
     broker = folder / "broker"
@@ -106,6 +113,11 @@ def start_peers(processes, folder, ports):
         "RABBITMQ_CONFIG_FILE": str(broker / "rabbitmq.conf"), "RABBITMQ_CONF_ENV_FILE": str(broker / "none")})
     processes.start("redis", ["redis-server", "--port", redis, "--bind", "127.0.0.1", "--dir", folder,
                               "--maxmemory-policy", "noeviction", "--save", ""], os.environ)
+    # KEDA's user may enter and look, and touch nothing.
+    for path, body in (("permissions/%2F/watchword", RIGHTS), ("users/keda", {"password": "keda-secret", "tags": "monitoring"}),
+                       ("permissions/%2F/keda", dict.fromkeys(RIGHTS, ""))):
+        request = ("PUT", f"/api/{path}", json.dumps(body), LOGIN.items())
+        until(60, lambda: f"RabbitMQ takes {path}: {processes.log('rabbitmq')}", lambda: ask(management, *request)[0] in (201, 204))
 
 
 def route(rules, ports):
@@ -146,6 +158,8 @@ def probe(container, kind, ports):
 
 
 def play(folder, processes):
+    told = " ".join(f"'{RIGHTS[what]}'" for what in ("configure", "write", "read"))
+    expect(f"set_permissions -p / watchword {told}" in (ROOT / "docs/deploy.md").read_text(), "docs/deploy.md names other rights")
     peers, (router, simulator) = free_ports(5), free_ports(2)
     values = (ROOT / "tests/operate/play.yaml").read_text()
     for word, port in (("RABBITMQ", peers[0]), ("MANAGEMENT", peers[1]), ("REDIS", peers[4]), ("ROUTER", router), ("SIMULATOR", simulator)):
@@ -176,7 +190,7 @@ def play(folder, processes):
         services[one["metadata"]["name"]] = ports["http"]
     route(rules_of("play", objects), services)
     for name, (container, ports) in pods.items():
-        until(60, f"{name} is ready: {processes.log(name)}", lambda: probe(container, "readinessProbe", ports))
+        until(60, lambda: f"{name} is ready: {processes.log(name)}", lambda: probe(container, "readinessProbe", ports))
         expect(probe(container, "livenessProbe", ports), f"{name} is not alive")
     until(60, "all are ready by their own word",
           lambda: all(ask(ports["admin"], "GET", "/readyz")[0] == 200 for _, ports in pods.values()))
@@ -212,8 +226,7 @@ def play(folder, processes):
         for trigger in one["spec"]["triggers"]:
             asked = trigger["metadata"]
             expect(asked["host"] == f"http://127.0.0.1:{peers[1]}/" and asked["vhostName"] == "/", f"{asked}")
-            login = {"authorization": "Basic d2F0Y2h3b3JkOmJyb2tlci1zZWNyZXQ="}
-            status, answer = ask(peers[1], "GET", f"/api/queues/%2F/{asked['queueName']}", headers=login.items())
+            status, answer = ask(peers[1], "GET", f"/api/queues/%2F/{asked['queueName']}", headers=KEDA.items())
             expect(status == 200 and json.loads(answer)["durable"], f"{asked['queueName']}: {status} {answer}")
 
     # RabbitMQ goes: codes that are out can still be checked, and whatever sends is off its Service.
