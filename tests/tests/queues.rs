@@ -437,7 +437,12 @@ async fn what_is_late_holds_up_nothing(mut world: World) {
     let mut consumer = world.consume(8).await;
     while ids.len() <= LATE {
         let received = next(&mut consumer).await;
-        assert!(id(&received).starts_with("late "), "{received:?}");
+        // An acknowledgement that the end of the link overtook is no promise broken.
+        let is_again = received.redelivered && id(&received) == "fresh";
+        assert!(
+            is_again || id(&received).starts_with("late "),
+            "{received:?}"
+        );
         ids.insert(id(&received).to_owned());
         received.ack().await.unwrap();
     }

@@ -77,7 +77,7 @@ async fn world() -> World {
     let store_url = format!("rediss://127.0.0.1:{}/0", store.port());
     let mut settings = Settings::distributed(&rabbitmq.url(), &store_url);
     settings.providers = format!(
-        "{}{}[[sms.routes]]\nproviders = [\"first\", \"second\"]\n\
+        "[traces]\nurl = \"http://127.0.0.1:1/v1/traces\"\nshare = 0.0\n{}{}[[sms.routes]]\nproviders = [\"first\", \"second\"]\n\
          [email.providers.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1\"\nport = {relay}\ntls = \"none\"\n\
          from = \"Test <no-reply@mail.example.org>\"\n\
          [email.providers.spare]\nkind = \"smtp\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"starttls\"\n\
