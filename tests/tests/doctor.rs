@@ -154,6 +154,18 @@ async fn it_finds_what_is_broken_and_nothing_else() {
     all.finds(&[], &["watchword.sms", "nobody reads it", "1 messages"])
         .await;
 
+    let path = format!("permissions/%2f/{}", watchword_tests::rabbitmq::USER);
+    for (write, is_right) in [("^watchword.*$", false), (".*", true)] {
+        let body = json!({ "configure": ".*", "write": write, "read": ".*" });
+        all.rabbitmq
+            .call(reqwest::Method::PUT, &path, Some(body))
+            .await
+            .unwrap();
+        if !is_right {
+            all.finds(&[], &["rabbitmq", "amq.default"]).await;
+        }
+    }
+
     // A provider.
     all.relay.habit("EHLO", Some(Script::Cut));
     all.finds(&[], &["email relay", "cannot be reached"]).await;

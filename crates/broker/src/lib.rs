@@ -13,7 +13,7 @@ pub use embedded::{EMBEDDED_MIGRATIONS, EmbeddedBroker, EmbeddedSettings};
 pub use message::{Outbound, ParkReason, Received, Route};
 pub use parked::{ParkedError, ParkedLook, ParkedMessage};
 pub use port::{Broker, Consumer, LinkState, PublishError, Publisher, Settle, SettleError};
-pub use rabbitmq::examine::{ExamineError, Examined, QueueState, examine};
+pub use rabbitmq::examine::{ExamineError, Examined, Publishing, QueueState, examine};
 pub use rabbitmq::topology::{Argument, Binding, Exchange, Queue, Topology, TopologyError};
 pub use rabbitmq::{RabbitMq, RabbitMqSettings, UrlError};
 pub use telemetry::{BrokerMetrics, SERIES};

@@ -3,18 +3,20 @@
 
 use std::time::Duration;
 
-use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection};
 use tokio::time::{sleep, timeout};
-use watchword_events::names::EVENTS_EXCHANGE;
 
 use super::RabbitMqSettings;
 use super::dial::{Address, LinkError};
 use super::topology::{Queue, is_mismatch};
 
-/// How long a broker that refuses publishes may take to say so.
+/// How long a broker may take to confirm, or to say that it will not.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(2);
 const BLOCKED_WITHIN: Duration = Duration::from_millis(500);
+/// A queue that is not there.
+const NOWHERE: &str = "watchword.nowhere";
 const STEP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What was found.
@@ -26,8 +28,20 @@ pub struct Examined {
     pub missing: Vec<String>,
     /// Queues that stand there with other arguments.
     pub mismatched: Vec<String>,
-    /// The broker refuses publishes: an alarm of memory or disk.
-    pub is_blocked: bool,
+    /// Whether it takes messages.
+    pub publishing: Publishing,
+}
+
+/// Whether a broker takes messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Publishing {
+    /// It does.
+    #[default]
+    Taken,
+    /// It has an alarm of memory or disk.
+    Blocked,
+    /// Our user has no right to.
+    Forbidden,
 }
 
 /// One queue.
@@ -64,7 +78,7 @@ pub async fn examine(settings: &RabbitMqSettings) -> Result<Examined, ExamineErr
             Look::Mismatched => examined.mismatched.push(queue.name.clone()),
         }
     }
-    examined.is_blocked = is_blocked(&connection).await?;
+    examined.publishing = publishing(&connection).await?;
     // All is known; how the connection ends does not matter.
     let _ = timeout(STEP_DEADLINE, connection.close(200, "done".into())).await;
     Ok(examined)
@@ -118,19 +132,30 @@ async fn look(connection: &Connection, queue: &Queue) -> Result<Look, LinkError>
     }))
 }
 
-/// A broker with an alarm says so to whoever publishes, also to an exchange that is not there.
-async fn is_blocked(connection: &Connection) -> Result<bool, LinkError> {
+/// What becomes of a message that no queue wants: the broker drops it, unless it has an alarm (then it
+/// says so to whoever publishes, and confirms nothing) or we may not publish as we retry and park.
+async fn publishing(connection: &Connection) -> Result<Publishing, LinkError> {
     let channel = step(connection.create_channel(), "channel").await?;
-    let publish = channel.basic_publish(
-        EVENTS_EXCHANGE.into(),
-        "doctor".into(),
-        BasicPublishOptions::default(),
-        b"",
-        BasicProperties::default(),
-    );
-    let _ = timeout(STEP_DEADLINE, publish).await;
+    let confirms = channel.confirm_select(ConfirmSelectOptions::default());
+    step(confirms, "confirms").await?;
+    let publish = async {
+        let options = BasicPublishOptions::default();
+        let properties = BasicProperties::default();
+        channel
+            .basic_publish("".into(), NOWHERE.into(), options, b"", properties)
+            .await?
+            .await
+    };
+    let published = timeout(CONFIRM_WITHIN, publish).await;
+    // It may confirm the first and say then that it takes no more.
     sleep(BLOCKED_WITHIN).await;
-    Ok(connection.status().blocked())
+    match published {
+        Ok(Err(_)) => Ok(Publishing::Forbidden),
+        Ok(Ok(_)) if !connection.status().blocked() => Ok(Publishing::Taken),
+        Ok(Ok(_)) => Ok(Publishing::Blocked),
+        Err(_) if connection.status().blocked() => Ok(Publishing::Blocked),
+        Err(_) => Err(LinkError::Timeout),
+    }
 }
 
 async fn step<T>(

@@ -1,6 +1,6 @@
 //! The broker: login, queues, who reads them, what lies aside, alarms.
 
-use watchword_broker::{Examined, QueueState, examine};
+use watchword_broker::{Examined, Publishing, QueueState, examine};
 
 use super::Findings;
 use crate::config::Config;
@@ -22,11 +22,16 @@ pub(super) async fn look(config: &Config, findings: &mut Findings) {
 
 fn report(examined: &Examined, findings: &mut Findings) {
     findings.fine("rabbitmq", "connected and logged in");
-    if examined.is_blocked {
-        findings.wrong(
+    match examined.publishing {
+        Publishing::Taken => {}
+        Publishing::Blocked => findings.wrong(
             "rabbitmq",
             "it refuses messages: an alarm of memory or disk; see `rabbitmq-diagnostics alarms`, free what is short",
-        );
+        ),
+        Publishing::Forbidden => findings.wrong(
+            "rabbitmq",
+            "the user may not write to the default exchange, by which messages wait and are put aside: give it the right (`amq.default`)",
+        ),
     }
     match (examined.missing.len(), examined.queues.len()) {
         (0, standing) => findings.fine("topology", format!("{standing} queues stand as they should")),
