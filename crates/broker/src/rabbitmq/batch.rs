@@ -29,6 +29,11 @@ const MOST: usize = 64;
 /// How long a batch waits for confirms beyond the last of its callers.
 const GRACE: Duration = Duration::from_millis(100);
 
+/// How long a channel may get nothing but refusals. The broker's own side of a channel that first
+/// published while the queue had no leader goes on to refuse when it has one again: seen with
+/// `RabbitMQ` 3.10 after a node of a cluster was killed. A new channel is registered anew.
+const REFUSED_AT_MOST: Duration = Duration::from_secs(1);
+
 /// A message in the broker's terms.
 pub(super) struct Parcel {
     pub(super) exchange: &'static str,
@@ -110,6 +115,7 @@ impl Batches {
 async fn carry(waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>, supervisor: Arc<Supervisor>) {
     // A link that is lost ends, whatever channel of it is still kept.
     let mut kept: Option<(Weak<Link>, Channel)> = None;
+    let mut refused_since: Option<Instant> = None;
     loop {
         let mut batch = Vec::new();
         if waiting.lock().await.recv_many(&mut batch, MOST).await == 0 {
@@ -122,10 +128,24 @@ async fn carry(waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>, supervisor: Arc<Sup
             continue;
         };
         batch.retain(|message| !message.is_taken.swap(true, Ordering::AcqRel));
-        if publish(&channel, batch, &supervisor).await {
+        let is_kept = match publish(&channel, batch, &supervisor).await {
+            Published::Whole => {
+                refused_since = None;
+                true
+            }
+            Published::Refused => {
+                let since = *refused_since.get_or_insert_with(Instant::now);
+                let is_stuck = since.elapsed() >= REFUSED_AT_MOST;
+                refused_since = refused_since.filter(|_| !is_stuck);
+                !is_stuck
+            }
+            // An answer may be outstanding on it.
+            Published::Broken => false,
+        };
+        // Otherwise the channel is closed by being dropped.
+        if is_kept {
             kept = Some((Arc::downgrade(&link), channel));
         }
-        // Otherwise the channel is closed by being dropped: an answer may be outstanding on it.
     }
 }
 
@@ -145,15 +165,25 @@ async fn channel(
     Some((link, channel))
 }
 
-/// Whether the channel can be used again: every confirm came.
-async fn publish(channel: &Channel, batch: Vec<Waiting>, supervisor: &Supervisor) -> bool {
+/// What came of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Published {
+    /// Every confirm came.
+    Whole,
+    /// Every confirm came, and each was a refusal.
+    Refused,
+    /// Not every confirm came: the channel cannot be used again.
+    Broken,
+}
+
+async fn publish(channel: &Channel, batch: Vec<Waiting>, supervisor: &Supervisor) -> Published {
     let Some(until) = batch.iter().map(|message| message.until).max() else {
-        return true;
+        return Published::Whole;
     };
     let all = join_all(batch.iter().map(|message| write(channel, &message.parcel)));
     // Dropped without an answer, the callers hear that nothing was confirmed.
     let Ok(confirms) = timeout_at(until + GRACE, all).await else {
-        return false;
+        return Published::Broken;
     };
     let mut returned = HashSet::new();
     let confirms: Vec<_> = confirms
@@ -175,6 +205,9 @@ async fn publish(channel: &Channel, batch: Vec<Waiting>, supervisor: &Supervisor
         supervisor.undeclared();
     }
     let is_whole = !confirms.contains(&Err(PublishError::Unconfirmed));
+    let are_refused = confirms
+        .iter()
+        .all(|one| *one == Err(PublishError::Rejected));
     for (message, confirm) in batch.into_iter().zip(confirms) {
         let came_back = returned.contains(message.parcel.properties.message_id());
         let answer = match confirm {
@@ -185,7 +218,11 @@ async fn publish(channel: &Channel, batch: Vec<Waiting>, supervisor: &Supervisor
         };
         let _ = message.answer.send(answer);
     }
-    is_whole
+    match (is_whole, are_refused) {
+        (true, true) => Published::Refused,
+        (true, false) => Published::Whole,
+        (false, _) => Published::Broken,
+    }
 }
 
 async fn write(channel: &Channel, parcel: &Parcel) -> lapin::Result<Confirmation> {
