@@ -28,6 +28,9 @@ pub struct ChannelSetup {
     pub heard: Option<mpsc::Receiver<ReceiptReceived>>,
 }
 
+/// Configurations, one after the other, that wait to be listened to.
+const CONFIGURATIONS: usize = 8;
+
 /// What of a running channel can be replaced.
 pub struct LiveChannel {
     channel: Channel,
@@ -35,11 +38,11 @@ pub struct LiveChannel {
     pub router: Live<Router>,
     /// Whose receipts are taken.
     pub plans: Live<ReceiptPlans>,
-    heard: mpsc::UnboundedSender<mpsc::Receiver<ReceiptReceived>>,
+    heard: mpsc::Sender<mpsc::Receiver<ReceiptReceived>>,
 }
 
 /// The receipts that come by SMPP binds, of each configuration after the other.
-pub struct Heard(mpsc::UnboundedReceiver<mpsc::Receiver<ReceiptReceived>>);
+pub struct Heard(mpsc::Receiver<mpsc::Receiver<ReceiptReceived>>);
 
 /// A channel's next configuration, checked.
 pub struct Change {
@@ -51,7 +54,7 @@ pub struct Change {
 impl LiveChannel {
     /// Starts with `setup`.
     pub fn start(channel: Channel, setup: ChannelSetup) -> (Self, Heard) {
-        let (sender, receiver) = mpsc::unbounded_channel();
+        let (sender, receiver) = mpsc::channel(CONFIGURATIONS);
         let live = Self {
             channel,
             router: Live::new(setup.router),
@@ -87,8 +90,8 @@ impl LiveChannel {
 
     fn hear(&self, heard: Option<mpsc::Receiver<ReceiptReceived>>) {
         if let Some(heard) = heard {
-            // Nobody listens once the process stops.
-            let _ = self.heard.send(heard);
+            // Nobody listens once the process stops; receipts of a bind that is not heard are lost.
+            let _ = self.heard.try_send(heard);
         }
     }
 }

@@ -13,6 +13,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -89,7 +90,11 @@ impl Exporter {
             let name: HeaderName = name.parse().map_err(|_| error(&key, "is no header name"))?;
             headers.insert(name, value);
         }
-        let client = Client::builder().timeout(DEADLINE).no_proxy().build();
+        let client = Client::builder()
+            .redirect(Policy::none())
+            .timeout(DEADLINE)
+            .no_proxy()
+            .build();
         Ok(Self {
             client: client.map_err(|_| error("url", "TLS cannot be set up"))?,
             url,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use watchword_chassis::Services;
@@ -23,6 +24,8 @@ use crate::roles::{Shared, check_texts, sealer_of};
 
 /// How often the files are looked at. Orchestrators take up to a minute to bring a changed secret.
 const LOOK: Duration = Duration::from_secs(5);
+/// A bundle of authorities has some hundred KiB.
+const LARGEST: u64 = 4 * 1024 * 1024;
 
 /// Watches the configuration until `stop`.
 pub struct Reloader {
@@ -55,18 +58,24 @@ impl Reloader {
                 _ = hangups.recv() => true,
                 _ = looks.tick() => false,
             };
-            let seen = fingerprints(&self.path);
+            // Files and regular expressions take their time, which the tasks of a thread have not.
+            let path = self.path.clone();
+            let Ok(seen) = spawn_blocking(move || fingerprints(&path)).await else {
+                continue;
+            };
             if !is_told && seen == self.seen {
                 continue;
             }
             self.seen = seen;
-            self.reload();
+            self.reload().await;
         }
     }
 
-    fn reload(&self) {
+    async fn reload(&self) {
         let begun = Instant::now();
-        let reloaded = self.shared.reload(&self.path);
+        let (shared, path) = (self.shared.clone(), self.path.clone());
+        let reloaded = spawn_blocking(move || shared.reload(&path)).await;
+        let reloaded = reloaded.unwrap_or_else(|_| Err(anyhow::anyhow!("a panic")));
         self.shared.reloads.count(reloaded.is_ok());
         match reloaded {
             Ok(()) => tracing::info!(
@@ -81,10 +90,15 @@ impl Reloader {
     }
 }
 
-/// What stands in the file and in those it names. One that cannot be read has none.
+/// What stands in the file and in those it names. One that cannot be read has none, nor has one that is
+/// no file (a pipe would hold us up) or larger than any secret or certificate.
 fn fingerprints(path: &Path) -> BTreeMap<PathBuf, [u8; 32]> {
     std::iter::once(path.to_owned())
         .chain(files_of(path, environment()))
+        .filter(|file| {
+            let meta = std::fs::metadata(file);
+            meta.is_ok_and(|meta| meta.is_file() && meta.len() <= LARGEST)
+        })
         .filter_map(|file| {
             let bytes = zeroize::Zeroizing::new(std::fs::read(&file).ok()?);
             Some((file, Sha256::digest(&*bytes).into()))

@@ -115,7 +115,7 @@ impl Batches {
 async fn carry(waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>, supervisor: Arc<Supervisor>) {
     // A link that is lost ends, whatever channel of it is still kept.
     let mut kept: Option<(Weak<Link>, Channel)> = None;
-    let mut refused_since: Option<Instant> = None;
+    let mut refusals = Refusals::default();
     loop {
         let mut batch = Vec::new();
         if waiting.lock().await.recv_many(&mut batch, MOST).await == 0 {
@@ -128,22 +128,9 @@ async fn carry(waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>, supervisor: Arc<Sup
             continue;
         };
         batch.retain(|message| !message.is_taken.swap(true, Ordering::AcqRel));
-        let is_kept = match publish(&channel, batch, &supervisor).await {
-            Published::Whole => {
-                refused_since = None;
-                true
-            }
-            Published::Refused => {
-                let since = *refused_since.get_or_insert_with(Instant::now);
-                let is_stuck = since.elapsed() >= REFUSED_AT_MOST;
-                refused_since = refused_since.filter(|_| !is_stuck);
-                !is_stuck
-            }
-            // An answer may be outstanding on it.
-            Published::Broken => false,
-        };
+        let published = publish(&channel, batch, &supervisor).await;
         // Otherwise the channel is closed by being dropped.
-        if is_kept {
+        if refusals.is_fit(published, Instant::now()) {
             kept = Some((Arc::downgrade(&link), channel));
         }
     }
@@ -163,6 +150,27 @@ async fn channel(
     }
     let channel = link.publishing_channel().await.ok()?;
     Some((link, channel))
+}
+
+/// Since when a channel gets nothing but refusals.
+#[derive(Debug, Default)]
+struct Refusals(Option<Instant>);
+
+impl Refusals {
+    /// Whether the channel is to be used again after this.
+    fn is_fit(&mut self, published: Published, now: Instant) -> bool {
+        if published != Published::Refused {
+            self.0 = None;
+            // Broken, an answer may be outstanding on it.
+            return published == Published::Whole;
+        }
+        let since = *self.0.get_or_insert(now);
+        let is_fit = now.duration_since(since) < REFUSED_AT_MOST;
+        if !is_fit {
+            self.0 = None;
+        }
+        is_fit
+    }
 }
 
 /// What came of a batch.
@@ -238,4 +246,32 @@ async fn write(channel: &Channel, parcel: &Parcel) -> lapin::Result<Confirmation
         parcel.properties.clone(),
     );
     confirm.await?.await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_that_only_refuses_is_opened_anew_each_second() {
+        use Published::{Broken, Refused, Whole};
+        let begun = Instant::now();
+        let mut refusals = Refusals::default();
+        for (at_ms, published, is_fit) in [
+            (0, Refused, true),
+            (900, Refused, true),
+            (950, Whole, true),
+            (1_000, Refused, true),
+            (1_999, Refused, true),
+            (2_000, Refused, false),
+            (2_001, Refused, true),
+            (3_000, Refused, true),
+            (3_001, Refused, false),
+            (3_002, Broken, false),
+            (3_500, Refused, true),
+        ] {
+            let now = begun + Duration::from_millis(at_ms);
+            assert_eq!(refusals.is_fit(published, now), is_fit, "{at_ms}");
+        }
+    }
 }
