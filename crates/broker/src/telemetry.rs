@@ -66,7 +66,7 @@ const QUEUED: Series = Series {
     name: "watchword_queue_messages",
     kind: Kind::Gauge,
     labels: &["lane", "state"],
-    help: "Messages of a lane: `ready` to be taken, `waiting` for another attempt, `parked`. Every process looks by itself; take the largest.",
+    help: "Messages of a lane: `ready` to be taken, `waiting` for another attempt or past their deadline, `parked`. Every process looks by itself; take the largest.",
     action: "`ready` growing: more workers, or a slow provider. `parked`: `watchword parked list`.",
 };
 const CONSUMERS: Series = Series {

@@ -15,7 +15,7 @@ use crate::queues::{LOOK_EVERY, Queues, set};
 use crate::telemetry::BrokerMetrics;
 
 const DEADLINE: Duration = Duration::from_secs(3);
-/// Wait and parked queues, of which there are many, are looked at every so many times.
+/// Wait, late and parked queues, of which there are many, are looked at every so many times.
 const ASIDE_EVERY: u32 = 6;
 
 /// Looks for as long as it is polled.
@@ -44,6 +44,9 @@ async fn look(channel: &Channel, queues: &mut Queues, metrics: &BrokerMetrics) -
             let mut waiting = 0;
             for rung in Ladder::STANDARD.rungs() {
                 waiting += messages(channel, lane.retry_queue(*rung)).await?.0;
+            }
+            if let Some(late) = lane.late_queue() {
+                waiting += messages(channel, late).await?.0;
             }
             set(&metrics.lane(lane).waiting, waiting);
             let (parked, _) = messages(channel, lane.parked_queue()).await?;

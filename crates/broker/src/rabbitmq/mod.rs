@@ -57,6 +57,13 @@ impl RabbitMqSettings {
     }
 }
 
+impl RabbitMqSettings {
+    /// Whether the URL can be used.
+    pub fn check(&self) -> Result<(), UrlError> {
+        Address::parse(self).map(|_| ())
+    }
+}
+
 /// The URL cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("config key `rabbitmq.url`: {0}")]

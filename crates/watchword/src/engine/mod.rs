@@ -51,6 +51,8 @@ impl Peers {
             distributed::rabbitmq_settings(config)?,
             distributed::redis_settings(config)?,
         );
+        // Both or none.
+        rabbitmq.check()?;
         self.redis.redirect(redis)?;
         Ok(self.rabbitmq.redirect(rabbitmq)?)
     }
