@@ -1,6 +1,7 @@
 //! Keys, secrets and API keys change under load: every process goes on, nobody notices. Old and new
 //! are both good for a while, and processes are told one after the other, the one that seals first.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -8,10 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::{BASE64, HEXLOWER};
+use http::HeaderMap;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::time::sleep;
+use watchword_chassis::SystemClock;
+use watchword_core::{Clock, ProviderName, Timestamp};
+use watchword_delivery::Inbox;
+use watchword_sms_worker::{Call, ReceiptPlan, ReceiptPlans, Refusal, SmsConfig};
 use watchword_tests::fault::{Kind, Stand, Wire};
 use watchword_tests::load::{SmsGateway, Window, judge, last_bad, now_ms};
 use watchword_tests::pipeline::{KEY, OTHER_KEY};
@@ -255,4 +261,72 @@ async fn a_changed_file_is_noticed_by_itself() {
         logs.contains("`keys.index`: takes a restart to change"),
         "{logs}"
     );
+}
+
+/// A gateway that calls back with this password.
+fn receivers(folder: &Path, password: &str) -> BTreeMap<ProviderName, Arc<ReceiptPlan>> {
+    let file = secret(folder, password, &format!("{password}-password"));
+    let text = format!(
+        "public_url = \"https://otp.example.org\"\n[providers.acme]\nkind = \"http\"\nsender = \"Test\"\n\
+         secrets = {{ webhook = {{ {file} }} }}\n[providers.acme.request]\nmethod = \"POST\"\n\
+         url = \"https://gateway.example.org/messages\"\njson = {{ to = \"{{to}}\", text = \"{{text}}\", notify = \"{{callback}}\" }}\n\
+         [providers.acme.response]\nrules = [{{ status = [\"202\"], class = \"accepted\" }}]\n[providers.acme.receipt]\n\
+         verify = {{ kind = \"basic\", username = \"acme\", secret = \"webhook\" }}\n\
+         id = \"/body/id\"\nstate = \"/body/state\"\nstates = {{ delivered = \"delivered\" }}\n"
+    );
+    let config: SmsConfig = toml::from_str(&text).unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    watchword_tests::tls();
+    let built = watchword_sms_worker::build(&config, None, &Inbox::default(), &clock);
+    built.unwrap().receipts
+}
+
+/// A receipt with `password` at `now`.
+fn receipt(plans: &ReceiptPlans, password: &str, now: Timestamp) -> Result<usize, Refusal> {
+    let mut headers = HeaderMap::new();
+    let login = BASE64.encode(format!("acme:{password}-password").as_bytes());
+    headers.insert("authorization", format!("Basic {login}").parse().unwrap());
+    headers.insert("content-type", "application/json".parse().unwrap());
+    let call = Call {
+        method: &Method::POST,
+        url: "https://otp.example.org/v1/receipts/acme",
+        headers: &headers,
+        query: &[],
+        body: br#"{"id":"m-1","state":"delivered"}"#,
+        now,
+    };
+    let read = plans.read(&"acme".parse().unwrap(), &call);
+    read.map(|receipts| receipts.len())
+}
+
+#[tokio::test]
+async fn a_gateway_may_use_the_secret_before_for_a_quarter_of_an_hour() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (
+        receivers(folder.path(), "old"),
+        receivers(folder.path(), "new"),
+    );
+    let changed = Timestamp::from_millis(1_795_000_000_000);
+    let plans = ReceiptPlans::new(old).followed_by(new, changed);
+    let (soon, last, late) = (1, 899_999, 900_000);
+    for (password, after_ms, read) in [
+        ("old", soon, Ok(1)),
+        ("old", last, Ok(1)),
+        ("old", late, Err(Refusal::Forged)),
+        ("new", soon, Ok(1)),
+        ("new", late, Ok(1)),
+        ("other", soon, Err(Refusal::Forged)),
+    ] {
+        let now = changed.plus_millis(after_ms);
+        assert_eq!(
+            receipt(&plans, password, now),
+            read,
+            "{password} {after_ms}"
+        );
+    }
+    // Changed once more, the first one is forgotten.
+    let third = receivers(folder.path(), "third");
+    let plans = plans.followed_by(third, changed);
+    assert_eq!(receipt(&plans, "old", changed), Err(Refusal::Forged));
+    assert_eq!(receipt(&plans, "new", changed), Ok(1));
 }
