@@ -35,6 +35,22 @@ pub fn dashboard(name: &str) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
+/// What Grafana would put for its variables: everything, and short spans, for a run is short.
+pub fn filled(expression: &str) -> String {
+    let mut expression = expression.to_owned();
+    for (variable, value) in [
+        ("$__rate_interval", "15s"),
+        ("$__range", "60s"),
+        ("$channel", ".+"),
+        ("$provider", ".+"),
+        ("$instance", ".+"),
+    ] {
+        expression = expression.replace(variable, value);
+    }
+    assert!(!expression.contains('$'), "{expression}");
+    expression
+}
+
 /// A series as the program declares it.
 #[derive(Debug)]
 pub struct Declared {
@@ -76,8 +92,15 @@ impl Prometheus {
     /// Starts one that scrapes these processes (name and admin port) each second, as jobs called
     /// after them.
     pub async fn start(processes: &[(String, u16)]) -> Self {
+        Self::with(processes, str::to_owned).await
+    }
+
+    /// The same with `change`d rules.
+    pub async fn with(processes: &[(String, u16)], change: impl Fn(&str) -> String) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let rules = root().join(RULES).canonicalize().expect("the rules");
+        let rules = folder.path().join("rules.yml");
+        let text = fs::read_to_string(root().join(RULES)).expect("the rules");
+        fs::write(&rules, change(&text)).expect("the rules");
         let mut config = format!(
             "global: {{ scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s }}\nrule_files: [\"{}\"]\nscrape_configs:\n",
             rules.display()

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -96,11 +96,9 @@ impl Pipeline {
             .tempdir()
             .expect("a folder");
         for (name, byte) in [("sealing", 1_u8), ("digest", 2), ("index", 3)] {
-            let path = folder.path().join(name);
             let mut key = [byte; 32];
             key[0] = 0;
-            fs::write(&path, BASE64.encode(&key)).expect("a key");
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a mode");
+            secret(folder.path(), name, &BASE64.encode(&key));
         }
         let hash = |key: &str| HEXLOWER.encode(&Sha256::digest(key.as_bytes()));
         let (engine, urls) = settings
@@ -344,6 +342,14 @@ impl Pipeline {
         }
         logs
     }
+}
+
+/// Writes a secret's file; gives how the configuration names it.
+pub fn secret(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    fs::write(&path, text).expect("a secret");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a mode");
+    format!("file = \"{}\"", path.display())
 }
 
 /// An answer of the API.

@@ -746,6 +746,7 @@ async fn a_lost_peer_is_said_at_once_and_nothing_is_approved_meanwhile() {
     })
     .await;
     assert_eq!(report.body["dependencies"]["rabbitmq"], "down");
+    assert_eq!(ready("verifier").await.status, 200, "it needs no broker");
     world.rabbitmq.disk_alarm(false);
     let accepted = until(30, "requests are accepted again", || async {
         let answer = pipeline.ask("issuer", "sms", unconfirmed).await;
@@ -791,4 +792,24 @@ async fn a_lost_peer_is_said_at_once_and_nothing_is_approved_meanwhile() {
     );
     let series = pipeline.metrics("verifier").await;
     assert!((series["watchword_dependency_up{dependency=\"redis\"}"] - 1.0).abs() < f64::EPSILON);
+}
+
+/// Who only checks codes needs no broker: it starts without one and shows nothing of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn codes_are_checked_where_there_is_no_broker() {
+    let redis = RedisServer::start().await;
+    let mut settings = Settings::distributed("amqp://nobody@127.0.0.1:1/", &redis.url());
+    settings.providers = "[sms.providers.inbox]\nkind = \"inbox\"\n".into();
+    let mut pipeline = Pipeline::configure(&settings);
+    pipeline.start("verifier", &["verifier"]).await;
+    let answer = pipeline.check("verifier", &"a".repeat(32), "123456").await;
+    assert_eq!(
+        (answer.status.as_u16(), &answer.body["valid"]),
+        (200, &json!(false)),
+        "{:?}",
+        answer.body
+    );
+    let series = pipeline.metrics("verifier").await;
+    let of_the_broker = |name: &&String| name.contains("broker") || name.contains("rabbitmq");
+    assert_eq!(series.keys().find(of_the_broker), None);
 }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,20 +19,12 @@ use watchword_delivery::Inbox;
 use watchword_sms_worker::{Call, ReceiptPlan, ReceiptPlans, Refusal, SmsConfig};
 use watchword_tests::fault::{Kind, Stand, Wire};
 use watchword_tests::load::{SmsGateway, Window, judge, last_bad, now_ms};
-use watchword_tests::pipeline::{KEY, OTHER_KEY};
+use watchword_tests::pipeline::{KEY, OTHER_KEY, secret};
 use watchword_tests::{Pipeline, Recorder, Settings, until};
 
 const PER_SECOND: u32 = 20;
 const NEW_KEY: &str = "harness-key-of-the-next-year-0";
 const RELOADS: &str = "watchword_config_reloads_total";
-
-/// Writes a secret's file; gives how the configuration names it.
-fn secret(folder: &Path, name: &str, text: &str) -> String {
-    let path = folder.join(name);
-    fs::write(&path, text).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    format!("file = \"{}\"", path.display())
-}
 
 /// A key as it stands in a file.
 fn random(seed: u8) -> String {

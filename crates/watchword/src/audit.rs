@@ -21,7 +21,7 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
     let engine = &shared.engine;
     let mut parked = BTreeSet::new();
     for channel in Channel::ALL {
-        parked.extend(parked_ids(engine.broker.as_ref(), channel).await?);
+        parked.extend(parked_ids(engine.queues()?.as_ref(), channel).await?);
     }
     let now = shared.clock.now();
     let found = audit(
@@ -31,7 +31,7 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
         now,
     )
     .await?;
-    engine.broker.close().await;
+    engine.close().await;
     print(&found);
     anyhow::ensure!(
         found.lost.is_empty(),

@@ -18,7 +18,7 @@ use crate::run::operator;
 pub async fn run(path: &Path, command: ParkedCommand) -> anyhow::Result<()> {
     let shared = operator(path).await?;
     let result = carry_out(&shared, command).await;
-    shared.engine.broker.close().await;
+    shared.engine.close().await;
     result
 }
 
@@ -100,7 +100,7 @@ fn lanes(filter: &ParkedFilter) -> anyhow::Result<Vec<Lane>> {
 }
 
 async fn look(shared: &Shared, lane: Lane, limit: usize) -> anyhow::Result<Box<dyn ParkedLook>> {
-    let look = shared.engine.broker.parked(lane, limit).await;
+    let look = shared.engine.queues()?.parked(lane, limit).await;
     look.with_context(|| format!("the parked queue of {}", lane.as_str()))
 }
 

@@ -145,7 +145,8 @@ impl Shared {
         metrics.serves(&self.services.get());
         // Set once: a process has one issuer.
         let _ = self.issuer_metrics.set(metrics.clone());
-        let publisher = self.engine.broker.publisher();
+        let broker = self.engine.queues()?;
+        let publisher = broker.publisher();
         let issuer = Arc::new(Issuer::new(IssuerParts {
             verifier: self.verifier.clone(),
             limiter: self.engine.limiter.clone(),
@@ -166,11 +167,7 @@ impl Shared {
                 metrics: metrics.clone(),
                 spans: self.spans.clone(),
             });
-            let consumer = self
-                .engine
-                .broker
-                .consume(Lane::Requests, REQUESTS_IN_WORK)
-                .await;
+            let consumer = broker.consume(Lane::Requests, REQUESTS_IN_WORK).await;
             lifecycle.spawn(
                 "intake",
                 intake.run(consumer, lifecycle.stop().cancelled_owned()),
@@ -183,11 +180,7 @@ impl Shared {
             clock: self.clock.clone(),
             metrics: metrics.clone(),
         });
-        let consumer = self
-            .engine
-            .broker
-            .consume(Lane::Timers, STEPS_IN_WORK)
-            .await;
+        let consumer = broker.consume(Lane::Timers, STEPS_IN_WORK).await;
         lifecycle.spawn(
             "stepper",
             stepper.run(consumer, lifecycle.stop().cancelled_owned()),
@@ -217,6 +210,7 @@ impl Shared {
         all: &mut Vec<Arc<dyn Provider>>,
         lifecycle: &mut Lifecycle,
     ) -> anyhow::Result<Router> {
+        let broker = self.engine.queues()?;
         let setup = channels::build(&self.config, channel, &self.inbox, &self.clock)?;
         if channel == Channel::Sms {
             check_texts(&self.config, &self.services.get())?;
@@ -226,7 +220,7 @@ impl Shared {
         all.extend_from_slice(providers);
         let metrics = DeliveryMetrics::register(&self.registry, channel, &names)?;
         let reporter = Arc::new(Reporter::new(
-            self.engine.broker.publisher(),
+            broker.publisher(),
             self.clock.clone(),
             metrics.clone(),
         ));
@@ -235,7 +229,7 @@ impl Shared {
         let (live, heard) = LiveChannel::start(channel, setup);
         let mut routes = Router::new();
         if channel == Channel::Sms {
-            let (publisher, clock) = (self.engine.broker.publisher(), self.clock.clone());
+            let (publisher, clock) = (broker.publisher(), self.clock.clone());
             let stop = lifecycle.stop().cancelled_owned();
             lifecycle.spawn("smpp-receipts", heard.queue(publisher, clock, stop));
             routes = self
@@ -257,11 +251,8 @@ impl Shared {
             },
             reporter,
         );
-        let consumer = self
-            .engine
-            .broker
-            .consume(Lane::Send(channel), prefetch(concurrency))
-            .await;
+        let lane = Lane::Send(channel);
+        let consumer = broker.consume(lane, prefetch(concurrency)).await;
         self.channels
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -293,7 +284,7 @@ impl Shared {
             clock: self.clock.clone(),
             metrics: metrics.clone(),
         });
-        let broker = &self.engine.broker;
+        let broker = self.engine.queues()?;
         let consumer = broker.consume(Lane::Receipts, RECEIPTS_IN_WORK).await;
         lifecycle.spawn(
             "receipts",

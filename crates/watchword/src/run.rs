@@ -54,8 +54,10 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     );
 
     let services = Services::from_config(&config.services)?;
+    // Who only checks codes goes on while the broker is away.
+    let queues = roles.iter().any(|role| *role != Role::Verifier);
     let engine = tokio::select! {
-        engine = Engine::start(&config, &registry, &readiness, clock.clone()) => engine?,
+        engine = Engine::start(&config, &registry, &readiness, clock.clone(), queues) => engine?,
         signalled = stop_signal() => return signalled.context("signals"),
     };
     let http_config = config.http.clone();
@@ -84,7 +86,7 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     let names: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
     tracing::info!(roles = names.join(","), http = ?http_address, admin = %admin_address, "started");
     let ended = lifecycle.run_until_stopped().await;
-    shared.engine.broker.close().await;
+    shared.engine.close().await;
     ended.context("the process did not stop cleanly")
 }
 
@@ -94,7 +96,8 @@ pub async fn operator(path: &Path) -> anyhow::Result<Shared> {
     let services = Services::from_config(&config.services)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let registry = telemetry::registry(clock.clone())?;
-    let engine = Engine::start(&config, &registry, &Readiness::default(), clock.clone()).await?;
+    let readiness = Readiness::default();
+    let engine = Engine::start(&config, &registry, &readiness, clock.clone(), true).await?;
     Shared::new(config, engine, services, clock, registry, Spans::off())
 }
 
@@ -107,7 +110,7 @@ pub async fn unlock(path: &Path, service: &str, subject: &str) -> anyhow::Result
         "there is no such service in the configuration"
     );
     shared.unlock(&service, &subject).await?;
-    shared.engine.broker.close().await;
+    shared.engine.close().await;
     println!("unlocked");
     Ok(())
 }

@@ -15,7 +15,7 @@ use watchword_simulator::{
     Outcome, ReceiptBehaviour, Simulator, SimulatorConfig, SmsBehaviour, SmtpBehaviour,
 };
 use watchword_tests::fault::certificate::{Authority, Flaw};
-use watchword_tests::monitoring::{self, DASHBOARDS, Prometheus, dashboard, declared};
+use watchword_tests::monitoring::{self, DASHBOARDS, Prometheus, dashboard, declared, filled};
 use watchword_tests::pipeline::code_in;
 use watchword_tests::{Pipeline, RabbitMq, RedisServer, Settings, Sink, TcpProxy, until};
 
@@ -196,22 +196,6 @@ impl World {
 fn text_of(message: &str) -> &str {
     let body = message.split_once("text/plain");
     body.map_or(message, |(_, text)| text)
-}
-
-/// What Grafana would put for its variables: everything, and short spans, for the run is short.
-fn filled(expression: &str) -> String {
-    let mut expression = expression.to_owned();
-    for (variable, value) in [
-        ("$__rate_interval", "15s"),
-        ("$__range", "60s"),
-        ("$channel", ".+"),
-        ("$provider", ".+"),
-        ("$instance", ".+"),
-    ] {
-        expression = expression.replace(variable, value);
-    }
-    assert!(!expression.contains('$'), "{expression}");
-    expression
 }
 
 fn panels(dashboard: &Value) -> Vec<&Value> {

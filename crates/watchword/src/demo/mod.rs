@@ -30,7 +30,7 @@ pub async fn run(exit: bool) -> anyhow::Result<()> {
     let registry = telemetry::registry(clock.clone())?;
     let readiness = Readiness::default();
     let services = Services::from_config(&setup.config.services)?;
-    let engine = Engine::start(&setup.config, &registry, &readiness, clock.clone()).await?;
+    let engine = Engine::start(&setup.config, &registry, &readiness, clock.clone(), true).await?;
     let in_flight = setup.config.http.max_in_flight;
     let shared = Shared::new(
         setup.config.clone(),
@@ -87,7 +87,7 @@ pub async fn run(exit: bool) -> anyhow::Result<()> {
             .await
             .context("the demo did not stop cleanly")?;
     }
-    shared.engine.broker.close().await;
+    shared.engine.close().await;
     walked
 }
 

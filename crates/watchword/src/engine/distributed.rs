@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use watchword_broker::{BrokerMetrics, LinkState, RabbitMq, RabbitMqSettings};
+use watchword_broker::{Broker, BrokerMetrics, LinkState, RabbitMq, RabbitMqSettings};
 use watchword_chassis::admin::Readiness;
 use watchword_chassis::config::ConfigError;
 use watchword_issuer::limits::RedisLimiter;
@@ -22,13 +22,13 @@ pub(super) async fn start(
     config: &Config,
     registry: &Registry,
     readiness: &Readiness,
+    queues: bool,
 ) -> anyhow::Result<Engine> {
-    let broker = RabbitMq::start(
-        rabbitmq_settings(config)?,
-        BrokerMetrics::register(registry)?,
-    )?;
-    let link = broker.clone();
-    readiness.require("rabbitmq", move || link.state() == LinkState::Up);
+    let rabbitmq = if queues {
+        Some(link(config, registry, readiness)?)
+    } else {
+        None
+    };
     let redis = connect(redis_settings(config)?).await?;
     let redis = redis.counted(StorageMetrics::redis(registry)?);
     let store = redis.clone();
@@ -37,17 +37,27 @@ pub(super) async fn start(
         retention_ms: config.ledger.retention_hours * 3_600_000,
     };
     Ok(Engine {
-        broker: broker.clone(),
+        broker: rabbitmq.clone().map(|broker| broker as Arc<dyn Broker>),
         verifications: Arc::new(RedisVerifications::new(redis.clone())),
         ledger: Arc::new(RedisLedger::new(redis.clone(), settings)),
         limiter: Arc::new(RedisLimiter::new(redis.clone())),
         requests: Arc::new(RedisRequests::new(redis.clone())),
-        peers: Some(Peers {
-            rabbitmq: broker,
-            redis,
-        }),
+        peers: Some(Peers { rabbitmq, redis }),
         takes_requests: true,
     })
+}
+
+/// Starts dialling the broker, and misses it.
+fn link(
+    config: &Config,
+    registry: &Registry,
+    readiness: &Readiness,
+) -> anyhow::Result<Arc<RabbitMq>> {
+    let metrics = BrokerMetrics::register(registry)?;
+    let broker = RabbitMq::start(rabbitmq_settings(config)?, metrics)?;
+    let link = broker.clone();
+    readiness.require("rabbitmq", move || link.state() == LinkState::Up);
+    Ok(broker)
 }
 
 /// The settings of the configured broker.

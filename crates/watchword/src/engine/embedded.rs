@@ -48,7 +48,7 @@ pub(super) async fn start(
         retention_ms: config.ledger.retention_hours * 3_600_000,
     };
     Ok(Engine {
-        broker,
+        broker: Some(broker),
         verifications: Arc::new(SqliteVerifications::new(sqlite.clone())),
         ledger: Arc::new(SqliteLedger::new(sqlite.clone(), settings)),
         limiter: Arc::new(SqliteLimiter::new(sqlite.clone())),

@@ -20,8 +20,8 @@ use crate::config::{Config, EngineKind};
 
 /// What holds state and queues.
 pub struct Engine {
-    /// Queues.
-    pub broker: Arc<dyn Broker>,
+    /// Queues; none in a process that neither publishes nor consumes.
+    pub broker: Option<Arc<dyn Broker>>,
     /// Code state.
     pub verifications: Arc<dyn VerificationStore>,
     /// What became of deliveries.
@@ -38,8 +38,8 @@ pub struct Engine {
 
 /// What the distributed engine is connected to.
 pub struct Peers {
-    /// The broker.
-    pub rabbitmq: Arc<RabbitMq>,
+    /// The broker, where queues are used.
+    pub rabbitmq: Option<Arc<RabbitMq>>,
     /// The store.
     pub redis: Redis,
 }
@@ -54,22 +54,41 @@ impl Peers {
         // Both or none.
         rabbitmq.check()?;
         self.redis.redirect(redis)?;
-        Ok(self.rabbitmq.redirect(rabbitmq)?)
+        if let Some(broker) = &self.rabbitmq {
+            broker.redirect(rabbitmq)?;
+        }
+        Ok(())
     }
 }
 
 impl Engine {
-    /// Starts the configured engine; what it needs is added to `readiness`.
+    /// Starts the configured engine; what it needs is added to `readiness`. Without `queues` the
+    /// distributed one has no link to the broker and does not miss it.
     pub async fn start(
         config: &Config,
         registry: &Registry,
         readiness: &Readiness,
         clock: Arc<dyn Clock>,
+        queues: bool,
     ) -> anyhow::Result<Self> {
         match config.engine {
             EngineKind::Embedded => embedded::start(config, registry, readiness, clock).await,
-            EngineKind::Distributed => distributed::start(config, registry, readiness).await,
+            EngineKind::Distributed => {
+                distributed::start(config, registry, readiness, queues).await
+            }
         }
         .context("the engine cannot start")
+    }
+
+    /// The queues, for whoever needs them.
+    pub fn queues(&self) -> anyhow::Result<&Arc<dyn Broker>> {
+        self.broker.as_ref().context("there are no queues here")
+    }
+
+    /// Ends the link to the broker, if there is one.
+    pub async fn close(&self) {
+        if let Some(broker) = &self.broker {
+            broker.close().await;
+        }
     }
 }
