@@ -2,6 +2,11 @@
 //! a confirm to a quorum queue, and is answered; a consumer posts it to the provider and lets go; a
 //! check compares and deletes in one script. None of our promises: no key, no limit, no seal, no
 //! ledger, no event, no metric, no retry. It is what the cost of those is measured against.
+//!
+//! With `--calls` it also makes the calls that our promises take, and still keeps none of them: it
+//! counts the message against its recipient, marks it as confirmed, claims the delivery, writes its
+//! outcome down and publishes an event, each as one plain command of the store or one message. That is
+//! the most that anything built of these crates could reach that keeps them.
 
 use std::sync::Arc;
 
@@ -29,6 +34,12 @@ const LIFETIME_SECONDS: u64 = 300;
 const PREFETCH: u16 = 256;
 /// Brings an order to the 400 bytes or so that a sealed one has.
 const PADDING: usize = 300;
+/// Bytes of what is kept of a delivery and of a recipient, and of an event.
+const DELIVERY: usize = 60;
+const RECIPIENT: usize = 20;
+const EVENT: usize = 450;
+/// An exchange that every broker has; nobody is bound to it.
+const EVENTS: &str = "amq.topic";
 
 /// Where its peers are.
 #[derive(Debug, Clone, clap::Args)]
@@ -41,12 +52,16 @@ pub struct Arguments {
     provider: u16,
     #[arg(long)]
     listen: u16,
+    #[arg(long)]
+    calls: bool,
 }
 
 struct Lean {
     redis: MultiplexedConnection,
     channel: Channel,
     check: Script,
+    provider: u16,
+    calls: bool,
 }
 
 #[derive(Deserialize)]
@@ -88,21 +103,21 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         ..QueueDeclareOptions::default()
     };
     channel.queue_declare(QUEUE.into(), options, kind).await?;
-    tokio::spawn(deliver(
-        consuming.create_channel().await?,
-        arguments.provider,
-    ));
     let check = Script::new(
         "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0",
     );
+    let lean = Arc::new(Lean {
+        redis,
+        channel,
+        check,
+        provider: arguments.provider,
+        calls: arguments.calls,
+    });
+    tokio::spawn(deliver(consuming.create_channel().await?, lean.clone()));
     let router = Router::new()
         .route("/v1/verifications", post(ask))
         .route("/v1/verifications/{id}/check", post(answer))
-        .with_state(Arc::new(Lean {
-            redis,
-            channel,
-            check,
-        }));
+        .with_state(lean);
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", arguments.listen)).await?;
     let served = axum::serve(listener, router).await;
     drop((publishing, consuming));
@@ -133,25 +148,39 @@ async fn ask(
 }
 
 async fn open(lean: &Lean, order: &Order) -> anyhow::Result<()> {
-    let mut redis = lean.redis.clone();
-    let _: () = redis::cmd("SET")
-        .arg(&order.id)
-        .arg(&order.code)
-        .arg("EX")
-        .arg(LIFETIME_SECONDS)
-        .query_async(&mut redis)
-        .await?;
-    let body = serde_json::to_vec(order)?;
-    let properties = BasicProperties::default().with_delivery_mode(2);
-    let publish = lean.channel.basic_publish(
-        "".into(),
-        QUEUE.into(),
-        BasicPublishOptions::default(),
-        &body,
-        properties,
-    );
-    publish.await?.await?;
+    lean.set(&order.id, &order.code).await?;
+    if lean.calls {
+        lean.keep("recipient", &order.to, RECIPIENT).await?;
+    }
+    lean.publish("", QUEUE, &serde_json::to_vec(order)?).await?;
+    if lean.calls {
+        lean.set(&format!("confirmed:{}", order.id), "1").await?;
+    }
     Ok(())
+}
+
+impl Lean {
+    async fn set(&self, key: &str, value: &str) -> anyhow::Result<()> {
+        let mut redis = self.redis.clone();
+        let mut command = redis::cmd("SET");
+        command.arg(key).arg(value).arg("EX").arg(LIFETIME_SECONDS);
+        Ok(command.query_async(&mut redis).await?)
+    }
+
+    /// Writes something of `bytes` that a promise would need.
+    async fn keep(&self, what: &str, key: &str, bytes: usize) -> anyhow::Result<()> {
+        self.set(&format!("{what}:{key}"), &"x".repeat(bytes)).await
+    }
+
+    async fn publish(&self, exchange: &str, key: &str, body: &[u8]) -> anyhow::Result<()> {
+        let properties = BasicProperties::default().with_delivery_mode(2);
+        let options = BasicPublishOptions::default();
+        let publish =
+            self.channel
+                .basic_publish(exchange.into(), key.into(), options, body, properties);
+        publish.await?.await?;
+        Ok(())
+    }
 }
 
 async fn answer(
@@ -170,7 +199,7 @@ async fn answer(
     Ok(Json(json!({ "id": id, "valid": found == 1 })))
 }
 
-async fn deliver(channel: Channel, provider: u16) -> anyhow::Result<()> {
+async fn deliver(channel: Channel, lean: Arc<Lean>) -> anyhow::Result<()> {
     channel
         .basic_qos(PREFETCH, BasicQosOptions::default())
         .await?;
@@ -183,16 +212,25 @@ async fn deliver(channel: Channel, provider: u16) -> anyhow::Result<()> {
         )
         .await?;
     let client = reqwest::Client::builder().no_proxy().build()?;
-    let url = format!("http://127.0.0.1:{provider}/messages");
+    let url = format!("http://127.0.0.1:{}/messages", lean.provider);
     while let Some(message) = orders.next().await {
         let message = message?;
         let order: Order = serde_json::from_slice(&message.data).context("an order")?;
         let request = client.post(&url).json(&json!({
             "to": order.to, "text": format!("{} is your code.", order.code), "reference": order.id,
         }));
+        let lean = lean.clone();
         tokio::spawn(async move {
+            if lean.calls {
+                lean.keep("claim", &order.id, DELIVERY).await?;
+            }
             let response = request.send().await?;
             response.bytes().await?;
+            if lean.calls {
+                lean.keep("delivery", &order.id, DELIVERY).await?;
+                lean.publish(EVENTS, "updated", "x".repeat(EVENT).as_bytes())
+                    .await?;
+            }
             message.acker.ack(BasicAckOptions::default()).await?;
             anyhow::Ok(())
         });

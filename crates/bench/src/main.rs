@@ -42,7 +42,7 @@ struct Arguments {
     /// Rounds instead of the usual number.
     #[arg(long)]
     rounds: Option<u32>,
-    /// Measures these alone: `lean`, `one_process`, `four_processes`, `embedded`, `email_way`,
+    /// Measures these alone: `lean`, `lean_calls`, `one_process`, `four_processes`, `embedded`, `email_way`,
     /// `email`, `slow`.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,

@@ -42,7 +42,18 @@ const NAMED: [(&str, &str); 6] = [
     ("redis_bytes_per_verification", "one_process.store_bytes"),
 ];
 /// Quotients of figures of the same round.
-const RATIOS: [(&str, &str, &str); 4] = [
+const RATIOS: [(&str, &str, &str); 7] = [
+    ("ratio_lean_calls", "lean_calls.per_s", "lean.per_s"),
+    (
+        "ratio_one_process_to_lean_calls",
+        "one_process.per_s",
+        "lean_calls.per_s",
+    ),
+    (
+        "ratio_four_processes_to_lean_calls",
+        "four_processes.per_s",
+        "lean_calls.per_s",
+    ),
     ("ratio_one_process", "one_process.per_s", "lean.per_s"),
     ("ratio_four_processes", "four_processes.per_s", "lean.per_s"),
     ("cpu_ratio", "one_process.own_us", "lean.own_us"),

@@ -24,6 +24,8 @@ pub const ALL: &str = "all";
 pub enum Kind {
     /// The same crates without our promises.
     Lean,
+    /// The same with the calls to store and broker that our promises take.
+    LeanCalls,
     /// Ours on RabbitMQ and Redis, all roles in one process.
     One,
     /// Ours on RabbitMQ and Redis, each role a process.
@@ -34,12 +36,19 @@ pub enum Kind {
 
 impl Kind {
     /// In the order of the tables.
-    pub const ALL: [Self; 4] = [Self::Lean, Self::One, Self::Four, Self::Embedded];
+    pub const ALL: [Self; 5] = [
+        Self::Lean,
+        Self::LeanCalls,
+        Self::One,
+        Self::Four,
+        Self::Embedded,
+    ];
 
     /// Its name in tables and keys.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Lean => "lean",
+            Self::LeanCalls => "lean_calls",
             Self::One => "one_process",
             Self::Four => "four_processes",
             Self::Embedded => "embedded",
@@ -65,9 +74,9 @@ impl System {
     /// Starts `kind` with `provider` for messages, and lets it settle.
     pub async fn start(kind: Kind, peers: &Peers, provider: &Provider) -> anyhow::Result<Self> {
         let setup = match kind {
-            Kind::Lean => {
+            Kind::Lean | Kind::LeanCalls => {
                 peers.clear().await;
-                let system = lean(peers, provider).await?;
+                let system = lean(kind, peers, provider).await?;
                 sleep(SETTLES).await;
                 return Ok(system);
             }
@@ -174,7 +183,7 @@ impl System {
     }
 }
 
-async fn lean(peers: &Peers, provider: &Provider) -> anyhow::Result<System> {
+async fn lean(kind: Kind, peers: &Peers, provider: &Provider) -> anyhow::Result<System> {
     let port = free_port();
     let mut command = Command::new(std::env::current_exe()?);
     command.args([
@@ -190,6 +199,7 @@ async fn lean(peers: &Peers, provider: &Provider) -> anyhow::Result<System> {
         "--listen",
         &port.to_string(),
     ]);
+    command.args((kind == Kind::LeanCalls).then_some("--calls"));
     let output = std::env::temp_dir().join(format!("watchword-lean-{port}.log"));
     let process = Process::start(command, &output);
     until(20, "the lean pipeline listens", || async {

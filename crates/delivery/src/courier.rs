@@ -1,11 +1,12 @@
 //! The way of one order: read, open, keep the deadline, pick a provider, claim, attempt, decide,
 //! record, report. Refuses to let go of an order whose outcome is not in the ledger.
 
+mod ending;
+
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
@@ -18,7 +19,7 @@ use watchword_core::{
 use watchword_events::{CloudEvent, Order, OrderError, OtpSend, SealError, Sealer};
 use watchword_failpoint::{Point, reach};
 use watchword_ledger::{
-    Attempt, Claim, ClaimRequest, DeliveryRecord, Fence, LedgerError, LedgerStore, Settlement,
+    Attempt, Claim, ClaimRequest, DeliveryRecord, Fence, LedgerError, LedgerStore,
 };
 
 use crate::decision::{Decision, Ended, Rules, attempt_budget, decide};
@@ -28,6 +29,7 @@ use crate::route::{Pick, Router};
 use crate::telemetry::DeliveryMetrics;
 use crate::worker::Settling;
 use crate::{Attempted, Dispatch, Provider, Sender};
+use ending::when_free;
 
 /// What a claim outlasts its attempt by: enough to write the outcome down, also over a hiccup of
 /// the store.
@@ -188,6 +190,12 @@ impl Courier {
     /// One attempt with the next provider; `tried` are those of this round.
     async fn turn(&self, errand: &Errand<'_>, tried: &mut Vec<usize>) -> Result<Turn, LedgerError> {
         let order = &errand.order;
+        let now = self.parts.clock.now();
+        if attempt_budget(Duration::MAX, now, order.deadline).is_none() {
+            // Whatever the provider: it takes no place from those who are in time.
+            let ended = self.end(order, DeliveryOutcome::Expired, Settling::Ack);
+            return ended.await.map(Turn::Settled);
+        }
         // Never closed.
         let call = self.parts.calls.acquire().await.ok();
         let now = self.parts.clock.now();
@@ -415,99 +423,6 @@ impl Courier {
             }
         }
     }
-
-    /// Ends a delivery that is not to be attempted; `settling` is what its message gets then. One
-    /// that has ended stays as it is. One that another worker holds is left to it, and looked at
-    /// again when its claim has run out: a holder that died past the deadline would otherwise
-    /// leave the delivery `sending` for ever.
-    async fn end(
-        &self,
-        order: &Order,
-        outcome: DeliveryOutcome,
-        settling: Settling,
-    ) -> Result<Settling, LedgerError> {
-        let since = self.parts.clock.now();
-        let record = self.record(order, None, None, outcome).await?;
-        if record.outcome != DeliveryOutcome::Sending {
-            // One from before was counted by whoever brought it about.
-            if record.outcome == outcome && record.updated_at >= since {
-                self.finish(order, &record, outcome).await;
-            } else {
-                self.repeat(order, &record).await;
-            }
-            return Ok(settling);
-        }
-        match self.claim(order, Duration::ZERO, None).await? {
-            Claim::Yours { fence, .. } => {
-                self.give_up(order, fence, outcome).await?;
-            }
-            Claim::Held { until } => return Ok(when_free(until, self.parts.clock.now())),
-            Claim::Ended(record) => self.repeat(order, &record).await,
-        }
-        Ok(settling)
-    }
-
-    /// The delivery has ended already. Its outcome is told again: whoever wrote it may have died
-    /// before it could.
-    async fn repeat(&self, order: &Order, record: &DeliveryRecord) {
-        self.parts.metrics.repeats.inc();
-        self.reporter.report(&order.service, record).await;
-    }
-
-    /// Ends a claim without an attempt.
-    async fn give_up(
-        &self,
-        order: &Order,
-        fence: Fence,
-        outcome: DeliveryOutcome,
-    ) -> Result<(), LedgerError> {
-        match self.record(order, Some(fence), None, outcome).await {
-            Ok(record) => self.finish(order, &record, outcome).await,
-            // Another worker holds the delivery by now; it will settle its own copy.
-            Err(LedgerError::FenceLost) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    async fn finish(&self, order: &Order, record: &DeliveryRecord, outcome: DeliveryOutcome) {
-        if outcome.is_final() && record.outcome == outcome {
-            let last = record.attempts.last().map(|attempt| attempt.class);
-            self.parts.metrics.ended(outcome, last);
-            self.reporter.report(&order.service, record).await;
-        }
-    }
-
-    /// Writes to the ledger; while the store is away it tries again for as long as the claim holds.
-    /// Writing the same settlement twice is safe: it carries its fence.
-    async fn record(
-        &self,
-        order: &Order,
-        fence: Option<Fence>,
-        attempt: Option<Attempt>,
-        outcome: DeliveryOutcome,
-    ) -> Result<DeliveryRecord, LedgerError> {
-        let schedule = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(100))
-            .with_max_delay(Duration::from_secs(2))
-            .with_total_delay(Some(LEASE_MARGIN))
-            .without_max_times()
-            .with_jitter();
-        let write = || {
-            self.parts.ledger.settle(Settlement {
-                id: order.delivery_id.clone(),
-                channel: self.parts.channel,
-                fence,
-                attempt: attempt.clone(),
-                outcome,
-                now: self.parts.clock.now(),
-            })
-        };
-        write
-            .retry(schedule)
-            .when(|error| matches!(error, LedgerError::Storage(_)))
-            .await
-    }
 }
 
 /// Attempts of unknown outcome at providers that would not recognise a repeat, and those a crash
@@ -551,13 +466,6 @@ fn unopened(error: OrderError, retries: u32) -> Settling {
         }
         _ => Settling::Park(error.reason()),
     }
-}
-
-/// What a message gets whose delivery another worker holds: looked at again when that one has had
-/// its time.
-fn when_free(until: Timestamp, now: Timestamp) -> Settling {
-    let rung = Ladder::STANDARD.covering(until.millis_since(now));
-    rung.map_or(Settling::Requeue, Settling::Retry)
 }
 
 /// A number that differs from order to order and from round to round: it spreads orders over

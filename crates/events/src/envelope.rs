@@ -1,8 +1,11 @@
 //! The `CloudEvents` 1.0 JSON document around every event. Refuses documents of another
 //! specification version, another type or more than 64 KiB, and never quotes what it refused.
 
+use std::borrow::Cow;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use watchword_core::Timestamp;
 
 /// The content type of a document, for the broker's `content_type`.
@@ -74,15 +77,20 @@ struct Encoded<'a, T> {
     data: &'a T,
 }
 
-/// Unknown attributes are extensions, which the specification tells consumers to ignore.
+/// Unknown attributes are extensions, which the specification tells consumers to ignore. The data is
+/// read once its type is known.
 #[derive(Deserialize)]
-struct Decoded {
-    specversion: String,
+struct Decoded<'a> {
+    #[serde(borrow)]
+    specversion: Cow<'a, str>,
     id: String,
     source: String,
-    r#type: String,
-    time: String,
-    data: serde_json::Value,
+    #[serde(borrow)]
+    r#type: Cow<'a, str>,
+    #[serde(borrow)]
+    time: Cow<'a, str>,
+    #[serde(borrow)]
+    data: &'a RawValue,
 }
 
 impl<T: EventData> CloudEvent<T> {
@@ -105,7 +113,7 @@ impl<T: EventData> CloudEvent<T> {
         if bytes.len() > MAX_BYTES {
             return Err(DecodeError::TooLarge);
         }
-        let document: Decoded =
+        let document: Decoded<'_> =
             serde_json::from_slice(bytes).map_err(|_| DecodeError::NotAnEvent)?;
         if document.specversion != "1.0" {
             return Err(DecodeError::SpecVersion);
@@ -117,7 +125,7 @@ impl<T: EventData> CloudEvent<T> {
             return Err(DecodeError::NotAnEvent);
         }
         let time = Timestamp::from_rfc3339(&document.time).ok_or(DecodeError::NotAnEvent)?;
-        let data = serde_json::from_value(document.data).map_err(|_| DecodeError::Data)?;
+        let data = serde_json::from_str(document.data.get()).map_err(|_| DecodeError::Data)?;
         Ok(Self {
             id: document.id,
             source: document.source,

@@ -1,0 +1,119 @@
+//! How an order ends, and how that is written down and told. Refuses to overwrite what another
+//! worker holds or has written.
+
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use watchword_core::{DeliveryOutcome, Ladder, Timestamp};
+use watchword_events::Order;
+use watchword_ledger::{Attempt, Claim, DeliveryRecord, Fence, LedgerError, Settlement};
+
+use super::{Courier, LEASE_MARGIN};
+use crate::worker::Settling;
+
+impl Courier {
+    /// Ends a delivery that is not to be attempted; `settling` is what its message gets then. One
+    /// that has ended stays as it is. One that another worker holds is left to it, and looked at
+    /// again when its claim has run out: a holder that died past the deadline would otherwise
+    /// leave the delivery `sending` for ever.
+    pub(super) async fn end(
+        &self,
+        order: &Order,
+        outcome: DeliveryOutcome,
+        settling: Settling,
+    ) -> Result<Settling, LedgerError> {
+        let since = self.parts.clock.now();
+        let record = self.record(order, None, None, outcome).await?;
+        if record.outcome != DeliveryOutcome::Sending {
+            // One from before was counted by whoever brought it about.
+            if record.outcome == outcome && record.updated_at >= since {
+                self.finish(order, &record, outcome).await;
+            } else {
+                self.repeat(order, &record).await;
+            }
+            return Ok(settling);
+        }
+        match self.claim(order, Duration::ZERO, None).await? {
+            Claim::Yours { fence, .. } => {
+                self.give_up(order, fence, outcome).await?;
+            }
+            Claim::Held { until } => return Ok(when_free(until, self.parts.clock.now())),
+            Claim::Ended(record) => self.repeat(order, &record).await,
+        }
+        Ok(settling)
+    }
+
+    /// The delivery has ended already. Its outcome is told again: whoever wrote it may have died
+    /// before it could.
+    pub(super) async fn repeat(&self, order: &Order, record: &DeliveryRecord) {
+        self.parts.metrics.repeats.inc();
+        self.reporter.report(&order.service, record).await;
+    }
+
+    /// Ends a claim without an attempt.
+    pub(super) async fn give_up(
+        &self,
+        order: &Order,
+        fence: Fence,
+        outcome: DeliveryOutcome,
+    ) -> Result<(), LedgerError> {
+        match self.record(order, Some(fence), None, outcome).await {
+            Ok(record) => self.finish(order, &record, outcome).await,
+            // Another worker holds the delivery by now; it will settle its own copy.
+            Err(LedgerError::FenceLost) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    pub(super) async fn finish(
+        &self,
+        order: &Order,
+        record: &DeliveryRecord,
+        outcome: DeliveryOutcome,
+    ) {
+        if outcome.is_final() && record.outcome == outcome {
+            let last = record.attempts.last().map(|attempt| attempt.class);
+            self.parts.metrics.ended(outcome, last);
+            self.reporter.report(&order.service, record).await;
+        }
+    }
+
+    /// Writes to the ledger; while the store is away it tries again for as long as the claim holds.
+    /// Writing the same settlement twice is safe: it carries its fence.
+    pub(super) async fn record(
+        &self,
+        order: &Order,
+        fence: Option<Fence>,
+        attempt: Option<Attempt>,
+        outcome: DeliveryOutcome,
+    ) -> Result<DeliveryRecord, LedgerError> {
+        let schedule = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(100))
+            .with_max_delay(Duration::from_secs(2))
+            .with_total_delay(Some(LEASE_MARGIN))
+            .without_max_times()
+            .with_jitter();
+        let write = || {
+            self.parts.ledger.settle(Settlement {
+                id: order.delivery_id.clone(),
+                channel: self.parts.channel,
+                fence,
+                attempt: attempt.clone(),
+                outcome,
+                now: self.parts.clock.now(),
+            })
+        };
+        write
+            .retry(schedule)
+            .when(|error| matches!(error, LedgerError::Storage(_)))
+            .await
+    }
+}
+
+/// What a message gets whose delivery another worker holds: looked at again when that one has had
+/// its time.
+pub(super) fn when_free(until: Timestamp, now: Timestamp) -> Settling {
+    let rung = Ladder::STANDARD.covering(until.millis_since(now));
+    rung.map_or(Settling::Requeue, Settling::Retry)
+}
