@@ -50,8 +50,8 @@ impl World {
     #[expect(clippy::unused_async, reason = "the same shape as the other")]
     async fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let [deliveries, names] = watchword_ledger::MIGRATIONS;
-        let migrations = [deliveries, names, watchword_issuer::limits::MIGRATION];
+        let [deliveries, names, anew] = watchword_ledger::MIGRATIONS;
+        let migrations = [deliveries, names, anew, watchword_issuer::limits::MIGRATION];
         let sqlite = Sqlite::open(&folder.path().join("state.db"), &migrations).unwrap();
         Self {
             ledger: Arc::new(SqliteLedger::new(
@@ -566,6 +566,42 @@ async fn every_key_expires() {
         assert!(
             ttl.trim().trim_start_matches(':').parse::<i64>().unwrap() > 0,
             "{name} has no time to live"
+        );
+    }
+}
+
+/// A delivery in a file of an earlier build is known after each change of the schema.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_outlives_each_change_of_the_schema() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    for age in 1..=watchword_ledger::MIGRATIONS.len() {
+        let id = delivery(u8::try_from(age).unwrap());
+        let mut seen = Vec::new();
+        for migrations in [
+            &watchword_ledger::MIGRATIONS[..age],
+            &watchword_ledger::MIGRATIONS,
+        ] {
+            let file = Sqlite::open(&path, migrations).unwrap();
+            let settings = LedgerSettings {
+                retention_ms: 3_600_000,
+            };
+            let request = ClaimRequest {
+                id: id.clone(),
+                channel: Channel::Sms,
+                now: T0,
+                lease_ms: LEASE_MS,
+                service: "jira".parse().unwrap(),
+                trace_id: None,
+            };
+            let ledger = SqliteLedger::new(file.clone(), settings);
+            seen.push(ledger.claim(request).await.unwrap());
+            drop(ledger);
+            file.close().await;
+        }
+        assert!(
+            matches!(seen[..], [Claim::Yours { .. }, Claim::Held { .. }]),
+            "{age}: {seen:?}"
         );
     }
 }

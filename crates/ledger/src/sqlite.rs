@@ -15,7 +15,7 @@ use crate::state::{self, Delivery, Step, bounded, bounded_moment};
 use crate::store::{Claim, ClaimRequest, Heard, LedgerError, LedgerStore, ReceiptNote, Settlement};
 
 /// The ledger's tables.
-pub const MIGRATIONS: [Migration; 2] = [DELIVERIES, NAMES];
+pub const MIGRATIONS: [Migration; 3] = [DELIVERIES, NAMES, DELIVERIES_2];
 
 const DELIVERIES: Migration = Migration {
     name: "ledger-1",
@@ -37,6 +37,23 @@ const NAMES: Migration = Migration {
             PRIMARY KEY (provider, message_id)
           ) STRICT, WITHOUT ROWID;
           CREATE INDEX ledger_name_by_age ON ledger_name (named_at_ms);",
+};
+
+/// In the order in which they came, not in that of their random ids: what is written about a delivery
+/// later then meets a page that others write too.
+const DELIVERIES_2: Migration = Migration {
+    name: "ledger-3",
+    sql: "ALTER TABLE ledger_delivery RENAME TO ledger_delivery_1;
+          DROP INDEX ledger_delivery_by_age;
+          CREATE TABLE ledger_delivery (
+            id TEXT NOT NULL PRIMARY KEY,
+            updated_at_ms INTEGER NOT NULL,
+            record BLOB NOT NULL
+          ) STRICT;
+          INSERT INTO ledger_delivery (id, updated_at_ms, record)
+            SELECT id, updated_at_ms, record FROM ledger_delivery_1 ORDER BY updated_at_ms;
+          DROP TABLE ledger_delivery_1;
+          CREATE INDEX ledger_delivery_by_age ON ledger_delivery (updated_at_ms);",
 };
 
 /// Claims between two purges, and the records one purge takes away at most: more than came in

@@ -10,7 +10,7 @@ pub use model::{
 };
 
 pub use redis::RedisVerifications;
-pub use sqlite::{MIGRATION, SqliteVerifications};
+pub use sqlite::{MIGRATIONS, SqliteVerifications};
 
 use async_trait::async_trait;
 use watchword_core::{GuessBudget, Timestamp, VerificationId};

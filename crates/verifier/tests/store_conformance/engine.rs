@@ -6,7 +6,7 @@ use watchword_storage::redis::{Value, cmd};
 use watchword_storage::{Redis, RedisSettings, Sqlite};
 use watchword_tests::RedisServer;
 use watchword_verifier::store::{
-    MIGRATION, RedisVerifications, SqliteVerifications, VerificationStore,
+    MIGRATIONS, RedisVerifications, SqliteVerifications, VerificationStore,
 };
 
 /// Two stores over one state, and where that is.
@@ -25,7 +25,7 @@ pub enum Place {
 impl Engine {
     pub fn sqlite() -> Self {
         let folder = TempDir::with_prefix("watchword-verifier-").unwrap();
-        let sqlite = Sqlite::open(&folder.path().join("state.db"), &[MIGRATION]).unwrap();
+        let sqlite = Sqlite::open(&folder.path().join("state.db"), &MIGRATIONS).unwrap();
         let store = || Box::new(SqliteVerifications::new(sqlite.clone()));
         Self {
             stores: [store(), store()],

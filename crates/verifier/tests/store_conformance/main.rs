@@ -16,6 +16,7 @@ mod foreign;
 mod lives;
 mod memory;
 mod model;
+mod older;
 mod opening;
 mod outages;
 mod random;

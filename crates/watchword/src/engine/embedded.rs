@@ -26,17 +26,16 @@ pub(super) async fn start(
         .embedded
         .as_ref()
         .ok_or_else(|| ConfigError::new("embedded", "is missing"))?;
-    let [deliveries, names] = watchword_ledger::MIGRATIONS;
-    let [messages, lateness] = EMBEDDED_MIGRATIONS;
     let migrations = [
-        messages,
-        lateness,
-        deliveries,
-        names,
-        watchword_verifier::store::MIGRATION,
-        watchword_issuer::limits::MIGRATION,
-        watchword_issuer::requests::MIGRATION,
-    ];
+        &EMBEDDED_MIGRATIONS[..],
+        &watchword_ledger::MIGRATIONS,
+        &watchword_verifier::store::MIGRATIONS,
+        &[
+            watchword_issuer::limits::MIGRATION,
+            watchword_issuer::requests::MIGRATION,
+        ],
+    ]
+    .concat();
     let sqlite = Sqlite::open(&section.path, &migrations)?;
     let sqlite = sqlite.counted(StorageMetrics::sqlite(registry)?);
     let metrics = BrokerMetrics::register(registry)?;

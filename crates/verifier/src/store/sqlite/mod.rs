@@ -22,10 +22,16 @@ use record::{Record, Repeat};
 use table::{Found, Latest};
 
 /// The verifier's tables.
-pub const MIGRATION: Migration = Migration {
-    name: "verifier-1",
-    sql: table::SCHEMA,
-};
+pub const MIGRATIONS: [Migration; 2] = [
+    Migration {
+        name: "verifier-1",
+        sql: table::SCHEMA,
+    },
+    Migration {
+        name: "verifier-2",
+        sql: table::SCHEMA_2,
+    },
+];
 
 const REFUSED: Checked = Checked {
     verdict: CheckVerdict::Refused,
@@ -43,7 +49,7 @@ pub struct SqliteVerifications {
 type Step<T> = SqlResult<Option<T>>;
 
 impl SqliteVerifications {
-    /// Code state in this file, which has [`MIGRATION`].
+    /// Code state in this file, which has [`MIGRATIONS`].
     pub const fn new(sqlite: Sqlite) -> Self {
         Self { sqlite }
     }

@@ -27,6 +27,22 @@ pub(super) const SCHEMA: &str = "
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX verifier_guesses_by_age ON verifier_guesses (forget_at_ms);";
 
+/// Verifications stand in the order in which they were opened, not in that of their random ids: the
+/// two writes that follow then meet pages that others write too, and not one of their own each.
+pub(super) const SCHEMA_2: &str = "
+    ALTER TABLE verifier_verification RENAME TO verifier_verification_1;
+    DROP INDEX verifier_verification_by_age;
+    CREATE TABLE verifier_verification (
+        id TEXT NOT NULL PRIMARY KEY,
+        slot TEXT NOT NULL,
+        expires_at_ms INTEGER NOT NULL,
+        record TEXT NOT NULL
+    ) STRICT;
+    INSERT INTO verifier_verification (id, slot, expires_at_ms, record)
+        SELECT id, slot, expires_at_ms, record FROM verifier_verification_1 ORDER BY expires_at_ms;
+    DROP TABLE verifier_verification_1;
+    CREATE INDEX verifier_verification_by_age ON verifier_verification (expires_at_ms);";
+
 /// Rows of each kind forgotten when one verification is opened: more than one can add, so that
 /// the tables do not grow.
 const PURGED_AT_ONCE: u32 = 8;
