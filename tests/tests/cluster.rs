@@ -102,13 +102,9 @@ async fn a_leader_of_each_is_killed_and_the_accounts_balance() {
     relay.deliver_to(mailbox.clone());
     let mut settings = Settings::distributed(&amqp, &format!("redis+cluster://{nodes}"));
     settings.providers = format!(
-        "[sms.providers.gateway]\nkind = \"http\"\nsender = \"Test\"\ntimeout_seconds = 3\n\
-         [sms.providers.gateway.request]\nmethod = \"POST\"\nurl = \"http://127.0.0.1:{}/messages\"\n\
-         json = {{ to = \"{{to}}\", text = \"{{text}}\", reference = \"{{message_id}}\" }}\n\
-         [sms.providers.gateway.response]\nrules = [{{ status = [\"202\"], class = \"accepted\" }}]\n\
-         [email.providers.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\n\
+        "{}[email.providers.relay]\nkind = \"smtp\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\n\
          from = \"Test <no-reply@mail.example.org>\"\n",
-        gateway.port(),
+        SmsGateway::config(gateway.port()),
         relay.port()
     );
     settings.service = format!(

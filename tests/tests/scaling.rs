@@ -68,11 +68,8 @@ async fn three_workers_drain_a_backlog_three_times_as_fast() {
     let wire = TcpProxy::start(gateway.port()).await;
     let mut settings = Settings::distributed(&rabbitmq.url(), &redis.url());
     settings.providers = format!(
-        "[sms]\nconcurrency = 8\n[sms.providers.gateway]\nkind = \"http\"\nsender = \"Test\"\n\
-         [sms.providers.gateway.request]\nmethod = \"POST\"\nurl = \"http://127.0.0.1:{}/messages\"\n\
-         json = {{ to = \"{{to}}\", text = \"{{text}}\", reference = \"{{message_id}}\" }}\n\
-         [sms.providers.gateway.response]\nrules = [{{ status = [\"202\"], class = \"accepted\" }}]\n",
-        wire.port()
+        "[sms]\nconcurrency = 8\n{}",
+        SmsGateway::config(wire.port())
     );
     settings.service = "[services.test.limits]\nservice_per_minute = 100000\n".to_owned();
     let mut pipeline = Pipeline::configure(&settings);

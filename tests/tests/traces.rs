@@ -71,12 +71,8 @@ async fn the_way_of_a_code_is_one_tree_without_secrets() {
     let gateway = SmsGateway::start(mailbox.clone()).await;
     let mut settings = Settings::distributed(&rabbitmq.url(), &redis.url());
     settings.providers = format!(
-        "[traces]\nurl = \"http://127.0.0.1:{port}/v1/traces\"\n\
-         [sms.providers.gateway]\nkind = \"http\"\nsender = \"Test\"\n\
-         [sms.providers.gateway.request]\nmethod = \"POST\"\nurl = \"http://127.0.0.1:{}/messages\"\n\
-         json = {{ to = \"{{to}}\", text = \"{{text}}\", reference = \"{{message_id}}\" }}\n\
-         [sms.providers.gateway.response]\nrules = [{{ status = [\"202\"], class = \"accepted\" }}]\n",
-        gateway.port()
+        "[traces]\nurl = \"http://127.0.0.1:{port}/v1/traces\"\n{}",
+        SmsGateway::config(gateway.port())
     );
     let mut pipeline = Pipeline::configure(&settings);
     pipeline.start("issuer", &["issuer"]).await;

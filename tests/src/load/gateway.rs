@@ -60,6 +60,23 @@ impl SmsGateway {
         Self { port, temper }
     }
 
+    /// How it is configured as the provider `gateway`, reached at `port`.
+    pub fn config(port: u16) -> String {
+        format!(
+            r#"[sms.providers.gateway]
+kind = "http"
+sender = "Test"
+timeout_seconds = 3
+[sms.providers.gateway.request]
+method = "POST"
+url = "http://127.0.0.1:{port}/messages"
+json = {{ to = "{{to}}", text = "{{text}}", reference = "{{message_id}}" }}
+[sms.providers.gateway.response]
+rules = [{{ status = ["202"], class = "accepted" }}]
+"#
+        )
+    }
+
     /// Its port.
     pub const fn port(&self) -> u16 {
         self.port
