@@ -48,7 +48,7 @@ pub struct CourierParts {
     /// Who sends what.
     pub router: Live<Router>,
     /// What follows where there is a choice.
-    pub rules: Rules,
+    pub rules: Live<Rules>,
     /// What became of deliveries.
     pub ledger: Arc<dyn LedgerStore>,
     /// Opens orders.
@@ -336,7 +336,7 @@ impl Courier {
                 now,
                 deadline: order.deadline,
             },
-            self.parts.rules,
+            *self.parts.rules.get(),
         );
         let (outcome, turn) = match decision {
             Decision::End(outcome) => (outcome, Turn::Settled(Settling::Ack)),

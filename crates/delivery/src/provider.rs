@@ -97,9 +97,9 @@ pub trait Provider: Send + Sync {
         Ok("needs no connection")
     }
 
-    /// Where it presents a certificate, if it does.
-    fn tls_peer(&self) -> Option<TlsPeer> {
-        None
+    /// Who presents a certificate on its behalf: whoever takes its messages or logs us in.
+    fn tls_peers(&self) -> Vec<TlsPeer> {
+        Vec::new()
     }
 
     /// The request it would make for this message, for whoever configures it: secrets masked,

@@ -27,7 +27,7 @@ const EXPIRY: Series = Series {
     name: "watchword_certificate_expiry_timestamp_seconds",
     kind: Kind::Gauge,
     labels: &["peer"],
-    help: "When the certificate expires that a peer presents, in seconds since 1970, looked at each hour: `rabbitmq`, `redis`, a relay, an HTTP gateway. Only of those that are reached over TLS, by the roles that use them.",
+    help: "When the certificate expires that a peer presents, in seconds since 1970, looked at each hour: `rabbitmq`, `redis`, a relay, an HTTP gateway (of it and its token endpoint the first to expire). Only of those that are reached over TLS, by the roles that use them.",
     action: "Near: whoever runs the peer must renew it. From then on nothing is sent there.",
 };
 
@@ -46,22 +46,27 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches broker and store of `config`, and `providers`.
+    /// Watches the store of `config`, its broker where `queues` are used, and `providers`.
     pub fn new<'a>(
         registry: &Registry,
         config: &Config,
+        queues: bool,
         providers: impl Iterator<Item = &'a Arc<dyn Provider>>,
     ) -> anyhow::Result<Self> {
-        let engine = [("rabbitmq", &config.rabbitmq), ("redis", &config.redis)];
-        let is_used = config.engine == EngineKind::Distributed;
-        let engine = engine.into_iter().filter(|_| is_used);
-        let peers = engine.flat_map(|(name, section)| {
+        let engine = [
+            ("rabbitmq", &config.rabbitmq, queues),
+            ("redis", &config.redis, true),
+        ];
+        let is_distributed = config.engine == EngineKind::Distributed;
+        let engine = engine.into_iter().filter(|of| is_distributed && of.2);
+        let peers = engine.flat_map(|(name, section, _)| {
             let peers = section.iter().flat_map(|section| peers_of(&section.url));
             peers.map(move |peer| (name.to_owned(), peer))
         });
-        let providers = providers.filter_map(|provider| {
+        let providers = providers.flat_map(|provider| {
             let name = provider.name().to_string();
-            provider.tls_peer().map(|peer| (name, peer))
+            let peers = provider.tls_peers().into_iter();
+            peers.map(move |peer| (name.clone(), peer))
         });
         Ok(Self {
             peers: peers.chain(providers).collect(),

@@ -36,6 +36,8 @@ pub struct LiveChannel {
     channel: Channel,
     /// Who sends what.
     pub router: Live<Router>,
+    /// What follows where there is a choice.
+    pub rules: Live<Rules>,
     /// Whose receipts are taken.
     pub plans: Live<ReceiptPlans>,
     heard: mpsc::Sender<mpsc::Receiver<ReceiptReceived>>,
@@ -47,6 +49,7 @@ pub struct Heard(mpsc::Receiver<mpsc::Receiver<ReceiptReceived>>);
 /// A channel's next configuration, checked.
 pub struct Change {
     router: Router,
+    rules: Rules,
     receipts: BTreeMap<ProviderName, Arc<ReceiptPlan>>,
     heard: Option<mpsc::Receiver<ReceiptReceived>>,
 }
@@ -58,6 +61,7 @@ impl LiveChannel {
         let live = Self {
             channel,
             router: Live::new(setup.router),
+            rules: Live::new(setup.rules),
             plans: Live::new(ReceiptPlans::new(setup.receipts)),
             heard: sender,
         };
@@ -75,6 +79,7 @@ impl LiveChannel {
         let setup = build(config, self.channel, inbox, clock)?;
         Ok(Change {
             router: setup.router,
+            rules: setup.rules,
             receipts: setup.receipts,
             heard: setup.heard,
         })
@@ -84,6 +89,7 @@ impl LiveChannel {
     pub fn replace(&self, change: Change, now: Timestamp) {
         self.plans
             .replace(self.plans.get().followed_by(change.receipts, now));
+        self.rules.replace(change.rules);
         self.router.replace(change.router);
         self.hear(change.heard);
     }

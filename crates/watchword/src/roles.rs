@@ -124,7 +124,12 @@ impl Shared {
                 }
             }
         }
-        let watch = Watch::new(&self.registry, &self.config, providers.iter())?;
+        let watch = Watch::new(
+            &self.registry,
+            &self.config,
+            self.engine.broker.is_some(),
+            providers.iter(),
+        )?;
         let stop = lifecycle.stop().cancelled_owned();
         lifecycle.spawn("certificates", async move {
             tokio::select! {
@@ -224,7 +229,7 @@ impl Shared {
             self.clock.clone(),
             metrics.clone(),
         ));
-        let (rules, concurrency) = (setup.rules, setup.concurrency);
+        let concurrency = setup.concurrency;
         let takers: Vec<_> = setup.receipts.keys().cloned().collect();
         let (live, heard) = LiveChannel::start(channel, setup);
         let mut routes = Router::new();
@@ -240,7 +245,7 @@ impl Shared {
             CourierParts {
                 channel,
                 router: live.router.clone(),
-                rules,
+                rules: live.rules.clone(),
                 ledger: self.engine.ledger.clone(),
                 sealer: self.sealer.clone(),
                 services: self.services.clone(),

@@ -96,7 +96,7 @@ fn back(seat: &Seat) {
             CourierParts {
                 channel,
                 router: router.clone(),
-                rules: Rules::default(),
+                rules: Live::new(Rules::default()),
                 ledger: Arc::new(SimLedger(seat.clone())),
                 sealer: Live::new(Sealer::new(kit.keys.clone(), seat.world.clone())),
                 services: kit.services.clone(),

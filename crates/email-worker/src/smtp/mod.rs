@@ -109,8 +109,8 @@ impl Provider for SmtpProvider {
         }
     }
 
-    fn tls_peer(&self) -> Option<TlsPeer> {
-        self.tls_peer.clone()
+    fn tls_peers(&self) -> Vec<TlsPeer> {
+        self.tls_peer.iter().cloned().collect()
     }
 
     async fn attempt(&self, dispatch: &Dispatch) -> Attempted {

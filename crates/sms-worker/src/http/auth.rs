@@ -240,6 +240,14 @@ impl Auth {
         Ok(request)
     }
 
+    /// Where tokens come from, if they do.
+    pub(super) fn token_url(&self) -> Option<&str> {
+        match self {
+            Self::Oauth2(oauth2) => Some(&oauth2.token_url),
+            _ => None,
+        }
+    }
+
     /// The gateway no longer takes what we showed: a kept token is dropped.
     pub(super) async fn refused(&self) {
         if let Self::Oauth2(oauth2) = self {

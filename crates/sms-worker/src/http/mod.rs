@@ -198,8 +198,8 @@ impl Provider for HttpProvider {
         self.is_idempotent
     }
 
-    fn tls_peer(&self) -> Option<TlsPeer> {
-        self.request.tls_peer()
+    fn tls_peers(&self) -> Vec<TlsPeer> {
+        self.request.tls_peers()
     }
 
     fn wants_name(&self) -> bool {

@@ -94,15 +94,11 @@ impl RequestPlan {
         Url::parse(&self.url.outline()).ok()?.join("/").ok()
     }
 
-    /// Who answers, where that is over TLS.
-    pub(super) fn tls_peer(&self) -> Option<TlsPeer> {
-        let url = Url::parse(&self.url.outline()).ok()?;
-        let host = url.host_str().filter(|_| url.scheme() == "https")?;
-        Some(TlsPeer {
-            host: host.to_owned(),
-            port: url.port_or_known_default()?,
-            starttls: false,
-        })
+    /// Who answers over TLS: the gateway, and whoever gives tokens for it.
+    pub(super) fn tls_peers(&self) -> Vec<TlsPeer> {
+        let gateway = self.url.outline();
+        let urls = [Some(gateway.as_str()), self.auth.token_url()];
+        urls.into_iter().flatten().filter_map(tls_peer).collect()
     }
 
     /// The request for `values`, still to be signed; `None` if they make no valid one.
@@ -205,6 +201,17 @@ fn render(fields: &[(String, Template)], values: &Values<'_>) -> Vec<(String, St
         .map(|(name, template)| (name.clone(), template.render(values)))
         .filter(|(_, text)| !text.is_empty())
         .collect()
+}
+
+/// Whoever answers at `url`, where that is over TLS.
+fn tls_peer(url: &str) -> Option<TlsPeer> {
+    let url = Url::parse(url).ok()?;
+    let host = url.host_str().filter(|_| url.scheme() == "https")?;
+    Some(TlsPeer {
+        host: host.to_owned(),
+        port: url.port_or_known_default()?,
+        starttls: false,
+    })
 }
 
 fn compile_headers(
