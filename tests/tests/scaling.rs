@@ -1,5 +1,6 @@
-//! More workers drain a backlog faster: where the provider's time is the limit, three take a third
-//! of what one takes, and nobody gets a message twice.
+//! Workers come and go. More of them drain a backlog faster: where the provider's time is the limit,
+//! three take a third of what one takes, and nobody gets a message twice. One that is told to stop
+//! ends its calls and begins none.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,22 +61,85 @@ async fn drained(
     took
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_workers_drain_a_backlog_three_times_as_fast() {
+/// Peers, a mailbox behind a wire, and an issuer; workers have `concurrency` calls at once.
+struct World {
+    pipeline: Pipeline,
+    mailbox: Arc<Mailbox>,
+    wire: TcpProxy,
+    _gateway: SmsGateway,
+    _peers: (RabbitMq, RedisServer),
+}
+
+async fn world(concurrency: u16) -> World {
     let (rabbitmq, redis) = (RabbitMq::start().await, RedisServer::start().await);
     let mailbox = Arc::<Mailbox>::default();
     let gateway = SmsGateway::start(mailbox.clone()).await;
     let wire = TcpProxy::start(gateway.port()).await;
     let mut settings = Settings::distributed(&rabbitmq.url(), &redis.url());
     settings.providers = format!(
-        "[sms]\nconcurrency = 8\n{}",
+        "[sms]\nconcurrency = {concurrency}\n{}",
         SmsGateway::config(wire.port())
     );
     settings.service = "[services.test.limits]\nservice_per_minute = 100000\n".to_owned();
     let mut pipeline = Pipeline::configure(&settings);
     pipeline.start("issuer", &["issuer"]).await;
-    let one = drained(&mut pipeline, 1, 1, &mailbox, &wire).await;
-    let three = drained(&mut pipeline, 3, 3, &mailbox, &wire).await;
+    World {
+        pipeline,
+        mailbox,
+        wire,
+        _gateway: gateway,
+        _peers: (rabbitmq, redis),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_stops_ends_its_call_and_begins_none() {
+    let mut world = world(1).await;
+    let flow = |wire: &TcpProxy, flow| wire.set(|weather| weather.back = flow);
+    flow(&world.wire, Flow::Held);
+    for place in 0..3 {
+        let answer = world.pipeline.ask("issuer", "sms", &number(0, place)).await;
+        assert_eq!(answer.status, reqwest::StatusCode::ACCEPTED);
+    }
+    world.pipeline.start("sms-1", &["sms-worker"]).await;
+    let handed_over = |mailbox: &Mailbox| {
+        let places = 0..3;
+        places
+            .map(|place| mailbox.of(&number(0, place)).len())
+            .collect::<Vec<_>>()
+    };
+    until(
+        20,
+        "one call is on its way, two wait for its place",
+        || async {
+            let metrics = world.pipeline.metrics("sms-1").await;
+            let held = metrics["watchword_deliveries_in_flight{channel=\"sms\"}"];
+            let called: usize = handed_over(&world.mailbox).iter().sum();
+            (held > 2.5 && called == 1).then_some(())
+        },
+    )
+    .await;
+    let mut stopping = world.pipeline.processes.remove("sms-1").unwrap();
+    stopping.process.signal("TERM");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    flow(&world.wire, Flow::Free);
+    let status = tokio::task::block_in_place(|| stopping.process.wait(10));
+    assert!(status.success(), "{}", stopping.process.output());
+    assert_eq!(handed_over(&world.mailbox).iter().sum::<usize>(), 1);
+
+    world.pipeline.start("sms-2", &["sms-worker"]).await;
+    until(20, "another worker has the rest", || async {
+        (handed_over(&world.mailbox) == [1, 1, 1]).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_workers_drain_a_backlog_three_times_as_fast() {
+    let mut world = world(8).await;
+    let (pipeline, mailbox, wire) = (&mut world.pipeline, &world.mailbox, &world.wire);
+    let one = drained(pipeline, 1, 1, mailbox, wire).await;
+    let three = drained(pipeline, 3, 3, mailbox, wire).await;
     eprintln!("one worker {one:.1} s, three {three:.1} s");
     // The last message of all is a whole call long, however many workers there are.
     assert!(

@@ -10,8 +10,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// How long tasks may take to finish after the stop signal. Longer than the longest provider
-/// attempt (15 s), shorter than the 30 s after which orchestrators kill.
+/// attempt ([`LONGEST_ATTEMPT`]), shorter than the 30 s after which orchestrators kill.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
+
+/// The most that one attempt at a provider may be given: what has begun ends within the drain.
+pub const LONGEST_ATTEMPT: Duration = Duration::from_secs(20);
 
 /// A task failed, or did not end in time.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use watchword_chassis::Services;
 use watchword_chassis::spans::{Key, Kind, Span, Spans};
 use watchword_core::{
@@ -58,6 +59,8 @@ pub struct CourierParts {
     /// How many calls of providers there are at once. An order waits for its turn before it is
     /// claimed, so that a claim never waits.
     pub calls: Semaphore,
+    /// The process ends: what is called ends as it will, nothing else is begun.
+    pub stop: CancellationToken,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where it counts.
@@ -198,6 +201,10 @@ impl Courier {
         }
         // Never closed.
         let call = self.parts.calls.acquire().await.ok();
+        if self.parts.stop.is_cancelled() {
+            // A call takes longer than there is; another worker has the time.
+            return Ok(Turn::Settled(Settling::Requeue));
+        }
         let now = self.parts.clock.now();
         let salt = salt(order, errand.retries);
         let Some(pick) = errand.router.pick(&order.recipient, tried, salt, now) else {

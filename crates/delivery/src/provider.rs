@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use watchword_chassis::config::ConfigError;
+use watchword_chassis::lifecycle::LONGEST_ATTEMPT;
 use watchword_core::{AttemptClass, Code, DeliveryId, Locale, ProviderName, Recipient, Variables};
 
 /// One message to send, in clear. It lives for one attempt.
@@ -68,6 +70,17 @@ pub struct TlsPeer {
     pub port: u16,
     /// Whether TLS begins in an SMTP dialogue.
     pub starttls: bool,
+}
+
+/// The time of an attempt as `timeout_seconds` sets it: what has begun ends while the process drains.
+pub fn attempt_limit(seconds: u64) -> Result<Duration, ConfigError> {
+    let limit = Duration::from_secs(seconds);
+    if limit.is_zero() || limit > LONGEST_ATTEMPT {
+        let most = LONGEST_ATTEMPT.as_secs();
+        let rule = format!("must be 1 to {most}");
+        return Err(ConfigError::new("timeout_seconds", rule));
+    }
+    Ok(limit)
 }
 
 /// A configured SMS gateway or SMTP relay.

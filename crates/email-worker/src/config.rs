@@ -70,7 +70,7 @@ pub struct SmtpConfig {
     pub password: Option<SecretRef>,
     /// The sender: `Example <no-reply@example.org>`.
     pub from: String,
-    /// The longest an attempt takes: 1 to 60 s.
+    /// The longest an attempt takes: 1 to 20 s.
     #[serde(default = "fifteen")]
     pub timeout_seconds: u64,
     /// Connections at most.

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use watchword_chassis::config::{ConfigError, SecretRef};
 use watchword_core::{Clock, ProviderName, Recipient, SecretString};
-use watchword_delivery::{DEFAULT_CONCURRENCY, Inbox, Provider, RouteConfig, Rules};
+use watchword_delivery::{DEFAULT_CONCURRENCY, Inbox, Provider, RouteConfig, Rules, attempt_limit};
 use watchword_events::ReceiptReceived;
 
 use crate::http::{
@@ -64,7 +63,7 @@ pub struct SmsProviderConfig {
     /// The sender for numbers of a country (ISO 3166), where another is registered.
     #[serde(default)]
     pub senders: BTreeMap<String, String>,
-    /// The longest an attempt takes: 1 to 30 s; 10 if not given.
+    /// The longest an attempt takes: 1 to 20 s; 10 if not given.
     pub timeout_seconds: Option<u64>,
     /// Values for `{setting:NAME}`.
     #[serde(default)]
@@ -227,14 +226,11 @@ fn build_smpp(
 ) -> Result<Arc<dyn Provider>, ConfigError> {
     let smpp = config.smpp.as_ref();
     let smpp = smpp.ok_or_else(|| ConfigError::new("smpp", "is missing"))?;
-    let seconds = config.timeout_seconds.unwrap_or(10);
-    if !(1..=30).contains(&seconds) {
-        return Err(ConfigError::new("timeout_seconds", "must be 1 to 30"));
-    }
+    let limit = attempt_limit(config.timeout_seconds.unwrap_or(10))?;
     let provider = SmppProvider::new(
         name.clone(),
         Senders::new(config)?,
-        Duration::from_secs(seconds),
+        limit,
         smpp,
         &Secrets::read(&config.secrets)?,
         text,

@@ -1,7 +1,7 @@
 //! When the certificates of peers expire, looked at each hour: a handshake that sends nothing and
 //! trusts nobody. Refuses to decide about a connection: the connections of the pipeline check.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
-use watchword_delivery::{Provider, TlsPeer};
+use watchword_core::Live;
+use watchword_delivery::{Router, TlsPeer};
 use watchword_metrics::prometheus::{IntGaugeVec, Registry};
 use watchword_metrics::{Kind, Maker, Series};
 use x509_parser::parse_x509_certificate;
@@ -39,19 +40,20 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Of an SMTP reply.
 const LONGEST_LINE: u64 = 1_024;
 
-/// Shows what the certificates of `peers` say; while one cannot be seen, what it said last.
+/// Shows what the certificates of peers say; while one cannot be seen, what it said last.
 pub struct Watch {
-    peers: Vec<(String, TlsPeer)>,
+    engine: Vec<(String, TlsPeer)>,
+    routers: Vec<Live<Router>>,
     expiry: IntGaugeVec,
 }
 
 impl Watch {
-    /// Watches the store of `config`, its broker where `queues` are used, and `providers`.
-    pub fn new<'a>(
+    /// Watches the store of `config`, its broker where `queues` are used, and the providers of `routers`.
+    pub fn new(
         registry: &Registry,
         config: &Config,
         queues: bool,
-        providers: impl Iterator<Item = &'a Arc<dyn Provider>>,
+        routers: Vec<Live<Router>>,
     ) -> anyhow::Result<Self> {
         let engine = [
             ("rabbitmq", &config.rabbitmq, queues),
@@ -63,22 +65,39 @@ impl Watch {
             let peers = section.iter().flat_map(|section| peers_of(&section.url));
             peers.map(move |peer| (name.to_owned(), peer))
         });
-        let providers = providers.flat_map(|provider| {
-            let name = provider.name().to_string();
-            let peers = provider.tls_peers().into_iter();
-            peers.map(move |peer| (name.clone(), peer))
-        });
         Ok(Self {
-            peers: peers.chain(providers).collect(),
+            engine: peers.collect(),
+            routers,
             expiry: Maker::new(registry).gauges(&EXPIRY)?,
         })
     }
 
+    /// Of now: providers come and go with the configuration.
+    fn peers(&self) -> Vec<(String, TlsPeer)> {
+        let mut peers = self.engine.clone();
+        for router in &self.routers {
+            for provider in router.get().providers() {
+                let name = provider.name().to_string();
+                let shown = provider.tls_peers().into_iter();
+                peers.extend(shown.map(|peer| (name.clone(), peer)));
+            }
+        }
+        peers
+    }
+
     /// Looks until dropped.
     pub async fn run(self) {
+        let mut known = BTreeSet::new();
         loop {
+            let peers = self.peers();
+            let names: BTreeSet<_> = peers.iter().map(|(name, _)| name.clone()).collect();
+            for gone in known.difference(&names) {
+                // Nobody else removes it, and not being there is all that is wanted.
+                let _ = self.expiry.remove_label_values(&[gone]);
+            }
+            known = names;
             let mut soonest = BTreeMap::<&str, i64>::new();
-            for (name, peer) in &self.peers {
+            for (name, peer) in &peers {
                 match expiry(peer).await {
                     // Of several hosts the first to expire.
                     Ok(at) => {

@@ -10,8 +10,8 @@ use watchword_chassis::spans::Spans;
 use watchword_chassis::{Services, SystemEntropy, telemetry};
 use watchword_core::{Channel, Clock, Key, KeyRing, Live, ProviderName, ServiceName, Subject};
 use watchword_delivery::{
-    Courier, CourierParts, DeliveryMetrics, Inbox, Provider, Receipts, ReceiptsParts, Reporter,
-    Worker, prefetch,
+    Courier, CourierParts, DeliveryMetrics, Inbox, Receipts, ReceiptsParts, Reporter, Worker,
+    prefetch,
 };
 use watchword_events::{Lane, Sealer};
 use watchword_issuer::http::IssuerState;
@@ -107,7 +107,6 @@ impl Shared {
     /// Starts `roles`; gives the public routes of those that have some.
     pub async fn start(&self, roles: &[Role], lifecycle: &mut Lifecycle) -> anyhow::Result<Router> {
         let mut routes = Router::new();
-        let mut providers = Vec::new();
         let names: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
         telemetry::runs(&self.registry, &names)?;
         for role in roles {
@@ -115,20 +114,23 @@ impl Shared {
                 Role::Issuer => routes = routes.merge(self.issuer(lifecycle).await?),
                 Role::Verifier => routes = routes.merge(self.verifier_routes()),
                 Role::SmsWorker => {
-                    let worker = self.worker(Channel::Sms, &mut providers, lifecycle);
+                    let worker = self.worker(Channel::Sms, lifecycle);
                     routes = routes.merge(worker.await?);
                 }
                 Role::EmailWorker => {
-                    let worker = self.worker(Channel::Email, &mut providers, lifecycle);
+                    let worker = self.worker(Channel::Email, lifecycle);
                     routes = routes.merge(worker.await?);
                 }
             }
         }
+        let channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let routers = channels.iter().map(|live| live.router.clone()).collect();
+        drop(channels);
         let watch = Watch::new(
             &self.registry,
             &self.config,
             self.engine.broker.is_some(),
-            providers.iter(),
+            routers,
         )?;
         let stop = lifecycle.stop().cancelled_owned();
         lifecycle.spawn("certificates", async move {
@@ -207,14 +209,8 @@ impl Shared {
         })
     }
 
-    /// Starts the worker of `channel`, adds its providers; gives the route of its receipts, if it
-    /// takes some.
-    async fn worker(
-        &self,
-        channel: Channel,
-        all: &mut Vec<Arc<dyn Provider>>,
-        lifecycle: &mut Lifecycle,
-    ) -> anyhow::Result<Router> {
+    /// Starts the worker of `channel`; gives the route of its receipts, if it takes some.
+    async fn worker(&self, channel: Channel, lifecycle: &mut Lifecycle) -> anyhow::Result<Router> {
         let broker = self.engine.queues()?;
         let setup = channels::build(&self.config, channel, &self.inbox, &self.clock)?;
         if channel == Channel::Sms {
@@ -222,7 +218,6 @@ impl Shared {
         }
         let providers = setup.router.providers();
         let names: Vec<_> = providers.iter().map(|provider| provider.name()).collect();
-        all.extend_from_slice(providers);
         let metrics = DeliveryMetrics::register(&self.registry, channel, &names)?;
         let reporter = Arc::new(Reporter::new(
             broker.publisher(),
@@ -250,6 +245,7 @@ impl Shared {
                 sealer: self.sealer.clone(),
                 services: self.services.clone(),
                 calls: Semaphore::new(usize::from(concurrency)),
+                stop: lifecycle.stop(),
                 clock: self.clock.clone(),
                 metrics,
                 spans: self.spans.clone(),

@@ -5,6 +5,7 @@ use std::future::pending;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use watchword_broker::Consumer;
 use watchword_chassis::spans::Spans;
 use watchword_core::{Channel, Live};
@@ -101,6 +102,7 @@ fn back(seat: &Seat) {
                 sealer: Live::new(Sealer::new(kit.keys.clone(), seat.world.clone())),
                 services: kit.services.clone(),
                 calls: Semaphore::new(2),
+                stop: CancellationToken::new(),
                 clock: Arc::new(seat.clone()),
                 metrics: metrics.clone(),
                 spans: Spans::off(),

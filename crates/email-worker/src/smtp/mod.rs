@@ -14,7 +14,7 @@ use lettre::message::Mailbox;
 use tokio::time::timeout;
 use watchword_chassis::config::ConfigError;
 use watchword_core::{AttemptClass, ProviderName};
-use watchword_delivery::{Attempted, Dispatch, Provider, TlsPeer};
+use watchword_delivery::{Attempted, Dispatch, Provider, TlsPeer, attempt_limit};
 
 use crate::config::{SmtpConfig, TlsMode};
 use crate::dkim::Dkim;
@@ -42,9 +42,7 @@ impl SmtpProvider {
         config: &SmtpConfig,
         text: EmailText,
     ) -> Result<Self, ConfigError> {
-        if !(1..=60).contains(&config.timeout_seconds) {
-            return Err(ConfigError::new("timeout_seconds", "must be 1 to 60"));
-        }
+        let limit = attempt_limit(config.timeout_seconds)?;
         if !(1..=256).contains(&config.max_connections) {
             return Err(ConfigError::new("max_connections", "must be 1 to 256"));
         }
@@ -55,7 +53,7 @@ impl SmtpProvider {
             name,
             dkim: Dkim::new(&config.dkim, from.email.domain())?,
             from,
-            limit: Duration::from_secs(config.timeout_seconds),
+            limit,
             dialler: Dialler::new(config)?,
             pool: Pool::new(config.max_connections),
             tls_peer: (config.tls != TlsMode::None).then(|| TlsPeer {

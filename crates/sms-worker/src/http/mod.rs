@@ -18,7 +18,7 @@ use reqwest::{Client, Request, Response};
 use tokio::time::timeout;
 use watchword_chassis::config::ConfigError;
 use watchword_core::{AttemptClass, Clock, ProviderName};
-use watchword_delivery::{Attempted, Dispatch, Provider, TlsPeer};
+use watchword_delivery::{Attempted, Dispatch, Provider, TlsPeer, attempt_limit};
 
 pub use config::{Preset, ReceiptConfig, RequestConfig, ResponseConfig};
 pub use response::ResponsePlan;
@@ -77,10 +77,7 @@ enum Unmade {
 impl HttpProvider {
     /// Compiles the configuration; whatever is wrong in it is told now, by key.
     pub(crate) fn new(parts: HttpProviderParts<'_>) -> Result<Self, ConfigError> {
-        let limit = Duration::from_secs(parts.timeout_seconds);
-        if !(1..=30).contains(&parts.timeout_seconds) {
-            return Err(ConfigError::new("timeout_seconds", "must be 1 to 30"));
-        }
+        let limit = attempt_limit(parts.timeout_seconds)?;
         let client = Client::builder()
             .redirect(Policy::none())
             .no_proxy()
