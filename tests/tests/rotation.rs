@@ -20,7 +20,7 @@ use watchword_sms_worker::{Call, ReceiptPlan, ReceiptPlans, Refusal, SmsConfig};
 use watchword_tests::fault::{Kind, Stand, Wire};
 use watchword_tests::load::{SmsGateway, Window, judge, last_bad, now_ms};
 use watchword_tests::pipeline::{KEY, OTHER_KEY, secret};
-use watchword_tests::{Pipeline, Recorder, Settings, until};
+use watchword_tests::{Pipeline, Recorder, RedisServer, Settings, until};
 
 const PER_SECOND: u32 = 20;
 const NEW_KEY: &str = "harness-key-of-the-next-year-0";
@@ -320,4 +320,73 @@ async fn a_gateway_may_use_the_secret_before_for_a_quarter_of_an_hour() {
     let plans = plans.followed_by(third, changed);
     assert_eq!(receipt(&plans, "old", changed), Err(Refusal::Forged));
     assert_eq!(receipt(&plans, "new", changed), Ok(1));
+}
+
+/// A process that waits for its store says so, and begins with the configuration of then: an API key
+/// that was taken away meanwhile is none, a corrected password opens the store. A person's command does
+/// not wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changes_while_the_store_is_away_counts() {
+    let redis = RedisServer::start().await;
+    redis
+        .command(&["CONFIG", "SET", "requirepass", "right-password"])
+        .await;
+    let mut settings = Settings::distributed("amqp://nobody@127.0.0.1:1/", "");
+    settings.providers = "[sms.providers.inbox]\nkind = \"inbox\"\n".into();
+    let mut pipeline = Pipeline::configure(&settings);
+    // In the file, and not in a variable: variables do not change.
+    let plain = redis.url();
+    let folder = pipeline.folder().to_owned();
+    let password = secret(&folder, "redis-password", "wrong-password");
+    edit(&pipeline, |text| {
+        text.replace(
+            "url = \"redis://replaced\"",
+            &format!("url = \"{plain}\"\npassword = {{ {password} }}"),
+        )
+    });
+    pipeline.variables = vec![("WATCHWORD_REDIS__URL".into(), plain.clone())];
+    pipeline.launch("verifier", &["verifier"]);
+    let ready = async |pipeline: &Pipeline| {
+        let (http, _) = pipeline.raw("verifier");
+        let url = format!(
+            "http://127.0.0.1:{}/readyz",
+            pipeline.processes["verifier"].admin
+        );
+        let answer = http.get(url).send().await.ok()?;
+        Some(watchword_tests::pipeline::Answer::of(answer).await)
+    };
+    until(20, "it says what it waits for", || async {
+        let report = ready(&pipeline).await?;
+        let waits = pipeline.logs().contains("waiting for the store");
+        (waits && report.body["dependencies"]["redis"] == "down").then_some(())
+    })
+    .await;
+    let mut command = pipeline.command();
+    command.arg("audit");
+    let asked = std::time::Instant::now();
+    let output = tokio::task::spawn_blocking(move || command.output())
+        .await
+        .unwrap()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && told.contains("Error"), "{told}");
+    assert!(
+        asked.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        asked.elapsed()
+    );
+
+    let hash = |key: &str| HEXLOWER.encode(&Sha256::digest(key.as_bytes()));
+    edit(&pipeline, |text| {
+        text.replace(&hash(OTHER_KEY), &hash(NEW_KEY))
+    });
+    secret(&folder, "redis-password", "right-password");
+    pipeline.ready("verifier").await;
+    let path = format!("/v1/verifications/{}", "a".repeat(32));
+    for (key, status) in [(OTHER_KEY, 401), (NEW_KEY, 404)] {
+        let answer = pipeline
+            .call("verifier", key, Method::GET, &path, None)
+            .await;
+        assert_eq!(answer.status, status, "{:?}", answer.body);
+    }
 }

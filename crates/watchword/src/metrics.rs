@@ -23,7 +23,7 @@ store for one record, which knows neither; the ledger knows the provider and iss
 more for each check. What a provider delivers is told by its receipts, where it sends some; countries by
 `watchword_country_attempts_total` and `watchword_verifications_opened_total`. The age of a queue's head is a bound, because
 RabbitMQ shows no message without taking it. The program serves no TLS of its own, so that only the certificates of its peers are
-watched; not those of token endpoints and of SMPP.
+watched. SMPP binds are made without TLS.
 ";
 
 /// The groups in the way of a code.
@@ -38,7 +38,10 @@ pub const GROUPS: [(&str, &[Series]); 10] = [
         "Receipts over HTTP (SMS worker)",
         watchword_sms_worker::SERIES,
     ),
-    ("Queues (every role)", watchword_broker::SERIES),
+    (
+        "Queues (every role but a verifier alone)",
+        watchword_broker::SERIES,
+    ),
     ("Store (every role)", watchword_storage::SERIES),
     ("Roles and dependencies (every role)", telemetry::SERIES),
     (

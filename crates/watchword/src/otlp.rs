@@ -137,8 +137,13 @@ impl Exporter {
             if was_well && !is_well {
                 tracing::warn!("the collector of traces does not take them; they are dropped");
             }
-            if !more && count < BATCH {
-                return;
+            if !more && (count < BATCH || !is_well) {
+                // A collector that is away must not hold up the end of the process.
+                let mut left = 0;
+                while finished.try_recv().is_ok() {
+                    left += 1;
+                }
+                return spans.lost(left);
             }
         }
     }

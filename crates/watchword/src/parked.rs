@@ -70,16 +70,28 @@ fn name_of(message: &ParkedMessage) -> String {
     id.cloned().unwrap_or_else(|| "-".to_owned())
 }
 
+/// Since when it is parked, or was accepted.
+fn since(message: &ParkedMessage, label: &Label) -> Option<Timestamp> {
+    let parked = message.parked_at_ms.map(Timestamp::from_millis);
+    parked.or(label.accepted_at)
+}
+
+/// The oldest come first: who looks at a part must know it.
+fn tell_of_limit(lane: Lane, looked_at: usize, limit: usize) {
+    if looked_at == limit {
+        eprintln!(
+            "of {} only the oldest {limit} were looked at: see --limit",
+            lane.as_str()
+        );
+    }
+}
+
 fn fits(filter: &ParkedFilter, message: &ParkedMessage, label: &Label, now: Timestamp) -> bool {
     let is = |wanted: &Option<String>, found: Option<&str>| {
         wanted.as_deref().is_none_or(|wanted| found == Some(wanted))
     };
     let age = filter.older_than_seconds.is_none_or(|seconds| {
-        let since = message
-            .parked_at_ms
-            .map(Timestamp::from_millis)
-            .or(label.accepted_at);
-        since.is_some_and(|since| now.millis_since(since) >= seconds * 1_000)
+        since(message, label).is_some_and(|since| now.millis_since(since) >= seconds * 1_000)
     });
     is(&filter.reason, Some(&message.reason))
         && is(&filter.service, label.service.as_deref())
@@ -109,6 +121,7 @@ async fn list(shared: &Shared, filter: &ParkedFilter) -> anyhow::Result<()> {
     let mut count = 0;
     for lane in lanes(filter)? {
         let look = look(shared, lane, filter.limit).await?;
+        tell_of_limit(lane, look.messages().len(), filter.limit);
         for message in look.messages() {
             let label = Label::of(message);
             if !fits(filter, message, &label, now) {
@@ -120,8 +133,12 @@ async fn list(shared: &Shared, filter: &ParkedFilter) -> anyhow::Result<()> {
             } else {
                 "can be replayed"
             };
+            let age = since(message, &label).map_or_else(
+                || "-".to_owned(),
+                |since| format!("{} s", now.millis_since(since) / 1_000),
+            );
             println!(
-                "{:<9} {:<36} {:<18} {:<12} {state}",
+                "{:<9} {:<36} {:<18} {:<12} {age:>9} {state}",
                 lane.as_str(),
                 name_of(message),
                 message.reason,
@@ -196,6 +213,7 @@ async fn change(shared: &Shared, filter: &ParkedFilter, replays: bool) -> anyhow
     let (mut done, mut late, mut note) = (0, 0, 0);
     for lane in lanes(filter)? {
         let mut look = look(shared, lane, filter.limit).await?;
+        tell_of_limit(lane, look.messages().len(), filter.limit);
         for message in look.messages().to_vec() {
             let label = Label::of(&message);
             if !fits(filter, &message, &label, now) {

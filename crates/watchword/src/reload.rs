@@ -19,7 +19,7 @@ use watchword_chassis::spans::DROPPED;
 use watchword_metrics::prometheus::{Error, IntCounterVec, Registry};
 use watchword_metrics::{Kind, Maker, Series};
 
-use crate::config::environment;
+use crate::config::{Config, PeerConfig, environment};
 use crate::roles::{Shared, check_texts, sealer_of};
 
 /// How often the files are looked at. Orchestrators take up to a minute to bring a changed secret.
@@ -27,21 +27,43 @@ const LOOK: Duration = Duration::from_secs(5);
 /// A bundle of authorities has some hundred KiB.
 const LARGEST: u64 = 4 * 1024 * 1024;
 
-/// Watches the configuration until `stop`.
-pub struct Reloader {
+/// The files of a configuration, as they were when last looked at.
+pub struct Reader {
     path: PathBuf,
-    shared: Arc<Shared>,
     seen: BTreeMap<PathBuf, [u8; 32]>,
 }
 
-impl Reloader {
-    /// A reloader of the configuration in `path`, which `shared` was made from.
-    pub fn new(path: &Path, shared: Arc<Shared>) -> Self {
+impl Reader {
+    /// Looks at the configuration in `path`; before it is read, so that no change in between is missed.
+    pub fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
-            shared,
             seen: fingerprints(path),
         }
+    }
+
+    /// Whether they are others by now. Files take their time, which the tasks of a thread have not.
+    pub async fn has_changed(&mut self) -> bool {
+        let path = self.path.clone();
+        let Ok(seen) = spawn_blocking(move || fingerprints(&path)).await else {
+            return false;
+        };
+        let has_changed = seen != self.seen;
+        self.seen = seen;
+        has_changed
+    }
+}
+
+/// Watches the configuration until `stop`.
+pub struct Reloader {
+    reader: Reader,
+    shared: Arc<Shared>,
+}
+
+impl Reloader {
+    /// A reloader of the configuration that `shared` was made from.
+    pub const fn new(reader: Reader, shared: Arc<Shared>) -> Self {
+        Self { reader, shared }
     }
 
     /// Reads the configuration anew at SIGHUP and when a file of it changed.
@@ -58,22 +80,15 @@ impl Reloader {
                 _ = hangups.recv() => true,
                 _ = looks.tick() => false,
             };
-            // Files and regular expressions take their time, which the tasks of a thread have not.
-            let path = self.path.clone();
-            let Ok(seen) = spawn_blocking(move || fingerprints(&path)).await else {
-                continue;
-            };
-            if !is_told && seen == self.seen {
-                continue;
+            if self.reader.has_changed().await || is_told {
+                self.reload().await;
             }
-            self.seen = seen;
-            self.reload().await;
         }
     }
 
     async fn reload(&self) {
         let begun = Instant::now();
-        let (shared, path) = (self.shared.clone(), self.path.clone());
+        let (shared, path) = (self.shared.clone(), self.reader.path.clone());
         let reloaded = spawn_blocking(move || shared.reload(&path)).await;
         let reloaded = reloaded.unwrap_or_else(|_| Err(anyhow::anyhow!("a panic")));
         self.shared.reloads.count(reloaded.is_ok());
@@ -115,6 +130,20 @@ impl Shared {
             Ok(())
         };
         fixed(config.engine != self.config.engine, "engine")?;
+        let url = |peer: &Option<PeerConfig>| peer.as_ref().map(|peer| peer.url.clone());
+        for (key, next, now) in [
+            ("redis.url", &config.redis, &self.config.redis),
+            ("rabbitmq.url", &config.rabbitmq, &self.config.rabbitmq),
+        ] {
+            fixed(url(next) != url(now), key)?;
+        }
+        // Receipts are verified over it, at a route that stands since the start.
+        let public_url =
+            |config: &Config| config.sms.as_ref().and_then(|sms| sms.public_url.clone());
+        fixed(
+            public_url(&config) != public_url(&self.config),
+            "sms.public_url",
+        )?;
         let keys = config.keys.resolve()?;
         fixed(keys.index.expose() != self.index.expose(), "keys.index")?;
         let services = Services::from_config(&config.services)?;

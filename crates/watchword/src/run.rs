@@ -2,9 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tokio::time::sleep;
 use watchword_chassis::admin::{self, Readiness};
 use watchword_chassis::config::{ConfigError, line_of};
 use watchword_chassis::lifecycle::{Lifecycle, stop_signal};
@@ -13,18 +15,20 @@ use watchword_chassis::spans::Spans;
 use watchword_chassis::{Services, SystemClock, http, server, telemetry};
 use watchword_core::{Channel, Clock};
 use watchword_delivery::Inbox;
+use watchword_storage::StorageError;
 
 use crate::channels;
 use crate::cli::Role;
 use crate::config::{Config, EngineKind};
 use crate::engine::{Engine, distributed};
 use crate::otlp;
-use crate::reload::Reloader;
+use crate::reload::{Reader, Reloader};
 use crate::roles::Shared;
 
 /// Runs `roles` (all if none is named) until a signal.
 pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
-    let config = checked(path)?;
+    let mut reader = Reader::new(path);
+    let mut config = checked(path)?;
     telemetry::init(config.log);
     let roles = if roles.is_empty() {
         &Role::ALL[..]
@@ -53,13 +57,43 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
         server::serve(listener, routes, Room::ADMIN, lifecycle.stop()),
     );
 
-    let services = Services::from_config(&config.services)?;
     // Who only checks codes goes on while the broker is away.
     let queues = roles.iter().any(|role| *role != Role::Verifier);
-    let engine = tokio::select! {
-        engine = Engine::start(&config, &registry, &readiness, clock.clone(), queues) => engine?,
-        signalled = stop_signal() => return signalled.context("signals"),
+    if config.engine == EngineKind::Distributed {
+        readiness.require("redis", || false);
+    }
+    let engine = loop {
+        let attempt = async {
+            let started = Engine::start(&config, &registry, &readiness, clock.clone(), queues);
+            let error = match started.await {
+                Err(error) if is_away(&error) => error,
+                started => return started.map(Some),
+            };
+            tracing::warn!(error = format!("{error:#}"), "waiting for the store");
+            sleep(Duration::from_secs(1)).await;
+            Ok(None)
+        };
+        let started = tokio::select! {
+            started = attempt => started?,
+            signalled = stop_signal() => return signalled.context("signals"),
+        };
+        if let Some(engine) = started {
+            break engine;
+        }
+        // What was changed meanwhile counts: a password of the store, or an API key that is no more.
+        if reader.has_changed().await {
+            match checked(path) {
+                Ok(changed) => config = changed,
+                Err(error) => {
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "the changed configuration is wrong"
+                    );
+                }
+            }
+        }
     };
+    let services = Services::from_config(&config.services)?;
     let http_config = config.http.clone();
     let spans = otlp::start(config.traces.as_ref(), &registry, &mut lifecycle)?;
     let shared = Shared::new(config, engine, services, clock, registry, spans)?;
@@ -80,7 +114,7 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
             server::serve(listener, routes, room, lifecycle.stop()),
         );
     }
-    let reloader = Reloader::new(path, shared.clone());
+    let reloader = Reloader::new(reader, shared.clone());
     lifecycle.spawn("reloader", reloader.run(lifecycle.stop()));
     readiness.require("started", || true);
     let names: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
@@ -96,9 +130,18 @@ pub async fn operator(path: &Path) -> anyhow::Result<Shared> {
     let services = Services::from_config(&config.services)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let registry = telemetry::registry(clock.clone())?;
+    // A peer that is away is an answer: nobody waits for it before a terminal.
     let readiness = Readiness::default();
     let engine = Engine::start(&config, &registry, &readiness, clock.clone(), true).await?;
     Shared::new(config, engine, services, clock, registry, Spans::off())
+}
+
+/// Whether it is only a matter of time.
+fn is_away(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(StorageError::Unavailable(_) | StorageError::Timeout)
+    )
 }
 
 /// Unlocks a subject.

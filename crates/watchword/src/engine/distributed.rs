@@ -1,10 +1,8 @@
-//! The distributed engine: `RabbitMQ` and Redis. It waits for neither: a broker that is away is
-//! dialled in the background, a store that is away is dialled until it is there.
+//! The distributed engine: `RabbitMQ` and Redis. A broker that is away is dialled in the background;
+//! without its store an engine does not start.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::time::sleep;
 use watchword_broker::{Broker, BrokerMetrics, LinkState, RabbitMq, RabbitMqSettings};
 use watchword_chassis::admin::Readiness;
 use watchword_chassis::config::ConfigError;
@@ -12,7 +10,7 @@ use watchword_issuer::limits::RedisLimiter;
 use watchword_issuer::requests::RedisRequests;
 use watchword_ledger::{LedgerSettings, RedisLedger};
 use watchword_metrics::prometheus::Registry;
-use watchword_storage::{Redis, RedisSettings, StorageError, StorageMetrics};
+use watchword_storage::{Redis, RedisSettings, StorageMetrics};
 use watchword_verifier::store::RedisVerifications;
 
 use super::{Engine, Peers};
@@ -24,15 +22,15 @@ pub(super) async fn start(
     readiness: &Readiness,
     queues: bool,
 ) -> anyhow::Result<Engine> {
+    let redis = Redis::connect(redis_settings(config)?).await?;
+    let redis = redis.counted(StorageMetrics::redis(registry)?);
+    let store = redis.clone();
+    readiness.require("redis", move || store.is_healthy());
     let rabbitmq = if queues {
         Some(link(config, registry, readiness)?)
     } else {
         None
     };
-    let redis = connect(redis_settings(config)?).await?;
-    let redis = redis.counted(StorageMetrics::redis(registry)?);
-    let store = redis.clone();
-    readiness.require("redis", move || store.is_healthy());
     let settings = LedgerSettings {
         retention_ms: config.ledger.retention_hours * 3_600_000,
     };
@@ -84,17 +82,4 @@ pub fn redis_settings(config: &Config) -> Result<RedisSettings, ConfigError> {
         password,
         ..RedisSettings::new(url)
     })
-}
-
-/// A store that must not be used ends the process; one that is away is waited for.
-async fn connect(settings: RedisSettings) -> Result<Redis, StorageError> {
-    loop {
-        match Redis::connect(settings.clone()).await {
-            Err(error @ (StorageError::Unavailable(_) | StorageError::Timeout)) => {
-                tracing::warn!(%error, "waiting for Redis");
-                sleep(Duration::from_secs(1)).await;
-            }
-            connected => return connected,
-        }
-    }
 }
