@@ -79,7 +79,7 @@ fn since(message: &ParkedMessage, label: &Label) -> Option<Timestamp> {
 /// The oldest come first: who looks at a part must know it.
 fn tell_of_limit(lane: Lane, looked_at: usize, limit: usize) {
     if looked_at == limit {
-        eprintln!(
+        println!(
             "of {} only the oldest {limit} were looked at: see --limit",
             lane.as_str()
         );
