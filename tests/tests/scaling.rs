@@ -80,7 +80,7 @@ async fn world(concurrency: u16) -> World {
         "[sms]\nconcurrency = {concurrency}\n{}",
         SmsGateway::config(wire.port())
     );
-    settings.service = "[services.test.limits]\nservice_per_minute = 100000\n".to_owned();
+    settings.service = "[services.test.limits]\nservice_per_minute = 100000\n".into();
     let mut pipeline = Pipeline::configure(&settings);
     pipeline.start("issuer", &["issuer"]).await;
     World {
