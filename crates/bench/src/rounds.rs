@@ -254,6 +254,8 @@ async fn one(
         at(&format!("{:.0}pc", share * 100.0), &samples);
     }
     if kind == Kind::One {
+        // Of an empty store: what a dictionary takes when it doubles is not the next ones' alone.
+        peers.clear().await;
         let before = peers.store_bytes().await?;
         load::fill(&system.target, provider, WEIGHED).await?;
         #[expect(clippy::cast_precision_loss, reason = "a count")]
