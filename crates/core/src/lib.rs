@@ -11,6 +11,7 @@ mod live;
 mod locale;
 mod outcome;
 mod phone;
+mod plans;
 mod policy;
 mod recipient;
 mod secret;

@@ -1,15 +1,14 @@
 //! Telephone numbers: strict E.164, checked and never rewritten. A library classifies a number
 //! (what kind of line, which country); it has no say in what the number is.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
-use phonenumber::metadata::DATABASE;
 use phonenumber::{Type, country};
 
 use crate::Malformed;
+use crate::plans::{self, Plan};
 
 /// An E.164 number: ASCII `+`, then 7 to 15 digits of which the first is not 0.
 ///
@@ -17,9 +16,8 @@ use crate::Malformed;
 #[derive(Clone)]
 pub struct PhoneNumber {
     text: String,
-    /// As the numbering plans read it: they are asked once, which is most of what a number costs.
-    /// `None`: they were asked before, by another process.
-    read: Option<phonenumber::PhoneNumber>,
+    /// How many of the digits are the calling code. `None`: it was read before, by another process.
+    code_length: Option<usize>,
     country: Option<country::Id>,
 }
 
@@ -61,7 +59,7 @@ impl PhoneNumber {
         strict(text)?;
         Ok(Self {
             text: text.to_owned(),
-            read: None,
+            code_length: None,
             country: Some(country.parse().map_err(|_| RULE)?),
         })
     }
@@ -84,11 +82,16 @@ impl PhoneNumber {
         {
             return NumberKind::Satellite;
         }
-        let read = match &self.read {
-            Some(read) => Ok(Cow::Borrowed(read)),
-            None => phonenumber::parse(None, &self.text).map(Cow::Owned),
-        };
-        match read.map_or(Type::Unknown, |read| read.number_type(&DATABASE)) {
+        let code_length = self.code_length.or_else(|| {
+            let parsed: Result<Self, _> = self.text.parse();
+            parsed.ok()?.code_length
+        });
+        let kind = code_length.and_then(|length| {
+            let (code, national) = self.expose_digits().split_at(length);
+            let national = plans::national(national);
+            Some(plans::plan(code.parse().ok()?, national)?.kind(national))
+        });
+        match kind.unwrap_or(Type::Unknown) {
             Type::FixedLine => NumberKind::FixedLine,
             Type::PremiumRate
             | Type::SharedCost
@@ -122,6 +125,7 @@ impl FromStr for PhoneNumber {
         let digits = strict(text)?;
         // The plans must read the number as it stands: one they would turn into another
         // (+7 840 1234567 becomes +7 401234567) is refused, not corrected.
+        plans::prepare();
         let read = phonenumber::parse(None, text)
             .map_err(|_| Malformed::new("the phone number has no assigned country code"))?;
         if !is_same(&read, digits) {
@@ -129,10 +133,13 @@ impl FromStr for PhoneNumber {
                 "the phone number is ambiguous in its numbering plan",
             ));
         }
+        let code = read.country().code();
+        let code_length = code.to_string().len();
+        let plan = plans::plan(code, plans::national(&digits[code_length..]));
         Ok(Self {
             text: text.to_owned(),
-            country: read.country().id(),
-            read: Some(read),
+            code_length: Some(code_length),
+            country: plan.and_then(Plan::country),
         })
     }
 }
