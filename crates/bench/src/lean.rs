@@ -5,8 +5,8 @@
 //!
 //! With `--calls` it also makes the calls that our promises take, and still keeps none of them: it
 //! counts the message against its recipient, marks it as confirmed, claims the delivery, writes its
-//! outcome down and publishes an event, each as one plain command of the store or one message. That is
-//! the most that anything built of these crates could reach that keeps them.
+//! outcome down and publishes an event, each as one plain command of the store or one message: what
+//! the calls alone cost, made one at a time.
 
 use std::sync::Arc;
 

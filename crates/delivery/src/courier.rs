@@ -208,10 +208,12 @@ impl Courier {
         let now = self.parts.clock.now();
         let salt = salt(order, errand.retries);
         let Some(pick) = errand.router.pick(&order.recipient, tried, salt, now) else {
+            drop(call);
             return self.wait_for_anyone(errand, now).await.map(Turn::Settled);
         };
         let provider = errand.router.providers()[pick.place].clone();
         let Some(budget) = attempt_budget(provider.attempt_limit(), now, order.deadline) else {
+            drop(call);
             let ended = self.end(order, DeliveryOutcome::Expired, Settling::Ack);
             return ended.await.map(Turn::Settled);
         };
@@ -224,6 +226,7 @@ impl Courier {
             }
             Claim::Held { until } => Ok(Turn::Settled(when_free(until, now))),
             Claim::Ended(record) => {
+                drop(call);
                 self.repeat(order, &record).await;
                 Ok(Turn::Settled(Settling::Ack))
             }
@@ -295,6 +298,7 @@ impl Courier {
         // Once more: the claim takes its time, and a process that is stopped in it much.
         let limit = provider.attempt_limit();
         let Some(budget) = attempt_budget(limit, begun, order.deadline) else {
+            drop(call);
             self.give_up(order, fence, DeliveryOutcome::Expired).await?;
             return Ok(Turn::Settled(Settling::Ack));
         };

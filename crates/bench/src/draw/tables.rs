@@ -116,7 +116,7 @@ fn ratios(all: &Value, text: &mut String) {
         ("ratio_four_processes", "rate, four processes to lean"),
         (
             "ratio_lean_calls",
-            "rate, lean with the calls of our promises to lean: the most that can be reached",
+            "rate, lean with the calls of our promises to lean",
         ),
         (
             "ratio_one_process_to_lean_calls",
