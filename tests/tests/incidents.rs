@@ -226,7 +226,12 @@ async fn load(port: u16) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_breaks_is_seen_named_and_explained() {
     let mut world = World::start().await;
-    sleep(Duration::from_secs(10)).await;
+    until(30, "codes are handed over by both workers", || async {
+        let rate = "rate(watchword_attempts_total{class=\"accepted\"}[10s]) > 0";
+        let workers = world.prometheus.query(rate).await.ok()?;
+        (workers.len() == 2).then_some(())
+    })
+    .await;
     world.calm().await;
 
     let process = &mut world.pipeline.processes.get_mut("sms-2").unwrap().process;

@@ -121,7 +121,10 @@ async fn a_worker_that_stops_ends_its_call_and_begins_none() {
     .await;
     let mut stopping = world.pipeline.processes.remove("sms-1").unwrap();
     stopping.process.signal("TERM");
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    until(10, "it has heard that it is to stop", || async {
+        stopping.process.output().contains("stopping").then_some(())
+    })
+    .await;
     flow(&world.wire, Flow::Free);
     let status = tokio::task::block_in_place(|| stopping.process.wait(10));
     assert!(status.success(), "{}", stopping.process.output());

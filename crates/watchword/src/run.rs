@@ -62,6 +62,8 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     if config.engine == EngineKind::Distributed {
         readiness.require("redis", || false);
     }
+    // One for the whole wait: a signal that comes while nobody listens for it is lost.
+    let mut stopped = std::pin::pin!(stop_signal());
     let engine = loop {
         let attempt = async {
             let started = Engine::start(&config, &registry, &readiness, clock.clone(), queues);
@@ -75,7 +77,7 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
         };
         let started = tokio::select! {
             started = attempt => started?,
-            signalled = stop_signal() => return signalled.context("signals"),
+            signalled = &mut stopped => return signalled.context("signals"),
         };
         if let Some(engine) = started {
             break engine;
