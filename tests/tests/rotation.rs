@@ -380,7 +380,8 @@ async fn what_changes_while_the_store_is_away_counts() {
     edit(&pipeline, |text| {
         text.replace(&hash(OTHER_KEY), &hash(NEW_KEY))
     });
-    secret(&folder, "redis-password", "right-password");
+    let right = secret(&folder, "next-redis-password", "right-password");
+    edit(&pipeline, |text| text.replace(&password, &right));
     pipeline.ready("verifier").await;
     let path = format!("/v1/verifications/{}", "a".repeat(32));
     for (key, status) in [(OTHER_KEY, 401), (NEW_KEY, 404)] {
