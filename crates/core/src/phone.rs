@@ -8,7 +8,7 @@ use std::str::FromStr;
 use phonenumber::{Type, country};
 
 use crate::Malformed;
-use crate::plans::{self, Plan};
+use crate::plans::{self, Misread};
 
 /// An E.164 number: ASCII `+`, then 7 to 15 digits of which the first is not 0.
 ///
@@ -16,8 +16,8 @@ use crate::plans::{self, Plan};
 #[derive(Clone)]
 pub struct PhoneNumber {
     text: String,
-    /// How many of the digits are the calling code. `None`: it was read before, by another process.
-    code_length: Option<usize>,
+    /// `None`: it was read before, by another process.
+    kind: Option<NumberKind>,
     country: Option<country::Id>,
 }
 
@@ -59,7 +59,7 @@ impl PhoneNumber {
         strict(text)?;
         Ok(Self {
             text: text.to_owned(),
-            code_length: None,
+            kind: None,
             country: Some(country.parse().map_err(|_| RULE)?),
         })
     }
@@ -76,40 +76,13 @@ impl PhoneNumber {
 
     /// What kind of line this is by the numbering plans of libphonenumber.
     pub fn kind(&self) -> NumberKind {
-        if INTERNATIONAL_NETWORKS
-            .iter()
-            .any(|code| self.expose_digits().starts_with(code))
-        {
-            return NumberKind::Satellite;
-        }
-        let code_length = self.code_length.or_else(|| {
-            let parsed: Result<Self, _> = self.text.parse();
-            parsed.ok()?.code_length
-        });
-        let kind = code_length.and_then(|length| {
-            let (code, national) = self.expose_digits().split_at(length);
-            let national = plans::national(national);
-            Some(plans::plan(code.parse().ok()?, national)?.kind(national))
-        });
-        match kind.unwrap_or(Type::Unknown) {
-            Type::FixedLine => NumberKind::FixedLine,
-            Type::PremiumRate
-            | Type::SharedCost
-            | Type::TollFree
-            | Type::Pager
-            | Type::Uan
-            | Type::Voicemail
-            | Type::Emergency
-            | Type::ShortCode
-            | Type::StandardRate
-            | Type::Carrier
-            | Type::NoInternational => NumberKind::Special,
-            Type::Mobile
-            | Type::FixedLineOrMobile
-            | Type::PersonalNumber
-            | Type::Voip
-            | Type::Unknown => NumberKind::Reachable,
-        }
+        self.kind.unwrap_or_else(|| {
+            let read = plans::read(self.expose_digits());
+            kind(
+                self.expose_digits(),
+                read.map_or(Type::Unknown, |read| read.kind),
+            )
+        })
     }
 
     /// The ISO 3166 country of the number, if the numbering plans tell one.
@@ -125,22 +98,46 @@ impl FromStr for PhoneNumber {
         let digits = strict(text)?;
         // The plans must read the number as it stands: one they would turn into another
         // (+7 840 1234567 becomes +7 401234567) is refused, not corrected.
-        plans::prepare();
-        let read = phonenumber::parse(None, text)
-            .map_err(|_| Malformed::new("the phone number has no assigned country code"))?;
-        if !is_same(&read, digits) {
-            return Err(Malformed::new(
-                "the phone number is ambiguous in its numbering plan",
-            ));
-        }
-        let code = read.country().code();
-        let code_length = code.to_string().len();
-        let plan = plans::plan(code, plans::national(&digits[code_length..]));
+        let read = plans::read(digits).map_err(|misread| match misread {
+            Misread::NoCode => Malformed::new("the phone number has no assigned country code"),
+            Misread::Otherwise => {
+                Malformed::new("the phone number is ambiguous in its numbering plan")
+            }
+        })?;
         Ok(Self {
             text: text.to_owned(),
-            code_length: Some(code_length),
-            country: plan.and_then(Plan::country),
+            kind: Some(kind(digits, read.kind)),
+            country: read.country,
         })
+    }
+}
+
+/// What the plans' word for a kind of line means for a code.
+fn kind(digits: &str, kind: Type) -> NumberKind {
+    if INTERNATIONAL_NETWORKS
+        .iter()
+        .any(|code| digits.starts_with(code))
+    {
+        return NumberKind::Satellite;
+    }
+    match kind {
+        Type::FixedLine => NumberKind::FixedLine,
+        Type::PremiumRate
+        | Type::SharedCost
+        | Type::TollFree
+        | Type::Pager
+        | Type::Uan
+        | Type::Voicemail
+        | Type::Emergency
+        | Type::ShortCode
+        | Type::StandardRate
+        | Type::Carrier
+        | Type::NoInternational => NumberKind::Special,
+        Type::Mobile
+        | Type::FixedLineOrMobile
+        | Type::PersonalNumber
+        | Type::Voip
+        | Type::Unknown => NumberKind::Reachable,
     }
 }
 
@@ -157,12 +154,6 @@ fn strict(text: &str) -> Result<&str, Malformed> {
         return Err(RULE);
     }
     Ok(digits)
-}
-
-/// Whether `read` is `digits` in E.164. The library's own way of writing that form tries its
-/// patterns for the others first.
-fn is_same(read: &phonenumber::PhoneNumber, digits: &str) -> bool {
-    digits == format!("{}{}", read.country().code(), read.national())
 }
 
 impl fmt::Display for PhoneNumber {
