@@ -35,6 +35,9 @@ pub(crate) const LONGEST_MS: u64 = (1 << 24) - 1;
 /// Characters of a provider's message id that are kept.
 pub(crate) const MESSAGE_ID_CHARS: usize = 128;
 
+/// Room for a delivery with one attempt.
+const USUAL: usize = 128;
+
 const VERSION: u8 = 2;
 /// The first layout: without trace and receipt.
 const VERSION_1: u8 = 1;
@@ -119,10 +122,11 @@ pub(crate) fn encode_attempt(attempt: &Attempt) -> Vec<u8> {
 /// The delivery's bytes.
 pub(crate) fn encode(delivery: &Delivery) -> Vec<u8> {
     let record = &delivery.record;
-    let mut bytes = vec![
+    let mut bytes = Vec::with_capacity(USUAL);
+    bytes.extend([
         VERSION,
         channel_number(record.channel) * 16 + outcome_number(record.outcome),
-    ];
+    ]);
     bytes.extend(low::<4>(delivery.fence.0));
     bytes.extend(low::<2>(u64::from(record.attempt_count)));
     bytes.extend(moment(record.updated_at));

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use watchword_core::{DeliveryId, ProviderName, Timestamp};
 use watchword_storage::redis::{Cmd, Value};
-use watchword_storage::{Redis, Script};
+use watchword_storage::{Arg, Redis, Script};
 
 use crate::codec::{
     channel_number, decode, encode, encode_attempt, outcome_number, receipt_number, trace_bytes,
@@ -69,8 +69,8 @@ impl RedisLedger {
     }
 
     /// Redis refuses a time to live of nothing, and one beyond its clock.
-    fn retention(&self) -> Vec<u8> {
-        text(self.settings.retention_ms.clamp(1, 1 << 48))
+    fn retention(&self) -> u64 {
+        self.settings.retention_ms.clamp(1, 1 << 48)
     }
 
     fn claimed(&self) -> MutexGuard<'_, HashMap<DeliveryId, Delivery>> {
@@ -114,10 +114,11 @@ impl RedisLedger {
         else {
             return Ok(None);
         };
+        let after = encode(&delivery);
         let swapped = self.redis.swap(
             key(&settlement.id),
-            before,
-            encode(&delivery),
+            &before,
+            &after,
             Some(self.settings.retention_ms),
         );
         Ok(swapped.await?.then_some(answer))
@@ -127,7 +128,7 @@ impl RedisLedger {
         &self,
         script: &Script,
         id: &DeliveryId,
-        args: Vec<Vec<u8>>,
+        args: &[Arg<'_>],
     ) -> Result<(Verdict, Delivery), LedgerError> {
         match self.ask(script, id, args).await? {
             (verdict, Some(delivery)) => Ok((verdict, delivery)),
@@ -139,7 +140,7 @@ impl RedisLedger {
         &self,
         script: &Script,
         id: &DeliveryId,
-        args: Vec<Vec<u8>>,
+        args: &[Arg<'_>],
     ) -> Result<(Verdict, Option<Delivery>), LedgerError> {
         let answer = self.redis.script(script, &[key(id)], args).await?;
         let Value::Array(parts) = answer else {
@@ -180,11 +181,6 @@ enum Verdict {
     Unknown,
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "numbers are copied")]
-fn text(number: impl ToString) -> Vec<u8> {
-    number.to_string().into_bytes()
-}
-
 fn bytes(value: &Value) -> Option<&[u8]> {
     match value {
         Value::BulkString(bytes) => Some(bytes),
@@ -214,15 +210,16 @@ impl LedgerStore for RedisLedger {
         if let Some(claim) = self.claim_first(request.clone()).await? {
             return Ok(claim);
         }
-        let args = vec![
-            text(bounded_moment(request.now).as_millis()),
-            self.retention(),
-            text(channel_number(request.channel)),
-            text(request.lease_ms),
-            trace_bytes(request.trace_id).to_vec(),
-            request.service.as_str().as_bytes().to_vec(),
+        let trace = trace_bytes(request.trace_id);
+        let args = [
+            bounded_moment(request.now).as_millis().into(),
+            self.retention().into(),
+            channel_number(request.channel).into(),
+            request.lease_ms.into(),
+            trace[..].into(),
+            request.service.as_str().into(),
         ];
-        let (verdict, delivery) = self.run(&self.claim, &request.id, args).await?;
+        let (verdict, delivery) = self.run(&self.claim, &request.id, &args).await?;
         match verdict {
             Verdict::Yours { after_crash } => Ok(Claim::Yours {
                 fence: delivery.fence,
@@ -242,34 +239,30 @@ impl LedgerStore for RedisLedger {
         if let Some(record) = self.settle_claimed(&settlement).await? {
             return Ok(record);
         }
-        let args = vec![
-            text(settlement.now.as_millis()),
-            self.retention(),
-            text(channel_number(settlement.channel)),
-            text(outcome_number(settlement.outcome)),
+        let attempt = settlement.attempt.as_ref().map(encode_attempt);
+        let args = [
+            settlement.now.as_millis().into(),
+            self.retention().into(),
+            channel_number(settlement.channel).into(),
+            outcome_number(settlement.outcome).into(),
             settlement
                 .fence
-                .map(|fence| text(fence.0))
-                .unwrap_or_default(),
-            settlement
-                .attempt
-                .as_ref()
-                .map(encode_attempt)
-                .unwrap_or_default(),
+                .map_or(Arg::Bytes(b""), |fence| fence.0.into()),
+            attempt.as_deref().unwrap_or_default().into(),
         ];
-        let (_, delivery) = self.run(&self.settle, &settlement.id, args).await?;
+        let (_, delivery) = self.run(&self.settle, &settlement.id, &args).await?;
         Ok(delivery.record)
     }
 
     async fn receipt(&self, note: ReceiptNote) -> Result<Heard, LedgerError> {
-        let args = vec![
-            text(bounded_moment(note.now).as_millis()),
-            self.retention(),
-            text(receipt_number(note.state)),
-            note.provider.as_str().as_bytes().to_vec(),
-            note.message_id.unwrap_or_default().into_bytes(),
+        let args = [
+            bounded_moment(note.now).as_millis().into(),
+            self.retention().into(),
+            receipt_number(note.state).into(),
+            note.provider.as_str().into(),
+            note.message_id.as_deref().unwrap_or_default().into(),
         ];
-        match self.ask(&self.receipt, &note.id, args).await? {
+        match self.ask(&self.receipt, &note.id, &args).await? {
             (Verdict::Counted, Some(delivery)) => Ok(Heard::Counted(delivery.record)),
             (Verdict::Repeated, _) => Ok(Heard::Repeated),
             (Verdict::Early, _) => Ok(Heard::Early),
@@ -279,8 +272,11 @@ impl LedgerStore for RedisLedger {
     }
 
     async fn reopen(&self, id: &DeliveryId, now: Timestamp) -> Result<bool, LedgerError> {
-        let args = vec![text(bounded_moment(now).as_millis()), self.retention()];
-        match self.ask(&self.reopen, id, args).await? {
+        let args = [
+            bounded_moment(now).as_millis().into(),
+            self.retention().into(),
+        ];
+        match self.ask(&self.reopen, id, &args).await? {
             (Verdict::Counted, _) => Ok(true),
             (Verdict::Unknown, _) => Ok(false),
             _ => Err(LedgerError::Corrupt),

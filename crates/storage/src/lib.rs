@@ -11,6 +11,6 @@ pub use redis;
 pub use redis_link::examine::{Examined, Server, examine};
 pub use redis_link::{Pinned, Redis, RedisSettings};
 pub use rusqlite;
-pub use script::Script;
+pub use script::{Arg, Script};
 pub use sqlite::{Migration, Sqlite, forget};
 pub use telemetry::{SERIES, StorageMetrics};

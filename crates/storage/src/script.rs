@@ -3,6 +3,75 @@
 
 use std::sync::Arc;
 
+use redis::{RedisWrite, ToRedisArgs};
+
+/// What a script is given: bytes as they are, or a number in decimal digits.
+#[derive(Debug, Clone, Copy)]
+pub enum Arg<'a> {
+    /// Bytes.
+    Bytes(&'a [u8]),
+    /// A number that may be below zero.
+    Signed(i64),
+    /// A count.
+    Unsigned(u64),
+}
+
+impl<'a> From<&'a [u8]> for Arg<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl<'a> From<&'a str> for Arg<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Bytes(text.as_bytes())
+    }
+}
+
+impl From<i64> for Arg<'_> {
+    fn from(number: i64) -> Self {
+        Self::Signed(number)
+    }
+}
+
+impl From<u64> for Arg<'_> {
+    fn from(number: u64) -> Self {
+        Self::Unsigned(number)
+    }
+}
+
+impl From<u32> for Arg<'_> {
+    fn from(number: u32) -> Self {
+        Self::Unsigned(number.into())
+    }
+}
+
+impl From<u8> for Arg<'_> {
+    fn from(number: u8) -> Self {
+        Self::Unsigned(number.into())
+    }
+}
+
+impl Arg<'_> {
+    /// The room to make for it.
+    pub(crate) const fn room(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Signed(_) | Self::Unsigned(_) => 20,
+        }
+    }
+}
+
+impl ToRedisArgs for Arg<'_> {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        match self {
+            Self::Bytes(bytes) => out.write_arg(bytes),
+            Self::Signed(number) => number.write_redis_args(out),
+            Self::Unsigned(number) => number.write_redis_args(out),
+        }
+    }
+}
+
 /// A script; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Script {

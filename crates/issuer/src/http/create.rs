@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use watchword_chassis::Problem;
-use watchword_chassis::http::{Caller, JsonBody};
+use watchword_chassis::http::{Caller, CallerTrace, JsonBody};
 use watchword_events::OtpRequested;
 use watchword_verifier::http::VerificationView;
 
@@ -15,11 +15,11 @@ use super::IssuerState;
 pub(super) async fn create(
     State(state): State<IssuerState>,
     Caller(service): Caller,
-    headers: HeaderMap,
+    trace: CallerTrace,
     body: Result<JsonBody<OtpRequested>, Problem>,
 ) -> Result<(StatusCode, Json<VerificationView>), Problem> {
     let begun = Instant::now();
-    let mut span = state.begin("POST /v1/verifications", &service, &headers);
+    let mut span = state.begin("POST /v1/verifications", &service, trace);
     let answer = match body {
         Ok(JsonBody(request)) => state.issuer.issue(&service, request, &mut span).await,
         Err(problem) => Err(problem),

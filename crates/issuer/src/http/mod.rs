@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::FromRef;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
+use watchword_chassis::http::CallerTrace;
 use watchword_chassis::spans::{Key, Kind, Span, Spans};
 use watchword_chassis::{Problem, Service, Services};
-use watchword_core::{Live, TraceParent};
+use watchword_core::Live;
 use watchword_verifier::http::VerificationView;
 use watchword_verifier::store::StoredVerification;
 
@@ -48,10 +49,8 @@ pub fn routes(state: IssuerState) -> Router {
 
 impl IssuerState {
     /// Begins to record what `service` asks for.
-    fn begin(&self, name: &'static str, service: &Service, headers: &HeaderMap) -> Span {
-        let caller = headers.get("traceparent");
-        let caller = caller.and_then(|header| TraceParent::parse(header.to_str().ok()?));
-        let mut span = self.spans.begin(name, Kind::Server, caller);
+    fn begin(&self, name: &'static str, service: &Service, caller: CallerTrace) -> Span {
+        let mut span = self.spans.begin(name, Kind::Server, caller.0);
         span.say(Key::Service, || service.name.to_string());
         span
     }

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use serde::Deserialize;
-use watchword_chassis::http::{Caller, OptionalJsonBody, PathText};
+use watchword_chassis::http::{Caller, CallerTrace, OptionalJsonBody, PathText};
 use watchword_chassis::spans::Span;
 use watchword_chassis::{Problem, ProblemCode, Service};
 use watchword_core::{Channel, Malformed};
@@ -26,11 +26,11 @@ pub(super) async fn resend(
     State(state): State<IssuerState>,
     Caller(service): Caller,
     PathText(id): PathText,
-    headers: HeaderMap,
+    trace: CallerTrace,
     body: Result<OptionalJsonBody<ResendBody>, Problem>,
 ) -> Result<(StatusCode, Json<VerificationView>), Problem> {
     let begun = Instant::now();
-    let mut span = state.begin("POST /v1/verifications/{id}/resend", &service, &headers);
+    let mut span = state.begin("POST /v1/verifications/{id}/resend", &service, trace);
     let answer = match body {
         Ok(OptionalJsonBody(body)) => again(&state, &service, &id, body, &mut span).await,
         Err(problem) => Err(problem),

@@ -95,11 +95,6 @@ const fn unreadable() -> StorageError {
     StorageError::Rejected("a counter cannot be read")
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "numbers are copied")]
-fn text(number: impl ToString) -> Vec<u8> {
-    number.to_string().into_bytes()
-}
-
 fn recipient_key(recipient: SubjectTag) -> String {
     format!("ww:{{{recipient}}}:r")
 }
@@ -121,14 +116,14 @@ impl SendLimiter for RedisLimiter {
             return Ok(Permit::Granted);
         }
         let wanted = (limits.service_per_minute / LEAVE_SHARE).clamp(1, MOST_LEAVE);
-        let args = vec![
-            text(now),
-            text(limits.service_per_minute),
-            text(COUNTER_TTL_MS),
-            text(wanted),
+        let args = [
+            now.into(),
+            limits.service_per_minute.into(),
+            COUNTER_TTL_MS.into(),
+            wanted.into(),
         ];
         let keys = [service_key(service)];
-        let Value::Array(answer) = self.redis.script(&self.admit, &keys, args).await? else {
+        let Value::Array(answer) = self.redis.script(&self.admit, &keys, &args).await? else {
             return Err(unreadable());
         };
         let [Value::Int(minute), Value::Int(granted)] = answer[..] else {
@@ -171,9 +166,8 @@ impl SendLimiter for RedisLimiter {
             }
             let later = sent.0.partition_point(|(at, _)| *at <= now);
             sent.0.insert(later, (now, own));
-            let swapped = self
-                .redis
-                .swap(key.clone(), stored, sent.encode(), Some(DAY_MS));
+            let more = sent.encode();
+            let swapped = self.redis.swap(key.clone(), &stored, &more, Some(DAY_MS));
             if swapped.await? {
                 return Ok(Permit::Granted);
             }

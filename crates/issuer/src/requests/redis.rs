@@ -53,10 +53,10 @@ impl RequestLog for RedisRequests {
         answer: String,
         _now: Timestamp,
     ) -> Result<String, StorageError> {
-        let args = vec![answer.into_bytes(), REMEMBERED_MS.to_string().into_bytes()];
+        let args = [answer.as_str().into(), REMEMBERED_MS.into()];
         text(
             self.redis
-                .script(&self.remember, &[name(key)], args)
+                .script(&self.remember, &[name(key)], &args)
                 .await?,
         )
     }

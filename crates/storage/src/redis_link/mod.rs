@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use watchword_core::{Live, SecretString};
 
 use crate::telemetry::Call;
-use crate::{Script, StorageError, StorageMetrics};
+use crate::{Arg, Script, StorageError, StorageMetrics};
 use address::{Address, Kind};
 use supervisor::{Link, Supervisor};
 
@@ -143,7 +143,7 @@ impl Redis {
         &self,
         script: &Script,
         keys: &[String],
-        args: Vec<Vec<u8>>,
+        args: &[Arg<'_>],
     ) -> Result<Value, StorageError> {
         self.pinned()?.script(script, keys, args).await
     }
@@ -183,20 +183,17 @@ impl Pinned<'_> {
         &self,
         script: &Script,
         keys: &[String],
-        args: Vec<Vec<u8>>,
+        args: &[Arg<'_>],
     ) -> Result<Value, StorageError> {
         match self
             .run(
                 Call::Script,
-                &evaluate("EVALSHA", script.hash(), keys, &args),
+                &evaluate("EVALSHA", script.hash(), keys, args),
             )
             .await
         {
             Err(Failure::NoScript) => self
-                .run(
-                    Call::Script,
-                    &evaluate("EVAL", script.source(), keys, &args),
-                )
+                .run(Call::Script, &evaluate("EVAL", script.source(), keys, args))
                 .await
                 .map_err(Failure::into_error),
             answer => answer.map_err(Failure::into_error),
@@ -269,8 +266,8 @@ impl Failure {
     }
 }
 
-fn evaluate(verb: &str, script: &str, keys: &[String], args: &[Vec<u8>]) -> Cmd {
-    let bytes = args.iter().map(Vec::len).sum::<usize>() + script.len() + 64 * (keys.len() + 1);
+fn evaluate(verb: &str, script: &str, keys: &[String], args: &[Arg<'_>]) -> Cmd {
+    let bytes = args.iter().map(Arg::room).sum::<usize>() + script.len() + 64 * (keys.len() + 1);
     let mut command = Cmd::with_capacity(args.len() + keys.len() + 3, bytes);
     command
         .arg(verb)

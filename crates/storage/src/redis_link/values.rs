@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use redis::Value;
 
 use super::Redis;
-use crate::{Script, StorageError};
+use crate::{Arg, Script, StorageError};
 
 static SWAP: LazyLock<Script> =
     LazyLock::new(|| Script::new("storage.swap", include_str!("swap.lua")));
@@ -36,12 +36,16 @@ impl Redis {
     pub async fn swap(
         &self,
         key: String,
-        was: Vec<u8>,
-        value: Vec<u8>,
+        was: &[u8],
+        value: &[u8],
         ttl_ms: Option<u64>,
     ) -> Result<bool, StorageError> {
-        let mut args = vec![was, value];
-        args.extend(ttl_ms.map(|ms| ttl(ms).to_string().into_bytes()));
+        let args = [
+            was.into(),
+            value.into(),
+            Arg::Unsigned(ttl_ms.map_or(0, ttl)),
+        ];
+        let args = &args[..2 + usize::from(ttl_ms.is_some())];
         let swapped = self.script(&SWAP, &[key], args).await?;
         Ok(swapped == Value::Int(1))
     }

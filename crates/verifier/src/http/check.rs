@@ -2,13 +2,12 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
-use watchword_chassis::http::{Caller, JsonBody, PathText};
+use watchword_chassis::http::{Caller, CallerTrace, JsonBody, PathText};
 use watchword_chassis::spans::{Key, Kind};
 use watchword_chassis::{Problem, ProblemCode};
 use watchword_core::{
-    CheckId, CheckVerdict, Purpose, TraceParent, TypedCode, VerificationId, VerificationStatus,
+    CheckId, CheckVerdict, Purpose, TypedCode, VerificationId, VerificationStatus,
 };
 
 use super::VerifierState;
@@ -34,11 +33,9 @@ pub(super) async fn check(
     State(state): State<VerifierState>,
     Caller(service): Caller,
     PathText(id): PathText,
-    headers: HeaderMap,
+    CallerTrace(caller): CallerTrace,
     JsonBody(body): JsonBody<CheckBody>,
 ) -> Result<Json<CheckAnswer>, Problem> {
-    let caller = headers.get("traceparent");
-    let caller = caller.and_then(|header| TraceParent::parse(header.to_str().ok()?));
     let name = "POST /v1/verifications/{id}/check";
     let mut span = state.spans.begin(name, Kind::Server, caller);
     span.say(Key::Service, || service.name.to_string());

@@ -18,13 +18,13 @@ use async_trait::async_trait;
 use watchword_core::{
     CheckVerdict, GuessBudget, ServiceName, Timestamp, VerificationId, VerificationStatus,
 };
-use watchword_storage::{Redis, Script, StorageError};
+use watchword_storage::{Arg, Redis, Script, StorageError};
 
 use super::model::{
     CheckCommand, Checked, OpenCommand, Opened, SealedCode, Sends, Sent, StoredVerification, TagKey,
 };
 use super::{AFTERLIFE_MS, StoreError, VerificationStore};
-use arguments::{check_arguments, code_arguments, millis, new_verification, now_and_budget, text};
+use arguments::{CheckArguments, CodeArguments, millis, new_verification, now_and_budget};
 
 /// How often a slot's latest verification may change under an `open`: it does so once a lifetime.
 const OPEN_ROUNDS: u32 = 4;
@@ -98,14 +98,18 @@ impl VerificationStore for RedisVerifications {
                 guesses_key(command.id.tag()),
             ];
             keys.extend(latest.as_ref().map(verification_key));
-            let mut args = now_and_budget(command.now, command.budget);
-            args.extend([
-                text(command.id.own()),
+            let [now, per_hour, per_day, in_a_row] = now_and_budget(command.now, command.budget);
+            let args = [
+                now,
+                per_hour,
+                per_day,
+                in_a_row,
+                command.id.own().into(),
                 millis(expires_at.plus_millis(AFTERLIFE_MS)),
-                text(latest.as_ref().map_or("", VerificationId::own)),
-            ]);
-            args.push(verification.clone());
-            let reply = self.redis.script(&self.open, &keys, args).await?;
+                latest.as_ref().map_or("", VerificationId::own).into(),
+                verification[..].into(),
+            ];
+            let reply = self.redis.script(&self.open, &keys, &args).await?;
             match reply::opening(reply, &command.id, command.now)? {
                 reply::Opening::New { follows_approval } => {
                     return Ok(Opened::Send(sent(command, expires_at, follows_approval)));
@@ -125,13 +129,12 @@ impl VerificationStore for RedisVerifications {
         budget: GuessBudget,
         now: Timestamp,
     ) -> Result<Option<Opened>, StoreError> {
-        let mut args = now_and_budget(now, budget);
-        args.push(text(service.as_str()));
-        if let Some(code) = &next {
-            args.extend(code_arguments(code)?);
-        }
+        let code = next.as_ref().map(CodeArguments::of).transpose()?;
+        let mut args = now_and_budget(now, budget).to_vec();
+        args.push(service.as_str().into());
+        args.extend(code.iter().flat_map(CodeArguments::list));
         let keys = [verification_key(id), guesses_key(id.tag())];
-        let reply = self.redis.script(&self.resend, &keys, args).await?;
+        let reply = self.redis.script(&self.resend, &keys, &args).await?;
         reply::resent(reply, id, now)
     }
 
@@ -144,22 +147,19 @@ impl VerificationStore for RedisVerifications {
         budget: GuessBudget,
         now: Timestamp,
     ) -> Result<Option<Opened>, StoreError> {
-        let mut args = now_and_budget(now, budget);
-        args.push(text(service.as_str()));
-        args.push(text(after.to_string()));
-        if let Some(code) = &next {
-            args.extend(code_arguments(code)?);
-        }
+        let code = next.as_ref().map(CodeArguments::of).transpose()?;
+        let mut args = now_and_budget(now, budget).to_vec();
+        args.extend([Arg::from(service.as_str()), after.into()]);
+        args.extend(code.iter().flat_map(CodeArguments::list));
         let keys = [verification_key(id), guesses_key(id.tag())];
-        let reply = self.redis.script(&self.step, &keys, args).await?;
+        let reply = self.redis.script(&self.step, &keys, &args).await?;
         reply::resent(reply, id, now)
     }
 
     async fn confirm(&self, id: &VerificationId, send: u8) -> Result<(), StoreError> {
-        let args = vec![text(send.to_string())];
         let reply = self
             .redis
-            .script(&self.confirm, &[verification_key(id)], args)
+            .script(&self.confirm, &[verification_key(id)], &[send.into()])
             .await?;
         reply::done(reply)
     }
@@ -170,9 +170,10 @@ impl VerificationStore for RedisVerifications {
         budget: GuessBudget,
     ) -> Result<Checked, StoreError> {
         let keys = [verification_key(&command.id), guesses_key(command.id.tag())];
-        let args = check_arguments(&command, budget);
+        let check = CheckArguments::of(&command);
         let link = self.redis.pinned()?;
-        let checked = reply::checked(link.script(&self.check, &keys, args).await?)?;
+        let reply = link.script(&self.check, &keys, &check.list(budget)).await?;
+        let checked = reply::checked(reply)?;
         if checked.verdict == CheckVerdict::Approved {
             // One that a failover could forget is not told: the code would be good once more. The
             // check may be repeated under its id.
@@ -187,10 +188,10 @@ impl VerificationStore for RedisVerifications {
         service: &ServiceName,
         now: Timestamp,
     ) -> Result<Option<StoredVerification>, StoreError> {
-        let args = vec![millis(now), text(service.as_str())];
+        let args = [millis(now), service.as_str().into()];
         let reply = self
             .redis
-            .script(&self.cancel, &[verification_key(id)], args)
+            .script(&self.cancel, &[verification_key(id)], &args)
             .await?;
         reply::found(reply, id, now)
     }
@@ -201,10 +202,10 @@ impl VerificationStore for RedisVerifications {
         service: &ServiceName,
         now: Timestamp,
     ) -> Result<Option<StoredVerification>, StoreError> {
-        let args = vec![millis(now), text(service.as_str())];
+        let args = [millis(now), service.as_str().into()];
         let reply = self
             .redis
-            .script(&self.get, &[verification_key(id)], args)
+            .script(&self.get, &[verification_key(id)], &args)
             .await?;
         reply::found(reply, id, now)
     }
@@ -225,7 +226,7 @@ impl VerificationStore for RedisVerifications {
         let mut page = Vec::new();
         for id in keys.iter().filter_map(|key| id_of_key(key)) {
             let keys = [verification_key(&id)];
-            let reply = self.redis.script(&self.sends, &keys, Vec::new()).await?;
+            let reply = self.redis.script(&self.sends, &keys, &[]).await?;
             page.extend(reply::sends(reply, id)?);
         }
         Ok((page, (next != "0").then_some(next)))
