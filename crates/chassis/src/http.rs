@@ -1,6 +1,7 @@
 //! The public routes: who calls, and what body they may send.
 //! Refuses bodies over 16 KiB, slow ones, undeclared ones and those with fields it does not know.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
-use watchword_core::Live;
+use watchword_core::{Live, TraceParent};
 
 use crate::services::{Service, Services};
 use crate::{Problem, ProblemCode};
@@ -44,6 +45,20 @@ where
                     "send Authorization: Bearer <key>",
                 )
             })
+    }
+}
+
+/// The caller's trace, if it sends one that can be read.
+#[derive(Debug, Clone, Copy)]
+pub struct CallerTrace(pub Option<TraceParent>);
+
+impl<S: Send + Sync> FromRequestParts<S> for CallerTrace {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let header = parts.headers.get("traceparent");
+        let trace = header.and_then(|header| TraceParent::parse(header.to_str().ok()?));
+        Ok(Self(trace))
     }
 }
 
@@ -150,6 +165,10 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
 
 /// JSON from whole bytes; what is wrong is told by its field, never by its value.
 pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    // Which field it is costs more than all else, and is asked for only where one is wrong.
+    if let Ok(parsed) = serde_json::from_slice(body) {
+        return Ok(parsed);
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();

@@ -54,10 +54,12 @@ impl Timestamp {
 
     /// RFC 3339 in UTC, as the API and the events show it.
     pub fn to_rfc3339(self) -> String {
-        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
+        let mut text = [0; 32];
+        let written = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
             .ok()
-            .and_then(|moment| moment.format(&Rfc3339).ok())
-            .unwrap_or_else(|| "9999-12-31T23:59:59Z".to_owned())
+            .and_then(|moment| moment.format_into(&mut &mut text[..], &Rfc3339).ok())
+            .and_then(|count| std::str::from_utf8(text.get(..count)?).ok());
+        written.unwrap_or("9999-12-31T23:59:59Z").to_owned()
     }
 
     /// Reads RFC 3339; `None` when `text` is not that.

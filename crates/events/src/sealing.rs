@@ -13,6 +13,8 @@ use zeroize::Zeroizing;
 pub type Unsealed = Zeroizing<Vec<u8>>;
 
 const NONCE_BYTES: usize = 24;
+/// Room for what the usual order is bound to, the key's id included.
+const USUAL_AAD: usize = 192;
 
 /// Why nothing was sealed or opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +49,7 @@ pub struct Aad(Vec<u8>);
 impl Aad {
     /// Starts with `domain`, which tells one use of a key from another.
     pub fn new(domain: &'static str) -> Self {
-        Self::default().with(domain)
+        Self(Vec::with_capacity(USUAL_AAD)).with(domain)
     }
 
     /// Adds one part.

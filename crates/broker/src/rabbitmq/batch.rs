@@ -188,7 +188,18 @@ async fn publish(channel: &Channel, batch: Vec<Waiting>, supervisor: &Supervisor
     let Some(until) = batch.iter().map(|message| message.until).max() else {
         return Published::Whole;
     };
-    let all = join_all(batch.iter().map(|message| write(channel, &message.parcel)));
+    // What is left of each message once it is written: who waits for it, and how it is told from others.
+    let (told, parcels): (Vec<_>, Vec<_>) = batch
+        .into_iter()
+        .map(|message| {
+            let id = message.parcel.properties.message_id().clone();
+            (
+                (message.answer, id, message.parcel.mandatory),
+                message.parcel,
+            )
+        })
+        .unzip();
+    let all = join_all(parcels.into_iter().map(|parcel| write(channel, parcel)));
     // Dropped without an answer, the callers hear that nothing was confirmed.
     let Ok(confirms) = timeout_at(until + GRACE, all).await else {
         return Published::Broken;
@@ -216,15 +227,15 @@ async fn publish(channel: &Channel, batch: Vec<Waiting>, supervisor: &Supervisor
     let are_refused = confirms
         .iter()
         .all(|one| *one == Err(PublishError::Rejected));
-    for (message, confirm) in batch.into_iter().zip(confirms) {
-        let came_back = returned.contains(message.parcel.properties.message_id());
-        let answer = match confirm {
+    for ((answer, id, mandatory), confirm) in told.into_iter().zip(confirms) {
+        let came_back = returned.contains(&id);
+        let published = match confirm {
             Ok(()) | Err(PublishError::Rejected) if came_back => Err(PublishError::Unroutable),
             // The one that came back may have been this: its confirm broke with the channel.
-            Ok(()) if !is_whole && message.parcel.mandatory => Err(PublishError::Unconfirmed),
+            Ok(()) if !is_whole && mandatory => Err(PublishError::Unconfirmed),
             confirm => confirm,
         };
-        let _ = message.answer.send(answer);
+        let _ = answer.send(published);
     }
     match (is_whole, are_refused) {
         (true, true) => Published::Refused,
@@ -233,17 +244,17 @@ async fn publish(channel: &Channel, batch: Vec<Waiting>, supervisor: &Supervisor
     }
 }
 
-async fn write(channel: &Channel, parcel: &Parcel) -> lapin::Result<Confirmation> {
+async fn write(channel: &Channel, parcel: Parcel) -> lapin::Result<Confirmation> {
     let options = BasicPublishOptions {
         mandatory: parcel.mandatory,
         ..BasicPublishOptions::default()
     };
     let confirm = channel.basic_publish(
         parcel.exchange.into(),
-        ShortString::from(parcel.key.as_str()),
+        ShortString::from(parcel.key),
         options,
         &parcel.body,
-        parcel.properties.clone(),
+        parcel.properties,
     );
     confirm.await?.await
 }

@@ -261,13 +261,12 @@ pub(super) fn traceparent(value: &AMQPValue) -> Option<String> {
         return None;
     };
     let text = std::str::from_utf8(text.as_bytes()).ok()?;
-    let parts: Vec<_> = text.split('-').collect();
-    let is_hex = |part: &&str| {
+    let is_hex = |part: &str| {
         part.bytes()
             .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
     };
-    let lengths: Vec<_> = parts.iter().map(|part| part.len()).collect();
-    (lengths == [2, 32, 16, 2] && parts.iter().all(is_hex)).then(|| text.to_owned())
+    let lengths = text.split('-').map(str::len);
+    (lengths.eq([2, 32, 16, 2]) && text.split('-').all(is_hex)).then(|| text.to_owned())
 }
 
 #[cfg(test)]

@@ -280,13 +280,13 @@ impl Oauth2 {
             .basic_auth(&self.client_id, Some(self.secret.expose()))
             .timeout(TOKEN_DEADLINE)
             .form(&form);
-        let response = request.send().await.map_err(|_| AuthFault::Away)?;
+        let mut response = request.send().await.map_err(|_| AuthFault::Away)?;
         match response.status().as_u16() {
             200 => {}
             429 | 500..=599 => return Err(AuthFault::Away),
             _ => return Err(AuthFault::Refused),
         }
-        let body = super::read_answer(response, MAX_TOKEN_BYTES)
+        let body = super::read_answer(&mut response, MAX_TOKEN_BYTES)
             .await
             .ok_or(AuthFault::Away)?;
         let answer: TokenAnswer = serde_json::from_slice(&body).map_err(|_| AuthFault::Refused)?;

@@ -137,7 +137,7 @@ impl HttpProvider {
     }
 
     async fn exchange(&self, request: Request) -> Attempted {
-        let response = match self.client.execute(request).await {
+        let mut response = match self.client.execute(request).await {
             Ok(response) => response,
             // Before a connection stands nothing was handed over; afterwards nobody knows.
             Err(error) if error.is_connect() => {
@@ -148,17 +148,17 @@ impl HttpProvider {
             }
             Err(_) => return Attempted::new(AttemptClass::UnknownOutcome, "connection"),
         };
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let status = response.status().as_u16();
         if status == 401 {
             self.request.auth.refused().await;
         }
-        let Some(body) = read_answer(response, MAX_ANSWER_BYTES).await else {
+        let Some(body) = read_answer(&mut response, MAX_ANSWER_BYTES).await else {
             return Attempted::new(
                 AttemptClass::UnknownOutcome,
                 format!("http_{status}_unreadable"),
             );
         };
-        self.response.classify(status, &headers, &body)
+        self.response.classify(status, response.headers(), &body)
     }
 }
 
@@ -170,7 +170,7 @@ pub(crate) fn classify(config: &ResponseConfig, status: u16, body: &[u8]) -> Att
 }
 
 /// The answer's body, if it ends within its bounds.
-async fn read_answer(mut response: Response, most: usize) -> Option<Vec<u8>> {
+async fn read_answer(response: &mut Response, most: usize) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.ok()? {
         if body.len() + chunk.len() > most {
