@@ -5,8 +5,10 @@
 //!
 //! With `--calls` it also makes the calls that our promises take, and still keeps none of them: it
 //! counts the message against its recipient, marks it as confirmed, claims the delivery, writes its
-//! outcome down and publishes an event, each as one plain command of the store or one message: what
-//! the calls alone cost, made one at a time.
+//! outcome down and publishes an event, each as one plain command of the store or one message. Its
+//! messages are of the form that the contract gives ours (id, type, content type, trace, deadline),
+//! and its queue has the arguments without which messages are lost: what calls and messages alone
+//! cost, made one at a time.
 
 use std::sync::Arc;
 
@@ -29,11 +31,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 const QUEUE: &str = "lean";
+/// Where what is too late would go, if there were such a queue.
+const LATE: &str = "lean.late";
 const LIFETIME_SECONDS: u64 = 300;
 /// The prefetch that gives it the most.
 const PREFETCH: u16 = 256;
 /// Brings an order to the 400 bytes or so that a sealed one has.
 const PADDING: usize = 300;
+/// What the form of an order takes more.
+const MORE_PADDING: usize = 100;
 /// Bytes of what is kept of a delivery and of a recipient, and of an event.
 const DELIVERY: usize = 60;
 const RECIPIENT: usize = 20;
@@ -94,10 +100,16 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         .confirm_select(ConfirmSelectOptions::default())
         .await?;
     let mut kind = FieldTable::default();
-    kind.insert(
-        "x-queue-type".into(),
-        AMQPValue::LongString("quorum".into()),
-    );
+    let text = |text: &str| AMQPValue::LongString(text.into());
+    kind.insert("x-queue-type".into(), text("quorum"));
+    if arguments.calls {
+        kind.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(20));
+        kind.insert("x-max-length".into(), AMQPValue::LongLongInt(1_000_000));
+        kind.insert("x-overflow".into(), text("reject-publish"));
+        kind.insert("x-dead-letter-exchange".into(), text(""));
+        kind.insert("x-dead-letter-routing-key".into(), text(LATE));
+        kind.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+    }
     let options = QueueDeclareOptions {
         durable: true,
         ..QueueDeclareOptions::default()
@@ -135,7 +147,11 @@ async fn ask(
             id: format!("{:032x}", random.random::<u128>()),
             to: ask.to,
             code: format!("{:06}", random.random_range(0..1_000_000)),
-            padding: "x".repeat(PADDING),
+            padding: "x".repeat(if lean.calls {
+                PADDING + MORE_PADDING
+            } else {
+                PADDING
+            }),
         }
     };
     open(&lean, &order)
@@ -152,7 +168,8 @@ async fn open(lean: &Lean, order: &Order) -> anyhow::Result<()> {
     if lean.calls {
         lean.keep("recipient", &order.to, RECIPIENT).await?;
     }
-    lean.publish("", QUEUE, &serde_json::to_vec(order)?).await?;
+    let body = serde_json::to_vec(order)?;
+    lean.publish("", QUEUE, &order.id, &body).await?;
     if lean.calls {
         lean.set(&format!("confirmed:{}", order.id), "1").await?;
     }
@@ -172,8 +189,28 @@ impl Lean {
         self.set(&format!("{what}:{key}"), &"x".repeat(bytes)).await
     }
 
-    async fn publish(&self, exchange: &str, key: &str, body: &[u8]) -> anyhow::Result<()> {
-        let properties = BasicProperties::default().with_delivery_mode(2);
+    async fn publish(
+        &self,
+        exchange: &str,
+        key: &str,
+        id: &str,
+        body: &[u8],
+    ) -> anyhow::Result<()> {
+        let mut properties = BasicProperties::default().with_delivery_mode(2);
+        if self.calls {
+            let trace = format!("00-{id:.32}-0123456789abcdef-01");
+            let mut headers = FieldTable::default();
+            headers.insert("traceparent".into(), AMQPValue::LongString(trace.into()));
+            properties = properties
+                .with_message_id(id.into())
+                .with_type("watchword.lean.v1".into())
+                .with_content_type("application/cloudevents+json".into())
+                .with_headers(headers);
+            if key == QUEUE {
+                let lifetime_ms = LIFETIME_SECONDS * 1_000;
+                properties = properties.with_expiration(lifetime_ms.to_string().into());
+            }
+        }
         let options = BasicPublishOptions::default();
         let publish =
             self.channel
@@ -228,7 +265,8 @@ async fn deliver(channel: Channel, lean: Arc<Lean>) -> anyhow::Result<()> {
             response.bytes().await?;
             if lean.calls {
                 lean.keep("delivery", &order.id, DELIVERY).await?;
-                lean.publish(EVENTS, "updated", "x".repeat(EVENT).as_bytes())
+                let body = "x".repeat(EVENT);
+                lean.publish(EVENTS, "updated", &order.id, body.as_bytes())
                     .await?;
             }
             message.acker.ack(BasicAckOptions::default()).await?;

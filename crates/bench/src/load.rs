@@ -24,6 +24,16 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Connections that an open loop has from the start; it makes more when it needs them.
 const KEPT: usize = 256;
 
+/// Mobile numbers of ten countries, each with room for seven digits from [`FIRST`] on: every country's
+/// numbers have patterns of their own.
+const COUNTRIES: [&str; 10] = [
+    "+491510", "+3361", "+3461", "+551191", "+91981", "+861380", "+628121", "+3161", "+4670",
+    "+1202",
+];
+
+/// The first seven digits.
+const FIRST: u64 = 2_000_000;
+
 /// Recipients that were not used yet, over all targets of a run.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
@@ -45,7 +55,11 @@ impl Target {
     fn recipient(&self) -> String {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         match self.channel {
-            "sms" => format!("+49151{number:08}"),
+            "sms" => {
+                // A place of 0 to 9.
+                let country = COUNTRIES[(number % 10) as usize];
+                format!("{country}{}", FIRST + number / 10)
+            }
             _ => format!("person{number}@example.org"),
         }
     }

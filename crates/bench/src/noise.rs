@@ -10,7 +10,7 @@ use crate::figures::{Figures, median};
 
 /// The share of the machine that others may take of a round.
 const OTHERS: f64 = 0.1;
-/// How far the lean pipeline's rate may be from its median.
+/// How far a lean pipeline's rate may be from its median.
 const OFF: f64 = 0.15;
 
 /// The machine's account so far, in ticks of all processors.
@@ -59,13 +59,22 @@ fn ours() -> f64 {
 
 /// Marks each round; what is wrong with those that are noisy, as lines to print.
 pub fn mark(figures: &mut Figures) -> Vec<String> {
-    let lean = figures.rounds("lean.per_s").to_vec();
+    // By both of what ours is held against, the one further off.
+    let leans = ["lean.per_s", "lean_calls.per_s"].map(|name| {
+        let rates = figures.rounds(name).to_vec();
+        (median(&rates), rates)
+    });
     let others = figures.rounds("noise.others_share").to_vec();
-    let usual = median(&lean);
     let mut lines = Vec::new();
     figures.drop("noise.noisy");
     for (round, others) in others.into_iter().enumerate() {
-        let off = lean.get(round).map_or(0.0, |rate| rate / usual - 1.0);
+        let offs = leans
+            .iter()
+            .filter_map(|(usual, rates)| Some(rates.get(round)? / usual - 1.0));
+        let off = offs.fold(
+            0.0,
+            |most: f64, off| if off.abs() > most.abs() { off } else { most },
+        );
         let is_noisy = others > OTHERS || off.abs() > OFF;
         figures.add("noise.noisy", f64::from(u8::from(is_noisy)));
         if is_noisy {

@@ -104,7 +104,14 @@ fn latency(all: &Value, what: &str, title: &str, text: &mut String) {
         for (load, _) in &loads {
             let names = ["p50", "p99", "p999"].map(|q| format!("{what}_{q}_ms_{load}"));
             let names = names.each_ref().map(String::as_str);
-            let _ = write!(text, " {} |", medians(all, kind, &names));
+            let _ = write!(text, " {}", medians(all, kind, &names));
+            let failed = figure(all, &format!("{kind}.failed_{load}")).unwrap_or_default();
+            // What failed is in no quantile.
+            if failed[2] > 0.0 {
+                let [least, median, most] = failed.map(show);
+                let _ = write!(text, " (failed: {least} / {median} / {most})");
+            }
+            let _ = write!(text, " |");
         }
         let _ = writeln!(text);
     }
