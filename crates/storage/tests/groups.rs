@@ -20,7 +20,7 @@ async fn bump(redis: &Redis, key: &str) -> Result<Value, StorageError> {
         .script(
             &Script::new("count", "#!lua\nreturn redis.call('INCR', KEYS[1])"),
             &[key.to_owned()],
-            vec![],
+            &[],
         )
         .await
 }
@@ -113,13 +113,13 @@ async fn cluster() {
     for n in 0..50 {
         let keys = [format!("{{s{n}}}:a"), format!("{{s{n}}}:b")];
         assert_eq!(
-            redis.script(&pair, &keys, vec![]).await,
+            redis.script(&pair, &keys, &[]).await,
             Ok(Value::Int(1)),
             "{n}"
         );
     }
     let crossed = redis
-        .script(&pair, &["{a}".to_owned(), "{b}".to_owned()], vec![])
+        .script(&pair, &["{a}".to_owned(), "{b}".to_owned()], &[])
         .await;
     println!("cross-slot -> {crossed:?}");
     assert!(matches!(crossed, Err(StorageError::Rejected(_))));

@@ -20,7 +20,7 @@ fn count() -> Script {
     Script::new("count", "#!lua\nreturn redis.call('INCR', KEYS[1])")
 }
 async fn bump(redis: &Redis, key: &str) -> Result<Value, StorageError> {
-    redis.script(&count(), &[key.to_owned()], vec![]).await
+    redis.script(&count(), &[key.to_owned()], &[]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,7 +34,7 @@ async fn script_after_flush() {
     }
     let broken = Script::new("broken", "#!lua\nreturn redis.call('NOPE')");
     assert!(matches!(
-        redis.script(&broken, &["k".to_owned()], vec![]).await,
+        redis.script(&broken, &["k".to_owned()], &[]).await,
         Err(StorageError::Rejected(_))
     ));
 }
