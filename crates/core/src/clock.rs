@@ -54,16 +54,10 @@ impl Timestamp {
 
     /// RFC 3339 in UTC, as the API and the events show it.
     pub fn to_rfc3339(self) -> String {
-        /// More than any moment takes.
-        const ROOM: usize = 40;
-        let mut text = [0; ROOM];
-        let mut rest = &mut text[..];
-        let moment = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000);
-        let is_written = moment.is_ok_and(|moment| moment.format_into(&mut rest, &Rfc3339).is_ok());
-        let count = ROOM - rest.len();
-        let written = std::str::from_utf8(&text[..count]);
-        let written = written.ok().filter(|_| is_written);
-        written.unwrap_or("9999-12-31T23:59:59Z").to_owned()
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
+            .ok()
+            .and_then(|moment| moment.format(&Rfc3339).ok())
+            .unwrap_or_else(|| "9999-12-31T23:59:59Z".to_owned())
     }
 
     /// Reads RFC 3339; `None` when `text` is not that.
