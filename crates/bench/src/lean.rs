@@ -31,6 +31,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 const QUEUE: &str = "lean";
+/// The queue of the calls: it has other arguments.
+const CALLS_QUEUE: &str = "lean.calls";
 /// Where what is too late would go, if there were such a queue.
 const LATE: &str = "lean.late";
 const LIFETIME_SECONDS: u64 = 300;
@@ -68,6 +70,7 @@ struct Lean {
     check: Script,
     provider: u16,
     calls: bool,
+    queue: &'static str,
 }
 
 #[derive(Deserialize)]
@@ -114,7 +117,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         durable: true,
         ..QueueDeclareOptions::default()
     };
-    channel.queue_declare(QUEUE.into(), options, kind).await?;
+    let queue = if arguments.calls { CALLS_QUEUE } else { QUEUE };
+    channel.queue_declare(queue.into(), options, kind).await?;
     let check = Script::new(
         "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0",
     );
@@ -124,6 +128,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         check,
         provider: arguments.provider,
         calls: arguments.calls,
+        queue,
     });
     tokio::spawn(deliver(consuming.create_channel().await?, lean.clone()));
     let router = Router::new()
@@ -169,7 +174,7 @@ async fn open(lean: &Lean, order: &Order) -> anyhow::Result<()> {
         lean.keep("recipient", &order.to, RECIPIENT).await?;
     }
     let body = serde_json::to_vec(order)?;
-    lean.publish("", QUEUE, &order.id, &body).await?;
+    lean.publish("", lean.queue, &order.id, &body).await?;
     if lean.calls {
         lean.set(&format!("confirmed:{}", order.id), "1").await?;
     }
@@ -206,7 +211,7 @@ impl Lean {
                 .with_type("watchword.lean.v1".into())
                 .with_content_type("application/cloudevents+json".into())
                 .with_headers(headers);
-            if key == QUEUE {
+            if key == self.queue {
                 let lifetime_ms = LIFETIME_SECONDS * 1_000;
                 properties = properties.with_expiration(lifetime_ms.to_string().into());
             }
@@ -242,7 +247,7 @@ async fn deliver(channel: Channel, lean: Arc<Lean>) -> anyhow::Result<()> {
         .await?;
     let mut orders = channel
         .basic_consume(
-            QUEUE.into(),
+            lean.queue.into(),
             "lean".into(),
             BasicConsumeOptions::default(),
             FieldTable::default(),
