@@ -6,7 +6,7 @@
 //! With `--calls` it also makes the calls that our promises take, and still keeps none of them: it
 //! counts the message against its recipient, marks it as confirmed, claims the delivery, writes its
 //! outcome down and publishes an event, each as one plain command of the store or one message. Its
-//! messages are of the form that the contract gives ours (id, type, content type, trace, deadline),
+//! messages are of the form that the contract gives ours (id, type, content type, trace, deadline, mandatory),
 //! and its queue has the arguments without which messages are lost: what calls and messages alone
 //! cost, made one at a time.
 
@@ -216,7 +216,10 @@ impl Lean {
                 properties = properties.with_expiration(lifetime_ms.to_string().into());
             }
         }
-        let options = BasicPublishOptions::default();
+        let options = BasicPublishOptions {
+            mandatory: self.calls && key == self.queue,
+            ..BasicPublishOptions::default()
+        };
         let publish =
             self.channel
                 .basic_publish(exchange.into(), key.into(), options, body, properties);

@@ -79,7 +79,7 @@ pub fn mark(figures: &mut Figures) -> Vec<String> {
         figures.add("noise.noisy", f64::from(u8::from(is_noisy)));
         if is_noisy {
             lines.push(format!(
-                "round {} is noisy: others took {:.0} % of the machine, lean is {:+.0} % from its median",
+                "round {} is noisy: others took {:.0} % of the machine, a lean pipeline is {:+.0} % from its median",
                 round + 1,
                 others * 100.0,
                 off * 100.0

@@ -81,9 +81,6 @@ struct Prefix {
     pattern: Option<Pattern>,
     /// What takes the place of what the pattern finds, if that is not nothing.
     replacement: Option<&'static str>,
-    /// The lengths of local numbers, and the shortest of whole ones.
-    local: &'static [u16],
-    shortest: Option<u16>,
 }
 
 /// Numbers of one kind.
@@ -153,14 +150,13 @@ impl Plan {
         }
     }
 
-    /// Whether the library would take a national prefix out of `national`: unless what is left is too
-    /// short for a number.
+    /// Whether the library would take a national prefix out of `national`.
     fn takes_for_another(&self, national: &str) -> bool {
         let mut left = self.prefix.without_pattern(national, &self.general);
         if let Some(rest) = self.prefix.plain.and_then(|plain| left.strip_prefix(plain)) {
             left = Cow::Owned(rest.to_owned());
         }
-        left != national && !self.prefix.is_too_short(left.len())
+        left != national
     }
 
     /// The kind of line that `national` is.
@@ -192,15 +188,12 @@ impl Plan {
 
 impl Prefix {
     fn new(meta: &'static Metadata) -> Self {
-        let general = meta.descriptors().general();
         Self {
             plain: meta.national_prefix(),
             pattern: meta
                 .national_prefix_for_parsing()
                 .map(|pattern| Pattern::new(pattern.as_str())),
             replacement: meta.national_prefix_transform_rule(),
-            local: general.possible_local_length(),
-            shortest: general.possible_length().first().copied(),
         }
     }
 
@@ -227,14 +220,6 @@ impl Prefix {
             return Cow::Borrowed(national);
         }
         Cow::Owned(replaced)
-    }
-
-    fn is_too_short(&self, length: usize) -> bool {
-        let is_local = self.local.iter().any(|local| usize::from(*local) == length);
-        let is_below = self
-            .shortest
-            .is_some_and(|shortest| length < usize::from(shortest));
-        !is_local && is_below
     }
 }
 
@@ -303,8 +288,12 @@ mod tests {
                     .map(|end| format!("{code}{begin:02}{end}"))
             })
         });
+        // With a trunk prefix and a carrier in Brazil, with a mobile prefix behind the area in Argentina.
+        let inside = (20_000_000..20_000_100)
+            .flat_map(|end| [format!("5501511{end}"), format!("541115{end}")]);
         examples
             .chain(made)
+            .chain(inside)
             .filter(|digits| (7..=15).contains(&digits.len()))
     }
 

@@ -1,12 +1,13 @@
-//! A Lua script with the hash by which Redis knows it. Refuses scripts without the `#!lua` header
+//! A Lua script with the hash by which Redis knows it, and what it is given. Refuses scripts without the `#!lua` header
 //! (Redis 7): with it a script is refused for want of memory before its first line, not half-way.
 
 use std::sync::Arc;
 
 use redis::{RedisWrite, ToRedisArgs};
 
-/// What a script is given: bytes as they are, or a number in decimal digits.
-#[derive(Debug, Clone, Copy)]
+/// What a script is given: bytes as they are, or a number in decimal digits. Has no debug form: some
+/// of it is digests and sealed codes.
+#[derive(Clone, Copy)]
 pub enum Arg<'a> {
     /// Bytes.
     Bytes(&'a [u8]),

@@ -160,7 +160,7 @@ fn noise(all: &Value, text: &mut String) {
     let others = figure(all, "noise.others_share").unwrap_or_default();
     let _ = writeln!(
         text,
-        "\n{count} of {} rounds are noisy: lean more than 15 % from its median, or other work and the host took more than 10 % of the machine \
+        "\n{count} of {} rounds are noisy: a lean pipeline more than 15 % from its median, or other work and the host took more than 10 % of the machine \
          (median {:.0} %, at most {:.0} %).",
         noisy.len(),
         others[1] * 100.0,
