@@ -288,9 +288,11 @@ mod tests {
                     .map(|end| format!("{code}{begin:02}{end}"))
             })
         });
-        // With a trunk prefix and a carrier in Brazil, with a mobile prefix behind the area in Argentina.
-        let inside = (20_000_000..20_000_100)
-            .flat_map(|end| [format!("5501511{end}"), format!("541115{end}")]);
+        // With a trunk prefix and a carrier in Brazil; in Argentina with a mobile prefix behind the area, and
+        // numbers that look as if they had one.
+        let inside = (1_000..1_100).flat_map(|end| {
+            ["55015112000", "5411152000", "54235615"].map(|begin| format!("{begin}{end}"))
+        });
         examples
             .chain(made)
             .chain(inside)
