@@ -43,9 +43,12 @@ struct Arguments {
     #[arg(long)]
     rounds: Option<u32>,
     /// Measures these alone: `lean`, `lean_calls`, `one_process`, `four_processes`, `embedded`, `email_way`,
-    /// `email`, `slow`.
+    /// `email`, `slow`. Without it all, and with `--quick` all but `lean_calls`, `email_way` and `slow`.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Fails if the median of `ratio_one_process` is below.
+    #[arg(long)]
+    least: Option<f64>,
 }
 
 #[derive(Subcommand)]

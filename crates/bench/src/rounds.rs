@@ -8,7 +8,7 @@ use anyhow::Context;
 use serde_json::json;
 
 use crate::cost;
-use crate::figures::Figures;
+use crate::figures::{Figures, median};
 use crate::load::{self, Sample, Samples};
 use crate::mail::Relay;
 use crate::noise::{self, Watch};
@@ -32,6 +32,8 @@ pub const ON_THE_WAY: f64 = 256.0;
 /// Verifications that are opened to weigh one.
 const WEIGHED: usize = 12_800;
 
+/// What `--least` is of.
+const RATIO: &str = "ratio_one_process";
 /// Figures under the names that others read, and where they are from.
 const NAMED: [(&str, &str); 6] = [
     ("handover_p50_ms_300", "one_process.handover_p50_ms_300"),
@@ -54,7 +56,7 @@ const RATIOS: [(&str, &str, &str); 7] = [
         "four_processes.per_s",
         "lean_calls.per_s",
     ),
-    ("ratio_one_process", "one_process.per_s", "lean.per_s"),
+    (RATIO, "one_process.per_s", "lean.per_s"),
     ("ratio_four_processes", "four_processes.per_s", "lean.per_s"),
     ("cpu_ratio", "one_process.own_us", "lean.own_us"),
     ("email_ratio", "email_way.per_s", "one_process.per_s"),
@@ -70,14 +72,17 @@ struct Plan {
     mails: u32,
     /// Shares of the highest rate at which latency is taken.
     shares: &'static [f64],
+    /// What is measured unless told otherwise.
+    parts: &'static [&'static str],
 }
 
 const QUICK: Plan = Plan {
     rounds: 3,
     closed: Duration::from_secs(3),
     open: Duration::from_secs(2),
-    mails: 20_000,
+    mails: 10_000,
     shares: &[],
+    parts: &["lean", "one_process", "four_processes", "embedded", "email"],
 };
 const RECORDED: Plan = Plan {
     rounds: 5,
@@ -85,6 +90,16 @@ const RECORDED: Plan = Plan {
     open: Duration::from_secs(6),
     mails: 100_000,
     shares: &[0.25, 0.5, 0.75],
+    parts: &[
+        "lean",
+        "lean_calls",
+        "one_process",
+        "four_processes",
+        "embedded",
+        "email_way",
+        "email",
+        "slow",
+    ],
 };
 
 /// Measures, prints, and writes what `arguments` want written.
@@ -97,8 +112,10 @@ pub async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     let provider = Provider::start(Duration::ZERO).await?;
     let relay = Relay::start().await?;
     let telling = Relay::telling(&provider).await?;
-    let wanted =
-        |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
+    let wanted = |name: &str| match &arguments.only[..] {
+        [] => plan.parts.contains(&name),
+        only => only.iter().any(|only| only == name),
+    };
     let mut figures = Figures::default();
     let mut noisy = Vec::new();
     for round in 0..plan.rounds {
@@ -149,6 +166,20 @@ pub async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(folder) = &arguments.plots {
         draw::plots(&figures.json(), folder)?;
     }
+    arguments
+        .least
+        .map_or(Ok(()), |least| hold(&figures, least))
+}
+
+/// Fails if ours as one process has less than `least` of the lean pipeline's rate.
+fn hold(figures: &Figures, least: f64) -> anyhow::Result<()> {
+    let rounds = figures.rounds(RATIO);
+    let reached = median(rounds);
+    anyhow::ensure!(
+        reached >= least,
+        "{RATIO} is {reached:.2} ({rounds:.2?}), below {least}"
+    );
+    println!("{RATIO} is {reached:.2}, at least {least}");
     Ok(())
 }
 
