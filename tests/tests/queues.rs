@@ -372,6 +372,33 @@ async fn stopping_hands_back_what_was_not_handed_out(world: World) {
     held.ack().await.unwrap();
 }
 
+/// Late ones come from a queue of their own, so that more wait for the reader than it has room for.
+async fn stopping_waits_for_no_reader(world: World) {
+    const EACH: usize = 20;
+    let publisher = world.broker.publisher();
+    for nth in 0..EACH {
+        for (name, ttl) in [("late", 0), ("fresh", 600_000)] {
+            let message = Outbound {
+                ttl: Some(Duration::from_millis(ttl)),
+                ..message(&format!("{name} {nth}"))
+            };
+            publisher.publish(message, DEADLINE).await.unwrap();
+        }
+    }
+    let mut consumer = world.consume(1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::timeout(Duration::from_secs(5), consumer.stop())
+        .await
+        .expect("an end");
+    let mut other = world.consume(1).await;
+    let mut seen = HashSet::new();
+    while seen.len() < 2 * EACH {
+        let received = next(&mut other).await;
+        seen.insert(id(&received).to_owned());
+        received.ack().await.unwrap();
+    }
+}
+
 async fn an_event_without_a_listener_is_no_failure(world: World) {
     let event = Outbound {
         route: Route::Event("delivery.updated.test".into()),
@@ -400,7 +427,6 @@ async fn after_the_end_nothing_is_published_or_settled(world: World) {
     );
 }
 
-/// One test a case and engine.
 /// What lay past its time is handed out too, but nothing waits for it; also by a process that
 /// comes later.
 async fn what_is_late_holds_up_nothing(mut world: World) {
@@ -475,6 +501,7 @@ async fn what_is_handed_out_too_often_is_parked(world: World) {
     assert!((40..=44).contains(&handed_out), "{handed_out}");
 }
 
+/// One test a case and engine.
 macro_rules! on_both {
     ($($case:ident),* $(,)?) => {
         mod rabbitmq { $(#[tokio::test] async fn $case() { super::$case(super::World::rabbitmq().await).await; })* }
@@ -493,6 +520,7 @@ on_both!(
     two_consumers_share_without_duplicates,
     a_cancelled_receive_loses_nothing,
     stopping_hands_back_what_was_not_handed_out,
+    stopping_waits_for_no_reader,
     an_event_without_a_listener_is_no_failure,
     after_the_end_nothing_is_published_or_settled,
     what_is_late_holds_up_nothing,

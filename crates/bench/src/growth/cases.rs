@@ -75,8 +75,9 @@ pub async fn recipients(
     let system = System::ours(&setup, peers, &provider).await;
     let empty = peers.store_bytes().await?;
     let mut meter = system.meter(peers);
-    let (mut live, mut next, first) = (0, FIRST_WEIGHED, Instant::now());
-    while next <= arguments.recipients {
+    let (mut live, first) = (0, Instant::now());
+    while live < arguments.recipients {
+        let next = (live * 10).clamp(FIRST_WEIGHED, arguments.recipients);
         let (begun, more) = (Instant::now(), next - live);
         meter.begin();
         load::fill(&system.target, &provider, more.try_into()?).await?;
@@ -93,7 +94,6 @@ pub async fn recipients(
             ("own_mb", cost::memory_mb(&system.processes)),
         ];
         rows.add_with("recipients", row, &spent);
-        next *= 10;
     }
     Ok(())
 }

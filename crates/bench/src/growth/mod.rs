@@ -46,7 +46,7 @@ pub struct Arguments {
     /// Messages that lie before a fresh one.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
     stale: u64,
-    /// The most verifications that are live at once: from 10,000 on each tenfold is weighed.
+    /// The most verifications that are live at once: 10,000, each tenfold and these are weighed.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(10_000..=10_000_000))]
     recipients: u64,
     /// Seconds of each measurement under load.

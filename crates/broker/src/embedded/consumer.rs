@@ -103,17 +103,7 @@ impl Consumer for EmbeddedConsumer {
             let _ = pump.await;
         }
         while let Ok((_, holding)) = self.taken.try_recv() {
-            // Failing, its lease ends by itself.
-            let _ = holding
-                .settle(
-                    Fate::Due {
-                        at_ms: 0,
-                        retried: false,
-                        returned: true,
-                    },
-                    "requeue",
-                )
-                .await;
+            holding.give_back().await;
         }
     }
 
@@ -212,8 +202,16 @@ impl Pump {
                 tracing::error!(lane, "a message was handed out too often and is parked");
                 // Failing, its lease ends and it is parked then.
                 let _ = Box::new(holding).park("delivery_limit").await;
-            } else if self.sender.send((message, holding)).await.is_err() {
-                break;
+                continue;
+            }
+            tokio::select! {
+                biased;
+                place = self.sender.reserve() => match place {
+                    Ok(place) => place.send((message, holding)),
+                    Err(_) => break,
+                },
+                // Whoever stops reads no more.
+                () = self.stop.cancelled() => holding.give_back().await,
             }
         }
         Ok(count)
@@ -238,6 +236,16 @@ impl Pump {
 }
 
 impl Holding {
+    /// Back to its lane, as if it had not been taken. Failing, its lease ends by itself.
+    async fn give_back(&self) {
+        let fate = Fate::Due {
+            at_ms: 0,
+            retried: false,
+            returned: true,
+        };
+        let _ = self.settle(fate, "requeue").await;
+    }
+
     async fn settle(&self, fate: Fate, how: &'static str) -> Result<(), SettleError> {
         if self.shared.state() != LinkState::Up {
             return Err(SettleError);

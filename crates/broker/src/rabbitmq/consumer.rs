@@ -185,7 +185,15 @@ impl Pump {
         let is_wanted = !self.is_late || expired(&delivery.properties);
         let received = self.received(delivery, acks);
         if is_wanted {
-            return self.sender.send(received).await.ok();
+            tokio::select! {
+                biased;
+                place = self.sender.reserve() => place.ok()?.send(received),
+                // Whoever stops reads no more; failing, it goes back with the end of the channel.
+                () = self.stop.cancelled() => {
+                    let _ = received.requeue().await;
+                }
+            }
+            return Some(());
         }
         tracing::error!(
             lane = self.lane.as_str(),
