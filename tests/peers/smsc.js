@@ -28,6 +28,10 @@ const server = smpp.createServer((session) => {
     session.send(pdu.response({ message_id: id }));
     const stat = last === "0005" ? "UNDELIV" : "DELIVRD";
     const receipt = `id:${id} sub:001 dlvrd:001 submit date:2611241200 done date:2611241201 stat:${stat} err:000 text:`;
+    // A person's own text that looks like one; it is no receipt by its class.
+    session.deliver_sm({
+      source_addr: to, destination_addr: "watchword", short_message: `id:${id} stat:${stat === "UNDELIV" ? "DELIVRD" : "UNDELIV"} err:000`,
+    });
     setTimeout(() => session.deliver_sm({
       source_addr: to, destination_addr: "watchword", esm_class: 4, short_message: receipt,
     }), 50);

@@ -251,6 +251,50 @@ async fn codes_get_through_with_one_provider_dead_or_hanging() {
     assert_eq!(seen, [0.0, 1.0], "closed, then the first step");
 }
 
+/// Whoever may have a message and would recognise it gets it again: from another the person would
+/// have it twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeat_goes_where_it_is_recognised() {
+    let (first, second) = (simulator().await, simulator().await);
+    let mut settings = settings_of(Settings::embedded(), ports(&first), ports(&second));
+    settings.providers = settings
+        .providers
+        .replacen("method =", "idempotent = true\nmethod =", 1)
+        .replacen(
+            "[[sms.routes]]\nproviders = [\"first\", \"second\"]",
+            "[[sms.routes]]\nchoose = \"weighted\"\nproviders = [\"first\", \"second\"]",
+            1,
+        );
+    let mut pipeline = with_secrets(Pipeline::configure(&settings));
+    pipeline.start("all", &[]).await;
+    first.set_sms(sms(|sms| {
+        sms.outcomes = BTreeMap::from([(Outcome::DropAfterAccept, 1.0)]);
+    }));
+    let at = |simulator: &Simulator, to: &str| {
+        let messages = simulator.messages();
+        messages.iter().filter(|message| message.to == to).count()
+    };
+    // Few enough for it to stay in use.
+    let (mut ids, mut unheard) = (Vec::new(), Vec::new());
+    while unheard.len() < 4 {
+        let to = number(ids.len());
+        let answer = pipeline.ask("all", "sms", &to).await;
+        ids.push(answer.text("id").to_owned());
+        until(10, "somebody has it", || async {
+            (at(&first, &to) + at(&second, &to) > 0).then_some(())
+        })
+        .await;
+        unheard.extend((at(&first, &to) > 0).then_some(to));
+    }
+    first.set_sms(sms(|_| {}));
+    for id in &ids {
+        outcome_is(&pipeline, "all", id, 1, "accepted").await;
+    }
+    for to in &unheard {
+        assert_eq!((at(&first, to) > 1, at(&second, to)), (true, 0), "{to}");
+    }
+}
+
 /// Judged 1, hanging: the first ones take its timeout, the rest do not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hanging_provider_costs_the_first_ones_its_timeout() {

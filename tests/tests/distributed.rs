@@ -461,6 +461,41 @@ async fn a_role_that_is_told_to_stop_finishes_and_loses_nothing() {
     assert!(issuer.process.wait(30).success());
 }
 
+/// Handed back again and again, the broker would park it as it is: with a recipient in clear.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_cannot_be_read_is_not_parked_whole_while_nothing_can_be_published() {
+    let mut world = world().await;
+    let portal = Portal::connect(&world.rabbitmq).await;
+    let issuer = world.pipeline.processes.get_mut("issuer").unwrap();
+    issuer.process.signal("TERM");
+    assert!(issuer.process.wait(30).success());
+    world.pipeline.processes.remove("issuer");
+    let document = request_document("bad", "sms", "+4915112345678");
+    let document = document.replace("\"channel\":", "\"ttl\":9,\"channel\":");
+    portal.publish("bad", &document).await;
+    until(10, "it waits", || async {
+        (world.rabbitmq.messages("watchword.requests") == 1).then_some(())
+    })
+    .await;
+    world.rabbitmq.disk_alarm(true);
+    launch(&mut world.pipeline, "issuer", &["issuer"]);
+    // Enough for the twenty times after which the broker parks a message by itself.
+    tokio::time::sleep(std::time::Duration::from_secs(15)).await;
+    world.rabbitmq.disk_alarm(false);
+    until(30, "a note is parked and the request is gone", || async {
+        let messages = |queue| world.rabbitmq.messages(queue);
+        (messages("watchword.requests.parked") > 0 && messages("watchword.requests") == 0)
+            .then_some(())
+    })
+    .await;
+    let parked = world.rabbitmq.peek("watchword.requests.parked").await;
+    let parked = parked.to_string();
+    assert!(
+        parked.contains("request.parked") && !parked.contains("4915112345678"),
+        "{parked}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_is_killed_loses_nothing() {
     let mut world = world().await;

@@ -2,9 +2,11 @@
 //! crash, and the search for secrets.
 
 use std::process::Command;
+use std::sync::Arc;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use watchword_tests::load::{Mailbox, SmsGateway};
 use watchword_tests::pipeline::{KEY, OTHER_KEY};
 use watchword_tests::{Pipeline, Settings, until};
 
@@ -522,6 +524,44 @@ async fn fifty_requests_at_once_are_one_message_and_the_hour_has_its_limit() {
             .then_some(())
     })
     .await;
+}
+
+/// Its policy gives each message a code of its own: one that may not go out costs the person nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_message_leaves_the_code_before_it_good() {
+    const TO: &str = "+4915112345678";
+    let mailbox = Arc::<Mailbox>::default();
+    let gateway = SmsGateway::start(mailbox.clone()).await;
+    let mut settings = Settings::embedded();
+    settings.providers = SmsGateway::config(gateway.port());
+    settings.service = "[services.test.limits]\nrecipient_per_hour = 2\n\
+                        [services.test.policy]\ncooldown_seconds = 0\nresend = \"rotate\""
+        .into();
+    let mut pipeline = Pipeline::configure(&settings);
+    pipeline.start("all", &[]).await;
+    let id = pipeline.ask("all", "sms", TO).await.text("id").to_owned();
+    let resend = || async {
+        let path = format!("/v1/verifications/{id}/resend");
+        pipeline.post("all", &path, json!({})).await
+    };
+    let again = resend().await;
+    assert_eq!(
+        (again.status, &again.body["sends"]),
+        (StatusCode::ACCEPTED, &json!(2))
+    );
+    let second = until(10, "its message", || async {
+        let arrivals = mailbox.of(TO);
+        (arrivals.len() == 2).then(|| arrivals[1].code.clone())
+    })
+    .await;
+    for refused in [resend().await, pipeline.ask("all", "sms", TO).await] {
+        assert_eq!(
+            (refused.status.as_u16(), refused.text("code")),
+            (429, "rate_limited")
+        );
+    }
+    let valid = pipeline.check("all", &id, &second).await;
+    assert_eq!(valid.body["valid"], true, "{:?}", valid.body);
 }
 
 #[tokio::test]

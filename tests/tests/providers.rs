@@ -226,6 +226,23 @@ async fn hidden_tls_is_a_fault_and_nothing_is_sent() {
     assert!(sink.mails().is_empty());
 }
 
+/// As behind a balancer whose relay restarts: it says nothing about certificates.
+#[tokio::test]
+async fn a_handshake_that_is_cut_is_tried_again() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            drop(stream);
+        }
+    });
+    let attempted = mail(&relay(port, "tls = \"implicit\"")).await;
+    assert_eq!(
+        (attempted.class, attempted.reason.as_str()),
+        (Class::Transient, "starttls_broken")
+    );
+}
+
 /// A relay that we did not write: Postfix's smtp-sink with a fault at each verb.
 #[tokio::test]
 async fn smtp_sink_faults_decide_by_verb() {

@@ -59,7 +59,8 @@ impl Ladder {
     /// come back too late to be tried: with less than `attempt_ms` left until `deadline`.
     ///
     /// A provider's `Retry-After` of `at_least_ms` lengthens the wait to the first rung that
-    /// honours it; no rung is that long: `None`.
+    /// honours it. Where none does the last is taken, and the provider is left alone until then by
+    /// whoever picks one; a time so long that the deadline comes first: `None`.
     pub fn next(
         self,
         attempt: u32,
@@ -70,12 +71,9 @@ impl Ladder {
     ) -> Option<Rung> {
         let index = usize::try_from(attempt.saturating_sub(1)).unwrap_or(usize::MAX);
         let scheduled = self.rungs.get(index).or(self.rungs.last())?;
-        let rung = self
-            .rungs
-            .iter()
-            .find(|rung| rung.delay_ms >= scheduled.delay_ms && rung.delay_ms >= at_least_ms)?;
-        let back = now.plus_millis(rung.delay_ms);
-        (deadline.millis_since(back) >= attempt_ms.max(1)).then_some(*rung)
+        let rung = self.covering(scheduled.delay_ms.max(at_least_ms))?;
+        let back = now.plus_millis(rung.delay_ms.max(at_least_ms));
+        (deadline.millis_since(back) >= attempt_ms.max(1)).then_some(rung)
     }
 }
 
@@ -105,7 +103,9 @@ mod tests {
     #[test]
     fn a_retry_after_lengthens_the_wait_or_ends_the_attempts() {
         assert_eq!(next(1, 4_000, 300_000), Some("5s"));
-        assert_eq!(next(1, 46_000, 300_000), None);
+        assert_eq!(next(1, 60_000, 300_000), Some("45s"));
+        assert_eq!(next(1, 298_000, 300_000), Some("45s"));
+        assert_eq!(next(1, 298_001, 300_000), None);
     }
 
     #[test]
@@ -131,8 +131,9 @@ mod tests {
         ) {
             let (now, deadline) = (Timestamp::from_millis(now), Timestamp::from_millis(left));
             if let Some(rung) = Ladder::STANDARD.next(attempt, at_least, now, deadline, need) {
-                prop_assert!(now.plus_millis(rung.delay_ms).plus_millis(need) <= deadline);
-                prop_assert!(rung.delay_ms >= at_least);
+                let wait = rung.delay_ms.max(at_least);
+                prop_assert!(now.plus_millis(wait).plus_millis(need) <= deadline);
+                prop_assert!(rung.delay_ms >= at_least || rung.name == "45s");
             }
         }
     }

@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use watchword_chassis::Services;
 use watchword_chassis::spans::{Key, Kind, Span, Spans};
 use watchword_core::{
-    AttemptClass, Channel, Clock, DeliveryOutcome, Ladder, Live, Rung, Timestamp, TraceId,
-    TraceParent,
+    AttemptClass, Channel, Clock, DeliveryOutcome, Ladder, Live, ProviderName, Rung, Timestamp,
+    TraceId, TraceParent,
 };
 use watchword_events::{CloudEvent, Order, OrderError, OtpSend, SealError, Sealer};
 use watchword_failpoint::{Point, reach};
@@ -30,7 +30,7 @@ use crate::route::{Pick, Router};
 use crate::telemetry::DeliveryMetrics;
 use crate::worker::Settling;
 use crate::{Attempted, Dispatch, Provider, Sender};
-use ending::when_free;
+use ending::{soon, when_free};
 
 /// What a claim outlasts its attempt by: enough to write the outcome down, also over a hiccup of
 /// the store.
@@ -80,10 +80,19 @@ pub(crate) struct Letter {
 struct Errand<'a> {
     order: Order,
     router: Arc<Router>,
+    repeat: Option<Repeat>,
     sender: Sender,
     sealed_at: Timestamp,
     retries: u32,
     span: &'a Span,
+}
+
+/// The last attempt's outcome is unknown, at a provider that recognises a repeat.
+#[derive(Clone, Copy)]
+struct Repeat {
+    place: usize,
+    /// Attempts of unknown outcome if another provider gets it now, that one included.
+    unknown_elsewhere: u32,
 }
 
 /// The end of one attempt.
@@ -170,13 +179,15 @@ impl Courier {
             let park = Settling::Park("unknown_service");
             return self.end(&order, DeliveryOutcome::Parked, park).await;
         };
+        let router = self.parts.router.get();
         let errand = Errand {
             sender: Sender {
                 app: service.app.clone(),
                 host: service.host.clone(),
             },
+            repeat: self.repeat_at(&order, &router, letter).await?,
             order,
-            router: self.parts.router.get(),
+            router,
             sealed_at,
             retries: letter.retries,
             span,
@@ -207,7 +218,16 @@ impl Courier {
         }
         let now = self.parts.clock.now();
         let salt = salt(order, errand.retries);
-        let Some(pick) = errand.router.pick(&order.recipient, tried, salt, now) else {
+        let repeat = errand.repeat.filter(|_| tried.is_empty());
+        let again =
+            repeat.and_then(|repeat| (errand.router).again(repeat.place, &order.recipient, now));
+        let most = self.parts.rules.get().unknown_retries;
+        let pick = match repeat {
+            // Anybody else would send it once more, oftener than is allowed.
+            Some(repeat) if repeat.unknown_elsewhere > most => again,
+            _ => again.or_else(|| errand.router.pick(&order.recipient, tried, salt, now)),
+        };
+        let Some(pick) = pick else {
             drop(call);
             return self.wait_for_anyone(errand, now).await.map(Turn::Settled);
         };
@@ -231,6 +251,32 @@ impl Courier {
                 Ok(Turn::Settled(Settling::Ack))
             }
         }
+    }
+
+    /// Whether a provider may have the order already and would know. Only rounds after the first
+    /// can find one, and only where there is a choice does it matter.
+    async fn repeat_at(
+        &self,
+        order: &Order,
+        router: &Router,
+        letter: &Letter,
+    ) -> Result<Option<Repeat>, LedgerError> {
+        if letter.retries == 0 || router.providers().len() < 2 {
+            return Ok(None);
+        }
+        let id = std::slice::from_ref(&order.delivery_id);
+        let records = self.parts.ledger.get(id).await?;
+        let repeat = records.first().and_then(|record| {
+            let last = record.attempts.last()?;
+            let place = router.place(last.provider.as_ref()?)?;
+            let knows = last.class == AttemptClass::UnknownOutcome
+                && router.providers()[place].is_idempotent();
+            knows.then(|| Repeat {
+                place,
+                unknown_elsewhere: unknown_count(record, router, None),
+            })
+        });
+        Ok(repeat)
     }
 
     /// Claims the delivery for work that takes `budget` at most.
@@ -339,7 +385,7 @@ impl Courier {
             Ended {
                 class: attempted.class,
                 attempt_count: before.attempt_count.saturating_add(1),
-                unknown_count: unknown_count(&before, &errand.router)
+                unknown_count: unknown_count(&before, &errand.router, Some(provider.name()))
                     + u32::from(attempted.class == AttemptClass::UnknownOutcome),
                 is_idempotent: provider.is_idempotent(),
                 has_another: errand.router.has_another(&order.recipient, tried, now),
@@ -381,17 +427,11 @@ impl Courier {
             delivery_id = %order.delivery_id, provider = %provider.name(), class = %attempted.class,
             reason = attempted.reason, outcome = %outcome, took_ms = attempt.took_ms, "attempt",
         );
-        match self
-            .record(order, Some(fence), Some(attempt), outcome)
-            .await
-        {
-            Ok(record) => {
-                reach(Point::DeliveryRecorded);
-                self.finish(order, &record, outcome).await;
-                Ok(turn)
-            }
-            // Another worker holds the delivery by now; it will settle its own copy.
-            Err(LedgerError::FenceLost) => Ok(Turn::Settled(Settling::Ack)),
+        match self.let_go(order, fence, Some(attempt), outcome).await {
+            Ok(()) => Ok(turn),
+            // If another worker holds it there is a copy, else this is the last: the next claim
+            // decides.
+            Err(LedgerError::FenceLost) => Ok(Turn::Settled(soon())),
             Err(error) => Err(error),
         }
     }
@@ -436,19 +476,23 @@ impl Courier {
     }
 }
 
-/// Attempts of unknown outcome at providers that would not recognise a repeat, and those a crash
-/// left without a provider's name.
-fn unknown_count(before: &DeliveryRecord, router: &Router) -> u32 {
-    let counts = |attempt: &&Attempt| {
-        let provider = attempt
-            .provider
-            .as_ref()
-            .and_then(|name| router.place(name))
-            .map(|place| &router.providers()[place]);
-        attempt.class == AttemptClass::UnknownOutcome
-            && !provider.is_some_and(|provider| provider.is_idempotent())
+/// Attempts of unknown outcome that no repeat was or would be recognised of, with `next` as the
+/// provider of the attempt that follows them: those at providers that do not know repeats, those
+/// that another provider came after, and those that a crash left without a provider's name.
+fn unknown_count(before: &DeliveryRecord, router: &Router, next: Option<&ProviderName>) -> u32 {
+    let providers = before
+        .attempts
+        .iter()
+        .map(|attempt| attempt.provider.as_ref());
+    let followers = providers.skip(1).chain([next]);
+    let counts = |(attempt, follower): &(&Attempt, Option<&ProviderName>)| {
+        let provider = attempt.provider.as_ref();
+        let place = provider.and_then(|name| router.place(name));
+        let knows = place.is_some_and(|place| router.providers()[place].is_idempotent());
+        attempt.class == AttemptClass::UnknownOutcome && !(knows && *follower == provider)
     };
-    u32::try_from(before.attempts.iter().filter(counts).count()).unwrap_or(u32::MAX)
+    let counted = before.attempts.iter().zip(followers).filter(counts);
+    u32::try_from(counted.count()).unwrap_or(u32::MAX)
 }
 
 /// Ends the step of a call.

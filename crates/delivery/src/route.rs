@@ -194,6 +194,23 @@ impl Router {
         Some(Pick { place, region })
     }
 
+    /// The provider at `place` for another attempt with what it may have already, unless it is
+    /// closed off.
+    pub(crate) fn again(
+        &self,
+        place: usize,
+        recipient: &Recipient,
+        now: Timestamp,
+    ) -> Option<Pick> {
+        let region = region_of(recipient);
+        match self.health.admission(place, &region, now) {
+            Admission::Closed => return None,
+            Admission::Trial => self.health.on_trial(place, &region, now),
+            Admission::Share(_) => {}
+        }
+        Some(Pick { place, region })
+    }
+
     /// Whether another provider than `tried` could be asked now.
     pub(crate) fn has_another(
         &self,

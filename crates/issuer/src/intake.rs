@@ -198,7 +198,8 @@ impl Intake {
             })
     }
 
-    /// Parks a note about the message instead of the message, which holds a recipient in clear.
+    /// Parks a note about the message instead of the message, which holds a recipient in clear. The
+    /// message is held until the note is: given back again and again the broker would park it whole.
     async fn put_aside(
         &self,
         received: Received,
@@ -223,23 +224,22 @@ impl Intake {
             },
         };
         let body = note.encode().unwrap_or_default();
-        let outbound = Outbound {
-            id: note.id,
-            kind: RequestParked::TYPE,
-            route: Route::Parked(Lane::Requests, reason),
-            body: Bytes::from(body),
-            traceparent: None,
-            ttl: None,
-        };
-        if self
-            .0
-            .publisher
-            .publish(outbound, PUBLISH_DEADLINE)
-            .await
-            .is_err()
-        {
-            sleep(FIRST_WAIT).await;
-            return received.requeue().await;
+        let (body, mut wait) = (Bytes::from(body), FIRST_WAIT);
+        loop {
+            let outbound = Outbound {
+                id: note.id.clone(),
+                kind: RequestParked::TYPE,
+                route: Route::Parked(Lane::Requests, reason),
+                body: body.clone(),
+                traceparent: None,
+                ttl: None,
+            };
+            let published = self.0.publisher.publish(outbound, PUBLISH_DEADLINE).await;
+            if published.is_ok() {
+                break;
+            }
+            sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
         }
         self.0.metrics.parked(reason);
         received.ack().await

@@ -8,13 +8,15 @@ use bytes::Bytes;
 use watchword_broker::{LinkState, Outbound, PublishError, Publisher, Route};
 use watchword_chassis::spans::{Key, Kind, Span};
 use watchword_chassis::{Problem, ProblemCode, Service};
-use watchword_core::{Clock, DeliveryOutcome, Live, Timestamp, VerificationId};
+use watchword_core::{
+    Clock, DeliveryId, DeliveryOutcome, Live, Recipient, Timestamp, VerificationId,
+};
 use watchword_events::{CloudEvent, EventData, Lane, OtpRequested, OtpSend, Sealer, StepDue};
 use watchword_failpoint::{Point, reach};
 use watchword_ledger::{LedgerStore, Settlement};
 use watchword_storage::StorageError;
 use watchword_verifier::store::StoredVerification;
-use watchword_verifier::{Message, NextStep, Opening, Verifier};
+use watchword_verifier::{Asked, Message, NextStep, Opening, Verifier};
 
 use crate::limits::{Permit, Reservation, SendLimiter};
 use crate::request;
@@ -118,10 +120,12 @@ impl Issuer {
     ) -> Result<StoredVerification, Problem> {
         let request = request::parse(service, request)?;
         self.admit(service).await?;
-        match self.verifier.open(service, request).await? {
+        let asked = self.verifier.open(service, request).await?;
+        match self.decided(service, asked).await? {
             Opening::Send(message) => self.send(service, *message, span).await,
-            // A reloaded login page is no attack: the person already has the code.
-            Opening::Cooling(live) => Ok(live),
+            // A reloaded login page is no attack: the person already has the code. And what has
+            // ended under the request is opened anew by the next one.
+            Opening::Cooling(live) | Opening::Ended(live) => Ok(live),
             Opening::Exhausted(live) => Err(self.exhausted(&live)),
             Opening::Locked(until) => Err(self.locked(until)),
         }
@@ -135,22 +139,39 @@ impl Issuer {
         span: &mut Span,
     ) -> Result<StoredVerification, Problem> {
         self.admit(service).await?;
-        match self.verifier.resend(service, id).await? {
-            Some(Opening::Send(message)) => self.send(service, *message, span).await,
-            Some(Opening::Cooling(live)) => {
+        let gone = || {
+            Problem::new(
+                ProblemCode::NotFound,
+                "the service has no live verification of this id",
+            )
+        };
+        let asked = self.verifier.resend(service, id).await?;
+        match self.decided(service, asked.ok_or_else(gone)?).await? {
+            Opening::Send(message) => self.send(service, *message, span).await,
+            Opening::Cooling(live) => {
                 let wait = self.seconds_until(live.resend_after);
                 Err(
                     Problem::new(ProblemCode::Cooldown, "the last message is too young")
                         .retry_after(wait),
                 )
             }
-            Some(Opening::Exhausted(live)) => Err(self.exhausted(&live)),
-            Some(Opening::Locked(until)) => Err(self.locked(until)),
-            None => Err(Problem::new(
-                ProblemCode::NotFound,
-                "the service has no live verification of this id",
-            )),
+            Opening::Exhausted(live) => Err(self.exhausted(&live)),
+            Opening::Locked(until) => Err(self.locked(until)),
+            Opening::Ended(_) => Err(gone()),
         }
+    }
+
+    /// Where a further message is to have a code of its own: its limits first. Refused, the code
+    /// that the person holds stays good.
+    async fn decided(&self, service: &Service, asked: Asked) -> Result<Opening, Problem> {
+        let further = match asked {
+            Asked::Decided(opening) => return Ok(opening),
+            Asked::NeedsCode(further) => further,
+        };
+        let (id, at) = (&further.delivery_id, further.at);
+        self.reserve(service, &further.recipient, id, at, false)
+            .await?;
+        Ok(self.verifier.renew(service, *further).await?)
     }
 
     /// The verification as it is now, if it is the service's.
@@ -180,15 +201,23 @@ impl Issuer {
     /// Takes a fallback step that is due. An error is a peer that is away: bring it again.
     pub(crate) async fn step(&self, service: &Service, due: &StepDue) -> Result<Stepped, Problem> {
         let id = &due.verification_id;
-        let opening = self
+        let asked = self
             .verifier
             .step(service, id, due.step, due.after_send)
             .await?;
-        let message = match opening {
-            Some(Opening::Send(message)) => *message,
-            Some(Opening::Exhausted(_)) => return Ok(Stepped::Exhausted),
-            Some(Opening::Locked(_)) => return Ok(Stepped::Refused),
-            Some(Opening::Cooling(_)) | None => return Ok(Stepped::Ended),
+        let Some(asked) = asked else {
+            return Ok(Stepped::Ended);
+        };
+        let message = match self.decided(service, asked).await {
+            Ok(Opening::Send(message)) => *message,
+            Ok(Opening::Exhausted(_)) => return Ok(Stepped::Exhausted),
+            Ok(Opening::Locked(_)) => return Ok(Stepped::Refused),
+            Ok(Opening::Cooling(_) | Opening::Ended(_)) => return Ok(Stepped::Ended),
+            // Not counted yet: nothing is to be written down.
+            Err(problem) if problem.code == ProblemCode::RateLimited => {
+                return Ok(Stepped::Refused);
+            }
+            Err(problem) => return Err(problem),
         };
         let (delivery, channel) = (
             message.order.delivery_id.clone(),
@@ -226,22 +255,10 @@ impl Issuer {
         span: &mut Span,
     ) -> Result<StoredVerification, Problem> {
         reach(Point::IssuerOpened);
-        let reservation = Reservation {
-            recipient: self
-                .verifier
-                .index()
-                .recipient_tag(&service.name, &message.order.recipient),
-            delivery: message.order.delivery_id.clone(),
-            waive_cooldown: message.follows_approval,
-            limits: service.limits,
-            now: message.at,
-        };
-        let permit = self
-            .limiter
-            .reserve(reservation)
-            .await
-            .map_err(store_problem)?;
-        self.permitted(permit, "the recipient gets too many messages")?;
+        let (order, waived) = (&message.order, message.follows_approval);
+        let (recipient, id) = (&order.recipient, &order.delivery_id);
+        self.reserve(service, recipient, id, message.at, waived)
+            .await?;
         reach(Point::IssuerReserved);
         self.publish(&message, span).await?;
         reach(Point::IssuerPublished);
@@ -255,6 +272,28 @@ impl Issuer {
         }
         reach(Point::IssuerMarked);
         Ok(message.verification)
+    }
+
+    /// Counts a message against its recipient; the same one counts once.
+    async fn reserve(
+        &self,
+        service: &Service,
+        recipient: &Recipient,
+        delivery: &DeliveryId,
+        now: Timestamp,
+        waive_cooldown: bool,
+    ) -> Result<(), Problem> {
+        let index = self.verifier.index();
+        let reservation = Reservation {
+            recipient: index.recipient_tag(&service.name, recipient),
+            delivery: delivery.clone(),
+            waive_cooldown,
+            limits: service.limits,
+            now,
+        };
+        let reserved = self.limiter.reserve(reservation).await;
+        let permit = reserved.map_err(store_problem)?;
+        self.permitted(permit, "the recipient gets too many messages")
     }
 
     async fn publish(&self, message: &Message, span: &mut Span) -> Result<(), Problem> {

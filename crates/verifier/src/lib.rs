@@ -12,7 +12,7 @@ pub use index::Index;
 pub use telemetry::{SERIES, VerifierMetrics};
 pub use vault::{FallbackStep, VaultError};
 pub use verifier::{
-    Message, NextStep, OpenRequest, Opening, Verifier, VerifierError, VerifierParts,
+    Asked, Further, Message, NextStep, OpenRequest, Opening, Verifier, VerifierError, VerifierParts,
 };
 
 /// What is measured alone and nothing else should call: insides on the way of a code.

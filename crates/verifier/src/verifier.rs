@@ -49,11 +49,23 @@ pub struct NextStep {
     pub after_ms: u64,
 }
 
+/// What a request for a message led to, or what it waits for.
+#[derive(Debug)]
+pub enum Asked {
+    /// All is decided.
+    Decided(Opening),
+    /// A further message is due, under a new code. Nothing has changed yet: the code before is good
+    /// until [`Verifier::renew`] draws that one.
+    NeedsCode(Box<Further>),
+}
+
 /// What a request for a message led to.
 #[derive(Debug)]
 pub enum Opening {
     /// A message to publish.
     Send(Box<Message>),
+    /// It ended while a message was asked for.
+    Ended(StoredVerification),
     /// The live verification's message is young: there is nothing to publish.
     Cooling(StoredVerification),
     /// The live verification has used up its messages.
@@ -75,6 +87,21 @@ pub struct Message {
     pub order: Order,
     /// What is to follow it, if the workflow goes on.
     pub next: Option<NextStep>,
+}
+
+/// A message that is to have a code of its own.
+#[derive(Debug)]
+pub struct Further {
+    /// The verification as it is now.
+    pub verification: StoredVerification,
+    /// Which message it would be.
+    pub delivery_id: DeliveryId,
+    /// Who would get it.
+    pub recipient: Recipient,
+    /// When it was asked for.
+    pub at: Timestamp,
+    /// Which fallback step asks for it, if one does.
+    step: u8,
 }
 
 /// Why there is no answer. Whoever asked fails closed.
@@ -149,7 +176,7 @@ impl Verifier {
         &self,
         service: &Service,
         request: OpenRequest,
-    ) -> Result<Opening, VerifierError> {
+    ) -> Result<Asked, VerifierError> {
         let subject = request
             .subject
             .as_ref()
@@ -183,18 +210,13 @@ impl Verifier {
             id,
         };
         match self.store.open(command).await? {
-            Opened::NeedsCode(live) => {
-                let again = self.send_again(service, &live.id, true).await?;
-                // It ended between the two steps: the caller's next request opens a new one.
-                Ok(again.unwrap_or(Opening::Cooling(live)))
-            }
             // What was just sealed need not be opened.
             Opened::Send(sent) if sent.is_new => {
                 self.metrics.opened(&details.recipient);
                 let message = message(sent, (code, details), now, 0)?;
-                Ok(Opening::Send(Box::new(message)))
+                Ok(Asked::Decided(Opening::Send(Box::new(message))))
             }
-            opened => self.opening(opened, now, 0),
+            opened => self.asked(opened, now, 0),
         }
     }
 
@@ -203,35 +225,37 @@ impl Verifier {
         &self,
         service: &Service,
         id: &VerificationId,
-    ) -> Result<Option<Opening>, VerifierError> {
-        let rotates = service.policy.resend == watchword_core::ResendCode::Rotate;
-        self.send_again(service, id, rotates).await
+    ) -> Result<Option<Asked>, VerifierError> {
+        let (name, now) = (&service.name, self.clock.now());
+        let asked = self.store.resend(id, name, None, service.budget, now);
+        let opened = asked.await?;
+        opened.map(|opened| self.asked(opened, now, 0)).transpose()
     }
 
-    async fn send_again(
+    /// Draws the code of `further`; the one before is good for nothing from now on.
+    pub async fn renew(
         &self,
         service: &Service,
-        id: &VerificationId,
-        with_code: bool,
-    ) -> Result<Option<Opening>, VerifierError> {
-        let now = self.clock.now();
-        let next = if with_code {
-            Some(self.mint(service, id)?.1)
-        } else {
-            None
-        };
-        match self
-            .store
-            .resend(id, &service.name, next, service.budget, now)
-            .await?
-        {
-            // The verification was opened under a rotating policy that the config no longer has.
-            Some(Opened::NeedsCode(_)) if !with_code => {
-                Box::pin(self.send_again(service, id, true)).await
+        further: Further,
+    ) -> Result<Opening, VerifierError> {
+        let live = further.verification;
+        let (id, name, now) = (&live.id, &service.name, self.clock.now());
+        let code = Some(self.mint(service, id)?.1);
+        let opened = match further.step {
+            0 => self.store.resend(id, name, code, service.budget, now).await,
+            _ => {
+                let after = live.sends;
+                let asked = (self.store).step(id, name, after, code, service.budget, now);
+                asked.await
             }
-            Some(opened) => self.opening(opened, now, 0).map(Some),
-            None => Ok(None),
-        }
+        };
+        let asked = opened?.map(|opened| self.asked(opened, now, further.step));
+        Ok(match asked.transpose()? {
+            Some(Asked::Decided(opening)) => opening,
+            // No store asks for a code that it was given.
+            Some(Asked::NeedsCode(_)) => Opening::Cooling(live),
+            None => Opening::Ended(live),
+        })
     }
 
     /// Takes fallback step `step` of `id`, which follows message number `after`. `None`: the code
@@ -242,20 +266,13 @@ impl Verifier {
         id: &VerificationId,
         step: u8,
         after: u8,
-    ) -> Result<Option<Opening>, VerifierError> {
-        let now = self.clock.now();
-        let ask = |next| {
-            self.store
-                .step(id, &service.name, after, next, service.budget, now)
-        };
-        let opened = match ask(None).await? {
-            Some(Opened::NeedsCode(_)) => ask(Some(self.mint(service, id)?.1)).await?,
-            opened => opened,
-        };
-        match opened {
-            Some(opened) => self.opening(opened, now, step).map(Some),
-            None => Ok(None),
-        }
+    ) -> Result<Option<Asked>, VerifierError> {
+        let (name, now) = (&service.name, self.clock.now());
+        let asked = (self.store).step(id, name, after, None, service.budget, now);
+        let opened = asked.await?;
+        opened
+            .map(|opened| self.asked(opened, now, step))
+            .transpose()
     }
 
     /// The broker has confirmed this message: its cooldown counts from now on.
@@ -355,37 +372,64 @@ impl Verifier {
             .map_err(|_| VaultError::Malformed.into())
     }
 
-    fn opening(&self, opened: Opened, at: Timestamp, step: u8) -> Result<Opening, VerifierError> {
-        match opened {
+    fn asked(&self, opened: Opened, at: Timestamp, step: u8) -> Result<Asked, VerifierError> {
+        Ok(Asked::Decided(match opened {
             Opened::Send(sent) => {
                 let plain = self.unsealed(&sent)?;
-                let message = message(sent, plain, at, step)?;
-                Ok(Opening::Send(Box::new(message)))
+                Opening::Send(Box::new(message(sent, plain, at, step)?))
             }
-            Opened::Cooling(live) | Opened::NeedsCode(live) => Ok(Opening::Cooling(live)),
-            Opened::Exhausted(live) => Ok(Opening::Exhausted(live)),
-            Opened::Locked(until) => Ok(Opening::Locked(until)),
-        }
+            Opened::NeedsCode(sent) => {
+                let details = self.details(&sent)?;
+                let recipient = at_step(details.recipient, details.fallback, step)?;
+                let live = sent.verification;
+                return Ok(Asked::NeedsCode(Box::new(Further {
+                    delivery_id: DeliveryId::new(live.id.clone(), live.sends.saturating_add(1)),
+                    verification: live,
+                    recipient,
+                    at,
+                    step,
+                })));
+            }
+            Opened::Cooling(live) => Opening::Cooling(live),
+            Opened::Exhausted(live) => Opening::Exhausted(live),
+            Opened::Locked(until) => Opening::Locked(until),
+        }))
     }
 
     fn unsealed(&self, sent: &Sent) -> Result<(Code, OrderDetails), VerifierError> {
-        let verification = &sent.verification;
-        let sealer = self.sealer.get();
         let code = open_code(
-            &sealer,
-            &verification.id,
+            &self.sealer.get(),
+            &sent.verification.id,
             &sent.code_key_id,
             &sent.sealed_code,
         )?;
-        let details = open_order(
-            &sealer,
-            &verification.id,
-            verification.channel,
+        Ok((code, self.details(sent)?))
+    }
+
+    fn details(&self, sent: &Sent) -> Result<OrderDetails, VaultError> {
+        open_order(
+            &self.sealer.get(),
+            &sent.verification.id,
+            sent.verification.channel,
             &sent.order_key_id,
             &sent.sealed_order,
-        )?;
-        Ok((code, details))
+        )
     }
+}
+
+/// Who gets the message of fallback step `step`: before all steps `first`.
+fn at_step(
+    first: Recipient,
+    fallback: Vec<FallbackStep>,
+    step: u8,
+) -> Result<Recipient, VaultError> {
+    let Some(index) = step.checked_sub(1) else {
+        return Ok(first);
+    };
+    let taken = fallback.into_iter().nth(usize::from(index));
+    taken
+        .map(|taken| taken.recipient)
+        .ok_or(VaultError::Malformed)
 }
 
 /// The message of `sent`: to the recipient, or to that of fallback step `step`.
@@ -411,17 +455,10 @@ fn message(
         step: step.saturating_add(1),
         after_ms: next.after_ms,
     });
-    let recipient = match step.checked_sub(1) {
-        None => details.recipient,
-        Some(index) => {
-            let taken = details.fallback.get(usize::from(index));
-            taken.ok_or(VaultError::Malformed)?.recipient.clone()
-        }
-    };
     let order = Order {
         delivery_id: DeliveryId::new(id.clone(), verification.sends),
         service: verification.service.clone(),
-        recipient,
+        recipient: at_step(details.recipient, details.fallback, step)?,
         code,
         deadline: verification.expires_at,
         locale: details.locale,

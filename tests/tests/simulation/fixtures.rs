@@ -11,6 +11,7 @@ pub fn all() -> Vec<History> {
         died_before_the_outcome_was_told(),
         stood_still_between_claim_and_attempt(),
         clock_set_in_an_attempt(),
+        claim_forgotten_in_an_attempt(),
     ]
 }
 
@@ -133,5 +134,36 @@ fn clock_set_in_an_attempt() -> History {
             },
             Ms(10_000),
         ),
+    ])
+}
+
+/// The store forgot a claim while the relay was asked, and the relay was busy: the worker took the
+/// lost claim for another worker's, and let go of the only copy.
+fn claim_forgotten_in_an_attempt() -> History {
+    let slow = |node| Strike {
+        node,
+        peer: Peer::Gateway,
+        after: 0,
+        fault: Fault::Slow(900),
+    };
+    history(&[
+        (
+            Gateway {
+                gateway: history::Gateway::Mail,
+                manner: Manner::Busy(0),
+            },
+            Rest,
+        ),
+        (slow(WorkerA), Rest),
+        (slow(WorkerB), Rest),
+        (
+            Open {
+                person: Person::Ann,
+                tenant: Tenant::Shop,
+                by: By::Mail,
+            },
+            Ms(300),
+        ),
+        (Forget, Rest),
     ])
 }

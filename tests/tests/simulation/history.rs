@@ -209,6 +209,8 @@ pub enum Op {
     Crash {
         node: Node,
     },
+    /// The ledger forgets its newest write if that was a claim, as a store does that fails over.
+    Forget,
     Gateway {
         gateway: Gateway,
         manner: Manner,

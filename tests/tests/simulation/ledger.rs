@@ -25,6 +25,10 @@ pub struct LedgerState {
     pub takeovers: HashMap<DeliveryId, u32>,
     /// Deliveries of which a true receipt was told that must count.
     pub owed: Vec<DeliveryId>,
+    /// The newest write: of which delivery, and what stood there before.
+    newest: Option<(DeliveryId, Option<Delivery>)>,
+    /// Claims that were forgotten.
+    pub forgotten: HashMap<DeliveryId, u32>,
 }
 
 pub struct SimLedger(pub Seat);
@@ -98,9 +102,28 @@ fn change<T>(
     let step = change(old.clone());
     if let Some(new) = step.write {
         watch(state, node, old.as_ref(), &new);
+        state.ledger.newest = Some((id.clone(), old));
         state.ledger.deliveries.insert(id.clone(), new);
     }
     step.answer
+}
+
+/// Takes the newest write back if it was a claim.
+pub fn forget(state: &mut State) {
+    let Some((id, before)) = state.ledger.newest.take() else {
+        return;
+    };
+    let deliveries = &mut state.ledger.deliveries;
+    if deliveries[&id].record.outcome != Outcome::Sending {
+        return;
+    }
+    match before {
+        Some(before) => deliveries.insert(id.clone(), before),
+        None => deliveries.remove(&id),
+    };
+    *state.ledger.forgotten.entry(id.clone()).or_default() += 1;
+    let name = state.name_of(&id);
+    state.say("ledger", || format!("forgets the claim of {name}"));
 }
 
 impl SimLedger {

@@ -12,7 +12,7 @@ use watchword_events::{CloudEvent, Lane, ReceiptReceived};
 use crate::history::{Gap, Gateway, History, Manner, Node, Op};
 use crate::kit::Kit;
 use crate::world::{Strike, World};
-use crate::{caller, node, promises};
+use crate::{caller, ledger, node, promises};
 
 /// Looks until the lanes are empty: each is this long, …
 const LOOK: Duration = Duration::from_secs(60);
@@ -119,6 +119,7 @@ fn act(world: &Arc<World>, op: Op) {
             fault,
         }),
         Op::Crash { node } => world.crash(node),
+        Op::Forget => ledger::forget(&mut world.lock()),
         Op::Gateway { gateway, manner } => world.lock().gateways.manners[gateway as usize] = manner,
         Op::Clock { node, ahead_s } => {
             let mut state = world.lock();

@@ -74,29 +74,33 @@ fn one(state: &mut State, delivery: &Delivery, begun: u32) {
     let (id, record) = (&delivery.record.id, &delivery.record);
     let name = state.name_of(id);
     let takeovers = state.ledger.takeovers.get(id).copied().unwrap_or(0);
+    let forgotten = state.ledger.forgotten.get(id).copied().unwrap_or(0);
     if !record.outcome.is_final() {
         let outcome = record.outcome;
         state.broken(format!("{name} ends, and is not left {outcome}"));
     }
-    if begun > record.attempt_count {
+    if begun > record.attempt_count + forgotten {
         state.broken(format!(
             "each hand-over of {name} is an attempt in the ledger"
         ));
     }
     // Whoever hears that a gateway took it writes that down; only a holder that went silent
-    // between the two makes a second one possible.
+    // between the two makes a second one possible, or a store that forgot its claim.
     let heard = state.gateways.heard.get(id).copied().unwrap_or(0);
-    if heard > 1 + takeovers {
+    if heard > 1 + takeovers + forgotten {
         state.broken(format!(
             "{name} is taken once, and once more for each takeover"
         ));
     }
-    let unknown = record.attempts.iter().filter(|attempt| {
-        attempt.class == AttemptClass::UnknownOutcome
-            && attempt.provider.as_ref() != Some(&Gateway::Two.name())
+    // Gateway two recognises a repeat, as long as it is the one that gets it.
+    let two = Some(Gateway::Two.name());
+    let next = record.attempts.iter().skip(1).map(|next| &next.provider);
+    let unknown = record.attempts.iter().zip(next.chain([&two]));
+    let unknown = unknown.filter(|(attempt, next)| {
+        attempt.class == AttemptClass::UnknownOutcome && !(attempt.provider == two && **next == two)
     });
     let unknown = u32::try_from(unknown.count()).unwrap();
-    if unknown > 1 + UNKNOWN_RETRIES + takeovers {
+    if unknown > 1 + UNKNOWN_RETRIES + takeovers + forgotten {
         state.broken(format!(
             "{name} is not tried again and again for unknown outcomes"
         ));

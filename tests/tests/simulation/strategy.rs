@@ -47,6 +47,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => nth().prop_map(|nth| Op::Duplicate { nth }),
         6 => strike(),
         2 => node().prop_map(|node| Op::Crash { node }),
+        2 => Just(Op::Forget),
         4 => gateway(),
         1 => (node(), select(&[0, 2, -2, 60, -60, 310, -310, 3_600, -3_600][..]))
             .prop_map(|(node, ahead_s)| Op::Clock { node, ahead_s }),

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot::Receiver;
 
-use super::{Target, User};
+use super::{COUNTRIES, Target, User};
 use crate::provider::{Arrival, Provider};
 
 /// Opens `count` verifications that nobody checks.
@@ -57,8 +57,15 @@ pub async fn flood(target: &Target, count: u64, users: usize) -> anyhow::Result<
     Ok(accepted)
 }
 
-/// Asks for one code over a connection of its own; where it will arrive.
+/// Asks for one code over a connection of its own, for a number of the first country; where it will
+/// arrive.
 pub async fn single(target: &Target, provider: &Provider) -> anyhow::Result<Receiver<Arrival>> {
     let mut user = User::connect(target).await?;
-    Ok(user.order(target, provider).await?.1)
+    let mut to = target.recipient();
+    while !to.starts_with(COUNTRIES[0]) {
+        to = target.recipient();
+    }
+    let arrival = provider.expect(&to);
+    user.open(target, &to).await?;
+    Ok(arrival)
 }

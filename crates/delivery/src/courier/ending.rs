@@ -6,6 +6,7 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable};
 use watchword_core::{DeliveryOutcome, Ladder, Timestamp};
 use watchword_events::Order;
+use watchword_failpoint::{Point, reach};
 use watchword_ledger::{Attempt, Claim, DeliveryRecord, Fence, LedgerError, Settlement};
 
 use super::{Courier, LEASE_MARGIN};
@@ -57,21 +58,41 @@ impl Courier {
         fence: Fence,
         outcome: DeliveryOutcome,
     ) -> Result<(), LedgerError> {
-        match self.record(order, Some(fence), None, outcome).await {
-            Ok(record) => self.finish(order, &record, outcome).await,
-            // Another worker holds the delivery by now; it will settle its own copy.
-            Err(LedgerError::FenceLost) => {}
+        self.let_go(order, fence, None, outcome).await
+    }
+
+    /// Settles a claim. Where its fence is lost, either another worker took the delivery over or
+    /// the store forgot the claim (a failover): an end is one all the same unless somebody holds
+    /// the delivery, who will settle it; what is no end is told as `FenceLost`.
+    pub(super) async fn let_go(
+        &self,
+        order: &Order,
+        fence: Fence,
+        attempt: Option<Attempt>,
+        outcome: DeliveryOutcome,
+    ) -> Result<(), LedgerError> {
+        match self
+            .record(order, Some(fence), attempt.clone(), outcome)
+            .await
+        {
+            Ok(record) => {
+                reach(Point::DeliveryRecorded);
+                self.finish(order, &record, outcome).await;
+            }
+            Err(LedgerError::FenceLost) if outcome.is_final() => {
+                let since = self.parts.clock.now();
+                let record = self.record(order, None, attempt, outcome).await?;
+                // One from before was told by whoever wrote it.
+                if record.updated_at >= since {
+                    self.finish(order, &record, outcome).await;
+                }
+            }
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    pub(super) async fn finish(
-        &self,
-        order: &Order,
-        record: &DeliveryRecord,
-        outcome: DeliveryOutcome,
-    ) {
+    async fn finish(&self, order: &Order, record: &DeliveryRecord, outcome: DeliveryOutcome) {
         if outcome.is_final() && record.outcome == outcome {
             let last = record.attempts.last().map(|attempt| attempt.class);
             self.parts.metrics.ended(outcome, last);
@@ -116,4 +137,9 @@ impl Courier {
 pub(super) fn when_free(until: Timestamp, now: Timestamp) -> Settling {
     let rung = Ladder::STANDARD.covering(until.millis_since(now));
     rung.map_or(Settling::Requeue, Settling::Retry)
+}
+
+/// What a message gets that is to be looked at again as soon as may be.
+pub(super) fn soon() -> Settling {
+    when_free(Timestamp::from_millis(0), Timestamp::from_millis(0))
 }

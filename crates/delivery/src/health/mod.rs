@@ -124,7 +124,8 @@ impl Health {
         country.map_or(WHOLE, Gauge::level)
     }
 
-    /// Takes in a provider's later word.
+    /// Takes in a provider's later word. Of one that is closed off it says nothing: it is about
+    /// messages from before, and only an attempt shows whether it was mended.
     pub(crate) fn heard(&self, provider: usize, state: ReceiptState, now: Timestamp) {
         let sign = match state {
             ReceiptState::InFlight => return,
@@ -133,7 +134,10 @@ impl Health {
             // itself in a row.
             ReceiptState::Failed | ReceiptState::Expired => Sign::Slow,
         };
-        self.lock().whole[provider].observe(sign, now);
+        let gauge = &mut self.lock().whole[provider];
+        if gauge.level() > 0 {
+            gauge.observe(sign, now);
+        }
     }
 
     /// The share of `provider` in tenths, the lowest of its gauges.
@@ -151,5 +155,30 @@ impl Health {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receipt_of_before_is_no_trial() {
+        let at = |ms| Timestamp::from_millis(0).plus_millis(ms);
+        let (health, region) = (Health::new(1, at(0)), Region::new());
+        health.seen(&Seen {
+            provider: 0,
+            region: &region,
+            class: AttemptClass::ConfigFault,
+            took: Duration::ZERO,
+            retry_after: None,
+            now: at(0),
+        });
+        for _ in 0..3 {
+            health.heard(0, ReceiptState::Delivered, at(6_000));
+        }
+        health.heard(0, ReceiptState::Failed, at(6_000));
+        assert_eq!(health.level(0), 0);
+        assert_eq!(health.admission(0, &region, at(6_000)), Admission::Trial);
     }
 }

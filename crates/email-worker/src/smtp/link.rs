@@ -2,6 +2,7 @@
 //! client's own covers connecting only, facts M1). Refuses any end of a mail but 250.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -95,9 +96,13 @@ impl Dialler {
         let mut connection = match self.mode {
             TlsMode::Implicit => {
                 let tls = within(STEP_DEADLINE, Step::StartTls, self.tls.wrap(stream)).await?;
-                let tls = tls.map_err(|_| Failure {
+                let tls = tls.map_err(|error| Failure {
                     step: Step::StartTls,
-                    cause: Cause::Tls,
+                    // Only what was said in TLS is a matter of certificates or versions.
+                    cause: match error.kind() {
+                        ErrorKind::InvalidData => Cause::Tls,
+                        _ => Cause::Broken,
+                    },
                 })?;
                 step(
                     Step::Connect,

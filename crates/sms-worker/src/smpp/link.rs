@@ -10,6 +10,7 @@ use futures_util::{SinkExt, StreamExt};
 use rusmpp::pdus::{BindTransceiver, DeliverSmResp, SubmitSm};
 use rusmpp::tokio_codec::CommandCodec;
 use rusmpp::types::COctetString;
+use rusmpp::values::MessageType;
 use rusmpp::{Command, CommandStatus, Pdu};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -86,6 +87,14 @@ fn text<const MIN: usize, const MAX: usize>(text: &str) -> Result<COctetString<M
     COctetString::from_str(text).map_err(|_| Unbound::Refused(0x0f))
 }
 
+const fn is_receipt(kind: MessageType) -> bool {
+    matches!(
+        kind,
+        MessageType::ShortMessageContainsMCDeliveryReceipt
+            | MessageType::ShortMessageContainsIntermediateDeliveryNotification
+    )
+}
+
 async fn run(
     mut framed: Framed<TcpStream, CommandCodec>,
     mut jobs: mpsc::Receiver<Job>,
@@ -126,7 +135,10 @@ async fn run(
                         continue;
                     }
                     Some(Pdu::DeliverSm(deliver)) => {
-                        if let Some(receipt) = read(deliver.short_message().as_ref()) {
+                        // By its class, not by its text: anybody's text can look like a receipt.
+                        if is_receipt(deliver.esm_class.message_type)
+                            && let Some(receipt) = read(deliver.short_message().as_ref())
+                        {
                             // Full: the receipt is lost, as receipts may be.
                             let _ = told.try_send(receipt);
                         }

@@ -68,9 +68,9 @@ pub struct OpenCommand {
 pub enum Opened {
     /// A message is to be published: the first, a further one, or one never confirmed.
     Send(Sent),
-    /// A further message is due and its policy rotates codes: nothing was changed; call
-    /// [`super::VerificationStore::resend`] with a code made for this verification.
-    NeedsCode(StoredVerification),
+    /// A further message is due and its policy rotates codes: nothing was changed, and `sends` is
+    /// that of the message before. To be asked again with a code made for this verification.
+    NeedsCode(Sent),
     /// The live verification's message is young: nothing is to be sent.
     Cooling(StoredVerification),
     /// The live verification has used up its messages.

@@ -13,7 +13,7 @@ use watchword_events::Sealer;
 use watchword_storage::redis::Value;
 use watchword_verifier::store::{RedisVerifications, SqliteVerifications, VerificationStore};
 use watchword_verifier::{
-    FallbackStep, Index, OpenRequest, Opening, Verifier, VerifierMetrics, VerifierParts,
+    Asked, FallbackStep, Index, OpenRequest, Opening, Verifier, VerifierMetrics, VerifierParts,
 };
 
 use crate::engine::{Engine, Place, keys, run};
@@ -34,7 +34,7 @@ pub async fn the_store_shows_no_code_and_no_recipient(engine: &Engine) {
     let web = services.by_name(&service("web")).unwrap();
     let verifier = verifier(engine);
     let opening = verifier.open(web, request()).await.unwrap();
-    let Opening::Send(message) = opening else {
+    let Asked::Decided(Opening::Send(message)) = opening else {
         panic!("{opening:?}")
     };
     let (id, code) = (&message.verification.id, message.order.code.expose());

@@ -60,8 +60,8 @@ impl Entry {
         }
     }
 
-    fn sent(&self, now: Timestamp, is_new: bool, follows_approval: bool) -> Opened {
-        Opened::Send(Sent {
+    fn sent(&self, now: Timestamp, is_new: bool, follows_approval: bool) -> Sent {
+        Sent {
             verification: self.seen(now),
             is_new,
             follows_approval,
@@ -69,7 +69,7 @@ impl Entry {
             code_key_id: self.order.code.sealing_key_id.clone(),
             sealed_order: self.order.sealed_order.clone(),
             order_key_id: self.order.sealing_key_id.clone(),
-        })
+        }
     }
 
     fn send(&mut self, next: Option<SealedCode>, now: Timestamp) -> Opened {
@@ -89,13 +89,13 @@ impl Entry {
             (Sending::Cooling, _) => return Some(Opened::Cooling(self.seen(now))),
             (Sending::Exhausted, _) => return Some(Opened::Exhausted(self.seen(now))),
             (Sending::Further { rotate: true }, None) => {
-                return Some(Opened::NeedsCode(self.seen(now)));
+                return Some(Opened::NeedsCode(self.sent(now, false, false)));
             }
             (Sending::Further { rotate: true }, Some(code)) => self.order.code = code,
             (Sending::Superseded, _) => return None,
         }
         self.pending = pending;
-        Some(self.sent(now, false, false))
+        Some(Opened::Send(self.sent(now, false, false)))
     }
 }
 
@@ -138,7 +138,7 @@ impl Model {
             answers: Vec::new(),
             order,
         };
-        let opened = entry.sent(now, true, follows);
+        let opened = Opened::Send(entry.sent(now, true, follows));
         let id = entry.order.id.clone();
         self.slots.insert(entry.order.slot.clone(), id.clone());
         self.verifications.insert(id, entry);

@@ -105,12 +105,13 @@ pub async fn a_rotating_policy_needs_a_code_and_kills_the_old_one(engine: &Engin
     let before = opened(store, order.clone()).await;
     let due = NOW.plus_millis(30_000);
     let asked = store.open(later(&order, 2, 30_000)).await.unwrap();
-    assert_eq!(asked, Opened::NeedsCode(before.clone()));
-    let asked = store.resend(&before.id, &order.service, None, BUDGET, due);
-    assert_eq!(
-        asked.await.unwrap(),
-        Some(Opened::NeedsCode(before.clone()))
-    );
+    let Opened::NeedsCode(needs) = &asked else {
+        panic!("{asked:?}")
+    };
+    assert_eq!(needs.verification, before);
+    assert_eq!(needs.sealed_order, order.sealed_order);
+    let again = store.resend(&before.id, &order.service, None, BUDGET, due);
+    assert_eq!(again.await.unwrap(), Some(asked));
     assert_eq!(seen(store, &before.id, due).await, Some(before.clone()));
 
     let next = sealed_code(&before.id, WRONG);

@@ -115,23 +115,32 @@ fn opened(
     match word {
         "locked" => Ok(Opened::Locked(parts.moment()?)),
         "send" => {
-            let (is_new, follows_approval) = (parts.flag()?, parts.flag()?);
-            let mut fields = Parts::new(parts.next()?)?;
-            Ok(Opened::Send(Sent {
-                is_new,
-                follows_approval,
-                verification: verification(&mut fields, id, now)?,
-                code_key_id: fields.text()?,
-                sealed_code: fields.base64()?,
-                order_key_id: fields.text()?,
-                sealed_order: fields.base64()?,
-            }))
+            let flags = (parts.flag()?, parts.flag()?);
+            sent(parts, flags, id, now).map(Opened::Send)
         }
         "cooling" => inner(parts, id, now).map(Opened::Cooling),
         "exhausted" => inner(parts, id, now).map(Opened::Exhausted),
-        "needs_code" => inner(parts, id, now).map(Opened::NeedsCode),
+        "needs_code" => sent(parts, (false, false), id, now).map(Opened::NeedsCode),
         _ => Err(StoreError::Corrupt),
     }
+}
+
+fn sent(
+    mut parts: Parts,
+    (is_new, follows_approval): (bool, bool),
+    id: &VerificationId,
+    now: Timestamp,
+) -> Result<Sent, StoreError> {
+    let mut fields = Parts::new(parts.next()?)?;
+    Ok(Sent {
+        is_new,
+        follows_approval,
+        verification: verification(&mut fields, id, now)?,
+        code_key_id: fields.text()?,
+        sealed_code: fields.base64()?,
+        order_key_id: fields.text()?,
+        sealed_order: fields.base64()?,
+    })
 }
 
 pub(super) fn found(

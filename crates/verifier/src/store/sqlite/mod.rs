@@ -267,7 +267,8 @@ fn send(
         Sending::Further { rotate } => {
             if rotate {
                 let Some(code) = next else {
-                    return Ok(Some(Some(Opened::NeedsCode(record.at(id, now)))));
+                    let sent = record.sent(id, now, false, false);
+                    return Ok(sent.map(|sent| Some(Opened::NeedsCode(sent))));
                 };
                 record.replace_code(code);
             }
