@@ -533,7 +533,8 @@ async fn a_refused_message_leaves_the_code_before_it_good() {
     let mailbox = Arc::<Mailbox>::default();
     let gateway = SmsGateway::start(mailbox.clone()).await;
     let mut settings = Settings::embedded();
-    settings.providers = SmsGateway::config(gateway.port());
+    settings.providers =
+        SmsGateway::config(gateway.port()) + "[email.providers.inbox]\nkind = \"inbox\"\n";
     settings.service = "[services.test.limits]\nrecipient_per_hour = 2\n\
                         [services.test.policy]\ncooldown_seconds = 0\nresend = \"rotate\""
         .into();
