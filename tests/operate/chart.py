@@ -312,7 +312,10 @@ def check_program(case, objects, deployments, scratch, values):
         text = config.read_text()
         for path in secrets:
             expect(f'"{root}{path}"' in text, f"{what}: mounts {path}, which its configuration does not read")
-        checked = run([PROGRAM, "-c", config, "config", "check"], env=environment)
+        roles = container["args"][1:]
+        has = any("rabbitmq" in path for path in secrets)
+        expect(has == (roles != ["verifier"]), f"{what}: {roles} and whether they have RabbitMQ's password")
+        checked = run([PROGRAM, "-c", config, "config", "check", *roles], env=environment)
         expect(checked.returncode == 0, f"{what}: the program refuses its configuration: {checked.stderr}")
         lines = dict(line.split(None, 1) for line in checked.stdout.splitlines() if " " in line)
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}

@@ -96,7 +96,7 @@ def main():
             mounted = dict((target, source) for source, target in sources(service))
             config = folder / mounted.get("/etc/watchword/config/watchword.toml", "none")
             secrets = {key: base64.b64encode(os.urandom(32)).decode() for key in service.get("environment", {})}
-            checked = run(os.environ["WATCHWORD_BIN"], "-c", config, "config", "check", env=secrets)
+            checked = run(os.environ["WATCHWORD_BIN"], "-c", config, "config", "check", role, env=secrets)
             expect(checked.returncode == 0, f"{role}: {checked.stderr}")
             for wanted in ("http      0.0.0.0:8080", "admin     0.0.0.0:9090"):
                 expect(wanted in checked.stdout, f"{role} does not listen: {checked.stdout}")
@@ -104,6 +104,8 @@ def main():
                 # Codes are checked while the broker is away.
                 waits = (role, host) != ("verifier", "rabbitmq")
                 expect((host in service.get("depends_on", {})) == waits, f"{role} and whether it waits for {host}")
+            has = "RABBITMQ_PASSWORD" in secrets
+            expect(has == (role != "verifier"), f"{role} and whether it has RabbitMQ's password")
             for port in service.get("ports", []):
                 expect(port.endswith(":8080"), f"{role} publishes {port}")
 

@@ -59,8 +59,8 @@ impl Ladder {
     /// come back too late to be tried: with less than `attempt_ms` left until `deadline`.
     ///
     /// A provider's `Retry-After` of `at_least_ms` lengthens the wait to the first rung that
-    /// honours it. Where none does the last is taken, and the provider is left alone until then by
-    /// whoever picks one; a time so long that the deadline comes first: `None`.
+    /// honours it. Where none does the last is taken; whoever has heard of it leaves the provider alone
+    /// until then. A time so long that the deadline comes first: `None`.
     pub fn next(
         self,
         attempt: u32,

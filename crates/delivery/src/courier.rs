@@ -2,6 +2,7 @@
 //! record, report. Refuses to let go of an order whose outcome is not in the ledger.
 
 mod ending;
+mod unknowns;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -14,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use watchword_chassis::Services;
 use watchword_chassis::spans::{Key, Kind, Span, Spans};
 use watchword_core::{
-    AttemptClass, Channel, Clock, DeliveryOutcome, Ladder, Live, ProviderName, Rung, Timestamp,
-    TraceId, TraceParent,
+    AttemptClass, Channel, Clock, DeliveryOutcome, Ladder, Live, Rung, Timestamp, TraceId,
+    TraceParent,
 };
 use watchword_events::{CloudEvent, Order, OrderError, OtpSend, SealError, Sealer};
 use watchword_failpoint::{Point, reach};
@@ -31,6 +32,7 @@ use crate::telemetry::DeliveryMetrics;
 use crate::worker::Settling;
 use crate::{Attempted, Dispatch, Provider, Sender};
 use ending::{soon, when_free};
+use unknowns::{Unknowns, tried_as};
 
 /// What a claim outlasts its attempt by: enough to write the outcome down, also over a hiccup of
 /// the store.
@@ -73,6 +75,7 @@ pub struct CourierParts {
 pub(crate) struct Letter {
     pub body: Bytes,
     pub retries: u32,
+    pub redelivered: bool,
     pub traceparent: Option<String>,
 }
 
@@ -80,19 +83,11 @@ pub(crate) struct Letter {
 struct Errand<'a> {
     order: Order,
     router: Arc<Router>,
-    repeat: Option<Repeat>,
+    before: Unknowns,
     sender: Sender,
     sealed_at: Timestamp,
     retries: u32,
     span: &'a Span,
-}
-
-/// The last attempt's outcome is unknown, at a provider that recognises a repeat.
-#[derive(Clone, Copy)]
-struct Repeat {
-    place: usize,
-    /// Attempts of unknown outcome if another provider gets it now, that one included.
-    unknown_elsewhere: u32,
 }
 
 /// The end of one attempt.
@@ -185,7 +180,7 @@ impl Courier {
                 app: service.app.clone(),
                 host: service.host.clone(),
             },
-            repeat: self.repeat_at(&order, &router, letter).await?,
+            before: self.unknowns(&order, &router, letter).await?,
             order,
             router,
             sealed_at,
@@ -218,14 +213,15 @@ impl Courier {
         }
         let now = self.parts.clock.now();
         let salt = salt(order, errand.retries);
-        let repeat = errand.repeat.filter(|_| tried.is_empty());
+        let is_bound = errand.before.bind(self.parts.rules.get().unknown_retries);
+        let knows = errand.before.knows.filter(|_| tried.is_empty());
         let again =
-            repeat.and_then(|repeat| (errand.router).again(repeat.place, &order.recipient, now));
-        let most = self.parts.rules.get().unknown_retries;
-        let pick = match repeat {
-            // Anybody else would send it once more, oftener than is allowed.
-            Some(repeat) if repeat.unknown_elsewhere > most => again,
-            _ => again.or_else(|| errand.router.pick(&order.recipient, tried, salt, now)),
+            knows.and_then(|place| (errand.router).again(place, &order.recipient, is_bound, now));
+        let anyone = || errand.router.pick(&order.recipient, tried, salt, now);
+        let pick = if is_bound {
+            again
+        } else {
+            again.or_else(anyone)
         };
         let Some(pick) = pick else {
             drop(call);
@@ -253,30 +249,21 @@ impl Courier {
         }
     }
 
-    /// Whether a provider may have the order already and would know. Only rounds after the first
-    /// can find one, and only where there is a choice does it matter.
-    async fn repeat_at(
+    /// What was tried before. A message that comes for the first time has nothing, and where there
+    /// is no choice it does not matter.
+    async fn unknowns(
         &self,
         order: &Order,
         router: &Router,
         letter: &Letter,
-    ) -> Result<Option<Repeat>, LedgerError> {
-        if letter.retries == 0 || router.providers().len() < 2 {
-            return Ok(None);
+    ) -> Result<Unknowns, LedgerError> {
+        if (letter.retries == 0 && !letter.redelivered) || router.providers().len() < 2 {
+            return Ok(Unknowns::default());
         }
         let id = std::slice::from_ref(&order.delivery_id);
         let records = self.parts.ledger.get(id).await?;
-        let repeat = records.first().and_then(|record| {
-            let last = record.attempts.last()?;
-            let place = router.place(last.provider.as_ref()?)?;
-            let knows = last.class == AttemptClass::UnknownOutcome
-                && router.providers()[place].is_idempotent();
-            knows.then(|| Repeat {
-                place,
-                unknown_elsewhere: unknown_count(record, router, None),
-            })
-        });
-        Ok(repeat)
+        let attempts = records.iter().flat_map(|record| &record.attempts);
+        Ok(Unknowns::of(attempts.map(tried_as), router))
     }
 
     /// Claims the delivery for work that takes `budget` at most.
@@ -345,8 +332,9 @@ impl Courier {
         let limit = provider.attempt_limit();
         let Some(budget) = attempt_budget(limit, begun, order.deadline) else {
             drop(call);
-            self.give_up(order, fence, DeliveryOutcome::Expired).await?;
-            return Ok(Turn::Settled(Settling::Ack));
+            let trace = errand.span.trace();
+            let ended = self.let_go(order, fence, None, DeliveryOutcome::Expired, trace);
+            return Ok(Turn::Settled(ended.await?.unwrap_or(Settling::Ack)));
         };
         let dispatch = Dispatch {
             delivery_id: order.delivery_id.clone(),
@@ -381,19 +369,23 @@ impl Courier {
             (begun, took),
             now,
         );
+        let rules = *self.parts.rules.get();
+        let this = (Some(provider.name()), attempted.class);
+        let attempts = before.attempts.iter().map(tried_as).chain([this]);
+        let unknowns = Unknowns::of(attempts, &errand.router);
         let decision = decide(
             Ended {
                 class: attempted.class,
                 attempt_count: before.attempt_count.saturating_add(1),
-                unknown_count: unknown_count(&before, &errand.router, Some(provider.name()))
-                    + u32::from(attempted.class == AttemptClass::UnknownOutcome),
+                unknown_count: unknowns.elsewhere,
                 is_idempotent: provider.is_idempotent(),
-                has_another: errand.router.has_another(&order.recipient, tried, now),
+                has_another: !unknowns.bind(rules.unknown_retries)
+                    && errand.router.has_another(&order.recipient, tried, now),
                 retry_after: attempted.retry_after,
                 now,
                 deadline: order.deadline,
             },
-            *self.parts.rules.get(),
+            rules,
         );
         let (outcome, turn) = match decision {
             Decision::End(outcome) => (outcome, Turn::Settled(Settling::Ack)),
@@ -427,13 +419,9 @@ impl Courier {
             delivery_id = %order.delivery_id, provider = %provider.name(), class = %attempted.class,
             reason = attempted.reason, outcome = %outcome, took_ms = attempt.took_ms, "attempt",
         );
-        match self.let_go(order, fence, Some(attempt), outcome).await {
-            Ok(()) => Ok(turn),
-            // If another worker holds it there is a copy, else this is the last: the next claim
-            // decides.
-            Err(LedgerError::FenceLost) => Ok(Turn::Settled(soon())),
-            Err(error) => Err(error),
-        }
+        let trace = errand.span.trace();
+        let settled = self.let_go(order, fence, Some(attempt), outcome, trace);
+        Ok(settled.await?.map_or(turn, Turn::Settled))
     }
 
     fn learn(
@@ -476,25 +464,6 @@ impl Courier {
     }
 }
 
-/// Attempts of unknown outcome that no repeat was or would be recognised of, with `next` as the
-/// provider of the attempt that follows them: those at providers that do not know repeats, those
-/// that another provider came after, and those that a crash left without a provider's name.
-fn unknown_count(before: &DeliveryRecord, router: &Router, next: Option<&ProviderName>) -> u32 {
-    let providers = before
-        .attempts
-        .iter()
-        .map(|attempt| attempt.provider.as_ref());
-    let followers = providers.skip(1).chain([next]);
-    let counts = |(attempt, follower): &(&Attempt, Option<&ProviderName>)| {
-        let provider = attempt.provider.as_ref();
-        let place = provider.and_then(|name| router.place(name));
-        let knows = place.is_some_and(|place| router.providers()[place].is_idempotent());
-        attempt.class == AttemptClass::UnknownOutcome && !(knows && *follower == provider)
-    };
-    let counted = before.attempts.iter().zip(followers).filter(counts);
-    u32::try_from(counted.count()).unwrap_or(u32::MAX)
-}
-
 /// Ends the step of a call.
 fn called(mut calling: Span, provider: &dyn Provider, class: AttemptClass) {
     calling.say(Key::Provider, || provider.name().to_string());
@@ -514,13 +483,10 @@ const KEY_WAITS: u32 = 90;
 /// What a message gets that does not open. A key that is not in use here may be on its way to us:
 /// the issuer may have been told of it first, and orchestrators take up to a minute.
 fn unopened(error: OrderError, retries: u32) -> Settling {
-    let shortest = Ladder::STANDARD.rungs().first();
-    match shortest {
-        Some(rung) if error == OrderError::Seal(SealError::UnknownKey) && retries < KEY_WAITS => {
-            Settling::Retry(*rung)
-        }
-        _ => Settling::Park(error.reason()),
+    if error == OrderError::Seal(SealError::UnknownKey) && retries < KEY_WAITS {
+        return soon();
     }
+    Settling::Park(error.reason())
 }
 
 /// A number that differs from order to order and from round to round: it spreads orders over

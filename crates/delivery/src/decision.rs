@@ -14,7 +14,8 @@ pub const LEAST_USEFUL: Duration = Duration::from_secs(3);
 pub struct Rules {
     /// How often an attempt of unknown outcome is followed by another, in the life of a message.
     /// The person may then get the same code twice, which is better than not at all; more often
-    /// only costs money. A provider that recognises a repeat by its id is not counted.
+    /// only costs money. A provider that recognises a repeat by its id gets as many as it takes, and
+    /// counts once if another provider gets the message then.
     pub unknown_retries: u32,
     /// Whether a text that one provider refused is offered to another.
     pub rejected_elsewhere: bool,
@@ -47,7 +48,8 @@ pub struct Ended {
     pub class: AttemptClass,
     /// Attempts made, this one included.
     pub attempt_count: u32,
-    /// Attempts of unknown outcome at providers that do not recognise a repeat, this one included.
+    /// Attempts of unknown outcome, this one included; of a provider that recognises a repeat one for
+    /// all in a row.
     pub unknown_count: u32,
     /// Whether this provider recognises a repeat.
     pub is_idempotent: bool,

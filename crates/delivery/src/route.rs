@@ -195,18 +195,19 @@ impl Router {
     }
 
     /// The provider at `place` for another attempt with what it may have already, unless it is
-    /// closed off.
+    /// closed off; where nobody else may get it, one that only failed is better than none here too.
     pub(crate) fn again(
         &self,
         place: usize,
         recipient: &Recipient,
+        is_bound: bool,
         now: Timestamp,
     ) -> Option<Pick> {
         let region = region_of(recipient);
         match self.health.admission(place, &region, now) {
-            Admission::Closed => return None,
+            Admission::Closed if !is_bound || self.health.is_shut(place, now) => return None,
             Admission::Trial => self.health.on_trial(place, &region, now),
-            Admission::Share(_) => {}
+            Admission::Closed | Admission::Share(_) => {}
         }
         Some(Pick { place, region })
     }

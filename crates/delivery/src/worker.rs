@@ -68,6 +68,7 @@ async fn work(courier: Arc<Courier>, received: Received) {
     let letter = Letter {
         body: received.body.clone(),
         retries: received.retries,
+        redelivered: received.redelivered,
         traceparent: received.traceparent.clone(),
     };
     let carried = AssertUnwindSafe(courier.carry(&letter))

@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::sleep;
 use watchword_broker::{
-    Consumer, Outbound, ParkReason, PublishError, Publisher, Received, Route, work_until,
+    Consumer, LinkState, Outbound, ParkReason, PublishError, Publisher, Received, Route,
+    SettleError, work_until,
 };
 use watchword_chassis::spans::{Key, Kind, Spans};
 use watchword_chassis::{Problem, ProblemCode, Service, Services};
@@ -200,11 +201,7 @@ impl Intake {
 
     /// Parks a note about the message instead of the message, which holds a recipient in clear. The
     /// message is held until the note is: given back again and again the broker would park it whole.
-    async fn put_aside(
-        &self,
-        received: Received,
-        reason: ParkReason,
-    ) -> Result<(), watchword_broker::SettleError> {
+    async fn put_aside(&self, received: Received, reason: ParkReason) -> Result<(), SettleError> {
         tracing::warn!(reason, "a request by event was put aside");
         let id = received
             .id
@@ -237,6 +234,10 @@ impl Intake {
             let published = self.0.publisher.publish(outbound, PUBLISH_DEADLINE).await;
             if published.is_ok() {
                 break;
+            }
+            if self.0.publisher.state() == LinkState::Down {
+                // It comes again with the next link.
+                return Err(SettleError);
             }
             sleep(wait).await;
             wait = (wait * 2).min(LONGEST_WAIT);

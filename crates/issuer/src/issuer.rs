@@ -22,8 +22,8 @@ use crate::limits::{Permit, Reservation, SendLimiter};
 use crate::request;
 use crate::telemetry::IssuerMetrics;
 
-/// How long a confirm may take: with two store calls of at most a second in front of it, a
-/// healthy store and a silent broker give an answer within 2 s.
+/// How long a confirm may take: with the calls of a healthy store in front of it, a silent broker
+/// gives an answer within 2 s.
 const PUBLISH_DEADLINE: Duration = Duration::from_millis(1_500);
 
 /// What became of a fallback step.

@@ -62,8 +62,7 @@ pub struct Settlement {
     /// By which channel.
     pub channel: Channel,
     /// The claim's fence; `None` for an ending without a claim (expired or parked before any
-    /// worker took it, or of a claim that was forgotten), which changes nothing when the delivery
-    /// is held or has ended.
+    /// worker took it), which changes nothing when the delivery is held or has ended.
     pub fence: Option<Fence>,
     /// The attempt that was made, if one was.
     pub attempt: Option<Attempt>,

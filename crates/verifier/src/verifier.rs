@@ -241,13 +241,13 @@ impl Verifier {
         let live = further.verification;
         let (id, name, now) = (&live.id, &service.name, self.clock.now());
         let code = Some(self.mint(service, id)?.1);
-        let opened = match further.step {
-            0 => self.store.resend(id, name, code, service.budget, now).await,
-            _ => {
-                let after = live.sends;
-                let asked = (self.store).step(id, name, after, code, service.budget, now);
-                asked.await
-            }
+        let opened = if further.step == 0 {
+            let asked = (self.store).resend(id, name, code, service.budget, now);
+            asked.await
+        } else {
+            let after = live.sends;
+            let asked = (self.store).step(id, name, after, code, service.budget, now);
+            asked.await
         };
         let asked = opened?.map(|opened| self.asked(opened, now, further.step));
         Ok(match asked.transpose()? {

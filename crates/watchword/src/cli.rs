@@ -91,8 +91,12 @@ pub enum Command {
 /// What to do with the configuration.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Parse and validate it, and print what would run. Prints no secret.
-    Check,
+    /// Parse and validate it as a process of these roles does, none means all, and print what would
+    /// run. Prints no secret.
+    Check {
+        /// The roles.
+        roles: Vec<Role>,
+    },
 }
 
 /// What to do about what was put aside.

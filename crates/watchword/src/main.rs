@@ -29,8 +29,8 @@ fn main() -> anyhow::Result<()> {
             Command::Demo { exit } => demo::run(exit).await,
             Command::Run { roles } => run::run(&cli.config, &roles).await,
             Command::Config {
-                command: ConfigCommand::Check,
-            } => run::check(&cli.config),
+                command: ConfigCommand::Check { roles },
+            } => run::check(&cli.config, &roles),
             Command::Doctor => doctor::run(&cli.config).await,
             Command::Topology { apply } => topology::run(&cli.config, apply).await,
             Command::Unlock { service, subject } => {

@@ -16,7 +16,7 @@ use crate::run::checked;
 
 /// Shows the request that provider `name` would make, or sends one message to `to`.
 pub async fn test(path: &Path, name: &str, to: Option<&str>) -> anyhow::Result<()> {
-    let config = checked(path)?;
+    let config = checked(path, true)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut found = None;
     for channel in Channel::ALL {

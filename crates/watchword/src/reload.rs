@@ -124,7 +124,7 @@ fn fingerprints(path: &Path) -> BTreeMap<PathBuf, [u8; 32]> {
 impl Shared {
     /// Reads `path` anew and uses it.
     fn reload(&self, path: &Path) -> anyhow::Result<()> {
-        let config = crate::run::checked(path)?;
+        let config = crate::run::checked(path, self.engine.broker.is_some())?;
         let fixed = |differs: bool, key: &str| {
             anyhow::ensure!(!differs, "config key `{key}`: takes a restart to change");
             Ok(())

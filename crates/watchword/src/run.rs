@@ -28,7 +28,8 @@ use crate::roles::Shared;
 /// Runs `roles` (all if none is named) until a signal.
 pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     let mut reader = Reader::new(path);
-    let mut config = checked(path)?;
+    let queues = uses_queues(roles);
+    let mut config = checked(path, queues)?;
     telemetry::init(config.log);
     let roles = if roles.is_empty() {
         &Role::ALL[..]
@@ -57,8 +58,6 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
         server::serve(listener, routes, Room::ADMIN, lifecycle.stop()),
     );
 
-    // Who only checks codes goes on while the broker is away.
-    let queues = roles.iter().any(|role| *role != Role::Verifier);
     if config.engine == EngineKind::Distributed {
         readiness.require("redis", || false);
     }
@@ -84,7 +83,7 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
         }
         // What was changed meanwhile counts: a password of the store, or an API key that is no more.
         if reader.has_changed().await {
-            match checked(path) {
+            match checked(path, queues) {
                 Ok(changed) => config = changed,
                 Err(error) => {
                     tracing::error!(
@@ -128,7 +127,7 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
 
 /// The engine of the configuration without any role, for an operator's command.
 pub async fn operator(path: &Path) -> anyhow::Result<Shared> {
-    let config = checked(path)?;
+    let config = checked(path, true)?;
     let services = Services::from_config(&config.services)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let registry = telemetry::registry(clock.clone())?;
@@ -160,9 +159,10 @@ pub async fn unlock(path: &Path, service: &str, subject: &str) -> anyhow::Result
     Ok(())
 }
 
-/// Parses and validates the configuration and prints what would run.
-pub fn check(path: &Path) -> anyhow::Result<()> {
-    let config = checked(path)?;
+/// Parses and validates the configuration as a process of these roles does, and prints what would
+/// run.
+pub fn check(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
+    let config = checked(path, uses_queues(roles))?;
     println!("{} is valid", path.display());
     println!("engine    {:?}", config.engine);
     println!("http      {}", config.http.listen);
@@ -195,11 +195,18 @@ pub fn check(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The configuration, read and validated; an error tells the line it is about.
-pub fn checked(path: &Path) -> anyhow::Result<Config> {
+/// Whether a process of these roles (none means all) has a link to the broker. One that only checks
+/// codes has none: it goes on while the broker is away, and needs no password for it.
+fn uses_queues(roles: &[Role]) -> bool {
+    roles.is_empty() || roles.iter().any(|role| *role != Role::Verifier)
+}
+
+/// The configuration, read and validated for a process that has `queues` or not; an error tells the
+/// line it is about.
+pub fn checked(path: &Path, queues: bool) -> anyhow::Result<Config> {
     let read = || {
         let config = Config::read(path)?;
-        validate(&config)?;
+        validate(&config, queues)?;
         Ok(config)
     };
     read().map_err(|error: anyhow::Error| at_line(path, error))
@@ -217,8 +224,9 @@ pub fn at_line(path: &Path, error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Everything that can be wrong without a peer: keys, services, providers, addresses.
-pub fn validate(config: &Config) -> anyhow::Result<()> {
+/// Everything that can be wrong without a peer: keys, services, providers, addresses; that of the
+/// broker only with `queues`.
+pub fn validate(config: &Config, queues: bool) -> anyhow::Result<()> {
     config.keys.resolve()?;
     Services::from_config(&config.services)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -234,7 +242,7 @@ pub fn validate(config: &Config) -> anyhow::Result<()> {
     if let Some(traces) = &config.traces {
         otlp::check(traces)?;
     }
-    if config.engine == EngineKind::Distributed {
+    if config.engine == EngineKind::Distributed && queues {
         distributed::rabbitmq_settings(config)?;
     }
     Ok(())

@@ -2,8 +2,9 @@
 
 {{- define "watchword.secretsDir" -}}/etc/watchword/secrets{{- end -}}
 
-{{/* The configuration of one workload, as JSON. The API reads no provider's secret, and a worker none
-     of the other channel's, so each gets the sections of its own. Takes root and workload. */}}
+{{/* The configuration of one workload, as JSON. The API reads no provider's secret, a worker none of the
+     other channel's, and who only checks codes not the broker's: each gets the sections of its own. Takes
+     root and workload. */}}
 {{- define "watchword.config" -}}
 {{- $values := .root.Values -}}
 {{- $dir := include "watchword.secretsDir" . -}}
@@ -16,7 +17,7 @@
 {{- $_ := set $tree "log" (merge (default dict $tree.log) (dict "format" "json")) -}}
 {{- $_ := set $tree "http" (merge (default dict $tree.http) (dict "listen" (printf "%s:%d" $values.bindAddress (int $values.httpPort)))) -}}
 {{- $_ := set $tree "admin" (dict "listen" (printf "%s:%d" $values.bindAddress (int $values.adminPort))) -}}
-{{- range $peer := list "rabbitmq" "redis" -}}
+{{- range $peer := include "watchword.peers" .workload | fromJsonArray -}}
 {{- $given := index $values $peer -}}
 {{- $section := dict "url" $given.url -}}
 {{- with $given.existingSecret -}}

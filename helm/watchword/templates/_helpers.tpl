@@ -60,6 +60,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- dict "workloads" $all | toJson -}}
 {{- end -}}
 
+{{/* The peers that every workload has, and the broker where queues are used, as JSON. Takes a workload. */}}
+{{- define "watchword.peers" -}}
+{{- ternary (list "redis") (list "rabbitmq" "redis") (eq (join "," .roles) "verifier") | toJson -}}
+{{- end -}}
+
 {{/* "true" if the workload's replicas are somebody else's business. Takes the role's autoscaling. */}}
 {{- define "watchword.scaled" -}}
 {{- if or .hpa.enabled (and .keda .keda.enabled) -}}true{{- end -}}

@@ -72,7 +72,7 @@ fn load(text: &str, variables: &BTreeMap<&str, &str>) {
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let loaded = Config::read_under(&path, environment)
         .map_err(anyhow::Error::from)
-        .and_then(|config| validate(&config));
+        .and_then(|config| validate(&config, true));
     if let Err(error) = loaded {
         check(error, &path);
     }

@@ -92,12 +92,16 @@ fn one(state: &mut State, delivery: &Delivery, begun: u32) {
             "{name} is taken once, and once more for each takeover"
         ));
     }
-    // Gateway two recognises a repeat, as long as it is the one that gets it.
+    // Gateway two recognises a repeat as long as it is the one that gets it: its attempts in a row are
+    // one, and none if they are the last.
     let two = Some(Gateway::Two.name());
-    let next = record.attempts.iter().skip(1).map(|next| &next.provider);
-    let unknown = record.attempts.iter().zip(next.chain([&two]));
-    let unknown = unknown.filter(|(attempt, next)| {
-        attempt.class == AttemptClass::UnknownOutcome && !(attempt.provider == two && **next == two)
+    let is_unknown = |class| class == AttemptClass::UnknownOutcome;
+    let rows: Vec<_> = (record.attempts)
+        .chunk_by(|one, next| one.provider == two && next.provider == two)
+        .collect();
+    let unknown = rows.iter().enumerate().filter(|(place, row)| {
+        let has = row.iter().any(|attempt| is_unknown(attempt.class));
+        has && (row[0].provider != two || place + 1 < rows.len())
     });
     let unknown = u32::try_from(unknown.count()).unwrap();
     if unknown > 1 + UNKNOWN_RETRIES + takeovers + forgotten {

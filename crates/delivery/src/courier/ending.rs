@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
-use watchword_core::{DeliveryOutcome, Ladder, Timestamp};
+use watchword_core::{DeliveryOutcome, Ladder, Timestamp, TraceId};
 use watchword_events::Order;
 use watchword_failpoint::{Point, reach};
 use watchword_ledger::{Attempt, Claim, DeliveryRecord, Fence, LedgerError, Settlement};
@@ -36,7 +36,8 @@ impl Courier {
         }
         match self.claim(order, Duration::ZERO, None).await? {
             Claim::Yours { fence, .. } => {
-                self.give_up(order, fence, outcome).await?;
+                let settled = self.let_go(order, fence, None, outcome, None).await?;
+                return Ok(settled.unwrap_or(settling));
             }
             Claim::Held { until } => return Ok(when_free(until, self.parts.clock.now())),
             Claim::Ended(record) => self.repeat(order, &record).await,
@@ -51,45 +52,44 @@ impl Courier {
         self.reporter.report(&order.service, record).await;
     }
 
-    /// Ends a claim without an attempt.
-    pub(super) async fn give_up(
-        &self,
-        order: &Order,
-        fence: Fence,
-        outcome: DeliveryOutcome,
-    ) -> Result<(), LedgerError> {
-        self.let_go(order, fence, None, outcome).await
-    }
-
-    /// Settles a claim. Where its fence is lost, either another worker took the delivery over or
-    /// the store forgot the claim (a failover): an end is one all the same unless somebody holds
-    /// the delivery, who will settle it; what is no end is told as `FenceLost`.
+    /// Settles a claim; `Some` is what the message gets then, if not what was decided. Where the
+    /// claim is lost, either another worker took the delivery over or the store forgot the claim
+    /// (a failover): if nobody holds the delivery it is claimed anew for what there is to write.
     pub(super) async fn let_go(
         &self,
         order: &Order,
         fence: Fence,
         attempt: Option<Attempt>,
         outcome: DeliveryOutcome,
-    ) -> Result<(), LedgerError> {
-        match self
-            .record(order, Some(fence), attempt.clone(), outcome)
-            .await
-        {
-            Ok(record) => {
-                reach(Point::DeliveryRecorded);
-                self.finish(order, &record, outcome).await;
-            }
-            Err(LedgerError::FenceLost) if outcome.is_final() => {
-                let since = self.parts.clock.now();
-                let record = self.record(order, None, attempt, outcome).await?;
-                // One from before was told by whoever wrote it.
-                if record.updated_at >= since {
-                    self.finish(order, &record, outcome).await;
+        trace_id: Option<TraceId>,
+    ) -> Result<Option<Settling>, LedgerError> {
+        let settled = self.record(order, Some(fence), attempt.clone(), outcome);
+        let record = match settled.await {
+            Err(LedgerError::FenceLost) => {
+                match self.claim(order, Duration::ZERO, trace_id).await? {
+                    Claim::Yours { fence, .. } => {
+                        let settled = self.record(order, Some(fence), attempt, outcome);
+                        match settled.await {
+                            Err(LedgerError::FenceLost) => return Ok(Some(soon())),
+                            settled => settled?,
+                        }
+                    }
+                    // It will settle its own copy; whether this is the last one nobody knows.
+                    Claim::Held { until } => {
+                        let now = self.parts.clock.now();
+                        return Ok(Some(when_free(until, now)));
+                    }
+                    Claim::Ended(record) => {
+                        self.repeat(order, &record).await;
+                        return Ok(Some(Settling::Ack));
+                    }
                 }
             }
-            Err(error) => return Err(error),
-        }
-        Ok(())
+            settled => settled?,
+        };
+        reach(Point::DeliveryRecorded);
+        self.finish(order, &record, outcome).await;
+        Ok(None)
     }
 
     async fn finish(&self, order: &Order, record: &DeliveryRecord, outcome: DeliveryOutcome) {
@@ -101,8 +101,8 @@ impl Courier {
     }
 
     /// Writes to the ledger; while the store is away it tries again for as long as the claim holds.
-    /// Writing the same settlement twice is safe: it carries its fence.
-    pub(super) async fn record(
+    /// Writing the same settlement twice is safe: it carries its fence, or changes only what nobody holds.
+    async fn record(
         &self,
         order: &Order,
         fence: Option<Fence>,
@@ -141,5 +141,6 @@ pub(super) fn when_free(until: Timestamp, now: Timestamp) -> Settling {
 
 /// What a message gets that is to be looked at again as soon as may be.
 pub(super) fn soon() -> Settling {
-    when_free(Timestamp::from_millis(0), Timestamp::from_millis(0))
+    let shortest = Ladder::STANDARD.rungs().first();
+    shortest.map_or(Settling::Requeue, |rung| Settling::Retry(*rung))
 }

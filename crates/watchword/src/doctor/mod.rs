@@ -71,7 +71,7 @@ impl Findings {
 
 /// Looks at everything; an error if something is wrong.
 pub async fn run(path: &Path) -> anyhow::Result<()> {
-    let config = checked(path)?;
+    let config = checked(path, true)?;
     let mut findings = Findings::default();
     findings.fine("config", format!("{} is valid", path.display()));
     local::look(&config, &mut findings);

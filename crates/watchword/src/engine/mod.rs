@@ -47,17 +47,15 @@ pub struct Peers {
 impl Peers {
     /// Connects as `config` says from the next connection on.
     pub fn redirect(&self, config: &Config) -> anyhow::Result<()> {
-        let (rabbitmq, redis) = (
-            distributed::rabbitmq_settings(config)?,
-            distributed::redis_settings(config)?,
-        );
+        let redis = distributed::redis_settings(config)?;
+        let Some(broker) = &self.rabbitmq else {
+            return Ok(self.redis.redirect(redis)?);
+        };
+        let rabbitmq = distributed::rabbitmq_settings(config)?;
         // Both or none.
         rabbitmq.check()?;
         self.redis.redirect(redis)?;
-        if let Some(broker) = &self.rabbitmq {
-            broker.redirect(rabbitmq)?;
-        }
-        Ok(())
+        Ok(broker.redirect(rabbitmq)?)
     }
 }
 

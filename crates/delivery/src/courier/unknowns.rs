@@ -1,0 +1,139 @@
+//! Attempts of unknown outcome: how many there are, and who would recognise a repeat. Refuses to
+//! decide what follows: [`crate::decision`] does.
+
+use watchword_core::{AttemptClass, ProviderName};
+use watchword_ledger::Attempt;
+
+use crate::route::Router;
+
+/// What the attempts of unknown outcome mean for the next one.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Unknowns {
+    /// How many there are if another provider gets the message now. One that recognises a repeat
+    /// counts once for all its attempts in a row, any other for each of them.
+    pub(super) elsewhere: u32,
+    /// The place of the last provider, if it may have the message and would recognise a repeat.
+    pub(super) knows: Option<usize>,
+}
+
+impl Unknowns {
+    /// Of these attempts, each with its provider; a crash leaves one without.
+    pub(super) fn of<'a>(
+        attempts: impl Iterator<Item = (Option<&'a ProviderName>, AttemptClass)>,
+        router: &Router,
+    ) -> Self {
+        let mut unknowns = Self::default();
+        let mut last = None;
+        for (provider, class) in attempts {
+            if last != Some(provider) {
+                unknowns.knows = None;
+                last = Some(provider);
+            }
+            if class != AttemptClass::UnknownOutcome || unknowns.knows.is_some() {
+                continue;
+            }
+            unknowns.elsewhere += 1;
+            let place = provider.and_then(|name| router.place(name));
+            unknowns.knows = place.filter(|place| router.providers()[*place].is_idempotent());
+        }
+        unknowns
+    }
+
+    /// Whether the provider that knows is the only one that may get it: with another there would be
+    /// more than `most`.
+    pub(super) fn bind(&self, most: u32) -> bool {
+        self.knows.is_some() && self.elsewhere > most
+    }
+}
+
+/// An attempt's provider, and how it ended.
+pub(super) fn tried_as(attempt: &Attempt) -> (Option<&ProviderName>, AttemptClass) {
+    (attempt.provider.as_ref(), attempt.class)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use watchword_core::Timestamp;
+
+    use super::*;
+    use crate::{Attempted, Choose, Dispatch, Provider, RouteConfig};
+
+    /// Recognises a repeat if its name says so.
+    struct Named(ProviderName);
+
+    #[async_trait]
+    impl Provider for Named {
+        fn name(&self) -> &ProviderName {
+            &self.0
+        }
+
+        fn attempt_limit(&self) -> Duration {
+            Duration::from_secs(1)
+        }
+
+        fn is_idempotent(&self) -> bool {
+            self.0.as_str() == "knows"
+        }
+
+        async fn attempt(&self, _: &Dispatch) -> Attempted {
+            Attempted::new(AttemptClass::Accepted, "250")
+        }
+    }
+
+    fn unknowns(attempts: &[(&str, AttemptClass)]) -> (u32, bool) {
+        let names = ["plain", "knows"].map(|name| name.parse::<ProviderName>().unwrap());
+        let providers = names
+            .clone()
+            .map(|name| Arc::new(Named(name)) as Arc<dyn Provider>);
+        let route = RouteConfig {
+            countries: Vec::new(),
+            prefixes: Vec::new(),
+            domains: Vec::new(),
+            choose: Choose::Ordered,
+            providers: names.iter().map(ToString::to_string).collect(),
+        };
+        let router = Router::new(providers.into(), &[route], Timestamp::from_millis(0)).unwrap();
+        let attempts = attempts.iter().map(|(name, class)| {
+            let name = names.iter().find(|known| known.as_str() == *name);
+            (name, *class)
+        });
+        let unknowns = Unknowns::of(attempts, &router);
+        (unknowns.elsewhere, unknowns.knows == Some(1))
+    }
+
+    #[test]
+    fn attempts_in_a_row_where_repeats_are_recognised_count_once() {
+        use AttemptClass::{Transient as Busy, UnknownOutcome as Lost};
+        assert_eq!(unknowns(&[]), (0, false));
+        assert_eq!(unknowns(&[("plain", Lost), ("plain", Lost)]), (2, false));
+        assert_eq!(unknowns(&[("knows", Lost), ("knows", Lost)]), (1, true));
+        // Busy with the repeat, it may have the message all the same.
+        assert_eq!(unknowns(&[("knows", Lost), ("knows", Busy)]), (1, true));
+        assert_eq!(unknowns(&[("knows", Busy)]), (0, false));
+        let left = [("knows", Lost), ("plain", Busy)];
+        assert_eq!(unknowns(&left), (1, false));
+        let back = [("knows", Lost), ("plain", Lost), ("knows", Lost)];
+        assert_eq!(unknowns(&back), (3, true));
+        // A crash leaves no name.
+        let crashed = [("", Lost), ("", Lost), ("knows", Busy)];
+        assert_eq!(unknowns(&crashed), (2, false));
+    }
+
+    #[test]
+    fn another_provider_is_one_attempt_more() {
+        let open = Unknowns {
+            elsewhere: 1,
+            knows: Some(1),
+        };
+        assert!(open.bind(0) && !open.bind(1));
+        let left = Unknowns {
+            elsewhere: 3,
+            knows: None,
+        };
+        assert!(!left.bind(0));
+    }
+}
