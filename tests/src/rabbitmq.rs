@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
@@ -127,10 +127,18 @@ impl RabbitMq {
         let mut command = Command::new(SERVER);
         self.environment(&mut command);
         self.process = Some(Process::start(command, &self.folder.path().join("output")));
-        until(60, "RabbitMQ answers", || async {
-            self.call(Method::GET, "overview", None).await.map(|_| ())
-        })
-        .await;
+        let begun = Instant::now();
+        while self.call(Method::GET, "overview", None).await.is_none() {
+            let waits = !self.has_ended() && begun.elapsed() < Duration::from_secs(60);
+            let output = || {
+                self.process
+                    .as_ref()
+                    .map(Process::output)
+                    .unwrap_or_default()
+            };
+            assert!(waits, "RabbitMQ does not answer:\n{}", output());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         until(30, "RabbitMQ listens", || async {
             tokio::net::TcpStream::connect(("127.0.0.1", self.port))
                 .await

@@ -276,7 +276,7 @@ async fn a_repeat_goes_where_it_is_recognised() {
     };
     // Few enough for it to stay in use.
     let (mut ids, mut unheard) = (Vec::new(), Vec::new());
-    while unheard.len() < 4 {
+    while unheard.len() < 2 {
         let to = number(ids.len());
         let answer = pipeline.ask("all", "sms", &to).await;
         ids.push(answer.text("id").to_owned());
@@ -286,6 +286,15 @@ async fn a_repeat_goes_where_it_is_recognised() {
         .await;
         unheard.extend((at(&first, &to) > 0).then_some(to));
     }
+    // Busy with the repeat it is asked once more, and nobody else.
+    first.set_sms(sms(|sms| {
+        sms.outcomes = BTreeMap::from([(Outcome::Transient, 1.0)]);
+    }));
+    until(10, "it was busy with both", || async {
+        let busy = pipeline.total("watchword_attempts_total", &["first", "transient"]);
+        (busy.await == 2).then_some(())
+    })
+    .await;
     first.set_sms(sms(|_| {}));
     for id in &ids {
         outcome_is(&pipeline, "all", id, 1, "accepted").await;

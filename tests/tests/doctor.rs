@@ -5,7 +5,7 @@ use std::process::Output;
 
 use serde_json::json;
 use watchword_tests::sink::Script;
-use watchword_tests::{Pipeline, RabbitMq, RedisServer, Settings, Sink};
+use watchword_tests::{Pipeline, RabbitMq, RedisServer, Settings, Sink, until};
 
 struct Installation {
     rabbitmq: RabbitMq,
@@ -169,4 +169,44 @@ async fn it_finds_what_is_broken_and_nothing_else() {
     // A provider.
     all.relay.habit("EHLO", Some(Script::Cut));
     all.finds(&[], &["email relay", "cannot be reached"]).await;
+}
+
+/// Who only checks codes has no link to the broker, and need not know of it; all others are told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_verifier_alone_needs_nothing_of_the_broker() {
+    let redis = RedisServer::with(&["--appendonly", "yes", "--maxmemory", "100mb"]).await;
+    let mut settings = Settings::embedded();
+    settings.engine = "engine = \"distributed\"\n[redis]\nurl = \"redis://replaced\"\n".into();
+    let mut pipeline = Pipeline::configure(&settings);
+    (pipeline.variables).push(("WATCHWORD_REDIS__URL".into(), redis.url()));
+    pipeline.start("verifier", &["verifier"]).await;
+    for (arguments, is_well) in [
+        (&["config", "check", "verifier"][..], true),
+        (&["doctor", "verifier"], true),
+        (&["unlock", "test", "jane"], true),
+        (&["config", "check"], false),
+        (&["config", "check", "verifier", "issuer"], false),
+        (&["doctor"], false),
+        (&["audit"], false),
+        (&["run", "issuer"], false),
+    ] {
+        let output = pipeline.command().args(arguments).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), is_well, "{arguments:?}: {errors}");
+        assert!(
+            is_well || errors.contains("rabbitmq"),
+            "{arguments:?}: {errors}"
+        );
+    }
+    // One file for all roles may name it; where, is nothing to this one.
+    let path = pipeline.folder().join("watchword.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text + "[rabbitmq]\nurl = \"amqp://elsewhere\"\n").unwrap();
+    pipeline.processes["verifier"].process.signal("HUP");
+    let reloads = |result| pipeline.total("watchword_config_reloads_total", result);
+    until(10, "the file is read anew", || async {
+        (reloads(&["ok"]).await > 0).then_some(())
+    })
+    .await;
+    assert_eq!(reloads(&["wrong"]).await, 0);
 }

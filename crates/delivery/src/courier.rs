@@ -373,14 +373,18 @@ impl Courier {
         let this = (Some(provider.name()), attempted.class);
         let attempts = before.attempts.iter().map(tried_as).chain([this]);
         let unknowns = Unknowns::of(attempts, &errand.router);
+        // Busy with the repeat it is not closed off.
+        let is_busy = attempted.class == AttemptClass::Transient
+            && unknowns.knows.is_some()
+            && errand.router.is_open(pick, now);
+        let stays = is_busy || unknowns.bind(rules.unknown_retries);
         let decision = decide(
             Ended {
                 class: attempted.class,
                 attempt_count: before.attempt_count.saturating_add(1),
                 unknown_count: unknowns.elsewhere,
                 is_idempotent: provider.is_idempotent(),
-                has_another: !unknowns.bind(rules.unknown_retries)
-                    && errand.router.has_another(&order.recipient, tried, now),
+                has_another: !stays && errand.router.has_another(&order.recipient, tried, now),
                 retry_after: attempted.retry_after,
                 now,
                 deadline: order.deadline,

@@ -212,6 +212,11 @@ impl Router {
         Some(Pick { place, region })
     }
 
+    /// Whether the picked provider could be asked once more.
+    pub(crate) fn is_open(&self, pick: &Pick, now: Timestamp) -> bool {
+        self.health.admission(pick.place, &pick.region, now) != Admission::Closed
+    }
+
     /// Whether another provider than `tried` could be asked now.
     pub(crate) fn has_another(
         &self,

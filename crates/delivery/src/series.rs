@@ -133,7 +133,7 @@ pub(crate) const NO_PROVIDER: Series = Series {
     kind: Kind::Counter,
     labels: &["channel"],
     help: "Orders that waited because no provider could be asked.",
-    action: "All providers of a route are closed off: `watchword provider test NAME` for each.",
+    action: "All providers of a route are closed off, or the one that may have the message already: `watchword provider test NAME` for each.",
 };
 
 /// Everything this crate counts.

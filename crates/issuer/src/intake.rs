@@ -201,6 +201,7 @@ impl Intake {
 
     /// Parks a note about the message instead of the message, which holds a recipient in clear. The
     /// message is held until the note is: given back again and again the broker would park it whole.
+    /// Held for as long as any code lives it is let go of, counted but without a note.
     async fn put_aside(&self, received: Received, reason: ParkReason) -> Result<(), SettleError> {
         tracing::warn!(reason, "a request by event was put aside");
         let id = received
@@ -222,6 +223,7 @@ impl Intake {
         };
         let body = note.encode().unwrap_or_default();
         let (body, mut wait) = (Bytes::from(body), FIRST_WAIT);
+        let begun = self.0.clock.now();
         loop {
             let outbound = Outbound {
                 id: note.id.clone(),
@@ -238,6 +240,13 @@ impl Intake {
             if self.0.publisher.state() == LinkState::Down {
                 // It comes again with the next link.
                 return Err(SettleError);
+            }
+            if self.0.clock.now().millis_since(begun) >= LONGEST_LIFE_MS {
+                tracing::error!(
+                    reason,
+                    "a request by event was dropped: no note of it could be parked"
+                );
+                break;
             }
             sleep(wait).await;
             wait = (wait * 2).min(LONGEST_WAIT);

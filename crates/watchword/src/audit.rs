@@ -17,7 +17,7 @@ const NAMED: usize = 20;
 
 /// Compares and prints; an error if a message is lost.
 pub async fn run(path: &Path) -> anyhow::Result<()> {
-    let shared = operator(path).await?;
+    let shared = operator(path, true).await?;
     let engine = &shared.engine;
     let mut parked = BTreeSet::new();
     for channel in Channel::ALL {

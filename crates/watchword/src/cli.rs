@@ -42,9 +42,12 @@ pub enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
-    /// Connect to everything and say what is wrong and how to mend it; status 0 if nothing is.
-    /// Sends nothing, changes nothing.
-    Doctor,
+    /// Connect to everything that a process of these roles needs, none means all, and say what is
+    /// wrong and how to mend it; status 0 if nothing is. Sends nothing, changes nothing.
+    Doctor {
+        /// The roles.
+        roles: Vec<Role>,
+    },
     /// Print the broker's exchanges and queues, or declare them.
     Topology {
         /// Declare them at the configured broker.

@@ -31,7 +31,7 @@ fn main() -> anyhow::Result<()> {
             Command::Config {
                 command: ConfigCommand::Check { roles },
             } => run::check(&cli.config, &roles),
-            Command::Doctor => doctor::run(&cli.config).await,
+            Command::Doctor { roles } => doctor::run(&cli.config, &roles).await,
             Command::Topology { apply } => topology::run(&cli.config, apply).await,
             Command::Unlock { service, subject } => {
                 run::unlock(&cli.config, &service, &subject).await

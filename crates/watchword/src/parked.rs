@@ -16,7 +16,7 @@ use crate::run::operator;
 
 /// Carries out a subcommand.
 pub async fn run(path: &Path, command: ParkedCommand) -> anyhow::Result<()> {
-    let shared = operator(path).await?;
+    let shared = operator(path, true).await?;
     let result = carry_out(&shared, command).await;
     shared.engine.close().await;
     result

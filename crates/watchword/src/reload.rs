@@ -131,11 +131,17 @@ impl Shared {
         };
         fixed(config.engine != self.config.engine, "engine")?;
         let url = |peer: &Option<PeerConfig>| peer.as_ref().map(|peer| peer.url.clone());
-        for (key, next, now) in [
-            ("redis.url", &config.redis, &self.config.redis),
-            ("rabbitmq.url", &config.rabbitmq, &self.config.rabbitmq),
+        let queues = self.engine.broker.is_some();
+        for (key, is_used, next, now) in [
+            ("redis.url", true, &config.redis, &self.config.redis),
+            (
+                "rabbitmq.url",
+                queues,
+                &config.rabbitmq,
+                &self.config.rabbitmq,
+            ),
         ] {
-            fixed(url(next) != url(now), key)?;
+            fixed(is_used && url(next) != url(now), key)?;
         }
         // Receipts are verified over it, at a route that stands since the start.
         let public_url =

@@ -125,15 +125,16 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     ended.context("the process did not stop cleanly")
 }
 
-/// The engine of the configuration without any role, for an operator's command.
-pub async fn operator(path: &Path) -> anyhow::Result<Shared> {
-    let config = checked(path, true)?;
+/// The engine of the configuration without any role, for an operator's command; with a link to the
+/// broker if it uses `queues`.
+pub async fn operator(path: &Path, queues: bool) -> anyhow::Result<Shared> {
+    let config = checked(path, queues)?;
     let services = Services::from_config(&config.services)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let registry = telemetry::registry(clock.clone())?;
     // A peer that is away is an answer: nobody waits for it before a terminal.
     let readiness = Readiness::default();
-    let engine = Engine::start(&config, &registry, &readiness, clock.clone(), true).await?;
+    let engine = Engine::start(&config, &registry, &readiness, clock.clone(), queues).await?;
     Shared::new(config, engine, services, clock, registry, Spans::off())
 }
 
@@ -147,7 +148,7 @@ fn is_away(error: &anyhow::Error) -> bool {
 
 /// Unlocks a subject.
 pub async fn unlock(path: &Path, service: &str, subject: &str) -> anyhow::Result<()> {
-    let shared = operator(path).await?;
+    let shared = operator(path, false).await?;
     let (service, subject) = (service.parse()?, subject.parse()?);
     anyhow::ensure!(
         shared.services.get().by_name(&service).is_some(),
@@ -197,7 +198,7 @@ pub fn check(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
 
 /// Whether a process of these roles (none means all) has a link to the broker. One that only checks
 /// codes has none: it goes on while the broker is away, and needs no password for it.
-fn uses_queues(roles: &[Role]) -> bool {
+pub fn uses_queues(roles: &[Role]) -> bool {
     roles.is_empty() || roles.iter().any(|role| *role != Role::Verifier)
 }
 

@@ -131,7 +131,9 @@ impl World {
         let path = folder.path().join("watchword.toml");
         std::fs::write(&path, config(folder.path())).expect("a file");
         let (shared, lifecycle, routes) = runtime.block_on(async {
-            let shared = watchword::run::operator(&path).await.expect("an engine");
+            let shared = watchword::run::operator(&path, true)
+                .await
+                .expect("an engine");
             let mut lifecycle = Lifecycle::default();
             let routes = shared
                 .start(&Role::ALL, &mut lifecycle)

@@ -8,8 +8,9 @@ mod store;
 
 use std::path::Path;
 
+use crate::cli::Role;
 use crate::config::EngineKind;
-use crate::run::checked;
+use crate::run::{checked, uses_queues};
 
 /// What the doctor found, a line each.
 #[derive(Debug, Default)]
@@ -69,14 +70,18 @@ impl Findings {
     }
 }
 
-/// Looks at everything; an error if something is wrong.
-pub async fn run(path: &Path) -> anyhow::Result<()> {
-    let config = checked(path, true)?;
+/// Looks at everything that a process of these roles needs, none means all; an error if something
+/// is wrong.
+pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
+    let queues = uses_queues(roles);
+    let config = checked(path, queues)?;
     let mut findings = Findings::default();
     findings.fine("config", format!("{} is valid", path.display()));
     local::look(&config, &mut findings);
     if config.engine == EngineKind::Distributed {
-        broker::look(&config, &mut findings).await;
+        if queues {
+            broker::look(&config, &mut findings).await;
+        }
         store::look(&config, &mut findings).await;
     }
     providers::look(&config, &mut findings).await;
