@@ -631,6 +631,16 @@ fn a_wrong_configuration_names_its_key_and_no_value() {
         &[("WATCHWORD_HTTP__LISTEN", "hunter2")],
         "http.listen",
     );
+    refused(
+        &sound,
+        &[("WATCHWORD_HTTP__MAX_IN_FLIGHT", "0")],
+        "http.max_in_flight",
+    );
+    refused(
+        &sound,
+        &[("WATCHWORD_SERVICES__TEST__COUNTRIES", "[\"UK\"]")],
+        "services.test.countries",
+    );
     refused(&sound, &[("WATCHWORD_NOSUCH__KEY", "hunter2")], "nosuch");
     refused(
         &sound,

@@ -185,12 +185,25 @@ async fn a_busy_relay_is_a_transient_end() {
         sink.port(),
         "tls = \"none\"\nmax_connections = 1\ntimeout_seconds = 4",
     );
-    sink.script("MAIL", Script::Hang);
+    sink.script(".", Script::Hang);
     let (first, second) = tokio::join!(mail(&provider), mail(&provider));
     assert_eq!(first.class, Class::UnknownOutcome, "{}", first.reason);
     assert_eq!(
         (second.class, second.reason.as_str()),
         (Class::Transient, "connect_broken")
+    );
+}
+
+/// Its steps in time, and all of them together not: nothing was handed over.
+#[tokio::test]
+async fn a_slow_dialogue_is_a_transient_end() {
+    let sink = Sink::start().await;
+    let provider = relay(sink.port(), "tls = \"none\"\ntimeout_seconds = 3");
+    sink.script("RCPT", Script::Hang);
+    let slow = mail(&provider).await;
+    assert_eq!(
+        (slow.class, slow.reason.as_str()),
+        (Class::Transient, "timeout")
     );
 }
 

@@ -315,11 +315,20 @@ async fn a_gateway_may_use_the_secret_before_for_a_quarter_of_an_hour() {
             "{password} {after_ms}"
         );
     }
-    // Changed once more, the first one is forgotten.
+    // Read anew meanwhile, whatever for: each has its own quarter of an hour.
     let third = receivers(folder.path(), "third");
-    let plans = plans.followed_by(third, changed);
-    assert_eq!(receipt(&plans, "old", changed), Err(Refusal::Forged));
-    assert_eq!(receipt(&plans, "new", changed), Ok(1));
+    let plans = plans.followed_by(third, changed.plus_millis(10_000));
+    for (password, after_ms, read) in [
+        ("old", last, Ok(1)),
+        ("old", late, Err(Refusal::Forged)),
+        ("new", late, Ok(1)),
+        ("new", late + 10_000, Err(Refusal::Forged)),
+        ("third", late + 10_000, Ok(1)),
+    ] {
+        let now = changed.plus_millis(after_ms);
+        let found = receipt(&plans, password, now);
+        assert_eq!(found, read, "{password} {after_ms}");
+    }
 }
 
 /// A process that waits for its store says so, and begins with the configuration of then: an API key

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use data_encoding::HEXLOWER_PERMISSIVE;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use watchword_core::{GuessBudget, NumberKind, PhoneNumber, Policy, SendLimits, ServiceName};
+use watchword_core::{
+    GuessBudget, NumberKind, PhoneNumber, Policy, SendLimits, ServiceName, is_country,
+};
 
 use crate::config::{ConfigError, ServiceConfig, ServicesConfig};
 
@@ -97,12 +99,10 @@ impl Services {
     fn add(&mut self, name: &ServiceName, section: &ServiceConfig) -> Result<(), ConfigError> {
         check_sender(section)?;
         for country in &section.countries {
-            if country != "*"
-                && !(country.len() == 2 && country.bytes().all(|b| b.is_ascii_uppercase()))
-            {
+            if country != "*" && !is_country(country) {
                 return Err(ConfigError::new(
                     "countries",
-                    "must be two capital letters each, or \"*\"",
+                    "must be countries of ISO 3166, two capital letters each (GB, not UK), or \"*\"",
                 ));
             }
         }

@@ -49,6 +49,11 @@ pub enum NumberKind {
     Satellite,
 }
 
+/// Whether `code` is a country of the numbering plans (ISO 3166, two capital letters: `GB`).
+pub fn is_country(code: &str) -> bool {
+    code.parse::<country::Id>().is_ok()
+}
+
 /// Country codes of no country, of which some bill like premium lines (R17).
 const INTERNATIONAL_NETWORKS: [&str; 8] = ["800", "870", "878", "881", "882", "883", "888", "979"];
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use watchword_chassis::config::ConfigError;
-use watchword_core::{ProviderName, Recipient, Timestamp};
+use watchword_core::{ProviderName, Recipient, Timestamp, is_country};
 
 use crate::health::{Admission, Health, Region};
 use crate::provider::Provider;
@@ -311,12 +311,10 @@ impl RouteConfig {
 
 impl Route {
     fn compile(config: &RouteConfig, providers: &[Arc<dyn Provider>]) -> Result<Self, ConfigError> {
-        let country =
-            |code: &String| code.len() == 2 && code.bytes().all(|b| b.is_ascii_uppercase());
-        if !config.countries.iter().all(country) {
+        if !config.countries.iter().all(|code| is_country(code)) {
             return Err(ConfigError::new(
                 "countries",
-                "are two capital letters each: DE",
+                "must be countries of ISO 3166, two capital letters each: GB, not UK",
             ));
         }
         let prefix = |text: &String| {

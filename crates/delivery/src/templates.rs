@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
-use watchword_core::Locale;
+use watchword_core::{Locale, Variables};
 
 use crate::Dispatch;
 
@@ -16,6 +16,9 @@ pub struct Templates {
 
 /// An embedded template: its name is `<locale>/<file>`, as under `config/templates/`.
 pub type Embedded = (&'static str, &'static str);
+
+/// What every text gets.
+const OWN: [&str; 4] = ["app", "code", "host", "minutes"];
 
 /// Why templates were refused at start, or a text could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +106,18 @@ impl Templates {
         locales
     }
 
+    /// Variables that the templates use and requests bring, each with a short value: what a text is
+    /// tried with where there is no request.
+    pub fn sample_variables(&self) -> Variables {
+        let names = self
+            .environment
+            .templates()
+            .flat_map(|(_, template)| template.undeclared_variables(false))
+            .filter(|name| !OWN.contains(&name.as_str()));
+        // What no request can bring stays unknown, and so an error.
+        Variables::new(names.map(|name| (name, "x".to_owned())).collect()).unwrap_or_default()
+    }
+
     /// The text of `file` for `dispatch`: in its locale, else in a shorter form of it, else in
     /// English. Trailing white space is cut.
     pub fn render(&self, file: &'static str, dispatch: &Dispatch) -> Result<String, TemplateError> {
@@ -150,14 +165,16 @@ fn read_folder(
     let mut sources = BTreeMap::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable(folder.display().to_string()))? {
         let entry = entry.map_err(unreadable(folder.display().to_string()))?;
-        let locale = entry.file_name().to_string_lossy().into_owned();
-        if !entry.path().is_dir() || locale.parse::<Locale>().is_err() {
+        let Ok(locale) = entry.file_name().to_string_lossy().parse::<Locale>() else {
+            continue;
+        };
+        if !entry.path().is_dir() {
             continue;
         }
         for file in files {
             let path = entry.path().join(file);
             if path.exists() {
-                let name = format!("{}/{file}", locale.to_ascii_lowercase());
+                let name = format!("{locale}/{file}");
                 let text = std::fs::read_to_string(path).map_err(unreadable(name.clone()))?;
                 sources.insert(name, text);
             }

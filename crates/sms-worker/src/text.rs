@@ -87,6 +87,7 @@ pub fn check_templates(
             continue;
         };
         sample.locale = locale.parse().ok();
+        sample.variables = text.templates.sample_variables();
         let (_, segments) = text.render(&sample)?;
         if segments.count > 1 {
             costly.push((locale, segments.encoding, segments.count));
@@ -135,6 +136,29 @@ mod tests {
         let host = "login.jira.example-company.org";
         assert_eq!(check_templates(&text, &sender(Some(host))).unwrap(), []);
         assert_eq!(text.locales().len(), 8);
+    }
+
+    #[test]
+    fn a_text_of_ones_own_may_use_what_requests_bring() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |locale: &str, text: &str| {
+            let folder = folder.path().join(locale);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("sms.txt"), text).unwrap();
+        };
+        // Named as locales are written elsewhere, too.
+        write("en", "{{ app }}: {{ code }} for {{ amount }}");
+        write("pt_BR", "{{ code }} por {{ amount }}");
+        let text = SmsText::load(Some(folder.path())).unwrap();
+        assert_eq!(check_templates(&text, &sender(None)).unwrap(), []);
+        let mut dispatch = sample(&sender(None)).unwrap();
+        dispatch.locale = "pt-BR".parse().ok();
+        assert!(text.render(&dispatch).is_err(), "this request brings none");
+        dispatch.variables = text.templates.sample_variables();
+        assert_eq!(text.render(&dispatch).unwrap().0, "0123456789 por x");
+        write("en", "{{ code }} to {{ to }}");
+        let wrong = SmsText::load(Some(folder.path())).unwrap();
+        assert!(check_templates(&wrong, &sender(None)).is_err());
     }
 
     #[test]

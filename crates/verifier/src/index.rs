@@ -32,7 +32,11 @@ impl Index {
     pub fn recipient_tag(&self, service: &ServiceName, recipient: &Recipient) -> SubjectTag {
         tag(&mac(
             &self.key,
-            &["recipient", service.as_str(), recipient.expose()],
+            &[
+                "recipient",
+                service.as_str(),
+                &same_for_all_spellings(recipient),
+            ],
         ))
     }
 
@@ -57,11 +61,20 @@ impl Index {
             service.as_str(),
             subject,
             recipient.channel().as_str(),
-            recipient.expose(),
+            &same_for_all_spellings(recipient),
             purpose.as_str(),
         ];
         SlotKey(HEXLOWER.encode(&mac(&self.key, &parts)[..16]))
     }
+}
+
+/// The recipient as it is counted: mailboxes are the same whatever the case of their letters, in the
+/// domain by the standard and before it by all that people use.
+pub fn same_for_all_spellings(recipient: &Recipient) -> Zeroizing<String> {
+    Zeroizing::new(match recipient {
+        Recipient::Sms(number) => number.expose().to_owned(),
+        Recipient::Email(address) => address.expose().to_ascii_lowercase(),
+    })
 }
 
 fn tag(hash: &[u8; 32]) -> SubjectTag {
@@ -127,5 +140,19 @@ mod tests {
         );
         let other = Index::new(Key::new("i".parse().unwrap(), [2; 32]));
         assert_ne!(slot, other.slot(&service("a"), "bc", &to, &login));
+    }
+
+    #[test]
+    fn a_mailbox_is_the_same_in_every_case() {
+        let index = Index::new(Key::new("i".parse().unwrap(), [1; 32]));
+        let service = "a".parse::<ServiceName>().unwrap();
+        let at = |address| Recipient::parse(Channel::Email, address).unwrap();
+        let of = |address| {
+            let to = at(address);
+            let slot = index.slot(&service, "b", &to, &Purpose::login());
+            (slot, index.recipient_tag(&service, &to))
+        };
+        assert_eq!(of("Jane@Example.ORG"), of("jane@example.org"));
+        assert_ne!(of("jane+1@example.org"), of("jane@example.org"));
     }
 }

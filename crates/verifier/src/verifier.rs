@@ -13,7 +13,7 @@ use watchword_core::{
 use watchword_events::{Order, Sealer};
 use watchword_failpoint::{Point, reach};
 
-use crate::index::{Index, digest, digests};
+use crate::index::{Index, digest, digests, same_for_all_spellings};
 use crate::store::{
     CheckCommand, OpenCommand, Opened, SealedCode, Sent, StoreError, StoredVerification,
     VerificationStore,
@@ -177,10 +177,9 @@ impl Verifier {
         service: &Service,
         request: OpenRequest,
     ) -> Result<Asked, VerifierError> {
-        let subject = request
-            .subject
-            .as_ref()
-            .map_or_else(|| request.recipient.expose(), Subject::as_str);
+        let recipient = same_for_all_spellings(&request.recipient);
+        let subject = request.subject.as_ref();
+        let subject = subject.map_or(recipient.as_str(), Subject::as_str);
         let slot = self
             .index
             .slot(&service.name, subject, &request.recipient, &request.purpose);
@@ -344,8 +343,13 @@ impl Verifier {
         service: &ServiceName,
         subject: &Subject,
     ) -> Result<(), VerifierError> {
-        let tag = self.index.subject_tag(service, subject.as_str());
-        Ok(self.store.forget_guesses(tag).await?)
+        let subject = subject.as_str();
+        // It may be a mailbox that no request named a subject for.
+        for subject in [subject, &subject.to_ascii_lowercase()] {
+            let tag = self.index.subject_tag(service, subject);
+            self.store.forget_guesses(tag).await?;
+        }
+        Ok(())
     }
 
     fn mint(

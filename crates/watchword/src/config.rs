@@ -133,6 +133,12 @@ impl Config {
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let config: Self = load(path, environment)?;
+        if !(1..=100_000).contains(&config.http.max_in_flight) {
+            return Err(ConfigError::new(
+                "http.max_in_flight",
+                "must be 1 to 100000",
+            ));
+        }
         if !(1..=8_760).contains(&config.ledger.retention_hours) {
             return Err(ConfigError::new(
                 "ledger.retention_hours",

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -140,8 +141,14 @@ impl Dialler {
 }
 
 impl Link {
-    /// Sends one mail to its one recipient. After an error the connection must not be used again.
-    pub(super) async fn send(&mut self, envelope: &Envelope, body: &[u8]) -> Result<(), Failure> {
+    /// Sends one mail to its one recipient; `is_out` from its first byte on. After an error the
+    /// connection must not be used again.
+    pub(super) async fn send(
+        &mut self,
+        envelope: &Envelope,
+        body: &[u8],
+        is_out: &AtomicBool,
+    ) -> Result<(), Failure> {
         let mut parameters = Vec::new();
         if !body.is_ascii() {
             parameters.push(extension::MailParameter::Body(
@@ -163,6 +170,7 @@ impl Link {
         }
         let go_ahead = step(Step::Data, self.0.command(Data)).await?;
         expect(Step::Data, &go_ahead, 354)?;
+        is_out.store(true, Ordering::Relaxed);
         let end = within(BODY_DEADLINE, Step::Body, self.end(body)).await?;
         let end = end.map_err(|error| Failure::of(Step::Body, &error))?;
         expect(Step::Body, &end, 250)

@@ -6,6 +6,7 @@ mod link;
 mod pool;
 mod tls;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -65,14 +66,20 @@ impl SmtpProvider {
         })
     }
 
-    async fn send(&self, envelope: &Envelope, mail: &[u8]) -> Result<(), Failure> {
+    /// `is_out` from the moment on in which the relay may have the mail.
+    async fn send(
+        &self,
+        envelope: &Envelope,
+        mail: &[u8],
+        is_out: &AtomicBool,
+    ) -> Result<(), Failure> {
         // Waiting for a connection hands nothing over: it ends apart from the attempt, so that a
         // busy relay is a transient end and not one of unknown outcome.
         let Ok(Some(slot)) = timeout(self.limit / 2, self.pool.slot()).await else {
             return Err(Failure::connection());
         };
         if let Some(mut kept) = slot.take() {
-            match kept.send(envelope, mail).await {
+            match kept.send(envelope, mail, is_out).await {
                 Ok(()) => {
                     slot.put_back(kept);
                     return Ok(());
@@ -83,7 +90,7 @@ impl SmtpProvider {
             }
         }
         let mut fresh = self.dialler.dial().await?;
-        fresh.send(envelope, mail).await?;
+        fresh.send(envelope, mail, is_out).await?;
         slot.put_back(fresh);
         Ok(())
     }
@@ -118,7 +125,9 @@ impl Provider for SmtpProvider {
         let Some(mail) = self.dkim.sign(message.formatted()) else {
             return Attempted::new(AttemptClass::ConfigFault, "dkim");
         };
-        match timeout(self.limit, self.send(message.envelope(), &mail)).await {
+        let is_out = AtomicBool::new(false);
+        let sending = self.send(message.envelope(), &mail, &is_out);
+        match timeout(self.limit, sending).await {
             Ok(Ok(())) => {
                 let id = format!("{}@{}", dispatch.delivery_id, self.from.email.domain());
                 Attempted {
@@ -127,8 +136,16 @@ impl Provider for SmtpProvider {
                 }
             }
             Ok(Err(failure)) => Attempted::new(failure.class(), failure.reason()),
-            // Dropping the call dropped the connection. How far it had come is not known.
-            Err(_) => Attempted::new(AttemptClass::UnknownOutcome, Cause::Timeout.to_string()),
+            // Dropping the call dropped the connection. Whether the relay took the mail is not known
+            // if it was on its way.
+            Err(_) => {
+                let class = if is_out.load(Ordering::Relaxed) {
+                    AttemptClass::UnknownOutcome
+                } else {
+                    AttemptClass::Transient
+                };
+                Attempted::new(class, Cause::Timeout.to_string())
+            }
         }
     }
 }

@@ -22,6 +22,8 @@ use crate::config::Secrets;
 const JWT_LIFE_SECONDS: i64 = 900;
 /// A token is renewed so long before its end.
 const TOKEN_MARGIN_MS: u64 = 60_000;
+/// A token that is refused so soon was never good.
+const TOKEN_PROVEN_MS: u64 = 5_000;
 const TOKEN_DEADLINE: Duration = Duration::from_secs(5);
 const MAX_TOKEN_BYTES: usize = 64 * 1024;
 
@@ -44,7 +46,14 @@ pub(super) struct Oauth2 {
     client_id: String,
     secret: SecretString,
     scope: Option<String>,
-    kept: Mutex<Option<(SecretString, Timestamp)>>,
+    kept: Mutex<Option<Kept>>,
+}
+
+/// A token, from when on it was kept and until when it is.
+struct Kept {
+    token: SecretString,
+    since: Timestamp,
+    until: Timestamp,
 }
 
 #[derive(Deserialize)]
@@ -181,10 +190,6 @@ impl Auth {
         client: &Client,
         clock: &Arc<dyn Clock>,
     ) -> Result<Request, AuthFault> {
-        let bearer = |token: &str| {
-            let text = zeroize::Zeroizing::new(format!("Bearer {token}"));
-            sensitive(&text)
-        };
         match self {
             Self::None | Self::Query(_) => {}
             Self::Basic(username, password) => {
@@ -248,12 +253,25 @@ impl Auth {
         }
     }
 
-    /// The gateway no longer takes what we showed: a kept token is dropped.
-    pub(super) async fn refused(&self) {
-        if let Self::Oauth2(oauth2) = self {
-            *oauth2.kept.lock().await = None;
+    /// The gateway no longer takes what we `showed`; whether that was a token that had been good, so
+    /// that a new one may help.
+    pub(super) async fn refused(&self, showed: Option<&HeaderValue>, now: Timestamp) -> bool {
+        let Self::Oauth2(oauth2) = self else {
+            return false;
+        };
+        let mut kept = oauth2.kept.lock().await;
+        let shown = |token: &Kept| bearer(token.token.expose()).ok().as_ref() == showed;
+        match kept.take_if(|token| shown(token)) {
+            Some(token) => now.millis_since(token.since) >= TOKEN_PROVEN_MS,
+            // Somebody else met this before and has, or will get, another.
+            None => true,
         }
     }
+}
+
+fn bearer(token: &str) -> Result<HeaderValue, AuthFault> {
+    let text = zeroize::Zeroizing::new(format!("Bearer {token}"));
+    sensitive(&text)
 }
 
 fn sensitive(text: &str) -> Result<HeaderValue, AuthFault> {
@@ -266,10 +284,10 @@ impl Oauth2 {
     /// The kept token, or a new one. Those who ask at the same time wait for one answer.
     async fn token(&self, client: &Client, now: Timestamp) -> Result<SecretString, AuthFault> {
         let mut kept = self.kept.lock().await;
-        if let Some((token, until)) = kept.as_ref()
-            && now < *until
+        if let Some(kept) = kept.as_ref()
+            && now < kept.until
         {
-            return Ok(token.clone());
+            return Ok(kept.token.clone());
         }
         let mut form = vec![("grant_type", "client_credentials")];
         if let Some(scope) = &self.scope {
@@ -293,7 +311,47 @@ impl Oauth2 {
         let life_ms = answer.expires_in.unwrap_or(300).saturating_mul(1_000);
         let until = now.plus_millis(life_ms.saturating_sub(TOKEN_MARGIN_MS));
         let token = SecretString::new(answer.access_token);
-        *kept = Some((token.clone(), until));
+        *kept = Some(Kept {
+            token: token.clone(),
+            since: now,
+            until,
+        });
         Ok(token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An account whose token `old` was fetched at 0.
+    fn account() -> Auth {
+        let kept = Kept {
+            token: SecretString::new("old".to_owned()),
+            since: Timestamp::from_millis(0),
+            until: Timestamp::from_millis(240_000),
+        };
+        Auth::Oauth2(Box::new(Oauth2 {
+            token_url: String::new(),
+            client_id: String::new(),
+            secret: SecretString::new(String::new()),
+            scope: None,
+            kept: Mutex::new(Some(kept)),
+        }))
+    }
+
+    #[tokio::test]
+    async fn a_token_that_was_good_is_fetched_anew_and_one_that_never_was_is_a_fault() {
+        let (old, other) = (bearer("old").ok(), bearer("other").ok());
+        let at = Timestamp::from_millis;
+        assert!(account().refused(old.as_ref(), at(5_000)).await);
+        assert!(!account().refused(old.as_ref(), at(4_999)).await);
+        let renewed = account();
+        assert!(renewed.refused(other.as_ref(), at(0)).await);
+        let Auth::Oauth2(oauth2) = &renewed else {
+            unreachable!()
+        };
+        assert!(oauth2.kept.lock().await.is_some(), "the newer one stays");
+        assert!(!Auth::None.refused(None, at(9_000)).await);
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use reqwest::header::AUTHORIZATION;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Request, Response};
 use tokio::time::timeout;
@@ -137,6 +138,7 @@ impl HttpProvider {
     }
 
     async fn exchange(&self, request: Request) -> Attempted {
+        let showed = request.headers().get(AUTHORIZATION).cloned();
         let mut response = match self.client.execute(request).await {
             Ok(response) => response,
             // Before a connection stands nothing was handed over; afterwards nobody knows.
@@ -150,7 +152,10 @@ impl HttpProvider {
         };
         let status = response.status().as_u16();
         if status == 401 {
-            self.request.auth.refused().await;
+            let (auth, now) = (&self.request.auth, self.clock.now());
+            if auth.refused(showed.as_ref(), now).await {
+                return Attempted::new(AttemptClass::Transient, "token");
+            }
         }
         let Some(body) = read_answer(&mut response, MAX_ANSWER_BYTES).await else {
             return Attempted::new(

@@ -14,11 +14,14 @@ const GRACE_MS: u64 = 15 * 60_000;
 
 type Plans = BTreeMap<ProviderName, Arc<ReceiptPlan>>;
 
+/// Earlier configurations that are kept: more were read in a quarter of an hour by nobody.
+const KEPT: usize = 16;
+
 /// The receivers, by provider.
 pub struct ReceiptPlans {
     now: Plans,
-    before: Plans,
-    until: Timestamp,
+    /// Those before, each with the end of its grace; the newest last.
+    before: Vec<(Plans, Timestamp)>,
 }
 
 impl ReceiptPlans {
@@ -26,19 +29,18 @@ impl ReceiptPlans {
     pub const fn new(plans: Plans) -> Self {
         Self {
             now: plans,
-            before: Plans::new(),
-            until: Timestamp::from_millis(0),
+            before: Vec::new(),
         }
     }
 
     /// Those of a configuration that follows this one at `now`.
     #[must_use]
     pub fn followed_by(&self, plans: Plans, now: Timestamp) -> Self {
-        Self {
-            now: plans,
-            before: self.now.clone(),
-            until: now.plus_millis(GRACE_MS),
-        }
+        let ended = (self.now.clone(), now.plus_millis(GRACE_MS));
+        let earlier = self.before.iter().filter(|(_, until)| now < *until);
+        let mut before: Vec<_> = earlier.cloned().chain([ended]).collect();
+        before.drain(..before.len().saturating_sub(KEPT));
+        Self { now: plans, before }
     }
 
     /// Whether `provider` brings receipts.
@@ -53,11 +55,15 @@ impl ReceiptPlans {
         call: &Call<'_>,
     ) -> Result<Vec<ReceiptReceived>, Refusal> {
         let plan = self.now.get(provider).ok_or(Refusal::Forged)?;
-        let read = plan.read(call);
-        let earlier = self.before.get(provider).filter(|_| call.now < self.until);
-        match (read, earlier) {
-            (Err(Refusal::Forged), Some(earlier)) => earlier.read(call),
-            (read, _) => read,
+        let mut read = plan.read(call);
+        for (plans, until) in self.before.iter().rev() {
+            if !matches!(read, Err(Refusal::Forged)) {
+                break;
+            }
+            if let Some(earlier) = plans.get(provider).filter(|_| call.now < *until) {
+                read = earlier.read(call);
+            }
         }
+        read
     }
 }
