@@ -31,8 +31,8 @@ pub fn run(input: &[u8]) {
         assert_eq!(recipient.expose(), text, "an address was rewritten");
         let domain = &text[text.find('@').unwrap_or_default()..];
         assert_eq!(recipient.masked(), format!("{}***{domain}", &text[..1]));
-        // A mailbox of stars looks like its mask.
-        if !text.starts_with('*') {
+        // A mailbox of stars looks like its mask, also behind a letter.
+        if !text.starts_with('*') && recipient.masked() != text {
             assert_shown_masked(&recipient, text);
         }
     }
