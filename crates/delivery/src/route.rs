@@ -379,4 +379,4 @@ impl Route {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

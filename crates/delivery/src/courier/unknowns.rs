@@ -53,50 +53,16 @@ pub(super) fn tried_as(attempt: &Attempt) -> (Option<&ProviderName>, AttemptClas
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use async_trait::async_trait;
     use watchword_core::Timestamp;
 
     use super::*;
-    use crate::{Attempted, Choose, Dispatch, Provider, RouteConfig};
-
-    /// Recognises a repeat if its name says so.
-    struct Named(ProviderName);
-
-    #[async_trait]
-    impl Provider for Named {
-        fn name(&self) -> &ProviderName {
-            &self.0
-        }
-
-        fn attempt_limit(&self) -> Duration {
-            Duration::from_secs(1)
-        }
-
-        fn is_idempotent(&self) -> bool {
-            self.0.as_str() == "knows"
-        }
-
-        async fn attempt(&self, _: &Dispatch) -> Attempted {
-            Attempted::new(AttemptClass::Accepted, "250")
-        }
-    }
+    use crate::route::tests::{providers, route};
 
     fn unknowns(attempts: &[(&str, AttemptClass)]) -> (u32, bool) {
         let names = ["plain", "knows"].map(|name| name.parse::<ProviderName>().unwrap());
-        let providers = names
-            .clone()
-            .map(|name| Arc::new(Named(name)) as Arc<dyn Provider>);
-        let route = RouteConfig {
-            countries: Vec::new(),
-            prefixes: Vec::new(),
-            domains: Vec::new(),
-            choose: Choose::Ordered,
-            providers: names.iter().map(ToString::to_string).collect(),
-        };
-        let router = Router::new(providers.into(), &[route], Timestamp::from_millis(0)).unwrap();
+        let routes = route("routes = [{ providers = [\"plain\", \"knows\"] }]");
+        let providers = providers(&["plain", "knows"]);
+        let router = Router::new(providers, &routes, Timestamp::from_millis(0)).unwrap();
         let attempts = attempts.iter().map(|(name, class)| {
             let name = names.iter().find(|known| known.as_str() == *name);
             (name, *class)
