@@ -229,6 +229,14 @@ mod tests {
     }
 
     #[test]
+    fn countries_are_those_of_the_plans() {
+        assert!(["DE", "GB", "US", "BS"].into_iter().all(is_country));
+        for other in ["UK", "de", "", "D", "DEU", "001", "ZZ"] {
+            assert!(!is_country(other), "{other}");
+        }
+    }
+
+    #[test]
     fn the_country_is_told_inside_the_north_american_plan() {
         let country = |text: &str| {
             let number: PhoneNumber = text.parse().unwrap();

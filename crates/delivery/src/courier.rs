@@ -249,23 +249,6 @@ impl Courier {
         }
     }
 
-    /// What was tried before. A message that comes for the first time has nothing, and where there
-    /// is no choice it does not matter.
-    async fn unknowns(
-        &self,
-        order: &Order,
-        router: &Router,
-        letter: &Letter,
-    ) -> Result<Unknowns, LedgerError> {
-        if (letter.retries == 0 && !letter.redelivered) || router.providers().len() < 2 {
-            return Ok(Unknowns::default());
-        }
-        let id = std::slice::from_ref(&order.delivery_id);
-        let records = self.parts.ledger.get(id).await?;
-        let attempts = records.iter().flat_map(|record| &record.attempts);
-        Ok(Unknowns::of(attempts.map(tried_as), router))
-    }
-
     /// Claims the delivery for work that takes `budget` at most.
     async fn claim(
         &self,

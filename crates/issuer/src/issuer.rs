@@ -20,43 +20,12 @@ use watchword_verifier::{Asked, Message, NextStep, Opening, Verifier};
 
 use crate::limits::{Permit, Reservation, SendLimiter};
 use crate::request;
+use crate::stepper::Stepped;
 use crate::telemetry::IssuerMetrics;
 
 /// How long a confirm may take: with the calls of a healthy store in front of it, a silent broker
 /// gives an answer within 2 s.
 const PUBLISH_DEADLINE: Duration = Duration::from_millis(1_500);
-
-/// What became of a fallback step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stepped {
-    Sent,
-    Delivered,
-    Ended,
-    Exhausted,
-    Refused,
-}
-
-impl Stepped {
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Sent,
-        Self::Delivered,
-        Self::Ended,
-        Self::Exhausted,
-        Self::Refused,
-    ];
-
-    /// The label: the step was sent, not needed since the message before arrived, not needed since
-    /// the code was used, withdrawn, sent again or expired, or not possible.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Sent => "sent",
-            Self::Delivered => "delivered",
-            Self::Ended => "ended",
-            Self::Exhausted => "exhausted",
-            Self::Refused => "refused",
-        }
-    }
-}
 
 /// Accepts requests for codes.
 pub struct Issuer {

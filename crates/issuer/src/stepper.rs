@@ -13,11 +13,42 @@ use watchword_events::{CloudEvent, StepDue};
 use watchword_ledger::LedgerStore;
 
 use crate::Issuer;
-use crate::issuer::Stepped;
 use crate::telemetry::IssuerMetrics;
 
 /// A step that could not be taken because a peer is away is brought again after this.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// What became of a fallback step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stepped {
+    Sent,
+    Delivered,
+    Ended,
+    Exhausted,
+    Refused,
+}
+
+impl Stepped {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Sent,
+        Self::Delivered,
+        Self::Ended,
+        Self::Exhausted,
+        Self::Refused,
+    ];
+
+    /// The label: the step was sent, not needed since the message before arrived, not needed since
+    /// the code was used, withdrawn, sent again or expired, or not possible.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Delivered => "delivered",
+            Self::Ended => "ended",
+            Self::Exhausted => "exhausted",
+            Self::Refused => "refused",
+        }
+    }
+}
 
 /// What a [`Stepper`] is made of.
 #[derive(Clone)]

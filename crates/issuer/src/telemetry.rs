@@ -10,7 +10,7 @@ use watchword_core::Channel;
 use watchword_metrics::prometheus::{Error, Gauge, Histogram, IntCounter, IntCounterVec, Registry};
 use watchword_metrics::{Kind, LATENCY, Maker, Series};
 
-use crate::issuer::Stepped;
+use crate::stepper::Stepped;
 
 const REQUESTS: Series = Series {
     name: "watchword_requests_total",

@@ -3,17 +3,17 @@
 pub mod audit;
 pub mod http;
 mod index;
+mod opening;
 pub mod store;
 mod telemetry;
 mod vault;
 mod verifier;
 
 pub use index::Index;
+pub use opening::{Asked, Further, Message, NextStep, Opening};
 pub use telemetry::{SERIES, VerifierMetrics};
 pub use vault::{FallbackStep, VaultError};
-pub use verifier::{
-    Asked, Further, Message, NextStep, OpenRequest, Opening, Verifier, VerifierError, VerifierParts,
-};
+pub use verifier::{OpenRequest, Verifier, VerifierError, VerifierParts};
 
 /// What is measured alone and nothing else should call: insides on the way of a code.
 #[doc(hidden)]

@@ -2,9 +2,30 @@
 //! decide what follows: [`crate::decision`] does.
 
 use watchword_core::{AttemptClass, ProviderName};
-use watchword_ledger::Attempt;
+use watchword_events::Order;
+use watchword_ledger::{Attempt, LedgerError};
 
+use super::{Courier, Letter};
 use crate::route::Router;
+
+impl Courier {
+    /// What was tried before. A message that comes for the first time has nothing, and where there
+    /// is no choice it does not matter.
+    pub(super) async fn unknowns(
+        &self,
+        order: &Order,
+        router: &Router,
+        letter: &Letter,
+    ) -> Result<Unknowns, LedgerError> {
+        if (letter.retries == 0 && !letter.redelivered) || router.providers().len() < 2 {
+            return Ok(Unknowns::default());
+        }
+        let id = std::slice::from_ref(&order.delivery_id);
+        let records = self.parts.ledger.get(id).await?;
+        let attempts = records.iter().flat_map(|record| &record.attempts);
+        Ok(Unknowns::of(attempts.map(tried_as), router))
+    }
+}
 
 /// What the attempts of unknown outcome mean for the next one.
 #[derive(Debug, Default, PartialEq, Eq)]

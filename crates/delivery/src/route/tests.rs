@@ -93,6 +93,10 @@ fn wrong_routes_are_refused_by_key() {
             "routes[0].providers",
         ),
         (
+            "routes = [{ countries = [\"de\"], providers = [\"a\"] }]",
+            "routes[0].countries",
+        ),
+        (
             "routes = [{ countries = [\"UK\"], providers = [\"a\"] }]",
             "routes[0].countries",
         ),
