@@ -91,7 +91,11 @@ words!(
         MessageRejected = "message_rejected",
         /// Try again later.
         Transient = "transient",
-        /// Our account or configuration is at fault: no retry until someone mends it.
+        /// This provider does not deliver to this destination (a country, a network, a mail
+        /// domain) for our account: another provider at once, no retry at this one.
+        DestinationRefused = "destination_refused",
+        /// Our account or configuration is at fault, whoever the recipient is: no retry at this
+        /// provider until an operator fixes it.
         ConfigFault = "config_fault",
         /// It may or may not have been taken: retried only by policy.
         UnknownOutcome = "unknown_outcome",

@@ -96,7 +96,7 @@ pub fn decide(ended: Ended, rules: Rules) -> Decision {
         AttemptClass::RecipientInvalid | AttemptClass::RecipientBlocked => failed,
         AttemptClass::MessageRejected if rules.rejected_elsewhere => ended.elsewhere_or(failed),
         AttemptClass::MessageRejected => failed,
-        AttemptClass::ConfigFault => ended.elsewhere_or(failed),
+        AttemptClass::DestinationRefused | AttemptClass::ConfigFault => ended.elsewhere_or(failed),
         AttemptClass::Transient => ended.elsewhere_or(ended.wait()),
         // The same provider will know whether it has the message; another would not.
         AttemptClass::UnknownOutcome if ended.is_idempotent => ended.wait(),

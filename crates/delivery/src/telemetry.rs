@@ -199,7 +199,10 @@ impl Handles {
             AttemptClass::RecipientInvalid
             | AttemptClass::RecipientBlocked
             | AttemptClass::MessageRejected => 1,
-            AttemptClass::Transient | AttemptClass::UnknownOutcome | AttemptClass::ConfigFault => 2,
+            AttemptClass::Transient
+            | AttemptClass::UnknownOutcome
+            | AttemptClass::DestinationRefused
+            | AttemptClass::ConfigFault => 2,
         };
         self.country(&provider, country).attempts[result].inc();
     }

@@ -54,7 +54,7 @@ const OUTCOMES: [DeliveryOutcome; 7] = [
     DeliveryOutcome::Expired,
     DeliveryOutcome::Parked,
 ];
-const CLASSES: [AttemptClass; 7] = [
+const CLASSES: [AttemptClass; 8] = [
     AttemptClass::Accepted,
     AttemptClass::RecipientInvalid,
     AttemptClass::RecipientBlocked,
@@ -62,6 +62,7 @@ const CLASSES: [AttemptClass; 7] = [
     AttemptClass::Transient,
     AttemptClass::ConfigFault,
     AttemptClass::UnknownOutcome,
+    AttemptClass::DestinationRefused,
 ];
 
 const RECEIPTS: [ReceiptState; 4] = [

@@ -94,7 +94,9 @@ impl Health {
             | AttemptClass::RecipientInvalid
             | AttemptClass::RecipientBlocked
             | AttemptClass::MessageRejected => Sign::Good,
-            AttemptClass::Transient | AttemptClass::UnknownOutcome => Sign::Bad,
+            AttemptClass::Transient
+            | AttemptClass::UnknownOutcome
+            | AttemptClass::DestinationRefused => Sign::Bad,
             AttemptClass::ConfigFault => Sign::Fault,
         };
         let mut inner = self.lock();
