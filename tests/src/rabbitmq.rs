@@ -2,10 +2,14 @@
 //! hosts and alarms through its management API and its control tool.
 
 use std::fs;
-use std::path::Path;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use data_encoding::BASE64;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -21,11 +25,19 @@ pub const USER: &str = "watchword";
 /// See [`USER`].
 pub const PASSWORD: &str = "harness-secret";
 
-/// A broker of its own.
+/// The environment variable that names the broker which `tests/run` starts for all suites. Its value
+/// is what [`RabbitMq::address`] returns.
+pub const SHARED: &str = "WATCHWORD_TEST_BROKER";
+
+/// A private broker, or a virtual host of the shared one.
 pub struct RabbitMq {
     process: Option<Process>,
     port_mapper: Option<Process>,
-    folder: TempDir,
+    folder: PathBuf,
+    /// The folder of a private broker, removed with it.
+    owned_folder: Option<TempDir>,
+    /// The virtual host, percent-encoded.
+    vhost: String,
     port: u16,
     management: u16,
     distribution: u16,
@@ -39,14 +51,60 @@ impl RabbitMq {
         Self::within(&std::env::temp_dir()).await
     }
 
+    /// Creates a virtual host on the shared broker, or starts a broker where there is none. Only for
+    /// tests that neither stop the broker nor raise its alarms.
+    pub async fn shared() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let Ok(address) = std::env::var(SHARED) else {
+            return Self::start().await;
+        };
+        crate::tls();
+        let mut words = address.splitn(5, ' ');
+        let mut number = || -> u16 {
+            let word = words.next().expect("four ports and a folder");
+            word.parse().expect("a port")
+        };
+        let (port, management, distribution, mapper) = (number(), number(), number(), number());
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let broker = Self {
+            process: None,
+            port_mapper: None,
+            folder: words.next().expect("a folder").into(),
+            owned_folder: None,
+            vhost: format!("test-{}-{next}", std::process::id()),
+            port,
+            management,
+            distribution,
+            mapper,
+            http: client(),
+        };
+        let path = format!("vhosts/{}", broker.vhost);
+        let made = broker.call(Method::PUT, &path, Some(json!({}))).await;
+        made.expect("a virtual host");
+        broker.allow(USER).await;
+        broker
+    }
+
+    /// The ports and the folder of this broker, for [`SHARED`].
+    pub fn address(&self) -> String {
+        format!(
+            "{} {} {} {} {}",
+            self.port,
+            self.management,
+            self.distribution,
+            self.mapper,
+            self.folder.display()
+        )
+    }
+
     /// Starts a cluster of `count` nodes; the first is the one that knows the others' port mapper.
     pub async fn cluster(count: usize) -> Vec<Self> {
         let mut nodes = vec![Self::start().await];
         for _ in 1..count {
             let mut node = Self::made(&std::env::temp_dir());
             let cookie = ".erlang.cookie";
-            let path = node.folder.path().join(cookie);
-            fs::copy(nodes[0].folder.path().join(cookie), &path).expect("a cookie");
+            let path = node.folder.join(cookie);
+            fs::copy(nodes[0].folder.join(cookie), &path).expect("a cookie");
             node.mapper = nodes[0].mapper;
             node.launch().await;
             let first = nodes[0].node_name();
@@ -83,16 +141,14 @@ impl RabbitMq {
         let broker = Self {
             process: None,
             port_mapper: None,
-            folder,
+            folder: folder.path().to_owned(),
+            owned_folder: Some(folder),
+            vhost: "%2f".to_owned(),
             port: free_port(),
             management: free_port(),
             distribution: free_port(),
             mapper: free_port(),
-            http: Client::builder()
-                .no_proxy()
-                .timeout(Duration::from_secs(5))
-                .build()
-                .expect("a client"),
+            http: client(),
         };
         let config = format!(
             "listeners.tcp.1 = 127.0.0.1:{}\nmanagement.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {}\n\
@@ -100,9 +156,9 @@ impl RabbitMq {
              default_user = {USER}\ndefault_pass = {PASSWORD}\nlog.console = false\ncollect_statistics_interval = 1000\n",
             broker.port, broker.management
         );
-        fs::write(broker.folder.path().join("rabbitmq.conf"), config).expect("a config");
+        fs::write(broker.folder.join("rabbitmq.conf"), config).expect("a config");
         fs::write(
-            broker.folder.path().join("plugins"),
+            broker.folder.join("plugins"),
             "[rabbitmq_management].",
         )
         .expect("a plugin list");
@@ -116,7 +172,7 @@ impl RabbitMq {
             // Left to itself the broker starts one as a daemon, which outlives an interrupted test.
             let mut command = Command::new("epmd");
             command.args(["-address", "127.0.0.1", "-port", &self.mapper.to_string()]);
-            let output = self.folder.path().join("port-mapper");
+            let output = self.folder.join("port-mapper");
             self.port_mapper = Some(Process::start(command, &output));
             until(10, "the port mapper answers", || async {
                 let address = ("127.0.0.1", self.mapper);
@@ -126,7 +182,7 @@ impl RabbitMq {
         }
         let mut command = Command::new(SERVER);
         self.environment(&mut command);
-        self.process = Some(Process::start(command, &self.folder.path().join("output")));
+        self.process = Some(Process::start(command, &self.folder.join("output")));
         let begun = Instant::now();
         while self.call(Method::GET, "overview", None).await.is_none() {
             let waits = !self.has_ended() && begun.elapsed() < Duration::from_secs(60);
@@ -149,7 +205,7 @@ impl RabbitMq {
     }
 
     fn environment(&self, command: &mut Command) {
-        let folder = self.folder.path();
+        let folder = &self.folder;
         command
             .env("HOME", folder)
             .env("RABBITMQ_NODENAME", self.node_name())
@@ -169,24 +225,38 @@ impl RabbitMq {
         self.port
     }
 
-    /// `amqp://…` for the administrator on `/`.
+    fn vhost_name(&self) -> &str {
+        if self.process.is_some() { "/" } else { &self.vhost }
+    }
+
+    /// The path of something of its virtual host in the management API, below `kind`.
+    pub fn path(&self, kind: &str, rest: &str) -> String {
+        format!("{kind}/{}/{rest}", self.vhost)
+    }
+
+    /// `amqp://…` for the administrator.
     pub fn url(&self) -> String {
         self.url_of(USER, PASSWORD)
     }
 
-    /// `amqp://…` for `user` on `/`.
+    /// `amqp://…` for `user`.
     pub fn url_of(&self, user: &str, password: &str) -> String {
-        format!("amqp://{user}:{password}@127.0.0.1:{}/%2f", self.port)
+        let (port, vhost) = (self.port, &self.vhost);
+        format!("amqp://{user}:{password}@127.0.0.1:{port}/{vhost}")
     }
 
-    /// Adds a user with all rights on `/`.
+    /// Adds a user with all rights.
     pub async fn add_user(&self, name: &str, password: &str) {
         let body = json!({ "password": password, "tags": "" });
         self.call(Method::PUT, &format!("users/{name}"), Some(body))
             .await
             .expect("a user");
+        self.allow(name).await;
+    }
+
+    async fn allow(&self, user: &str) {
         let body = json!({ "configure": ".*", "write": ".*", "read": ".*" });
-        self.call(Method::PUT, &format!("permissions/%2f/{name}"), Some(body))
+        self.call(Method::PUT, &self.path("permissions", user), Some(body))
             .await
             .expect("rights");
     }
@@ -254,7 +324,8 @@ impl RabbitMq {
         let mut command = Command::new(CONTROL);
         self.environment(&mut command);
         let output = command
-            .args(["--silent", "list_queues", "name", "messages"])
+            .args(["--silent", "--vhost", self.vhost_name(), "list_queues"])
+            .args(["name", "messages"])
             .output()
             .expect("rabbitmqctl");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -269,7 +340,8 @@ impl RabbitMq {
         let mut command = Command::new(CONTROL);
         self.environment(&mut command);
         let output = command
-            .args(["--silent", "list_queues", "name", "messages"])
+            .args(["--silent", "--vhost", self.vhost_name(), "list_queues"])
+            .args(["name", "messages"])
             .output()
             .expect("rabbitmqctl");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -281,8 +353,8 @@ impl RabbitMq {
 
     /// The same as of a second ago, which costs next to nothing; none if the broker does not tell.
     pub async fn queue_lengths(&self) -> Option<Vec<(String, u64)>> {
-        let path = "queues/%2f?columns=name,messages";
-        let queues = self.call(Method::GET, path, None).await?;
+        let path = format!("queues/{}?columns=name,messages", self.vhost);
+        let queues = self.call(Method::GET, &path, None).await?;
         let queues = queues.as_array()?.iter();
         queues
             .map(|queue| {
@@ -297,7 +369,7 @@ impl RabbitMq {
     /// The messages of `queue`, left where they are.
     pub async fn peek(&self, queue: &str) -> Value {
         let body = json!({ "count": 100, "ackmode": "ack_requeue_true", "encoding": "auto" });
-        let path = format!("queues/%2f/{queue}/get");
+        let path = self.path("queues", &format!("{queue}/get"));
         until(15, "the queue can be read", || async {
             let messages = self.call(Method::POST, &path, Some(body.clone())).await;
             // The overview lags behind; an empty answer of a queue that has messages is asked again.
@@ -310,7 +382,7 @@ impl RabbitMq {
 
     /// The broker's own logs.
     pub fn logs(&self) -> String {
-        let entries = fs::read_dir(self.folder.path().join("log"))
+        let entries = fs::read_dir(self.folder.join("log"))
             .into_iter()
             .flatten()
             .flatten();
@@ -343,8 +415,35 @@ impl RabbitMq {
     }
 }
 
+fn client() -> Client {
+    Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(5))
+        .build()
+        .expect("a client")
+}
+
+impl RabbitMq {
+    /// Deletes the virtual host, so that its queues cost the tests that follow nothing. By hand,
+    /// because a runtime that is ending runs no future; a failure leaves queues that no test reads.
+    fn delete_vhost(&self) -> std::io::Result<()> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.management))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let user = BASE64.encode(format!("{USER}:{PASSWORD}").as_bytes());
+        write!(
+            stream,
+            "DELETE /api/vhosts/{} HTTP/1.0\r\nAuthorization: Basic {user}\r\n\r\n",
+            self.vhost
+        )?;
+        stream.read_to_end(&mut Vec::new()).map(|_| ())
+    }
+}
+
 impl Drop for RabbitMq {
     fn drop(&mut self) {
+        if self.owned_folder.is_none() {
+            let _ = self.delete_vhost();
+        }
         // The broker's own helpers too: a panic may find it half started.
         let Some(process) = &self.process else { return };
         for id in descendants(process.id()) {

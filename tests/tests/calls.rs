@@ -45,7 +45,7 @@ async fn published(rabbitmq: &RabbitMq) -> f64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_code_takes_six_calls_of_the_store_and_two_messages() {
-    let (rabbitmq, redis) = (RabbitMq::start().await, RedisServer::start().await);
+    let (rabbitmq, redis) = (RabbitMq::shared().await, RedisServer::start().await);
     let mailbox = Arc::<Mailbox>::default();
     let gateway = SmsGateway::start(mailbox.clone()).await;
     let mut settings = Settings::distributed(&rabbitmq.url(), &redis.url());

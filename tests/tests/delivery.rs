@@ -411,7 +411,7 @@ const ROLES: [(&str, &str); 4] = [
 
 async fn distributed() -> Distributed {
     let (rabbitmq, redis, first, second) = tokio::join!(
-        RabbitMq::start(),
+        RabbitMq::shared(),
         RedisServer::start(),
         simulator(),
         simulator()

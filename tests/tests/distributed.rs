@@ -26,12 +26,16 @@ struct World {
 }
 
 async fn world() -> World {
-    world_at("info").await
+    world_on(RabbitMq::shared().await, "info").await
 }
 
-async fn world_at(level: &str) -> World {
-    let (rabbitmq, redis, gateway, sink) = tokio::join!(
-        RabbitMq::start(),
+/// For tests that raise an alarm of the broker.
+async fn world_alone() -> World {
+    world_on(RabbitMq::start().await, "info").await
+}
+
+async fn world_on(rabbitmq: RabbitMq, level: &str) -> World {
+    let (redis, gateway, sink) = tokio::join!(
         RedisServer::start(),
         Gateway::start(),
         Sink::start()
@@ -464,7 +468,7 @@ async fn a_role_that_is_told_to_stop_finishes_and_loses_nothing() {
 /// Handed back again and again, the broker would park it as it is: with a recipient in clear.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_cannot_be_read_is_not_parked_whole_while_nothing_can_be_published() {
-    let mut world = world().await;
+    let mut world = world_alone().await;
     let portal = Portal::connect(&world.rabbitmq).await;
     let issuer = world.pipeline.processes.get_mut("issuer").unwrap();
     issuer.process.signal("TERM");
@@ -611,7 +615,7 @@ async fn requests_by_event_are_refused_repeated_and_parked_as_they_should() {
 /// The canary: no code and no recipient anywhere but in the message, at the highest log level.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_secret_is_in_any_log_metric_queue_or_store() {
-    let mut world = world_at("trace").await;
+    let mut world = world_on(RabbitMq::shared().await, "trace").await;
     let (phone, mail) = ("+4915157700991", "canary.person@example.org");
     let mut secrets = vec![
         phone.trim_start_matches('+').to_owned(),
@@ -738,7 +742,7 @@ async fn the_python_example_asks_reads_and_checks() {
 /// the same verification.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_peer_is_said_at_once_and_nothing_is_approved_meanwhile() {
-    let world = world().await;
+    let world = world_alone().await;
     let pipeline = &world.pipeline;
     let to = "+4915112345678";
     let id = pipeline

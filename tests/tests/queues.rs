@@ -61,7 +61,7 @@ struct World {
 
 impl World {
     async fn rabbitmq() -> Self {
-        let server = RabbitMq::start().await;
+        let server = RabbitMq::shared().await;
         let broker = link(&server.url()).await;
         Self {
             broker,
@@ -533,7 +533,7 @@ on_both!(
 /// end the link nor stop what comes behind them.
 #[tokio::test]
 async fn long_headers_of_others_end_no_link() {
-    let server = RabbitMq::start().await;
+    let server = RabbitMq::shared().await;
     let link = link(&server.url()).await;
     let (url, properties) = (server.url(), lapin::ConnectionProperties::default());
     let other = lapin::Connection::connect(&url, properties).await.unwrap();
@@ -580,7 +580,7 @@ async fn long_headers_of_others_end_no_link() {
 /// L1: pipelined publishes of which some find no queue: exactly those fail.
 #[tokio::test]
 async fn l1_a_return_belongs_to_its_own_publish() {
-    let server = RabbitMq::start().await;
+    let server = RabbitMq::shared().await;
     let link = link(&server.url()).await;
     let publisher = link.publisher();
     // Requests find no queue any more, orders do.
@@ -632,9 +632,10 @@ async fn l1_a_return_belongs_to_its_own_publish() {
 }
 
 async fn unbind(server: &RabbitMq) {
-    let path = "bindings/%2f/e/watchword.requests/q/watchword.requests/requests";
+    let binding = "e/watchword.requests/q/watchword.requests/requests";
+    let path = server.path("bindings", binding);
     server
-        .call(reqwest::Method::DELETE, path, None)
+        .call(reqwest::Method::DELETE, &path, None)
         .await
         .expect("an unbound queue");
 }
@@ -774,7 +775,7 @@ async fn l5_no_body_reaches_the_log() {
     let filter = watchword_chassis::telemetry::filter(watchword_chassis::config::LogLevel::Trace);
     let subscriber = tracing_subscriber::registry().with(filter).with(layer);
     tracing::subscriber::set_global_default(subscriber).unwrap();
-    let server = RabbitMq::start().await;
+    let server = RabbitMq::shared().await;
     let link = link(&server.url()).await;
     unbind(&server).await;
     let secret = Outbound {
@@ -800,7 +801,7 @@ async fn l5_no_body_reaches_the_log() {
 /// L6: a half-open connection is noticed within two heartbeats.
 #[tokio::test]
 async fn l6_a_dead_link_is_noticed() {
-    let server = RabbitMq::start().await;
+    let server = RabbitMq::shared().await;
     let proxy = TcpProxy::start(server.port()).await;
     let url = server.url().replace(
         &format!(":{}/", server.port()),
@@ -828,7 +829,7 @@ async fn l6_a_dead_link_is_noticed() {
 /// L7: TLS towards a peer that has none is refused, without a panic about providers.
 #[tokio::test]
 async fn l7_tls_that_cannot_stand_is_an_error() {
-    let server = RabbitMq::start().await;
+    let server = RabbitMq::shared().await;
     let link = start(&server.url().replace("amqp://", "amqps://"));
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(link.state(), LinkState::Down);
@@ -866,7 +867,7 @@ async fn a_paused_broker_gives_an_answer_in_time() {
 /// A full queue refuses; nothing is dropped in silence.
 #[tokio::test]
 async fn a_full_queue_refuses() {
-    let server = RabbitMq::start().await;
+    let server = RabbitMq::shared().await;
     let mut settings = RabbitMqSettings::new(SecretString::new(server.url()));
     for queue in &mut settings.topology.queues {
         if queue.name == "watchword.sms" {
@@ -901,7 +902,7 @@ async fn a_full_queue_refuses() {
 /// A queue that stands there with other arguments is told by name, and not fought over.
 #[tokio::test]
 async fn a_mismatch_names_the_queue() {
-    let server = RabbitMq::start().await;
+    let server = RabbitMq::shared().await;
     let settings = RabbitMqSettings::new(SecretString::new(server.url()));
     let mut other = Topology::standard();
     other.queues.retain(|queue| queue.name == "watchword.email");

@@ -65,7 +65,7 @@ fn said(span: &Span, key: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_way_of_a_code_is_one_tree_without_secrets() {
-    let (rabbitmq, redis) = (RabbitMq::start().await, RedisServer::start().await);
+    let (rabbitmq, redis) = (RabbitMq::shared().await, RedisServer::start().await);
     let (collector, port) = Collector::start().await;
     let mailbox = Arc::<Mailbox>::default();
     let gateway = SmsGateway::start(mailbox.clone()).await;
