@@ -1,7 +1,7 @@
 //! Limits that outlive a verification: wrong guesses per subject (R5) and messages per recipient
 //! and service (R16). Numbers and pure rules; counting them atomically is the stores' work.
 
-use crate::Timestamp;
+use crate::{ShortTag, Timestamp};
 
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
@@ -29,13 +29,18 @@ impl Default for GuessBudget {
 }
 
 /// The wrong guesses of one subject: times of those in the last day, and how many in a row.
-/// The right code clears it.
+///
+/// The right code ends the row of guesses at the recipient that it proves, and nothing else: an
+/// approval of a code sent to the attacker's own number gives back no guess at another number, and
+/// none of the hour and the day.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GuessLog {
     /// When each wrong guess of the last day was made, oldest first.
     pub wrong_at: Vec<Timestamp>,
-    /// Wrong guesses since the last right one.
+    /// Wrong guesses since the last right one, at all recipients.
     pub in_a_row: u32,
+    /// Of [`GuessLog::in_a_row`] those at each recipient; at most one entry a guess.
+    pub at_recipients: Vec<(ShortTag, u32)>,
 }
 
 impl GuessLog {
@@ -57,13 +62,40 @@ impl GuessLog {
         window(HOUR_MS, budget.per_hour).max(window(DAY_MS, budget.per_day))
     }
 
-    /// The log with one more wrong guess, and without those older than a day.
+    /// The log with one more wrong guess, at `recipient`, and without those older than a day.
     #[must_use]
-    pub fn with_wrong(mut self, now: Timestamp) -> Self {
-        self.wrong_at.retain(|at| at.plus_millis(DAY_MS) > now);
+    pub fn with_wrong(mut self, recipient: ShortTag, now: Timestamp) -> Self {
+        self.forget(now);
         self.wrong_at.push(now);
         self.in_a_row = self.in_a_row.saturating_add(1);
+        match self.at_recipients.iter_mut().find(|(at, _)| *at == recipient) {
+            Some((_, count)) => *count = count.saturating_add(1),
+            None => self.at_recipients.push((recipient, 1)),
+        }
         self
+    }
+
+    /// The log after the right code for `recipient`.
+    #[must_use]
+    pub fn with_right(mut self, recipient: ShortTag, now: Timestamp) -> Self {
+        self.forget(now);
+        let mut ended = 0_u32;
+        self.at_recipients.retain(|(at, count)| {
+            let stays = *at != recipient;
+            ended = ended.saturating_add(if stays { 0 } else { *count });
+            stays
+        });
+        self.in_a_row = self.in_a_row.saturating_sub(ended);
+        self
+    }
+
+    /// Whether the log holds no guess.
+    pub const fn is_empty(&self) -> bool {
+        self.wrong_at.is_empty() && self.in_a_row == 0
+    }
+
+    fn forget(&mut self, now: Timestamp) {
+        self.wrong_at.retain(|at| at.plus_millis(DAY_MS) > now);
     }
 }
 
@@ -98,6 +130,27 @@ mod tests {
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+    const HERS: ShortTag = ShortTag::of(&[1; 32]);
+    const ANOTHER: ShortTag = ShortTag::of(&[2; 32]);
+
+    #[test]
+    fn the_right_code_ends_the_row_of_its_recipient_only() {
+        let guesses = [HERS, ANOTHER, HERS, HERS];
+        let log = guesses.iter().fold(GuessLog::default(), |log, &at| log.with_wrong(at, NOW));
+        assert_eq!(log.in_a_row, 4);
+        let proved = log.clone().with_right(ANOTHER, NOW);
+        assert_eq!((proved.in_a_row, proved.wrong_at.len()), (3, 4));
+        let proved = proved.with_right(HERS, NOW);
+        assert_eq!((proved.in_a_row, proved.wrong_at.len()), (0, 4));
+        let day = NOW.plus_millis(DAY_MS);
+        assert!(proved.with_right(HERS, day).is_empty());
+        // Guesses of an earlier build name no recipient: no approval takes them back.
+        let older = GuessLog {
+            in_a_row: 3,
+            ..GuessLog::default()
+        };
+        assert_eq!(older.with_right(HERS, NOW).in_a_row, 3);
+    }
 
     #[test]
     fn the_hour_and_the_day_lock_and_release() {
@@ -107,15 +160,15 @@ mod tests {
             in_a_row: 100,
         };
         let log = GuessLog::default()
-            .with_wrong(NOW)
-            .with_wrong(NOW.plus_millis(10));
+            .with_wrong(HERS, NOW)
+            .with_wrong(HERS, NOW.plus_millis(10));
         assert_eq!(
             log.locked_until(budget, NOW.plus_millis(20)),
             Some(NOW.plus_millis(HOUR_MS))
         );
         let later = NOW.plus_millis(HOUR_MS);
         assert_eq!(log.locked_until(budget, later), None);
-        let log = log.with_wrong(later);
+        let log = log.with_wrong(HERS, later);
         assert_eq!(
             log.locked_until(budget, later.plus_millis(20)),
             Some(NOW.plus_millis(DAY_MS))
@@ -126,23 +179,27 @@ mod tests {
     #[test]
     fn too_many_in_a_row_lock_for_good() {
         let log = GuessLog {
-            wrong_at: vec![],
             in_a_row: 100,
+            ..GuessLog::default()
         };
         let locked = log.locked_until(GuessBudget::default(), NOW);
         assert_eq!(locked, Some(Timestamp::from_millis(i64::MAX)));
     }
 
     proptest! {
-        /// Whoever guesses as often as he is let, never guesses more than the budget allows.
+        /// No pattern of guesses, with approvals of one's own recipient in between, gives more
+        /// guesses at another than the budget allows.
         #[test]
-        fn no_pattern_of_guesses_beats_the_budget(waits in prop::collection::vec(0_u64..2 * HOUR_MS, 1..300)) {
+        fn no_pattern_of_guesses_beats_the_budget(steps in prop::collection::vec((0_u64..2 * HOUR_MS, any::<bool>()), 1..300)) {
             let budget = GuessBudget::default();
             let (mut log, mut now, mut made) = (GuessLog::default(), NOW, Vec::new());
-            for wait in waits {
+            for (wait, proves_another) in steps {
                 now = now.plus_millis(wait);
+                if proves_another {
+                    log = log.with_right(ANOTHER, now);
+                }
                 if log.locked_until(budget, now).is_none() {
-                    log = log.with_wrong(now);
+                    log = log.with_wrong(HERS, now);
                     made.push(now);
                 }
             }

@@ -4,11 +4,17 @@
 
 use crate::{Policy, ResendCode, Timestamp, VerificationStatus};
 
+/// How far ahead of now a verification may have been opened, at least: clocks of several machines
+/// differ by less.
+const CLOCK_SKEW_MS: u64 = 5_000;
+
 /// A verification whose code can still be checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pending {
     /// The policy it was opened with.
     pub policy: Policy,
+    /// Before this moment it was not there.
+    pub opened_at: Timestamp,
     /// From this moment on no code is right.
     pub expires_at: Timestamp,
     /// Codes that may still be compared.
@@ -60,6 +66,7 @@ impl Pending {
     pub const fn open(policy: Policy, now: Timestamp) -> Self {
         Self {
             policy,
+            opened_at: now,
             expires_at: now.plus_millis(policy.lifetime_ms),
             checks_left: policy.max_checks,
             sends: 1,
@@ -69,9 +76,28 @@ impl Pending {
         }
     }
 
-    /// Whether its code can be checked at `now`.
+    /// Whether its code can be checked at `now`. A verification that was opened ahead of now by
+    /// more than its cooldown was opened by a clock that has been corrected since: it has ended,
+    /// because its code would live longer than its policy says.
     pub fn is_live(&self, now: Timestamp) -> bool {
-        now < self.expires_at
+        let ahead_ms = self.opened_at.millis_since(now);
+        now < self.expires_at && ahead_ms <= self.policy.cooldown_ms.max(CLOCK_SKEW_MS)
+    }
+
+    /// From when on another message may be asked for, as seen at `now`: never longer than a
+    /// cooldown away.
+    #[must_use]
+    pub fn resend_after(&self, now: Timestamp) -> Timestamp {
+        self.resend_after
+            .min(now.plus_millis(self.policy.cooldown_ms))
+    }
+
+    /// Whether the last message is younger than the cooldown. One that lies ahead of now by more
+    /// than the cooldown was sent by a clock that has been corrected since: it holds nothing back.
+    fn is_cooling(&self, now: Timestamp) -> bool {
+        let cooldown_ms = self.policy.cooldown_ms;
+        let longest = cooldown_ms.saturating_mul(2);
+        now < self.resend_after && self.resend_after <= now.plus_millis(longest)
     }
 
     /// Asks for a message at `now`. The state changes only for [`Sending::Further`].
@@ -81,7 +107,7 @@ impl Pending {
         if !self.confirmed && !self.by_step {
             return (self, Sending::Repeat);
         }
-        if now < self.resend_after {
+        if self.is_cooling(now) {
             return (self, Sending::Cooling);
         }
         self.further(false, now)
@@ -218,6 +244,31 @@ mod tests {
             state.check(true, NOW.plus_millis(300_000)),
             Err(VerificationStatus::Expired)
         );
+    }
+
+    #[test]
+    fn a_clock_that_was_corrected_leaves_no_long_wait_and_no_long_life() {
+        let ahead = |ms| Pending::open(Policy::default(), NOW.plus_millis(ms)).confirm(1);
+        let table = [
+            // Opened ahead by so much: live, cooling, wait.
+            (0, true, true, 30_000),
+            (30_000, true, true, 30_000),
+            (30_001, false, false, 30_000),
+            (7_200_000, false, false, 30_000),
+        ];
+        for (ms, live, cooling, wait_ms) in table {
+            let state = ahead(ms);
+            assert_eq!(state.is_live(NOW), live, "{ms}");
+            assert_eq!(state.send(NOW).1 == Sending::Cooling, cooling, "{ms}");
+            assert_eq!(state.resend_after(NOW), NOW.plus_millis(wait_ms), "{ms}");
+        }
+        // Without a cooldown the clocks of two machines may still differ a little.
+        let policy = Policy {
+            cooldown_ms: 0,
+            ..Policy::default()
+        };
+        let state = Pending::open(policy, NOW.plus_millis(5_000));
+        assert!(state.is_live(NOW) && !state.is_live(NOW.minus_millis(1)));
     }
 
     proptest! {

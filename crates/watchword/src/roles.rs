@@ -21,7 +21,7 @@ use watchword_issuer::{
 use watchword_metrics::prometheus::Registry;
 use watchword_sms_worker::{ReceiptMetrics, ReceiptRouteState};
 use watchword_verifier::http::VerifierState;
-use watchword_verifier::{Index, Verifier, VerifierMetrics, VerifierParts};
+use watchword_verifier::{Index, Opener, Verifier, VerifierMetrics, VerifierParts};
 
 use crate::certificates::Watch;
 use crate::channels::{self, LiveChannel};
@@ -81,7 +81,6 @@ impl Shared {
             store: engine.verifications.clone(),
             index: Index::new(keys.index.clone()),
             digest_keys: digest_keys.clone(),
-            sealer: sealer.clone(),
             clock: clock.clone(),
             entropy: Arc::new(SystemEntropy),
             metrics: VerifierMetrics::register(&registry)?,
@@ -154,8 +153,9 @@ impl Shared {
         let _ = self.issuer_metrics.set(metrics.clone());
         let broker = self.engine.queues()?;
         let publisher = broker.publisher();
+        let opener = Opener::new(self.verifier.clone(), self.sealer.clone());
         let issuer = Arc::new(Issuer::new(IssuerParts {
-            verifier: self.verifier.clone(),
+            opener: Arc::new(opener),
             limiter: self.engine.limiter.clone(),
             ledger: self.engine.ledger.clone(),
             publisher: publisher.clone(),

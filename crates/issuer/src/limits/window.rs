@@ -45,8 +45,13 @@ pub fn reserve(live: &[Timestamp], limits: SendLimits, cooldown_ms: u64, now: Ti
         let oldest = inside.get(excess).copied().unwrap_or(now);
         Some(oldest.plus_millis(span_ms))
     };
-    let cooled_at = live.last().map(|at| at.plus_millis(cooldown_ms));
-    let cooling = cooled_at.filter(|&until| cooldown_ms > 0 && until > now);
+    // A message that lies further ahead was sent by a clock that has been corrected since: it
+    // counts for the hour and the day, and no wait is longer than the cooldown.
+    let cooled_by = now.plus_millis(cooldown_ms);
+    let last = live.iter().rfind(|at| **at <= cooled_by);
+    let cooling = last
+        .map(|at| at.plus_millis(cooldown_ms).min(cooled_by))
+        .filter(|&until| cooldown_ms > 0 && until > now);
     let until = window(HOUR_MS, limits.per_hour)
         .max(window(DAY_MS, limits.per_day))
         .max(cooling);
@@ -123,6 +128,31 @@ mod tests {
                 expected,
                 "{ago:?} {cooldown}"
             );
+        }
+    }
+
+    #[test]
+    fn a_corrected_clock_leaves_no_wait_longer_than_the_cooldown() {
+        let wide = SendLimits {
+            per_hour: 10,
+            per_day: 10,
+            ..LIMITS
+        };
+        let refused = |after_ms| Permit::Refused {
+            until: NOW.plus_millis(after_ms),
+        };
+        // Messages by how far they lie ahead of now, oldest first, and the answer.
+        let table = [
+            (&[10_000][..], refused(30_000)),
+            (&[30_000], refused(30_000)),
+            (&[30_001], Permit::Granted),
+            (&[7_200_000], Permit::Granted),
+            (&[-10_000, 7_200_000], refused(20_000)),
+        ];
+        for (ahead, expected) in table {
+            let at = |ms: &i64| Timestamp::from_millis(NOW.as_millis() + ms);
+            let live: Vec<_> = ahead.iter().map(at).collect();
+            assert_eq!(reserve(&live, wide, 30_000, NOW), expected, "{ahead:?}");
         }
     }
 

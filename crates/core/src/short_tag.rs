@@ -1,0 +1,72 @@
+//! The start of a keyed hash: enough to tell two values of one subject apart, too little to be
+//! worth storing a longer one.
+
+use std::fmt;
+use std::str::FromStr;
+
+use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
+
+use crate::Malformed;
+
+/// The first 64 bits of a keyed hash of a recipient or of a message's content. Hexadecimal as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ShortTag([u8; 8]);
+
+impl ShortTag {
+    /// The start of `hash`.
+    pub const fn of(hash: &[u8; 32]) -> Self {
+        let [a, b, c, d, e, f, g, h, ..] = *hash;
+        Self([a, b, c, d, e, f, g, h])
+    }
+
+    /// Its bytes.
+    pub const fn as_bytes(&self) -> &[u8; 8] {
+        &self.0
+    }
+}
+
+impl FromStr for ShortTag {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let malformed = || Malformed::new("a tag is 16 hexadecimal digits");
+        let bytes = HEXLOWER.decode(text.as_bytes()).map_err(|_| malformed())?;
+        bytes.try_into().map(Self).map_err(|_| malformed())
+    }
+}
+
+impl TryFrom<String> for ShortTag {
+    type Error = Malformed;
+
+    fn try_from(text: String) -> Result<Self, Malformed> {
+        text.parse()
+    }
+}
+
+impl From<ShortTag> for String {
+    fn from(tag: ShortTag) -> Self {
+        tag.to_string()
+    }
+}
+
+impl fmt::Display for ShortTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&HEXLOWER.encode(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_round_trips_as_text_and_nothing_else_is_read() {
+        let tag = ShortTag::of(&[0xab; 32]);
+        assert_eq!(tag.to_string().parse(), Ok(tag));
+        for text in ["", "ab", "abababababababab00", "ABABABABABABABAB", "zbababababababab"] {
+            assert!(text.parse::<ShortTag>().is_err(), "{text}");
+        }
+    }
+}
