@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod budget;
+mod characters;
 mod clock;
 mod code;
 mod email;
