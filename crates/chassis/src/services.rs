@@ -8,10 +8,11 @@ use data_encoding::HEXLOWER_PERMISSIVE;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use watchword_core::{
-    GuessBudget, NumberKind, PhoneNumber, Policy, SendLimits, ServiceName, is_country,
+    GuessBudget, NumberKind, NumberPrefix, PhoneNumber, Policy, SendLimits, ServiceName, is_country,
 };
 
 use crate::config::{ConfigError, ServiceConfig, ServicesConfig};
+use crate::{Problem, ProblemCode};
 
 /// One service.
 #[derive(Debug, Clone)]
@@ -30,35 +31,83 @@ pub struct Service {
     pub budget: GuessBudget,
     /// Which numbers get SMS.
     pub numbers: NumberPolicy,
+    /// Whether a variable may carry a link.
+    pub links_in_variables: bool,
 }
 
 /// Which telephone numbers a service sends to: those of its countries that a person reads and
-/// that do not pay whoever runs them (R17).
+/// that do not pay their operator (R17).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NumberPolicy {
     countries: Vec<String>,
+    unknown: Vec<NumberPrefix>,
+    fixed_lines: Vec<NumberPrefix>,
 }
 
 impl NumberPolicy {
-    /// Why `number` gets nothing, if so.
-    pub fn refusal(&self, number: &PhoneNumber) -> Option<&'static str> {
+    fn from_config(section: &ServiceConfig) -> Result<Self, ConfigError> {
+        for country in &section.countries {
+            if country != "*" && !is_country(country) {
+                return Err(ConfigError::new(
+                    "countries",
+                    "must be countries of ISO 3166, two capital letters each (GB, not UK), or \"*\"",
+                ));
+            }
+        }
+        let prefixes = |key: &str, texts: &[String]| {
+            let parsed: Result<Vec<NumberPrefix>, _> =
+                texts.iter().map(|text| text.parse()).collect();
+            parsed.map_err(|error| ConfigError::new(key, error.rule()))
+        };
+        Ok(Self {
+            countries: section.countries.clone(),
+            unknown: prefixes("unknown_prefixes", &section.unknown_prefixes)?,
+            fixed_lines: prefixes("fixed_line_prefixes", &section.fixed_line_prefixes)?,
+        })
+    }
+
+    /// Refuses a number that the service does not send to.
+    pub fn admit(&self, number: &PhoneNumber) -> Result<(), Problem> {
+        let blocked = |reason: &str| Err(Problem::new(ProblemCode::DestinationBlocked, reason));
+        let is_in = |prefixes: &[NumberPrefix]| prefixes.iter().any(|one| one.covers(number));
         match number.kind() {
-            NumberKind::FixedLine => return Some("a fixed line gets no SMS"),
+            NumberKind::Reachable => {}
+            NumberKind::FixedLine if is_in(&self.fixed_lines) => {}
+            NumberKind::Unknown | NumberKind::WrongLength if is_in(&self.unknown) => {
+                // In a shared calling code such a range has no country: naming it is enough.
+                if number.country().is_none() {
+                    return Ok(());
+                }
+            }
+            NumberKind::FixedLine => return blocked("a fixed line gets no SMS"),
             NumberKind::Special => {
-                return Some("premium, shared-cost and service numbers get no codes");
+                return blocked("premium, shared-cost, personal and service numbers get no codes");
             }
             NumberKind::Satellite => {
-                return Some("satellite and international networks get no codes");
+                return blocked("satellite and international networks get no codes");
             }
-            NumberKind::Reachable => {}
+            NumberKind::Unknown => {
+                return blocked(
+                    "the numbering plans list no line of this range: it is unassigned, reserved or newer than their data",
+                );
+            }
+            NumberKind::WrongLength => {
+                return Err(Problem::new(
+                    ProblemCode::InvalidPhone,
+                    "the phone number has too few or too many digits for its numbering plan",
+                ));
+            }
         }
-        if self.countries.iter().any(|country| country == "*") {
-            return None;
+        let is_listed = |code: &str| self.countries.iter().any(|one| one == code);
+        match number.country() {
+            _ if is_listed("*") => Ok(()),
+            Some(country) if is_listed(country) => Ok(()),
+            Some(country) => Err(Problem::new(
+                ProblemCode::DestinationBlocked,
+                format!("the number is of {country}, to which the service sends no codes"),
+            )),
+            None => blocked("the number is of no country to which the service sends codes"),
         }
-        let allowed = number
-            .country()
-            .is_some_and(|country| self.countries.iter().any(|one| one == country));
-        (!allowed).then_some("the service sends no codes to the number's country")
     }
 }
 
@@ -98,14 +147,6 @@ impl Services {
 
     fn add(&mut self, name: &ServiceName, section: &ServiceConfig) -> Result<(), ConfigError> {
         check_sender(section)?;
-        for country in &section.countries {
-            if country != "*" && !is_country(country) {
-                return Err(ConfigError::new(
-                    "countries",
-                    "must be countries of ISO 3166, two capital letters each (GB, not UK), or \"*\"",
-                ));
-            }
-        }
         let policy = section.policy.policy()?;
         let service = Arc::new(Service {
             name: name.clone(),
@@ -114,9 +155,8 @@ impl Services {
             policy,
             limits: section.limits.limits(&policy)?,
             budget: section.guesses.budget()?,
-            numbers: NumberPolicy {
-                countries: section.countries.clone(),
-            },
+            numbers: NumberPolicy::from_config(section)?,
+            links_in_variables: section.links_in_variables,
         });
         for (index, key) in section.api_keys.iter().enumerate() {
             let hash = HEXLOWER_PERMISSIVE
@@ -204,5 +244,104 @@ fn check_sender(section: &ServiceConfig) -> Result<(), ConfigError> {
             "host",
             "must be a host name in lower case",
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(keys: &str) -> Result<NumberPolicy, ConfigError> {
+        let section = toml::from_str(&format!("app = \"Jira\"\n{keys}")).unwrap();
+        NumberPolicy::from_config(&section)
+    }
+
+    fn refusal(keys: &str, number: &str) -> Option<(ProblemCode, String)> {
+        let number = number.parse().unwrap();
+        let admitted = policy(keys).unwrap().admit(&number);
+        admitted.err().map(|problem| (problem.code, problem.detail))
+    }
+
+    #[test]
+    fn numbers_are_refused_for_the_reason_that_holds() {
+        use ProblemCode::{DestinationBlocked, InvalidPhone};
+        let british = r#"countries = ["GB"]"#;
+        let all = r#"countries = ["*"]"#;
+        for (keys, number, code, word) in [
+            (british, "+4915112345678", DestinationBlocked, "DE"),
+            (british, "+447797712345", DestinationBlocked, "JE"),
+            (
+                british,
+                "+447700900222",
+                DestinationBlocked,
+                "unassigned, reserved",
+            ),
+            (
+                all,
+                "+447700900222",
+                DestinationBlocked,
+                "unassigned, reserved",
+            ),
+            (all, "+85241234567", DestinationBlocked, "newer"),
+            (all, "+442012345678", DestinationBlocked, "fixed line"),
+            (all, "+390236618300", DestinationBlocked, "fixed line"),
+            (all, "+447092123456", DestinationBlocked, "personal"),
+            (all, "+190023456780", DestinationBlocked, "premium"),
+            (all, "+338991234567", DestinationBlocked, "premium"),
+            (all, "+881612345678", DestinationBlocked, "satellite"),
+            (all, "+49151123456780", InvalidPhone, "too many digits"),
+            (all, "+5215512345678", InvalidPhone, "too many digits"),
+            ("", "+4915112345678", DestinationBlocked, "DE"),
+        ] {
+            let (refused, detail) = refusal(keys, number).unwrap_or_else(|| panic!("{number}"));
+            assert!(
+                refused == code && detail.contains(word),
+                "{number}: {detail}"
+            );
+        }
+        assert_eq!(refusal(british, "+447400123456"), None);
+        assert_eq!(
+            refusal(r#"countries = ["GB", "JE"]"#, "+447797712345"),
+            None
+        );
+        assert_eq!(refusal(all, "+12025550123"), None);
+    }
+
+    #[test]
+    fn prefixes_open_ranges_and_nothing_special() {
+        let keys = r#"
+            countries = ["GB", "HK"]
+            unknown_prefixes = ["+447700900", "+8524", "+44909", "+861", "+15", "+4474001234567"]
+            fixed_line_prefixes = ["+4420", "+4970"]
+        "#;
+        for number in [
+            "+447700900222",
+            "+85241234567",
+            "+442012345678",
+            "+15555550100",
+            "+44740012345678",
+        ] {
+            assert_eq!(refusal(keys, number), None, "{number}");
+        }
+        for number in [
+            // Premium with a digit more, an unknown range of another country, a personal number.
+            "+4490987900001",
+            "+86100000000",
+            "+4970012345678",
+            "+15002345678",
+            "+441212345678",
+        ] {
+            assert!(refusal(keys, number).is_some(), "{number}");
+        }
+        for wrong in [
+            r#"unknown_prefixes = ["+852"]"#,
+            r#"unknown_prefixes = ["8524"]"#,
+            r#"unknown_prefixes = ["+8821"]"#,
+            r#"fixed_line_prefixes = ["+44 20"]"#,
+            r#"countries = ["UK"]"#,
+        ] {
+            let key = policy(wrong).unwrap_err().key;
+            assert!(wrong.starts_with(&key), "{wrong}: {key}");
+        }
     }
 }

@@ -52,12 +52,15 @@ impl Timestamp {
         Duration::from_millis(self.millis_since(earlier))
     }
 
-    /// RFC 3339 in UTC, as the API and the events show it.
+    /// RFC 3339 in UTC with three digits of the second, as the API and the events show it: some
+    /// parsers read one form only.
     pub fn to_rfc3339(self) -> String {
-        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
-            .ok()
-            .and_then(|moment| moment.format(&Rfc3339).ok())
-            .unwrap_or_else(|| "9999-12-31T23:59:59Z".to_owned())
+        let whole = OffsetDateTime::from_unix_timestamp(self.0.div_euclid(1_000));
+        let text = whole.ok().and_then(|moment| moment.format(&Rfc3339).ok());
+        match text.as_deref().and_then(|text| text.strip_suffix('Z')) {
+            Some(seconds) => format!("{seconds}.{:03}Z", self.0.rem_euclid(1_000)),
+            None => "9999-12-31T23:59:59.999Z".to_owned(),
+        }
     }
 
     /// Reads RFC 3339; `None` when `text` is not that.
@@ -111,7 +114,26 @@ mod tests {
     fn rfc3339_round_trips_to_the_millisecond() {
         let moment = Timestamp::from_millis(1_764_000_000_123);
         assert_eq!(moment.to_rfc3339(), "2025-11-24T16:00:00.123Z");
-        assert_eq!(Timestamp::from_rfc3339(&moment.to_rfc3339()), Some(moment));
+        for ms in [
+            0,
+            1,
+            100,
+            120,
+            123,
+            999,
+            1_000,
+            -1,
+            -1_000,
+            1_764_000_000_760,
+        ] {
+            let moment = Timestamp::from_millis(ms);
+            let text = moment.to_rfc3339();
+            assert_eq!(text.len(), "2025-11-24T16:00:00.123Z".len(), "{text}");
+            assert_eq!(Timestamp::from_rfc3339(&text), Some(moment), "{text}");
+        }
+        // As earlier versions wrote it into events.
+        let whole = Timestamp::from_rfc3339("2025-11-24T16:00:00Z");
+        assert_eq!(whole, Some(Timestamp::from_millis(1_764_000_000_000)));
     }
 
     #[test]
@@ -119,7 +141,7 @@ mod tests {
         let far = Timestamp::from_millis(i64::MAX);
         assert_eq!(far.plus_millis(u64::MAX), far);
         assert_eq!(Timestamp::from_millis(i64::MIN).millis_since(far), 0);
-        assert_eq!(far.to_rfc3339(), "9999-12-31T23:59:59Z");
+        assert_eq!(far.to_rfc3339(), "9999-12-31T23:59:59.999Z");
         assert_eq!(Timestamp::from_rfc3339("tomorrow"), None);
     }
 }

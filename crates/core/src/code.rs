@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::{Entropy, EntropyError, Malformed};
+use crate::{Entropy, EntropyError, Malformed, characters};
 
 /// How many digits a code has: 6 to 10, by default 6 (R1, NIST SP 800-63B §3.1.3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,10 +77,14 @@ impl fmt::Debug for Code {
     }
 }
 
-/// What a person typed: 4 to 10 digits once spaces and hyphens are taken out (people copy
-/// `123 456`). Shorter or longer than the code it is compared to, it is simply wrong.
+/// What a person typed or pasted: 4 to 10 digits of any script, once white space, dashes and invisible
+/// characters are taken out (`123 456`, a line feed behind, a direction mark in front). Shorter or
+/// longer than the code it is compared to, it is wrong.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct TypedCode(String);
+
+/// Bytes of a typed code: ten digits of four bytes each, and as much around them.
+const LONGEST_TYPED: usize = 128;
 
 impl TypedCode {
     /// The digits, for the digest.
@@ -94,14 +98,18 @@ impl FromStr for TypedCode {
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
         const RULE: Malformed = Malformed::new("a code is a string of 4 to 10 digits");
-        if text.len() > 32 {
+        if text.len() > LONGEST_TYPED {
             return Err(RULE);
         }
-        let digits: String = text.chars().filter(|c| !matches!(c, ' ' | '-')).collect();
-        if !(4..=10).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        // Room for all of it, so that no part of the code is left behind in memory.
+        let mut code = Self(String::with_capacity(LONGEST_TYPED));
+        for c in text.chars().filter(|c| !characters::is_separator(*c)) {
+            code.0.push(characters::decimal_digit(c).ok_or(RULE)?);
+        }
+        if !(4..=10).contains(&code.0.len()) {
             return Err(RULE);
         }
-        Ok(Self(digits))
+        Ok(code)
     }
 }
 
@@ -182,18 +190,54 @@ mod tests {
     }
 
     #[test]
-    fn typed_codes_lose_spaces_and_hyphens_only() {
-        assert_eq!("123 456".parse::<TypedCode>().unwrap().expose(), "123456");
+    fn typed_codes_lose_what_is_not_seen() {
+        for text in [
+            "123456",
+            "123 456",
+            "123-456",
+            " 1 2 3 4 5 6 ",
+            "123456\n",
+            "123456\r\n",
+            "\t123456",
+            "123\u{a0}456",
+            "123\u{202f}456",
+            "\u{3000}123456",
+            "1\u{200b}23456",
+            "\u{feff}123456",
+            "\u{200e}123456",
+            "\u{2066}123456\u{2069}",
+            "123\u{2013}456",
+            "123\u{2011}456",
+            "123\u{2028}456\0",
+            "١٢٣٤٥٦",
+            "۱۲۳۴۵۶",
+            "१२३४५६",
+            "１２３４５６",
+            "１２３－４５６",
+            "\u{1d7cf}\u{1d7d0}\u{1d7d1}\u{1d7e6}\u{1d7e7}\u{1d7e8}",
+        ] {
+            let typed = text.parse::<TypedCode>();
+            assert_eq!(typed.unwrap().expose(), "123456", "{text:?}");
+        }
         assert_eq!("012-345".parse::<TypedCode>().unwrap().expose(), "012345");
+    }
+
+    #[test]
+    fn what_holds_anything_but_digits_is_no_typed_code() {
         for text in [
             "",
             "123",
             "12345678901",
             "12345a",
-            "１２３４５６",
-            "123\t456",
-            "1\u{200b}23456",
+            "123456.",
+            "#123456",
+            "12345O",
+            "12345²",
+            "12345五",
+            "1234½",
+            "123+456",
             &" ".repeat(99),
+            &format!("{}123456", " ".repeat(128)),
         ] {
             assert!(text.parse::<TypedCode>().is_err(), "{text:?}");
         }

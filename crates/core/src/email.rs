@@ -1,15 +1,19 @@
-//! Email addresses: one plain ASCII address, length-limited, never rewritten. Refuses whatever
-//! could end a header, name a second recipient or mean another mailbox than it shows.
+//! Email addresses: one plain address, length-limited. Refuses all that could end a header, name a second
+//! recipient or mean another mailbox than it shows.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use email_address::Options;
 
-use crate::Malformed;
+use crate::{Malformed, characters};
 
-/// One `local@domain` address: dot-atom local part up to 64 characters, domain up to 253 with at
+/// A `local@domain` address in ASCII: dot-atom local part up to 64 characters, domain up to 253 with at
 /// least one dot, together up to 254 (RFC 5321 §4.5.3.1). It prints masked.
+///
+/// White space around it is cut and a domain of other scripts becomes its ASCII form (RFC 5891);
+/// nothing else is rewritten.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct EmailAddress(String);
 
@@ -25,12 +29,30 @@ impl EmailAddress {
     }
 }
 
+/// Bytes of an address that is looked at; in ASCII it may become longer or shorter.
+const LONGEST_GIVEN: usize = 1_024;
+
+const RULE: Malformed = Malformed::new("an email address is one plain address: name@example.org");
+
 impl FromStr for EmailAddress {
     type Err = Malformed;
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
-        const RULE: Malformed =
-            Malformed::new("an email address is one plain ASCII address: name@example.org");
+        let (local, domain) = text.trim().split_once('@').ok_or(RULE)?;
+        if local.len() + domain.len() > LONGEST_GIVEN {
+            return Err(RULE);
+        }
+        if local.chars().any(|c| !c.is_ascii() && c.is_alphanumeric()) {
+            return Err(Malformed::new(
+                "the part of an email address before @ must be ASCII: mail to other scripts (SMTPUTF8) is not sent",
+            ));
+        }
+        if local.starts_with('.') || local.ends_with('.') || local.contains("..") {
+            return Err(Malformed::new(
+                "the part of an email address before @ has no dot at its ends and no two in a row",
+            ));
+        }
+        let text = format!("{local}@{}", ascii_domain(domain)?);
         if text.len() > 254 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(RULE);
         }
@@ -56,15 +78,46 @@ impl FromStr for EmailAddress {
             .with_required_tld()
             .without_display_text()
             .without_domain_literal();
-        email_address::EmailAddress::parse_with_options(text, options).map_err(|_| RULE)?;
-        Ok(Self(text.to_owned()))
+        email_address::EmailAddress::parse_with_options(&text, options).map_err(|_| RULE)?;
+        Ok(Self(text))
+    }
+}
+
+/// The domain as the DNS knows it.
+fn ascii_domain(domain: &str) -> Result<Cow<'_, str>, Malformed> {
+    if domain.is_ascii() {
+        return Ok(Cow::Borrowed(domain));
+    }
+    // Invisible characters would be dropped.
+    if domain
+        .chars()
+        .any(|c| !c.is_ascii() && characters::is_separator(c))
+    {
+        return Err(RULE);
+    }
+    let ascii = idna::domain_to_ascii_strict(domain).map_err(|_| RULE)?;
+    // Full-width letters, ligatures and other dots would become another, plain domain.
+    let stays = domain
+        .split('.')
+        .map(|label| (!label.is_ascii()).then_some("xn--"))
+        .eq(ascii
+            .split('.')
+            .map(|label| label.get(..4).filter(|head| *head == "xn--")));
+    if stays {
+        Ok(Cow::Owned(ascii))
+    } else {
+        Err(RULE)
     }
 }
 
 impl fmt::Display for EmailAddress {
-    /// Masked: the first character, three stars, the domain.
+    /// Masked: the first character if there are more, three stars, the domain.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}***@{}", &self.0[..1], self.domain())
+        let first = match self.0.find('@') {
+            Some(1) => "",
+            _ => &self.0[..1],
+        };
+        write!(f, "{first}***@{}", self.domain())
     }
 }
 
@@ -94,6 +147,50 @@ mod tests {
             format!("{address} {address:?}"),
             "j***@example.org EmailAddress(j***@example.org)"
         );
+        let short: EmailAddress = "j@example.org".parse().unwrap();
+        assert_eq!(short.to_string(), "***@example.org");
+    }
+
+    #[test]
+    fn domains_of_other_scripts_become_ascii_and_blanks_around_are_cut() {
+        for (text, address) in [
+            ("jane@bücher.example", "jane@xn--bcher-kva.example"),
+            ("jane@BÜCHER.example", "jane@xn--bcher-kva.example"),
+            ("Jane@straße.example", "Jane@xn--strae-oqa.example"),
+            ("jane@mail.例え.テスト", "jane@mail.xn--r8jz45g.xn--zckzah"),
+            (" jane@example.org\n", "jane@example.org"),
+            ("\u{a0}jane@example.org\t", "jane@example.org"),
+            ("Jane@Example.org", "Jane@Example.org"),
+        ] {
+            let parsed = text.parse::<EmailAddress>();
+            assert_eq!(parsed.unwrap().expose(), address, "{text:?}");
+        }
+        for text in [
+            // They would be another domain than they show.
+            "jane@ｅxample.org",
+            "jane@example。org",
+            "jane@exampﬁ.org",
+            "jane@b\u{ad}ücher.example",
+            "jane@-bücher.example",
+            "jane@bücher..example",
+            "jane@bücher",
+            "jane@xn--bücher.example",
+            &format!("jane@{}.example", "ü".repeat(60)),
+            &format!("jane@{}.example", "ü".repeat(600)),
+        ] {
+            assert!(text.parse::<EmailAddress>().is_err(), "{text:.60}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_sent_to_is_refused_with_its_reason() {
+        let rule = |text: &str| text.parse::<EmailAddress>().unwrap_err().rule();
+        for text in ["jané@example.org", "山田@example.jp", "а@b.org"] {
+            assert!(rule(text).contains("SMTPUTF8"), "{text}");
+        }
+        for text in ["jane..doe@docomo.example", ".jane@b.org", "jane.@b.org"] {
+            assert!(rule(text).contains("dot"), "{text}");
+        }
     }
 
     #[test]
@@ -112,7 +209,9 @@ mod tests {
             "a\n@b.org",
             "a\0@b.org",
             "a\t@b.org",
-            " a@b.org",
+            "a @b.org",
+            "a@ b.org",
+            "a@b. org",
             "\"a b\"@b.org",
             "\"a\"@b.org",
             "a(comment)@b.org",
@@ -130,7 +229,7 @@ mod tests {
             "a@b.org;c@d.org",
             "jané@b.org",
             "а@b.org",
-            "a@bücher.example",
+            "\u{200b}a@b.org",
             "<a@b.org>",
             &long_local,
             &long_domain,
@@ -141,9 +240,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics_and_none_is_rewritten(text in "\\PC{0,80}") {
+        fn no_text_panics_and_plain_ones_are_not_rewritten(text in "\\PC{0,80}|[a-z.]{1,9}@[a-zü.-]{1,20}") {
             if let Ok(address) = text.parse::<EmailAddress>() {
-                prop_assert_eq!(address.expose(), &text);
+                prop_assert!(address.expose().is_ascii());
+                if text.is_ascii() {
+                    prop_assert_eq!(address.expose(), text.trim());
+                }
+                prop_assert_eq!(address.expose().parse::<EmailAddress>(), Ok(address.clone()));
             }
         }
     }

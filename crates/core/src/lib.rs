@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod budget;
+mod characters;
 mod clock;
 mod code;
 mod email;
@@ -33,7 +34,7 @@ pub use ladder::{Ladder, Rung};
 pub use live::Live;
 pub use locale::Locale;
 pub use outcome::{AttemptClass, DeliveryOutcome, ReceiptState, VerificationStatus};
-pub use phone::{NumberKind, PhoneNumber, is_country};
+pub use phone::{NumberKind, NumberPrefix, PhoneNumber, is_country};
 pub use policy::{Policy, PolicyError, ResendCode};
 pub use recipient::{Channel, Recipient};
 pub use secret::{Key, KeyRing, SecretString};

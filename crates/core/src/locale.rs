@@ -1,18 +1,104 @@
-//! The language of a message. Refuses to know which languages there are templates for.
+//! The language of a message. Which languages have templates is not known here.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::Malformed;
 
-/// A BCP 47 language tag of up to 35 characters in lower case: `de`, `pt-br`, `zh-hant-tw`.
+/// A language tag of up to 35 characters in lower case, without extensions: `de`, `pt-br`,
+/// `zh-hant-tw`. Two spellings of one language are one value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Locale(String);
+
+/// Characters of the longest tag (RFC 5646 §4.4.1).
+const LONGEST: usize = 35;
+/// Bytes of a wish that is read at all; browsers send fewer.
+const LONGEST_WISH: usize = 1_024;
+
+/// Languages with an older code, and the one that templates and devices agree on.
+const RENAMED: [(&str, &str); 6] = [
+    ("in", "id"),
+    ("iw", "he"),
+    ("ji", "yi"),
+    ("mo", "ro"),
+    ("no", "nb"),
+    ("tl", "fil"),
+];
+/// Regions that write Chinese in one script, which their tags often leave out.
+const CHINESE: [(&str, &str); 6] = [
+    ("cn", "hans"),
+    ("hk", "hant"),
+    ("mo", "hant"),
+    ("my", "hans"),
+    ("sg", "hans"),
+    ("tw", "hant"),
+];
 
 impl Locale {
     /// English, the language every template set has.
     pub fn english() -> Self {
         Self("en".to_owned())
+    }
+
+    /// The language that a device, a browser or a system asks for: a BCP 47 tag of any kind, a POSIX or
+    /// Java locale, or a list as in `Accept-Language`. `None` if there is none to be read, which
+    /// means English: a wish about the language never costs a person the message.
+    pub fn from_wish(wish: &str) -> Option<Self> {
+        if wish.len() > LONGEST_WISH {
+            return None;
+        }
+        let mut best: Option<(Self, f32)> = None;
+        for entry in wish.split(',') {
+            let (tag, parameters) = entry.split_once(';').unwrap_or((entry, ""));
+            let weight = parameters.trim().strip_prefix("q=");
+            let weight = weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0));
+            // POSIX puts a character set and a modifier behind: `de_DE.UTF-8@euro`.
+            let tag = tag.split(['.', '@']).next().unwrap_or_default().trim();
+            if weight > best.as_ref().map_or(0.0, |(_, weight)| *weight)
+                && let Some(locale) = Self::from_subtags(tag)
+            {
+                best = Some((locale, weight));
+            }
+        }
+        best.map(|(locale, _)| locale)
+    }
+
+    /// Language, script, region and variants of `tag`, as far as they can be read.
+    fn from_subtags(tag: &str) -> Option<Self> {
+        let mut parts = tag.split(['-', '_']);
+        let language = parts.next().filter(|part| is_language(part))?;
+        let language = language.to_ascii_lowercase();
+        let renamed = RENAMED.iter().find(|(old, _)| *old == language);
+        let language = renamed.map_or(language, |(_, new)| (*new).to_owned());
+        let (mut script, mut rest) = (None, Vec::new());
+        // Java marks the script (`zh_TW_#Hant`) and leaves places empty (`zh__#Hans`).
+        for part in parts.map(|part| part.strip_prefix('#').unwrap_or(part)) {
+            match part.len() {
+                0 => {}
+                4 if part.bytes().all(|b| b.is_ascii_alphabetic()) => {
+                    script = Some(part.to_ascii_lowercase());
+                }
+                2..=8 if part.bytes().all(|b| b.is_ascii_alphanumeric()) => {
+                    rest.push(part.to_ascii_lowercase());
+                }
+                // Extensions and private use begin with a single letter.
+                _ => break,
+            }
+        }
+        if script.is_none() && language == "zh" {
+            let region = CHINESE
+                .iter()
+                .find(|(region, _)| rest.iter().any(|part| part == region));
+            script = region.map(|(_, script)| (*script).to_owned());
+        }
+        let mut text = language;
+        for part in script.into_iter().chain(rest) {
+            if text.len() + 1 + part.len() > LONGEST {
+                break;
+            }
+            text = format!("{text}-{part}");
+        }
+        Some(Self(text))
     }
 
     /// The tag in lower case.
@@ -28,22 +114,23 @@ impl Locale {
     }
 }
 
+fn is_language(part: &str) -> bool {
+    (2..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphabetic())
+}
+
 impl FromStr for Locale {
     type Err = Malformed;
 
+    /// Reads a tag that must be right as a whole: the name of a template folder, or a stored value.
     fn from_str(text: &str) -> Result<Self, Malformed> {
-        let mut parts = text.split(['-', '_']);
-        let language_fits = parts.next().is_some_and(|p| {
-            (2..=3).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_alphabetic())
-        });
-        let rest_fits = parts
+        const RULE: Malformed = Malformed::new("a locale is a language tag such as en or pt-BR");
+        let mut rest = text.split(['-', '_']).skip(1);
+        let rest_fits = rest
             .all(|p| (2..=8).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_alphanumeric()));
-        if text.len() > 35 || !language_fits || !rest_fits {
-            return Err(Malformed::new(
-                "a locale is a language tag such as en or pt-BR",
-            ));
+        if text.len() > LONGEST || !rest_fits {
+            return Err(RULE);
         }
-        Ok(Self(text.replace('_', "-").to_ascii_lowercase()))
+        Self::from_subtags(text).ok_or(RULE)
     }
 }
 
@@ -55,6 +142,8 @@ impl fmt::Display for Locale {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -66,6 +155,88 @@ mod tests {
         );
         for text in ["", "e", "english", "en-", "../en", "en/..", "en\0", "de-x"] {
             assert!(text.parse::<Locale>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_wish_is_a_language_or_english() {
+        for (wish, read) in [
+            // BCP 47, with extensions and private use.
+            ("de", Some("de")),
+            ("PT-br", Some("pt-br")),
+            ("es-419", Some("es-419")),
+            ("sl-rozaj-biske-1994", Some("sl-rozaj-biske-1994")),
+            ("en-US-u-fw-mon-mu-celsius", Some("en-us")),
+            ("es-u-ms-metric", Some("es")),
+            ("ar-u-nu-latn", Some("ar")),
+            ("de-DE-x-formal", Some("de-de")),
+            ("de-t-en-us-m0-und", Some("de")),
+            ("fil-PH", Some("fil-ph")),
+            ("und", Some("und")),
+            ("x-private", None),
+            ("i-klingon", None),
+            // POSIX.
+            ("en_US.UTF-8", Some("en-us")),
+            ("ca-ES@valencia", Some("ca-es")),
+            ("de_DE.UTF-8@euro", Some("de-de")),
+            ("C", None),
+            ("C.UTF-8", None),
+            ("POSIX", None),
+            // Java.
+            ("zh_CN_#Hans", Some("zh-hans-cn")),
+            ("zh__#Hant", Some("zh-hant")),
+            ("th_TH_TH_#u-nu-thai", Some("th-th-th")),
+            // Lists.
+            ("en-US,en;q=0.9", Some("en-us")),
+            ("de;q=0.5, fr;q=0.9, *;q=0.1", Some("fr")),
+            ("xx-!;q=0, pl", Some("pl")),
+            ("*", None),
+            ("de;q=0", None),
+            // Blanks and what is no language.
+            ("de ", Some("de")),
+            ("\u{a0}de\n", Some("de")),
+            ("", None),
+            (" ", None),
+            ("-", None),
+            ("english", None),
+            ("12", None),
+            ("../en", None),
+            ("дe", None),
+            (&"de,".repeat(400), None),
+        ] {
+            let locale = Locale::from_wish(wish);
+            assert_eq!(locale.as_ref().map(Locale::as_str), read, "{wish:.40}");
+        }
+    }
+
+    #[test]
+    fn spellings_of_one_language_are_one() {
+        for (one, other) in [
+            ("zh-TW", "zh-Hant-TW"),
+            ("zh_HK", "zh-hant-hk"),
+            ("zh-CN", "zh-Hans-CN"),
+            ("no", "nb"),
+            ("no-NO", "nb-NO"),
+            ("iw-IL", "he-IL"),
+            ("in", "id"),
+            ("tl-PH", "fil-PH"),
+        ] {
+            assert_eq!(one.parse::<Locale>(), other.parse(), "{one} {other}");
+            assert_eq!(Locale::from_wish(one), Locale::from_wish(other));
+        }
+        assert_ne!("sr-Latn".parse::<Locale>(), "sr".parse());
+        assert_ne!("pt".parse::<Locale>(), "pt-BR".parse());
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_read_is_read_again_as_it_is(
+            wish in "([a-zA-Z]{1,4}[-_#.@,;]){1,6}[a-zA-Z0-9-]{0,60}|\\PC{0,60}",
+        ) {
+            if let Some(locale) = Locale::from_wish(&wish) {
+                prop_assert!(locale.as_str().len() <= LONGEST);
+                prop_assert_eq!(locale.as_str().parse::<Locale>(), Ok(locale));
+            }
         }
     }
 }

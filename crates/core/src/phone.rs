@@ -8,7 +8,7 @@ use std::str::FromStr;
 use phonenumber::{Type, country};
 
 use crate::Malformed;
-use crate::plans::{self, Misread};
+use crate::plans::{self, Misread, Reading};
 
 /// An E.164 number: ASCII `+`, then 7 to 15 digits of which the first is not 0.
 ///
@@ -38,15 +38,22 @@ impl Hash for PhoneNumber {
 /// What kind of line a number is, as far as it decides whether a code may go there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NumberKind {
-    /// A line that can get a code, or one the numbering plan data does not know (yet).
+    /// A mobile or VoIP line, or one that may be mobile.
     Reachable,
-    /// A fixed line: it gets no SMS.
+    /// A fixed line: most get no SMS.
     FixedLine,
     /// Premium rate, shared cost, personal, pager, voicemail, toll free or company-wide: lines that pay
-    /// whoever runs them, or that no person reads (R17).
+    /// their operator, or that no person reads (R17). So is a number that begins with one of these:
+    /// a network connects it without looking at the digits behind.
     Special,
-    /// A satellite or international network (+870, +878, +881, +882, +883, +888, +979).
+    /// A satellite or international network, or another calling code of no country (+800, +808, +870,
+    /// +878, +881, +882, +883, +888, +979).
     Satellite,
+    /// The plans list no line of this range and length: reserved, or newer than their data.
+    Unknown,
+    /// The plan of the country has no number of this length, or the number is a known one with digits
+    /// behind it, which would be the same handset under another name.
+    WrongLength,
 }
 
 /// Whether `code` is a country of the numbering plans (ISO 3166, two capital letters: `GB`).
@@ -54,8 +61,10 @@ pub fn is_country(code: &str) -> bool {
     code.parse::<country::Id>().is_ok()
 }
 
-/// Country codes of no country, of which some bill like premium lines (R17).
-const INTERNATIONAL_NETWORKS: [&str; 8] = ["800", "870", "878", "881", "882", "883", "888", "979"];
+/// Calling codes of no country, of which some bill like premium lines (R17).
+const INTERNATIONAL_NETWORKS: [&str; 9] = [
+    "800", "808", "870", "878", "881", "882", "883", "888", "979",
+];
 
 impl PhoneNumber {
     /// A number that was parsed before, and the country it was found to be of: the numbering plans
@@ -82,11 +91,8 @@ impl PhoneNumber {
     /// What kind of line this is by the numbering plans of libphonenumber.
     pub fn kind(&self) -> NumberKind {
         self.kind.unwrap_or_else(|| {
-            let read = plans::read(self.expose_digits());
-            kind(
-                self.expose_digits(),
-                read.map_or(Type::Unknown, |read| read.kind),
-            )
+            plans::read(self.expose_digits())
+                .map_or(NumberKind::Unknown, |read| kind(self.expose_digits(), read))
         })
     }
 
@@ -111,25 +117,41 @@ impl FromStr for PhoneNumber {
         })?;
         Ok(Self {
             text: text.to_owned(),
-            kind: Some(kind(digits, read.kind)),
+            kind: Some(kind(digits, read)),
             country: read.country,
         })
     }
 }
 
-/// What the plans' word for a kind of line means for a code.
-fn kind(digits: &str, kind: Type) -> NumberKind {
-    if INTERNATIONAL_NETWORKS
-        .iter()
-        .any(|code| digits.starts_with(code))
-    {
+/// What the plans' answer means for a code.
+fn kind(digits: &str, read: Reading) -> NumberKind {
+    if is_international(digits) {
         return NumberKind::Satellite;
     }
+    let begins_with_special =
+        (read.begins_with.map(of_type)).is_some_and(|kind| kind == NumberKind::Special);
+    match of_type(read.kind) {
+        NumberKind::Unknown if begins_with_special => NumberKind::Special,
+        NumberKind::Unknown if !read.has_length || read.begins_with.is_some() => {
+            NumberKind::WrongLength
+        }
+        kind => kind,
+    }
+}
+
+fn is_international(digits: &str) -> bool {
+    INTERNATIONAL_NETWORKS
+        .iter()
+        .any(|code| digits.starts_with(code))
+}
+
+const fn of_type(kind: Type) -> NumberKind {
     match kind {
         Type::FixedLine => NumberKind::FixedLine,
         Type::PremiumRate
         | Type::SharedCost
         | Type::TollFree
+        | Type::PersonalNumber
         | Type::Pager
         | Type::Uan
         | Type::Voicemail
@@ -138,11 +160,39 @@ fn kind(digits: &str, kind: Type) -> NumberKind {
         | Type::StandardRate
         | Type::Carrier
         | Type::NoInternational => NumberKind::Special,
-        Type::Mobile
-        | Type::FixedLineOrMobile
-        | Type::PersonalNumber
-        | Type::Voip
-        | Type::Unknown => NumberKind::Reachable,
+        Type::Mobile | Type::FixedLineOrMobile | Type::Voip => NumberKind::Reachable,
+        Type::Unknown => NumberKind::Unknown,
+    }
+}
+
+/// The first digits of a range of numbers: `+`, a calling code, and at least one digit of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NumberPrefix(String);
+
+impl NumberPrefix {
+    /// Whether `number` is in the range.
+    pub fn covers(&self, number: &PhoneNumber) -> bool {
+        number.expose().starts_with(&self.0)
+    }
+}
+
+impl FromStr for NumberPrefix {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let digits = text.strip_prefix('+').unwrap_or_default();
+        // A whole plan is no range: its unknown numbers are those that are sold to nobody.
+        let is_range = plans::national(digits).is_some_and(|national| !national.is_empty());
+        if !is_range
+            || digits.len() > 15
+            || !digits.bytes().all(|byte| byte.is_ascii_digit())
+            || is_international(digits)
+        {
+            return Err(Malformed::new(
+                "a number prefix is +, the calling code of a country and at least one digit more",
+            ));
+        }
+        Ok(Self(text.to_owned()))
     }
 }
 
@@ -221,11 +271,140 @@ mod tests {
         ] {
             assert_eq!(kind(mobile), NumberKind::Reachable, "{mobile}");
         }
-        assert_eq!(kind("+493012345678"), NumberKind::FixedLine);
-        for special in ["+19002345678", "+449098790000", "+448431234567"] {
+        for fixed in [
+            "+493012345678",
+            // The zero is part of the number in Italy, San Marino and the Vatican.
+            "+390236618300",
+            "+3780549886377",
+            "+390669812345",
+        ] {
+            assert_eq!(kind(fixed), NumberKind::FixedLine, "{fixed}");
+        }
+        for special in [
+            "+19002345678",
+            "+449098790000",
+            "+448431234567",
+            // Personal numbers: billed to the caller, or to a person who pays for each message.
+            "+447092123456",
+            "+447012345678",
+            "+4970012345678",
+            "+15002345678",
+        ] {
             assert_eq!(kind(special), NumberKind::Special, "{special}");
         }
-        assert_eq!(kind("+881612345678"), NumberKind::Satellite);
+        for network in [
+            "+881612345678",
+            "+870301234567",
+            "+878101234567890",
+            "+8823421234",
+            "+883510012345",
+            "+979123456789",
+            "+80812345678",
+            "+80012345678",
+            "+8001234567",
+        ] {
+            assert_eq!(kind(network), NumberKind::Satellite, "{network}");
+        }
+    }
+
+    #[test]
+    fn no_number_that_begins_with_a_special_one_is_reachable() {
+        for (special, behind) in [
+            ("+19002345678", "0"),
+            ("+19002345678", "1234"),
+            ("+449098790000", "1"),
+            ("+33899123456", "7"),
+            ("+447012345678", "9"),
+        ] {
+            let longer = format!("{special}{behind}");
+            let kind = longer.parse::<PhoneNumber>().unwrap().kind();
+            assert_eq!(kind, NumberKind::Special, "{longer}");
+        }
+    }
+
+    #[test]
+    fn a_handset_has_one_number() {
+        // Each handset by its number, and by others that reach it or reached it once.
+        for (number, others) in [
+            (
+                "+4915112345678",
+                &["+49151123456780", "+491511234567812"][..],
+            ),
+            ("+12025550123", &["+120255501230"]),
+            ("+525512345678", &["+5215512345678"]),
+            ("+5511961234567", &["+551161234567", "+55011961234567"]),
+            ("+2250708123456", &["+22508123456", "+2258123456"]),
+            ("+2290195123456", &["+22995123456"]),
+            ("+5491123456789", &["+54111523456789"]),
+            ("+447400123456", &["+4407400123456", "+4474001234567"]),
+        ] {
+            let kind = |text: &str| text.parse().map(|number: PhoneNumber| number.kind());
+            assert_eq!(kind(number), Ok(NumberKind::Reachable), "{number}");
+            for other in others {
+                let refused = matches!(
+                    kind(other),
+                    Err(_) | Ok(NumberKind::Unknown | NumberKind::WrongLength)
+                );
+                assert!(refused, "{other}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_number_off_the_plans_says_how() {
+        for (text, kind) in [
+            ("+447700900222", NumberKind::Unknown),
+            ("+15555550100", NumberKind::Unknown),
+            ("+85246812345", NumberKind::Reachable),
+            ("+85241234567", NumberKind::Unknown),
+            ("+1202555012", NumberKind::WrongLength),
+            ("+49151123456780", NumberKind::WrongLength),
+            ("+5215512345678", NumberKind::WrongLength),
+            ("+22508123456", NumberKind::WrongLength),
+            ("+390", NumberKind::WrongLength),
+        ] {
+            if let Ok(number) = text.parse::<PhoneNumber>() {
+                assert_eq!(number.kind(), kind, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_in_front_belong_to_mobile_numbers_of_some_plans() {
+        for mobile in [
+            "+2250708123456",
+            "+2290195123456",
+            "+242061234567",
+            "+24106031234",
+        ] {
+            let number: PhoneNumber = mobile.parse().unwrap();
+            assert_eq!(number.kind(), NumberKind::Reachable, "{mobile}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_names_a_range_of_a_country() {
+        let number: PhoneNumber = "+85210000000".parse().unwrap();
+        assert!("+8521".parse::<NumberPrefix>().unwrap().covers(&number));
+        assert!(!"+8522".parse::<NumberPrefix>().unwrap().covers(&number));
+        for text in [
+            "",
+            "+",
+            "852",
+            "+852",
+            "+1",
+            "+999",
+            "+0",
+            "+8001",
+            "+8821",
+            "+852 1",
+            "+8521x",
+            "8521",
+            "+4\u{e9}",
+            "+1234567890123456",
+        ] {
+            assert!(text.parse::<NumberPrefix>().is_err(), "{text}");
+        }
     }
 
     #[test]
@@ -282,6 +461,20 @@ mod tests {
                 prop_assert_eq!(number.expose(), &text);
                 prop_assert!(!number.to_string().contains(&text[3..]));
             }
+        }
+
+        #[test]
+        fn a_reachable_number_stops_being_one_with_digits_behind(
+            which in 0_usize..7,
+            behind in "[0-9]{1,4}",
+        ) {
+            let numbers = [
+                "+12025550123", "+447400123456", "+33612345678", "+525512345678",
+                "+2250708123456", "+85251234567", "+61412345678",
+            ];
+            let longer = format!("{}{behind}", numbers[which]);
+            let kind = longer.parse().map(|number: PhoneNumber| number.kind());
+            prop_assert_ne!(kind, Ok(NumberKind::Reachable), "{}", longer);
         }
 
         #[test]

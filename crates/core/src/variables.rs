@@ -14,7 +14,7 @@ use crate::Malformed;
 pub struct Variables(BTreeMap<String, String>);
 
 /// Names a template gets from Watchword.
-const RESERVED: [&str; 6] = ["app", "code", "host", "locale", "minutes", "to"];
+const RESERVED: [&str; 7] = ["app", "code", "host", "locale", "minutes", "seconds", "to"];
 
 impl Variables {
     /// Checks `values`; the error names the rule that one of them breaks.
@@ -35,7 +35,7 @@ impl Variables {
             }
             if RESERVED.contains(&name.as_str()) {
                 return Err(Malformed::new(
-                    "app, code, host, locale, minutes and to are not for callers",
+                    "app, code, host, locale, minutes, seconds and to are not for callers",
                 ));
             }
             if value.chars().count() > 100 || value.chars().any(is_unsafe) {
@@ -47,17 +47,54 @@ impl Variables {
         Ok(Self(values))
     }
 
+    /// The name of a variable whose value a phone or a mail program would show as a link.
+    pub fn with_link(&self) -> Option<&str> {
+        let mut values = self.0.iter();
+        let found = values.find(|(_, value)| holds_link(value));
+        found.map(|(name, _)| name.as_str())
+    }
+
     /// The values by name.
     pub const fn as_map(&self) -> &BTreeMap<String, String> {
         &self.0
     }
 }
 
-/// Control characters, line and paragraph separators, and invisible or direction-changing marks.
+/// Whether `value` has a scheme (`https://`), a `www.` or a host with a path (`example.org/pay`). A bare
+/// name with a dot is none: payees are called `Amazon.de`. Nor is a number or a unit: `3.50/month`.
+fn holds_link(value: &str) -> bool {
+    let lower = value.to_lowercase();
+    let begins_word = |at: usize| {
+        let before = lower.get(..at).and_then(|head| head.chars().next_back());
+        before.is_none_or(|c| !c.is_alphanumeric())
+    };
+    let mut wwws = lower.match_indices("www.").map(|(at, _)| at);
+    lower.contains("://")
+        || wwws.any(begins_word)
+        || lower
+            .match_indices('/')
+            .any(|(at, _)| lower.get(..at).is_some_and(ends_in_host))
+}
+
+/// Whether `text` ends in a host: two labels, of which the last has two letters or more and nothing
+/// but letters; a port may follow.
+fn ends_in_host(text: &str) -> bool {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_digit());
+    let text = digits.strip_suffix(':').unwrap_or(text);
+    let Some((before, last)) = text.rsplit_once('.') else {
+        return false;
+    };
+    let is_top = last.starts_with("xn--")
+        || (last.chars().count() >= 2 && last.chars().all(char::is_alphabetic));
+    is_top && before.ends_with(char::is_alphanumeric)
+}
+
+/// Control characters, line and paragraph separators, and invisible or direction-changing marks; not
+/// the joiners, which Persian, Indic scripts and emoji are written with.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,
-            '\u{00ad}' | '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            '\u{00ad}' | '\u{061c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
 }
 
@@ -71,7 +108,9 @@ mod tests {
 
     #[test]
     fn values_stay_on_their_line() {
-        assert!(variables("amount", "12,50 €").is_ok());
+        for value in ["12,50 €", "می\u{200c}خواهم", "👩\u{200d}💻"] {
+            assert!(variables("amount", value).is_ok(), "{value}");
+        }
         for value in [
             "a\nb",
             "a\r\n@evil.example #000000",
@@ -92,6 +131,56 @@ mod tests {
             &"a".repeat(33),
         ] {
             assert!(variables(name, "1").is_err(), "{name}");
+        }
+    }
+    #[test]
+    fn links_are_found_and_units_are_none() {
+        for link in [
+            "https://evil.example/a",
+            "x. Account locked! Confirm at https://evil.example/a",
+            "HTTP://X",
+            "intent://scan",
+            "www.evil.example",
+            "see WWW.evil.example",
+            "(www.evil.example)",
+            "evil.example/a",
+            "EVIL.EXAMPLE/A",
+            "go to evil.co.example/a now",
+            "evil.example:8080/a",
+            "123.example/a",
+            "bücher.example/a",
+            "пример.рф/а",
+            "x.xn--p1ai/a",
+            "jane@evil.example/a",
+        ] {
+            let variables = variables("payee", link).unwrap();
+            assert_eq!(variables.with_link(), Some("payee"), "{link}");
+        }
+        for text in [
+            "3.50/month",
+            "A.B/C",
+            "12,50 €",
+            "1.000,00/Monat",
+            "Amazon.de",
+            "Booking.com B.V.",
+            "Smith & Co.",
+            "c/o Jane",
+            "24/7",
+            "01.02.2026/03.02.2026",
+            "Nr. 12/2026",
+            "wwww.x",
+            "and/or",
+            "N.V./S.A.",
+            "v1.2/beta",
+            "St. Gallen/Bern",
+            "10:30/11:30",
+            "Q1.5/2026",
+            "/",
+            "./",
+            "",
+        ] {
+            let variables = variables("payee", text).unwrap();
+            assert_eq!(variables.with_link(), None, "{text}");
         }
     }
 }

@@ -25,17 +25,18 @@ pub fn parse(service: &Service, request: OtpRequested) -> Result<OpenRequest, Pr
         .map(|text| text.parse())
         .transpose()
         .map_err(invalid("subject"))?;
-    let locale: Option<Locale> = request
-        .locale
-        .map(|text| text.parse())
-        .transpose()
-        .map_err(invalid("locale"))?;
+    let variables = Variables::new(request.variables).map_err(invalid("variables"))?;
+    if !service.links_in_variables && variables.with_link().is_some() {
+        let rule = "no value may carry a link, unless the service sets links_in_variables";
+        return Err(invalid("variables")(Malformed::new(rule)));
+    }
     Ok(OpenRequest {
         recipient,
         subject,
         purpose: purpose.map_err(invalid("purpose"))?,
-        locale,
-        variables: Variables::new(request.variables).map_err(invalid("variables"))?,
+        // A language is a wish: what cannot be read is English.
+        locale: request.locale.as_deref().and_then(Locale::from_wish),
+        variables,
         fallback,
     })
 }
@@ -54,13 +55,11 @@ fn recipient(
         };
         Problem::field(code, field, &error)
     })?;
-    if let Recipient::Sms(number) = &recipient
-        && let Some(reason) = service.numbers.refusal(number)
-    {
-        return Err(Problem {
+    if let Recipient::Sms(number) = &recipient {
+        service.numbers.admit(number).map_err(|problem| Problem {
             field: Some(field),
-            ..Problem::new(ProblemCode::DestinationBlocked, reason)
-        });
+            ..problem
+        })?;
     }
     Ok(recipient)
 }

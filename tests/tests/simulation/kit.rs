@@ -34,6 +34,9 @@ fn section(policy: PolicyConfig, per_hour: u32) -> ServiceConfig {
         api_keys: Vec::new(),
         broker_users: Vec::new(),
         countries: vec!["DE".to_owned()],
+        unknown_prefixes: Vec::new(),
+        fixed_line_prefixes: Vec::new(),
+        links_in_variables: false,
         policy,
         limits: LimitsConfig {
             recipient_per_hour: 20,

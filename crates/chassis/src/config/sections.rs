@@ -183,9 +183,23 @@ pub struct ServiceConfig {
     #[serde(default)]
     pub broker_users: Vec<String>,
     /// Countries (ISO 3166, two letters) whose numbers get SMS; `*` is every country. None by
-    /// default: name those your people live in.
+    /// default: name those your people live in. Territories with a code of their own are listed by it:
+    /// Jersey, Guernsey and the Isle of Man (`JE`, `GG`, `IM`) are not part of `GB`.
     #[serde(default)]
     pub countries: Vec<String>,
+    /// First digits (`+85246`) of numbers that get SMS although the numbering plans do not list them:
+    /// a range newer than their data, or one reserved for tests. A number of a country must be of one in
+    /// `countries` still; in a shared calling code such a range has none. Premium, satellite and other
+    /// special numbers stay refused.
+    #[serde(default)]
+    pub unknown_prefixes: Vec<String>,
+    /// First digits (`+4420`) of fixed lines that get SMS.
+    #[serde(default)]
+    pub fixed_line_prefixes: Vec<String>,
+    /// Whether a variable may carry a link (`https://…`, `www.…`, `example.org/…`), which a person would
+    /// get in a message of yours.
+    #[serde(default)]
+    pub links_in_variables: bool,
     /// What a verification of the service is like.
     #[serde(default)]
     pub policy: PolicyConfig,
