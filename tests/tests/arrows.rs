@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// From the ground up. A crate depends on earlier ones only.
-const ORDER: [&str; 19] = [
+const ORDER: [&str; 20] = [
     "watchword-failpoint",
+    "watchword-dial",
     "watchword-metrics",
     "watchword-core",
     "watchword-events",
