@@ -2,7 +2,8 @@
 //! record, report. Refuses to let go of an order whose outcome is not in the ledger.
 
 mod ending;
-mod unknowns;
+mod history;
+mod learning;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -25,14 +26,14 @@ use watchword_ledger::{
 };
 
 use crate::decision::{Decision, Ended, Rules, attempt_budget, decide};
-use crate::health::Seen;
 use crate::report::Reporter;
 use crate::route::{Pick, Router};
 use crate::telemetry::DeliveryMetrics;
 use crate::worker::Settling;
 use crate::{Attempted, Dispatch, Provider, Sender};
 use ending::{soon, when_free};
-use unknowns::{Unknowns, tried_as};
+use history::{History, tried_as};
+use learning::called;
 
 /// What a claim outlasts its attempt by: enough to write the outcome down, also over a hiccup of
 /// the store.
@@ -83,7 +84,7 @@ pub(crate) struct Letter {
 struct Errand<'a> {
     order: Order,
     router: Arc<Router>,
-    before: Unknowns,
+    before: History,
     sender: Sender,
     sealed_at: Timestamp,
     retries: u32,
@@ -180,14 +181,14 @@ impl Courier {
                 app: service.app.clone(),
                 host: service.host.clone(),
             },
-            before: self.unknowns(&order, &router, letter).await?,
+            before: self.history(&order, &router, letter).await?,
             order,
             router,
             sealed_at,
             retries: letter.retries,
             span,
         };
-        let mut tried = Vec::new();
+        let mut tried = errand.before.refused.clone();
         loop {
             match self.turn(&errand, &mut tried).await? {
                 Turn::Settled(settling) => return Ok(settling),
@@ -196,7 +197,8 @@ impl Courier {
         }
     }
 
-    /// One attempt with the next provider; `tried` are those of this round.
+    /// One attempt with the next provider; `tried` are those of this round and those that refused
+    /// the destination in an earlier one.
     async fn turn(&self, errand: &Errand<'_>, tried: &mut Vec<usize>) -> Result<Turn, LedgerError> {
         let order = &errand.order;
         let now = self.parts.clock.now();
@@ -214,7 +216,8 @@ impl Courier {
         let now = self.parts.clock.now();
         let salt = salt(order, errand.retries);
         let is_bound = errand.before.bind(self.parts.rules.get().unknown_retries);
-        let knows = errand.before.knows.filter(|_| tried.is_empty());
+        let is_first = tried.len() == errand.before.refused.len();
+        let knows = errand.before.knows.filter(|_| is_first);
         let again =
             knows.and_then(|place| (errand.router).again(place, &order.recipient, is_bound, now));
         let anyone = || errand.router.pick(&order.recipient, tried, salt, now);
@@ -230,6 +233,7 @@ impl Courier {
         let provider = errand.router.providers()[pick.place].clone();
         let Some(budget) = attempt_budget(provider.attempt_limit(), now, order.deadline) else {
             drop(call);
+            self.uncalled(errand, &pick);
             let ended = self.end(order, DeliveryOutcome::Expired, Settling::Ack);
             return ended.await.map(Turn::Settled);
         };
@@ -240,13 +244,24 @@ impl Courier {
                 self.attempt(errand, provider, &pick, (fence, record), (tried, call))
                     .await
             }
-            Claim::Held { until } => Ok(Turn::Settled(when_free(until, now))),
+            Claim::Held { until } => {
+                self.uncalled(errand, &pick);
+                Ok(Turn::Settled(when_free(until, now)))
+            }
             Claim::Ended(record) => {
                 drop(call);
+                self.uncalled(errand, &pick);
                 self.repeat(order, &record).await;
                 Ok(Turn::Settled(Settling::Ack))
             }
         }
+    }
+
+    /// The provider of `pick` was not called: if this was its half-open probe, the next message may
+    /// be one.
+    fn uncalled(&self, errand: &Errand<'_>, pick: &Pick) {
+        let now = self.parts.clock.now();
+        errand.router.health.release(pick.place, &pick.region, now);
     }
 
     /// Claims the delivery for work that takes `budget` at most.
@@ -276,7 +291,7 @@ impl Courier {
         Ok(claim)
     }
 
-    /// Every provider is closed off: wait by the ladder while there is time.
+    /// No provider can be asked: wait by the retry schedule while there is time.
     async fn wait_for_anyone(
         &self,
         errand: &Errand<'_>,
@@ -289,6 +304,7 @@ impl Courier {
             unknown_count: 0,
             is_idempotent: false,
             has_another: false,
+            has_left: true,
             retry_after: None,
             now,
             deadline: errand.order.deadline,
@@ -315,6 +331,7 @@ impl Courier {
         let limit = provider.attempt_limit();
         let Some(budget) = attempt_budget(limit, begun, order.deadline) else {
             drop(call);
+            self.uncalled(errand, pick);
             let trace = errand.span.trace();
             let ended = self.let_go(order, fence, None, DeliveryOutcome::Expired, trace);
             return Ok(Turn::Settled(ended.await?.unwrap_or(Settling::Ack)));
@@ -355,19 +372,23 @@ impl Courier {
         let rules = *self.parts.rules.get();
         let this = (Some(provider.name()), attempted.class);
         let attempts = before.attempts.iter().map(tried_as).chain([this]);
-        let unknowns = Unknowns::of(attempts, &errand.router);
-        // Busy with the repeat it is not closed off.
+        let history = History::of(attempts, &errand.router);
+        // Busy with the repeat, its circuit is not open.
         let is_busy = attempted.class == AttemptClass::Transient
-            && unknowns.knows.is_some()
+            && history.knows.is_some()
             && errand.router.is_open(pick, now);
-        let stays = is_busy || unknowns.bind(rules.unknown_retries);
+        let stays = is_busy || history.bind(rules.unknown_retries);
+        // A provider that refused is no reason to wait for a later round.
+        let mut refused = history.refused;
+        refused.push(pick.place);
         let decision = decide(
             Ended {
                 class: attempted.class,
                 attempt_count: before.attempt_count.saturating_add(1),
-                unknown_count: unknowns.elsewhere,
+                unknown_count: history.elsewhere,
                 is_idempotent: provider.is_idempotent(),
                 has_another: !stays && errand.router.has_another(&order.recipient, tried, now),
+                has_left: !stays && errand.router.has_left(&order.recipient, &refused),
                 retry_after: attempted.retry_after,
                 now,
                 deadline: order.deadline,
@@ -409,54 +430,6 @@ impl Courier {
         let trace = errand.span.trace();
         let settled = self.let_go(order, fence, Some(attempt), outcome, trace);
         Ok(settled.await?.map_or(turn, Turn::Settled))
-    }
-
-    fn learn(
-        &self,
-        errand: &Errand<'_>,
-        provider: &dyn Provider,
-        pick: &Pick,
-        attempted: &Attempted,
-        (begun, took): (Timestamp, Duration),
-        now: Timestamp,
-    ) {
-        let metrics = &self.parts.metrics;
-        metrics.attempted(provider.name(), &pick.region, attempted.class, took);
-        let health = &errand.router.health;
-        let here = health.seen(&Seen {
-            provider: pick.place,
-            region: &pick.region,
-            class: attempted.class,
-            took,
-            retry_after: attempted.retry_after,
-            now,
-        });
-        let worst = health.level(pick.place);
-        metrics.share(provider.name(), worst, Some((&pick.region, here)));
-        if attempted.class == AttemptClass::ConfigFault {
-            tracing::error!(
-                provider = %provider.name(), reason = attempted.reason,
-                "a provider refuses us: its account or our configuration must be mended",
-            );
-        }
-        if attempted.class == AttemptClass::Accepted {
-            // By how long it took, not by the clock's second reading: one that is set in between
-            // would make a hand-over late that was not, or hide one that was.
-            let age = begun.since(errand.sealed_at) + took;
-            metrics.age_seconds.observe(age.as_secs_f64());
-            if begun.plus_millis(millis(took)) > errand.order.deadline {
-                metrics.past_deadline.inc();
-            }
-        }
-    }
-}
-
-/// Ends the step of a call.
-fn called(mut calling: Span, provider: &dyn Provider, class: AttemptClass) {
-    calling.say(Key::Provider, || provider.name().to_string());
-    calling.say(Key::Class, || class.to_string());
-    if class != AttemptClass::Accepted {
-        calling.fail();
     }
 }
 

@@ -55,6 +55,8 @@ pub struct Ended {
     pub is_idempotent: bool,
     /// Whether a healthy provider is left that was not asked in this round.
     pub has_another: bool,
+    /// Whether a provider is left, healthy or not, that has not refused this delivery for good.
+    pub has_left: bool,
     /// How long the provider asks to wait.
     pub retry_after: Option<Duration>,
     /// Now.
@@ -96,7 +98,11 @@ pub fn decide(ended: Ended, rules: Rules) -> Decision {
         AttemptClass::RecipientInvalid | AttemptClass::RecipientBlocked => failed,
         AttemptClass::MessageRejected if rules.rejected_elsewhere => ended.elsewhere_or(failed),
         AttemptClass::MessageRejected => failed,
-        AttemptClass::DestinationRefused | AttemptClass::ConfigFault => ended.elsewhere_or(failed),
+        // Not again by this provider. Another one may only be in trouble for now.
+        AttemptClass::DestinationRefused | AttemptClass::ConfigFault if ended.has_left => {
+            ended.elsewhere_or(ended.wait())
+        }
+        AttemptClass::DestinationRefused | AttemptClass::ConfigFault => failed,
         AttemptClass::Transient => ended.elsewhere_or(ended.wait()),
         // The same provider will know whether it has the message; another would not.
         AttemptClass::UnknownOutcome if ended.is_idempotent => ended.wait(),
@@ -129,6 +135,7 @@ mod tests {
             unknown_count: attempt_count,
             is_idempotent: false,
             has_another: false,
+            has_left: false,
             retry_after: None,
             now: NOW,
             deadline: NOW.plus_millis(left_ms),
@@ -152,6 +159,7 @@ mod tests {
             (Class::RecipientInvalid, 1, "failed", "failed"),
             (Class::RecipientBlocked, 1, "failed", "failed"),
             (Class::MessageRejected, 1, "failed", "failed"),
+            (Class::DestinationRefused, 1, "failed", "failover"),
             (Class::ConfigFault, 1, "failed", "failover"),
             (Class::Transient, 1, "1s", "failover"),
             (Class::Transient, 3, "15s", "failover"),
@@ -162,7 +170,7 @@ mod tests {
             let mut ended = ended(class, attempts, 300_000);
             let rules = Rules::default();
             assert_eq!(told(decide(ended, rules)), alone, "{class} {attempts}");
-            ended.has_another = true;
+            (ended.has_another, ended.has_left) = (true, true);
             assert_eq!(
                 told(decide(ended, rules)),
                 with_another,
@@ -178,6 +186,15 @@ mod tests {
         let mut late = ended(Class::Transient, 1, 2_999);
         late.has_another = true;
         assert_eq!(told(decide(late, rules)), "expired");
+    }
+
+    #[test]
+    fn a_refusal_waits_for_a_provider_that_is_only_in_trouble() {
+        for class in [AttemptClass::DestinationRefused, AttemptClass::ConfigFault] {
+            let mut refused = ended(class, 1, 300_000);
+            refused.has_left = true;
+            assert_eq!(told(decide(refused, Rules::default())), "1s", "{class}");
+        }
     }
 
     #[test]

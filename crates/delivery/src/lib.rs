@@ -16,7 +16,7 @@ mod worker;
 pub use courier::{Courier, CourierParts};
 pub use decision::Rules;
 pub use inbox::{Inbox, InboxMessage};
-pub use provider::{Attempted, Dispatch, Provider, Sender, TlsPeer, attempt_limit};
+pub use provider::{Attempted, Dispatch, Provider, Scope, Sender, TlsPeer, attempt_limit};
 pub use receipts::{Receipts, ReceiptsParts};
 pub use report::Reporter;
 pub use route::{Choose, RouteConfig, Router};

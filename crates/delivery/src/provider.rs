@@ -36,11 +36,25 @@ pub struct Sender {
     pub host: Option<String>,
 }
 
-/// How one call ended.
+/// What the outcome of an attempt is evidence about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The provider was not called: the outcome says nothing about it.
+    NotCalled,
+    /// The recipient's country or mail domain, until other destinations see the same.
+    Destination,
+    /// The provider, whoever the recipient is: the call failed before the peer knew the recipient,
+    /// or the answer names our account.
+    Provider,
+}
+
+/// How one attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempted {
     /// What may follow.
     pub class: AttemptClass,
+    /// What it is evidence about.
+    pub scope: Scope,
     /// The provider's id for the message.
     pub provider_message_id: Option<String>,
     /// How long the provider asks to wait before the next attempt.
@@ -50,14 +64,33 @@ pub struct Attempted {
 }
 
 impl Attempted {
-    /// An attempt that ended as `class`, for `reason`.
+    /// An attempt that ended as `class`, for `reason`. A `config_fault` is about the provider, all
+    /// else about the destination.
     pub fn new(class: AttemptClass, reason: impl Into<String>) -> Self {
+        let scope = match class {
+            AttemptClass::ConfigFault => Scope::Provider,
+            _ => Scope::Destination,
+        };
         Self {
             class,
+            scope,
             provider_message_id: None,
             retry_after: None,
             reason: reason.into(),
         }
+    }
+
+    /// An attempt that ended before the provider was called, for example because the text could not
+    /// be rendered.
+    pub fn not_called(class: AttemptClass, reason: impl Into<String>) -> Self {
+        Self::new(class, reason).about(Scope::NotCalled)
+    }
+
+    /// The same outcome as evidence about `scope`.
+    #[must_use]
+    pub const fn about(mut self, scope: Scope) -> Self {
+        self.scope = scope;
+        self
     }
 }
 

@@ -130,7 +130,9 @@ impl Receipts {
         let Heard::Counted(record) = heard else {
             return;
         };
-        router.health.heard(place, receipt.state, parts.clock.now());
+        router
+            .health
+            .receipt(place, receipt.state, parts.clock.now());
         let worst = router.health.level(place);
         parts.metrics.share(&receipt.provider, worst, None);
         tracing::info!(

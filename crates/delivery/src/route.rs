@@ -153,8 +153,8 @@ impl Router {
     }
 
     /// The provider for the next attempt, `tried` ones left out; `salt` decides between shares.
-    /// With nobody tried yet, a provider that only failed is better than none; one that has a
-    /// fault or asked for rest is not.
+    /// A provider whose circuit is open because calls failed is better than none; one that refuses
+    /// our account or asked to wait is not.
     pub(crate) fn pick(
         &self,
         recipient: &Recipient,
@@ -162,11 +162,8 @@ impl Router {
         salt: u64,
         now: Timestamp,
     ) -> Option<Pick> {
-        let region = region_of(recipient);
-        let route = self
-            .routes
-            .iter()
-            .find(|route| route.fits(recipient, &region))?;
+        let region = Region::of(recipient);
+        let route = self.route(recipient, &region)?;
         let open: Vec<_> = route
             .members
             .iter()
@@ -179,23 +176,21 @@ impl Router {
         };
         let place = match place {
             Some(place) => {
-                if open.contains(&(place, weight_in(&open, place), Admission::Trial)) {
-                    self.health.on_trial(place, &region, now);
+                if open.contains(&(place, weight_in(&open, place), Admission::Probe)) {
+                    self.health.on_probe(place, &region, now);
                 }
                 place
             }
-            None if tried.is_empty() => route
-                .members
+            None => open
                 .iter()
-                .map(|(place, _)| *place)
-                .find(|place| !self.health.is_shut(*place, now))?,
-            None => return None,
+                .find(|(_, _, admission)| *admission == Admission::LastResort)
+                .map(|(place, ..)| *place)?,
         };
         Some(Pick { place, region })
     }
 
-    /// The provider at `place` for another attempt with what it may have already, unless it is
-    /// closed off; where nobody else may get it, one that only failed is better than none here too.
+    /// The provider at `place` for another attempt with a message it may have already, unless its
+    /// circuit is open; if no other provider may get the message, it is the last resort here too.
     pub(crate) fn again(
         &self,
         place: usize,
@@ -203,18 +198,19 @@ impl Router {
         is_bound: bool,
         now: Timestamp,
     ) -> Option<Pick> {
-        let region = region_of(recipient);
+        let region = Region::of(recipient);
         match self.health.admission(place, &region, now) {
-            Admission::Closed if !is_bound || self.health.is_shut(place, now) => return None,
-            Admission::Trial => self.health.on_trial(place, &region, now),
-            Admission::Closed | Admission::Share(_) => {}
+            Admission::Barred => return None,
+            Admission::LastResort if !is_bound => return None,
+            Admission::Probe => self.health.on_probe(place, &region, now),
+            Admission::LastResort | Admission::Share(_) => {}
         }
         Some(Pick { place, region })
     }
 
     /// Whether the picked provider could be asked once more.
     pub(crate) fn is_open(&self, pick: &Pick, now: Timestamp) -> bool {
-        self.health.admission(pick.place, &pick.region, now) != Admission::Closed
+        self.health.admission(pick.place, &pick.region, now) >= Admission::Probe
     }
 
     /// Whether another provider than `tried` could be asked now.
@@ -224,16 +220,27 @@ impl Router {
         tried: &[usize],
         now: Timestamp,
     ) -> bool {
-        let region = region_of(recipient);
-        self.routes
-            .iter()
-            .find(|route| route.fits(recipient, &region))
-            .is_some_and(|route| {
-                route.members.iter().any(|(place, _)| {
-                    !tried.contains(place)
-                        && self.health.admission(*place, &region, now) != Admission::Closed
-                })
+        let region = Region::of(recipient);
+        self.route(recipient, &region).is_some_and(|route| {
+            route.members.iter().any(|(place, _)| {
+                !tried.contains(place)
+                    && self.health.admission(*place, &region, now) >= Admission::Probe
             })
+        })
+    }
+
+    /// Whether the recipient's route has a provider that is none of `refused`, whatever its health.
+    pub(crate) fn has_left(&self, recipient: &Recipient, refused: &[usize]) -> bool {
+        let region = Region::of(recipient);
+        self.route(recipient, &region).is_some_and(|route| {
+            let mut members = route.members.iter();
+            members.any(|(place, _)| !refused.contains(place))
+        })
+    }
+
+    fn route(&self, recipient: &Recipient, region: &Region) -> Option<&Route> {
+        let mut routes = self.routes.iter();
+        routes.find(|route| route.fits(recipient, region))
     }
 }
 
@@ -245,10 +252,10 @@ fn weight_in(open: &[Candidate], wanted: usize) -> u32 {
         .map_or(0, |(_, weight, _)| *weight)
 }
 
-/// A trial goes first: it is one message, and it has others to fall back to.
-fn trial(open: &[Candidate]) -> Option<usize> {
+/// A probe goes first: it is one message, and other providers can take it if the probe fails.
+fn probe(open: &[Candidate]) -> Option<usize> {
     open.iter()
-        .find(|(_, _, admission)| *admission == Admission::Trial)
+        .find(|(_, _, admission)| *admission == Admission::Probe)
         .map(|(place, ..)| *place)
 }
 
@@ -257,8 +264,8 @@ fn ordered(open: &[Candidate], salt: u64) -> Option<usize> {
     let mut last = None;
     for (index, (place, _, admission)) in open.iter().enumerate() {
         match admission {
-            Admission::Trial => return Some(*place),
-            Admission::Closed => {}
+            Admission::Probe => return Some(*place),
+            Admission::Barred | Admission::LastResort => {}
             Admission::Share(level) => {
                 let dice = mix(salt.wrapping_add(index as u64)) % 10;
                 if dice < u64::from(*level) {
@@ -272,7 +279,7 @@ fn ordered(open: &[Candidate], salt: u64) -> Option<usize> {
 }
 
 fn weighted(open: &[Candidate], salt: u64) -> Option<usize> {
-    if let Some(place) = trial(open) {
+    if let Some(place) = probe(open) {
         return Some(place);
     }
     let share = |(_, weight, admission): &Candidate| match admission {
@@ -297,10 +304,6 @@ const fn mix(salt: u64) -> u64 {
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
-}
-
-fn region_of(recipient: &Recipient) -> Region {
-    recipient.country().unwrap_or_default().to_owned()
 }
 
 impl RouteConfig {
@@ -358,7 +361,10 @@ impl Route {
         }
         match recipient {
             Recipient::Sms(number) => {
-                self.config.countries.contains(region)
+                self.config
+                    .countries
+                    .iter()
+                    .any(|country| country == region.country())
                     || self
                         .config
                         .prefixes
@@ -366,8 +372,7 @@ impl Route {
                         .any(|prefix| number.expose().starts_with(prefix))
             }
             Recipient::Email(address) => {
-                let domain = address.expose().rsplit('@').next().unwrap_or_default();
-                let domain = domain.to_ascii_lowercase();
+                let domain = address.domain().to_ascii_lowercase();
                 self.config.domains.iter().any(|listed| {
                     domain
                         .strip_suffix(listed.as_str())

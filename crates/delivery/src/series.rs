@@ -7,7 +7,14 @@ pub(crate) const ATTEMPTS: Series = Series {
     kind: Kind::Counter,
     labels: &["channel", "provider", "class"],
     help: "Calls of a provider, by how they ended.",
-    action: "`config_fault`: account or configuration, `watchword provider test NAME`. `transient`, `unknown_outcome`: the provider's trouble; its share falls by itself. `recipient_invalid`, `recipient_blocked`: wrong numbers; many at once are someone trying numbers.",
+    action: "`config_fault`: account or configuration, `watchword provider test NAME`. `destination_refused`: the provider does not deliver to that country or mail domain for our account: enable it there, route it to another provider, or take it from the service's `countries`. `transient`, `unknown_outcome`: the provider's trouble; its share falls by itself. `recipient_invalid`, `recipient_blocked`: wrong numbers; many at once are someone trying numbers.",
+};
+pub(crate) const NOT_CALLED: Series = Series {
+    name: "watchword_attempts_not_called_total",
+    kind: Kind::Counter,
+    labels: &["channel", "provider"],
+    help: "Attempts that ended before the provider was called, because the text could not be rendered or the request could not be built. They say nothing about the provider.",
+    action: "A template or a variable is wrong: `watchword provider test NAME`, and the reason in the worker's log.",
 };
 pub(crate) const ATTEMPT_SECONDS: Series = Series {
     name: "watchword_attempt_seconds",
@@ -27,15 +34,15 @@ pub(crate) const SHARE: Series = Series {
     name: "watchword_provider_share_tenths",
     kind: Kind::Gauge,
     labels: &["channel", "provider"],
-    help: "What a provider may get of its share, 0 to 10, in its worst country. 0: closed off.",
-    action: "0: `watchword provider test NAME`; it is tried again by itself.",
+    help: "What a provider may get of its share, 0 to 10: the least of its own level and that of the worst country it worked for before; for mail, of the best domain. 0: its circuit is open.",
+    action: "0: `watchword provider test NAME`; the worker probes it by itself.",
 };
 pub(crate) const COUNTRY_SHARE: Series = Series {
     name: "watchword_provider_country_share_tenths",
     kind: Kind::Gauge,
     labels: &["channel", "provider", "country"],
-    help: "The same in one country it was asked to send to.",
-    action: "0 in one country only: its route to that country is down; others get its messages.",
+    help: "The same in one country it was asked to send to; for mail (`none`) that of the provider.",
+    action: "0 in one country only: the provider does not deliver there, or its route is down; other providers get the messages.",
 };
 pub(crate) const RECEIPTS: Series = Series {
     name: "watchword_receipts_total",
@@ -142,6 +149,7 @@ pub const SERIES: &[Series] = &[
     WAIT,
     ENDED,
     ATTEMPTS,
+    NOT_CALLED,
     ATTEMPT_SECONDS,
     COUNTRY_ATTEMPTS,
     SHARE,

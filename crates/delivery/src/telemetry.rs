@@ -53,6 +53,7 @@ pub struct Handles {
     providers: Live<BTreeMap<ProviderName, Arc<ProviderMetrics>>>,
     attempts: IntCounterVec,
     seconds: HistogramVec,
+    not_called: IntCounterVec,
     share: IntGaugeVec,
     receipts: IntCounterVec,
     /// By outcome if that is final, then by the class of the last attempt or none.
@@ -79,6 +80,7 @@ struct ProviderMetrics {
     name: String,
     attempts: Vec<IntCounter>,
     seconds: Histogram,
+    not_called: IntCounter,
     share: IntGauge,
     /// By state, then by [`RECEIPT_RESULTS`].
     receipts: Vec<[IntCounter; RECEIPT_RESULTS.len()]>,
@@ -120,6 +122,7 @@ impl DeliveryMetrics {
             providers: Live::new(BTreeMap::new()),
             attempts: make.counters(&series::ATTEMPTS)?,
             seconds: make.histograms(&series::ATTEMPT_SECONDS)?,
+            not_called: make.counters(&series::NOT_CALLED)?,
             share: make.gauges(&series::SHARE)?,
             receipts: make.counters(&series::RECEIPTS)?,
             ended: DeliveryOutcome::ALL.iter().map(ended_as).collect(),
@@ -172,6 +175,7 @@ impl Handles {
             name: text.to_owned(),
             attempts: AttemptClass::ALL.iter().map(attempted).collect(),
             seconds: self.seconds.with_label_values(&[text]),
+            not_called: self.not_called.with_label_values(&[text]),
             share,
             receipts: ReceiptState::ALL.iter().map(received).collect(),
             countries: Countries::default(),
@@ -207,10 +211,15 @@ impl Handles {
         self.country(&provider, country).attempts[result].inc();
     }
 
-    /// What `provider` may get of its share: in its worst country, and in `country`.
-    pub(crate) fn share(&self, provider: &ProviderName, worst: u8, country: Option<(&str, u8)>) {
+    /// An attempt ended before `provider` was called.
+    pub(crate) fn not_called(&self, provider: &ProviderName) {
+        self.provider(provider).not_called.inc();
+    }
+
+    /// What `provider` may get of its share, and in `country`.
+    pub(crate) fn share(&self, provider: &ProviderName, shown: u8, country: Option<(&str, u8)>) {
         let provider = self.provider(provider);
-        provider.share.set(i64::from(worst));
+        provider.share.set(i64::from(shown));
         if let Some((country, level)) = country {
             self.country(&provider, country).share.set(i64::from(level));
         }

@@ -1,75 +1,77 @@
-//! The health of one provider as a level from 0 (closed off) to 10 (whole share), as a pure state
-//! machine over what was observed and when. It falls fast and rises one step at a time, and
-//! between falling and rising lies a gap, so that a provider of constant quality gets a constant
-//! share. Refuses to read a clock.
+//! The circuit breaker of one provider, or of one provider in one region: a level from 0 (circuit
+//! open) to 10 (full share), as a pure state machine over observations and their times. The level
+//! falls fast and rises one step at a time, with a gap between the two thresholds, so that a
+//! provider of constant quality gets a constant share. It reads no clock.
 
 use watchword_core::Timestamp;
 
-/// The level of a provider nothing is wrong with.
+/// The level of a provider without trouble.
 pub(super) const WHOLE: u8 = 10;
 
 /// Counts lose half their weight in this time.
 const HALF_LIFE_MS: f64 = 120_000.0;
 /// Fewer observations than this say nothing about a share.
 const FEW: f64 = 10.0;
-/// Above this part of bad ends the provider is closed off, …
+/// Above this part of failures the circuit opens, …
 const BROKEN: f64 = 0.5;
-/// … above this one its share shrinks, …
+/// … above this one the share shrinks, …
 const POOR: f64 = 0.15;
 /// … and only below this one it grows.
 const GOOD: f64 = 0.05;
-/// So many bad ends in a row close it off, however good it was before.
-const IN_A_ROW: u32 = 10;
-/// The same where there is next to no traffic, which is so many observations.
+/// This many failures in a row open the circuit, however good the provider was before.
+pub(super) const IN_A_ROW: u32 = 10;
+/// The same with little traffic, which means fewer observations than `NEXT_TO_NONE`.
 const IN_A_ROW_OF_FEW: u32 = 5;
 const NEXT_TO_NONE: f64 = 6.0;
-/// With a small share it also grows after so many good ends in a row: one of three bad ends in ten
-/// gets there once in 50,000 tries.
+/// A small share also grows after this many successes in a row: a provider that fails three calls
+/// of ten gets there once in 50,000 tries.
 const GOOD_IN_A_ROW: u32 = 30;
-/// The same where there is next to no traffic, and how long apart.
+/// The same with little traffic, and the least time between two such steps.
 const GOOD_IN_A_ROW_OF_FEW: u32 = 5;
 const STEP_UP_OF_FEW_MS: u64 = 300_000;
 /// Time between two steps down, and between two up.
 const STEP_DOWN_MS: u64 = 10_000;
 const STEP_UP_MS: u64 = 30_000;
-/// How long it stays closed off: doubled each time it fails its trial, back to the first once it
-/// was whole again for a while.
+/// How long the circuit stays open: doubled with each failed probe, reset after the provider kept
+/// its full share for `CALM_MS`.
 const FIRST_REST_MS: u64 = 5_000;
 const LONGEST_REST_MS: u64 = 900_000;
-/// The same for a fault that a person mends: a call is refused fast and costs little, and if nobody
-/// else can be asked all wait for the one that finds it mended.
+/// The same for a fault that an operator fixes: a refused call is fast and costs little, and with no
+/// other provider all orders wait for the probe that finds the fault fixed.
 const LONGEST_FAULTY_REST_MS: u64 = 5_000;
 const CALM_MS: u64 = 600_000;
-/// Trials that must succeed in a row before it gets a share.
-const TRIALS: u8 = 3;
-/// A trial that was never reported back is forgotten after this.
-const TRIAL_MS: u64 = 60_000;
+/// Half-open probes that must succeed in a row before the circuit closes.
+const PROBES: u8 = 3;
+/// A probe whose outcome was never reported is forgotten after this.
+const PROBE_MS: u64 = 60_000;
 
-/// What was seen of a provider.
+/// One observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sign {
-    /// It did what it is there for, were it to say no to a recipient.
+    /// The provider accepted a message.
     Good,
-    /// It took a message, but late.
+    /// It accepted a message, but late.
     Slow,
-    /// It failed or was silent.
+    /// It failed or did not answer.
     Bad,
-    /// It will not work until someone mends it.
+    /// It refuses our account until an operator fixes that.
     Fault,
 }
 
-/// How much of its share a provider may get now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How much of its share a provider may get now, from least to most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Admission {
-    /// Nothing.
-    Closed,
-    /// One message, to see.
-    Trial,
-    /// So many tenths of its share.
+    /// It must not be asked: our account is at fault, or it asked to wait.
+    Barred,
+    /// It may be asked only if no other provider can be.
+    LastResort,
+    /// One message, as a half-open probe.
+    Probe,
+    /// This many tenths of its share.
     Share(u8),
 }
 
-/// One provider, or one provider for one country.
+/// The state of one circuit.
 #[derive(Debug, Clone)]
 pub(super) struct Gauge {
     level: u8,
@@ -80,10 +82,10 @@ pub(super) struct Gauge {
     bad_in_a_row: u32,
     good_in_a_row: u32,
     rest_ms: u64,
-    closed_until: Timestamp,
+    rests_until: Timestamp,
     faulty: bool,
-    trial_at: Option<Timestamp>,
-    trials: u8,
+    probe_at: Option<Timestamp>,
+    probes: u8,
 }
 
 impl Gauge {
@@ -97,11 +99,11 @@ impl Gauge {
             bad_in_a_row: 0,
             good_in_a_row: 0,
             rest_ms: FIRST_REST_MS,
-            // Not `now`: a clock that is set back afterwards would close it off until then.
-            closed_until: Timestamp::from_millis(0),
+            // Not `now`: a clock that is set back afterwards would make it rest until then.
+            rests_until: Timestamp::from_millis(0),
             faulty: false,
-            trial_at: None,
-            trials: 0,
+            probe_at: None,
+            probes: 0,
         }
     }
 
@@ -109,44 +111,73 @@ impl Gauge {
         self.level
     }
 
-    /// Whether it is closed off for a fault that only a person mends.
+    /// Whether the circuit is open for a fault that only an operator fixes.
     pub(super) const fn is_faulty(&self) -> bool {
         self.faulty
     }
 
-    /// Whether it is sound but asked to be left alone for now.
-    pub(super) fn is_resting(&self, now: Timestamp) -> bool {
-        self.level > 0 && self.is_closed(now)
+    /// Whether the circuit is open, half-open included.
+    pub(super) const fn is_open(&self) -> bool {
+        self.level == 0
     }
 
-    /// Whether its rest lasts. No rest is as long as one that a clock wrote that was set back since.
-    fn is_closed(&self, now: Timestamp) -> bool {
-        (1..=LONGEST_REST_MS).contains(&self.closed_until.millis_since(now))
+    /// Whether it rests now. A rest longer than the longest was written before the clock was set
+    /// back, and does not count.
+    fn rests(&self, now: Timestamp) -> bool {
+        (1..=LONGEST_REST_MS).contains(&self.rests_until.millis_since(now))
+    }
+
+    /// How long the circuit has been half-open.
+    pub(super) fn half_open_ms(&self, now: Timestamp) -> u64 {
+        if self.rests_until > now {
+            // The clock was set back.
+            return LONGEST_REST_MS;
+        }
+        now.millis_since(self.rests_until)
     }
 
     pub(super) fn admission(&self, now: Timestamp) -> Admission {
-        if self.is_closed(now) {
-            return Admission::Closed;
-        }
+        let rests = self.rests(now);
         if self.level > 0 {
-            return Admission::Share(self.level);
+            // The provider works and asked to wait.
+            let share = Admission::Share(self.level);
+            return if rests { Admission::Barred } else { share };
         }
-        match self.trial_at {
-            Some(at) if now < at.plus_millis(TRIAL_MS) => Admission::Closed,
-            _ => Admission::Trial,
+        let is_probed = self
+            .probe_at
+            .is_some_and(|at| at <= now && now < at.plus_millis(PROBE_MS));
+        if rests || is_probed {
+            self.refusal()
+        } else {
+            Admission::Probe
         }
     }
 
-    /// A message is on its way as a trial.
-    pub(super) const fn on_trial(&mut self, now: Timestamp) {
-        self.trial_at = Some(now);
+    /// The admission of whoever may not probe while the circuit is open.
+    pub(super) const fn refusal(&self) -> Admission {
+        if self.faulty {
+            Admission::Barred
+        } else {
+            Admission::LastResort
+        }
     }
 
-    /// It asked to be left alone for so long.
+    /// A message is in flight as a half-open probe.
+    pub(super) const fn on_probe(&mut self, now: Timestamp) {
+        self.probe_at = Some(now);
+    }
+
+    /// The probe, if there was one, ended without evidence about this circuit: the next message may
+    /// be a probe at once.
+    pub(super) const fn release(&mut self) {
+        self.probe_at = None;
+    }
+
+    /// The provider asked to wait for `rest_ms`.
     pub(super) fn rest(&mut self, now: Timestamp, rest_ms: u64) {
         let until = now.plus_millis(rest_ms.min(LONGEST_REST_MS));
-        self.closed_until = if self.is_closed(now) {
-            self.closed_until.max(until)
+        self.rests_until = if self.rests(now) {
+            self.rests_until.max(until)
         } else {
             until
         };
@@ -171,11 +202,11 @@ impl Gauge {
         }
         if sign == Sign::Fault {
             self.faulty = true;
-            self.close(now);
-        } else if self.level == 0 {
-            self.tried(sign == Sign::Good, now);
+            self.open(now);
+        } else if self.is_open() {
+            self.probed(sign == Sign::Good, now);
         } else if self.is_broken() {
-            self.close(now);
+            self.open(now);
         } else {
             self.step(now);
         }
@@ -198,22 +229,23 @@ impl Gauge {
         self.bad_in_a_row >= row || self.is_surely_above(BROKEN)
     }
 
-    /// Whether the part of bad ends is above `part`, chance allowed for: twice the spread that
-    /// so many bad ends have by themselves. Without this a provider of constant quality wanders
-    /// up and down for ever.
+    /// Whether the part of failures is above `part`, chance allowed for: twice the spread that this
+    /// many failures have by themselves. Without it a provider of constant quality would wander up
+    /// and down for ever.
     fn is_surely_above(&self, part: f64) -> bool {
         let seen = self.good + self.bad;
         seen >= FEW && self.bad - 2.0 * self.bad.sqrt() > part * seen
     }
 
-    /// Whether so much went well that one bad end more would not matter.
+    /// Whether enough calls succeeded that one failure more would not matter.
     fn is_surely_good(&self) -> bool {
         self.bad + 1.0 <= GOOD * (self.good + self.bad)
     }
 
-    fn close(&mut self, now: Timestamp) {
-        // What failed while it was closed already (calls that were on their way) is no new news.
-        if self.level == 0 && self.is_closed(now) {
+    /// Opens the circuit.
+    pub(super) fn open(&mut self, now: Timestamp) {
+        // Ignore failures of calls that were in flight when the circuit opened.
+        if self.is_open() && self.rests(now) {
             return;
         }
         let is_calm = self.level == WHOLE && now.millis_since(self.changed_at) >= CALM_MS;
@@ -225,23 +257,23 @@ impl Gauge {
         } else {
             LONGEST_REST_MS
         };
-        self.closed_until = now.plus_millis(self.rest_ms.min(longest_ms));
+        self.rests_until = now.plus_millis(self.rest_ms.min(longest_ms));
         self.rest_ms = (self.rest_ms * 2).min(LONGEST_REST_MS);
         (self.level, self.changed_at) = (0, now);
-        (self.trial_at, self.trials) = (None, 0);
+        (self.probe_at, self.probes) = (None, 0);
     }
 
-    fn tried(&mut self, succeeded: bool, now: Timestamp) {
-        if self.is_closed(now) {
+    fn probed(&mut self, succeeded: bool, now: Timestamp) {
+        if self.rests(now) {
             return;
         }
-        self.trial_at = None;
+        self.probe_at = None;
         if !succeeded {
-            self.close(now);
+            self.open(now);
             return;
         }
-        self.trials += 1;
-        if self.trials >= TRIALS {
+        self.probes += 1;
+        if self.probes >= PROBES {
             self.faulty = false;
             (self.level, self.changed_at) = (1, now);
             (self.good, self.bad, self.bad_in_a_row) = (0.0, 0.0, 0);
@@ -280,28 +312,35 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_that_was_mended_is_found_within_seconds_however_long_it_lasted() {
+    fn a_fixed_fault_is_found_within_seconds_however_long_it_lasted() {
         let mut gauge = Gauge::new(at(0));
         let mut now_ms = 0;
         for _ in 0..20 {
             gauge.observe(Sign::Fault, at(now_ms));
             now_ms += 5_000;
-            assert_eq!(gauge.admission(at(now_ms)), Admission::Trial);
-            gauge.on_trial(at(now_ms));
+            assert_eq!(gauge.admission(at(now_ms)), Admission::Probe);
+            gauge.on_probe(at(now_ms));
         }
     }
 
     #[test]
-    fn a_clock_that_is_set_back_closes_nobody_off() {
+    fn a_clock_that_is_set_back_opens_no_circuit() {
         const HOUR_MS: u64 = 3_600_000;
         let mut gauge = Gauge::new(at(2 * HOUR_MS));
         let back = at(2 * HOUR_MS - 310_000);
         assert_eq!(gauge.admission(back), Admission::Share(WHOLE));
-        // Nor does a rest that was asked for by the clock as it was.
+        // Nor does a rest that was asked for before the clock was set back.
         gauge.rest(at(2 * HOUR_MS), 10_000);
-        assert!(!gauge.is_resting(at(HOUR_MS)));
+        assert_eq!(gauge.admission(at(HOUR_MS)), Admission::Share(WHOLE));
         gauge.rest(at(HOUR_MS), 10_000);
-        assert!(gauge.is_resting(at(HOUR_MS)) && !gauge.is_resting(at(HOUR_MS + 10_000)));
+        assert_eq!(gauge.admission(at(HOUR_MS)), Admission::Barred);
+        let rested = at(HOUR_MS + 10_000);
+        assert_eq!(gauge.admission(rested), Admission::Share(WHOLE));
+        // Nor does a probe that was sent before.
+        gauge.observe(Sign::Fault, at(2 * HOUR_MS));
+        gauge.on_probe(at(2 * HOUR_MS + 5_000));
+        assert_eq!(gauge.admission(at(HOUR_MS)), Admission::Probe);
+        assert!(gauge.half_open_ms(at(HOUR_MS)) > 5_000);
     }
 
     #[test]
@@ -314,15 +353,15 @@ mod tests {
             assert_eq!(gauge.admission(at(call)), Admission::Share(WHOLE));
             gauge.observe(Sign::Bad, at(call));
         }
-        assert_eq!(gauge.admission(at(1_010)), Admission::Closed);
-        // Calls that were on their way change nothing.
+        assert_eq!(gauge.admission(at(1_010)), Admission::LastResort);
+        // Calls that were in flight change nothing.
         gauge.observe(Sign::Bad, at(1_100));
-        assert_eq!(gauge.admission(at(6_009)), Admission::Trial);
-        for trial in 0..3 {
-            assert_eq!(gauge.admission(at(6_009 + trial)), Admission::Trial);
-            gauge.on_trial(at(6_009 + trial));
-            assert_eq!(gauge.admission(at(6_009 + trial)), Admission::Closed);
-            gauge.observe(Sign::Good, at(6_009 + trial));
+        assert_eq!(gauge.admission(at(6_009)), Admission::Probe);
+        for probe in 0..3 {
+            assert_eq!(gauge.admission(at(6_009 + probe)), Admission::Probe);
+            gauge.on_probe(at(6_009 + probe));
+            assert_eq!(gauge.admission(at(6_009 + probe)), Admission::LastResort);
+            gauge.observe(Sign::Good, at(6_009 + probe));
         }
         let mut levels = vec![gauge.level()];
         for second in 7..400 {
@@ -335,31 +374,35 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_trial_doubles_the_rest_up_to_a_quarter_of_an_hour() {
+    fn a_failed_probe_doubles_the_rest_up_to_a_quarter_of_an_hour() {
         let mut gauge = Gauge::new(at(0));
         let mut now = 0;
         (0..5).for_each(|_| gauge.observe(Sign::Bad, at(0)));
         let mut rests = Vec::new();
         for _ in 0..10 {
-            let closed_at = now;
-            while gauge.admission(at(now)) == Admission::Closed {
+            let opened_at = now;
+            while gauge.admission(at(now)) == Admission::LastResort {
                 now += 1_000;
             }
-            rests.push((now - closed_at) / 1_000);
-            gauge.on_trial(at(now));
+            rests.push((now - opened_at) / 1_000);
+            gauge.on_probe(at(now));
             gauge.observe(Sign::Bad, at(now));
         }
         assert_eq!(rests, [5, 10, 20, 40, 80, 160, 320, 640, 900, 900]);
     }
 
     #[test]
-    fn a_fault_closes_at_once_and_a_trial_that_was_lost_is_not_waited_for() {
+    fn a_fault_opens_at_once_and_a_lost_probe_is_not_waited_for() {
         let mut gauge = Gauge::new(at(0));
         gauge.observe(Sign::Fault, at(0));
         assert!(gauge.is_faulty());
-        assert_eq!(gauge.admission(at(4_999)), Admission::Closed);
-        gauge.on_trial(at(5_000));
-        assert_eq!(gauge.admission(at(64_999)), Admission::Closed);
-        assert_eq!(gauge.admission(at(65_000)), Admission::Trial);
+        assert_eq!(gauge.admission(at(4_999)), Admission::Barred);
+        gauge.on_probe(at(5_000));
+        assert_eq!(gauge.admission(at(64_999)), Admission::Barred);
+        assert_eq!(gauge.admission(at(65_000)), Admission::Probe);
+        // One that ended without a word about the account makes place at once.
+        gauge.on_probe(at(65_000));
+        gauge.release();
+        assert_eq!(gauge.admission(at(65_001)), Admission::Probe);
     }
 }

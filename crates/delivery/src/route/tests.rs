@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use watchword_core::{AttemptClass, Channel};
 
 use super::*;
-use crate::health::Seen;
-use crate::{Attempted, Dispatch};
+use crate::health::{Seen, witness};
+use crate::{Attempted, Dispatch, Scope};
 
 /// Recognises a repeat if its name says so.
 struct Named(ProviderName);
@@ -156,10 +156,12 @@ impl Month {
             } else {
                 AttemptClass::Accepted
             };
-            self.router.health.seen(&Seen {
+            self.router.health.see(&Seen {
                 provider: pick.place,
                 region: &pick.region,
+                recipient: self.salt,
                 class,
+                scope: Scope::Destination,
                 took: Duration::from_millis(100),
                 retry_after: None,
                 now,
@@ -254,37 +256,123 @@ fn shares_follow_weights_and_levels() {
     assert!(router.pick(&to, &[0, 1], 1, NOW).is_none());
 }
 
-/// With a fault nobody is asked; with mere failures somebody is.
+/// Counts an outcome of `provider` for `to`.
+fn see(router: &Router, provider: usize, to: &Recipient, attempted: &Attempted, now: Timestamp) {
+    router.health.see(&Seen {
+        provider,
+        region: &Region::of(to),
+        recipient: witness(to),
+        class: attempted.class,
+        scope: attempted.scope,
+        took: Duration::ZERO,
+        retry_after: attempted.retry_after,
+        now,
+    });
+}
+
+/// With a fault of the account no provider is asked; after mere failures one is.
 #[test]
 fn a_lone_provider_is_asked_again_unless_it_has_a_fault() {
     let router = Router::single(providers(&["a"]).remove(0), NOW);
     let to = sms("+4915112345678");
-    let see = |class| {
-        router.health.seen(&Seen {
-            provider: 0,
-            region: &"DE".to_owned(),
-            class,
-            took: Duration::ZERO,
-            retry_after: None,
-            now: NOW,
-        });
-    };
-    (0..50).for_each(|_| see(AttemptClass::Transient));
+    let numbers = ["+4915112345678", "+4915112345679", "+4915112345670"].map(sms);
+    let failed = Attempted::new(AttemptClass::Transient, "500");
+    (0..50).for_each(|_| see(&router, 0, &to, &failed, NOW));
     assert!(router.pick(&to, &[], 0, NOW).is_some());
-    router.health.seen(&Seen {
-        provider: 0,
-        region: &"DE".to_owned(),
-        class: AttemptClass::Transient,
-        took: Duration::ZERO,
-        retry_after: Some(Duration::from_secs(2)),
-        now: NOW,
-    });
-    assert!(router.pick(&to, &[], 0, NOW).is_none(), "it asked for rest");
+    let router = Router::single(providers(&["a"]).remove(0), NOW);
+    let mut waits = failed;
+    waits.retry_after = Some(Duration::from_secs(2));
+    for number in &numbers {
+        assert!(router.pick(&to, &[], 0, NOW).is_some());
+        see(&router, 0, number, &waits, NOW);
+    }
+    assert!(router.pick(&to, &[], 0, NOW).is_none(), "it asked to wait");
     assert!(router.pick(&to, &[], 0, NOW.plus_millis(2_000)).is_some());
-    see(AttemptClass::ConfigFault);
+    let fault = Attempted::new(AttemptClass::ConfigFault, "401");
+    see(&router, 0, &to, &fault, NOW);
     assert!(router.pick(&to, &[], 0, NOW).is_none());
     assert!(
         router.pick(&to, &[], 0, NOW.plus_millis(5_000)).is_some(),
-        "a trial"
+        "a probe"
     );
+}
+
+/// Sends to `to` as a worker does: each provider once until one accepts. Returns whether one did,
+/// and how many were asked.
+fn deliver(
+    router: &Router,
+    to: &Recipient,
+    salt: u64,
+    now: Timestamp,
+    outcome: impl Fn(usize) -> Attempted,
+) -> (bool, usize) {
+    let mut tried = Vec::new();
+    while let Some(pick) = router.pick(to, &tried, salt, now) {
+        let attempted = outcome(pick.place);
+        see(router, pick.place, to, &attempted, now);
+        tried.push(pick.place);
+        if attempted.class == AttemptClass::Accepted {
+            return (true, tried.len());
+        }
+        if !router.has_another(to, &tried, now) {
+            break;
+        }
+    }
+    (false, tried.len())
+}
+
+/// Four requests a second to destinations that every provider refuses, among thirty sound ones:
+/// each sound one is accepted at once, by the first provider asked.
+#[test]
+fn refused_destinations_hold_up_no_sound_message() {
+    let numbers = |salt: u64| sms(&format!("+5351{:06}", salt % 1_000_000));
+    let addresses = |salt: u64| {
+        let address = format!("a@d{salt}.example.net");
+        Recipient::parse(Channel::Email, &address).unwrap()
+    };
+    let sound_mail = Recipient::parse(Channel::Email, "jane@example.org").unwrap();
+    let german = sms("+4915112345678");
+    let by_rule = Attempted::new(AttemptClass::DestinationRefused, "403");
+    // Also where the tables still take the answer for a fault of the account.
+    let as_fault = Attempted::new(AttemptClass::ConfigFault, "403");
+    let cases: [(&dyn Fn(u64) -> Recipient, &Recipient); 2] =
+        [(&numbers, &german), (&addresses, &sound_mail)];
+    for (hostile, sound) in cases {
+        for refusal in [&by_rule, &as_fault] {
+            for names in [&["a"][..], &["a", "b"], &["a", "b", "c"]] {
+                let routes = RouteConfig {
+                    countries: Vec::new(),
+                    prefixes: Vec::new(),
+                    domains: Vec::new(),
+                    choose: Choose::Ordered,
+                    providers: names.iter().map(ToString::to_string).collect(),
+                };
+                let router = Router::new(providers(names), &[routes], NOW).unwrap();
+                let accepted = |_| Attempted::new(AttemptClass::Accepted, "202");
+                assert!(deliver(&router, sound, 0, NOW, accepted).0);
+                for quarter in 1..=240_u64 {
+                    let now = NOW.plus_millis(quarter * 250);
+                    deliver(&router, &hostile(quarter), quarter, now, |_| {
+                        refusal.clone()
+                    });
+                    if quarter.is_multiple_of(8) {
+                        let sent = deliver(&router, sound, quarter, now, accepted);
+                        assert_eq!(sent, (true, 1), "{names:?} {refusal:?} {quarter}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_provider_is_left_until_all_of_the_route_have_refused() {
+    let routes = route(
+        "routes = [{ countries = [\"DE\"], providers = [\"a\", \"b\"] }, { providers = [\"c\"] }]",
+    );
+    let router = Router::new(providers(&["a", "b", "c"]), &routes, NOW).unwrap();
+    let to = sms("+4915112345678");
+    assert!(router.has_left(&to, &[0]));
+    assert!(!router.has_left(&to, &[0, 1]), "c is of another route");
+    assert!(!router.has_left(&sms("+436601234567"), &[2]));
 }

@@ -1,5 +1,5 @@
-//! Attempts of unknown outcome: how many there are, and who would recognise a repeat. Refuses to
-//! decide what follows: [`crate::decision`] does.
+//! Earlier attempts of a delivery: how many have an unknown outcome, which provider would recognise
+//! a repeat, and which refused the destination. [`crate::decision`] decides by it.
 
 use watchword_core::{AttemptClass, ProviderName};
 use watchword_events::Order;
@@ -11,53 +11,59 @@ use crate::route::Router;
 impl Courier {
     /// What was tried before. A message that comes for the first time has nothing, and where there
     /// is no choice it does not matter.
-    pub(super) async fn unknowns(
+    pub(super) async fn history(
         &self,
         order: &Order,
         router: &Router,
         letter: &Letter,
-    ) -> Result<Unknowns, LedgerError> {
+    ) -> Result<History, LedgerError> {
         if (letter.retries == 0 && !letter.redelivered) || router.providers().len() < 2 {
-            return Ok(Unknowns::default());
+            return Ok(History::default());
         }
         let id = std::slice::from_ref(&order.delivery_id);
         let records = self.parts.ledger.get(id).await?;
         let attempts = records.iter().flat_map(|record| &record.attempts);
-        Ok(Unknowns::of(attempts.map(tried_as), router))
+        Ok(History::of(attempts.map(tried_as), router))
     }
 }
 
-/// What the attempts of unknown outcome mean for the next one.
+/// What earlier attempts mean for the next one.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Unknowns {
+pub(super) struct History {
     /// How many there are if another provider gets the message now. One that recognises a repeat
     /// counts once for all its attempts in a row, any other for each of them.
     pub(super) elsewhere: u32,
     /// The place of the last provider, if it may have the message and would recognise a repeat.
     pub(super) knows: Option<usize>,
+    /// The places of providers that do not deliver to this destination: never asked again.
+    pub(super) refused: Vec<usize>,
 }
 
-impl Unknowns {
+impl History {
     /// Of these attempts, each with its provider; a crash leaves one without.
     pub(super) fn of<'a>(
         attempts: impl Iterator<Item = (Option<&'a ProviderName>, AttemptClass)>,
         router: &Router,
     ) -> Self {
-        let mut unknowns = Self::default();
+        let mut history = Self::default();
         let mut last = None;
         for (provider, class) in attempts {
             if last != Some(provider) {
-                unknowns.knows = None;
+                history.knows = None;
                 last = Some(provider);
             }
-            if class != AttemptClass::UnknownOutcome || unknowns.knows.is_some() {
+            let place = provider.and_then(|name| router.place(name));
+            if class == AttemptClass::DestinationRefused {
+                history.knows = None;
+                history.refused.extend(place);
+            }
+            if class != AttemptClass::UnknownOutcome || history.knows.is_some() {
                 continue;
             }
-            unknowns.elsewhere += 1;
-            let place = provider.and_then(|name| router.place(name));
-            unknowns.knows = place.filter(|place| router.providers()[*place].is_idempotent());
+            history.elsewhere += 1;
+            history.knows = place.filter(|place| router.providers()[*place].is_idempotent());
         }
-        unknowns
+        history
     }
 
     /// Whether the provider that knows is the only one that may get it: with another there would be
@@ -88,8 +94,8 @@ mod tests {
             let name = names.iter().find(|known| known.as_str() == *name);
             (name, *class)
         });
-        let unknowns = Unknowns::of(attempts, &router);
-        (unknowns.elsewhere, unknowns.knows == Some(1))
+        let history = History::of(attempts, &router);
+        (history.elsewhere, history.knows == Some(1))
     }
 
     #[test]
@@ -105,6 +111,9 @@ mod tests {
         assert_eq!(unknowns(&left), (1, false));
         let back = [("knows", Lost), ("plain", Lost), ("knows", Lost)];
         assert_eq!(unknowns(&back), (3, true));
+        // Refused, it does not have the message.
+        use AttemptClass::DestinationRefused as Refused;
+        assert_eq!(unknowns(&[("knows", Lost), ("knows", Refused)]), (1, false));
         // A crash leaves no name.
         let crashed = [("", Lost), ("", Lost), ("knows", Busy)];
         assert_eq!(unknowns(&crashed), (2, false));
@@ -112,14 +121,15 @@ mod tests {
 
     #[test]
     fn another_provider_is_one_attempt_more() {
-        let open = Unknowns {
+        let open = History {
             elsewhere: 1,
             knows: Some(1),
+            refused: Vec::new(),
         };
         assert!(open.bind(0) && !open.bind(1));
-        let left = Unknowns {
+        let left = History {
             elsewhere: 3,
-            knows: None,
+            ..History::default()
         };
         assert!(!left.bind(0));
     }

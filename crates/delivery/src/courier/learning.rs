@@ -1,0 +1,77 @@
+//! What an attempt teaches: metrics, the provider's health, the log.
+
+use std::time::Duration;
+
+use watchword_chassis::spans::{Key, Span};
+use watchword_core::{AttemptClass, Timestamp};
+
+use super::{Courier, Errand, millis};
+use crate::health::{Seen, witness};
+use crate::provider::Scope;
+use crate::route::Pick;
+use crate::{Attempted, Provider};
+
+impl Courier {
+    /// Counts the outcome of one attempt.
+    pub(super) fn learn(
+        &self,
+        errand: &Errand<'_>,
+        provider: &dyn Provider,
+        pick: &Pick,
+        attempted: &Attempted,
+        (begun, took): (Timestamp, Duration),
+        now: Timestamp,
+    ) {
+        let metrics = &self.parts.metrics;
+        let (name, country) = (provider.name(), pick.region.country());
+        let health = &errand.router.health;
+        health.see(&Seen {
+            provider: pick.place,
+            region: &pick.region,
+            recipient: witness(&errand.order.recipient),
+            class: attempted.class,
+            scope: attempted.scope,
+            took,
+            retry_after: attempted.retry_after,
+            now,
+        });
+        if attempted.scope == Scope::NotCalled {
+            metrics.not_called(name);
+        } else {
+            metrics.attempted(name, country, attempted.class, took);
+            let here = health.country_level(pick.place, &pick.region);
+            let shown = health.level(pick.place);
+            metrics.share(name, shown, Some((country, here)));
+        }
+        match attempted.class {
+            AttemptClass::ConfigFault => tracing::error!(
+                provider = %name, reason = attempted.reason,
+                "the provider refuses our account or configuration; run 'watchword provider test' and fix it",
+            ),
+            AttemptClass::DestinationRefused => tracing::warn!(
+                provider = %name, reason = attempted.reason, country,
+                "the provider does not deliver to this destination; enable it there, route it to \
+                 another provider, or take it from the service's countries",
+            ),
+            _ => {}
+        }
+        if attempted.class == AttemptClass::Accepted {
+            // By how long the call took, not by a second reading of the clock: a clock set in
+            // between would make an acceptance late that was not, or hide one that was.
+            let age = begun.since(errand.sealed_at) + took;
+            metrics.age_seconds.observe(age.as_secs_f64());
+            if begun.plus_millis(millis(took)) > errand.order.deadline {
+                metrics.past_deadline.inc();
+            }
+        }
+    }
+}
+
+/// Ends the step of a call.
+pub(super) fn called(mut calling: Span, provider: &dyn Provider, class: AttemptClass) {
+    calling.say(Key::Provider, || provider.name().to_string());
+    calling.say(Key::Class, || class.to_string());
+    if class != AttemptClass::Accepted {
+        calling.fail();
+    }
+}

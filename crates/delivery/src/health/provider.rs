@@ -1,0 +1,252 @@
+//! The circuits of one provider and the rule which of them an outcome moves. The people who ask for
+//! codes choose the destinations, so no outcome of one destination opens the circuit of the whole
+//! provider: that takes a fault of our account, or the same failure at several destinations that
+//! worked before, with no acceptance in between. Only such a fault, or the provider's own wish to
+//! wait, bars it; everything else makes it the last resort.
+
+use std::time::Duration;
+
+use watchword_core::{AttemptClass, ReceiptState, Timestamp};
+
+use super::gauge::{Admission, Gauge, IN_A_ROW, Sign, WHOLE};
+use super::region::{Region, Regions, Streak};
+use super::{SLOW, Seen};
+use crate::provider::Scope;
+
+/// Half-open probes are kept this long for regions that worked before.
+const KEPT_MS: u64 = 5_000;
+/// The longest wait that answers for one region alone may ask for, in milliseconds.
+const LONGEST_REGION_WAIT_MS: u64 = 60_000;
+
+/// What an outcome says.
+enum Word {
+    /// The provider accepted the message.
+    Accepted,
+    /// It refused the recipient or the text: neither success nor failure of its own.
+    Answered,
+    /// It refused our account.
+    Fault,
+    /// It refused this destination.
+    Refused,
+    /// It failed, or its answer did not come.
+    Failed,
+}
+
+/// One provider: the circuit of the whole, and one for each region.
+#[derive(Debug)]
+pub(super) struct ProviderHealth {
+    whole: Gauge,
+    regions: Regions,
+    /// Regions that were refused, since the last acceptance.
+    refusals: Streak,
+    /// Regions whose calls failed, since the last acceptance.
+    failures: Streak,
+    /// Regions for which the provider asked to wait, since the last acceptance.
+    waits: Streak,
+    /// When a region that never worked used a probe.
+    lent_at: Timestamp,
+}
+
+impl ProviderHealth {
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self {
+            whole: Gauge::new(now),
+            regions: Regions::default(),
+            refusals: Streak::default(),
+            failures: Streak::default(),
+            waits: Streak::default(),
+            lent_at: Timestamp::from_millis(0),
+        }
+    }
+
+    /// What it may get for `region`: the lesser of the two circuits.
+    pub(super) fn admission(&self, region: &Region, now: Timestamp) -> Admission {
+        let whole = match self.whole.admission(now) {
+            Admission::Probe if !self.may_probe(region, now) => self.whole.refusal(),
+            whole => whole,
+        };
+        let region = self.regions.get(region);
+        let region = region.map(|region| region.gauge.admission(now));
+        region.map_or(whole, |region| whole.min(region))
+    }
+
+    /// Whether a message to `region` may be the half-open probe: a destination that never worked
+    /// says little, and whoever chose it could keep all probes for himself.
+    fn may_probe(&self, region: &Region, now: Timestamp) -> bool {
+        let is_kept = self.whole.half_open_ms(now) < KEPT_MS
+            || (self.lent_at <= now && now.millis_since(self.lent_at) < KEPT_MS);
+        self.counts(region) || !is_kept
+    }
+
+    /// Whether an outcome at `region` says something about the provider: it accepted a message for
+    /// the region before, or for none yet.
+    fn counts(&self, region: &Region) -> bool {
+        let worked = self.regions.get(region).is_some_and(|it| it.has_worked);
+        worked || !self.regions.any_worked()
+    }
+
+    pub(super) fn on_probe(&mut self, region: &Region, now: Timestamp) {
+        if self.whole.is_open() {
+            self.whole.on_probe(now);
+        }
+        if let Some(region) = self.regions.get_mut(region)
+            && region.gauge.is_open()
+        {
+            region.gauge.on_probe(now);
+        }
+    }
+
+    /// A message that was picked for `region` was not sent, or its outcome says nothing.
+    pub(super) fn release(&mut self, region: &Region, now: Timestamp) {
+        if self.whole.is_open() && !self.counts(region) {
+            self.lent_at = now;
+        }
+        self.whole.release();
+        if let Some(region) = self.regions.get_mut(region) {
+            region.gauge.release();
+        }
+    }
+
+    pub(super) fn see(&mut self, seen: &Seen<'_>) {
+        match (word(seen.class, seen.scope), seen.retry_after) {
+            _ if seen.scope == Scope::NotCalled => self.release(seen.region, seen.now),
+            (Word::Accepted, _) => self.accepted(seen),
+            (Word::Answered, _) => self.release(seen.region, seen.now),
+            (Word::Fault, _) => self.fault(seen),
+            (Word::Refused | Word::Failed, Some(wait)) => self.asked_to_wait(seen, wait),
+            (Word::Failed, None) if seen.scope == Scope::Provider => {
+                self.release(seen.region, seen.now);
+                self.whole.observe(Sign::Bad, seen.now);
+            }
+            (Word::Refused, None) => self.failed(seen, true),
+            (Word::Failed, None) => self.failed(seen, false),
+        }
+    }
+
+    fn accepted(&mut self, seen: &Seen<'_>) {
+        for streak in [&mut self.refusals, &mut self.failures, &mut self.waits] {
+            streak.clear();
+        }
+        let sign = if seen.took > SLOW {
+            Sign::Slow
+        } else {
+            Sign::Good
+        };
+        let region = self.regions.entry(seen.region, seen.now);
+        region.waits.clear();
+        region.gauge.observe(sign, seen.now);
+        self.regions.mark_worked(seen.region);
+        // Slow or not, a probe that was accepted shows that the account works.
+        if sign == Sign::Good || self.whole.is_open() {
+            self.whole.observe(Sign::Good, seen.now);
+        }
+    }
+
+    fn fault(&mut self, seen: &Seen<'_>) {
+        self.release(seen.region, seen.now);
+        if self.counts(seen.region) {
+            self.whole.observe(Sign::Fault, seen.now);
+        } else {
+            // The account works elsewhere: more likely a refusal of this destination.
+            let region = self.regions.entry(seen.region, seen.now);
+            region.gauge.observe(Sign::Fault, seen.now);
+        }
+    }
+
+    fn asked_to_wait(&mut self, seen: &Seen<'_>, wait: Duration) {
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        self.release(seen.region, seen.now);
+        let counts = self.counts(seen.region);
+        let region = self.regions.entry(seen.region, seen.now);
+        if region.waits.add(seen.recipient) {
+            let wait_ms = wait_ms.min(LONGEST_REGION_WAIT_MS);
+            region.gauge.rest(seen.now, wait_ms);
+        }
+        if counts && self.waits.add(seen.region.witness()) {
+            self.whole.rest(seen.now, wait_ms);
+        }
+    }
+
+    fn failed(&mut self, seen: &Seen<'_>, is_refusal: bool) {
+        let (now, counts) = (seen.now, self.counts(seen.region));
+        let region = self.regions.entry(seen.region, now);
+        region.gauge.observe(Sign::Bad, now);
+        if self.whole.is_open() {
+            // A refusal of one destination says nothing about a fault of the account.
+            if !counts || (is_refusal && self.whole.is_faulty()) {
+                self.release(seen.region, now);
+            } else {
+                self.whole.observe(Sign::Bad, now);
+            }
+            return;
+        }
+        if !counts {
+            return;
+        }
+        let witness = seen.region.witness();
+        let opens = if is_refusal {
+            self.refusals.add(witness)
+        } else {
+            self.failures.add(witness) && self.failures.length() >= IN_A_ROW
+        };
+        if opens {
+            self.whole.open(now);
+        }
+    }
+
+    /// Applies a receipt. Receipts about messages from before say nothing about a provider whose
+    /// circuit is open: only an attempt shows whether it works again.
+    pub(super) fn receipt(&mut self, state: ReceiptState, now: Timestamp) {
+        let sign = match state {
+            ReceiptState::InFlight => return,
+            ReceiptState::Delivered => Sign::Good,
+            // One phone that is switched off says little: never enough to open the circuit by
+            // itself in a row.
+            ReceiptState::Failed | ReceiptState::Expired => Sign::Slow,
+        };
+        if !self.whole.is_open() {
+            self.whole.observe(sign, now);
+        }
+    }
+
+    /// The level of `region`.
+    pub(super) fn region_level(&self, region: &Region) -> u8 {
+        let region = self.regions.get(region);
+        region.map_or(WHOLE, |region| region.gauge.level())
+    }
+
+    /// The level that is shown: the least of the whole's and of the worst country's. Of mail the
+    /// best domain's, since one domain of many says nothing. Regions that never worked count
+    /// only where none ever did.
+    pub(super) fn level(&self) -> u8 {
+        let counted = self
+            .regions
+            .iter()
+            .filter(|(_, region)| region.has_worked || !self.regions.any_worked());
+        let (mut countries, mut domains) = (WHOLE, None);
+        for (region, health) in counted {
+            let level = health.gauge.level();
+            if region.is_domain() {
+                domains = domains.max(Some(level));
+            } else {
+                countries = countries.min(level);
+            }
+        }
+        self.whole
+            .level()
+            .min(countries)
+            .min(domains.unwrap_or(WHOLE))
+    }
+}
+
+fn word(class: AttemptClass, scope: Scope) -> Word {
+    match class {
+        AttemptClass::Accepted => Word::Accepted,
+        AttemptClass::RecipientInvalid
+        | AttemptClass::RecipientBlocked
+        | AttemptClass::MessageRejected => Word::Answered,
+        AttemptClass::ConfigFault if scope == Scope::Provider => Word::Fault,
+        AttemptClass::ConfigFault | AttemptClass::DestinationRefused => Word::Refused,
+        AttemptClass::Transient | AttemptClass::UnknownOutcome => Word::Failed,
+    }
+}

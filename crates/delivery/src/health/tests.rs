@@ -1,0 +1,318 @@
+//! Which outcome moves which circuit: no single destination opens that of a whole provider.
+
+use watchword_core::{Channel, Recipient};
+
+use super::*;
+use AttemptClass as Class;
+
+fn at(ms: u64) -> Timestamp {
+    Timestamp::from_millis(0).plus_millis(ms)
+}
+
+fn country(code: &str) -> Region {
+    Region::Country(code.into())
+}
+
+/// One provider, watched.
+struct Watched {
+    health: Health,
+    now_ms: u64,
+    recipients: u64,
+}
+
+impl Watched {
+    fn new() -> Self {
+        Self {
+            health: Health::new(1, at(0)),
+            now_ms: 0,
+            recipients: 0,
+        }
+    }
+
+    /// One that accepted messages for these regions.
+    fn worked(regions: &[Region]) -> Self {
+        let mut watched = Self::new();
+        for region in regions {
+            watched.see(region, Class::Accepted);
+        }
+        watched
+    }
+
+    fn see(&mut self, region: &Region, class: Class) {
+        self.saw(region, &crate::Attempted::new(class, ""));
+    }
+
+    /// An outcome of another recipient each time.
+    fn saw(&mut self, region: &Region, attempted: &crate::Attempted) {
+        self.recipients += 1;
+        self.saw_of(self.recipients, region, attempted);
+    }
+
+    fn saw_of(&self, recipient: u64, region: &Region, attempted: &crate::Attempted) {
+        self.health.see(&Seen {
+            provider: 0,
+            region,
+            recipient,
+            class: attempted.class,
+            scope: attempted.scope,
+            took: Duration::ZERO,
+            retry_after: attempted.retry_after,
+            now: at(self.now_ms),
+        });
+    }
+
+    fn admission(&self, region: &Region) -> Admission {
+        self.health.admission(0, region, at(self.now_ms))
+    }
+
+    /// Asks to send; a probe is in flight then.
+    fn ask(&self, region: &Region) -> Admission {
+        let admission = self.admission(region);
+        if admission == Admission::Probe {
+            self.health.on_probe(0, region, at(self.now_ms));
+        }
+        admission
+    }
+}
+
+const FULL: Admission = Admission::Share(10);
+
+fn asks_to_wait(seconds: u64) -> crate::Attempted {
+    let mut attempted = crate::Attempted::new(Class::Transient, "429");
+    attempted.retry_after = Some(Duration::from_secs(seconds));
+    attempted
+}
+
+/// What one destination alone can bring about, as often as it likes: other countries keep their
+/// full share, whether the provider calls that a refusal, a fault of ours or a failure.
+#[test]
+fn no_outcome_of_one_destination_touches_another() {
+    let (sound, hostile) = (country("DE"), country("CU"));
+    let by_status = crate::Attempted::new(Class::ConfigFault, "403").about(Scope::Destination);
+    let outcomes = [
+        crate::Attempted::new(Class::DestinationRefused, "403"),
+        crate::Attempted::new(Class::ConfigFault, "403"),
+        by_status,
+        crate::Attempted::new(Class::Transient, "503"),
+        crate::Attempted::new(Class::UnknownOutcome, "timeout"),
+        crate::Attempted::new(Class::RecipientInvalid, "400"),
+        asks_to_wait(900),
+    ];
+    for outcome in outcomes {
+        let mut watched = Watched::worked(std::slice::from_ref(&sound));
+        for _ in 0..1_000 {
+            watched.now_ms += 250;
+            watched.saw(&hostile, &outcome);
+            assert_eq!(watched.admission(&sound), FULL, "{outcome:?}");
+        }
+        assert_eq!(watched.health.level(0), 10, "{outcome:?}");
+    }
+}
+
+/// The people who ask choose the domains: a thousand that were never accepted say nothing about
+/// a relay that works elsewhere.
+#[test]
+fn destinations_that_never_worked_do_not_count_while_others_do() {
+    let sound = Region::Domain("example.org".into());
+    for class in [
+        Class::DestinationRefused,
+        Class::Transient,
+        Class::ConfigFault,
+    ] {
+        let mut watched = Watched::worked(std::slice::from_ref(&sound));
+        for number in 0..1_000 {
+            let hostile = Region::Domain(format!("d{number}.example.net").into());
+            watched.see(&hostile, class);
+            assert_eq!(watched.admission(&sound), FULL, "{class}");
+        }
+        assert_eq!(watched.health.level(0), 10, "{class}");
+    }
+}
+
+#[test]
+fn refusals_of_several_countries_that_worked_open_the_circuit() {
+    let regions = ["DE", "AT", "FR"].map(country);
+    let mut watched = Watched::worked(&regions);
+    // Never enough while one message is accepted in between.
+    for _ in 0..10 {
+        watched.see(&regions[0], Class::DestinationRefused);
+        watched.see(&regions[1], Class::DestinationRefused);
+        watched.see(&regions[2], Class::Accepted);
+    }
+    assert_eq!(watched.admission(&regions[2]), FULL);
+    watched = Watched::worked(&regions);
+    for region in &regions {
+        assert_eq!(watched.admission(region), FULL);
+        watched.see(region, Class::DestinationRefused);
+    }
+    // Also for a fourth; but a lone provider is asked all the same.
+    assert_eq!(watched.admission(&country("ES")), Admission::LastResort);
+    assert_eq!(watched.health.level(0), 0);
+}
+
+#[test]
+fn failures_in_a_row_of_several_destinations_open_the_circuit() {
+    let domains = ["a", "b", "c", "d"].map(|name| Region::Domain(format!("{name}.example").into()));
+    let mut watched = Watched::worked(&domains);
+    for call in 0..9 {
+        watched.see(&domains[call % 3], Class::Transient);
+    }
+    assert_eq!(watched.admission(&domains[3]), FULL);
+    watched.see(&domains[0], Class::Transient);
+    assert_eq!(watched.admission(&domains[3]), Admission::LastResort);
+    // A connection that fails says the same of all at once.
+    let mut watched = Watched::worked(&domains);
+    let connect = crate::Attempted::new(Class::Transient, "connect").about(Scope::Provider);
+    (0..10).for_each(|_| watched.saw(&domains[0], &connect));
+    assert_eq!(watched.admission(&domains[3]), Admission::LastResort);
+}
+
+#[test]
+fn a_fault_of_the_account_bars_the_provider_and_is_probed_every_five_seconds() {
+    let (known, other) = (country("DE"), country("AT"));
+    let mut watched = Watched::worked(std::slice::from_ref(&known));
+    // Seen first where nothing worked before, it is that country's.
+    watched.see(&other, Class::ConfigFault);
+    assert_eq!(watched.admission(&other), Admission::Barred);
+    assert_eq!(watched.admission(&known), FULL);
+    watched.see(&known, Class::ConfigFault);
+    for _ in 0..10 {
+        assert_eq!(watched.admission(&known), Admission::Barred);
+        watched.now_ms += 5_000;
+        assert_eq!(watched.ask(&known), Admission::Probe);
+        assert_eq!(watched.ask(&known), Admission::Barred, "one at a time");
+        watched.see(&known, Class::ConfigFault);
+    }
+    watched.now_ms += 5_000;
+    for _ in 0..3 {
+        assert_eq!(watched.ask(&known), Admission::Probe);
+        watched.see(&known, Class::Accepted);
+    }
+    assert_eq!(watched.admission(&known), Admission::Share(1));
+    // With nothing ever accepted the first one counts.
+    let mut watched = Watched::new();
+    watched.see(&other, Class::ConfigFault);
+    assert_eq!(watched.admission(&known), Admission::Barred);
+}
+
+/// One whose status can also speak of the recipient alone never bars: a lone provider is asked.
+#[test]
+fn a_guessed_fault_does_not_bar() {
+    let regions = ["DE", "AT", "FR"].map(country);
+    let guessed = crate::Attempted::new(Class::ConfigFault, "403").about(Scope::Destination);
+    let mut watched = Watched::worked(&regions);
+    for _ in 0..20 {
+        watched.saw(&regions[0], &guessed);
+    }
+    assert_eq!(watched.admission(&regions[0]), Admission::LastResort);
+    assert_eq!(watched.admission(&regions[1]), FULL);
+    for region in &regions {
+        watched.saw(region, &guessed);
+    }
+    assert_eq!(watched.admission(&country("ES")), Admission::LastResort);
+}
+
+#[test]
+fn probes_are_for_countries_that_worked_before() {
+    let (known, hostile) = (country("DE"), country("CU"));
+    let mut watched = Watched::worked(std::slice::from_ref(&known));
+    watched.see(&known, Class::ConfigFault);
+    watched.now_ms = 5_000;
+    assert_eq!(watched.ask(&hostile), Admission::Barred);
+    assert_eq!(watched.admission(&known), Admission::Probe);
+    // If no message for such a country comes, others may try; their refusal says nothing.
+    watched.now_ms = 10_000;
+    assert_eq!(watched.ask(&hostile), Admission::Probe);
+    watched.see(&hostile, Class::DestinationRefused);
+    assert_eq!(watched.ask(&hostile), Admission::Barred);
+    assert_eq!(watched.admission(&known), Admission::Probe);
+    watched.now_ms = 14_999;
+    assert_eq!(watched.admission(&hostile), Admission::Barred);
+    watched.now_ms = 15_000;
+    assert_eq!(watched.ask(&hostile), Admission::Probe);
+    watched.see(&hostile, Class::Accepted);
+    assert_eq!(watched.admission(&hostile), Admission::Probe);
+}
+
+#[test]
+fn a_wish_to_wait_is_of_one_recipient_then_of_its_country_then_of_all() {
+    let regions = ["DE", "AT", "FR"].map(country);
+    let watched = Watched::worked(&regions);
+    for _ in 0..100 {
+        watched.saw_of(7, &regions[0], &asks_to_wait(900));
+    }
+    assert_eq!(watched.admission(&regions[0]), FULL);
+    let mut watched = Watched::worked(&regions);
+    for _ in 0..3 {
+        watched.saw(&regions[0], &asks_to_wait(900));
+    }
+    assert_eq!(watched.admission(&regions[0]), Admission::Barred);
+    assert_eq!(watched.admission(&regions[1]), FULL);
+    // A country alone does not wait as long as one answer says.
+    watched.now_ms = 60_000;
+    assert_eq!(watched.admission(&regions[0]), FULL);
+    watched.see(&regions[0], Class::Accepted);
+    for region in &regions {
+        watched.saw(region, &asks_to_wait(900));
+    }
+    assert_eq!(watched.admission(&country("ES")), Admission::Barred);
+    watched.now_ms += 899_999;
+    assert_eq!(watched.admission(&country("ES")), Admission::Barred);
+    watched.now_ms += 1;
+    assert_eq!(watched.admission(&country("ES")), FULL);
+}
+
+/// What called nobody, and what refused the recipient, neither harms a provider nor opens one.
+#[test]
+fn an_attempt_without_a_call_is_no_observation() {
+    let region = country("DE");
+    let outcomes = [
+        crate::Attempted::not_called(Class::MessageRejected, "template"),
+        crate::Attempted::not_called(Class::ConfigFault, "request"),
+        crate::Attempted::new(Class::RecipientInvalid, "400"),
+        crate::Attempted::new(Class::MessageRejected, "400"),
+    ];
+    for outcome in outcomes {
+        let mut watched = Watched::worked(std::slice::from_ref(&region));
+        (0..100).for_each(|_| watched.saw(&region, &outcome));
+        assert_eq!(watched.admission(&region), FULL, "{outcome:?}");
+        watched.see(&region, Class::ConfigFault);
+        watched.now_ms = 5_000;
+        for _ in 0..10 {
+            assert_eq!(watched.ask(&region), Admission::Probe, "{outcome:?}");
+            watched.saw(&region, &outcome);
+        }
+        assert_eq!(watched.health.level(0), 0, "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_receipt_of_an_earlier_message_is_no_probe() {
+    let mut watched = Watched::new();
+    let region = Region::of(&Recipient::parse(Channel::Email, "a@example.org").unwrap());
+    watched.see(&region, Class::ConfigFault);
+    watched.now_ms = 6_000;
+    for _ in 0..3 {
+        watched
+            .health
+            .receipt(0, ReceiptState::Delivered, at(6_000));
+    }
+    watched.health.receipt(0, ReceiptState::Failed, at(6_000));
+    assert_eq!(watched.health.level(0), 0);
+    assert_eq!(watched.admission(&region), Admission::Probe);
+}
+
+/// One bad domain of many is not shown as trouble of the relay; one bad country is.
+#[test]
+fn the_level_shown_is_of_the_worst_country_and_the_best_domain() {
+    let domains = ["a.example", "b.example"].map(|name| Region::Domain(name.into()));
+    let mut watched = Watched::worked(&domains);
+    (0..10).for_each(|_| watched.see(&domains[0], Class::Transient));
+    assert_eq!(watched.health.level(0), 10);
+    (0..10).for_each(|_| watched.see(&domains[1], Class::Transient));
+    assert_eq!(watched.health.level(0), 0);
+    let countries = ["DE", "AT"].map(country);
+    let mut watched = Watched::worked(&countries);
+    (0..10).for_each(|_| watched.see(&countries[0], Class::Transient));
+    assert_eq!(watched.health.level(0), 0);
+}
