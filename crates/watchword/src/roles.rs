@@ -7,7 +7,7 @@ use axum::Router;
 use tokio::sync::Semaphore;
 use watchword_chassis::lifecycle::Lifecycle;
 use watchword_chassis::spans::Spans;
-use watchword_chassis::{Services, SystemEntropy, telemetry};
+use watchword_chassis::{Services, SystemEntropy, http, telemetry};
 use watchword_core::{Channel, Clock, Key, KeyRing, Live, ProviderName, ServiceName, Subject};
 use watchword_delivery::{
     Courier, CourierParts, DeliveryMetrics, Inbox, Receipts, ReceiptsParts, Reporter, Worker,
@@ -28,6 +28,7 @@ use crate::channels::{self, LiveChannel};
 use crate::cli::Role;
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::needs::Needs;
 use crate::reload::Reloads;
 
 /// Requests by event in work at once.
@@ -56,37 +57,43 @@ pub struct Shared {
     pub spans: Spans,
     /// Counts when the configuration was read anew.
     pub reloads: Reloads,
-    pub(crate) index: Key,
-    pub(crate) digest_keys: Live<KeyRing>,
-    pub(crate) sealer: Live<Sealer>,
+    pub(crate) needs: Needs,
+    pub(crate) index: Option<Key>,
+    pub(crate) digest_keys: Option<Live<KeyRing>>,
+    pub(crate) sealer: Option<Live<Sealer>>,
     pub(crate) channels: Mutex<Vec<LiveChannel>>,
     pub(crate) issuer_metrics: OnceLock<IssuerMetrics>,
-    verifier: Arc<Verifier>,
+    verifier: Option<Arc<Verifier>>,
 }
 
 impl Shared {
-    /// Reads the keys and builds what roles share.
+    /// Reads the keys that a process with these `needs` has and builds what its roles share.
     pub fn new(
         config: Config,
+        needs: Needs,
         engine: Engine,
         services: Services,
         clock: Arc<dyn Clock>,
         registry: Registry,
         spans: Spans,
     ) -> anyhow::Result<Self> {
-        let keys = config.keys.resolve()?;
-        let sealer = Live::new(sealer_of(keys.sealing));
-        let digest_keys = Live::new(keys.digest);
-        let verifier = Arc::new(Verifier::new(VerifierParts {
-            store: engine.verifications.clone(),
-            index: Index::new(keys.index.clone()),
-            digest_keys: digest_keys.clone(),
-            clock: clock.clone(),
-            entropy: Arc::new(SystemEntropy),
-            metrics: VerifierMetrics::register(&registry)?,
-        }));
+        let keys = config.keys.resolve(needs.keys)?;
+        let sealer = keys.sealing.map(|keys| Live::new(sealer_of(keys)));
+        let digest_keys = keys.digest.map(Live::new);
+        let verifier = match (&keys.index, &digest_keys) {
+            (Some(index), Some(digest_keys)) => Some(Arc::new(Verifier::new(VerifierParts {
+                store: engine.verifications.clone(),
+                index: Index::new(index.clone()),
+                digest_keys: digest_keys.clone(),
+                clock: clock.clone(),
+                entropy: Arc::new(SystemEntropy),
+                metrics: VerifierMetrics::register(&registry)?,
+            }))),
+            _ => None,
+        };
         Ok(Self {
             config,
+            needs,
             engine,
             services: Live::new(services),
             clock,
@@ -105,20 +112,20 @@ impl Shared {
 
     /// Starts `roles`; gives the public routes of those that have some.
     pub async fn start(&self, roles: &[Role], lifecycle: &mut Lifecycle) -> anyhow::Result<Router> {
-        let mut routes = Router::new();
+        let (mut api, mut receipts) = (Router::new(), Router::new());
         let names: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
         telemetry::runs(&self.registry, &names)?;
         for role in roles {
             match role {
-                Role::Issuer => routes = routes.merge(self.issuer(lifecycle).await?),
-                Role::Verifier => routes = routes.merge(self.verifier_routes()),
+                Role::Issuer => api = api.merge(self.issuer(lifecycle).await?),
+                Role::Verifier => api = api.merge(self.verifier_routes()?),
                 Role::SmsWorker => {
                     let worker = self.worker(Channel::Sms, lifecycle);
-                    routes = routes.merge(worker.await?);
+                    receipts = receipts.merge(worker.await?);
                 }
                 Role::EmailWorker => {
                     let worker = self.worker(Channel::Email, lifecycle);
-                    routes = routes.merge(worker.await?);
+                    receipts = receipts.merge(worker.await?);
                 }
             }
         }
@@ -138,12 +145,21 @@ impl Shared {
                 () = watch.run() => {}
             }
         });
-        Ok(routes)
+        Ok(http::within(api, self.config.http.max_in_flight).merge(receipts))
     }
 
     /// Forgets the wrong guesses of a subject.
     pub async fn unlock(&self, service: &ServiceName, subject: &Subject) -> anyhow::Result<()> {
-        Ok(self.verifier.unlock(service, subject).await?)
+        Ok(self.verifier()?.unlock(service, subject).await?)
+    }
+
+    fn verifier(&self) -> anyhow::Result<&Arc<Verifier>> {
+        let verifier = self.verifier.as_ref();
+        verifier.context("keys.digest and keys.index are needed")
+    }
+
+    fn sealer(&self) -> anyhow::Result<&Live<Sealer>> {
+        self.sealer.as_ref().context("keys.sealing is needed")
     }
 
     async fn issuer(&self, lifecycle: &mut Lifecycle) -> anyhow::Result<Router> {
@@ -153,20 +169,20 @@ impl Shared {
         let _ = self.issuer_metrics.set(metrics.clone());
         let broker = self.engine.queues()?;
         let publisher = broker.publisher();
-        let opener = Opener::new(self.verifier.clone(), self.sealer.clone());
+        let opener = Opener::new(self.verifier()?.clone(), self.sealer()?.clone());
         let issuer = Arc::new(Issuer::new(IssuerParts {
             opener: Arc::new(opener),
             limiter: self.engine.limiter.clone(),
             ledger: self.engine.ledger.clone(),
             publisher: publisher.clone(),
-            sealer: self.sealer.clone(),
+            sealer: self.sealer()?.clone(),
             clock: self.clock.clone(),
             metrics: metrics.clone(),
         }));
         if self.engine.takes_requests {
             let intake = Intake::new(IntakeParts {
                 issuer: issuer.clone(),
-                verifier: self.verifier.clone(),
+                verifier: self.verifier()?.clone(),
                 requests: self.engine.requests.clone(),
                 services: self.services.clone(),
                 publisher,
@@ -200,13 +216,13 @@ impl Shared {
         }))
     }
 
-    fn verifier_routes(&self) -> Router {
-        watchword_verifier::http::routes(VerifierState {
-            verifier: self.verifier.clone(),
+    fn verifier_routes(&self) -> anyhow::Result<Router> {
+        Ok(watchword_verifier::http::routes(VerifierState {
+            verifier: self.verifier()?.clone(),
             ledger: self.engine.ledger.clone(),
             services: self.services.clone(),
             spans: self.spans.clone(),
-        })
+        }))
     }
 
     /// Starts the worker of `channel`; gives the route of its receipts, if it takes some.
@@ -242,7 +258,7 @@ impl Shared {
                 router: live.router.clone(),
                 rules: live.rules.clone(),
                 ledger: self.engine.ledger.clone(),
-                sealer: self.sealer.clone(),
+                sealer: self.sealer()?.clone(),
                 services: self.services.clone(),
                 calls: Semaphore::new(usize::from(concurrency)),
                 stop: lifecycle.stop(),

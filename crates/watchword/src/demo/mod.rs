@@ -12,13 +12,13 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use watchword_chassis::admin::{self, Readiness};
 use watchword_chassis::lifecycle::Lifecycle;
-use watchword_chassis::server::Room;
 use watchword_chassis::spans::Spans;
 use watchword_chassis::{Services, SystemClock, http, server, telemetry};
 use watchword_core::Clock;
 
 use crate::cli::Role;
 use crate::engine::Engine;
+use crate::needs::Needs;
 use crate::roles::Shared;
 use setup::Setup;
 
@@ -31,9 +31,9 @@ pub async fn run(exit: bool) -> anyhow::Result<()> {
     let readiness = Readiness::default();
     let services = Services::from_config(&setup.config.services)?;
     let engine = Engine::start(&setup.config, &registry, &readiness, clock.clone(), true).await?;
-    let in_flight = setup.config.http.max_in_flight;
     let shared = Shared::new(
         setup.config.clone(),
+        Needs::ALL,
         engine,
         services,
         clock,
@@ -56,7 +56,7 @@ pub async fn run(exit: bool) -> anyhow::Result<()> {
         server::serve(
             public,
             http::public(routes),
-            Room::public(in_flight),
+            server::PUBLIC_CONNECTIONS,
             stop.clone(),
         ),
     );
@@ -65,7 +65,7 @@ pub async fn run(exit: bool) -> anyhow::Result<()> {
         server::serve(
             admin_listener,
             admin::routes(registry, readiness),
-            Room::ADMIN,
+            server::ADMIN_CONNECTIONS,
             stop.clone(),
         ),
     );
