@@ -9,6 +9,7 @@ mod ids;
 mod ladder;
 mod live;
 mod locale;
+mod mailbox;
 mod outcome;
 mod phone;
 mod plans;
