@@ -5,14 +5,17 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use watchword_core::{
     AttemptClass, Channel, DeliveryId, DeliveryOutcome, ReceiptState, SecretString, SendLimits,
-    SubjectTag, Timestamp, TraceId,
+    ServiceName, SubjectTag, Timestamp, TraceId,
 };
-use watchword_issuer::limits::{Permit, RedisLimiter, Reservation, SendLimiter, SqliteLimiter};
+use watchword_issuer::limits::tally::Tally;
+use watchword_issuer::limits::{
+    Counter, Limit, Permit, Quota, RedisLimiter, Reservation, SendLimiter, SqliteLimiter,
+};
 use watchword_ledger::{
     Attempt, Claim, ClaimRequest, Fence, Heard, LedgerError, LedgerSettings, LedgerStore,
     ReceiptNote, RedisLedger, Settlement, SqliteLedger,
 };
-use watchword_storage::{Redis, RedisSettings, Sqlite};
+use watchword_storage::{Redis, RedisSettings, Sqlite, StorageError};
 use watchword_tests::RedisServer;
 
 const T0: Timestamp = Timestamp::from_millis(1_900_000_000_000);
@@ -51,7 +54,8 @@ impl World {
     async fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let [deliveries, names, anew] = watchword_ledger::MIGRATIONS;
-        let migrations = [deliveries, names, anew, watchword_issuer::limits::MIGRATION];
+        let [sent, counts] = watchword_issuer::limits::MIGRATIONS;
+        let migrations = [deliveries, names, anew, sent, counts];
         let sqlite = Sqlite::open(&folder.path().join("state.db"), &migrations).unwrap();
         Self {
             ledger: Arc::new(SqliteLedger::new(
@@ -117,6 +121,7 @@ impl World {
         let reservation = Reservation {
             recipient: SubjectTag::new([recipient; 10]),
             delivery: delivery(send),
+            names_subject: true,
             waive_cooldown: waived,
             limits,
             now,
@@ -387,20 +392,21 @@ async fn a_recipient_has_a_cooldown_an_hour_and_a_day(world: World) {
         cooldown_ms: 30_000,
         per_hour: 3,
         per_day: 4,
-        service_per_minute: 10,
+        ..SendLimits::default()
     };
     let mut now = T0;
     assert_eq!(world.reserve(1, 1, limits, now).await, Permit::Granted);
     // The same message again is the same message.
     assert_eq!(
         world.reserve(1, 1, limits, now.plus_millis(5)).await,
-        Permit::Granted
+        Permit::Repeated
     );
     let early = world.reserve(1, 2, limits, now.plus_millis(29_999)).await;
     assert_eq!(
         early,
         Permit::Refused {
-            until: now.plus_millis(30_000)
+            until: now.plus_millis(30_000),
+            limit: Limit::Cooldown
         }
     );
     assert_eq!(
@@ -420,7 +426,8 @@ async fn a_recipient_has_a_cooldown_an_hour_and_a_day(world: World) {
     assert_eq!(
         hour,
         Permit::Refused {
-            until: T0.plus_millis(3_600_000)
+            until: T0.plus_millis(3_600_000),
+            limit: Limit::RecipientHour
         }
     );
     now = T0.plus_millis(3_700_000);
@@ -429,7 +436,8 @@ async fn a_recipient_has_a_cooldown_an_hour_and_a_day(world: World) {
     assert_eq!(
         day,
         Permit::Refused {
-            until: T0.plus_millis(24 * 3_600_000)
+            until: T0.plus_millis(24 * 3_600_000),
+            limit: Limit::RecipientDay
         }
     );
     assert_eq!(
@@ -445,7 +453,7 @@ async fn of_fifty_at_once_three_are_granted(world: World) {
         cooldown_ms: 0,
         per_hour: 3,
         per_day: 20,
-        service_per_minute: 10,
+        ..SendLimits::default()
     };
     let permits = join_all((1..=50).map(|send| world.reserve(1, send, limits, T0))).await;
     assert_eq!(
@@ -474,10 +482,11 @@ async fn a_service_has_its_minute(world: World) {
     for _ in 0..5 {
         assert_eq!(admit("one", T0).await, Permit::Granted);
     }
-    let Permit::Refused { until } = admit("one", T0).await else {
+    let Permit::Refused { until, limit } = admit("one", T0).await else {
         panic!("a sixth")
     };
     assert!(until > T0 && until <= T0.plus_millis(60_000));
+    assert_eq!(limit, Limit::ServiceMinute);
     assert_eq!(admit("two", T0).await, Permit::Granted);
     assert_eq!(admit("one", until).await, Permit::Granted);
 }
@@ -502,6 +511,95 @@ async fn a_clock_that_lags_counts_each_request_once(world: World) {
     assert_eq!(granted, 640);
 }
 
+/// An operator unlocks a recipient: its messages are forgotten, those of others are not.
+async fn a_recipient_that_is_forgotten_starts_again(world: World) {
+    let limits = SendLimits {
+        per_hour: 1,
+        ..SendLimits::default()
+    };
+    for recipient in [1, 2] {
+        let permit = world.reserve(recipient, 1, limits, T0).await;
+        assert_eq!(permit, Permit::Granted);
+    }
+    let forgotten = world.limiter.forget_recipient(SubjectTag::new([1; 10]));
+    forgotten.await.unwrap();
+    let now = T0.plus_millis(1);
+    let again = world.reserve(1, 2, limits, now).await;
+    assert_eq!(again, Permit::Granted);
+    let other = world.reserve(2, 2, limits, now).await;
+    assert!(matches!(other, Permit::Refused { .. }), "{other:?}");
+}
+
+/// Every kind of counter adds up, forgets after its span, and is deleted alone.
+async fn a_counter_adds_up_and_forgets(world: World) {
+    let tag = |byte| SubjectTag::new([byte; 10]);
+    let service: ServiceName = "one".parse().unwrap();
+    let limiter = &world.limiter;
+    for (counter, other) in [
+        (Counter::Subject(tag(1)), Counter::Subject(tag(2))),
+        (Counter::NumberBlock(tag(1)), Counter::Client(tag(1))),
+        (Counter::Client(tag(3)), Counter::NumberBlock(tag(2))),
+        (
+            Counter::Country(service.clone(), Some("DE".to_owned())),
+            Counter::Country(service.clone(), None),
+        ),
+        (
+            Counter::Service(service.clone()),
+            Counter::Service("two".parse().unwrap()),
+        ),
+    ] {
+        let (span, part) = (counter.span(), counter.span().part(T0));
+        let most = |tally: Tally, most, part| tally.full_until(0, most, span, part);
+        limiter.count(&other, 9, T0).await.unwrap();
+        limiter.count(&counter, 2, T0).await.unwrap();
+        let later = span.end_of(part).minus_millis(1);
+        let sum = limiter.count(&counter, 3, later).await.unwrap();
+        let now = span.part(later);
+        assert_eq!(most(sum, 6, now), None, "{counter}");
+        assert_eq!(most(sum, 5, now), Some(span.end_of(part)), "{counter}");
+        let rest = limiter.count(&counter, 0, span.end_of(part)).await.unwrap();
+        assert_eq!(most(rest, 4, now + 1), None, "{counter}");
+        assert_eq!(most(rest, 3, now + 1), Some(span.end_of(now)), "{counter}");
+        let corrected = limiter.count(&counter, -1, later).await.unwrap();
+        assert_eq!(most(corrected, 5, now), None, "{counter}");
+        limiter.forget(&counter).await.unwrap();
+        let none = limiter.count(&counter, 0, later).await.unwrap();
+        assert_eq!(most(none, 1, now), None, "{counter}");
+        let kept = limiter.count(&other, 0, T0).await.unwrap();
+        assert!(most(kept, 9, part).is_some(), "{other}");
+    }
+}
+
+/// Two processes together exceed a limit by less than a report of one, and know each other's
+/// messages; each process alone holds the limit exactly, however many ask at once.
+async fn processes_share_a_counter(world: World) {
+    let limits = SendLimits {
+        number_block_per_hour: 80,
+        ..SendLimits::default()
+    };
+    let counters = [Counter::NumberBlock(SubjectTag::new([1; 10]))];
+    let alone = Quota::new(world.limiter.clone());
+    let asks = (0..200).map(|_| alone.take(&counters, &limits, T0));
+    let granted = |permits: Vec<Result<Permit, StorageError>>| {
+        let granted = permits.into_iter().map(Result::unwrap);
+        granted.filter(|permit| *permit == Permit::Granted).count()
+    };
+    assert_eq!(granted(join_all(asks).await), 80);
+    world.limiter.forget(&counters[0]).await.unwrap();
+    let two = [(); 2].map(|()| Quota::new(world.limiter.clone()));
+    let mut sum = 0;
+    for turn in 0..400 {
+        let permit = two[turn % 2].take(&counters, &limits, T0).await;
+        sum += granted(vec![permit]);
+    }
+    assert!((80..=90).contains(&sum), "{sum} of 80");
+    // A process that refuses looks again: an operator forgets, and it goes on.
+    world.limiter.forget(&counters[0]).await.unwrap();
+    let later = T0.plus_millis(5_000);
+    let permit = two[0].take(&counters, &limits, later).await.unwrap();
+    assert_eq!(permit, Permit::Granted);
+}
+
 /// One test a case and engine.
 macro_rules! on_both {
     ($($case:ident),* $(,)?) => {
@@ -521,7 +619,30 @@ on_both!(
     of_fifty_at_once_three_are_granted,
     a_service_has_its_minute,
     a_clock_that_lags_counts_each_request_once,
+    a_recipient_that_is_forgotten_starts_again,
+    a_counter_adds_up_and_forgets,
+    processes_share_a_counter,
 );
+
+/// Parts of counters that ended are deleted by the next report, whichever counter it is for.
+#[tokio::test]
+async fn parts_that_ended_are_deleted() {
+    let world = World::sqlite().await;
+    let service = Counter::Service("one".parse().unwrap());
+    for (byte, hour) in [(1, 0), (2, 1), (3, 3)] {
+        let now = T0.plus_millis(hour * 3_600_000);
+        let counter = Counter::Subject(SubjectTag::new([byte; 10]));
+        for counter in [&counter, &service] {
+            world.limiter.count(counter, 1, now).await.unwrap();
+        }
+    }
+    let rows = world.sqlite.as_ref().unwrap().read(|connection| {
+        let sql = "SELECT count(*) FROM limits_count";
+        connection.query_row(sql, [], |row| row.get::<_, u32>(0))
+    });
+    // One subject, and two or three hours of the service in parts of four.
+    assert!((2..=3).contains(&rows.await.unwrap()));
+}
 
 /// What a day is past is forgotten by the next reservation, whoever's it is; nothing else is.
 #[tokio::test]
@@ -554,13 +675,15 @@ async fn every_key_expires() {
         .admit(&"one".parse().unwrap(), SendLimits::default(), T0)
         .await
         .unwrap();
+    let counter = Counter::Subject(SubjectTag::new([1; 10]));
+    world.limiter.count(&counter, 1, T0).await.unwrap();
     let redis = world.redis.as_ref().unwrap();
     let keys = redis.command(&["KEYS", "*"]).await;
     let names: Vec<_> = keys
         .lines()
         .filter(|line| line.starts_with("ww:"))
         .collect();
-    assert_eq!(names.len(), 3, "{keys}");
+    assert_eq!(names.len(), 4, "{keys}");
     for name in names {
         let ttl = redis.command(&["PTTL", name]).await;
         assert!(

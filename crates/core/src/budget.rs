@@ -99,15 +99,30 @@ impl GuessLog {
     }
 }
 
-/// How many messages one recipient gets from one service, and how many a service sends.
+/// How many messages a service sends: to one recipient, for one subject, to one block of numbers,
+/// for one client, to one country and in all.
+///
+/// 0 in a field whose doc says so means no limit. Hours and days are the last 60 minutes and the
+/// last 24 hours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SendLimits {
     /// The least time between messages to one recipient, in milliseconds; default 30 s.
     pub cooldown_ms: u64,
-    /// Messages to one recipient in any 60 minutes; default 10.
+    /// Messages to one recipient in an hour; default 10.
     pub per_hour: u32,
-    /// Messages to one recipient in any 24 hours; default 20.
+    /// Messages to one recipient in a day; default 20.
     pub per_day: u32,
+    /// Messages for one subject in an hour, to whichever recipients; default 10, 0: no limit.
+    pub subject_per_hour: u32,
+    /// Messages to numbers that differ in their last four digits only, in an hour; default 100,
+    /// 0: no limit.
+    pub number_block_per_hour: u32,
+    /// Messages for one client (IPv4 address or IPv6 /64) in an hour; default 30, 0: no limit.
+    pub client_per_hour: u32,
+    /// Messages to the numbers of one country in a day; default 50,000, 0: no limit.
+    pub country_per_day: u32,
+    /// Messages of the whole service in a day; default 100,000, 0: no limit.
+    pub service_per_day: u32,
     /// Requests of the whole service in one minute; default 6,000.
     pub service_per_minute: u32,
 }
@@ -118,6 +133,11 @@ impl Default for SendLimits {
             cooldown_ms: 30_000,
             per_hour: 10,
             per_day: 20,
+            subject_per_hour: 10,
+            number_block_per_hour: 100,
+            client_per_hour: 30,
+            country_per_day: 50_000,
+            service_per_day: 100_000,
             service_per_minute: 6_000,
         }
     }

@@ -162,6 +162,18 @@ impl VerificationId {
         &self.0[..TAG_CHARS]
     }
 
+    /// [`Self::tag`] as a value.
+    pub fn subject_tag(&self) -> SubjectTag {
+        let mut tag = [0; 10];
+        // Every id is in this alphabet: it was checked, or made here.
+        if let Ok(bytes) = BASE32.decode(self.tag().as_bytes())
+            && bytes.len() == tag.len()
+        {
+            tag.copy_from_slice(&bytes);
+        }
+        SubjectTag(tag)
+    }
+
     /// The trace of a request that brought none of its own: the last 128 bits of the id.
     pub fn trace_id(&self) -> Option<TraceId> {
         let bytes = BASE32.decode(self.0.as_bytes()).ok()?;
@@ -306,6 +318,7 @@ mod tests {
         let tag = SubjectTag::new([0xab; 10]);
         let id = VerificationId::draw(tag, &Fixed(0)).unwrap();
         assert_eq!(id.tag(), tag.to_string());
+        assert_eq!(id.subject_tag(), tag);
         assert_eq!(id.own(), "aaaaaaaaaaaaaaaa");
         assert_eq!(id.as_str().parse(), Ok(id));
     }

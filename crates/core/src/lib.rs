@@ -10,6 +10,7 @@ mod ids;
 mod ladder;
 mod live;
 mod locale;
+mod mailbox;
 mod outcome;
 mod phone;
 mod plans;

@@ -14,7 +14,7 @@ mod verification_updated;
 pub use delivery_updated::DeliveryUpdated;
 pub use envelope::{CONTENT_TYPE, CloudEvent, DecodeError, EventData};
 pub use names::Lane;
-pub use otp_requested::{FallbackRequested, OtpRequested};
+pub use otp_requested::{ClientRequested, FallbackRequested, OtpRequested};
 pub use otp_send::{Order, OrderError, OtpSend};
 pub use receipt_received::ReceiptReceived;
 pub use request_parked::RequestParked;

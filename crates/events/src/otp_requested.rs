@@ -32,6 +32,9 @@ pub struct OtpRequested {
     /// Other ways to the same person, tried in this order while the code is not used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fallback: Vec<FallbackRequested>,
+    /// Who asks for it at the calling service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<ClientRequested>,
 }
 
 /// One fallback step.
@@ -45,6 +48,26 @@ pub struct FallbackRequested {
     /// How long after the message before it; 30 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after_seconds: Option<u64>,
+}
+
+/// The person's browser or device, as the calling service sees it. Messages are counted by it;
+/// it is neither logged nor stored in clear.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientRequested {
+    /// Its IPv4 or IPv6 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<String>,
+    /// Its `User-Agent`. Checked, not used yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<String>,
+}
+
+impl std::fmt::Debug for ClientRequested {
+    /// Without its fields: they are personal data.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientRequested").finish_non_exhaustive()
+    }
 }
 
 impl EventData for OtpRequested {

@@ -72,6 +72,13 @@ fn otp_send_v1_opens() {
 fn the_other_events_decode() {
     let requested = fixture::<OtpRequested>(include_bytes!("fixtures/otp.requested.v1.json"));
     assert_eq!(requested.data.channel, "email");
+    assert_eq!(requested.data.client, None);
+    let by_client =
+        fixture::<OtpRequested>(include_bytes!("fixtures/otp.requested.client.v1.json"));
+    assert_eq!(
+        by_client.data.client.unwrap().ip.as_deref(),
+        Some("192.0.2.1")
+    );
     let updated = fixture::<DeliveryUpdated>(include_bytes!("fixtures/delivery.updated.v1.json"));
     assert_eq!(updated.data.attempts, 2);
     let receipt = fixture::<ReceiptReceived>(include_bytes!("fixtures/receipt.received.v1.json"));

@@ -9,16 +9,18 @@ use watchword_broker::{LinkState, Outbound, PublishError, Publisher, Route};
 use watchword_chassis::spans::{Key, Kind, Span};
 use watchword_chassis::{Problem, ProblemCode, Service};
 use watchword_core::{
-    Clock, DeliveryId, DeliveryOutcome, Live, Recipient, Timestamp, VerificationId,
+    Clock, DeliveryId, DeliveryOutcome, Live, SubjectTag, Timestamp, VerificationId,
 };
-use watchword_events::{CloudEvent, EventData, Lane, OtpRequested, OtpSend, Sealer, StepDue};
+use watchword_events::{
+    ClientRequested, CloudEvent, EventData, Lane, OtpRequested, OtpSend, Sealer, StepDue,
+};
 use watchword_failpoint::{Point, reach};
 use watchword_ledger::{LedgerStore, Settlement};
-use watchword_storage::StorageError;
 use watchword_verifier::store::StoredVerification;
 use watchword_verifier::{Asked, Message, NextStep, Opener, Opening};
 
-use crate::limits::{Permit, Reservation, SendLimiter};
+use crate::guard::{Guard, Sending, is_limit};
+use crate::limits::SendLimiter;
 use crate::request;
 use crate::stepper::Stepped;
 use crate::telemetry::IssuerMetrics;
@@ -30,7 +32,7 @@ const PUBLISH_DEADLINE: Duration = Duration::from_millis(1_500);
 /// Accepts requests for codes.
 pub struct Issuer {
     opener: Arc<Opener>,
-    limiter: Arc<dyn SendLimiter>,
+    guard: Guard,
     ledger: Arc<dyn LedgerStore>,
     publisher: Arc<dyn Publisher>,
     sealer: Live<Sealer>,
@@ -68,9 +70,10 @@ impl Issuer {
             clock,
             metrics,
         } = parts;
+        let index = opener.verifier().index().clone();
         Self {
             opener,
-            limiter,
+            guard: Guard::new(limiter, index, clock.clone(), metrics.clone()),
             ledger,
             publisher,
             sealer,
@@ -87,11 +90,14 @@ impl Issuer {
         request: OtpRequested,
         span: &mut Span,
     ) -> Result<StoredVerification, Problem> {
+        let mut request = request;
+        let client = self.guard.client(service, request.client.take())?;
         let request = request::parse(service, request)?;
         self.admit(service).await?;
         let asked = self.opener.open(service, request).await?;
-        match self.decided(service, asked).await? {
-            Opening::Send(message) => self.send(service, *message, span).await,
+        let (opening, counted) = self.decided(service, asked, client).await?;
+        match opening {
+            Opening::Send(message) => self.send(service, *message, client, counted, span).await,
             // A reloaded login page is no attack: the person already has the code. And what has
             // ended under the request is opened anew by the next one.
             Opening::Cooling(live) | Opening::Ended(live) => Ok(live),
@@ -100,13 +106,15 @@ impl Issuer {
         }
     }
 
-    /// Sends the code of `id` again.
+    /// Sends the code of `id` again; `client` asks for it.
     pub async fn resend(
         &self,
         service: &Service,
         id: &VerificationId,
+        client: Option<ClientRequested>,
         span: &mut Span,
     ) -> Result<StoredVerification, Problem> {
+        let client = self.guard.client(service, client)?;
         self.admit(service).await?;
         let gone = || {
             Problem::new(
@@ -115,14 +123,15 @@ impl Issuer {
             )
         };
         let asked = self.opener.resend(service, id).await?;
-        match self.decided(service, asked.ok_or_else(gone)?).await? {
-            Opening::Send(message) => self.send(service, *message, span).await,
+        let asked = asked.ok_or_else(gone)?;
+        let (opening, counted) = self.decided(service, asked, client).await?;
+        match opening {
+            Opening::Send(message) => self.send(service, *message, client, counted, span).await,
             Opening::Cooling(live) => {
+                let seconds = service.policy.cooldown_ms / 1_000;
+                let detail = format!("a message was sent less than {seconds} s ago");
                 let wait = self.seconds_until(live.resend_after);
-                Err(
-                    Problem::new(ProblemCode::Cooldown, "the last message is too young")
-                        .retry_after(wait),
-                )
+                Err(Problem::new(ProblemCode::Cooldown, detail).retry_after(wait))
             }
             Opening::Exhausted(live) => Err(self.exhausted(&live)),
             Opening::Locked(until) => Err(self.locked(until)),
@@ -130,17 +139,30 @@ impl Issuer {
         }
     }
 
-    /// Where a further message is to have a code of its own: its limits first. Refused, the code
-    /// that the person holds stays good.
-    async fn decided(&self, service: &Service, asked: Asked) -> Result<Opening, Problem> {
+    /// What the request led to, and the message that was counted for it already: where a further
+    /// message gets a new code, the limits decide first. If they refuse, the code that the person
+    /// holds stays valid.
+    async fn decided(
+        &self,
+        service: &Service,
+        asked: Asked,
+        client: Option<SubjectTag>,
+    ) -> Result<(Opening, Option<DeliveryId>), Problem> {
         let further = match asked {
-            Asked::Decided(opening) => return Ok(opening),
+            Asked::Decided(opening) => return Ok((opening, None)),
             Asked::NeedsCode(further) => further,
         };
-        let (id, at) = (&further.delivery_id, further.at);
-        self.reserve(service, &further.recipient, id, at, false)
-            .await?;
-        Ok(self.opener.renew(service, *further).await?)
+        let sending = Sending {
+            recipient: &further.recipient,
+            delivery: &further.delivery_id,
+            names_subject: further.names_subject,
+            waive_cooldown: false,
+            at: further.at,
+        };
+        self.guard.reserve(service, sending, client).await?;
+        let counted = further.delivery_id.clone();
+        let opening = self.opener.renew(service, *further).await?;
+        Ok((opening, Some(counted)))
     }
 
     /// The verification as it is now, if it is the service's.
@@ -159,12 +181,7 @@ impl Issuer {
             LinkState::Blocked => return Err(broker_problem(&PublishError::Blocked)),
             LinkState::Down => return Err(broker_problem(&PublishError::Unavailable)),
         }
-        let permit = self
-            .limiter
-            .admit(&service.name, service.limits, self.clock.now())
-            .await
-            .map_err(store_problem)?;
-        self.permitted(permit, "the service asks for codes too often")
+        self.guard.admit(service).await
     }
 
     /// Takes a fallback step that is due. An error is a peer that is away: bring it again.
@@ -177,24 +194,27 @@ impl Issuer {
         let Some(asked) = asked else {
             return Ok(Stepped::Ended);
         };
-        let message = match self.decided(service, asked).await {
-            Ok(Opening::Send(message)) => *message,
-            Ok(Opening::Exhausted(_)) => return Ok(Stepped::Exhausted),
-            Ok(Opening::Locked(_)) => return Ok(Stepped::Refused),
-            Ok(Opening::Cooling(_) | Opening::Ended(_)) => return Ok(Stepped::Ended),
-            // Not counted yet: nothing is to be written down.
-            Err(problem) if problem.code == ProblemCode::RateLimited => {
-                return Ok(Stepped::Refused);
-            }
+        let (opening, counted) = match self.decided(service, asked, None).await {
+            Ok(decided) => decided,
+            // The verification has not counted the message: there is nothing to settle.
+            Err(problem) if is_limit(&problem) => return Ok(Stepped::Refused),
             Err(problem) => return Err(problem),
+        };
+        let message = match opening {
+            Opening::Send(message) => *message,
+            Opening::Exhausted(_) => return Ok(Stepped::Exhausted),
+            Opening::Locked(_) => return Ok(Stepped::Refused),
+            Opening::Cooling(_) | Opening::Ended(_) => return Ok(Stepped::Ended),
         };
         let (delivery, channel) = (
             message.order.delivery_id.clone(),
             message.order.recipient.channel(),
         );
-        match self.send(service, message, &mut Span::none()).await {
+        let mut span = Span::none();
+        // The client of the request is not known any more.
+        match self.send(service, message, None, counted, &mut span).await {
             Ok(_) => Ok(Stepped::Sent),
-            Err(problem) if problem.code == ProblemCode::RateLimited => {
+            Err(problem) if is_limit(&problem) => {
                 // The message was counted but may not go out: the ledger says so.
                 let settlement = Settlement {
                     id: delivery,
@@ -221,13 +241,22 @@ impl Issuer {
         &self,
         service: &Service,
         message: Message,
+        client: Option<SubjectTag>,
+        counted: Option<DeliveryId>,
         span: &mut Span,
     ) -> Result<StoredVerification, Problem> {
         reach(Point::IssuerOpened);
-        let (order, waived) = (&message.order, message.follows_approval);
-        let (recipient, id) = (&order.recipient, &order.delivery_id);
-        self.reserve(service, recipient, id, message.at, waived)
-            .await?;
+        let order = &message.order;
+        if counted.as_ref() != Some(&order.delivery_id) {
+            let sending = Sending {
+                recipient: &order.recipient,
+                delivery: &order.delivery_id,
+                names_subject: message.names_subject,
+                waive_cooldown: message.follows_approval,
+                at: message.at,
+            };
+            self.guard.reserve(service, sending, client).await?;
+        }
         reach(Point::IssuerReserved);
         self.publish(&message, span).await?;
         reach(Point::IssuerPublished);
@@ -241,28 +270,6 @@ impl Issuer {
         }
         reach(Point::IssuerMarked);
         Ok(message.verification)
-    }
-
-    /// Counts a message against its recipient; the same one counts once.
-    async fn reserve(
-        &self,
-        service: &Service,
-        recipient: &Recipient,
-        delivery: &DeliveryId,
-        now: Timestamp,
-        waive_cooldown: bool,
-    ) -> Result<(), Problem> {
-        let index = self.opener.verifier().index();
-        let reservation = Reservation {
-            recipient: index.recipient_tag(&service.name, recipient),
-            delivery: delivery.clone(),
-            waive_cooldown,
-            limits: service.limits,
-            now,
-        };
-        let reserved = self.limiter.reserve(reservation).await;
-        let permit = reserved.map_err(store_problem)?;
-        self.permitted(permit, "the recipient gets too many messages")
     }
 
     async fn publish(&self, message: &Message, span: &mut Span) -> Result<(), Problem> {
@@ -329,14 +336,6 @@ impl Issuer {
         published.map_err(|error| broker_problem(&error))
     }
 
-    fn permitted(&self, permit: Permit, detail: &str) -> Result<(), Problem> {
-        match permit {
-            Permit::Granted => Ok(()),
-            Permit::Refused { until } => Err(Problem::new(ProblemCode::RateLimited, detail)
-                .retry_after(self.seconds_until(until))),
-        }
-    }
-
     fn exhausted(&self, live: &StoredVerification) -> Problem {
         Problem::new(
             ProblemCode::TooManySends,
@@ -362,10 +361,6 @@ impl Issuer {
     fn seconds_until(&self, moment: Timestamp) -> u64 {
         moment.millis_since(self.clock.now()).div_ceil(1_000)
     }
-}
-
-fn store_problem(_: StorageError) -> Problem {
-    Problem::new(ProblemCode::StoreUnavailable, "the limits cannot be read").retry_after(1)
 }
 
 fn broker_problem(error: &PublishError) -> Problem {

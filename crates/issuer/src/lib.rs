@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod guard;
 pub mod http;
 mod intake;
 mod issuer;

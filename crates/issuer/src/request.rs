@@ -1,9 +1,11 @@
 //! A request as it came, by HTTP or by event, turned into values. Every refusal names the field
 //! and the rule, never the value.
 
+use std::net::IpAddr;
+
 use watchword_chassis::{Problem, ProblemCode, Service};
 use watchword_core::{Channel, Locale, Malformed, Purpose, Recipient, Subject, Variables};
-use watchword_events::{FallbackRequested, OtpRequested};
+use watchword_events::{ClientRequested, FallbackRequested, OtpRequested};
 use watchword_verifier::{FallbackStep, OpenRequest};
 
 /// Steps a request may name.
@@ -11,6 +13,8 @@ const MOST_STEPS: usize = 3;
 /// Between two messages, unless the request says otherwise and at least.
 const DEFAULT_STEP_SECONDS: u64 = 30;
 const SHORTEST_STEP_SECONDS: u64 = 5;
+/// The longest `user_agent` of a client.
+const LONGEST_USER_AGENT: usize = 1_024;
 
 /// Parses `request` and holds its recipient against what the service sends to.
 pub fn parse(service: &Service, request: OtpRequested) -> Result<OpenRequest, Problem> {
@@ -39,6 +43,24 @@ pub fn parse(service: &Service, request: OtpRequested) -> Result<OpenRequest, Pr
         variables,
         fallback,
     })
+}
+
+/// The address of `client`, if it names one.
+pub fn client(client: Option<ClientRequested>) -> Result<Option<IpAddr>, Problem> {
+    const ADDRESS: Malformed =
+        Malformed::new("client.ip is an IPv4 or IPv6 address without port and zone");
+    const AGENT: Malformed =
+        Malformed::new("client.user_agent is at most 1024 bytes without control characters");
+    let Some(ClientRequested { ip, user_agent }) = client else {
+        return Ok(None);
+    };
+    if let Some(agent) = user_agent
+        && (agent.len() > LONGEST_USER_AGENT || agent.chars().any(char::is_control))
+    {
+        return Err(invalid("client")(AGENT));
+    }
+    let address = ip.map(|text| text.parse().map_err(|_| invalid("client")(ADDRESS)));
+    address.transpose()
 }
 
 /// The recipient in `field`, held against what the service sends to.
@@ -98,4 +120,38 @@ fn fallback(service: &Service, steps: &[FallbackRequested]) -> Result<Vec<Fallba
 
 fn invalid(field: &'static str) -> impl FnOnce(Malformed) -> Problem {
     move |error| Problem::field(ProblemCode::InvalidRequest, field, &error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_an_address_or_nothing() {
+        let read = |ip: Option<&str>, agent: Option<&str>| {
+            let asked = ClientRequested {
+                ip: ip.map(str::to_owned),
+                user_agent: agent.map(str::to_owned),
+            };
+            client(Some(asked)).map_err(|problem| (problem.code, problem.field))
+        };
+        assert_eq!(client(None), Ok(None));
+        assert_eq!(read(None, Some("Browser/1.0")), Ok(None));
+        for text in ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1"] {
+            assert_eq!(read(Some(text), None), Ok(text.parse().ok()), "{text}");
+        }
+        let refused = Err((ProblemCode::InvalidRequest, Some("client")));
+        for text in [
+            "",
+            "unknown",
+            "192.0.2.1:80",
+            "[::1]",
+            "fe80::1%eth0",
+            "1.2",
+        ] {
+            assert_eq!(read(Some(text), None), refused, "{text}");
+        }
+        assert_eq!(read(None, Some("a\r\nb")), refused);
+        assert_eq!(read(None, Some(&"a".repeat(1_025))), refused);
+    }
 }

@@ -10,6 +10,7 @@ use watchword_core::Channel;
 use watchword_metrics::prometheus::{Error, Gauge, Histogram, IntCounter, IntCounterVec, Registry};
 use watchword_metrics::{Kind, LATENCY, Maker, Series};
 
+use crate::limits::Limit;
 use crate::stepper::Stepped;
 
 const REQUESTS: Series = Series {
@@ -47,6 +48,13 @@ const STEPS: Series = Series {
     help: "Fallback steps that became due, by what became of them.",
     action: "Many taken: the first channel does not reach people.",
 };
+const LIMITED: Series = Series {
+    name: "watchword_limit_refusals_total",
+    kind: Kind::Counter,
+    labels: &["limit"],
+    help: "Messages and requests that a send limit refused, by limit: `cooldown`, or its key in `[services.NAME.limits]`. Includes fallback steps.",
+    action: "`number_block_per_hour`, `country_per_day`, `client_per_hour`: someone has codes sent for the money they bring, or the limit is too low for your people. `subject_per_hour`, `recipient_per_hour`, `recipient_per_day`: one person; `watchword unlock` clears both.",
+};
 const LIFETIME: Series = Series {
     name: "watchword_code_lifetime_seconds",
     kind: Kind::Gauge,
@@ -56,7 +64,9 @@ const LIFETIME: Series = Series {
 };
 
 /// Everything this crate counts.
-pub const SERIES: &[Series] = &[REQUESTS, SECONDS, PUBLISHED, PARKED, STEPS, LIFETIME];
+pub const SERIES: &[Series] = &[
+    REQUESTS, SECONDS, PUBLISHED, PARKED, STEPS, LIMITED, LIFETIME,
+];
 
 const PUBLISH_RESULTS: [&str; 3] = ["confirmed", "refused", "unconfirmed"];
 
@@ -73,6 +83,8 @@ struct Handles {
     published: [[IntCounter; PUBLISH_RESULTS.len()]; Channel::ALL.len()],
     parked: IntCounterVec,
     steps: IntCounterVec,
+    /// In the order of [`Limit::ALL`].
+    limited: [IntCounter; Limit::ALL.len()],
     lifetime_seconds: Gauge,
 }
 
@@ -111,6 +123,7 @@ impl IssuerMetrics {
         let requests = make.counters(&REQUESTS)?;
         let published = make.counters(&PUBLISHED)?;
         let parked = make.counters(&PARKED)?;
+        let limited = make.counters(&LIMITED)?;
         let steps = make.counters(&STEPS)?;
         for stepped in Stepped::ALL {
             steps.with_label_values(&[stepped.as_str()]);
@@ -133,6 +146,7 @@ impl IssuerMetrics {
             published: Channel::ALL.map(publishes),
             parked,
             steps,
+            limited: Limit::ALL.map(|limit| limited.with_label_values(&[limit.as_str()])),
             lifetime_seconds: make.fraction(&LIFETIME)?,
         })))
     }
@@ -166,6 +180,10 @@ impl IssuerMetrics {
             Err(_) => 1,
         };
         self.0.published[channel as usize][result].inc();
+    }
+
+    pub(crate) fn limited(&self, limit: Limit) {
+        self.0.limited[limit as usize].inc();
     }
 
     pub(crate) fn stepped(&self, stepped: Stepped) {

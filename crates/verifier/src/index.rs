@@ -1,11 +1,14 @@
 //! Keyed hashes of what must not stand in the store: subjects, recipients, slots. Also the
 //! digests codes are compared by. Refuses to keep or print what it hashes.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use watchword_core::{
-    Key, KeyRing, Purpose, Recipient, RequestId, ServiceName, SubjectTag, VerificationId,
+    Key, KeyRing, PhoneNumber, Purpose, Recipient, RequestId, ServiceName, SubjectTag,
+    VerificationId,
 };
 use zeroize::Zeroizing;
 
@@ -32,12 +35,39 @@ impl Index {
     pub fn recipient_tag(&self, service: &ServiceName, recipient: &Recipient) -> SubjectTag {
         tag(&mac(
             &self.key,
-            &[
-                "recipient",
-                service.as_str(),
-                &same_for_all_spellings(recipient),
-            ],
+            &["recipient", service.as_str(), &recipient.counted_as()],
         ))
+    }
+
+    /// The tag of the counter of messages to numbers that differ in their last four digits only.
+    pub fn number_block_tag(&self, service: &ServiceName, number: &PhoneNumber) -> SubjectTag {
+        let digits = number.expose_digits();
+        let block = &digits[..digits.len().saturating_sub(4)];
+        tag(&mac(&self.key, &["block", service.as_str(), block]))
+    }
+
+    /// The tag of the counter of messages for one client: its IPv4 address, or the /64 network that
+    /// its IPv6 address lies in, of which one client has them all.
+    pub fn client_tag(&self, service: &ServiceName, address: IpAddr) -> SubjectTag {
+        let client = match address.to_canonical() {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).to_string()
+            }
+        };
+        tag(&mac(&self.key, &["client", service.as_str(), &client]))
+    }
+
+    /// Whether `subject` is the tag of an account, not of the recipient itself: requests without a
+    /// subject have their recipient as one.
+    pub fn names_subject(
+        &self,
+        service: &ServiceName,
+        subject: SubjectTag,
+        recipient: &Recipient,
+    ) -> bool {
+        subject != self.subject_tag(service, &same_for_all_spellings(recipient))
     }
 
     /// The tag of the key that remembers a request by event.
@@ -153,6 +183,23 @@ mod tests {
             (slot, index.recipient_tag(&service, &to))
         };
         assert_eq!(of("Jane@Example.ORG"), of("jane@example.org"));
-        assert_ne!(of("jane+1@example.org"), of("jane@example.org"));
+        // A tag makes another verification, but the same limit.
+        let (tagged, plain) = (of("jane+1@example.org"), of("jane@example.org"));
+        assert_ne!(tagged.0, plain.0);
+        assert_eq!(tagged.1, plain.1);
+    }
+
+    #[test]
+    fn numbers_and_clients_are_counted_by_block() {
+        let index = Index::new(Key::new("i".parse().unwrap(), [1; 32]));
+        let service = "a".parse::<ServiceName>().unwrap();
+        let block = |text: &str| index.number_block_tag(&service, &text.parse().unwrap());
+        assert_eq!(block("+4915112345678"), block("+4915112340000"));
+        assert_ne!(block("+4915112345678"), block("+4915112355678"));
+        let client = |text: &str| index.client_tag(&service, text.parse().unwrap());
+        assert_eq!(client("2001:db8:1:2::1"), client("2001:db8:1:2:ffff::9"));
+        assert_ne!(client("2001:db8:1:2::1"), client("2001:db8:1:3::1"));
+        assert_eq!(client("::ffff:192.0.2.1"), client("192.0.2.1"));
+        assert_ne!(client("192.0.2.2"), client("192.0.2.1"));
     }
 }

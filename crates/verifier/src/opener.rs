@@ -12,7 +12,7 @@ use watchword_events::Sealer;
 
 use crate::index::{digest, same_for_all_spellings};
 use crate::opening::{Asked, Further, Opening, at_step, message};
-use crate::store::{OpenCommand, Opened, SealedCode, Sent};
+use crate::store::{OpenCommand, Opened, SealedCode, Sent, StoredVerification};
 use crate::vault::{
     FallbackStep, OrderDetails, VaultError, open_code, open_order, seal_code, seal_order,
 };
@@ -95,7 +95,8 @@ impl Opener {
             // What was just sealed need not be opened.
             Opened::Send(sent) if sent.is_new => {
                 self.verifier.metrics.opened(&details.recipient);
-                let message = message(sent, (code, details), now, 0)?;
+                let names_subject = self.names_subject(&sent.verification, &details);
+                let message = message(sent, (code, details), names_subject, now, 0)?;
                 Ok(Asked::Decided(Opening::Send(Box::new(message))))
             }
             opened => self.asked(opened, now, 0),
@@ -188,16 +189,19 @@ impl Opener {
         Ok(Asked::Decided(match opened {
             Opened::Send(sent) => {
                 let plain = self.unsealed(&sent)?;
-                Opening::Send(Box::new(message(sent, plain, at, step)?))
+                let names_subject = self.names_subject(&sent.verification, &plain.1);
+                Opening::Send(Box::new(message(sent, plain, names_subject, at, step)?))
             }
             Opened::NeedsCode(sent) => {
                 let details = self.details(&sent)?;
+                let names_subject = self.names_subject(&sent.verification, &details);
                 let recipient = at_step(details.recipient, details.fallback, step)?;
                 let live = sent.verification;
                 return Ok(Asked::NeedsCode(Box::new(Further {
                     delivery_id: DeliveryId::new(live.id.clone(), live.sends.saturating_add(1)),
                     verification: live,
                     recipient,
+                    names_subject,
                     at,
                     step,
                 })));
@@ -206,6 +210,12 @@ impl Opener {
             Opened::Exhausted(live) => Opening::Exhausted(live),
             Opened::Locked(until) => Opening::Locked(until),
         }))
+    }
+
+    fn names_subject(&self, verification: &StoredVerification, details: &OrderDetails) -> bool {
+        let (service, subject) = (&verification.service, verification.id.subject_tag());
+        let index = &self.verifier.index;
+        index.names_subject(service, subject, &details.recipient)
     }
 
     fn unsealed(&self, sent: &Sent) -> Result<(Code, OrderDetails), VerifierError> {

@@ -48,6 +48,8 @@ pub struct Message {
     pub verification: StoredVerification,
     /// Whether its slot's last verification was approved.
     pub follows_approval: bool,
+    /// Whether it is for a subject of its own, not for its recipient as such.
+    pub names_subject: bool,
     /// When it was decided on.
     pub at: Timestamp,
     /// What to seal and publish.
@@ -65,6 +67,8 @@ pub struct Further {
     pub delivery_id: DeliveryId,
     /// Who would get it.
     pub recipient: Recipient,
+    /// Whether it is for a subject of its own, not for its recipient as such.
+    pub names_subject: bool,
     /// When it was asked for.
     pub at: Timestamp,
     /// Which fallback step asks for it; 0: none.
@@ -90,6 +94,7 @@ pub(crate) fn at_step(
 pub(crate) fn message(
     sent: Sent,
     (code, details): (Code, OrderDetails),
+    names_subject: bool,
     at: Timestamp,
     step: u8,
 ) -> Result<Message, VaultError> {
@@ -121,6 +126,7 @@ pub(crate) fn message(
     Ok(Message {
         verification,
         follows_approval,
+        names_subject,
         at,
         order,
         next,

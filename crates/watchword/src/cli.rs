@@ -54,13 +54,18 @@ pub enum Command {
         #[arg(long)]
         apply: bool,
     },
-    /// Let a subject that was locked for too many wrong codes get and try codes again.
+    /// Lets a subject or a recipient get codes again: forgets the wrong codes and the messages of
+    /// the subject, and the messages to the recipient. A running issuer follows within 5 s.
     /// With the embedded engine the process that runs must be stopped for it.
     Unlock {
         /// The service.
         service: String,
         /// The account, or the recipient where requests name none.
-        subject: String,
+        #[arg(required_unless_present = "recipient")]
+        subject: Option<String>,
+        /// A number or an address that has had too many messages.
+        #[arg(long)]
+        recipient: Option<String>,
     },
     /// Look at what was put aside, put it back to work, or drop it. Shows no content.
     /// With the embedded engine the process that runs must be stopped for it.

@@ -33,8 +33,13 @@ fn main() -> anyhow::Result<()> {
             } => run::check(&cli.config, &roles),
             Command::Doctor { roles } => doctor::run(&cli.config, &roles).await,
             Command::Topology { apply } => topology::run(&cli.config, apply).await,
-            Command::Unlock { service, subject } => {
-                run::unlock(&cli.config, &service, &subject).await
+            Command::Unlock {
+                service,
+                subject,
+                recipient,
+            } => {
+                let (subject, recipient) = (subject.as_deref(), recipient.as_deref());
+                run::unlock(&cli.config, &service, subject, recipient).await
             }
             Command::Parked { command } => parked::run(&cli.config, command).await,
             Command::Audit => audit::run(&cli.config).await,

@@ -8,13 +8,16 @@ use tokio::sync::Semaphore;
 use watchword_chassis::lifecycle::Lifecycle;
 use watchword_chassis::spans::Spans;
 use watchword_chassis::{Services, SystemEntropy, http, telemetry};
-use watchword_core::{Channel, Clock, Key, KeyRing, Live, ProviderName, ServiceName, Subject};
+use watchword_core::{
+    Channel, Clock, Key, KeyRing, Live, ProviderName, Recipient, ServiceName, Subject,
+};
 use watchword_delivery::{
     Courier, CourierParts, DeliveryMetrics, Inbox, Receipts, ReceiptsParts, Reporter, Worker,
     prefetch,
 };
 use watchword_events::{Lane, Sealer};
 use watchword_issuer::http::IssuerState;
+use watchword_issuer::limits::Counter;
 use watchword_issuer::{
     Intake, IntakeParts, Issuer, IssuerMetrics, IssuerParts, Stepper, StepperParts,
 };
@@ -148,9 +151,22 @@ impl Shared {
         Ok(http::within(api, self.config.http.max_in_flight).merge(receipts))
     }
 
-    /// Forgets the wrong guesses of a subject.
+    /// Forgets the wrong codes and the messages of a subject.
     pub async fn unlock(&self, service: &ServiceName, subject: &Subject) -> anyhow::Result<()> {
-        Ok(self.verifier()?.unlock(service, subject).await?)
+        let verifier = self.verifier()?;
+        verifier.unlock(service, subject).await?;
+        let tag = verifier.index().subject_tag(service, subject.as_str());
+        Ok(self.engine.limiter.forget(&Counter::Subject(tag)).await?)
+    }
+
+    /// Forgets the messages to a recipient.
+    pub async fn unlock_recipient(
+        &self,
+        service: &ServiceName,
+        recipient: &Recipient,
+    ) -> anyhow::Result<()> {
+        let tag = self.verifier()?.index().recipient_tag(service, recipient);
+        Ok(self.engine.limiter.forget_recipient(tag).await?)
     }
 
     fn verifier(&self) -> anyhow::Result<&Arc<Verifier>> {

@@ -12,7 +12,7 @@ use watchword_chassis::config::{ConfigError, line_of, variable_of};
 use watchword_chassis::lifecycle::{Lifecycle, stop_signal};
 use watchword_chassis::spans::Spans;
 use watchword_chassis::{Services, SystemClock, http, server, telemetry};
-use watchword_core::{Channel, Clock};
+use watchword_core::{Channel, Clock, Recipient};
 use watchword_delivery::Inbox;
 use watchword_storage::StorageError;
 
@@ -156,15 +156,36 @@ fn is_away(error: &anyhow::Error) -> bool {
     )
 }
 
-/// Unlocks a subject.
-pub async fn unlock(path: &Path, service: &str, subject: &str) -> anyhow::Result<()> {
+/// Unlocks a subject, a recipient or both.
+pub async fn unlock(
+    path: &Path,
+    service: &str,
+    subject: Option<&str>,
+    recipient: Option<&str>,
+) -> anyhow::Result<()> {
+    let service = service.parse()?;
+    let subject = subject.map(str::parse).transpose()?;
+    let recipient = recipient.map(|text| {
+        let is_address = text.contains('@');
+        let channel = if is_address {
+            Channel::Email
+        } else {
+            Channel::Sms
+        };
+        Recipient::parse(channel, text)
+    });
+    let recipient = recipient.transpose()?;
     let shared = operator(path, Needs::UNLOCK).await?;
-    let (service, subject) = (service.parse()?, subject.parse()?);
     anyhow::ensure!(
         shared.services.get().by_name(&service).is_some(),
-        "there is no such service in the configuration"
+        "the configuration has no such service"
     );
-    shared.unlock(&service, &subject).await?;
+    if let Some(subject) = subject {
+        shared.unlock(&service, &subject).await?;
+    }
+    if let Some(recipient) = recipient {
+        shared.unlock_recipient(&service, &recipient).await?;
+    }
     shared.engine.close().await;
     println!("unlocked");
     Ok(())

@@ -230,6 +230,9 @@ countries = ["*"]
 api_keys = [{{ id = "k1", sha256 = "{hash}" }}]
 [services.fuzz.limits]
 service_per_minute = 60000
+number_block_per_hour = 10000000
+country_per_day = 0
+service_per_day = 0
 [sms]
 public_url = "https://otp.example.org"
 routes = [{{ providers = ["inbox", "hook"] }}]

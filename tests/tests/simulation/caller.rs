@@ -97,6 +97,7 @@ fn request(person: Person, by: By) -> OtpRequested {
         locale: None,
         variables: std::collections::BTreeMap::new(),
         fallback,
+        client: None,
     }
 }
 

@@ -1,11 +1,12 @@
 //! The send limits over maps: the crate's own rule decides.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
 use watchword_core::{DeliveryId, SendLimits, ServiceName, SubjectTag, Timestamp};
+use watchword_issuer::limits::tally::Tally;
 use watchword_issuer::limits::window::{self, Minute};
-use watchword_issuer::limits::{Permit, Reservation, SendLimiter};
+use watchword_issuer::limits::{Counter, Permit, Reservation, SendLimiter};
 use watchword_storage::StorageError;
 
 use crate::history::Peer;
@@ -17,6 +18,7 @@ use crate::world::{STORE_PATIENCE, Seat, State};
 pub struct LimitState {
     sent: HashMap<SubjectTag, Vec<(Timestamp, DeliveryId)>>,
     minutes: HashMap<ServiceName, Minute>,
+    counts: HashMap<Counter, BTreeMap<i64, i64>>,
 }
 
 pub struct SimLimiter(pub Seat);
@@ -26,11 +28,10 @@ fn reserve(state: &mut State, reservation: Reservation) -> Permit {
     let now = reservation.now;
     sent.retain(|(at, _)| window::is_live(*at, now));
     if sent.iter().any(|(_, other)| *other == reservation.delivery) {
-        return Permit::Granted;
+        return Permit::Repeated;
     }
     let moments: Vec<_> = sent.iter().map(|(at, _)| *at).collect();
-    let cooldown_ms = reservation.cooldown_ms();
-    let permit = window::reserve(&moments, reservation.limits, cooldown_ms, now);
+    let permit = window::reserve(&moments, &reservation);
     if permit == Permit::Granted {
         sent.push((now, reservation.delivery));
         sent.sort_by_key(|(at, _)| *at);
@@ -64,5 +65,34 @@ impl SendLimiter for SimLimiter {
             reserve(state, reservation)
         });
         reserved.await.map_err(failed)
+    }
+
+    async fn forget_recipient(&self, recipient: SubjectTag) -> Result<(), StorageError> {
+        let forgotten = self.0.call(Peer::Limits, STORE_PATIENCE, |state| {
+            state.limits.sent.remove(&recipient);
+        });
+        forgotten.await.map_err(failed)
+    }
+
+    async fn count(
+        &self,
+        counter: &Counter,
+        messages: i32,
+        now: Timestamp,
+    ) -> Result<Tally, StorageError> {
+        let part = counter.span().part(now);
+        let counted = self.0.call(Peer::Limits, STORE_PATIENCE, |state| {
+            let parts = state.limits.counts.entry(counter.clone()).or_default();
+            *parts.entry(part).or_default() += i64::from(messages);
+            Tally::read(parts.iter().map(|(part, sum)| (*part, *sum)), part)
+        });
+        counted.await.map_err(failed)
+    }
+
+    async fn forget(&self, counter: &Counter) -> Result<(), StorageError> {
+        let forgotten = self.0.call(Peer::Limits, STORE_PATIENCE, |state| {
+            state.limits.counts.remove(counter);
+        });
+        forgotten.await.map_err(failed)
     }
 }

@@ -168,14 +168,26 @@ section!(
 );
 
 section!(
-    /// `[services.<name>.limits]`: messages to one recipient, and requests of the service. The
+    /// `[services.<name>.limits]`: messages in any 60 minutes or 24 hours, by what they have in
+    /// common, and requests of the service. 0 turns a limit off where its range begins with 0. The
     /// least time between messages to one recipient is the policy's `cooldown_seconds`.
     LimitsConfig {
-        /// Messages to one recipient in any hour.
+        /// Messages to one recipient: 1 to 100. A quarter is kept for requests with a subject.
         recipient_per_hour: u32 = 10,
-        /// Messages to one recipient in any day; at most 100.
+        /// Messages to one recipient: 1 to 100. A quarter is kept for requests with a subject.
         recipient_per_day: u32 = 20,
-        /// Requests of the service in a minute.
+        /// Messages for one subject, to whichever recipients: 0 to 10,000.
+        subject_per_hour: u32 = 10,
+        /// Messages to numbers that differ in their last four digits only: 0 to 10,000,000.
+        number_block_per_hour: u32 = 100,
+        /// Messages for one client that requests name, by IPv4 address or IPv6 /64: 0 to
+        /// 10,000,000.
+        client_per_hour: u32 = 30,
+        /// Messages to the numbers of one country: 0 to 100,000,000.
+        country_per_day: u32 = 50_000,
+        /// Messages of the service: 0 to 100,000,000.
+        service_per_day: u32 = 100_000,
+        /// Requests of the service in a minute: 1 to 10,000,000.
         service_per_minute: u32 = 6_000,
     }
 );
@@ -234,10 +246,31 @@ impl LimitsConfig {
             10_000_000,
             "limits.service_per_minute",
         )?;
+        for (value, most, key) in [
+            (self.subject_per_hour, 10_000, "subject_per_hour"),
+            (
+                self.number_block_per_hour,
+                10_000_000,
+                "number_block_per_hour",
+            ),
+            (self.client_per_hour, 10_000_000, "client_per_hour"),
+            (self.country_per_day, 100_000_000, "country_per_day"),
+            (self.service_per_day, 100_000_000, "service_per_day"),
+        ] {
+            if value > most {
+                let rule = format!("must be 0 (no limit) to {most}");
+                return Err(ConfigError::new(format!("limits.{key}"), rule));
+            }
+        }
         Ok(SendLimits {
             cooldown_ms: policy.cooldown_ms,
             per_hour: self.recipient_per_hour,
             per_day: self.recipient_per_day,
+            subject_per_hour: self.subject_per_hour,
+            number_block_per_hour: self.number_block_per_hour,
+            client_per_hour: self.client_per_hour,
+            country_per_day: self.country_per_day,
+            service_per_day: self.service_per_day,
             service_per_minute: self.service_per_minute,
         })
     }

@@ -10,6 +10,7 @@ use watchword_chassis::http::{Caller, CallerTrace, OptionalJsonBody, PathText};
 use watchword_chassis::spans::Span;
 use watchword_chassis::{Problem, ProblemCode, Service};
 use watchword_core::{Channel, Malformed};
+use watchword_events::ClientRequested;
 use watchword_verifier::http::VerificationView;
 use watchword_verifier::store::StoredVerification;
 
@@ -20,6 +21,8 @@ use super::IssuerState;
 pub(super) struct ResendBody {
     /// The channel; a verification has one recipient, so only its own channel can be named.
     channel: Option<String>,
+    /// Who asks for it at the calling service.
+    client: Option<ClientRequested>,
 }
 
 pub(super) async fn resend(
@@ -67,5 +70,5 @@ async fn again(
             )));
         }
     }
-    state.issuer.resend(service, &id, span).await
+    state.issuer.resend(service, &id, body.client, span).await
 }

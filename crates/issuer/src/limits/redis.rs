@@ -1,7 +1,7 @@
-//! The send limits on Redis: one string a recipient, one counter a service, each with a time to
-//! live. A recipient's is written where none stands, or in place of exactly the one that
-//! [`super::window`] decided about. A service with many requests gets leave for some at once, so
-//! that most of them ask nobody. Refuses to decide about a recipient: the window does.
+//! The send limits on Redis: a string for each recipient, a string for each service's minute, a hash
+//! for each [`Counter`], all with a time to live. A recipient's string is written where the key is
+//! free, or in place of exactly the value that [`super::window`] decided about. A process takes a
+//! service's requests a minute in quota batches, so that most of them need no call.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,22 +9,21 @@ use std::sync::{Mutex, PoisonError};
 use async_trait::async_trait;
 use watchword_core::{SendLimits, ServiceName, SubjectTag, Timestamp};
 use watchword_storage::redis::Value;
-use watchword_storage::{Redis, Script, StorageError};
+use watchword_storage::{Arg, Redis, Script, StorageError};
 
-use super::window::{
-    DAY_MINUTES, DAY_MS, MINUTE_MS, bounded_moment, bounded_span, is_live, reserve,
-};
-use super::{Permit, Reservation, SendLimiter};
+use super::tally::{PARTS, Tally};
+use super::window::{DAY_MINUTES, DAY_MS, MINUTE_MS, bounded_moment, is_live, reserve};
+use super::{Counter, Limit, Permit, Reservation, SendLimiter};
 
 /// How long a service's counter is kept from the first request of its minute on: that minute and
 /// one more, for issuers whose clock lags.
 const COUNTER_TTL_MS: u32 = 120_000;
 
-/// Leave is taken for this part of a service's limit at once, and for so many at most. What a
-/// process has left of it at the end of the minute was counted for nothing: of a limit below 128
-/// nothing is, and never more than is allowed is granted.
-const LEAVE_SHARE: u32 = 64;
-const MOST_LEAVE: u32 = 64;
+/// A quota batch is this part of a service's limit, and at most so many requests. Requests that a
+/// process has left of a batch at the end of the minute are lost: none are where the limit is below
+/// 128, and the limit is never exceeded.
+const BATCH_SHARE: u32 = 64;
+const LARGEST_BATCH: u32 = 64;
 
 /// How often another reservation for the same recipient may be quicker. Each of them is one that is
 /// granted, and of those the limits allow few.
@@ -35,12 +34,13 @@ const ROUNDS: u32 = 64;
 pub struct RedisLimiter {
     redis: Redis,
     admit: Script,
-    leave: Mutex<HashMap<ServiceName, Leave>>,
+    count: Script,
+    batches: Mutex<HashMap<ServiceName, Batch>>,
 }
 
-/// Requests that are counted already.
+/// A quota batch: requests that are counted already.
 #[derive(Debug, Clone, Copy)]
-struct Leave {
+struct Batch {
     minute: i64,
     left: u32,
 }
@@ -51,37 +51,43 @@ impl RedisLimiter {
         Self {
             redis,
             admit: Script::new("limits.admit", include_str!("lua/admit.lua")),
-            leave: Mutex::default(),
+            count: Script::new("limits.count", include_str!("lua/count.lua")),
+            batches: Mutex::default(),
         }
     }
 
     /// Uses up one request that was counted in this minute, if there is one; or in a later one,
     /// where the script goes on for a clock that lags behind another's.
     fn is_left(&self, service: &ServiceName, minute: i64) -> bool {
-        let mut leave = self.leave.lock().unwrap_or_else(PoisonError::into_inner);
-        match leave.get_mut(service) {
-            Some(leave)
-                if (minute..=minute + DAY_MINUTES).contains(&leave.minute) && leave.left > 0 =>
+        let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        match batches.get_mut(service) {
+            Some(batch)
+                if (minute..=minute + DAY_MINUTES).contains(&batch.minute) && batch.left > 0 =>
             {
-                leave.left -= 1;
+                batch.left -= 1;
                 true
             }
             _ => false,
         }
     }
 
-    fn keep(&self, service: &ServiceName, taken: Leave) {
-        let mut leave = self.leave.lock().unwrap_or_else(PoisonError::into_inner);
-        leave
+    async fn delete(&self, key: String) -> Result<(), StorageError> {
+        let command = watchword_storage::redis::cmd("DEL").arg(key).to_owned();
+        self.redis.command(&command).await.map(|_| ())
+    }
+
+    fn keep(&self, service: &ServiceName, taken: Batch) {
+        let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        batches
             .entry(service.clone())
             .and_modify(|kept| {
-                // Others may have taken some of the same minute meanwhile.
+                // Another request may have taken a batch of the same minute meanwhile.
                 let left = if kept.minute == taken.minute {
                     kept.left
                 } else {
                     0
                 };
-                *kept = Leave {
+                *kept = Batch {
                     left: left + taken.left,
                     ..taken
                 };
@@ -115,7 +121,7 @@ impl SendLimiter for RedisLimiter {
         if self.is_left(service, now.div_euclid(MINUTE_MS)) {
             return Ok(Permit::Granted);
         }
-        let wanted = (limits.service_per_minute / LEAVE_SHARE).clamp(1, MOST_LEAVE);
+        let wanted = (limits.service_per_minute / BATCH_SHARE).clamp(1, LARGEST_BATCH);
         let args = [
             now.into(),
             limits.service_per_minute.into(),
@@ -131,18 +137,18 @@ impl SendLimiter for RedisLimiter {
         };
         if granted == 0 {
             let until = Timestamp::from_millis(minute.saturating_mul(MINUTE_MS));
-            return Ok(Permit::Refused { until });
+            let limit = Limit::ServiceMinute;
+            return Ok(Permit::Refused { until, limit });
         }
         let left = u32::try_from(granted - 1).map_err(|_| unreadable())?;
-        self.keep(service, Leave { minute, left });
+        self.keep(service, Batch { minute, left });
         Ok(Permit::Granted)
     }
 
     async fn reserve(&self, reservation: Reservation) -> Result<Permit, StorageError> {
         let now = bounded_moment(reservation.now);
-        let cooldown_ms = bounded_span(reservation.cooldown_ms());
         let own = reservation.delivery.own_bytes();
-        let decide = |live: &[Timestamp]| reserve(live, reservation.limits, cooldown_ms, now);
+        let decide = |live: &[Timestamp]| reserve(live, &reservation);
         let key = recipient_key(reservation.recipient);
         // The usual way: nothing was sent to this recipient for a day.
         let first = decide(&[]);
@@ -157,7 +163,7 @@ impl SendLimiter for RedisLimiter {
             let mut sent = Sent::decode(&stored)?;
             sent.0.retain(|(at, _)| is_live(*at, now));
             if sent.0.iter().any(|(_, other)| *other == own) {
-                return Ok(Permit::Granted);
+                return Ok(Permit::Repeated);
             }
             let moments: Vec<_> = sent.0.iter().map(|(at, _)| *at).collect();
             let permit = decide(&moments);
@@ -171,7 +177,7 @@ impl SendLimiter for RedisLimiter {
             if swapped.await? {
                 return Ok(Permit::Granted);
             }
-            // Another one was quicker.
+            // Another reservation for the recipient was quicker.
             match self.redis.insert(&key, &alone, DAY_MS).await? {
                 Some(newer) => stored = newer,
                 None => return Ok(Permit::Granted),
@@ -180,6 +186,42 @@ impl SendLimiter for RedisLimiter {
         Err(StorageError::Unavailable(
             "a recipient's messages change too often",
         ))
+    }
+
+    async fn forget_recipient(&self, recipient: SubjectTag) -> Result<(), StorageError> {
+        self.delete(recipient_key(recipient)).await
+    }
+
+    async fn count(
+        &self,
+        counter: &Counter,
+        messages: i32,
+        now: Timestamp,
+    ) -> Result<Tally, StorageError> {
+        let span = counter.span();
+        let part = span.part(bounded_moment(now));
+        let args = [
+            part.into(),
+            i64::from(messages).into(),
+            span.kept_ms().into(),
+            Arg::Unsigned(PARTS as u64),
+        ];
+        let keys = [counter.to_string()];
+        let Value::Array(answer) = self.redis.script(&self.count, &keys, &args).await? else {
+            return Err(unreadable());
+        };
+        let (pairs, []) = answer.as_chunks::<2>() else {
+            return Err(unreadable());
+        };
+        let pairs = pairs.iter().map(|pair| match pair {
+            [Value::Int(part), Value::Int(messages)] => Ok((*part, *messages)),
+            _ => Err(unreadable()),
+        });
+        Ok(Tally::read(pairs.collect::<Result<Vec<_>, _>>()?, part))
+    }
+
+    async fn forget(&self, counter: &Counter) -> Result<(), StorageError> {
+        self.delete(counter.to_string()).await
     }
 }
 

@@ -1,18 +1,21 @@
-//! The send limits in the `SQLite` file: a row a reservation, a row a service, one transaction a
-//! call. Refuses to decide: [`super::window`] does.
+//! The send limits in the `SQLite` file: a row for each reservation, for each service's minute, and
+//! for each part of a [`Counter`]; one transaction a call. [`super::window`] and [`super::tally`]
+//! decide.
 
 use async_trait::async_trait;
-use watchword_core::{SendLimits, ServiceName, Timestamp};
+use watchword_core::{SendLimits, ServiceName, SubjectTag, Timestamp};
 use watchword_storage::rusqlite::{Connection, Error, OptionalExtension, params};
 use watchword_storage::{Migration, Sqlite, StorageError, forget};
 
-use super::window::{self, DAY_MS, Minute, bounded_moment, bounded_span, is_live};
-use super::{Permit, Reservation, SendLimiter};
+use super::tally::Tally;
+use super::window::{self, DAY_MS, Minute, bounded_moment, is_live};
+use super::{Counter, Permit, Reservation, SendLimiter};
 
 /// The limiter's tables.
-pub const MIGRATION: Migration = Migration {
-    name: "limits-1",
-    sql: "CREATE TABLE limits_sent (
+pub const MIGRATIONS: [Migration; 2] = [
+    Migration {
+        name: "limits-1",
+        sql: "CREATE TABLE limits_sent (
             recipient TEXT NOT NULL,
             delivery TEXT NOT NULL,
             at_ms INTEGER NOT NULL,
@@ -24,11 +27,27 @@ pub const MIGRATION: Migration = Migration {
             minute INTEGER NOT NULL,
             count INTEGER NOT NULL
           ) STRICT, WITHOUT ROWID;",
-};
+    },
+    Migration {
+        name: "limits-2",
+        sql: "CREATE TABLE limits_count (
+            counter TEXT NOT NULL,
+            part INTEGER NOT NULL,
+            messages INTEGER NOT NULL,
+            ends_ms INTEGER NOT NULL,
+            PRIMARY KEY (counter, part)
+          ) STRICT, WITHOUT ROWID;
+          CREATE INDEX limits_count_by_end ON limits_count (ends_ms);",
+    },
+];
 
-/// Dead reservations of anyone that a new one takes along: more than it adds, so that the table
-/// cannot grow past a day, and few enough not to hold the writer up.
+/// Expired rows that a new row deletes: more than it adds, so that a table cannot grow past its
+/// span, and few enough not to hold the writer up.
 const SWEPT_AT_MOST: u32 = 16;
+
+/// Parts of counters end at most a day and a part after they began; one that ends later was written
+/// by a wrong clock.
+const LATEST_END_MS: u64 = 2 * DAY_MS;
 
 /// The send limits in the `SQLite` file.
 #[derive(Debug)]
@@ -80,11 +99,10 @@ fn reserve(connection: &Connection, reservation: &Reservation) -> Result<Permit,
     let delivery = reservation.delivery.to_string();
     let live = live(connection, &recipient, now)?;
     if live.iter().any(|(_, other)| *other == delivery) {
-        return Ok(Permit::Granted);
+        return Ok(Permit::Repeated);
     }
     let moments: Vec<_> = live.into_iter().map(|(at, _)| at).collect();
-    let cooldown_ms = bounded_span(reservation.cooldown_ms());
-    let permit = window::reserve(&moments, reservation.limits, cooldown_ms, now);
+    let permit = window::reserve(&moments, reservation);
     if permit == Permit::Granted {
         sweep(connection, now)?;
         connection
@@ -127,6 +145,38 @@ fn admit(
     }
 }
 
+fn count(
+    connection: &Connection,
+    counter: &Counter,
+    messages: i32,
+    now: Timestamp,
+) -> Result<Tally, Error> {
+    let (span, now) = (counter.span(), bounded_moment(now));
+    let part = span.part(now);
+    let key = counter.to_string();
+    if messages != 0 {
+        for (side, bound) in [("<=", now), (">", now.plus_millis(LATEST_END_MS))] {
+            forget(
+                connection,
+                &format!("SELECT counter, part FROM limits_count WHERE ends_ms {side} ?1 LIMIT ?2"),
+                params![bound.as_millis(), SWEPT_AT_MOST],
+                "DELETE FROM limits_count WHERE counter = ?1 AND part = ?2",
+            )?;
+        }
+        connection
+            .prepare_cached(
+                "INSERT INTO limits_count (counter, part, messages, ends_ms)
+                 VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (counter, part) DO UPDATE SET messages = messages + excluded.messages",
+            )?
+            .execute(params![key, part, messages, span.end_of(part).as_millis()])?;
+    }
+    let mut statement =
+        connection.prepare_cached("SELECT part, messages FROM limits_count WHERE counter = ?1")?;
+    let rows = statement.query_map([key], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(Tally::read(rows.collect::<Result<Vec<_>, _>>()?, part))
+}
+
 #[async_trait]
 impl SendLimiter for SqliteLimiter {
     async fn admit(
@@ -145,5 +195,35 @@ impl SendLimiter for SqliteLimiter {
         self.sqlite
             .write(move |connection| reserve(connection, &reservation))
             .await
+    }
+
+    async fn forget_recipient(&self, recipient: SubjectTag) -> Result<(), StorageError> {
+        let recipient = recipient.to_string();
+        let sql = "DELETE FROM limits_sent WHERE recipient = ?1";
+        let deleted = self
+            .sqlite
+            .write(move |connection| connection.execute(sql, [recipient]));
+        deleted.await.map(|_| ())
+    }
+
+    async fn count(
+        &self,
+        counter: &Counter,
+        messages: i32,
+        now: Timestamp,
+    ) -> Result<Tally, StorageError> {
+        let counter = counter.clone();
+        self.sqlite
+            .write(move |connection| count(connection, &counter, messages, now))
+            .await
+    }
+
+    async fn forget(&self, counter: &Counter) -> Result<(), StorageError> {
+        let key = counter.to_string();
+        let sql = "DELETE FROM limits_count WHERE counter = ?1";
+        let deleted = self
+            .sqlite
+            .write(move |connection| connection.execute(sql, [key]));
+        deleted.await.map(|_| ())
     }
 }

@@ -3,15 +3,15 @@
 //! and sets; `lua/admit.lua` says the same of the counter and is held to it by a shared suite; the
 //! simulation runs it over a map. Refuses I/O.
 
-use watchword_core::{SendLimits, Timestamp};
+use watchword_core::Timestamp;
 
-use super::Permit;
+use super::{Limit, Permit, Reservation};
 
 /// A minute of the clock.
 pub const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: u64 = 3_600_000;
 /// The longest window. A reservation that is this old is forgotten; so is one that lies this far
-/// ahead, for the clock that wrote it has been mended since.
+/// ahead, because a wrong clock wrote it.
 pub const DAY_MS: u64 = 24 * HOUR_MS;
 /// A day of such minutes: a counter further ahead was written by a clock that was mended since.
 pub const DAY_MINUTES: i64 = 1_440;
@@ -33,29 +33,51 @@ pub fn is_live(at: Timestamp, now: Timestamp) -> bool {
     at.as_millis().abs_diff(now.as_millis()) < DAY_MS
 }
 
-/// Whether one more message may go to a recipient whose other live reservations were made at
-/// `live`, oldest first. `cooldown_ms` is 0 when it is waived.
-pub fn reserve(live: &[Timestamp], limits: SendLimits, cooldown_ms: u64, now: Timestamp) -> Permit {
-    let window = |span_ms: u64, limit: u32| {
+/// A quarter of a recipient's hour and day is kept for messages with a subject of their own.
+const KEPT_SHARE: u32 = 4;
+
+/// Whether the message of `reservation` may go to a recipient whose other live reservations were
+/// made at `live`, oldest first. A refusal lasts no longer than the limit's own span: a moment
+/// further ahead than that was written by a wrong clock and counts as none.
+pub fn reserve(live: &[Timestamp], reservation: &Reservation) -> Permit {
+    let (limits, now) = (reservation.limits, bounded_moment(reservation.now));
+    let window = |span_ms: u64, most: u32, limit: Limit| {
         let first = live.partition_point(|at| at.plus_millis(span_ms) <= now);
-        let inside = &live[first..];
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let excess = inside.len().checked_sub(limit)?;
-        // Of none at all there is no end: the refusal lasts a window from now on.
-        let oldest = inside.get(excess).copied().unwrap_or(now);
-        Some(oldest.plus_millis(span_ms))
+        let last = live.partition_point(|at| *at < now.plus_millis(span_ms));
+        let inside = live.get(first..last).unwrap_or_default();
+        let most = if reservation.names_subject {
+            most
+        } else {
+            most - most / KEPT_SHARE
+        };
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let excess = inside.len().checked_sub(most)?;
+        // A limit of 0 has no oldest message: the refusal lasts a window from now on.
+        let oldest = inside.get(excess).map_or(now, |at| now.min(*at));
+        Some((oldest.plus_millis(span_ms), limit))
     };
-    // A message that lies further ahead was sent by a clock that has been corrected since: it
-    // counts for the hour and the day, and no wait is longer than the cooldown.
-    let cooled_by = now.plus_millis(cooldown_ms);
-    let last = live.iter().rfind(|at| **at <= cooled_by);
-    let cooling = last
-        .map(|at| at.plus_millis(cooldown_ms).min(cooled_by))
-        .filter(|&until| cooldown_ms > 0 && until > now);
-    let until = window(HOUR_MS, limits.per_hour)
-        .max(window(DAY_MS, limits.per_day))
-        .max(cooling);
-    until.map_or(Permit::Granted, |until| Permit::Refused { until })
+    let cooldown_ms = match reservation.waive_cooldown {
+        true => 0,
+        false => bounded_span(limits.cooldown_ms),
+    };
+    let newest = live
+        .iter()
+        .rfind(|at| **at <= now.plus_millis(cooldown_ms))
+        .map(|at| now.min(*at).plus_millis(cooldown_ms));
+    let cooling = newest.filter(|&until| until > now);
+    let refused = [
+        window(HOUR_MS, limits.per_hour, Limit::RecipientHour),
+        window(DAY_MS, limits.per_day, Limit::RecipientDay),
+        cooling.map(|until| (until, Limit::Cooldown)),
+    ];
+    let longest = refused
+        .into_iter()
+        .flatten()
+        .max_by_key(|(until, _)| *until);
+    longest.map_or(Permit::Granted, |(until, limit)| Permit::Refused {
+        until,
+        limit,
+    })
 }
 
 /// The requests of one service in one minute of the clock.
@@ -79,7 +101,8 @@ pub fn admit(stored: Option<Minute>, limit: u32, now: Timestamp) -> Result<Minut
         });
     if minute.count >= limit {
         let until = Timestamp::from_millis((minute.number + 1) * MINUTE_MS);
-        return Err(Permit::Refused { until });
+        let limit = Limit::ServiceMinute;
+        return Err(Permit::Refused { until, limit });
     }
     Ok(Minute {
         count: minute.count + 1,
@@ -89,81 +112,113 @@ pub fn admit(stored: Option<Minute>, limit: u32, now: Timestamp) -> Result<Minut
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use watchword_core::{DeliveryId, SendLimits, SubjectTag};
+
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
-    const LIMITS: SendLimits = SendLimits {
-        cooldown_ms: 30_000,
-        per_hour: 2,
-        per_day: 3,
-        service_per_minute: 2,
-    };
+    const COOLDOWN_MS: u64 = 30_000;
 
-    fn at(ago_ms: &[u64]) -> Vec<Timestamp> {
-        ago_ms.iter().map(|&ms| NOW.minus_millis(ms)).collect()
+    fn limits(per_hour: u32, per_day: u32) -> SendLimits {
+        SendLimits {
+            per_hour,
+            per_day,
+            ..SendLimits::default()
+        }
+    }
+
+    fn reservation(limits: SendLimits) -> Reservation {
+        Reservation {
+            recipient: SubjectTag::new([1; 10]),
+            delivery: DeliveryId::new("a".repeat(32).parse().unwrap(), 1),
+            names_subject: true,
+            waive_cooldown: false,
+            limits,
+            now: NOW,
+        }
+    }
+
+    fn at(ago_ms: &[i64]) -> Vec<Timestamp> {
+        let moment = |ms: &i64| Timestamp::from_millis(NOW.as_millis() - ms);
+        ago_ms.iter().map(moment).collect()
     }
 
     #[test]
-    fn the_latest_of_the_violated_limits_decides() {
-        let until = |after_ms| Permit::Refused {
+    fn the_limit_that_refuses_for_longest_is_named() {
+        const HOUR: i64 = 3_600_000;
+        const DAY: i64 = 24 * HOUR;
+        let until = |after_ms, limit| Permit::Refused {
             until: NOW.plus_millis(after_ms),
+            limit,
         };
         let table = [
-            (vec![], 30_000, Permit::Granted),
-            (vec![30_000], 30_000, Permit::Granted),
-            (vec![29_999], 30_000, until(1)),
-            (vec![29_999], 0, Permit::Granted),
-            (vec![HOUR_MS - 5, 10], 30_000, until(29_990)),
-            (vec![HOUR_MS - 5, 10], 0, until(5)),
-            (vec![HOUR_MS, 10], 0, Permit::Granted),
+            (vec![], false, Permit::Granted),
+            (vec![30_000], false, Permit::Granted),
+            (vec![29_999], false, until(1, Limit::Cooldown)),
+            (vec![29_999], true, Permit::Granted),
+            (vec![HOUR - 5, 10], false, until(29_990, Limit::Cooldown)),
+            (vec![HOUR - 5, 10], true, until(5, Limit::RecipientHour)),
+            (vec![HOUR, 10], true, Permit::Granted),
             (
-                vec![DAY_MS - 1_000_000, HOUR_MS - 5, 10],
-                30_000,
-                until(1_000_000),
+                vec![DAY - 1_000_000, HOUR - 5, 10],
+                false,
+                until(1_000_000, Limit::RecipientDay),
+            ),
+            // The clock was set back: by half a minute, half an hour, two hours.
+            (vec![-30_000], false, until(30_000, Limit::Cooldown)),
+            (vec![-1_800_000], false, Permit::Granted),
+            (vec![60_000, -7_200_000], false, Permit::Granted),
+            (
+                vec![20_000, -1_800_000],
+                false,
+                until(3_580_000, Limit::RecipientHour),
             ),
         ];
-        for (ago, cooldown, expected) in table {
-            assert_eq!(
-                reserve(&at(&ago), LIMITS, cooldown, NOW),
-                expected,
-                "{ago:?} {cooldown}"
-            );
+        for (ago, waive_cooldown, expected) in table {
+            let reservation = Reservation {
+                waive_cooldown,
+                ..reservation(limits(2, 3))
+            };
+            assert_eq!(reserve(&at(&ago), &reservation), expected, "{ago:?}");
         }
     }
 
     #[test]
-    fn a_corrected_clock_leaves_no_wait_longer_than_the_cooldown() {
-        let wide = SendLimits {
-            per_hour: 10,
-            per_day: 10,
-            ..LIMITS
+    fn a_quarter_is_kept_for_messages_with_a_subject() {
+        let sent = |count: i64, apart_ms: i64| {
+            let ago: Vec<_> = (1..=count).rev().map(|n| n * apart_ms).collect();
+            at(&ago)
         };
-        let refused = |after_ms| Permit::Refused {
-            until: NOW.plus_millis(after_ms),
+        let limits = limits(10, 20);
+        let asks = |live: &[Timestamp], names_subject| {
+            let reservation = Reservation {
+                names_subject,
+                ..reservation(limits)
+            };
+            match reserve(live, &reservation) {
+                Permit::Refused { limit, .. } => Some(limit),
+                _ => None,
+            }
         };
-        // Messages by how far they lie ahead of now, oldest first, and the answer.
-        let table = [
-            (&[10_000][..], refused(30_000)),
-            (&[30_000], refused(30_000)),
-            (&[30_001], Permit::Granted),
-            (&[7_200_000], Permit::Granted),
-            (&[-10_000, 7_200_000], refused(20_000)),
-        ];
-        for (ahead, expected) in table {
-            let at = |ms: &i64| Timestamp::from_millis(NOW.as_millis() + ms);
-            let live: Vec<_> = ahead.iter().map(at).collect();
-            assert_eq!(reserve(&live, wide, 30_000, NOW), expected, "{ahead:?}");
-        }
+        let hour = sent(8, 60_000);
+        assert_eq!(asks(&hour[1..], false), None);
+        assert_eq!(asks(&hour, false), Some(Limit::RecipientHour));
+        assert_eq!(asks(&hour, true), None);
+        let day = sent(15, 4_000_000);
+        assert_eq!(asks(&day[1..], false), None);
+        assert_eq!(asks(&day, false), Some(Limit::RecipientDay));
+        assert_eq!(asks(&day, true), None);
+        assert_eq!(asks(&sent(20, 4_000_000), true), Some(Limit::RecipientDay));
     }
 
     #[test]
     fn a_limit_of_none_refuses_everything() {
-        let none = SendLimits {
-            per_hour: 0,
-            ..LIMITS
+        let refused = Permit::Refused {
+            until: NOW.plus_millis(HOUR_MS),
+            limit: Limit::RecipientHour,
         };
-        let until = NOW.plus_millis(HOUR_MS);
-        assert_eq!(reserve(&[], none, 0, NOW), Permit::Refused { until });
+        assert_eq!(reserve(&[], &reservation(limits(0, 20))), refused);
         assert!(admit(None, 0, NOW).is_err());
     }
 
@@ -175,10 +230,29 @@ mod tests {
         let until = NOW.plus_millis(60_000);
         assert_eq!(
             admit(Some(second), 2, NOW.minus_millis(600_000)),
-            Err(Permit::Refused { until })
+            Err(Permit::Refused {
+                until,
+                limit: Limit::ServiceMinute
+            })
         );
         assert_eq!(admit(Some(second), 2, until).unwrap().count, 1);
-        let mended = NOW.minus_millis(DAY_MS + 60_000);
-        assert_eq!(admit(Some(second), 2, mended).unwrap().count, 1);
+        let day_before = NOW.minus_millis(DAY_MS + 60_000);
+        assert_eq!(admit(Some(second), 2, day_before).unwrap().count, 1);
+    }
+
+    proptest! {
+        /// Whatever the clocks of other processes wrote, a refusal lasts no longer than its limit.
+        #[test]
+        fn no_refusal_outlasts_its_limit(mut ago in prop::collection::vec(-100_000_000_i64..100_000_000, 0..30)) {
+            ago.sort_unstable_by_key(|ms| -ms);
+            if let Permit::Refused { until, limit } = reserve(&at(&ago), &reservation(limits(3, 5))) {
+                let most = match limit {
+                    Limit::Cooldown => COOLDOWN_MS,
+                    Limit::RecipientHour => HOUR_MS,
+                    _ => DAY_MS,
+                };
+                prop_assert!((1..=most).contains(&until.millis_since(NOW)), "{:?}", limit);
+            }
+        }
     }
 }

@@ -2,19 +2,20 @@
 
 use std::hint::black_box;
 
-use watchword_core::{SendLimits, Timestamp};
-use watchword_issuer::limits::Permit;
+use watchword_core::{SendLimits, SubjectTag, Timestamp};
 use watchword_issuer::limits::window::{MINUTE_MS, Minute, admit, reserve};
+use watchword_issuer::limits::{Permit, Reservation};
 
 use crate::operation::Operation;
-use crate::samples::NOW;
+use crate::samples::{NOW, delivery_id};
 
-pub fn operations() -> Vec<Operation> {
+pub fn operations() -> anyhow::Result<Vec<Operation>> {
     let limits = SendLimits {
         cooldown_ms: 30_000,
         per_hour: 5,
         per_day: 10,
         service_per_minute: 600,
+        ..SendLimits::default()
     };
     // A message every two hours: the tenth of the day is the last that may go.
     let sent: Vec<Timestamp> = (1..=9)
@@ -25,13 +26,21 @@ pub fn operations() -> Vec<Operation> {
         number: NOW.as_millis() / MINUTE_MS,
         count: 17,
     };
+    let reservation = Reservation {
+        recipient: SubjectTag::new([2; 10]),
+        delivery: delivery_id()?,
+        names_subject: true,
+        waive_cooldown: false,
+        limits,
+        now: NOW,
+    };
     let reserved = move || {
-        let permit = reserve(&sent, black_box(limits), limits.cooldown_ms, NOW);
+        let permit = reserve(&sent, black_box(&reservation));
         (permit == Permit::Granted).then_some(permit)
     };
     let admitted = move || admit(black_box(Some(minute)), limits.service_per_minute, NOW).ok();
-    vec![
+    Ok(vec![
         Operation::new("limit: recipient", reserved),
         Operation::new("limit: service", admitted),
-    ]
+    ])
 }

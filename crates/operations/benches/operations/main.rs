@@ -32,7 +32,7 @@ fn operations() -> anyhow::Result<Vec<Operation>> {
         events::operations()?,
         messages::operations()?,
         retries::operations(),
-        limits::operations(),
+        limits::operations()?,
     ];
     Ok(areas.into_iter().flatten().collect())
 }

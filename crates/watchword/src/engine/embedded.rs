@@ -30,10 +30,8 @@ pub(super) async fn start(
         &EMBEDDED_MIGRATIONS[..],
         &watchword_ledger::MIGRATIONS,
         &watchword_verifier::store::MIGRATIONS,
-        &[
-            watchword_issuer::limits::MIGRATION,
-            watchword_issuer::requests::MIGRATION,
-        ],
+        &watchword_issuer::limits::MIGRATIONS,
+        &[watchword_issuer::requests::MIGRATION],
     ]
     .concat();
     let sqlite = Sqlite::open(&section.path, &migrations)?;

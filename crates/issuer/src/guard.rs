@@ -1,0 +1,201 @@
+//! The send limits as the issuer applies them: what a message is counted against, and the problem
+//! that names the limit. Holds no connection; [`crate::limits`] counts.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use watchword_chassis::{Problem, ProblemCode, Service};
+use watchword_core::{Clock, DeliveryId, Recipient, SendLimits, SubjectTag, Timestamp};
+use watchword_events::ClientRequested;
+use watchword_storage::StorageError;
+use watchword_verifier::Index;
+
+use crate::limits::{Counter, Limit, Permit, Quota, Reservation, SendLimiter};
+use crate::request;
+use crate::telemetry::IssuerMetrics;
+
+/// Counts requests and messages against the limits of their service.
+pub(crate) struct Guard {
+    limiter: Arc<dyn SendLimiter>,
+    quota: Quota,
+    index: Index,
+    clock: Arc<dyn Clock>,
+    metrics: IssuerMetrics,
+}
+
+/// A message to count before it is sent.
+pub(crate) struct Sending<'a> {
+    pub(crate) recipient: &'a Recipient,
+    pub(crate) delivery: &'a DeliveryId,
+    pub(crate) names_subject: bool,
+    pub(crate) waive_cooldown: bool,
+    pub(crate) at: Timestamp,
+}
+
+impl Guard {
+    pub(crate) fn new(
+        limiter: Arc<dyn SendLimiter>,
+        index: Index,
+        clock: Arc<dyn Clock>,
+        metrics: IssuerMetrics,
+    ) -> Self {
+        Self {
+            quota: Quota::new(limiter.clone()),
+            limiter,
+            index,
+            clock,
+            metrics,
+        }
+    }
+
+    /// Counts a request of the service.
+    pub(crate) async fn admit(&self, service: &Service) -> Result<(), Problem> {
+        let now = self.clock.now();
+        let admitted = self.limiter.admit(&service.name, service.limits, now);
+        let permit = admitted.await.map_err(store_problem)?;
+        self.permitted(service, permit, true)
+    }
+
+    /// The tag of the client that asks, if the request names its address.
+    pub(crate) fn client(
+        &self,
+        service: &Service,
+        client: Option<ClientRequested>,
+    ) -> Result<Option<SubjectTag>, Problem> {
+        let address: Option<IpAddr> = request::client(client)?;
+        let tag = |address| self.index.client_tag(&service.name, address);
+        Ok(address.map(tag))
+    }
+
+    /// Counts a message against every limit, or against none if one refuses it. The same message
+    /// counts once.
+    pub(crate) async fn reserve(
+        &self,
+        service: &Service,
+        sending: Sending<'_>,
+        client: Option<SubjectTag>,
+    ) -> Result<(), Problem> {
+        let (limits, names_subject) = (&service.limits, sending.names_subject);
+        let counters = self.counters(service, &sending, client);
+        let taken = self.quota.take(&counters, limits, sending.at).await;
+        let permit = taken.map_err(store_problem)?;
+        self.permitted(service, permit, names_subject)?;
+        let reservation = Reservation {
+            recipient: self.index.recipient_tag(&service.name, sending.recipient),
+            delivery: sending.delivery.clone(),
+            names_subject,
+            waive_cooldown: sending.waive_cooldown,
+            limits: *limits,
+            now: sending.at,
+        };
+        let reserved = self.limiter.reserve(reservation).await;
+        if !matches!(reserved, Ok(Permit::Granted)) {
+            self.quota.give_back(&counters, limits, sending.at);
+        }
+        let permit = reserved.map_err(store_problem)?;
+        self.permitted(service, permit, names_subject)
+    }
+
+    /// The counters that a message shares with others.
+    fn counters(
+        &self,
+        service: &Service,
+        sending: &Sending<'_>,
+        client: Option<SubjectTag>,
+    ) -> Vec<Counter> {
+        let (name, index) = (&service.name, &self.index);
+        let mut counters = Vec::with_capacity(5);
+        counters.push(Counter::Service(name.clone()));
+        counters.extend(client.map(Counter::Client));
+        // Without a subject the recipient's own limits say the same.
+        if sending.names_subject {
+            let subject = sending.delivery.verification().subject_tag();
+            counters.push(Counter::Subject(subject));
+        }
+        if let Recipient::Sms(number) = sending.recipient {
+            let country = number.country().map(str::to_owned);
+            counters.push(Counter::NumberBlock(index.number_block_tag(name, number)));
+            counters.push(Counter::Country(name.clone(), country));
+        }
+        counters
+    }
+
+    fn permitted(
+        &self,
+        service: &Service,
+        permit: Permit,
+        names_subject: bool,
+    ) -> Result<(), Problem> {
+        let Permit::Refused { until, limit } = permit else {
+            return Ok(());
+        };
+        self.metrics.limited(limit);
+        let problem = limit_problem(limit, &service.limits, names_subject);
+        Err(problem.retry_after(until.millis_since(self.clock.now()).div_ceil(1_000)))
+    }
+}
+
+/// The refusal of `limit`: which messages there were too many of, and the key that says how many
+/// there may be.
+fn limit_problem(limit: Limit, limits: &SendLimits, names_subject: bool) -> Problem {
+    let counted = match limit {
+        Limit::Cooldown => {
+            let seconds = limits.cooldown_ms / 1_000;
+            let detail = format!("a message was sent to this recipient less than {seconds} s ago");
+            return Problem::new(ProblemCode::Cooldown, detail);
+        }
+        Limit::RecipientHour => "messages to this recipient within an hour",
+        Limit::RecipientDay => "messages to this recipient within a day",
+        Limit::Subject => "messages for this subject within an hour",
+        Limit::NumberBlock => {
+            "messages within an hour to numbers that differ in their last four digits only"
+        }
+        Limit::Client => "messages for this client within an hour",
+        Limit::Country => "messages to this country within a day",
+        Limit::ServiceDay => "messages of the service within a day",
+        Limit::ServiceMinute => "requests of the service within a minute",
+    };
+    let is_shared = matches!(limit, Limit::RecipientHour | Limit::RecipientDay);
+    let share = if is_shared && !names_subject {
+        "; a quarter of it is kept for requests with a subject"
+    } else {
+        ""
+    };
+    let key = limit.as_str();
+    let detail = format!("too many {counted} (limits.{key}{share})");
+    Problem::new(ProblemCode::RateLimited, detail)
+}
+
+/// Whether a send limit refused the message.
+pub(crate) fn is_limit(problem: &Problem) -> bool {
+    matches!(
+        problem.code,
+        ProblemCode::RateLimited | ProblemCode::Cooldown
+    )
+}
+
+fn store_problem(_: StorageError) -> Problem {
+    Problem::new(ProblemCode::StoreUnavailable, "the limits cannot be read").retry_after(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_names_its_limit() {
+        let limits = SendLimits::default();
+        let cooldown = limit_problem(Limit::Cooldown, &limits, true);
+        assert_eq!(cooldown.code, ProblemCode::Cooldown);
+        let detail = "a message was sent to this recipient less than 30 s ago";
+        assert_eq!(cooldown.detail, detail);
+        for limit in Limit::ALL.into_iter().filter(|one| *one != Limit::Cooldown) {
+            let problem = limit_problem(limit, &limits, true);
+            assert_eq!(problem.code, ProblemCode::RateLimited, "{limit:?}");
+            let key = format!("(limits.{})", limit.as_str());
+            assert!(problem.detail.ends_with(&key), "{}", problem.detail);
+        }
+        let shared = limit_problem(Limit::RecipientDay, &limits, false);
+        assert!(shared.detail.contains("a quarter of it is kept"));
+    }
+}
