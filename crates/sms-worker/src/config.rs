@@ -9,14 +9,13 @@ use tokio::sync::mpsc;
 use watchword_chassis::config::{ConfigError, SecretRef};
 use watchword_core::{Clock, ProviderName, Recipient, SecretString};
 use watchword_delivery::{DEFAULT_CONCURRENCY, Inbox, Provider, RouteConfig, Rules, attempt_limit};
-use watchword_events::ReceiptReceived;
 
 use crate::http::{
     HttpProvider, HttpProviderParts, Preset, ReceiptConfig, RequestConfig, ResponseConfig,
 };
 use crate::inbox::InboxProvider;
 use crate::presets::preset;
-use crate::receipt::ReceiptPlan;
+use crate::receipt::{HeardReceipt, ReceiptPlan};
 use crate::smpp::{SmppConfig, SmppProvider};
 use crate::text::SmsText;
 
@@ -157,7 +156,7 @@ pub struct SmsChannel {
     /// Whose receipts are taken.
     pub receipts: BTreeMap<ProviderName, Arc<ReceiptPlan>>,
     /// Receipts that come by SMPP binds.
-    pub heard: mpsc::Receiver<ReceiptReceived>,
+    pub heard: mpsc::Receiver<HeardReceipt>,
     /// What follows where there is a choice.
     pub rules: Rules,
 }
@@ -222,7 +221,7 @@ fn build_smpp(
     name: &ProviderName,
     config: &SmsProviderConfig,
     text: SmsText,
-    told: mpsc::Sender<ReceiptReceived>,
+    told: mpsc::Sender<HeardReceipt>,
 ) -> Result<Arc<dyn Provider>, ConfigError> {
     let smpp = config.smpp.as_ref();
     let smpp = smpp.ok_or_else(|| ConfigError::new("smpp", "is missing"))?;

@@ -9,8 +9,7 @@ use watchword_broker::Publisher;
 use watchword_chassis::config::ConfigError;
 use watchword_core::{Channel, Clock, Live, ProviderName, Timestamp};
 use watchword_delivery::{Inbox, Router, Rules};
-use watchword_events::ReceiptReceived;
-use watchword_sms_worker::{ReceiptPlan, ReceiptPlans, queue_heard};
+use watchword_sms_worker::{HeardReceipt, ReceiptMetrics, ReceiptPlan, ReceiptPlans, queue_heard};
 
 use crate::config::Config;
 
@@ -25,7 +24,7 @@ pub struct ChannelSetup {
     /// Whose receipts are taken.
     pub receipts: BTreeMap<ProviderName, Arc<ReceiptPlan>>,
     /// Receipts that come by SMPP binds; with SMS only.
-    pub heard: Option<mpsc::Receiver<ReceiptReceived>>,
+    pub heard: Option<mpsc::Receiver<HeardReceipt>>,
 }
 
 /// Configurations, one after the other, that wait to be listened to.
@@ -40,18 +39,18 @@ pub struct LiveChannel {
     pub rules: Live<Rules>,
     /// Whose receipts are taken.
     pub plans: Live<ReceiptPlans>,
-    heard: mpsc::Sender<mpsc::Receiver<ReceiptReceived>>,
+    heard: mpsc::Sender<mpsc::Receiver<HeardReceipt>>,
 }
 
 /// The receipts that come by SMPP binds, of each configuration after the other.
-pub struct Heard(mpsc::Receiver<mpsc::Receiver<ReceiptReceived>>);
+pub struct Heard(mpsc::Receiver<mpsc::Receiver<HeardReceipt>>);
 
 /// A channel's next configuration, checked.
 pub struct Change {
     router: Router,
     rules: Rules,
     receipts: BTreeMap<ProviderName, Arc<ReceiptPlan>>,
-    heard: Option<mpsc::Receiver<ReceiptReceived>>,
+    heard: Option<mpsc::Receiver<HeardReceipt>>,
 }
 
 impl LiveChannel {
@@ -94,7 +93,7 @@ impl LiveChannel {
         self.hear(change.heard);
     }
 
-    fn hear(&self, heard: Option<mpsc::Receiver<ReceiptReceived>>) {
+    fn hear(&self, heard: Option<mpsc::Receiver<HeardReceipt>>) {
         if let Some(heard) = heard {
             // Nobody listens once the process stops; receipts of a bind that is not heard are lost.
             let _ = self.heard.try_send(heard);
@@ -108,6 +107,7 @@ impl Heard {
         mut self,
         publisher: Arc<dyn Publisher>,
         clock: Arc<dyn Clock>,
+        metrics: ReceiptMetrics,
         stop: impl Future<Output = ()> + Send,
     ) {
         let mut tasks = JoinSet::new();
@@ -116,7 +116,7 @@ impl Heard {
             tokio::select! {
                 () = &mut stop => return,
                 Some(heard) = self.0.recv() => {
-                    tasks.spawn(queue_heard(heard, publisher.clone(), clock.clone()));
+                    tasks.spawn(queue_heard(heard, publisher.clone(), clock.clone(), metrics.clone()));
                 }
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
             }

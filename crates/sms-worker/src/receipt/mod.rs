@@ -1,6 +1,7 @@
 //! What gateways say later: verified on the raw bytes, then read by the places the configuration
 //! names. Refuses to keep anything of a receipt but ids, the state and an error code.
 
+mod heard;
 mod plans;
 mod route;
 mod vendors;
@@ -14,7 +15,7 @@ use watchword_core::{DeliveryId, ProviderName, ReceiptState};
 use watchword_events::ReceiptReceived;
 
 pub use plans::ReceiptPlans;
-pub use route::{ReceiptMetrics, ReceiptState as ReceiptRouteState, SERIES, queue_heard, routes};
+pub use route::{ReceiptMetrics, ReceiptState as ReceiptRouteState, SERIES, routes};
 pub(crate) use verify::Verify;
 pub use verify::{Call, Encoding, HmacAlgorithm, VerifyConfig};
 
