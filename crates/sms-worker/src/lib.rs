@@ -3,6 +3,7 @@
 mod config;
 mod http;
 mod inbox;
+mod payload;
 mod presets;
 mod receipt;
 mod segments;

@@ -17,6 +17,7 @@ use super::placeholder::{Settings, Template};
 use super::request::checked_url;
 use super::sigv4::Signer;
 use crate::config::Secrets;
+use crate::payload;
 
 /// A JWT lives this long: what the gateways allow at most.
 const JWT_LIFE_SECONDS: i64 = 900;
@@ -25,7 +26,6 @@ const TOKEN_MARGIN_MS: u64 = 60_000;
 /// A token that is refused so soon was never good.
 const TOKEN_PROVEN_MS: u64 = 5_000;
 const TOKEN_DEADLINE: Duration = Duration::from_secs(5);
-const MAX_TOKEN_BYTES: usize = 64 * 1024;
 
 pub(super) enum Auth {
     None,
@@ -304,10 +304,12 @@ impl Oauth2 {
             429 | 500..=599 => return Err(AuthFault::Away),
             _ => return Err(AuthFault::Refused),
         }
-        let body = super::read_answer(&mut response, MAX_TOKEN_BYTES)
+        let body = super::read_answer(&mut response)
             .await
             .ok_or(AuthFault::Away)?;
-        let answer: TokenAnswer = serde_json::from_slice(&body).map_err(|_| AuthFault::Refused)?;
+        let json = payload::json(&payload::text(response.headers(), &body));
+        let answer = json.and_then(|json| serde_json::from_value::<TokenAnswer>(json).ok());
+        let answer = answer.ok_or(AuthFault::Refused)?;
         let life_ms = answer.expires_in.unwrap_or(300).saturating_mul(1_000);
         let until = now.plus_millis(life_ms.saturating_sub(TOKEN_MARGIN_MS));
         let token = SecretString::new(answer.access_token);

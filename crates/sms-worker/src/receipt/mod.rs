@@ -22,6 +22,7 @@ pub use verify::{Call, Encoding, HmacAlgorithm, VerifyConfig};
 use crate::config::Secrets;
 use crate::http::{ReceiptConfig, as_text, check_pointer, plain_id};
 
+use crate::payload;
 /// Receipts one call may bring.
 const MOST_AT_ONCE: usize = 1_000;
 /// Characters of an error code that are kept.
@@ -134,7 +135,8 @@ impl ReceiptPlan {
         } else if call.body.is_empty() {
             Value::Null
         } else {
-            serde_json::from_slice(call.body).ok()?
+            let body = payload::decompressed(call.headers, call.body)?;
+            payload::json(&payload::text(call.headers, &body))?
         };
         let mut document = Map::new();
         document.insert("query".to_owned(), object(call.query));

@@ -6,6 +6,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use ring::digest;
 use serde_json::Value;
 
+use crate::payload;
+
 use super::verify::{Call, HmacAlgorithm, TOLERANCE_SECONDS, same, verify_hmac};
 
 /// Base64 of HMAC-SHA-1 over the URL and, for a form, each name and value in the order of names,
@@ -64,7 +66,8 @@ fn port_forms(text: &str) -> Vec<String> {
 pub(super) fn vonage_sig(call: &Call<'_>, secret: &str, algorithm: HmacAlgorithm) -> Option<()> {
     let mut pairs: Vec<(String, String)> = call.query.to_vec();
     pairs.extend(call.form());
-    if let Ok(Value::Object(members)) = serde_json::from_slice(call.body) {
+    let body = payload::text(call.headers, call.body);
+    if let Some(Value::Object(members)) = payload::json(&body) {
         let text = |value: &Value| crate::http::as_text(value).unwrap_or_default();
         pairs.extend(
             members
