@@ -76,22 +76,33 @@ impl Auth {
         secrets: &Secrets,
     ) -> Result<Self, ConfigError> {
         let fixed = |text: &str, key: &str| Template::fixed(text, settings, key);
+        // One line of text, as headers and parameters have it.
+        let line = |secret: &str| {
+            let value = secrets.get(secret, "auth.secret")?;
+            if HeaderValue::from_str(value.expose()).is_err() {
+                let problem = format!(
+                    "names the secret `{secret}`, which holds a line break or another character \
+                     that cannot stand in a header"
+                );
+                return Err(ConfigError::new("auth.secret", problem));
+            }
+            Ok(value)
+        };
         Ok(match config {
             AuthConfig::None => Self::None,
-            AuthConfig::Basic { username, secret } => Self::Basic(
-                fixed(username, "auth.username")?,
-                secrets.get(secret, "auth.secret")?,
-            ),
-            AuthConfig::Bearer { secret } => Self::Bearer(secrets.get(secret, "auth.secret")?),
+            AuthConfig::Basic { username, secret } => {
+                Self::Basic(fixed(username, "auth.username")?, line(secret)?)
+            }
+            AuthConfig::Bearer { secret } => Self::Bearer(line(secret)?),
             AuthConfig::Header {
                 name,
                 prefix,
                 secret,
             } => {
-                let secret = secrets.get(secret, "auth.secret")?;
+                let secret = line(secret)?;
                 let text = zeroize::Zeroizing::new(format!("{prefix}{}", secret.expose()));
                 let mut value = HeaderValue::from_str(&text)
-                    .map_err(|_| ConfigError::new("auth.secret", "cannot stand in a header"))?;
+                    .map_err(|_| ConfigError::new("auth.prefix", "cannot stand in a header"))?;
                 value.set_sensitive(true);
                 let name = HeaderName::from_bytes(name.as_bytes())
                     .map_err(|_| ConfigError::new("auth.name", "is no header name"))?;
@@ -108,10 +119,7 @@ impl Auth {
                     let username = SecretString::new(fixed(username, "auth.username")?);
                     parameters.push((username_parameter.clone(), username));
                 }
-                parameters.push((
-                    secret_parameter.clone(),
-                    secrets.get(secret, "auth.secret")?,
-                ));
+                parameters.push((secret_parameter.clone(), line(secret)?));
                 Self::Query(parameters)
             }
             AuthConfig::Oauth2 {
@@ -125,7 +133,7 @@ impl Auth {
                 Self::Oauth2(Box::new(Oauth2 {
                     token_url,
                     client_id: fixed(client_id, "auth.client_id")?,
-                    secret: secrets.get(secret, "auth.secret")?,
+                    secret: line(secret)?,
                     scope: scope.clone(),
                     kept: Mutex::new(None),
                 }))
@@ -154,7 +162,7 @@ impl Auth {
                 service: service.clone(),
                 region: fixed(region, "auth.region")?,
                 access_key_id: fixed(access_key_id, "auth.access_key_id")?,
-                secret: secrets.get(secret, "auth.secret")?,
+                secret: line(secret)?,
             }),
         })
     }
@@ -325,6 +333,30 @@ impl Oauth2 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_that_cannot_stand_in_a_header_is_refused_by_key() {
+        for kind in [
+            r#"kind = "bearer", secret = "s""#,
+            r#"kind = "basic", username = "u", secret = "s""#,
+            r#"kind = "header", name = "x-key", secret = "s""#,
+            r#"kind = "query", secret = "s""#,
+            r#"kind = "oauth2", token_url = "https://a.example/", client_id = "c", secret = "s""#,
+            r#"kind = "aws_sigv4", service = "sns", region = "r", access_key_id = "a", secret = "s""#,
+        ] {
+            let config: AuthConfig = toml::from_str(&kind.replace(", ", "\n")).unwrap();
+            let compile = |secret: &str| {
+                let secrets = Secrets::of(&[("s", secret)]);
+                Auth::compile(&config, &Settings::default(), &secrets)
+            };
+            assert!(compile("tok").is_ok(), "{kind}");
+            for wrong in ["tok\n", "to\nk", "t\u{0}k"] {
+                let error = compile(wrong).err().unwrap();
+                assert_eq!(error.key, "auth.secret", "{kind}");
+                assert!(error.problem.contains("`s`") && !error.problem.contains("tok"));
+            }
+        }
+    }
 
     /// An account whose token `old` was fetched at 0.
     fn account() -> Auth {
