@@ -253,6 +253,32 @@ impl Auth {
         Ok(request)
     }
 
+    /// What an answer that is shown must not hold: the secret, and what is sent for it.
+    pub(super) fn secrets(&self) -> Vec<zeroize::Zeroizing<String>> {
+        let one = |text: &str| vec![zeroize::Zeroizing::new(text.to_owned())];
+        match self {
+            Self::None | Self::Jwt { .. } => Vec::new(),
+            Self::Basic(username, password) => {
+                let pair = zeroize::Zeroizing::new(format!("{username}:{}", password.expose()));
+                let encoded = data_encoding::BASE64.encode(pair.as_bytes());
+                [one(password.expose()), one(&encoded)].concat()
+            }
+            Self::Bearer(token) => one(token.expose()),
+            Self::Header(_, value) => value.to_str().map(one).unwrap_or_default(),
+            Self::Query(parameters) => parameters
+                .iter()
+                .flat_map(|(_, value)| one(value.expose()))
+                .collect(),
+            Self::Oauth2(oauth2) => {
+                let kept = oauth2.kept.try_lock().ok();
+                let token = kept.as_ref().and_then(|kept| kept.as_ref());
+                let token = token.map_or("", |kept| kept.token.expose());
+                [one(oauth2.secret.expose()), one(token)].concat()
+            }
+            Self::AwsSigv4(signer) => one(signer.secret.expose()),
+        }
+    }
+
     /// Where tokens come from, if they do.
     pub(super) fn token_url(&self) -> Option<&str> {
         match self {

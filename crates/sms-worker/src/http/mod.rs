@@ -277,6 +277,12 @@ impl Provider for HttpProvider {
         self.send(dispatch).await.0
     }
 
+    async fn try_out(&self, dispatch: &Dispatch) -> (Attempted, Option<String>) {
+        let (attempted, answer) = self.send(dispatch).await;
+        let shown = answer.map(|answer| show::answer(&answer, dispatch, &self.request.auth));
+        (attempted, shown)
+    }
+
     async fn show(&self, dispatch: &Dispatch) -> Option<String> {
         let request = self.request(dispatch).await.ok()?;
         Some(show::masked(&request, &self.request.auth))
