@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use reqwest::{Client, Response};
+use reqwest::header::HeaderValue;
+use reqwest::{Client, RequestBuilder, Response, Url};
 use serde_json::{Value, json};
 
-use crate::cli::{CheckArguments, SendArguments};
+use crate::cli::{CheckArguments, SendArguments, Server};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -19,6 +20,20 @@ pub fn client() -> anyhow::Result<Client> {
         .context("no HTTP client can be made")
 }
 
+/// A request with the key, if that and the URL can be sent at all.
+fn post(server: &Server, path: &str) -> anyhow::Result<RequestBuilder> {
+    let base = server.url.trim().trim_end_matches('/');
+    let url = Url::parse(&format!("{base}{path}"))
+        .context("--url is not a URL; it looks like https://otp.example.org")?;
+    let key = server.key.trim_end_matches(['\r', '\n']);
+    if HeaderValue::from_str(key).is_err() {
+        bail!(
+            "the key holds a line break or another character that no key has; check WATCHWORD_KEY"
+        );
+    }
+    Ok(client()?.post(url).bearer_auth(key))
+}
+
 /// Asks for a code and prints the answer.
 pub async fn send(arguments: SendArguments) -> anyhow::Result<()> {
     let mut body = json!({ "channel": arguments.channel, "to": arguments.to });
@@ -27,13 +42,7 @@ pub async fn send(arguments: SendArguments) -> anyhow::Result<()> {
             body[name] = Value::String(value);
         }
     }
-    let url = format!(
-        "{}/v1/verifications",
-        arguments.server.url.trim_end_matches('/')
-    );
-    let response = client()?
-        .post(url)
-        .bearer_auth(arguments.server.key)
+    let response = post(&arguments.server, "/v1/verifications")?
         .json(&body)
         .send()
         .await;
@@ -46,18 +55,9 @@ pub async fn send(arguments: SendArguments) -> anyhow::Result<()> {
 
 /// Checks a code and prints the answer; an error if it is not right.
 pub async fn check(arguments: CheckArguments) -> anyhow::Result<()> {
-    let url = format!(
-        "{}/v1/verifications/{}/check",
-        arguments.server.url.trim_end_matches('/'),
-        arguments.id
-    );
+    let path = format!("/v1/verifications/{}/check", arguments.id);
     let body = json!({ "code": arguments.code });
-    let response = client()?
-        .post(url)
-        .bearer_auth(arguments.server.key)
-        .json(&body)
-        .send()
-        .await;
+    let response = post(&arguments.server, &path)?.json(&body).send().await;
     let answer = answer(response.context("the verifier cannot be reached")?).await?;
     println!("{answer:#}");
     if answer["valid"] != true {
