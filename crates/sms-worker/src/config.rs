@@ -29,6 +29,10 @@ pub struct SmsConfig {
     /// Where gateways reach us with receipts: `https://otp.example.org`. Without it none are
     /// asked for.
     pub public_url: Option<String>,
+    /// How long receipts that are signed with an earlier secret are taken after a reload: 0 to 60
+    /// minutes. 0 ends it at once, for a secret that was stolen.
+    #[serde(default = "fifteen")]
+    pub receipt_grace_minutes: u64,
     /// How often an attempt of unknown outcome is followed by another.
     #[serde(default = "one")]
     pub unknown_retries: u32,
@@ -44,6 +48,10 @@ pub struct SmsConfig {
 
 const fn default_concurrency() -> u16 {
     DEFAULT_CONCURRENCY
+}
+
+const fn fifteen() -> u64 {
+    15
 }
 
 const fn one() -> u32 {
@@ -179,6 +187,12 @@ pub fn build(
     }
     if config.unknown_retries > 3 {
         return Err(ConfigError::new("sms.unknown_retries", "must be 0 to 3"));
+    }
+    if config.receipt_grace_minutes > 60 {
+        return Err(ConfigError::new(
+            "sms.receipt_grace_minutes",
+            "must be 0 to 60",
+        ));
     }
     let (told, heard) = crate::smpp::receipts();
     let mut channel = SmsChannel {

@@ -50,6 +50,7 @@ pub struct Change {
     router: Router,
     rules: Rules,
     receipts: BTreeMap<ProviderName, Arc<ReceiptPlan>>,
+    grace_minutes: u64,
     heard: Option<mpsc::Receiver<HeardReceipt>>,
 }
 
@@ -80,14 +81,19 @@ impl LiveChannel {
             router: setup.router,
             rules: setup.rules,
             receipts: setup.receipts,
+            grace_minutes: config
+                .sms
+                .as_ref()
+                .map_or(0, |sms| sms.receipt_grace_minutes),
             heard: setup.heard,
         })
     }
 
     /// Uses `change` from `now` on. What is in work ends with the providers it began with.
     pub fn replace(&self, change: Change, now: Timestamp) {
-        self.plans
-            .replace(self.plans.get().followed_by(change.receipts, now));
+        let plans = self.plans.get();
+        let plans = plans.followed_by(change.receipts, now, change.grace_minutes);
+        self.plans.replace(plans);
         self.rules.replace(change.rules);
         self.router.replace(change.router);
         self.hear(change.heard);
