@@ -16,7 +16,6 @@ const INTERMEDIATE: u8 = 0b0010_0000;
 /// What a `deliver_sm` says, by its places.
 pub(super) struct Deliver<'a> {
     esm_class: u8,
-    pub(super) data_coding: u8,
     short_message: &'a [u8],
     tlvs: &'a [u8],
 }
@@ -35,13 +34,11 @@ impl<'a> Deliver<'a> {
         };
         c_string(&mut rest)?; // schedule_delivery_time
         c_string(&mut rest)?; // validity_period
-        let &[_registered, _replace, data_coding, _default_id, length] = octets(&mut rest, 5)?
-        else {
+        let &[_registered, _replace, _coding, _default_id, length] = octets(&mut rest, 5)? else {
             return None;
         };
         Some(Self {
             esm_class,
-            data_coding,
             short_message: octets(&mut rest, usize::from(length))?,
             tlvs: rest,
         })

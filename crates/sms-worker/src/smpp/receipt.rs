@@ -10,8 +10,6 @@ use crate::receipt::{Unread, error_code};
 
 /// Octets of a text that are looked at.
 const MOST_OCTETS: usize = 1_024;
-/// UCS-2 by its `data_coding`.
-const UCS2: u8 = 0x08;
 /// Names of fields, none of which is a value.
 const NAMES: [&str; 7] = ["id:", "sub:", "dlvrd:", "submit", "done", "stat:", "err:"];
 
@@ -125,10 +123,12 @@ fn told(deliver: &Deliver<'_>, ids: MessageIds) -> Result<Told, Unread> {
     })
 }
 
+/// The text, in UCS-2 where its first octet says so: many SMSCs repeat the `data_coding` of the
+/// message over a receipt in ASCII.
 fn text(deliver: &Deliver<'_>) -> String {
     let octets = deliver.text();
     let octets = octets.get(..MOST_OCTETS).unwrap_or(octets);
-    if deliver.data_coding == UCS2 {
+    if octets.first() == Some(&0) {
         let (pairs, _) = octets.as_chunks::<2>();
         let units = pairs.iter().map(|pair| u16::from_be_bytes(*pair));
         let chars = char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER));
@@ -221,6 +221,16 @@ mod tests {
         ] {
             assert_eq!(read_text(text), Ok(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn a_receipt_in_ucs2_is_read() {
+        let text: Vec<u8> = "id:7 stat:DELIVRD"
+            .encode_utf16()
+            .flat_map(u16::to_be_bytes)
+            .collect();
+        let told = read(&body(4, &text, &[]), MessageIds::Same).unwrap();
+        assert_eq!(told.map(|told| told.message_id), Ok("7".to_owned()));
     }
 
     #[test]
