@@ -76,3 +76,26 @@ pub async fn answer(response: Response) -> anyhow::Result<Value> {
     }
     Ok(body)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_or_url_that_cannot_be_sent_is_named() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let post = |url: &str, key: &str| {
+            let server = Server {
+                url: url.to_owned(),
+                key: key.to_owned(),
+            };
+            post(&server, "/v1/verifications").map_err(|error| error.to_string())
+        };
+        let request = post("http://127.0.0.1:1/\n", "key\r\n").unwrap();
+        let request = request.build().unwrap();
+        assert_eq!(request.url().path(), "/v1/verifications");
+        assert_eq!(request.headers()["authorization"], "Bearer key");
+        assert!(post("http://a", "k\ney").unwrap_err().contains("the key"));
+        assert!(post("nonsense", "key").unwrap_err().contains("--url"));
+    }
+}
