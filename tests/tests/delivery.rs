@@ -982,6 +982,15 @@ async fn a_provider_is_shown_masked_and_tried() {
         fine && sent.contains("accepted (http_202), id sim-1"),
         "{sent}"
     );
+    for part in [
+        "HTTP 202",
+        "sim-1",
+        "response.rules[",
+        "content-type: application/json",
+    ] {
+        assert!(sent.contains(part), "{part}: {sent}");
+    }
+    assert!(!sent.contains(&number(1)[1..]), "{sent}");
     assert_eq!(first.messages().len(), 1);
     let (fine, missing) = run(&["nosuch"]);
     assert!(!fine && missing.contains("no provider"), "{missing}");

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use watchword_chassis::SystemClock;
 use watchword_core::{AttemptClass as Class, Channel, Clock, ReceiptState, Recipient, Variables};
 use watchword_delivery::{Dispatch, Inbox, Sender};
-use watchword_sms_worker::{SmsChannel, SmsConfig};
+use watchword_sms_worker::{SmsChannel, SmsConfig, Unread};
 
 struct Smsc {
     process: Child,
@@ -58,6 +58,16 @@ impl Drop for Smsc {
 }
 
 fn channel(folder: &TempDir, port: u16, password: &str, sender: &str) -> SmsChannel {
+    channel_with(folder, port, password, sender, "")
+}
+
+fn channel_with(
+    folder: &TempDir,
+    port: u16,
+    password: &str,
+    sender: &str,
+    more: &str,
+) -> SmsChannel {
     watchword_tests::tls();
     let path = folder.path().join("password");
     fs::write(&path, password).unwrap();
@@ -65,7 +75,7 @@ fn channel(folder: &TempDir, port: u16, password: &str, sender: &str) -> SmsChan
     let text = format!(
         "[providers.smsc]\nkind = \"smpp\"\nsender = \"{sender}\"\ntimeout_seconds = 2\n\
          secrets = {{ password = {{ file = \"{}\" }} }}\n\
-         [providers.smsc.smpp]\nhost = \"127.0.0.1\"\nport = {port}\nsystem_id = \"watchword\"\nwindow = 4\n",
+         [providers.smsc.smpp]\nhost = \"127.0.0.1\"\nport = {port}\nsystem_id = \"watchword\"\nwindow = 4\n{more}",
         path.display()
     );
     let config: SmsConfig = toml::from_str(&text).unwrap();
@@ -120,7 +130,7 @@ async fn an_smsc_takes_messages_and_sends_receipts() {
         (Some(5), Some(0), Some(1)),
         "{message}"
     );
-    let heard = channel.heard.recv().await.unwrap();
+    let heard = channel.heard.recv().await.unwrap().receipt.unwrap();
     assert_eq!(
         (heard.state, heard.message_id.as_deref()),
         (ReceiptState::Delivered, message["id"].as_str())
@@ -160,9 +170,57 @@ async fn an_smsc_takes_messages_and_sends_receipts() {
     let failed = provider.attempt(&dispatch("+4915112340005", "Test")).await;
     assert_eq!(failed.class, Class::Accepted, "{}", failed.reason);
     assert_eq!(
-        channel.heard.recv().await.unwrap().state,
+        channel.heard.recv().await.unwrap().receipt.unwrap().state,
         ReceiptState::Failed
     );
+}
+
+/// SMSCs differ in ids, in the form of receipts and in their statuses; none of it costs a bind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_smsc_with_habits_of_its_own_is_understood() {
+    let mut smsc = Smsc::start();
+    let folder = tempfile::tempdir().unwrap();
+    let more = "message_ids = \"hex_then_decimal\"\nstatuses = { \"0x45\" = \"transient\" }\n";
+    let mut channel = channel_with(&folder, smsc.port, "secret", "Test", more);
+    let provider = channel.providers[0].clone();
+    let attempt = async |to: &str| provider.attempt(&dispatch(to, "Test")).await;
+
+    let taken = attempt("+4915112340006").await;
+    assert_eq!(taken.class, Class::Accepted, "{}", taken.reason);
+    assert_eq!(smsc.message()["binds"], 1);
+    let heard = channel.heard.recv().await.unwrap().receipt.unwrap();
+    assert_eq!(heard.state, ReceiptState::Delivered);
+    assert_eq!(taken.provider_message_id, heard.message_id);
+
+    let failed = attempt("+4915112340007").await;
+    assert_eq!(
+        (failed.class, failed.reason.as_str()),
+        (Class::Transient, "smpp_0x45")
+    );
+    let bare = attempt("+4915112340009").await;
+    assert_eq!(
+        (bare.class, bare.provider_message_id),
+        (Class::Accepted, None)
+    );
+    let after = attempt("+4915112340010").await;
+    assert_eq!(after.class, Class::Accepted, "{}", after.reason);
+    assert_eq!(smsc.message()["binds"], 1, "none of it ended the bind");
+    let long = channel.heard.recv().await.unwrap();
+    assert_eq!(long.receipt, Err(Unread::Unreadable));
+    let cut = channel.heard.recv().await.unwrap();
+    assert_eq!(cut.receipt, Err(Unread::Unreadable));
+    let heard = channel.heard.recv().await.unwrap().receipt.unwrap();
+    assert_eq!(heard.state, ReceiptState::Failed);
+    assert_eq!(heard.message_id, after.provider_message_id);
+
+    // A connection that the SMSC does not take for a bind is replaced.
+    for (binds, to) in [(2, "+4915112340008"), (3, "+4915112340011")] {
+        let unbound = attempt(to).await;
+        assert_eq!(unbound.class, Class::Transient, "{}", unbound.reason);
+        let next = attempt("+4915112345678").await;
+        assert_eq!(next.class, Class::Accepted, "{}", next.reason);
+        assert_eq!(smsc.message()["binds"], binds);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -154,6 +154,13 @@ pub trait Provider: Send + Sync {
         None
     }
 
+    /// Sends one message as [`Provider::attempt`] does, and describes what came back to an operator who
+    /// configures the provider: secrets, recipient and code masked. `None` where there is nothing
+    /// to describe.
+    async fn try_out(&self, dispatch: &Dispatch) -> (Attempted, Option<String>) {
+        (self.attempt(dispatch).await, None)
+    }
+
     /// Sends one message. Called again with the same delivery after a transient end. Dropping the
     /// call leaves nothing behind that a later call could trip over.
     async fn attempt(&self, dispatch: &Dispatch) -> Attempted;

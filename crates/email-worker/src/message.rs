@@ -7,7 +7,7 @@ use std::path::Path;
 use lettre::message::header::{Header, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
 use lettre::{Address, Message};
-use watchword_core::Recipient;
+use watchword_core::{Recipient, Variables};
 use watchword_delivery::{Dispatch, Embedded, TemplateError, Templates};
 
 const SUBJECT: &str = "email.subject.txt";
@@ -75,6 +75,11 @@ impl EmailText {
     pub fn load(folder: Option<&Path>) -> Result<Self, TemplateError> {
         Templates::load(&EMBEDDED, &[SUBJECT, TEXT, HTML], folder)
             .map(|templates| Self { templates })
+    }
+
+    /// A short value for each variable that the templates use.
+    pub fn sample_variables(&self) -> Variables {
+        self.templates.sample_variables()
     }
 
     /// Subject and parts for `dispatch`.

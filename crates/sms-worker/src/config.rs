@@ -9,14 +9,13 @@ use tokio::sync::mpsc;
 use watchword_chassis::config::{ConfigError, SecretRef};
 use watchword_core::{Clock, ProviderName, Recipient, SecretString};
 use watchword_delivery::{DEFAULT_CONCURRENCY, Inbox, Provider, RouteConfig, Rules, attempt_limit};
-use watchword_events::ReceiptReceived;
 
 use crate::http::{
     HttpProvider, HttpProviderParts, Preset, ReceiptConfig, RequestConfig, ResponseConfig,
 };
 use crate::inbox::InboxProvider;
 use crate::presets::preset;
-use crate::receipt::ReceiptPlan;
+use crate::receipt::{HeardReceipt, ReceiptPlan};
 use crate::smpp::{SmppConfig, SmppProvider};
 use crate::text::SmsText;
 
@@ -30,6 +29,10 @@ pub struct SmsConfig {
     /// Where gateways reach us with receipts: `https://otp.example.org`. Without it none are
     /// asked for.
     pub public_url: Option<String>,
+    /// How long receipts that are signed with an earlier secret are taken after a reload: 0 to 60
+    /// minutes. 0 ends it at once, for a secret that was stolen.
+    #[serde(default = "fifteen")]
+    pub receipt_grace_minutes: u64,
     /// How often an attempt of unknown outcome is followed by another.
     #[serde(default = "one")]
     pub unknown_retries: u32,
@@ -45,6 +48,10 @@ pub struct SmsConfig {
 
 const fn default_concurrency() -> u16 {
     DEFAULT_CONCURRENCY
+}
+
+const fn fifteen() -> u64 {
+    15
 }
 
 const fn one() -> u32 {
@@ -157,7 +164,7 @@ pub struct SmsChannel {
     /// Whose receipts are taken.
     pub receipts: BTreeMap<ProviderName, Arc<ReceiptPlan>>,
     /// Receipts that come by SMPP binds.
-    pub heard: mpsc::Receiver<ReceiptReceived>,
+    pub heard: mpsc::Receiver<HeardReceipt>,
     /// What follows where there is a choice.
     pub rules: Rules,
 }
@@ -180,6 +187,12 @@ pub fn build(
     }
     if config.unknown_retries > 3 {
         return Err(ConfigError::new("sms.unknown_retries", "must be 0 to 3"));
+    }
+    if config.receipt_grace_minutes > 60 {
+        return Err(ConfigError::new(
+            "sms.receipt_grace_minutes",
+            "must be 0 to 60",
+        ));
     }
     let (told, heard) = crate::smpp::receipts();
     let mut channel = SmsChannel {
@@ -222,7 +235,7 @@ fn build_smpp(
     name: &ProviderName,
     config: &SmsProviderConfig,
     text: SmsText,
-    told: mpsc::Sender<ReceiptReceived>,
+    told: mpsc::Sender<HeardReceipt>,
 ) -> Result<Arc<dyn Provider>, ConfigError> {
     let smpp = config.smpp.as_ref();
     let smpp = smpp.ok_or_else(|| ConfigError::new("smpp", "is missing"))?;

@@ -3,6 +3,7 @@
 mod config;
 mod http;
 mod inbox;
+mod payload;
 mod presets;
 mod receipt;
 mod segments;
@@ -12,8 +13,8 @@ mod text;
 pub use config::{SmsChannel, SmsConfig, SmsProviderConfig, build};
 pub use presets::{PRESETS, preset};
 pub use receipt::{
-    Call, ReceiptMetrics, ReceiptPlan, ReceiptPlans, ReceiptRouteState, Refusal, SERIES,
-    queue_heard, routes,
+    Call, HeardReceipt, ReceiptMetrics, ReceiptPlan, ReceiptPlans, ReceiptRouteState, Refusal,
+    SERIES, Unread, queue_heard, routes,
 };
 pub use segments::{Encoding, Segments, segments};
 pub use smpp::SmppConfig;
@@ -24,5 +25,5 @@ pub use text::{SmsText, TextError, check_templates};
 pub mod fuzzing {
     pub use crate::http::{ResponseConfig, ResponsePlan};
     pub use crate::receipt::{Encoding, HmacAlgorithm, VerifyConfig};
-    pub use crate::smpp::receipt::{Told, read as read_smpp_receipt};
+    pub use crate::smpp::receipt::{MessageIds, Told, read as read_smpp_receipt};
 }

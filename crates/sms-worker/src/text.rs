@@ -69,6 +69,11 @@ impl SmsText {
         Ok((text, segments))
     }
 
+    /// A short value for each variable that the templates use.
+    pub fn sample_variables(&self) -> Variables {
+        self.templates.sample_variables()
+    }
+
     /// The locales there are templates for.
     pub fn locales(&self) -> Vec<String> {
         self.templates.locales()
@@ -87,7 +92,7 @@ pub fn check_templates(
             continue;
         };
         sample.locale = locale.parse().ok();
-        sample.variables = text.templates.sample_variables();
+        sample.variables = text.sample_variables();
         let (_, segments) = text.render(&sample)?;
         if segments.count > 1 {
             costly.push((locale, segments.encoding, segments.count));
@@ -154,7 +159,7 @@ mod tests {
         let mut dispatch = sample(&sender(None)).unwrap();
         dispatch.locale = "pt-BR".parse().ok();
         assert!(text.render(&dispatch).is_err(), "this request brings none");
-        dispatch.variables = text.templates.sample_variables();
+        dispatch.variables = text.sample_variables();
         assert_eq!(text.render(&dispatch).unwrap().0, "0123456789 por x");
         write("en", "{{ code }} to {{ to }}");
         let wrong = SmsText::load(Some(folder.path())).unwrap();

@@ -9,8 +9,7 @@ use watchword_broker::Publisher;
 use watchword_chassis::config::ConfigError;
 use watchword_core::{Channel, Clock, Live, ProviderName, Timestamp};
 use watchword_delivery::{Inbox, Router, Rules};
-use watchword_events::ReceiptReceived;
-use watchword_sms_worker::{ReceiptPlan, ReceiptPlans, queue_heard};
+use watchword_sms_worker::{HeardReceipt, ReceiptMetrics, ReceiptPlan, ReceiptPlans, queue_heard};
 
 use crate::config::Config;
 
@@ -25,7 +24,7 @@ pub struct ChannelSetup {
     /// Whose receipts are taken.
     pub receipts: BTreeMap<ProviderName, Arc<ReceiptPlan>>,
     /// Receipts that come by SMPP binds; with SMS only.
-    pub heard: Option<mpsc::Receiver<ReceiptReceived>>,
+    pub heard: Option<mpsc::Receiver<HeardReceipt>>,
 }
 
 /// Configurations, one after the other, that wait to be listened to.
@@ -40,18 +39,19 @@ pub struct LiveChannel {
     pub rules: Live<Rules>,
     /// Whose receipts are taken.
     pub plans: Live<ReceiptPlans>,
-    heard: mpsc::Sender<mpsc::Receiver<ReceiptReceived>>,
+    heard: mpsc::Sender<mpsc::Receiver<HeardReceipt>>,
 }
 
 /// The receipts that come by SMPP binds, of each configuration after the other.
-pub struct Heard(mpsc::Receiver<mpsc::Receiver<ReceiptReceived>>);
+pub struct Heard(mpsc::Receiver<mpsc::Receiver<HeardReceipt>>);
 
 /// A channel's next configuration, checked.
 pub struct Change {
     router: Router,
     rules: Rules,
     receipts: BTreeMap<ProviderName, Arc<ReceiptPlan>>,
-    heard: Option<mpsc::Receiver<ReceiptReceived>>,
+    grace_minutes: u64,
+    heard: Option<mpsc::Receiver<HeardReceipt>>,
 }
 
 impl LiveChannel {
@@ -81,20 +81,25 @@ impl LiveChannel {
             router: setup.router,
             rules: setup.rules,
             receipts: setup.receipts,
+            grace_minutes: config
+                .sms
+                .as_ref()
+                .map_or(0, |sms| sms.receipt_grace_minutes),
             heard: setup.heard,
         })
     }
 
     /// Uses `change` from `now` on. What is in work ends with the providers it began with.
     pub fn replace(&self, change: Change, now: Timestamp) {
-        self.plans
-            .replace(self.plans.get().followed_by(change.receipts, now));
+        let plans = self.plans.get();
+        let plans = plans.followed_by(change.receipts, now, change.grace_minutes);
+        self.plans.replace(plans);
         self.rules.replace(change.rules);
         self.router.replace(change.router);
         self.hear(change.heard);
     }
 
-    fn hear(&self, heard: Option<mpsc::Receiver<ReceiptReceived>>) {
+    fn hear(&self, heard: Option<mpsc::Receiver<HeardReceipt>>) {
         if let Some(heard) = heard {
             // Nobody listens once the process stops; receipts of a bind that is not heard are lost.
             let _ = self.heard.try_send(heard);
@@ -108,6 +113,7 @@ impl Heard {
         mut self,
         publisher: Arc<dyn Publisher>,
         clock: Arc<dyn Clock>,
+        metrics: ReceiptMetrics,
         stop: impl Future<Output = ()> + Send,
     ) {
         let mut tasks = JoinSet::new();
@@ -116,7 +122,7 @@ impl Heard {
             tokio::select! {
                 () = &mut stop => return,
                 Some(heard) = self.0.recv() => {
-                    tasks.spawn(queue_heard(heard, publisher.clone(), clock.clone()));
+                    tasks.spawn(queue_heard(heard, publisher.clone(), clock.clone(), metrics.clone()));
                 }
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
             }

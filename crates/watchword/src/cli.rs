@@ -152,14 +152,22 @@ pub struct ParkedFilter {
 /// What to do with a provider.
 #[derive(Debug, Subcommand)]
 pub enum ProviderCommand {
-    /// Show the request it would make, secrets masked; with --to, send one message.
+    /// Show the request it would make, secrets masked; with --to, send one message and show the answer.
     Test {
         /// Its name.
         name: String,
         /// A number or an address that gets a real message.
         #[arg(long)]
         to: Option<String>,
+        /// A value for the template: NAME=VALUE. Others get a sample.
+        #[arg(long = "variable", value_name = "NAME=VALUE", value_parser = variable)]
+        variables: Vec<(String, String)>,
     },
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// A part of the pipeline.

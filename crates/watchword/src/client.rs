@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use reqwest::{Client, Response};
+use reqwest::header::HeaderValue;
+use reqwest::{Client, RequestBuilder, Response, Url};
 use serde_json::{Value, json};
 
-use crate::cli::{CheckArguments, SendArguments};
+use crate::cli::{CheckArguments, SendArguments, Server};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -19,6 +20,20 @@ pub fn client() -> anyhow::Result<Client> {
         .context("no HTTP client can be made")
 }
 
+/// A request with the key, if that and the URL can be sent at all.
+fn post(server: &Server, path: &str) -> anyhow::Result<RequestBuilder> {
+    let base = server.url.trim().trim_end_matches('/');
+    let url = Url::parse(&format!("{base}{path}"))
+        .context("--url is not a URL; it looks like https://otp.example.org")?;
+    let key = server.key.trim_end_matches(['\r', '\n']);
+    if HeaderValue::from_str(key).is_err() {
+        bail!(
+            "the key holds a line break or another character that no key has; check WATCHWORD_KEY"
+        );
+    }
+    Ok(client()?.post(url).bearer_auth(key))
+}
+
 /// Asks for a code and prints the answer.
 pub async fn send(arguments: SendArguments) -> anyhow::Result<()> {
     let mut body = json!({ "channel": arguments.channel, "to": arguments.to });
@@ -27,13 +42,7 @@ pub async fn send(arguments: SendArguments) -> anyhow::Result<()> {
             body[name] = Value::String(value);
         }
     }
-    let url = format!(
-        "{}/v1/verifications",
-        arguments.server.url.trim_end_matches('/')
-    );
-    let response = client()?
-        .post(url)
-        .bearer_auth(arguments.server.key)
+    let response = post(&arguments.server, "/v1/verifications")?
         .json(&body)
         .send()
         .await;
@@ -46,18 +55,9 @@ pub async fn send(arguments: SendArguments) -> anyhow::Result<()> {
 
 /// Checks a code and prints the answer; an error if it is not right.
 pub async fn check(arguments: CheckArguments) -> anyhow::Result<()> {
-    let url = format!(
-        "{}/v1/verifications/{}/check",
-        arguments.server.url.trim_end_matches('/'),
-        arguments.id
-    );
+    let path = format!("/v1/verifications/{}/check", arguments.id);
     let body = json!({ "code": arguments.code });
-    let response = client()?
-        .post(url)
-        .bearer_auth(arguments.server.key)
-        .json(&body)
-        .send()
-        .await;
+    let response = post(&arguments.server, &path)?.json(&body).send().await;
     let answer = answer(response.context("the verifier cannot be reached")?).await?;
     println!("{answer:#}");
     if answer["valid"] != true {
@@ -75,4 +75,27 @@ pub async fn answer(response: Response) -> anyhow::Result<Value> {
         bail!("{status}: {}: {}", text("code"), text("detail"));
     }
     Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_or_url_that_cannot_be_sent_is_named() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let post = |url: &str, key: &str| {
+            let server = Server {
+                url: url.to_owned(),
+                key: key.to_owned(),
+            };
+            post(&server, "/v1/verifications").map_err(|error| error.to_string())
+        };
+        let request = post("http://127.0.0.1:1/\n", "key\r\n").unwrap();
+        let request = request.build().unwrap();
+        assert_eq!(request.url().path(), "/v1/verifications");
+        assert_eq!(request.headers()["authorization"], "Bearer key");
+        assert!(post("http://a", "k\ney").unwrap_err().contains("the key"));
+        assert!(post("nonsense", "key").unwrap_err().contains("--url"));
+    }
 }

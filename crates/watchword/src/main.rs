@@ -45,8 +45,13 @@ fn main() -> anyhow::Result<()> {
             Command::Audit => audit::run(&cli.config).await,
             Command::Metrics => metrics::run(),
             Command::Provider {
-                command: ProviderCommand::Test { name, to },
-            } => provider::test(&cli.config, &name, to.as_deref()).await,
+                command:
+                    ProviderCommand::Test {
+                        name,
+                        to,
+                        variables,
+                    },
+            } => provider::test(&cli.config, &name, to.as_deref(), variables).await,
             Command::Simulate { file } => simulate::run(file.as_deref()).await,
             Command::Send(arguments) => client::send(arguments).await,
             Command::Check(arguments) => client::check(arguments).await,

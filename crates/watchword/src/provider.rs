@@ -1,5 +1,5 @@
-//! `watchword provider test`: what a provider would send, or one real message. Refuses to print a
-//! secret.
+//! `watchword provider test`: the request a provider would make, or one real message and what came
+//! back. Secrets, and in answers the recipient and the code, are masked.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,13 +10,21 @@ use watchword_chassis::{SystemClock, SystemEntropy};
 use watchword_core::{AttemptClass, DeliveryId, SubjectTag};
 use watchword_core::{Channel, Clock, Code, CodeLength, Recipient, Variables, VerificationId};
 use watchword_delivery::{Dispatch, Inbox, Sender};
+use watchword_email_worker::EmailText;
+use watchword_sms_worker::SmsText;
 
 use crate::channels;
 use crate::needs::Needs;
 use crate::run::checked;
 
-/// Shows the request that provider `name` would make, or sends one message to `to`.
-pub async fn test(path: &Path, name: &str, to: Option<&str>) -> anyhow::Result<()> {
+/// Shows the request that provider `name` would make, or sends one message to `to`. `variables` come
+/// on top of the samples that texts are tried with at start.
+pub async fn test(
+    path: &Path,
+    name: &str,
+    to: Option<&str>,
+    variables: Vec<(String, String)>,
+) -> anyhow::Result<()> {
     let config = checked(path, Needs::PROVIDERS)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut found = None;
@@ -40,6 +48,14 @@ pub async fn test(path: &Path, name: &str, to: Option<&str>) -> anyhow::Result<(
     };
     let recipient = Recipient::parse(channel, to.unwrap_or(sample)).context("--to")?;
     let id = VerificationId::draw(SubjectTag::new([0; 10]), &SystemEntropy)?;
+    let folder = config.templates.as_deref();
+    let samples = match channel {
+        Channel::Sms => SmsText::load(folder)?.sample_variables(),
+        Channel::Email => EmailText::load(folder)?.sample_variables(),
+    };
+    let mut all = samples.as_map().clone();
+    all.extend(variables);
+    let variables = Variables::new(all).context("--variable")?;
     let service = config.services.iter().next();
     let dispatch = Dispatch {
         delivery_id: DeliveryId::new(id, 1),
@@ -53,17 +69,23 @@ pub async fn test(path: &Path, name: &str, to: Option<&str>) -> anyhow::Result<(
             host: service.and_then(|(_, service)| service.host.clone()),
         },
         locale: None,
-        variables: Variables::default(),
+        variables,
         remaining: Duration::from_secs(300),
     };
     if to.is_none() {
         match provider.show(&dispatch).await {
             Some(request) => println!("{request}"),
-            None => println!("{name} has no request to show; --to sends a message"),
+            None => println!(
+                "{name} has no request to show. Send a message with --to ADDRESS; if that ends as \
+                 template, check the templates with 'watchword config check'."
+            ),
         }
         return Ok(());
     }
-    let attempted = provider.attempt(&dispatch).await;
+    let (attempted, answer) = provider.try_out(&dispatch).await;
+    if let Some(answer) = answer {
+        println!("{answer}");
+    }
     println!(
         "{} ({}){}",
         attempted.class,

@@ -1,5 +1,6 @@
 //! From engine and configuration to running roles.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::Context;
@@ -9,7 +10,7 @@ use watchword_chassis::lifecycle::Lifecycle;
 use watchword_chassis::spans::Spans;
 use watchword_chassis::{Services, SystemEntropy, http, telemetry};
 use watchword_core::{
-    Channel, Clock, Key, KeyRing, Live, ProviderName, Recipient, ServiceName, Subject,
+    Channel, Clock, Key, KeyRing, Live, Recipient, ServiceName, Subject,
 };
 use watchword_delivery::{
     Courier, CourierParts, DeliveryMetrics, Inbox, Receipts, ReceiptsParts, Reporter, Worker,
@@ -257,15 +258,20 @@ impl Shared {
             metrics.clone(),
         ));
         let concurrency = setup.concurrency;
-        let takers: Vec<_> = setup.receipts.keys().cloned().collect();
+        // Providers whose receipts come by calls or by a bind.
+        let by_bind = providers.iter().filter(|provider| provider.wants_name());
+        let by_bind = by_bind.map(|provider| provider.name());
+        let takers: BTreeSet<_> = setup.receipts.keys().chain(by_bind).cloned().collect();
         let (live, heard) = LiveChannel::start(channel, setup);
         let mut routes = Router::new();
         if channel == Channel::Sms {
             let (publisher, clock) = (broker.publisher(), self.clock.clone());
             let stop = lifecycle.stop().cancelled_owned();
-            lifecycle.spawn("smpp-receipts", heard.queue(publisher, clock, stop));
+            let calls = ReceiptMetrics::register(&self.registry, takers.iter())?;
+            let heard = heard.queue(publisher, clock, calls.clone(), stop);
+            lifecycle.spawn("smpp-receipts", heard);
             routes = self
-                .receipts(&live, &takers, &reporter, &metrics, lifecycle)
+                .receipts(&live, calls, &reporter, &metrics, lifecycle)
                 .await?;
         }
         let courier = Courier::new(
@@ -305,7 +311,7 @@ impl Shared {
     async fn receipts(
         &self,
         live: &LiveChannel,
-        takers: &[ProviderName],
+        calls: ReceiptMetrics,
         reporter: &Arc<Reporter>,
         metrics: &DeliveryMetrics,
         lifecycle: &mut Lifecycle,
@@ -332,7 +338,7 @@ impl Shared {
             public_url,
             publisher: broker.publisher(),
             clock: self.clock.clone(),
-            metrics: ReceiptMetrics::register(&self.registry, takers.iter())?,
+            metrics: calls,
         }))
     }
 }

@@ -20,7 +20,11 @@ use crate::signer::{SECRET, SEED};
 pub const URL: &str = "https://otp.example.org";
 
 /// Schemes no preset uses, or uses in one form only.
-const SCHEMES: [(&str, &str); 4] = [
+const SCHEMES: [(&str, &str); 5] = [
+    (
+        "plivo-3",
+        r#"{ kind = "plivo", secret = "s", require_v3 = true }"#,
+    ),
     (
         "basic",
         r#"{ kind = "basic", username = "u", secret = "s" }"#,
@@ -61,7 +65,9 @@ pub fn receivers() -> Vec<Receiver> {
         Some(((*name).to_owned(), preset.get("receipt")?.clone()))
     });
     let own = SCHEMES.iter().map(|(name, verify)| {
-        let text = format!("verify = {verify}\nreference = \"/query/d\"\nid = \"/body/id\"\nstate = \"/body/status\"\nerror = \"/body/error\"\nstates = {{ ok = \"delivered\" }}");
+        // The query is not part of what Vonage signs.
+        let reference = if name.starts_with("vonage") { "/body/ref" } else { "/query/d" };
+        let text = format!("verify = {verify}\nreference = \"{reference}\"\nid = \"/body/id\"\nstate = \"/body/status\"\nerror = \"/body/error\"\nstates = {{ ok = \"delivered\" }}");
         let receipt: Table = text.parse().expect("a receipt");
         ((*name).to_owned(), Value::Table(receipt))
     });

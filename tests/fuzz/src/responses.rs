@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use watchword_chassis::config::ConfigError;
 use watchword_core::AttemptClass;
-use watchword_sms_worker::fuzzing::{ResponseConfig, ResponsePlan, read_smpp_receipt};
+use watchword_sms_worker::fuzzing::{MessageIds, ResponseConfig, ResponsePlan, read_smpp_receipt};
 use watchword_sms_worker::{PRESETS, preset};
 
 use crate::canary::pick;
@@ -39,7 +39,8 @@ impl Rules {
     }
 }
 
-/// One answer, as it came and varied, and the same bytes as the text of an SMPP receipt.
+/// One answer, as it came and varied, and the same bytes as an SMPP receipt: as its whole body, as
+/// its text and as its TLVs.
 pub fn run(input: &[u8]) {
     smpp(input);
     let Some(letter) = Letter::open(input) else {
@@ -83,12 +84,29 @@ fn check(rules: &Rules, status: u16, headers: &http::HeaderMap, body: &[u8]) {
 }
 
 fn smpp(input: &[u8]) {
-    let Some(told) = read_smpp_receipt(input) else {
-        return;
+    let text = &input[..input.len().min(255)];
+    let head = |length: usize| {
+        let mut body = b"\0\x01\x01\0\x01\x01\0\x04\0\0\0\0\0\0\0\0".to_vec();
+        body.push(u8::try_from(length).expect("at most 255"));
+        body
     };
-    let id = &told.message_id;
-    assert!((1..=65).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()));
-    assert!(told.error.is_none_or(|error| is_error_code(&error)));
+    let with_text = [head(text.len()), text.to_vec()].concat();
+    let with_tlvs = [head(0), input.to_vec()].concat();
+    let ids = [
+        MessageIds::Same,
+        MessageIds::HexThenDecimal,
+        MessageIds::DecimalThenHex,
+    ];
+    for body in [input, &with_text, &with_tlvs] {
+        for ids in ids {
+            let Some(Ok(told)) = read_smpp_receipt(body, ids) else {
+                continue;
+            };
+            let id = &told.message_id;
+            assert!((1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic()));
+            assert!(told.error.is_none_or(|error| is_error_code(&error)));
+        }
+    }
 }
 
 /// What may be kept of a receipt's error: nothing long, nothing that could be a number or address.

@@ -127,14 +127,7 @@ pub fn sign(scheme: &VerifyConfig, draft: &mut Draft) -> bool {
             draft.set(header, &BASE64.encode(key.sign(&signed).as_ref()));
         }
         VerifyConfig::Twilio { .. } => twilio(draft),
-        VerifyConfig::Plivo { .. } => {
-            let tag = mac(
-                HmacAlgorithm::Sha256,
-                format!("{}n-1", draft.bare).as_bytes(),
-            );
-            draft.set("x-plivo-signature-v2-nonce", "n-1");
-            draft.set("x-plivo-signature-v2", &BASE64.encode(&tag));
-        }
+        VerifyConfig::Plivo { require_v3, .. } => return plivo(draft, *require_v3),
         VerifyConfig::VonageSig { algorithm, .. } => return vonage_sig(draft, *algorithm),
         VerifyConfig::Jwt {
             header,
@@ -173,11 +166,56 @@ fn twilio(draft: &mut Draft) {
     draft.set("x-twilio-signature", &BASE64.encode(&tag));
 }
 
+fn plivo(draft: &mut Draft, is_v3: bool) -> bool {
+    if !is_v3 {
+        draft.headers.remove("x-plivo-signature-v3");
+        let tag = mac(
+            HmacAlgorithm::Sha256,
+            format!("{}n-1", draft.bare).as_bytes(),
+        );
+        draft.set("x-plivo-signature-v2-nonce", "n-1");
+        draft.set("x-plivo-signature-v2", &BASE64.encode(&tag));
+        return true;
+    }
+    let mut fields = draft.form();
+    if fields.is_empty() && !draft.body.is_empty() {
+        return false;
+    }
+    fields.sort();
+    let mut query = draft.query.clone();
+    query.sort();
+    let mut signed = draft.bare.clone();
+    if !(query.is_empty() && fields.is_empty()) {
+        signed.push('?');
+    }
+    for (place, (name, value)) in query.iter().enumerate() {
+        let before = if place == 0 { "" } else { "&" };
+        signed.extend([before, name, "=", value]);
+    }
+    if !query.is_empty() && !fields.is_empty() {
+        signed.push('.');
+    }
+    for (name, value) in &fields {
+        signed.extend([name.as_str(), value]);
+    }
+    signed += ".n-1";
+    let tag = mac(HmacAlgorithm::Sha256, signed.as_bytes());
+    draft.set("x-plivo-signature-v3-nonce", "n-1");
+    draft.set("x-plivo-signature-v3", &BASE64.encode(&tag));
+    true
+}
+
 fn vonage_sig(draft: &mut Draft, algorithm: HmacAlgorithm) -> bool {
     draft.drop_parameter("sig");
     draft.drop_parameter("timestamp");
     let mut pairs = draft.form();
-    if let Ok(Value::Object(members)) = serde_json::from_slice(&draft.body) {
+    let json = serde_json::from_slice(&draft.body);
+    // What the product reads beyond strict JSON no vendor sends signed.
+    let is_strict = json.as_ref().is_ok_and(|json: &Value| is_exact(json));
+    if pairs.is_empty() && !draft.body.is_empty() && !is_strict {
+        return false;
+    }
+    if let Ok(Value::Object(members)) = json {
         pairs.extend(members.into_iter().map(|(name, value)| {
             let text = match value {
                 Value::String(text) => text,
@@ -197,7 +235,6 @@ fn vonage_sig(draft: &mut Draft, algorithm: HmacAlgorithm) -> bool {
     let time = draft.seconds().to_string();
     draft.query.push(("timestamp".to_owned(), time));
     pairs.extend(draft.query.iter().filter(|(name, _)| name != "d").cloned());
-    pairs.retain(|(name, _)| name != "d");
     pairs.sort();
     let mut signed = String::new();
     for (name, value) in pairs {
@@ -206,6 +243,12 @@ fn vonage_sig(draft: &mut Draft, algorithm: HmacAlgorithm) -> bool {
     let tag = HEXLOWER.encode(&mac(algorithm, signed.as_bytes()));
     draft.query.push(("sig".to_owned(), tag));
     true
+}
+
+/// Whether no member is a number that only a float holds: it may stand there as an integer.
+fn is_exact(json: &Value) -> bool {
+    json.as_object()
+        .is_none_or(|members| !members.values().any(Value::is_f64))
 }
 
 fn token(claims: &Value) -> String {

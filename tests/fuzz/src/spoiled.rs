@@ -56,7 +56,13 @@ pub fn spoiled(scheme: &VerifyConfig, draft: &Draft) -> Vec<(&'static str, Draft
             add("a changed body", &more_body);
             add("a changed query", &more_query);
         }
-        VerifyConfig::Plivo { .. } => add("a changed URL", &|draft| draft.bare.push('x')),
+        VerifyConfig::Plivo { require_v3, .. } => {
+            add("a changed URL", &|draft| draft.bare.push('x'));
+            if *require_v3 {
+                add("a changed query", &more_query);
+                add("a changed body", &more_body);
+            }
+        }
         VerifyConfig::VonageSig { .. } => {
             add("a changed query", &|draft| {
                 draft.query.insert(0, ("zz".to_owned(), "1".to_owned()));
@@ -99,6 +105,9 @@ fn signature(scheme: &VerifyConfig) -> (&str, Option<usize>) {
         VerifyConfig::Hmac { header, prefix, .. } => (header.as_str(), Some(prefix.len())),
         VerifyConfig::Ed25519 { header, .. } => (header.as_str(), Some(0)),
         VerifyConfig::Twilio { .. } => ("x-twilio-signature", Some(0)),
+        VerifyConfig::Plivo {
+            require_v3: true, ..
+        } => ("x-plivo-signature-v3", Some(0)),
         VerifyConfig::Plivo { .. } => ("x-plivo-signature-v2", Some(0)),
         VerifyConfig::Jwt { header, .. } => (header.as_str(), None),
     }

@@ -13,9 +13,9 @@ use super::ConfigError;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SecretRef {
-    /// A file that others cannot read. A final line break is not part of the secret.
+    /// A file that others cannot read. Line breaks at its end are not part of the secret.
     pub file: Option<PathBuf>,
-    /// The name of an environment variable.
+    /// The name of an environment variable. Line breaks at its end are not part of the secret.
     pub env: Option<String>,
 }
 
@@ -37,7 +37,7 @@ impl SecretRef {
                 }
                 let text = fs::read_to_string(file)
                     .map_err(|_| error("the secret's file cannot be read"))?;
-                non_empty(text.trim_end_matches(['\r', '\n']), "file")
+                non_empty(&text, "file")
             }
             (None, Some(name)) => {
                 let text = std::env::var(name).map_err(|_| {
@@ -50,9 +50,30 @@ impl SecretRef {
     }
 }
 
+/// The secret without the line breaks that editors, `echo` and secret stores put behind it.
 fn non_empty(text: &str, key: &str) -> Result<SecretString, ConfigError> {
+    let text = text.trim_end_matches(['\r', '\n']);
     if text.is_empty() {
         return Err(ConfigError::new(key, "the secret is empty"));
     }
     Ok(SecretString::new(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_breaks_at_the_end_are_no_part_of_a_secret() {
+        for (text, secret) in [
+            ("tok\n", Some("tok")),
+            ("tok\r\n\n", Some("tok")),
+            ("to\nk ", Some("to\nk ")),
+            ("\r\n", None),
+            ("", None),
+        ] {
+            let read = non_empty(text, "env");
+            assert_eq!(read.as_ref().ok().map(SecretString::expose), secret);
+        }
+    }
 }

@@ -17,6 +17,7 @@ use super::placeholder::{Settings, Template};
 use super::request::checked_url;
 use super::sigv4::Signer;
 use crate::config::Secrets;
+use crate::payload;
 
 /// A JWT lives this long: what the gateways allow at most.
 const JWT_LIFE_SECONDS: i64 = 900;
@@ -25,7 +26,6 @@ const TOKEN_MARGIN_MS: u64 = 60_000;
 /// A token that is refused so soon was never good.
 const TOKEN_PROVEN_MS: u64 = 5_000;
 const TOKEN_DEADLINE: Duration = Duration::from_secs(5);
-const MAX_TOKEN_BYTES: usize = 64 * 1024;
 
 pub(super) enum Auth {
     None,
@@ -76,22 +76,33 @@ impl Auth {
         secrets: &Secrets,
     ) -> Result<Self, ConfigError> {
         let fixed = |text: &str, key: &str| Template::fixed(text, settings, key);
+        // One line of text, as headers and parameters have it.
+        let line = |secret: &str| {
+            let value = secrets.get(secret, "auth.secret")?;
+            if HeaderValue::from_str(value.expose()).is_err() {
+                let problem = format!(
+                    "names the secret `{secret}`, which holds a line break or another character \
+                     that cannot stand in a header"
+                );
+                return Err(ConfigError::new("auth.secret", problem));
+            }
+            Ok(value)
+        };
         Ok(match config {
             AuthConfig::None => Self::None,
-            AuthConfig::Basic { username, secret } => Self::Basic(
-                fixed(username, "auth.username")?,
-                secrets.get(secret, "auth.secret")?,
-            ),
-            AuthConfig::Bearer { secret } => Self::Bearer(secrets.get(secret, "auth.secret")?),
+            AuthConfig::Basic { username, secret } => {
+                Self::Basic(fixed(username, "auth.username")?, line(secret)?)
+            }
+            AuthConfig::Bearer { secret } => Self::Bearer(line(secret)?),
             AuthConfig::Header {
                 name,
                 prefix,
                 secret,
             } => {
-                let secret = secrets.get(secret, "auth.secret")?;
+                let secret = line(secret)?;
                 let text = zeroize::Zeroizing::new(format!("{prefix}{}", secret.expose()));
                 let mut value = HeaderValue::from_str(&text)
-                    .map_err(|_| ConfigError::new("auth.secret", "cannot stand in a header"))?;
+                    .map_err(|_| ConfigError::new("auth.prefix", "cannot stand in a header"))?;
                 value.set_sensitive(true);
                 let name = HeaderName::from_bytes(name.as_bytes())
                     .map_err(|_| ConfigError::new("auth.name", "is no header name"))?;
@@ -108,10 +119,7 @@ impl Auth {
                     let username = SecretString::new(fixed(username, "auth.username")?);
                     parameters.push((username_parameter.clone(), username));
                 }
-                parameters.push((
-                    secret_parameter.clone(),
-                    secrets.get(secret, "auth.secret")?,
-                ));
+                parameters.push((secret_parameter.clone(), line(secret)?));
                 Self::Query(parameters)
             }
             AuthConfig::Oauth2 {
@@ -125,7 +133,7 @@ impl Auth {
                 Self::Oauth2(Box::new(Oauth2 {
                     token_url,
                     client_id: fixed(client_id, "auth.client_id")?,
-                    secret: secrets.get(secret, "auth.secret")?,
+                    secret: line(secret)?,
                     scope: scope.clone(),
                     kept: Mutex::new(None),
                 }))
@@ -154,7 +162,7 @@ impl Auth {
                 service: service.clone(),
                 region: fixed(region, "auth.region")?,
                 access_key_id: fixed(access_key_id, "auth.access_key_id")?,
-                secret: secrets.get(secret, "auth.secret")?,
+                secret: line(secret)?,
             }),
         })
     }
@@ -245,6 +253,32 @@ impl Auth {
         Ok(request)
     }
 
+    /// What an answer that is shown must not hold: the secret, and what is sent for it.
+    pub(super) fn secrets(&self) -> Vec<zeroize::Zeroizing<String>> {
+        let one = |text: &str| vec![zeroize::Zeroizing::new(text.to_owned())];
+        match self {
+            Self::None | Self::Jwt { .. } => Vec::new(),
+            Self::Basic(username, password) => {
+                let pair = zeroize::Zeroizing::new(format!("{username}:{}", password.expose()));
+                let encoded = data_encoding::BASE64.encode(pair.as_bytes());
+                [one(password.expose()), one(&encoded)].concat()
+            }
+            Self::Bearer(token) => one(token.expose()),
+            Self::Header(_, value) => value.to_str().map(one).unwrap_or_default(),
+            Self::Query(parameters) => parameters
+                .iter()
+                .flat_map(|(_, value)| one(value.expose()))
+                .collect(),
+            Self::Oauth2(oauth2) => {
+                let kept = oauth2.kept.try_lock().ok();
+                let token = kept.as_ref().and_then(|kept| kept.as_ref());
+                let token = token.map_or("", |kept| kept.token.expose());
+                [one(oauth2.secret.expose()), one(token)].concat()
+            }
+            Self::AwsSigv4(signer) => one(signer.secret.expose()),
+        }
+    }
+
     /// Where tokens come from, if they do.
     pub(super) fn token_url(&self) -> Option<&str> {
         match self {
@@ -304,10 +338,12 @@ impl Oauth2 {
             429 | 500..=599 => return Err(AuthFault::Away),
             _ => return Err(AuthFault::Refused),
         }
-        let body = super::read_answer(&mut response, MAX_TOKEN_BYTES)
+        let body = super::read_answer(&mut response)
             .await
             .ok_or(AuthFault::Away)?;
-        let answer: TokenAnswer = serde_json::from_slice(&body).map_err(|_| AuthFault::Refused)?;
+        let json = payload::json(&payload::text(response.headers(), &body));
+        let answer = json.and_then(|json| serde_json::from_value::<TokenAnswer>(json).ok());
+        let answer = answer.ok_or(AuthFault::Refused)?;
         let life_ms = answer.expires_in.unwrap_or(300).saturating_mul(1_000);
         let until = now.plus_millis(life_ms.saturating_sub(TOKEN_MARGIN_MS));
         let token = SecretString::new(answer.access_token);
@@ -323,6 +359,30 @@ impl Oauth2 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_that_cannot_stand_in_a_header_is_refused_by_key() {
+        for kind in [
+            r#"kind = "bearer", secret = "s""#,
+            r#"kind = "basic", username = "u", secret = "s""#,
+            r#"kind = "header", name = "x-key", secret = "s""#,
+            r#"kind = "query", secret = "s""#,
+            r#"kind = "oauth2", token_url = "https://a.example/", client_id = "c", secret = "s""#,
+            r#"kind = "aws_sigv4", service = "sns", region = "r", access_key_id = "a", secret = "s""#,
+        ] {
+            let config: AuthConfig = toml::from_str(&kind.replace(", ", "\n")).unwrap();
+            let compile = |secret: &str| {
+                let secrets = Secrets::of(&[("s", secret)]);
+                Auth::compile(&config, &Settings::default(), &secrets)
+            };
+            assert!(compile("tok").is_ok(), "{kind}");
+            for wrong in ["tok\n", "to\nk", "t\u{0}k"] {
+                let error = compile(wrong).err().unwrap();
+                assert_eq!(error.key, "auth.secret", "{kind}");
+                assert!(error.problem.contains("`s`") && !error.problem.contains("tok"));
+            }
+        }
+    }
 
     /// An account whose token `old` was fetched at 0.
     fn account() -> Auth {

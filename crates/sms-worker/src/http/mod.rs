@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use reqwest::header::AUTHORIZATION;
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Request, Response};
 use tokio::time::timeout;
@@ -26,6 +26,7 @@ pub use response::ResponsePlan;
 pub(crate) use response::{as_text, check_pointer, plain_id};
 
 use crate::config::{Secrets, Senders};
+use crate::payload;
 use crate::receipt::ReceiptPlan;
 use crate::segments::Encoding;
 use crate::text::SmsText;
@@ -37,7 +38,6 @@ use request::RequestPlan;
 /// number, until it closes; under load it never waits this long.
 const IDLE_LIMIT: Duration = Duration::from_secs(5);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
-const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// What an [`HttpProvider`] is made of.
 pub(crate) struct HttpProviderParts<'a> {
@@ -68,6 +68,15 @@ pub struct HttpProvider {
     clock: Arc<dyn Clock>,
 }
 
+/// What came back for a request.
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: Vec<u8>,
+    /// The place of the rule that fitted.
+    rule: Option<usize>,
+}
+
 /// Why no request could be made.
 enum Unmade {
     Template,
@@ -88,6 +97,14 @@ impl HttpProvider {
             .pool_max_idle_per_host(512)
             .pool_idle_timeout(IDLE_LIMIT)
             .user_agent("watchword")
+            .default_headers(HeaderMap::from_iter([(
+                ACCEPT_ENCODING,
+                HeaderValue::from_static("identity"),
+            )]))
+            // A malformed header must not hide that the gateway took the message.
+            .http1_ignore_invalid_headers_in_responses(true)
+            .http1_allow_spaces_after_header_name_in_responses(true)
+            .http1_allow_obsolete_multiline_headers_in_responses(true)
             .build()
             .map_err(|_| ConfigError::new("request", "TLS cannot be set up"))?;
         Ok(Self {
@@ -137,33 +154,63 @@ impl HttpProvider {
             .map_err(Unmade::Auth)
     }
 
-    async fn exchange(&self, request: Request) -> Attempted {
+    async fn exchange(&self, request: Request) -> (Attempted, Option<Answer>) {
+        let alone = |class, reason: &str| (Attempted::new(class, reason), None);
         let showed = request.headers().get(AUTHORIZATION).cloned();
         let mut response = match self.client.execute(request).await {
             Ok(response) => response,
-            // Before a connection stands nothing was handed over; afterwards nobody knows.
-            Err(error) if error.is_connect() => {
-                return Attempted::new(AttemptClass::Transient, "connect");
-            }
+            // Without a connection the message was not handed over; afterwards it may have been.
+            Err(error) if error.is_connect() => return alone(AttemptClass::Transient, "connect"),
             Err(error) if error.is_timeout() => {
-                return Attempted::new(AttemptClass::UnknownOutcome, "timeout");
+                return alone(AttemptClass::UnknownOutcome, "timeout");
             }
-            Err(_) => return Attempted::new(AttemptClass::UnknownOutcome, "connection"),
+            Err(_) => return alone(AttemptClass::UnknownOutcome, "connection"),
         };
         let status = response.status().as_u16();
         if status == 401 {
             let (auth, now) = (&self.request.auth, self.clock.now());
             if auth.refused(showed.as_ref(), now).await {
-                return Attempted::new(AttemptClass::Transient, "token");
+                return alone(AttemptClass::Transient, "token");
             }
         }
-        let Some(body) = read_answer(&mut response, MAX_ANSWER_BYTES).await else {
-            return Attempted::new(
-                AttemptClass::UnknownOutcome,
-                format!("http_{status}_unreadable"),
-            );
+        let body = read_answer(&mut response).await;
+        let headers = std::mem::take(response.headers_mut());
+        let (attempted, rule) = match &body {
+            Some(body) => self.response.explain(status, &headers, body),
+            None => {
+                let reason = format!("http_{status}_unreadable");
+                let unknown = AttemptClass::UnknownOutcome;
+                (Attempted::new(unknown, reason), None)
+            }
         };
-        self.response.classify(status, response.headers(), &body)
+        let answer = Answer {
+            status,
+            headers,
+            body: body.unwrap_or_default(),
+            rule,
+        };
+        (attempted, Some(answer))
+    }
+
+    /// Makes and sends the request; the answer, too, where one came.
+    async fn send(&self, dispatch: &Dispatch) -> (Attempted, Option<Answer>) {
+        let alone = |class, reason| (Attempted::new(class, reason), None);
+        // Preparing takes at most half the time, so that running out of it is known to be harmless.
+        let request = match timeout(self.limit / 2, self.request(dispatch)).await {
+            Ok(Ok(request)) => request,
+            Ok(Err(Unmade::Template)) => return alone(AttemptClass::MessageRejected, "template"),
+            Ok(Err(Unmade::Request)) => return alone(AttemptClass::ConfigFault, "request"),
+            Ok(Err(Unmade::Auth(AuthFault::Refused))) => {
+                return alone(AttemptClass::ConfigFault, "auth");
+            }
+            // The message was not handed over.
+            Ok(Err(Unmade::Auth(AuthFault::Away))) | Err(_) => {
+                return alone(AttemptClass::Transient, "auth_away");
+            }
+        };
+        timeout(self.limit, self.exchange(request))
+            .await
+            .unwrap_or_else(|_| alone(AttemptClass::UnknownOutcome, "timeout"))
     }
 }
 
@@ -174,16 +221,16 @@ pub(crate) fn classify(config: &ResponseConfig, status: u16, body: &[u8]) -> Att
     plan.classify(status, &reqwest::header::HeaderMap::new(), body)
 }
 
-/// The answer's body, if it ends within its bounds.
-async fn read_answer(response: &mut Response, most: usize) -> Option<Vec<u8>> {
+/// The answer's body without its compression, if it ends within its bounds.
+async fn read_answer(response: &mut Response) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.ok()? {
-        if body.len() + chunk.len() > most {
+        if body.len() + chunk.len() > payload::MAX_BYTES {
             return None;
         }
         body.extend_from_slice(&chunk);
     }
-    Some(body)
+    Some(payload::decompressed(response.headers(), &body)?.into_owned())
 }
 
 #[async_trait]
@@ -227,30 +274,95 @@ impl Provider for HttpProvider {
     }
 
     async fn attempt(&self, dispatch: &Dispatch) -> Attempted {
-        // Half the time is for getting ready, so that running out of it is known to be harmless.
-        let request = match timeout(self.limit / 2, self.request(dispatch)).await {
-            Ok(Ok(request)) => request,
-            Ok(Err(Unmade::Template)) => {
-                return Attempted::new(AttemptClass::MessageRejected, "template");
-            }
-            Ok(Err(Unmade::Request)) => {
-                return Attempted::new(AttemptClass::ConfigFault, "request");
-            }
-            Ok(Err(Unmade::Auth(AuthFault::Refused))) => {
-                return Attempted::new(AttemptClass::ConfigFault, "auth");
-            }
-            // Nothing was handed over yet.
-            Ok(Err(Unmade::Auth(AuthFault::Away))) | Err(_) => {
-                return Attempted::new(AttemptClass::Transient, "auth_away");
-            }
-        };
-        timeout(self.limit, self.exchange(request))
-            .await
-            .unwrap_or_else(|_| Attempted::new(AttemptClass::UnknownOutcome, "timeout"))
+        self.send(dispatch).await.0
+    }
+
+    async fn try_out(&self, dispatch: &Dispatch) -> (Attempted, Option<String>) {
+        let (attempted, answer) = self.send(dispatch).await;
+        let shown = answer.map(|answer| show::answer(&answer, dispatch, &self.request.auth));
+        (attempted, shown)
     }
 
     async fn show(&self, dispatch: &Dispatch) -> Option<String> {
         let request = self.request(dispatch).await.ok()?;
         Some(show::masked(&request, &self.request.auth))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use watchword_chassis::SystemClock;
+    use watchword_core::{Channel, Recipient, Variables};
+    use watchword_delivery::{Inbox, Sender};
+
+    use super::*;
+    use crate::config::{SmsConfig, build};
+
+    fn dispatch() -> Dispatch {
+        Dispatch {
+            delivery_id: format!("{}-1", "a".repeat(32)).parse().unwrap(),
+            recipient: Recipient::parse(Channel::Sms, "+4915112345678").unwrap(),
+            code: "012345".parse().unwrap(),
+            sender: Sender {
+                app: "App".into(),
+                host: None,
+            },
+            locale: None,
+            variables: Variables::default(),
+            remaining: Duration::from_secs(60),
+        }
+    }
+
+    /// One attempt at a gateway that answers with these bytes; the request's head, too.
+    async fn attempt(answer: Vec<u8>) -> (Attempted, String) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let gateway = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let read = stream.read(&mut request).await.unwrap();
+            stream.write_all(&answer).await.unwrap();
+            String::from_utf8_lossy(&request[..read]).to_ascii_lowercase()
+        });
+        let config: SmsConfig = toml::from_str(&format!(
+            r#"
+            [providers.gateway]
+            kind = "http"
+            request = {{ method = "GET", url = "http://127.0.0.1:{port}/", query = {{ to = "{{to}}" }} }}
+            [providers.gateway.response]
+            id = {{ json = "/id" }}
+            rules = [{{ status = ["202"], json = {{ "/status" = ["queued"] }}, class = "accepted" }}]"#,
+        ))
+        .unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let channel = build(&config, None, &Inbox::default(), &clock).unwrap();
+        let attempted = channel.providers[0].attempt(&dispatch()).await;
+        (attempted, gateway.await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_compressed_or_malformed_in_a_header_is_understood() {
+        let body = br#"{"status":"queued","id":"g1"}"#;
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(body).unwrap();
+        for (header, body) in [
+            ("Content-Encoding: gzip\r\n", gzip.finish().unwrap()),
+            ("X-Trace : 7\r\nX Bad Name: 8\r\n", body.to_vec()),
+            ("X-Note: a\r\n b\r\n", body.to_vec()),
+        ] {
+            let length = body.len();
+            let head = format!("HTTP/1.1 202 Accepted\r\n{header}Content-Length: {length}\r\n\r\n");
+            let (attempted, request) = attempt([head.into_bytes(), body].concat()).await;
+            assert_eq!(attempted.class, AttemptClass::Accepted, "{header}");
+            assert_eq!(attempted.provider_message_id.as_deref(), Some("g1"));
+            assert!(request.contains("accept-encoding: identity"), "{request}");
+        }
     }
 }

@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use regex::{Regex, RegexBuilder};
-use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use serde_json::Value;
 use watchword_chassis::config::ConfigError;
 use watchword_core::AttemptClass;
 use watchword_delivery::Attempted;
 
 use super::config::{IdConfig, ResponseConfig, RuleConfig};
+use crate::payload;
 
 /// The rules of one provider, compiled.
 pub struct ResponsePlan {
@@ -52,31 +53,41 @@ impl ResponsePlan {
 
     /// What an answer means.
     pub fn classify(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Attempted {
-        let json: Option<Value> = serde_json::from_slice(body).ok();
-        let rule = self
+        self.explain(status, headers, body).0
+    }
+
+    /// What an answer means, and the place of the rule that says so; without one the status does.
+    pub(super) fn explain(
+        &self,
+        status: u16,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> (Attempted, Option<usize>) {
+        let text = payload::text(headers, body);
+        let json = payload::json(&text);
+        let place = self
             .rules
             .iter()
-            .find(|rule| rule.fits(status, headers, json.as_ref(), body));
+            .position(|rule| rule.fits(status, headers, json.as_ref(), &text));
+        let rule = place.and_then(|place| self.rules.get(place));
         let class = rule.map_or_else(|| by_status(status), |rule| rule.config.class);
         let configured = rule
             .and_then(|rule| rule.config.retry_after_seconds)
             .map(Duration::from_secs);
-        Attempted {
+        let attempted = Attempted {
             class,
-            provider_message_id: self.message_id(json.as_ref(), headers, body),
+            provider_message_id: self.message_id(json.as_ref(), headers, &text),
             retry_after: retry_after(headers).or(configured),
             reason: format!("http_{status}"),
-        }
+        };
+        (attempted, place)
     }
 
-    fn message_id(&self, json: Option<&Value>, headers: &HeaderMap, body: &[u8]) -> Option<String> {
+    fn message_id(&self, json: Option<&Value>, headers: &HeaderMap, body: &str) -> Option<String> {
         let text = match self.id.as_ref()? {
             IdPlace::Json(pointer) => as_text(json?.pointer(pointer)?)?,
             IdPlace::Header(name) => headers.get(name)?.to_str().ok()?.to_owned(),
-            IdPlace::Regex(regex) => {
-                let body = std::str::from_utf8(body).ok()?;
-                regex.captures(body)?.get(1)?.as_str().to_owned()
-            }
+            IdPlace::Regex(regex) => regex.captures(body)?.get(1)?.as_str().to_owned(),
         };
         plain_id(text)
     }
@@ -143,6 +154,9 @@ impl Rule {
             HeaderName::from_bytes(name.as_bytes())
                 .map_err(|_| ConfigError::new("header", "has a key that is no header name"))?;
         }
+        if config.body_contains.iter().any(String::is_empty) {
+            return Err(ConfigError::new("body_contains", "has an empty text"));
+        }
         let regex = config.body_regex.as_deref();
         let body_regex = regex
             .map(|text| compile_regex(text, "body_regex"))
@@ -154,7 +168,7 @@ impl Rule {
         })
     }
 
-    fn fits(&self, status: u16, headers: &HeaderMap, json: Option<&Value>, body: &[u8]) -> bool {
+    fn fits(&self, status: u16, headers: &HeaderMap, json: Option<&Value>, body: &str) -> bool {
         let status_fits =
             self.statuses.is_empty() || self.statuses.iter().any(|pattern| pattern.fits(status));
         let json_fits = self.config.json.iter().all(|(pointer, values)| {
@@ -162,20 +176,15 @@ impl Rule {
                 .and_then(as_text)
                 .is_some_and(|text| values.contains(&text))
         });
-        let contains = |text: &String| {
-            body.windows(text.len().max(1))
-                .any(|window| window == text.as_bytes())
-        };
-        let body_fits =
-            self.config.body_contains.is_empty() || self.config.body_contains.iter().any(contains);
+        let texts = &self.config.body_contains;
+        let body_fits = texts.is_empty() || texts.iter().any(|text| body.contains(text));
         let header_fits = self.config.header.iter().all(|(name, values)| {
-            let value = headers.get(name).and_then(|value| value.to_str().ok());
-            value.is_some_and(|value| values.iter().any(|wanted| wanted == value))
+            let value = headers.get(name).map(HeaderValue::as_bytes);
+            let value = value.map(String::from_utf8_lossy);
+            value.is_some_and(|value| values.iter().any(|wanted| *wanted == value))
         });
-        let regex_fits = self
-            .body_regex
-            .as_ref()
-            .is_none_or(|regex| std::str::from_utf8(body).is_ok_and(|body| regex.is_match(body)));
+        let regex = self.body_regex.as_ref();
+        let regex_fits = regex.is_none_or(|regex| regex.is_match(body));
         status_fits && json_fits && header_fits && body_fits && regex_fits
     }
 }
@@ -203,11 +212,17 @@ impl Status {
     }
 }
 
-/// Without a rule: no 2xx is taken for success that nobody has described.
+/// The class of a status that no rule describes. No 2xx counts as success. `ConfigFault` is only for
+/// statuses that one recipient cannot cause: it shuts the provider for all.
 const fn by_status(status: u16) -> AttemptClass {
     match status {
-        408 | 429 | 500..=599 => AttemptClass::Transient,
-        300..=399 | 401 | 402 | 403 | 404 | 405 | 407 => AttemptClass::ConfigFault,
+        // A gateway behind this proxy had the message and did not answer: it may have taken it.
+        504 | 520 | 524 => AttemptClass::UnknownOutcome,
+        408 | 409 | 423 | 425 | 429 | 500..=599 => AttemptClass::Transient,
+        // Credentials, and the form of every request: method, media types, protocol, host, headers.
+        300..=399 | 401 | 405 | 406 | 407 | 415 | 421 | 426 | 431 => AttemptClass::ConfigFault,
+        // Funds, rights, a path, the law: of the account, or of this number alone.
+        402 | 403 | 404 | 410 | 451 => AttemptClass::DestinationRefused,
         400..=499 => AttemptClass::MessageRejected,
         _ => AttemptClass::UnknownOutcome,
     }
@@ -266,6 +281,82 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_a_mark_or_a_line_feed_does_not_hide_an_answer() {
+        let config: ResponseConfig = toml::from_str(
+            r#"
+            id = { json = "/id" }
+            rules = [
+              { status = ["202"], json = { "/status" = ["queued"] }, class = "accepted" },
+              { status = ["200"], body_contains = ["für später"], class = "accepted" },
+              { status = ["200"], body_regex = "^OK", class = "accepted" },
+              { status = ["200"], header = { x-state = ["envoyé"] }, class = "accepted" },
+            ]"#,
+        )
+        .unwrap();
+        let plan = ResponsePlan::compile(&config).unwrap();
+        let mut headers = HeaderMap::new();
+        for (body, id) in [
+            (
+                &b"\xef\xbb\xbf{\"status\":\"queued\",\"id\":\"g1\"}"[..],
+                Some("g1"),
+            ),
+            (
+                b"{\"status\":\"queued\",\"id\":\"g1\",\"text\":\"envoy\xe9\"}",
+                Some("g1"),
+            ),
+            (
+                b"{\"status\":\"queued\",\"id\":\"g1\",\"text\":\"a\nb\"}",
+                Some("g1"),
+            ),
+            (b"{\"status\":\"queued\",\"id\":\"g\xe9\"}", None),
+            (
+                b"{\"status\":\"queued\",\"id\":18446744073709551617}",
+                Some("18446744073709551617"),
+            ),
+        ] {
+            let read = plan.classify(202, &headers, body);
+            let shown = String::from_utf8_lossy(body);
+            assert_eq!(read.class, Class::Accepted, "{shown}");
+            assert_eq!(read.provider_message_id.as_deref(), id, "{shown}");
+        }
+        assert_eq!(
+            plan.classify(200, &headers, b"\xef\xbb\xbfOK \xe9").class,
+            Class::Accepted
+        );
+        let value = HeaderValue::from_bytes("envoyé".as_bytes()).unwrap();
+        headers.insert("x-state", value);
+        assert_eq!(plan.classify(200, &headers, b"").class, Class::Accepted);
+        let kind = HeaderValue::from_static("text/plain; charset=iso-8859-1");
+        headers = HeaderMap::from_iter([(reqwest::header::CONTENT_TYPE, kind)]);
+        let latin = plan.classify(200, &headers, b"f\xfcr sp\xe4ter");
+        assert_eq!(latin.class, Class::Accepted);
+    }
+
+    #[test]
+    fn a_status_without_a_rule_has_its_class() {
+        for (statuses, class) in [
+            (
+                &[200, 202, 204, 504, 520, 524, 600][..],
+                Class::UnknownOutcome,
+            ),
+            (
+                &[408, 409, 423, 425, 429, 500, 502, 503, 522, 599],
+                Class::Transient,
+            ),
+            (
+                &[301, 302, 401, 405, 406, 407, 415, 421, 426, 431],
+                Class::ConfigFault,
+            ),
+            (&[402, 403, 404, 410, 451], Class::DestinationRefused),
+            (&[400, 411, 413, 414, 422], Class::MessageRejected),
+        ] {
+            for status in statuses {
+                assert_eq!(by_status(*status), class, "{status}");
+            }
+        }
+    }
+
+    #[test]
     fn retry_after_is_seconds_or_a_date() {
         let headers = |retry: &'static str| {
             HeaderMap::from_iter([
@@ -291,6 +382,10 @@ mod tests {
             (
                 "rules = [{ json = { \"x\" = [\"1\"] }, class = \"accepted\" }]",
                 "rules[0].json",
+            ),
+            (
+                "rules = [{ body_contains = [\"\"], class = \"accepted\" }]",
+                "rules[0].body_contains",
             ),
             ("id = {}", "id"),
         ] {

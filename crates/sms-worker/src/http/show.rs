@@ -1,13 +1,20 @@
-//! A request as it may be shown to whoever configures a provider: with everything that proves who
-//! we are masked. Refuses to send it.
+//! Requests and answers as an operator who configures a provider may see them: with everything
+//! masked that proves who we are, and in answers the recipient and the code.
 
 use std::fmt::Write;
 
 use reqwest::Request;
+use watchword_delivery::Dispatch;
 
+use super::Answer;
 use super::auth::Auth;
+use crate::payload;
 
 const MASK: &str = "********";
+/// Characters of an answer's body that are shown.
+const MOST_CHARS: usize = 4_096;
+/// The last digits of a number are the person's, however the gateway writes what stands before.
+const PERSONAL_DIGITS: usize = 7;
 
 /// The request as text, its secrets masked.
 pub(super) fn masked(request: &Request, auth: &Auth) -> String {
@@ -47,6 +54,46 @@ pub(super) fn masked(request: &Request, auth: &Auth) -> String {
     text
 }
 
+/// The answer as text and the rule that gave its class.
+pub(super) fn answer(answer: &Answer, dispatch: &Dispatch, auth: &Auth) -> String {
+    let mut text = format!("HTTP {}\n", answer.status);
+    for (name, value) in &answer.headers {
+        let _ = writeln!(
+            text,
+            "{name}: {}",
+            String::from_utf8_lossy(value.as_bytes())
+        );
+    }
+    text.push('\n');
+    let body = payload::text(&answer.headers, &answer.body);
+    text.extend(body.chars().take(MOST_CHARS));
+    let mut text = without_token(&text);
+    let number = dispatch.recipient.expose();
+    let personal = number.get(number.len().saturating_sub(PERSONAL_DIGITS)..);
+    let code = dispatch.code.expose();
+    let secrets = auth.secrets();
+    let hidden = secrets.iter().map(|secret| secret.as_str());
+    for hidden in hidden.chain(personal).chain([code]) {
+        if !hidden.is_empty() {
+            text = text.replace(hidden, MASK);
+        }
+    }
+    // What a peer sends must not steer the terminal.
+    let text: String = text
+        .chars()
+        .map(|c| match c {
+            '\n' | '\t' => c,
+            c if c.is_control() => char::REPLACEMENT_CHARACTER,
+            c => c,
+        })
+        .collect();
+    let decided = answer.rule.map_or_else(
+        || "no rule fits; the status decides".to_owned(),
+        |place| format!("response.rules[{place}] fits"),
+    );
+    format!("{}\n\n{decided}", text.trim_end())
+}
+
 /// The text with the secret of a callback URL masked, as it stands or encoded once.
 fn without_token(text: &str) -> String {
     let mut shown = text.to_owned();
@@ -62,4 +109,57 @@ fn without_token(text: &str) -> String {
         }
     }
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use reqwest::header::HeaderMap;
+    use watchword_core::{Channel, Recipient, SecretString, Variables};
+    use watchword_delivery::Sender;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_is_shown_without_secret_number_and_code() {
+        let dispatch = Dispatch {
+            delivery_id: format!("{}-1", "a".repeat(32)).parse().unwrap(),
+            recipient: Recipient::parse(Channel::Sms, "+4915112345678").unwrap(),
+            code: "012345".parse().unwrap(),
+            sender: Sender {
+                app: "App".into(),
+                host: None,
+            },
+            locale: None,
+            variables: Variables::default(),
+            remaining: Duration::from_secs(60),
+        };
+        let auth = Auth::Bearer(SecretString::new("s3cret-token".to_owned()));
+        let mut shown = Answer {
+            status: 400,
+            headers: HeaderMap::from_iter([(
+                reqwest::header::CONTENT_TYPE,
+                "text/plain; for=+4915112345678".parse().unwrap(),
+            )]),
+            body: b"sender unknown\x1b[31m for 015112345678, code 012345, Bearer s3cret-token, \
+                    http://x/?d=1&token=abc"
+                .to_vec(),
+            rule: Some(3),
+        };
+        let text = answer(&shown, &dispatch, &auth);
+        for part in [
+            "HTTP 400",
+            "content-type: text/plain",
+            "sender unknown",
+            "rules[3]",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        for hidden in ["2345678", "012345", "s3cret", "token=abc", "\u{1b}"] {
+            assert!(!text.contains(hidden), "{text}");
+        }
+        shown.rule = None;
+        assert!(answer(&shown, &dispatch, &auth).ends_with("no rule fits; the status decides"));
+    }
 }

@@ -1,6 +1,7 @@
 //! What gateways say later: verified on the raw bytes, then read by the places the configuration
 //! names. Refuses to keep anything of a receipt but ids, the state and an error code.
 
+mod heard;
 mod plans;
 mod route;
 mod vendors;
@@ -13,13 +14,15 @@ use watchword_chassis::config::ConfigError;
 use watchword_core::{DeliveryId, ProviderName, ReceiptState};
 use watchword_events::ReceiptReceived;
 
+pub use heard::{HeardReceipt, Unread, queue_heard};
 pub use plans::ReceiptPlans;
-pub use route::{ReceiptMetrics, ReceiptState as ReceiptRouteState, SERIES, queue_heard, routes};
+pub use route::{ReceiptMetrics, ReceiptState as ReceiptRouteState, SERIES, routes};
 pub(crate) use verify::Verify;
 pub use verify::{Call, Encoding, HmacAlgorithm, VerifyConfig};
 
 use crate::config::Secrets;
 use crate::http::{ReceiptConfig, as_text, check_pointer, plain_id};
+use crate::payload;
 
 /// Receipts one call may bring.
 const MOST_AT_ONCE: usize = 1_000;
@@ -73,6 +76,13 @@ impl ReceiptPlan {
             if !rooted && (config.each.is_none() || key == "each") {
                 return Err(ConfigError::new(key, "must begin with /query/ or /body"));
             }
+        }
+        let is_unsigned = matches!(config.verify, VerifyConfig::VonageSig { .. });
+        if is_unsigned && places.iter().any(|(_, place)| *place == Some("/query/d")) {
+            return Err(ConfigError::new(
+                "reference",
+                "cannot be /query/d: `sig` does not sign it; name a field of the body",
+            ));
         }
         if config.states.is_empty() {
             return Err(ConfigError::new(
@@ -133,7 +143,8 @@ impl ReceiptPlan {
         } else if call.body.is_empty() {
             Value::Null
         } else {
-            serde_json::from_slice(call.body).ok()?
+            let body = payload::decompressed(call.headers, call.body)?;
+            payload::json(&payload::text(call.headers, &body))?
         };
         let mut document = Map::new();
         document.insert("query".to_owned(), object(call.query));
@@ -200,6 +211,23 @@ pub(crate) fn error_code(text: String) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_that_the_signature_leaves_out_is_refused() {
+        let compile = |kind: &str, reference: &str| {
+            let config: ReceiptConfig = toml::from_str(&format!(
+                "verify = {{ kind = \"{kind}\", secret = \"s\" }}\nreference = \"{reference}\"\n\
+                 state = \"/body/status\"\nstates = {{ ok = \"delivered\" }}"
+            ))
+            .unwrap();
+            let secrets = Secrets::of(&[("s", "a-long-secret")]);
+            ReceiptPlan::compile("acme".parse().unwrap(), &config, &secrets).err()
+        };
+        let vonage = "vonage_sig\", algorithm = \"sha256";
+        assert_eq!(compile(vonage, "/query/d").unwrap().key, "reference");
+        assert!(compile(vonage, "/body/client-ref").is_none());
+        assert!(compile("twilio", "/query/d").is_none());
+    }
 
     #[test]
     fn an_error_code_holds_no_recipient() {

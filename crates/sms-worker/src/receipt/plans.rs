@@ -1,5 +1,5 @@
-//! Whose receipts are taken: the receivers of the configuration and, for a while after it was read
-//! anew, those of the one before, so that a gateway may go on signing with the secret it had.
+//! Whose receipts are taken: the receivers of the configuration and, for a while after a reload,
+//! those of the earlier one, so that a gateway may go on signing with the secret it had.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,9 +8,6 @@ use watchword_core::{ProviderName, Timestamp};
 use watchword_events::ReceiptReceived;
 
 use super::{Call, ReceiptPlan, Refusal};
-
-/// How long an earlier secret is good for.
-const GRACE_MS: u64 = 15 * 60_000;
 
 type Plans = BTreeMap<ProviderName, Arc<ReceiptPlan>>;
 
@@ -33,12 +30,17 @@ impl ReceiptPlans {
         }
     }
 
-    /// Those of a configuration that follows this one at `now`.
+    /// The receivers of a configuration that follows this one at `now`. Earlier secrets stay good for
+    /// `grace_minutes`, which 0 ends at once.
     #[must_use]
-    pub fn followed_by(&self, plans: Plans, now: Timestamp) -> Self {
-        let ended = (self.now.clone(), now.plus_millis(GRACE_MS));
-        let earlier = self.before.iter().filter(|(_, until)| now < *until);
-        let mut before: Vec<_> = earlier.cloned().chain([ended]).collect();
+    pub fn followed_by(&self, plans: Plans, now: Timestamp, grace_minutes: u64) -> Self {
+        let end = now.plus_millis(grace_minutes.saturating_mul(60_000));
+        let earlier = self.before.iter().cloned();
+        let mut before: Vec<_> = earlier
+            .chain([(self.now.clone(), end)])
+            .map(|(plans, until)| (plans, until.min(end)))
+            .filter(|(_, until)| now < *until)
+            .collect();
         before.drain(..before.len().saturating_sub(KEPT));
         Self { now: plans, before }
     }
@@ -65,5 +67,58 @@ impl ReceiptPlans {
             }
         }
         read
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method};
+
+    use super::*;
+    use crate::config::Secrets;
+
+    fn plans(secret: &str) -> Plans {
+        let config = toml::from_str(
+            r#"
+            verify = { kind = "basic", username = "u", secret = "s" }
+            reference = "/query/d"
+            state = "/query/s"
+            states = { ok = "delivered" }"#,
+        )
+        .unwrap();
+        let name: ProviderName = "acme".parse().unwrap();
+        let secrets = Secrets::of(&[("s", secret)]);
+        let plan = ReceiptPlan::compile(name.clone(), &config, &secrets).unwrap();
+        Plans::from([(name, Arc::new(plan))])
+    }
+
+    fn is_taken(plans: &ReceiptPlans, secret: &str, now: Timestamp) -> bool {
+        let pair = data_encoding::BASE64.encode(format!("u:{secret}").as_bytes());
+        let value = format!("Basic {pair}").parse().unwrap();
+        let call = Call {
+            method: &Method::GET,
+            url: "https://otp.example.org/",
+            headers: &HeaderMap::from_iter([(http::header::AUTHORIZATION, value)]),
+            query: &[],
+            body: b"",
+            now,
+        };
+        plans.read(&"acme".parse().unwrap(), &call).is_ok()
+    }
+
+    #[test]
+    fn an_earlier_secret_is_good_for_its_grace_and_not_at_all_without() {
+        let at = |minutes: u64| Timestamp::from_millis(0).plus_millis(minutes * 60_000);
+        let first = ReceiptPlans::new(plans("secret-one"));
+        let second = first.followed_by(plans("secret-two"), at(0), 15);
+        for (now, taken) in [(at(0), true), (at(14), true), (at(15), false)] {
+            assert_eq!(is_taken(&second, "secret-one", now), taken);
+            assert!(is_taken(&second, "secret-two", now));
+        }
+        let third = second.followed_by(plans("secret-three"), at(1), 0);
+        for earlier in ["secret-one", "secret-two"] {
+            assert!(!is_taken(&third, earlier, at(1)), "{earlier}");
+        }
+        assert!(is_taken(&third, "secret-three", at(1)));
     }
 }

@@ -8,29 +8,33 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::routing::get;
-use watchword_broker::{Outbound, Publisher, Route};
+use watchword_broker::Publisher;
 use watchword_chassis::http::{PathText, whole, within};
 use watchword_chassis::{Problem, ProblemCode};
 use watchword_core::{Clock, Live, ProviderName};
-use watchword_events::{CloudEvent, EventData, Lane, ReceiptReceived};
 use watchword_metrics::prometheus::{Error, IntCounterVec, Registry};
 use watchword_metrics::{Kind, Maker, Series};
 
+use super::heard::publish;
 use super::{Call, ReceiptPlans, Refusal};
 
 const MAX_BODY_BYTES: usize = 64 * 1024;
 /// Calls in work at once. Their places are their own: a flood of receipts leaves the API its places.
 const CALLS_IN_WORK: usize = 128;
-/// Gateways give up after 2 s (Telnyx), and then call again.
-const PUBLISH_DEADLINE: Duration = Duration::from_millis(1_500);
-const RESULTS: [&str; 4] = ["queued", "forged", "unreadable", "unavailable"];
+const RESULTS: [&str; 5] = [
+    "queued",
+    "forged",
+    "unreadable",
+    "unknown_state",
+    "unavailable",
+];
 
 const CALLS: Series = Series {
     name: "watchword_receipt_calls_total",
     kind: Kind::Counter,
     labels: &["provider", "result"],
-    help: "Calls of gateways with receipts: `queued`, `forged` (not verified), `unreadable`, `unavailable` (could not be queued; the gateway calls again).",
-    action: "`forged`: the secret or `public_url` differs from the gateway's, or someone tries. `unreadable`: the gateway changed its form.",
+    help: "Calls of gateways with receipts, and receipts over SMPP: `queued`, `forged` (not verified), `unreadable`, `unknown_state` (read, but nothing in it has a state of the configuration), `unavailable` (could not be queued; the gateway calls again).",
+    action: "`forged`: the secret or `public_url` differs from the gateway's, or someone tries. `unreadable`: the gateway changed its form. `unknown_state`: add the gateway's word to `states`, or correct the places.",
 };
 
 /// Everything this crate counts.
@@ -55,7 +59,7 @@ impl ReceiptMetrics {
         Ok(Self(calls))
     }
 
-    fn count(&self, provider: &ProviderName, result: &'static str) {
+    pub(super) fn count(&self, provider: &ProviderName, result: &'static str) {
         self.0.with_label_values(&[provider.as_str(), result]).inc();
     }
 }
@@ -124,8 +128,13 @@ async fn take(
             ));
         }
     };
+    if receipts.is_empty() {
+        state.metrics.count(&name, "unknown_state");
+        return Ok(StatusCode::NO_CONTENT);
+    }
     for receipt in receipts {
-        if queue(&state, receipt).await.is_none() {
+        let queued = publish(state.publisher.as_ref(), receipt, state.clock.now()).await;
+        if queued.is_none() {
             state.metrics.count(&name, "unavailable");
             let problem = Problem::new(ProblemCode::BrokerUnavailable, "call again");
             return Err(problem.retry_after(1));
@@ -135,51 +144,125 @@ async fn take(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn queue(state: &ReceiptState, receipt: ReceiptReceived) -> Option<()> {
-    publish(state.publisher.as_ref(), receipt, state.clock.now()).await
-}
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
 
-/// Queues one receipt; `None` if the broker did not take it.
-pub(crate) async fn publish(
-    publisher: &dyn Publisher,
-    receipt: ReceiptReceived,
-    now: watchword_core::Timestamp,
-) -> Option<()> {
-    let about = match (&receipt.delivery_id, &receipt.message_id) {
-        (Some(id), _) => id.to_string(),
-        (None, Some(id)) => id.clone(),
-        (None, None) => return None,
-    };
-    let event = CloudEvent {
-        id: format!("{}.{about}.{}", receipt.provider, receipt.state),
-        source: "/watchword/sms-worker".to_owned(),
-        time: now,
-        data: receipt,
-    };
-    let outbound = Outbound {
-        kind: ReceiptReceived::TYPE,
-        route: Route::Lane(Lane::Receipts),
-        body: event.encode().ok()?.into(),
-        id: event.id,
-        traceparent: None,
-        ttl: None,
-    };
-    publisher.publish(outbound, PUBLISH_DEADLINE).await.ok()
-}
+    use async_trait::async_trait;
+    use axum::body::Body;
+    use tower_service::Service;
+    use watchword_broker::{LinkState, Outbound, PublishError};
+    use watchword_core::{ManualClock, Timestamp};
+    use watchword_events::ReceiptReceived;
 
-/// Queues what SMPP binds hear until there are none any more; a receipt the broker does not take is
-/// tried again while others wait, and lost with the process, as receipts may be.
-pub async fn queue_heard(
-    mut heard: tokio::sync::mpsc::Receiver<ReceiptReceived>,
-    publisher: Arc<dyn Publisher>,
-    clock: Arc<dyn Clock>,
-) {
-    while let Some(receipt) = heard.recv().await {
-        while publish(publisher.as_ref(), receipt.clone(), clock.now())
-            .await
-            .is_none()
-        {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+    use super::super::{HeardReceipt, ReceiptPlan, Unread, queue_heard};
+    use super::*;
+    use crate::config::Secrets;
+
+    #[derive(Default)]
+    struct Queue(Mutex<Vec<String>>);
+
+    #[async_trait]
+    impl Publisher for Queue {
+        async fn publish(&self, message: Outbound, _: Duration) -> Result<(), PublishError> {
+            self.0.lock().unwrap().push(message.id);
+            Ok(())
         }
+
+        fn state(&self) -> LinkState {
+            LinkState::Up
+        }
+    }
+
+    fn metrics() -> ReceiptMetrics {
+        let name: ProviderName = "acme".parse().unwrap();
+        ReceiptMetrics::register(&Registry::new(), [&name].into_iter()).unwrap()
+    }
+
+    fn counted(metrics: &ReceiptMetrics) -> BTreeMap<&'static str, u64> {
+        let count = |result: &&'static str| {
+            let count = metrics.0.with_label_values(&["acme", result]).get();
+            (count > 0).then_some((*result, count))
+        };
+        RESULTS.iter().filter_map(count).collect()
+    }
+
+    #[tokio::test]
+    async fn a_call_of_which_nothing_came_is_not_counted_as_queued() {
+        let config = toml::from_str(
+            r#"
+            verify = { kind = "secret_url", secret = "s" }
+            id = "/body/id"
+            state = "/body/state"
+            states = { ok = "delivered" }"#,
+        )
+        .unwrap();
+        let name: ProviderName = "acme".parse().unwrap();
+        let secrets = Secrets::of(&[("s", "a-long-secret")]);
+        let plan = ReceiptPlan::compile(name.clone(), &config, &secrets).unwrap();
+        let plans = ReceiptPlans::new(BTreeMap::from([(name, Arc::new(plan))]));
+        let (queue, metrics) = (Arc::new(Queue::default()), metrics());
+        let mut router = routes(ReceiptState {
+            plans: Live::new(plans),
+            public_url: "https://otp.example.org".to_owned(),
+            publisher: queue.clone(),
+            clock: Arc::new(ManualClock::at(Timestamp::from_millis(0))),
+            metrics: metrics.clone(),
+        });
+        for (token, body, status) in [
+            ("a-long-secret", r#"{"id":"1","state":"ok"}"#, 204),
+            (
+                "a-long-secret",
+                "\u{feff}{\"id\":\"2\",\"state\":\"ok\"}",
+                204,
+            ),
+            ("a-long-secret", r#"{"id":"1","state":"other"}"#, 204),
+            ("a-long-secret", r#"[{"id":"1","state":"ok"}]"#, 204),
+            ("a-long-secret", "", 204),
+            ("a-long-secret", "<xml>", 422),
+            ("guessed-secret", r#"{"id":"1","state":"ok"}"#, 401),
+        ] {
+            let uri = format!("/v1/receipts/acme?token={token}");
+            let request = Request::post(uri).body(Body::from(body)).unwrap();
+            let answered = router.call(request).await.unwrap();
+            assert_eq!(answered.status().as_u16(), status, "{body}");
+        }
+        let expected = [
+            ("forged", 1),
+            ("queued", 2),
+            ("unknown_state", 3),
+            ("unreadable", 1),
+        ];
+        assert_eq!(counted(&metrics), BTreeMap::from(expected));
+        assert_eq!(queue.0.lock().unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn receipts_of_binds_are_counted_too() {
+        let (queue, metrics) = (Arc::new(Queue::default()), metrics());
+        let (sender, heard) = tokio::sync::mpsc::channel(4);
+        let provider: ProviderName = "acme".parse().unwrap();
+        let read = ReceiptReceived {
+            provider: provider.clone(),
+            delivery_id: None,
+            message_id: Some("7".to_owned()),
+            state: watchword_core::ReceiptState::Delivered,
+            error: None,
+        };
+        let receipts = [Ok(read), Err(Unread::UnknownState), Err(Unread::Unreadable)];
+        for receipt in receipts {
+            let provider = provider.clone();
+            sender
+                .send(HeardReceipt { provider, receipt })
+                .await
+                .unwrap();
+        }
+        drop(sender);
+        let clock = Arc::new(ManualClock::at(Timestamp::from_millis(0)));
+        queue_heard(heard, queue.clone(), clock, metrics.clone()).await;
+        let expected = [("queued", 1), ("unknown_state", 1), ("unreadable", 1)];
+        assert_eq!(counted(&metrics), BTreeMap::from(expected));
+        assert_eq!(queue.0.lock().unwrap().len(), 1);
     }
 }

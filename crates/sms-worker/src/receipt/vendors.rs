@@ -6,6 +6,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use ring::digest;
 use serde_json::Value;
 
+use crate::payload;
+
 use super::verify::{Call, HmacAlgorithm, TOLERANCE_SECONDS, same, verify_hmac};
 
 /// Base64 of HMAC-SHA-1 over the URL and, for a form, each name and value in the order of names,
@@ -60,11 +62,57 @@ fn port_forms(text: &str) -> Vec<String> {
     forms
 }
 
+/// Base64 of HMAC-SHA-256. Version 3 signs the URL, its parameters and the fields of the form, each
+/// in the order of names, and a nonce; version 2 signs the URL without its query and a nonce. Plivo's
+/// documentation promises version 2 for messages.
+pub(super) fn plivo(call: &Call<'_>, secret: &str, require_v3: bool) -> Option<()> {
+    let bare = call.url.split('?').next()?;
+    let Some(signatures) = call.header("x-plivo-signature-v3") else {
+        if require_v3 || call.headers.contains_key("x-plivo-signature-v3") {
+            return None;
+        }
+        let nonce = call.header("x-plivo-signature-v2-nonce")?;
+        let told = call.header("x-plivo-signature-v2")?;
+        let told = BASE64.decode(told.as_bytes()).ok()?;
+        let signed = format!("{bare}{nonce}");
+        return verify_hmac(HmacAlgorithm::Sha256, secret, signed.as_bytes(), &told);
+    };
+    let (mut query, mut fields) = (call.query.to_vec(), call.form());
+    if fields.is_empty() && !call.body.is_empty() {
+        // A body that is no form is not part of what is signed.
+        return None;
+    }
+    query.sort();
+    fields.sort();
+    let joined: Vec<_> = query
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let mut signed = bare.to_owned();
+    if !query.is_empty() || !fields.is_empty() {
+        signed = signed + "?" + &joined.join("&");
+    }
+    if !query.is_empty() && !fields.is_empty() {
+        signed.push('.');
+    }
+    signed.extend(fields.into_iter().map(|(name, value)| name + &value));
+    let nonce = call.header("x-plivo-signature-v3-nonce")?;
+    signed = signed + "." + nonce;
+    // Two while an auth token is replaced.
+    signatures.split(',').take(4).find_map(|told| {
+        let told = BASE64.decode(told.trim().as_bytes()).ok()?;
+        verify_hmac(HmacAlgorithm::Sha256, secret, signed.as_bytes(), &told)
+    })
+}
+
 /// HMAC over `&name=value` of the sorted parameters without `sig`, `&` and `=` in values replaced.
 pub(super) fn vonage_sig(call: &Call<'_>, secret: &str, algorithm: HmacAlgorithm) -> Option<()> {
-    let mut pairs: Vec<(String, String)> = call.query.to_vec();
+    // `d` is part of the URL we gave, and not of what the vendor signs. No receipt is read from it.
+    let query = call.query.iter().filter(|(name, _)| name != "d");
+    let mut pairs: Vec<(String, String)> = query.cloned().collect();
     pairs.extend(call.form());
-    if let Ok(Value::Object(members)) = serde_json::from_slice(call.body) {
+    let body = payload::text(call.headers, call.body);
+    if let Some(Value::Object(members)) = payload::json(&body) {
         let text = |value: &Value| crate::http::as_text(value).unwrap_or_default();
         pairs.extend(
             members
@@ -72,8 +120,6 @@ pub(super) fn vonage_sig(call: &Call<'_>, secret: &str, algorithm: HmacAlgorithm
                 .map(|(name, value)| (name.clone(), text(value))),
         );
     }
-    // Ours, not the vendor's: it stands in the URL we gave.
-    pairs.retain(|(name, _)| name != "d");
     let place = pairs.iter().position(|(name, _)| name == "sig")?;
     let told = HEXLOWER_PERMISSIVE
         .decode(pairs.remove(place).1.as_bytes())
@@ -141,4 +187,84 @@ pub(super) fn jwt(
 
 fn sha256(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(digest::digest(&digest::SHA256, bytes).as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method};
+    use watchword_core::Timestamp;
+
+    use super::*;
+
+    const TOKEN: &str = "a-plivo-auth-token";
+    const FORM: &str = "Status=delivered&MessageUUID=u-1&To=4915112345678";
+
+    /// Whether a call with these two headers is Plivo's.
+    fn is_plivos(url: &str, body: &str, version: u8, signature: &str, require_v3: bool) -> bool {
+        let mut headers = HeaderMap::new();
+        let kind = "application/x-www-form-urlencoded";
+        headers.insert("content-type", kind.parse().unwrap());
+        let names = [
+            format!("x-plivo-signature-v{version}"),
+            format!("x-plivo-signature-v{version}-nonce"),
+        ];
+        for (name, value) in names.into_iter().zip([signature, "12345"]) {
+            let name: http::HeaderName = name.parse().unwrap();
+            headers.insert(name, value.parse().unwrap());
+        }
+        let query = url.split_once('?').map_or("", |(_, query)| query);
+        let query: Vec<_> = url::form_urlencoded::parse(query.as_bytes())
+            .into_owned()
+            .collect();
+        let call = Call {
+            method: &Method::POST,
+            url,
+            headers: &headers,
+            query: &query,
+            body: body.as_bytes(),
+            now: Timestamp::from_millis(0),
+        };
+        plivo(&call, TOKEN, require_v3).is_some()
+    }
+
+    /// The signatures are those that Plivo's own library makes for these calls.
+    #[test]
+    fn plivos_signatures_bind_what_their_version_signs() {
+        let url = "https://otp.example.org/v1/receipts/plivo?d=abc-1";
+        let v3 = "udUDvhn7bX45nacYJCJIYCOBdspuDrdDFgvaAH0sEBg=";
+        assert!(is_plivos(url, FORM, 3, v3, true));
+        assert!(is_plivos(url, FORM, 3, &format!("AAAA,{v3}"), true));
+        assert!(is_plivos(
+            "https://otp.example.org/v1/receipts/plivo",
+            FORM,
+            3,
+            "JLH0sUjhSlpSdnyQzrjGCvXxrG9ELds3JpLp5yykLbQ=",
+            true
+        ));
+        assert!(!is_plivos(
+            &url.replace("abc-1", "abc-2"),
+            FORM,
+            3,
+            v3,
+            false
+        ));
+        assert!(!is_plivos(
+            url,
+            &FORM.replace("delivered", "failed"),
+            3,
+            v3,
+            false
+        ));
+        assert!(!is_plivos(url, "", 3, v3, false));
+        let v2 = "sKZEgvAxrXIShdUJlHZF8fR4t0O0VzxOByCjCIeqs3c=";
+        assert!(is_plivos(url, FORM, 2, v2, false));
+        assert!(!is_plivos(url, FORM, 2, v2, true));
+        assert!(!is_plivos(
+            &url.replace("plivo", "other"),
+            FORM,
+            2,
+            v2,
+            false
+        ));
+    }
 }

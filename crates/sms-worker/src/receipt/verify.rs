@@ -9,7 +9,7 @@ use serde::Deserialize;
 use watchword_chassis::config::ConfigError;
 use watchword_core::{SecretString, Timestamp};
 
-use super::vendors::{jwt, twilio, vonage_sig};
+use super::vendors::{jwt, plivo, twilio, vonage_sig};
 use crate::config::Secrets;
 
 /// A signature older than this, or from so far ahead, is refused.
@@ -68,10 +68,14 @@ pub enum VerifyConfig {
         /// The auth token.
         secret: String,
     },
-    /// Plivo's `X-Plivo-Signature-V2`.
+    /// Plivo's `X-Plivo-Signature-V3` where the call has it, else `X-Plivo-Signature-V2`, which signs
+    /// the URL without its query and nothing of the body.
     Plivo {
         /// The auth token.
         secret: String,
+        /// Whether calls with the second version alone are refused.
+        #[serde(default)]
+        require_v3: bool,
     },
     /// Vonage's `sig` parameter with HMAC-SHA-256 or -512.
     VonageSig {
@@ -152,7 +156,7 @@ impl Verify {
             | VerifyConfig::Basic { secret, .. }
             | VerifyConfig::Hmac { secret, .. }
             | VerifyConfig::Twilio { secret }
-            | VerifyConfig::Plivo { secret }
+            | VerifyConfig::Plivo { secret, .. }
             | VerifyConfig::VonageSig { secret, .. }
             | VerifyConfig::Jwt { secret, .. } => Some(secrets.get(secret, "verify.secret")?),
             VerifyConfig::Ed25519 {
@@ -273,14 +277,7 @@ impl Verify {
                     .ok()
             }
             VerifyConfig::Twilio { .. } => twilio(call, secret),
-            VerifyConfig::Plivo { .. } => {
-                let bare = call.url.split('?').next()?;
-                let nonce = call.header("x-plivo-signature-v2-nonce")?;
-                let told = call.header("x-plivo-signature-v2")?;
-                let told = BASE64.decode(told.as_bytes()).ok()?;
-                let signed = format!("{bare}{nonce}");
-                verify_hmac(HmacAlgorithm::Sha256, secret, signed.as_bytes(), &told)
-            }
+            VerifyConfig::Plivo { require_v3, .. } => plivo(call, secret, *require_v3),
             VerifyConfig::VonageSig { algorithm, .. } => vonage_sig(call, secret, *algorithm),
             VerifyConfig::Jwt {
                 header,

@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use rusmpp::pdus::{BindTransceiver, DeliverSmResp, SubmitSm};
-use rusmpp::tokio_codec::CommandCodec;
 use rusmpp::types::COctetString;
-use rusmpp::values::MessageType;
 use rusmpp::{Command, CommandStatus, Pdu};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -18,13 +16,23 @@ use tokio::time::{interval, timeout};
 use tokio_util::codec::Framed;
 use watchword_core::SecretString;
 
-use super::receipt::{Told, read};
+use super::frame::{
+    ALERT_NOTIFICATION, DELIVER_SM, ENQUIRE_LINK, Frame, FrameCodec, GENERIC_NACK, OUTBIND,
+    SUBMIT_SM_RESP, UNBIND,
+};
+use super::receipt::{MessageIds, Told, read};
+use super::status::INVALID_COMMAND;
+use crate::receipt::Unread;
 
 const WRITE_DEADLINE: Duration = Duration::from_secs(5);
-const MAX_COMMAND_BYTES: usize = 8 * 1024;
 
-/// The answer to a submit: its status and the message's id.
-pub(super) type Answer = (u32, String);
+/// The answer to a submit.
+pub(super) struct Answer {
+    pub(super) status: u32,
+    /// The message's id as the peer writes it; empty where it gave none.
+    pub(super) id: String,
+}
+
 pub(super) type Job = (Box<SubmitSm>, oneshot::Sender<Answer>);
 
 /// Who binds where.
@@ -35,6 +43,7 @@ pub(super) struct Account {
     pub(super) password: SecretString,
     pub(super) system_type: String,
     pub(super) enquire_link: Duration,
+    pub(super) message_ids: MessageIds,
 }
 
 /// Why there is no bind.
@@ -48,14 +57,13 @@ pub(super) enum Unbound {
 /// Connects and binds; the link lives until a fault or until the sender is dropped.
 pub(super) async fn bind(
     account: &Account,
-    told: mpsc::Sender<Told>,
+    told: mpsc::Sender<Result<Told, Unread>>,
 ) -> Result<mpsc::Sender<Job>, Unbound> {
     let stream = TcpStream::connect((account.host.as_str(), account.port))
         .await
         .map_err(|_| Unbound::Away)?;
     stream.set_nodelay(true).map_err(|_| Unbound::Away)?;
-    let codec = CommandCodec::new().with_max_length(MAX_COMMAND_BYTES);
-    let mut framed = Framed::new(stream, codec);
+    let mut framed = Framed::new(stream, FrameCodec::new());
     let bind = BindTransceiver::builder()
         .system_id(text(&account.system_id)?)
         .password(text(account.password.expose())?)
@@ -69,16 +77,16 @@ pub(super) async fn bind(
             .await
             .and_then(Result::ok)
             .ok_or(Unbound::Away)?;
-        if answer.sequence_number() == 1 {
-            let status = u32::from(answer.status());
-            if status != 0 {
-                return Err(Unbound::Refused(status));
+        if answer.is_response() && answer.sequence == 1 {
+            if answer.status != 0 || answer.id == GENERIC_NACK {
+                return Err(Unbound::Refused(answer.status));
             }
             break;
         }
     }
     let (jobs, inbox) = mpsc::channel(64);
-    tokio::spawn(run(framed, inbox, told, account.enquire_link));
+    let (enquire_link, ids) = (account.enquire_link, account.message_ids);
+    tokio::spawn(run(framed, inbox, told, enquire_link, ids));
     Ok(jobs)
 }
 
@@ -87,21 +95,16 @@ fn text<const MIN: usize, const MAX: usize>(text: &str) -> Result<COctetString<M
     COctetString::from_str(text).map_err(|_| Unbound::Refused(0x0f))
 }
 
-const fn is_receipt(kind: MessageType) -> bool {
-    matches!(
-        kind,
-        MessageType::ShortMessageContainsMCDeliveryReceipt
-            | MessageType::ShortMessageContainsIntermediateDeliveryNotification
-    )
-}
+type Waiting = HashMap<u32, oneshot::Sender<Answer>>;
 
 async fn run(
-    mut framed: Framed<TcpStream, CommandCodec>,
+    mut framed: Framed<TcpStream, FrameCodec>,
     mut jobs: mpsc::Receiver<Job>,
-    told: mpsc::Sender<Told>,
+    told: mpsc::Sender<Result<Told, Unread>>,
     enquire_link: Duration,
+    ids: MessageIds,
 ) {
-    let mut waiting: HashMap<u32, oneshot::Sender<Answer>> = HashMap::new();
+    let mut waiting = Waiting::new();
     let (mut number, mut is_alive) = (1_u32, true);
     let mut signs = interval(enquire_link);
     signs.tick().await;
@@ -109,7 +112,12 @@ async fn run(
         let out = tokio::select! {
             job = jobs.recv() => {
                 let Some((submit, answer)) = job else { return };
-                number = if number >= 0x7fff_fff0 { 2 } else { number + 1 };
+                // The caller gave up while an earlier command was being written: the message must
+                // not leave after its deadline.
+                if answer.is_closed() {
+                    continue;
+                }
+                number = next(number);
                 waiting.retain(|_, answer| !answer.is_closed());
                 waiting.insert(number, answer);
                 Command::new(CommandStatus::EsmeRok, number, *submit)
@@ -119,50 +127,160 @@ async fn run(
                     return;
                 }
                 is_alive = false;
-                number = if number >= 0x7fff_fff0 { 2 } else { number + 1 };
+                number = next(number);
                 Command::new(CommandStatus::EsmeRok, number, Pdu::EnquireLink)
             }
-            command = framed.next() => {
-                let Some(Ok(command)) = command else { return };
+            frame = framed.next() => {
+                let Some(Ok(frame)) = frame else { return };
                 is_alive = true;
-                let (sequence, status) = (command.sequence_number(), u32::from(command.status()));
-                match command.pdu() {
-                    Some(Pdu::SubmitSmResp(answer)) => {
-                        if let Some(waiting) = waiting.remove(&sequence) {
-                            // Whoever gave up waiting has counted it as unknown.
-                            let _ = waiting.send((status, answer.message_id().to_string()));
-                        }
-                        continue;
-                    }
-                    Some(Pdu::DeliverSm(deliver)) => {
-                        // By its class, not by its text: anybody's text can look like a receipt.
-                        if is_receipt(deliver.esm_class.message_type)
-                            && let Some(receipt) = read(deliver.short_message().as_ref())
-                        {
-                            // Full: the receipt is lost, as receipts may be.
-                            let _ = told.try_send(receipt);
-                        }
-                        Command::new(CommandStatus::EsmeRok, sequence, DeliverSmResp::default())
-                    }
-                    Some(Pdu::EnquireLink) => {
-                        Command::new(CommandStatus::EsmeRok, sequence, Pdu::EnquireLinkResp)
-                    }
-                    Some(Pdu::Unbind) => return,
-                    _ => {
-                        // A refusal without a body, or something that is not for us.
-                        if let Some(waiting) = waiting.remove(&sequence)
-                            && status != 0
-                        {
-                            let _ = waiting.send((status, String::new()));
-                        }
-                        continue;
-                    }
+                if frame.id == UNBIND {
+                    return;
+                }
+                match reply(&frame, &mut waiting, &told, ids) {
+                    Some(command) => command,
+                    None => continue,
                 }
             }
         };
         match timeout(WRITE_DEADLINE, framed.send(out)).await {
             Ok(Ok(())) => {}
             _ => return,
+        }
+    }
+}
+
+const fn next(number: u32) -> u32 {
+    if number >= 0x7fff_fff0 { 2 } else { number + 1 }
+}
+
+/// Hands a response to the caller that waits for it, and a receipt on; gives what is written in
+/// reply to a request.
+fn reply(
+    frame: &Frame,
+    waiting: &mut Waiting,
+    told: &mpsc::Sender<Result<Told, Unread>>,
+    ids: MessageIds,
+) -> Option<Command> {
+    let ok = |pdu: Pdu| Some(Command::new(CommandStatus::EsmeRok, frame.sequence, pdu));
+    match frame.id {
+        DELIVER_SM => {
+            if let Some(receipt) = read(&frame.body, ids) {
+                // Full: the receipt is lost, as receipts may be.
+                let _ = told.try_send(receipt);
+            }
+            // Also where it cannot be read: the SMSC would send it again and again.
+            ok(DeliverSmResp::default().into())
+        }
+        ENQUIRE_LINK => ok(Pdu::EnquireLinkResp),
+        ALERT_NOTIFICATION | OUTBIND => None,
+        _ if !frame.is_response() => Some(Command::new(
+            CommandStatus::EsmeRinvcmdid,
+            frame.sequence,
+            Pdu::GenericNack,
+        )),
+        // A refusal may come as another response than the one that is waited for.
+        id => {
+            let status = match (id, frame.status) {
+                (GENERIC_NACK, 0) => INVALID_COMMAND,
+                (SUBMIT_SM_RESP, status) => status,
+                (_, 0) => return None,
+                (_, status) => status,
+            };
+            // A caller that gave up waiting has counted the message as unknown.
+            let _ = waiting.remove(&frame.sequence)?.send(Answer {
+                status,
+                id: frame.first_text(),
+            });
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use rusmpp::CommandId;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn submit(to: &str) -> Box<SubmitSm> {
+        let to = COctetString::from_str(to).unwrap();
+        Box::new(SubmitSm::builder().destination_addr(to).build())
+    }
+
+    #[tokio::test]
+    async fn a_message_whose_caller_gave_up_is_not_written() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (peer, _) = listener.accept().await.unwrap();
+        let (jobs, inbox) = mpsc::channel(4);
+        let (told, _heard) = mpsc::channel(4);
+        let (gone, _) = oneshot::channel();
+        let (answer, answered) = oneshot::channel();
+        jobs.send((submit("4915100000001"), gone)).await.unwrap();
+        jobs.send((submit("4915100000002"), answer)).await.unwrap();
+        let framed = Framed::new(stream, FrameCodec::new());
+        let minute = Duration::from_secs(60);
+        tokio::spawn(run(framed, inbox, told, minute, MessageIds::Same));
+        let mut peer = Framed::new(peer, FrameCodec::new());
+        let first = peer.next().await.unwrap().unwrap();
+        assert!(String::from_utf8_lossy(&first.body).contains("4915100000002"));
+        let refusal = CommandStatus::EsmeRinvbndsts;
+        let nack = Command::new(refusal, first.sequence, Pdu::GenericNack);
+        peer.send(nack).await.unwrap();
+        assert_eq!(answered.await.unwrap().status, 0x04);
+    }
+
+    /// What is written for a frame, and the answer of the caller that waits for number 7.
+    fn replied(id: u32, status: u32, body: &[u8]) -> (Option<CommandId>, Option<(u32, String)>) {
+        let (answer, mut answered) = oneshot::channel();
+        let mut waiting = Waiting::from([(7, answer)]);
+        let (told, _heard) = mpsc::channel(4);
+        let frame = Frame {
+            id,
+            status,
+            sequence: 7,
+            body: BytesMut::from(body),
+        };
+        let command = reply(&frame, &mut waiting, &told, MessageIds::Same);
+        let answer = answered.try_recv().ok();
+        (
+            command.map(|command| command.id()),
+            answer.map(|answer| (answer.status, answer.id)),
+        )
+    }
+
+    #[test]
+    fn every_command_has_its_reply_whatever_its_body() {
+        let answer = |status, id: &str| Some((status, id.to_owned()));
+        for (id, status, body, expected) in [
+            (SUBMIT_SM_RESP, 0, &b"A1\0"[..], (None, answer(0, "A1"))),
+            (SUBMIT_SM_RESP, 0, b"", (None, answer(0, ""))),
+            (SUBMIT_SM_RESP, 0x45, b"", (None, answer(0x45, ""))),
+            (GENERIC_NACK, 0, b"", (None, answer(INVALID_COMMAND, ""))),
+            (GENERIC_NACK, 0x02, b"", (None, answer(0x02, ""))),
+            (0x8000_0103, 0x08, b"", (None, answer(0x08, ""))),
+            // An answer to a sign of life, with a number of its own.
+            (0x8000_0015, 0, b"", (None, None)),
+            (
+                DELIVER_SM,
+                0,
+                b"\xff",
+                (Some(CommandId::DeliverSmResp), None),
+            ),
+            (
+                ENQUIRE_LINK,
+                0,
+                b"xx",
+                (Some(CommandId::EnquireLinkResp), None),
+            ),
+            (ALERT_NOTIFICATION, 0, b"", (None, None)),
+            (0x0000_0103, 0, b"", (Some(CommandId::GenericNack), None)),
+            (0x0001_0200, 0, b"x", (Some(CommandId::GenericNack), None)),
+        ] {
+            assert_eq!(replied(id, status, body), expected, "{id:#x} {status:#x}");
         }
     }
 }

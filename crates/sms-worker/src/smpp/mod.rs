@@ -4,10 +4,13 @@
 //! there) unless told otherwise.
 
 mod alphabet;
+mod config;
+mod deliver;
+mod frame;
 mod link;
 pub mod receipt;
+mod status;
 
-use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -16,7 +19,6 @@ use rusmpp::pdus::SubmitSm;
 use rusmpp::tlvs::MessageSubmissionRequestTlvValue;
 use rusmpp::types::{AnyOctetString, COctetString, EmptyOrFullCOctetString, OctetString};
 use rusmpp::values::{DataCoding, MessagePayload, Npi, RegisteredDelivery, Ton};
-use serde::Deserialize;
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use watchword_chassis::config::ConfigError;
@@ -24,48 +26,21 @@ use watchword_core::{AttemptClass, ProviderName};
 use watchword_delivery::{Attempted, Dispatch, Provider};
 use watchword_events::ReceiptReceived;
 
+pub use config::SmppConfig;
+
 use crate::config::{Secrets, Senders};
+use crate::receipt::{HeardReceipt, Unread};
 use crate::segments::Encoding;
 use crate::text::SmsText;
-use link::{Account, Job, Unbound, bind};
+use link::{Account, Answer, Job, Unbound, bind};
+use receipt::MessageIds;
+use status::{INVALID_BIND, INVALID_COMMAND, Statuses, THROTTLED};
 
-/// Throttled by the peer: all messages rest so long.
-const THROTTLED: Duration = Duration::from_secs(1);
+/// How long all messages wait after the peer throttled one.
+const THROTTLE_REST: Duration = Duration::from_secs(1);
 /// Octets of a text that fit into the message's own field; longer ones go as payload.
 const SHORT_OCTETS: usize = 140;
 const RECEIPTS: usize = 1_024;
-
-/// `[sms.providers.NAME.smpp]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SmppConfig {
-    /// The peer's host.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// Our name there, at most 15 characters; the password is the secret `password`.
-    pub system_id: String,
-    /// What kind of system we are, if the peer wants to know.
-    #[serde(default)]
-    pub system_type: String,
-    /// Unanswered messages at once: 1 to 1,000.
-    #[serde(default = "sixteen")]
-    pub window: usize,
-    /// How often a sign of life is asked for: 5 to 300 s.
-    #[serde(default = "thirty")]
-    pub enquire_link_seconds: u64,
-    /// Whether the host may be beyond loopback although nothing protects the connection.
-    #[serde(default)]
-    pub allow_cleartext: bool,
-}
-
-const fn sixteen() -> usize {
-    16
-}
-
-const fn thirty() -> u64 {
-    30
-}
 
 /// An SMPP peer.
 pub(crate) struct SmppProvider {
@@ -77,7 +52,9 @@ pub(crate) struct SmppProvider {
     window: Semaphore,
     link: Mutex<Option<mpsc::Sender<Job>>>,
     resting_until: Mutex<Option<Instant>>,
-    told: mpsc::Sender<receipt::Told>,
+    told: mpsc::Sender<Result<receipt::Told, Unread>>,
+    message_ids: MessageIds,
+    statuses: Statuses,
 }
 
 impl SmppProvider {
@@ -88,60 +65,24 @@ impl SmppProvider {
         config: &SmppConfig,
         secrets: &Secrets,
         text: SmsText,
-        receipts: mpsc::Sender<ReceiptReceived>,
+        receipts: mpsc::Sender<HeardReceipt>,
     ) -> Result<Self, ConfigError> {
-        let is_loopback = config.host == "localhost"
-            || config
-                .host
-                .parse::<IpAddr>()
-                .is_ok_and(|address| address.is_loopback());
-        if !is_loopback && !config.allow_cleartext {
-            return Err(ConfigError::new(
-                "smpp.host",
-                "must be on loopback: SMPP is clear text",
-            ));
-        }
-        let fits = |text: &str, most: usize| {
-            text.len() <= most && text.bytes().all(|b| b.is_ascii_graphic())
-        };
-        if config.system_id.is_empty() || !fits(&config.system_id, 15) {
-            return Err(ConfigError::new(
-                "smpp.system_id",
-                "must be 1 to 15 characters",
-            ));
-        }
-        if !fits(&config.system_type, 12) {
-            return Err(ConfigError::new(
-                "smpp.system_type",
-                "must be at most 12 characters",
-            ));
-        }
         let password = secrets.get("password", "secrets.password")?;
-        if !fits(password.expose(), 8) {
-            return Err(ConfigError::new(
-                "secrets.password",
-                "must be at most 8 characters for SMPP",
-            ));
-        }
-        if !(1..=1_000).contains(&config.window) {
-            return Err(ConfigError::new("smpp.window", "must be 1 to 1000"));
-        }
-        if !(5..=300).contains(&config.enquire_link_seconds) {
-            return Err(ConfigError::new(
-                "smpp.enquire_link_seconds",
-                "must be 5 to 300",
-            ));
-        }
-        let (told, mut heard) = mpsc::channel::<receipt::Told>(RECEIPTS);
+        config.check(&password)?;
+        let statuses = Statuses::compile(&config.statuses)?;
+        let (told, mut heard) = mpsc::channel::<Result<receipt::Told, Unread>>(RECEIPTS);
         let provider = name.clone();
         let forward = async move {
             while let Some(told) = heard.recv().await {
-                let receipt = ReceiptReceived {
+                let receipt = HeardReceipt {
                     provider: provider.clone(),
-                    delivery_id: None,
-                    message_id: Some(told.message_id),
-                    state: told.state,
-                    error: told.error,
+                    receipt: told.map(|told| ReceiptReceived {
+                        provider: provider.clone(),
+                        delivery_id: None,
+                        message_id: Some(told.message_id),
+                        state: told.state,
+                        error: told.error,
+                    }),
                 };
                 if receipts.send(receipt).await.is_err() {
                     return;
@@ -165,7 +106,10 @@ impl SmppProvider {
                 password,
                 system_type: config.system_type.clone(),
                 enquire_link: Duration::from_secs(config.enquire_link_seconds),
+                message_ids: config.message_ids,
             },
+            message_ids: config.message_ids,
+            statuses,
             window: Semaphore::new(config.window),
             link: Mutex::new(None),
             resting_until: Mutex::new(None),
@@ -185,6 +129,13 @@ impl SmppProvider {
         let jobs = bind(&self.account, self.told.clone()).await?;
         *link = Some(jobs.clone());
         Ok(jobs)
+    }
+
+    /// Has the next message bind again. Messages in flight keep the bind they have until they are
+    /// answered; it ends with the last of them.
+    async fn unlink(&self, jobs: &mpsc::Sender<Job>) {
+        let mut link = self.link.lock().await;
+        link.take_if(|current| current.same_channel(jobs));
     }
 
     fn submit(&self, dispatch: &Dispatch) -> Result<SubmitSm, Attempted> {
@@ -266,17 +217,20 @@ impl SmppProvider {
             // It never left.
             return Attempted::new(AttemptClass::Transient, "unbound");
         }
-        let Ok((status, id)) = answered.await else {
+        let Ok(Answer { status, id }) = answered.await else {
             return Attempted::new(AttemptClass::UnknownOutcome, "unbound");
         };
-        let class = class_of(status);
+        if matches!(status, INVALID_COMMAND | INVALID_BIND) {
+            self.unlink(&jobs).await;
+        }
+        let class = self.statuses.class(status);
         let mut attempted = Attempted::new(class, format!("smpp_0x{status:02x}"));
         if class == AttemptClass::Accepted {
-            attempted.provider_message_id = crate::http::plain_id(id);
+            attempted.provider_message_id = self.message_ids.of_answer(id);
         }
-        if status == 0x58 {
-            attempted.retry_after = Some(THROTTLED);
-            *self.resting_until.lock().await = Some(now() + THROTTLED);
+        if status == THROTTLED && class == AttemptClass::Transient {
+            attempted.retry_after = Some(THROTTLE_REST);
+            *self.resting_until.lock().await = Some(now() + THROTTLE_REST);
         }
         attempted
     }
@@ -293,17 +247,6 @@ fn unbound_attempt(unbound: Unbound) -> Attempted {
 
 fn now() -> Instant {
     Instant::now()
-}
-
-/// What a `command_status` means.
-const fn class_of(status: u32) -> AttemptClass {
-    match status {
-        0 => AttemptClass::Accepted,
-        0x0b => AttemptClass::RecipientInvalid,
-        0x08 | 0x14 | 0x58 | 0x64 => AttemptClass::Transient,
-        0x0a | 0x0d | 0x0e | 0x0f | 0x15 => AttemptClass::ConfigFault,
-        _ => AttemptClass::MessageRejected,
-    }
 }
 
 /// The remaining life as SMPP writes a relative time: `YYMMDDhhmmss000R`. It is never above an hour.
@@ -342,10 +285,7 @@ impl Provider for SmppProvider {
 }
 
 /// A pair for the receipts of all SMPP providers of a channel.
-pub(crate) fn receipts() -> (
-    mpsc::Sender<ReceiptReceived>,
-    mpsc::Receiver<ReceiptReceived>,
-) {
+pub(crate) fn receipts() -> (mpsc::Sender<HeardReceipt>, mpsc::Receiver<HeardReceipt>) {
     mpsc::channel(RECEIPTS)
 }
 
@@ -354,18 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statuses_and_validity_are_written_as_the_standard_has_them() {
-        let table = [
-            (0, AttemptClass::Accepted),
-            (0x0b, AttemptClass::RecipientInvalid),
-            (0x58, AttemptClass::Transient),
-            (0x0e, AttemptClass::ConfigFault),
-            (0x45, AttemptClass::MessageRejected),
-            (0x400, AttemptClass::MessageRejected),
-        ];
-        for (status, class) in table {
-            assert_eq!(class_of(status), class, "{status:#x}");
-        }
+    fn validity_is_written_as_the_standard_has_it() {
         assert_eq!(validity(Duration::from_secs(299)), "000000000459000R");
         assert_eq!(validity(Duration::ZERO), "000000000001000R");
     }

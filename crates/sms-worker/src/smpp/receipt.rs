@@ -1,71 +1,349 @@
-//! Receipts as SMPP carries them: `id:… stat:… err:…` in the text of a `deliver_sm` (SMPP 3.4
-//! appendix B). Refuses to keep anything else of that text.
+//! Receipts as SMPP carries them in a `deliver_sm`: in TLVs, or as `id:… stat:… err:…` in its text
+//! (SMPP 3.4 appendix B). Keeps the id, the state and an error code, and nothing else of the text.
 
+use serde::Deserialize;
 use watchword_core::ReceiptState;
 
-use crate::receipt::error_code;
+use super::deliver::{Deliver, MESSAGE_STATE, NETWORK_ERROR_CODE, RECEIPTED_MESSAGE_ID};
+use crate::http::plain_id;
+use crate::receipt::{Unread, error_code};
+
+/// Octets of a text that are looked at.
+const MOST_OCTETS: usize = 1_024;
+/// Names of fields, none of which is a value.
+const NAMES: [&str; 7] = ["id:", "sub:", "dlvrd:", "submit", "done", "stat:", "err:"];
 
 /// What a receipt says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
-    /// The peer's id for the message.
+    /// The peer's id for the message, as `MessageIds` writes it.
     pub message_id: String,
     /// What became of it.
     pub state: ReceiptState,
-    /// An error code, if it told one.
+    /// An error code, if it holds one.
     pub error: Option<String>,
 }
 
-/// Reads a receipt's text; `None` if it is none.
-pub fn read(text: &[u8]) -> Option<Told> {
-    let text = String::from_utf8_lossy(text.get(..text.len().min(255))?);
-    let field = |name: &str| {
-        let start = text.find(name)? + name.len();
-        let rest = text.get(start..)?;
-        let word = rest.split_whitespace().next()?;
-        let plain = word.len() <= 65 && word.bytes().all(|byte| byte.is_ascii_graphic());
-        plain.then(|| word.to_owned())
+/// How a peer writes the id of a message in its answer and in its receipts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MessageIds {
+    /// The same in both. Leading zeros and case do not count where the id is a number.
+    #[default]
+    Same,
+    /// Hexadecimal in the answer, decimal in receipts.
+    HexThenDecimal,
+    /// Decimal in the answer, hexadecimal in receipts.
+    DecimalThenHex,
+}
+
+impl MessageIds {
+    /// The id of an answer in its one form.
+    pub(super) fn of_answer(self, id: String) -> Option<String> {
+        let id = plain_id(id)?;
+        Some(match self {
+            Self::Same => without_case(id),
+            Self::HexThenDecimal => number(id, 16),
+            Self::DecimalThenHex => number(id, 10),
+        })
+    }
+
+    /// The id of a receipt in the same form.
+    fn of_receipt(self, id: String) -> Option<String> {
+        let id = plain_id(id)?;
+        Some(match self {
+            Self::Same => without_case(id),
+            Self::HexThenDecimal => number(id, 10),
+            Self::DecimalThenHex => number(id, 16),
+        })
+    }
+}
+
+/// The number in decimal; an id that is none stays as it is.
+fn number(id: String, radix: u32) -> String {
+    // `from_str_radix` would take a sign.
+    let is_number = id.chars().all(|c| c.is_digit(radix));
+    match u128::from_str_radix(&id, radix) {
+        Ok(number) if is_number => number.to_string(),
+        _ => without_case(id),
+    }
+}
+
+/// A number without leading zeros and in lower case; an id that is none stays as it is.
+fn without_case(id: String) -> String {
+    if !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return id;
+    }
+    match id.trim_start_matches('0') {
+        "" => "0".to_owned(),
+        digits => digits.to_ascii_lowercase(),
+    }
+}
+
+/// Reads the receipt in the body of a `deliver_sm`; `None` if the peer does not mark it as one.
+pub fn read(body: &[u8], ids: MessageIds) -> Option<Result<Told, Unread>> {
+    let Some(deliver) = Deliver::parse(body) else {
+        return Some(Err(Unread::Unreadable));
     };
-    let state = match field("stat:")?.to_ascii_uppercase().as_str() {
-        "DELIVRD" => ReceiptState::Delivered,
-        "EXPIRED" => ReceiptState::Expired,
-        "UNDELIV" | "REJECTD" | "DELETED" => ReceiptState::Failed,
-        "ACCEPTD" | "ENROUTE" => ReceiptState::InFlight,
-        _ => return None,
+    deliver.is_receipt().then(|| told(&deliver, ids))
+}
+
+fn told(deliver: &Deliver<'_>, ids: MessageIds) -> Result<Told, Unread> {
+    let text = text(deliver);
+    let in_text = field(&text, "id:");
+    let in_tlv = deliver.tlv(RECEIPTED_MESSAGE_ID).and_then(|value| {
+        let id = value.split(|octet| *octet == 0).next()?;
+        (!id.is_empty()).then(|| String::from_utf8_lossy(id).into_owned())
+    });
+    let message_id = match (in_tlv, in_text) {
+        // A peer that writes the text's id in another base keeps the answer's in the TLV.
+        (Some(tlv), Some(text)) => {
+            let (answered, receipted) = (ids.of_answer(tlv.clone()), ids.of_receipt(text));
+            answered
+                .filter(|id| receipted.as_ref() == Some(id))
+                .or_else(|| ids.of_receipt(tlv))
+                .or(receipted)
+        }
+        (Some(id), None) | (None, Some(id)) => ids.of_receipt(id),
+        (None, None) => None,
     };
-    Some(Told {
-        message_id: field("id:")?,
+    let message_id = message_id.ok_or(Unread::Unreadable)?;
+    let state = deliver.tlv(MESSAGE_STATE).and_then(by_number);
+    let state = state
+        .or_else(|| by_word(&field(&text, "stat:")?))
+        .ok_or(Unread::UnknownState)?;
+    let network = || match *deliver.tlv(NETWORK_ERROR_CODE)? {
+        [_network, high, low] => Some(u16::from_be_bytes([high, low]).to_string()),
+        _ => None,
+    };
+    Ok(Told {
+        message_id,
         state,
-        error: field("err:").and_then(error_code),
+        error: field(&text, "err:").or_else(network).and_then(error_code),
     })
+}
+
+/// The text, in UCS-2 where its first octet says so: many SMSCs repeat the `data_coding` of the
+/// message over a receipt in ASCII.
+fn text(deliver: &Deliver<'_>) -> String {
+    let octets = deliver.text();
+    let octets = octets.get(..MOST_OCTETS).unwrap_or(octets);
+    if octets.first() == Some(&0) {
+        let (pairs, _) = octets.as_chunks::<2>();
+        let units = pairs.iter().map(|pair| u16::from_be_bytes(*pair));
+        let chars = char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER));
+        return chars.collect();
+    }
+    String::from_utf8_lossy(octets).into_owned()
+}
+
+/// The word after `name`, in any case and not in the middle of another word.
+fn field(text: &str, name: &str) -> Option<String> {
+    let lower = text.to_ascii_lowercase();
+    let (at, _) = lower.match_indices(name).find(|(at, _)| {
+        let before = text
+            .get(..*at)
+            .and_then(|before| before.chars().next_back());
+        before.is_none_or(|c| !c.is_alphanumeric())
+    })?;
+    let is_end = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '\0');
+    let word = text.get(at + name.len()..)?.trim_start();
+    let word = word.split(is_end).next().filter(|word| !word.is_empty())?;
+    let is_name = NAMES.iter().any(|name| {
+        let start = word.get(..name.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(name))
+    });
+    (!is_name).then(|| word.to_owned())
+}
+
+/// `message_state` (SMPP 3.4 §5.2.28, 5.0 §4.7.15).
+fn by_number(value: &[u8]) -> Option<ReceiptState> {
+    match value {
+        [0 | 1 | 6] => Some(ReceiptState::InFlight),
+        [2] => Some(ReceiptState::Delivered),
+        [3] => Some(ReceiptState::Expired),
+        [4 | 5 | 8 | 9] => Some(ReceiptState::Failed),
+        _ => None,
+    }
+}
+
+/// The words of appendix B, and those that SMSCs write instead.
+fn by_word(word: &str) -> Option<ReceiptState> {
+    match word.to_ascii_uppercase().as_str() {
+        "DELIVRD" | "DELIVERD" | "DELIVERED" => Some(ReceiptState::Delivered),
+        "EXPIRED" => Some(ReceiptState::Expired),
+        "UNDELIV" | "UNDELIVRD" | "UNDELIVERED" | "UNDELIVERABLE" | "REJECTD" | "REJECTED"
+        | "DELETED" | "FAILED" | "SKIPPED" => Some(ReceiptState::Failed),
+        "ACCEPTD" | "ACCEPTED" | "ACKED" | "BUFFRED" | "BUFFERED" | "ENROUTE" | "SCHEDULED" => {
+            Some(ReceiptState::InFlight)
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::smpp::deliver::{MESSAGE_PAYLOAD, body};
+
+    fn read_text(text: &str) -> Result<Told, Unread> {
+        read(&body(4, text.as_bytes(), &[]), MessageIds::Same).unwrap()
+    }
 
     #[test]
-    fn only_receipts_are_read() {
-        let text = b"id:A1f sub:001 dlvrd:001 submit date:2611241200 done date:2611241201 stat:DELIVRD err:000 text:Your";
-        let told = read(text).unwrap();
-        assert_eq!(
-            (told.message_id.as_str(), told.state, told.error),
-            ("A1f", ReceiptState::Delivered, None)
-        );
-        let failed = read(b"id:7 stat:UNDELIV err:0B7").unwrap();
-        assert_eq!(
-            (failed.state, failed.error.as_deref()),
-            (ReceiptState::Failed, Some("0B7"))
-        );
-        for other in [
-            &b""[..],
-            b"STOP",
-            b"id: stat:",
-            b"stat:DELIVRD",
-            b"id:7 stat:UNKNOWN",
-            &[0xff; 300],
+    fn a_receipt_is_read_in_every_form_of_its_text() {
+        let told = |id: &str, state, error: Option<&str>| Told {
+            message_id: id.to_owned(),
+            state,
+            error: error.map(str::to_owned),
+        };
+        for (text, expected) in [
+            (
+                "id:A1f sub:001 dlvrd:001 submit date:2611241200 done date:2611241201 stat:DELIVRD err:000 text:Your",
+                told("a1f", ReceiptState::Delivered, None),
+            ),
+            (
+                "ID:7 SUB:001 Stat:UNDELIV ERR:0B7",
+                told("7", ReceiptState::Failed, Some("0B7")),
+            ),
+            (
+                "id: 77 stat:DELIVRD",
+                told("77", ReceiptState::Delivered, None),
+            ),
+            (
+                "valid:3 stat:DELIVRD,err:17;id:9\0",
+                told("9", ReceiptState::Delivered, Some("17")),
+            ),
+            (
+                "id:39f9-11 stat:delivered",
+                told("39f9-11", ReceiptState::Delivered, None),
+            ),
         ] {
-            assert_eq!(read(other), None);
+            assert_eq!(read_text(text), Ok(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn a_receipt_in_ucs2_is_read() {
+        let text: Vec<u8> = "id:7 stat:DELIVRD"
+            .encode_utf16()
+            .flat_map(u16::to_be_bytes)
+            .collect();
+        let told = read(&body(4, &text, &[]), MessageIds::Same).unwrap();
+        assert_eq!(told.map(|told| told.message_id), Ok("7".to_owned()));
+    }
+
+    #[test]
+    fn every_word_has_its_state() {
+        use ReceiptState::{Delivered, Expired, Failed, InFlight};
+        for (words, state) in [
+            ("DELIVRD DELIVERED Delivered", Delivered),
+            ("EXPIRED", Expired),
+            (
+                "UNDELIV UNDELIVERABLE REJECTD REJECTED DELETED FAILED",
+                Failed,
+            ),
+            ("ACCEPTD ENROUTE BUFFRED BUFFERED ACKED", InFlight),
+        ] {
+            for word in words.split(' ') {
+                let told = read_text(&format!("id:7 stat:{word}"));
+                assert_eq!(told.map(|told| told.state), Ok(state), "{word}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_receipt_is_not_read_as_one() {
+        for (text, why) in [
+            ("", Unread::Unreadable),
+            ("STOP", Unread::Unreadable),
+            ("id: stat:DELIVRD", Unread::Unreadable),
+            ("stat:DELIVRD", Unread::Unreadable),
+            ("id:7 stat:UNKNOWN", Unread::UnknownState),
+            ("id:7 stat:", Unread::UnknownState),
+        ] {
+            assert_eq!(read_text(text), Err(why), "{text}");
+        }
+        let mo = body(0, b"id:7 stat:DELIVRD", &[]);
+        assert_eq!(read(&mo, MessageIds::Same), None);
+        let cut = read(b"\0", MessageIds::Same);
+        assert_eq!(cut, Some(Err(Unread::Unreadable)));
+    }
+
+    #[test]
+    fn tlvs_come_before_the_text() {
+        let receipt = |text: &str, tlvs: &[(u16, &[u8])]| {
+            read(&body(4, text.as_bytes(), tlvs), MessageIds::Same).unwrap()
+        };
+        let alone = receipt(
+            "",
+            &[
+                (RECEIPTED_MESSAGE_ID, b"A7\0"),
+                (MESSAGE_STATE, &[5]),
+                (NETWORK_ERROR_CODE, &[3, 0, 17]),
+            ],
+        );
+        let failed = Told {
+            message_id: "a7".to_owned(),
+            state: ReceiptState::Failed,
+            error: Some("17".to_owned()),
+        };
+        assert_eq!(alone, Ok(failed));
+        let both = receipt(
+            "id:1 stat:UNDELIV",
+            &[(MESSAGE_STATE, &[2]), (RECEIPTED_MESSAGE_ID, b"2")],
+        )
+        .unwrap();
+        assert_eq!(
+            (both.message_id.as_str(), both.state),
+            ("2", ReceiptState::Delivered)
+        );
+        let unknown = receipt("id:1 stat:DELIVRD", &[(MESSAGE_STATE, &[7])]);
+        assert_eq!(unknown.map(|told| told.state), Ok(ReceiptState::Delivered));
+        let payload = receipt("", &[(MESSAGE_PAYLOAD, b"id:5 stat:EXPIRED")]);
+        assert_eq!(payload.map(|told| told.state), Ok(ReceiptState::Expired));
+    }
+
+    #[test]
+    fn ids_of_both_bases_are_one() {
+        use MessageIds::{DecimalThenHex, HexThenDecimal, Same};
+        for (ids, answer, receipt) in [
+            (Same, "smsc-1", "smsc-1"),
+            (Same, "0A1F", "a1f"),
+            (Same, "000", "0"),
+            (HexThenDecimal, "39f9dd5b", "0972676443"),
+            (HexThenDecimal, "0039F9DD5B", "972676443"),
+            (DecimalThenHex, "972676443", "39F9DD5B"),
+            (HexThenDecimal, "x-1", "x-1"),
+        ] {
+            let told = read(
+                &body(4, format!("id:{receipt} stat:DELIVRD").as_bytes(), &[]),
+                ids,
+            );
+            let told = told.unwrap().unwrap();
+            assert_eq!(
+                ids.of_answer(answer.to_owned()),
+                Some(told.message_id),
+                "{ids:?} {answer}"
+            );
+        }
+        assert_eq!(Same.of_answer("000".into()).as_deref(), Some("0"));
+        assert_eq!(Same.of_answer("0A1F".into()).as_deref(), Some("a1f"));
+        // The case of letters counts where the id is no number.
+        assert_ne!(Same.of_answer("Xa".into()), Same.of_answer("xA".into()));
+        // The TLV holds the answer's form, the text the other.
+        let tlvs: &[(u16, &[u8])] = &[(RECEIPTED_MESSAGE_ID, b"39f9dd5b\0")];
+        let text = b"id:0972676443 stat:DELIVRD";
+        let both = read(&body(4, text, tlvs), HexThenDecimal);
+        assert_eq!(both.unwrap().unwrap().message_id, "972676443");
+        let alone = read(
+            &body(
+                4,
+                b"stat:DELIVRD",
+                &[(RECEIPTED_MESSAGE_ID, b"972676443\0")],
+            ),
+            HexThenDecimal,
+        );
+        assert_eq!(alone.unwrap().unwrap().message_id, "972676443");
     }
 }

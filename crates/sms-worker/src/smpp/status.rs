@@ -1,0 +1,123 @@
+//! What a `command_status` means (SMPP 3.4 §5.1.3), with the configuration's own table on top.
+
+use std::collections::BTreeMap;
+
+use watchword_chassis::config::ConfigError;
+use watchword_core::AttemptClass;
+
+/// The peer does not know the command: it does not take the connection for a bind.
+pub(super) const INVALID_COMMAND: u32 = 0x03;
+/// The peer takes the connection for another kind of bind, or for none.
+pub(super) const INVALID_BIND: u32 = 0x04;
+/// The peer asks to send more slowly.
+pub(super) const THROTTLED: u32 = 0x58;
+
+/// The classes of statuses.
+#[derive(Debug, Default)]
+pub(super) struct Statuses(BTreeMap<u32, AttemptClass>);
+
+impl Statuses {
+    /// Reads `smpp.statuses`: `{ "0x401" = "config_fault" }`.
+    pub(super) fn compile(config: &BTreeMap<String, AttemptClass>) -> Result<Self, ConfigError> {
+        let mut statuses = BTreeMap::new();
+        for (text, class) in config {
+            let key = || format!("smpp.statuses.{text}");
+            let digits = text.strip_prefix("0x");
+            let status = digits.map_or_else(|| text.parse(), |hex| u32::from_str_radix(hex, 16));
+            let status = status
+                .ok()
+                .filter(|status| *status != 0)
+                .ok_or_else(|| ConfigError::new(key(), "must be a status such as 0x401, not 0"))?;
+            if *class == AttemptClass::Accepted {
+                return Err(ConfigError::new(key(), "only status 0 can mean accepted"));
+            }
+            if statuses.insert(status, *class).is_some() {
+                return Err(ConfigError::new(key(), "names a status a second time"));
+            }
+        }
+        Ok(Self(statuses))
+    }
+
+    /// The class of `status`.
+    pub(super) fn class(&self, status: u32) -> AttemptClass {
+        self.0
+            .get(&status)
+            .copied()
+            .unwrap_or_else(|| standard(status))
+    }
+}
+
+/// Statuses that say nothing about the message go to the next provider: a vendor's own, the general
+/// failures, and those no standard lists.
+const fn standard(status: u32) -> AttemptClass {
+    match status {
+        0 => AttemptClass::Accepted,
+        // The destination's address.
+        0x0b => AttemptClass::RecipientInvalid,
+        // System error, queue full, throttled, temporary error of the receiver, no such service now.
+        INVALID_COMMAND | INVALID_BIND | 0x08 | 0x14 | THROTTLED | 0x64 | 0x102 => {
+            AttemptClass::Transient
+        }
+        // Sender, bind, password, system id, service type, types of numbers, times: what we send
+        // with every message.
+        0x0a | 0x0d | 0x0e | 0x0f | 0x15 | 0x48..=0x51 | 0x53 | 0x61 | 0x62 | 0x100 | 0x103 => {
+            AttemptClass::ConfigFault
+        }
+        // Lengths, a permanent error of the receiver, TLVs, the alphabet.
+        0x01 | 0x02 | 0x65 | 0x66 | 0xc0..=0xc4 | 0x104 => AttemptClass::MessageRejected,
+        _ => AttemptClass::DestinationRefused,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use AttemptClass as Class;
+
+    fn table(pairs: &[(&str, Class)]) -> Result<Statuses, ConfigError> {
+        let own = |(text, class): &(&str, Class)| ((*text).to_owned(), *class);
+        Statuses::compile(&pairs.iter().map(own).collect())
+    }
+
+    #[test]
+    fn statuses_have_their_class() {
+        let statuses = Statuses::default();
+        for (status, class) in [
+            (0, Class::Accepted),
+            (0x01, Class::MessageRejected),
+            (0x03, Class::Transient),
+            (0x04, Class::Transient),
+            (0x0b, Class::RecipientInvalid),
+            (0x0e, Class::ConfigFault),
+            (0x45, Class::DestinationRefused),
+            (0x58, Class::Transient),
+            (0xc3, Class::MessageRejected),
+            (0xfe, Class::DestinationRefused),
+            (0xff, Class::DestinationRefused),
+            (0x400, Class::DestinationRefused),
+            (0x4ff, Class::DestinationRefused),
+        ] {
+            assert_eq!(statuses.class(status), class, "{status:#x}");
+        }
+    }
+
+    #[test]
+    fn the_configuration_decides_first() {
+        let statuses = table(&[("0x401", Class::ConfigFault), ("69", Class::Transient)]).unwrap();
+        assert_eq!(statuses.class(0x401), Class::ConfigFault);
+        assert_eq!(statuses.class(0x45), Class::Transient);
+        assert_eq!(statuses.class(0x400), Class::DestinationRefused);
+        for wrong in [
+            &[("0", Class::Transient)][..],
+            &[("0x0", Class::Transient)],
+            &[("x401", Class::Transient)],
+            &[("", Class::Transient)],
+            &[("0x100000000", Class::Transient)],
+            &[("0x401", Class::Accepted)],
+            &[("0x45", Class::Transient), ("69", Class::Transient)],
+        ] {
+            let error = table(wrong).unwrap_err();
+            assert!(error.key.starts_with("smpp.statuses."), "{error}");
+        }
+    }
+}
