@@ -68,7 +68,11 @@ impl GuessLog {
         self.forget(now);
         self.wrong_at.push(now);
         self.in_a_row = self.in_a_row.saturating_add(1);
-        match self.at_recipients.iter_mut().find(|(at, _)| *at == recipient) {
+        match self
+            .at_recipients
+            .iter_mut()
+            .find(|(at, _)| *at == recipient)
+        {
             Some((_, count)) => *count = count.saturating_add(1),
             None => self.at_recipients.push((recipient, 1)),
         }
@@ -156,7 +160,9 @@ mod tests {
     #[test]
     fn the_right_code_ends_the_row_of_its_recipient_only() {
         let guesses = [HERS, ANOTHER, HERS, HERS];
-        let log = guesses.iter().fold(GuessLog::default(), |log, &at| log.with_wrong(at, NOW));
+        let log = guesses
+            .iter()
+            .fold(GuessLog::default(), |log, &at| log.with_wrong(at, NOW));
         assert_eq!(log.in_a_row, 4);
         let proved = log.clone().with_right(ANOTHER, NOW);
         assert_eq!((proved.in_a_row, proved.wrong_at.len()), (3, 4));

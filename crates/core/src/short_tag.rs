@@ -15,6 +15,9 @@ use crate::Malformed;
 pub struct ShortTag([u8; 8]);
 
 impl ShortTag {
+    /// The tag of what an earlier build stored without one.
+    pub const NONE: Self = Self([0; 8]);
+
     /// The start of `hash`.
     pub const fn of(hash: &[u8; 32]) -> Self {
         let [a, b, c, d, e, f, g, h, ..] = *hash;
@@ -65,7 +68,13 @@ mod tests {
     fn a_tag_round_trips_as_text_and_nothing_else_is_read() {
         let tag = ShortTag::of(&[0xab; 32]);
         assert_eq!(tag.to_string().parse(), Ok(tag));
-        for text in ["", "ab", "abababababababab00", "ABABABABABABABAB", "zbababababababab"] {
+        for text in [
+            "",
+            "ab",
+            "abababababababab00",
+            "ABABABABABABABAB",
+            "zbababababababab",
+        ] {
             assert!(text.parse::<ShortTag>().is_err(), "{text}");
         }
     }

@@ -3,7 +3,7 @@
 //! has to remember it. No code, no recipient: both lie sealed with the verification.
 
 use serde::{Deserialize, Serialize};
-use watchword_core::{ServiceName, VerificationId};
+use watchword_core::{ServiceName, ShortTag, VerificationId};
 
 use crate::EventData;
 
@@ -20,6 +20,10 @@ pub struct StepDue {
     pub after_send: u8,
     /// When; RFC 3339.
     pub due_at: String,
+    /// A keyed tag of the fallback it belongs to: another fallback cancels the step. Absent in steps
+    /// of an earlier build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<ShortTag>,
 }
 
 impl EventData for StepDue {

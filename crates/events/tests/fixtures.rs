@@ -85,6 +85,9 @@ fn the_other_events_decode() {
     assert_eq!(receipt.data.error.as_deref(), Some("E17"));
     let step = fixture::<StepDue>(include_bytes!("fixtures/step.due.v1.json"));
     assert_eq!((step.data.step, step.data.after_send), (1, 1));
+    assert_eq!(step.data.details, None);
+    let planned = fixture::<StepDue>(include_bytes!("fixtures/step.due.v1.details.json"));
+    assert_eq!(planned.data.details, "0123456789abcdef".parse().ok());
     let opened =
         fixture::<VerificationUpdated>(include_bytes!("fixtures/verification.updated.v1.json"));
     assert_eq!(opened.data.sends, Some(1));

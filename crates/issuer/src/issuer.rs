@@ -9,15 +9,15 @@ use watchword_broker::{LinkState, Outbound, PublishError, Publisher, Route};
 use watchword_chassis::spans::{Key, Kind, Span};
 use watchword_chassis::{Problem, ProblemCode, Service};
 use watchword_core::{
-    Clock, DeliveryId, DeliveryOutcome, Live, SubjectTag, Timestamp, VerificationId,
+    Clock, DeliveryId, DeliveryOutcome, Live, ServiceName, SubjectTag, Timestamp, VerificationId,
 };
 use watchword_events::{
     ClientRequested, CloudEvent, EventData, Lane, OtpRequested, OtpSend, Sealer, StepDue,
 };
 use watchword_failpoint::{Point, reach};
 use watchword_ledger::{LedgerStore, Settlement};
-use watchword_verifier::store::StoredVerification;
-use watchword_verifier::{Asked, Message, NextStep, Opener, Opening};
+use watchword_verifier::store::{StepOf, StoredVerification};
+use watchword_verifier::{Asked, Change, Message, NextStep, Opener, Opening};
 
 use crate::guard::{Guard, Sending, is_limit};
 use crate::limits::SendLimiter;
@@ -28,6 +28,14 @@ use crate::telemetry::IssuerMetrics;
 /// How long a confirm may take: with the calls of a healthy store in front of it, a silent broker
 /// gives an answer within 2 s.
 const PUBLISH_DEADLINE: Duration = Duration::from_millis(1_500);
+
+/// How often a request may find its verification changed by another while it is decided.
+const DECISIONS: u32 = 4;
+
+/// A limit holds back the message of a request whose variables differ from the live verification's.
+const OTHER_CONTENT: &str = "the variables differ from those of the last message and a limit of \
+    the recipient holds the new one back; the code of the last message stays valid for its own \
+    content";
 
 /// Accepts requests for codes.
 pub struct Issuer {
@@ -139,30 +147,75 @@ impl Issuer {
         }
     }
 
-    /// What the request led to, and the message that was counted for it already: where a further
-    /// message gets a new code, the limits decide first. If they refuse, the code that the person
-    /// holds stays valid.
+    /// Decides what a request waits for, and names the message that was counted for it already.
+    /// Limits come first: if one refuses the new message, the code that the person holds stays valid.
     async fn decided(
         &self,
         service: &Service,
-        asked: Asked,
+        mut asked: Asked,
         client: Option<SubjectTag>,
     ) -> Result<(Opening, Option<DeliveryId>), Problem> {
-        let further = match asked {
-            Asked::Decided(opening) => return Ok((opening, None)),
-            Asked::NeedsCode(further) => further,
-        };
-        let sending = Sending {
-            recipient: &further.recipient,
-            delivery: &further.delivery_id,
-            names_subject: further.names_subject,
-            waive_cooldown: false,
-            at: further.at,
-        };
-        self.guard.reserve(service, sending, client).await?;
-        let counted = further.delivery_id.clone();
-        let opening = self.opener.renew(service, *further).await?;
-        Ok((opening, Some(counted)))
+        let mut counted = None;
+        for _ in 0..DECISIONS {
+            match asked {
+                Asked::Decided(opening) => return Ok((opening, counted)),
+                Asked::NeedsCode(further) => {
+                    let sending = Sending {
+                        recipient: &further.recipient,
+                        delivery: &further.delivery_id,
+                        names_subject: further.names_subject,
+                        waive_cooldown: false,
+                        at: further.at,
+                    };
+                    self.guard.reserve(service, sending, client).await?;
+                    counted = Some(further.delivery_id.clone());
+                    return Ok((self.opener.renew(service, *further).await?, counted));
+                }
+                Asked::Differs(change) => {
+                    counted = self.prepare(service, &change, client).await?;
+                    asked = self.opener.change(service, *change).await?;
+                }
+            }
+        }
+        let changing = "the verification changes too often; asking again is safe";
+        Err(Problem::new(ProblemCode::StoreUnavailable, changing).retry_after(1))
+    }
+
+    /// Makes certain what must be before a request changes or withdraws the live verification;
+    /// returns the message that it counted.
+    async fn prepare(
+        &self,
+        service: &Service,
+        change: &Change,
+        client: Option<SubjectTag>,
+    ) -> Result<Option<DeliveryId>, Problem> {
+        if change.withdraws {
+            let delivery = change.delivery_id();
+            let index = self.opener.verifier().index();
+            let subject = delivery.verification().subject_tag();
+            let sending = Sending {
+                recipient: change.recipient(),
+                delivery: &delivery,
+                names_subject: index.names_subject(&service.name, subject, change.recipient()),
+                waive_cooldown: false,
+                at: change.at(),
+            };
+            let reserved = self.guard.reserve(service, sending, client).await;
+            reserved.map_err(|problem| match problem.code {
+                ProblemCode::RateLimited => Problem {
+                    detail: format!("{OTHER_CONTENT}: {}", problem.detail).into(),
+                    ..problem
+                },
+                _ => problem,
+            })?;
+            return Ok(Some(delivery));
+        }
+        // Planned before the fallback is replaced: until then the step finds another fallback and
+        // does nothing, and a crash in between loses no step.
+        if let Some((id, send, next)) = change.next() {
+            self.schedule(id, &service.name, send, next).await?;
+        }
+        Ok(None)
     }
 
     /// The verification as it is now, if it is the service's.
@@ -187,10 +240,11 @@ impl Issuer {
     /// Takes a fallback step that is due. An error is a peer that is away: bring it again.
     pub(crate) async fn step(&self, service: &Service, due: &StepDue) -> Result<Stepped, Problem> {
         let id = &due.verification_id;
-        let asked = self
-            .opener
-            .step(service, id, due.step, due.after_send)
-            .await?;
+        let of = StepOf {
+            after: due.after_send,
+            details: due.details,
+        };
+        let asked = self.opener.step(service, id, due.step, of).await?;
         let Some(asked) = asked else {
             return Ok(Stepped::Ended);
         };
@@ -261,7 +315,9 @@ impl Issuer {
         self.publish(&message, span).await?;
         reach(Point::IssuerPublished);
         if let Some(next) = message.next {
-            self.schedule(&message, next).await?;
+            let (id, send) = (&message.verification.id, message.order.delivery_id.send());
+            self.schedule(id, &message.order.service, send, next)
+                .await?;
         }
         if let Err(error) = self.opener.confirm(&message.order.delivery_id).await {
             // The message is queued. Unmarked, a repeat publishes the same delivery again, which
@@ -305,22 +361,25 @@ impl Issuer {
 
     /// Puts the next step of the workflow into the timer queue. Before the message is marked as
     /// confirmed: whoever asks again then publishes both again.
-    async fn schedule(&self, message: &Message, next: NextStep) -> Result<(), Problem> {
-        let (id, now) = (&message.verification.id, self.clock.now());
+    async fn schedule(
+        &self,
+        id: &VerificationId,
+        service: &ServiceName,
+        after_send: u8,
+        next: NextStep,
+    ) -> Result<(), Problem> {
+        let now = self.clock.now();
         let event = CloudEvent {
-            id: format!(
-                "{id}.step-{}.{}",
-                next.step,
-                message.order.delivery_id.send()
-            ),
+            id: format!("{id}.step-{}.{after_send}", next.step),
             source: "/watchword/issuer".to_owned(),
             time: now,
             data: StepDue {
                 verification_id: id.clone(),
-                service: message.order.service.clone(),
+                service: service.clone(),
                 step: next.step,
-                after_send: message.order.delivery_id.send(),
+                after_send,
                 due_at: now.plus_millis(next.after_ms).to_rfc3339(),
+                details: next.details,
             },
         };
         let internal = |_| Problem::new(ProblemCode::Internal, "the step could not be written");

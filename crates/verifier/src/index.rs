@@ -7,12 +7,13 @@ use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use watchword_core::{
-    Key, KeyRing, PhoneNumber, Purpose, Recipient, RequestId, ServiceName, SubjectTag,
-    VerificationId,
+    Key, KeyRing, Locale, PhoneNumber, Purpose, Recipient, RequestId, ServiceName, ShortTag,
+    SubjectTag, Variables, VerificationId,
 };
 use zeroize::Zeroizing;
 
 use crate::store::{Digest, SlotKey};
+use crate::vault::FallbackStep;
 
 /// Hashes under the index key, which stays the same for the life of an installation.
 #[derive(Debug, Clone)]
@@ -76,6 +77,54 @@ impl Index {
             &self.key,
             &["request", service.as_str(), request.as_str()],
         ))
+    }
+
+    /// Tells a recipient from others of the service.
+    pub(crate) fn recipient_short(&self, service: &ServiceName, recipient: &Recipient) -> ShortTag {
+        let channel = recipient.channel().as_str();
+        let spelled = same_for_all_spellings(recipient);
+        ShortTag::of(&mac(
+            &self.key,
+            &["short", service.as_str(), channel, &spelled],
+        ))
+    }
+
+    /// Tells the variables of a message to the subject `tag` from others; `None` without any. Keyed
+    /// and bound to the subject: equal amounts of two subjects do not look equal in the store.
+    pub(crate) fn variables(
+        &self,
+        service: &ServiceName,
+        tag: &str,
+        variables: &Variables,
+    ) -> Option<ShortTag> {
+        let values = variables.as_map();
+        let mut parts = vec!["variables", service.as_str(), tag];
+        parts.extend(values.iter().flat_map(|(name, value)| [&**name, &**value]));
+        (!values.is_empty()).then(|| ShortTag::of(&mac(&self.key, &parts)))
+    }
+
+    /// Tells locale and fallback of a request for the subject `tag` from others; `None` without
+    /// either.
+    pub(crate) fn details(
+        &self,
+        service: &ServiceName,
+        tag: &str,
+        locale: Option<&Locale>,
+        fallback: &[FallbackStep],
+    ) -> Option<ShortTag> {
+        if locale.is_none() && fallback.is_empty() {
+            return None;
+        }
+        let locale = locale.map(ToString::to_string).unwrap_or_default();
+        let steps: Vec<_> = fallback
+            .iter()
+            .map(|step| (step.recipient.channel(), step.after_ms.to_string(), step))
+            .collect();
+        let mut parts = vec!["details", service.as_str(), tag, &locale];
+        for (channel, after_ms, step) in &steps {
+            parts.extend([channel.as_str(), after_ms, step.recipient.expose()]);
+        }
+        Some(ShortTag::of(&mac(&self.key, &parts)))
     }
 
     /// The slot in which at most one verification lives.
@@ -170,6 +219,47 @@ mod tests {
         );
         let other = Index::new(Key::new("i".parse().unwrap(), [2; 32]));
         assert_ne!(slot, other.slot(&service("a"), "bc", &to, &login));
+    }
+
+    #[test]
+    fn content_and_details_are_told_apart_and_none_is_none() {
+        let index = Index::new(Key::new("i".parse().unwrap(), [1; 32]));
+        let service = "a".parse::<ServiceName>().unwrap();
+        let variables = |pairs: &[(&str, &str)]| {
+            let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            let values = Variables::new(pairs.iter().map(pair).collect()).unwrap();
+            index.variables(&service, "t", &values)
+        };
+        assert_eq!(variables(&[]), None);
+        let all = [
+            variables(&[("amount", "1"), ("payee", "x")]),
+            variables(&[("amount", "1"), ("payee", "y")]),
+            variables(&[("amount", "1x"), ("payee", "")]),
+            variables(&[("amount", "1")]),
+        ];
+        for (place, one) in all.iter().enumerate() {
+            assert!(one.is_some() && !all[..place].contains(one), "{place}");
+        }
+        let swapped = variables(&[("payee", "x"), ("amount", "1")]);
+        assert_eq!(all[0], swapped, "the order does not count");
+
+        let step = |to, after_ms| FallbackStep {
+            recipient: Recipient::parse(Channel::Email, to).unwrap(),
+            after_ms,
+        };
+        let locale = "de".parse::<Locale>().unwrap();
+        let of = |locale, steps: &[FallbackStep]| index.details(&service, "t", locale, steps);
+        assert_eq!(of(None, &[]), None);
+        let all = [
+            of(Some(&locale), &[]),
+            of(None, &[step("a@example.org", 5_000)]),
+            of(None, &[step("a@example.org", 6_000)]),
+            of(None, &[step("b@example.org", 5_000)]),
+            of(Some(&locale), &[step("b@example.org", 5_000)]),
+        ];
+        for (place, one) in all.iter().enumerate() {
+            assert!(one.is_some() && !all[..place].contains(one), "{place}");
+        }
     }
 
     #[test]

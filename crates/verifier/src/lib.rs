@@ -12,10 +12,10 @@ mod verifier;
 
 pub use index::Index;
 pub use opener::{OpenRequest, Opener};
-pub use opening::{Asked, Further, Message, NextStep, Opening};
+pub use opening::{Asked, Change, Further, Message, NextStep, Opening};
 pub use telemetry::{SERIES, VerifierMetrics};
 pub use vault::{FallbackStep, VaultError};
-pub use verifier::{Verifier, VerifierError, VerifierParts};
+pub use verifier::{CheckRequest, Verifier, VerifierError, VerifierParts};
 
 /// What is measured alone and nothing else should call: insides on the way of a code.
 #[doc(hidden)]

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use watchword_chassis::Service;
 use watchword_core::{
-    Code, DeliveryId, Live, Locale, Purpose, Recipient, Subject, Timestamp, Variables,
-    VerificationId,
+    Code, DeliveryId, Live, Locale, Purpose, Recipient, ServiceName, ShortTag, Subject, Timestamp,
+    Variables, VerificationId, VerificationStatus,
 };
 use watchword_events::Sealer;
 
 use crate::index::{digest, same_for_all_spellings};
-use crate::opening::{Asked, Further, Opening, at_step, message};
-use crate::store::{OpenCommand, Opened, SealedCode, Sent, StoredVerification};
+use crate::opening::{Asked, Change, Further, Opening, at_step, message};
+use crate::store::{OpenCommand, Opened, SealedCode, Sent, StepOf, StoredVerification};
 use crate::vault::{
     FallbackStep, OrderDetails, VaultError, open_code, open_order, seal_code, seal_order,
 };
@@ -33,6 +33,37 @@ pub struct OpenRequest {
     pub variables: Variables,
     /// What is tried when the code was not used in time.
     pub fallback: Vec<FallbackStep>,
+}
+
+/// A request as it is given to the store, with what the store does not see.
+pub(crate) struct Draft {
+    pub(crate) command: OpenCommand,
+    pub(crate) details: OrderDetails,
+    code: Code,
+    subject: Option<Subject>,
+}
+
+/// Who asks for a message, and when.
+#[derive(Clone, Copy)]
+struct Turn {
+    at: Timestamp,
+    /// Which fallback step; 0: a request.
+    step: u8,
+    /// The details that the step was planned for, or that the request brings.
+    details: Option<ShortTag>,
+    /// Whether a fallback begins after the message.
+    restarts: bool,
+}
+
+impl Turn {
+    const fn of_request(at: Timestamp) -> Self {
+        Self {
+            at,
+            step: 0,
+            details: None,
+            restarts: false,
+        }
+    }
 }
 
 /// Opens verifications and asks for further messages: a [`Verifier`] with the sealing keys.
@@ -59,16 +90,43 @@ impl Opener {
         service: &Service,
         request: OpenRequest,
     ) -> Result<Asked, VerifierError> {
+        let draft = self.draft(service, request)?;
+        self.ask(service, draft).await
+    }
+
+    /// Lets the request of `change` take effect: a verification whose message showed other
+    /// variables is withdrawn in the step that opens the new one; of other details the live one is
+    /// given the new ones.
+    pub async fn change(&self, service: &Service, change: Change) -> Result<Asked, VerifierError> {
+        let Change {
+            verification: live,
+            withdraws,
+            mut draft,
+        } = change;
+        if !withdraws {
+            let sealer = self.sealer.get();
+            draft.command.sealed_order = seal_order(&sealer, &live.id, &draft.details)?;
+            sealer
+                .key_id()
+                .clone_into(&mut draft.command.sealing_key_id);
+        }
+        draft.command.over = Some(live.id);
+        self.ask(service, draft).await
+    }
+
+    fn draft(&self, service: &Service, request: OpenRequest) -> Result<Draft, VerifierError> {
+        let Verifier {
+            index,
+            entropy,
+            clock,
+            ..
+        } = self.verifier.as_ref();
         let recipient = same_for_all_spellings(&request.recipient);
         let subject = request.subject.as_ref();
         let subject = subject.map_or(recipient.as_str(), Subject::as_str);
-        let slot =
-            self.verifier
-                .index
-                .slot(&service.name, subject, &request.recipient, &request.purpose);
-        let tag = self.verifier.index.subject_tag(&service.name, subject);
-        let id = VerificationId::draw(tag, self.verifier.entropy.as_ref())?;
-        let now = self.verifier.clock.now();
+        let slot = index.slot(&service.name, subject, &request.recipient, &request.purpose);
+        let tag = index.subject_tag(&service.name, subject);
+        let id = VerificationId::draw(tag, entropy.as_ref())?;
         let details = OrderDetails {
             recipient: request.recipient,
             locale: request.locale,
@@ -83,24 +141,74 @@ impl Opener {
             channel: details.recipient.channel(),
             purpose: request.purpose,
             masked_to: details.recipient.masked(),
+            recipient: index.recipient_short(&service.name, &details.recipient),
+            variables: index.variables(&service.name, id.tag(), &details.variables),
+            details: self.details_tag(&service.name, &id, &details),
+            steps: u8::try_from(details.fallback.len()).unwrap_or(u8::MAX),
+            over: None,
             sealed_order: seal_order(&sealer, &id, &details)?,
             sealing_key_id: sealer.key_id().to_owned(),
             code: sealed_code,
             policy: service.policy,
             budget: service.budget,
-            now,
+            now: clock.now(),
             id,
         };
-        match self.verifier.store.open(command).await? {
+        Ok(Draft {
+            command,
+            code,
+            details,
+            subject: request.subject,
+        })
+    }
+
+    async fn ask(&self, service: &Service, draft: Draft) -> Result<Asked, VerifierError> {
+        let Draft {
+            command,
+            code,
+            details,
+            subject,
+        } = draft;
+        let (purpose, tag, at) = (command.purpose.clone(), command.details, command.now);
+        let restarts = command.over.is_some();
+        let (live, withdraws) = match self.verifier.store.open(command).await? {
             // What was just sealed need not be opened.
             Opened::Send(sent) if sent.is_new => {
-                self.verifier.metrics.opened(&details.recipient);
+                let metrics = &self.verifier.metrics;
+                metrics.opened(&details.recipient);
+                if sent.withdrew {
+                    metrics.canceled(VerificationStatus::Canceled);
+                }
                 let names_subject = self.names_subject(&sent.verification, &details);
-                let message = message(sent, (code, details), names_subject, now, 0)?;
-                Ok(Asked::Decided(Opening::Send(Box::new(message))))
+                let plain = (code, details, tag);
+                let message = message(sent, plain, names_subject, at, 0, false)?;
+                return Ok(Asked::Decided(Opening::Send(Box::new(message))));
             }
-            opened => self.asked(opened, now, 0),
-        }
+            Opened::OtherContent(live) => (live, true),
+            Opened::OtherDetails(live) => (live, false),
+            opened => {
+                let turn = Turn {
+                    at,
+                    step: 0,
+                    details: tag,
+                    restarts,
+                };
+                return self.asked(&service.name, opened, turn);
+            }
+        };
+        let request = OpenRequest {
+            recipient: details.recipient,
+            subject,
+            purpose,
+            locale: details.locale,
+            variables: details.variables,
+            fallback: details.fallback,
+        };
+        Ok(Asked::Differs(Box::new(Change {
+            verification: live,
+            withdraws,
+            draft: self.draft(service, request)?,
+        })))
     }
 
     /// Asks for another message of the verification `id`. `None`: there is no such live one.
@@ -115,7 +223,10 @@ impl Opener {
             .store
             .resend(id, name, None, service.budget, now);
         let opened = asked.await?;
-        opened.map(|opened| self.asked(opened, now, 0)).transpose()
+        let turn = Turn::of_request(now);
+        opened
+            .map(|opened| self.asked(name, opened, turn))
+            .transpose()
     }
 
     /// Draws the code of `further`; the one before is good for nothing from now on.
@@ -126,38 +237,52 @@ impl Opener {
     ) -> Result<Opening, VerifierError> {
         let live = further.verification;
         let (id, name, now) = (&live.id, &service.name, self.verifier.clock.now());
-        let code = Some(self.mint(service, id)?.1);
+        let (code, budget) = (Some(self.mint(service, id)?.1), service.budget);
+        let store = &self.verifier.store;
         let opened = if further.step == 0 {
-            let asked = (self.verifier.store).resend(id, name, code, service.budget, now);
-            asked.await
+            store.resend(id, name, code, budget, now).await
         } else {
-            let after = live.sends;
-            let asked = (self.verifier.store).step(id, name, after, code, service.budget, now);
-            asked.await
+            let step = StepOf {
+                after: live.sends,
+                details: further.details,
+            };
+            store.step(id, name, step, code, budget, now).await
         };
-        let asked = opened?.map(|opened| self.asked(opened, now, further.step));
+        let turn = Turn {
+            at: now,
+            step: further.step,
+            details: further.details,
+            restarts: further.restarts,
+        };
+        let asked = opened?.map(|opened| self.asked(name, opened, turn));
         Ok(match asked.transpose()? {
             Some(Asked::Decided(opening)) => opening,
-            // No store asks for a code that it was given.
-            Some(Asked::NeedsCode(_)) => Opening::Cooling(live),
+            // No store asks for a code that it was given, or compares what a resend does not bring.
+            Some(Asked::NeedsCode(_) | Asked::Differs(_)) => Opening::Cooling(live),
             None => Opening::Ended(live),
         })
     }
 
-    /// Takes fallback step `step` of `id`, which follows message number `after`. `None`: the code
-    /// was used, withdrawn, sent again or has expired.
+    /// Takes fallback step `step` of `id`, planned as `of` says. `None`: the code was used,
+    /// withdrawn or sent again, has expired, or the fallback was replaced.
     pub async fn step(
         &self,
         service: &Service,
         id: &VerificationId,
         step: u8,
-        after: u8,
+        of: StepOf,
     ) -> Result<Option<Asked>, VerifierError> {
         let (name, now) = (&service.name, self.verifier.clock.now());
-        let asked = (self.verifier.store).step(id, name, after, None, service.budget, now);
+        let asked = (self.verifier.store).step(id, name, of, None, service.budget, now);
         let opened = asked.await?;
+        let turn = Turn {
+            at: now,
+            step,
+            details: of.details,
+            restarts: false,
+        };
         opened
-            .map(|opened| self.asked(opened, now, step))
+            .map(|opened| self.asked(name, opened, turn))
             .transpose()
     }
 
@@ -185,12 +310,33 @@ impl Opener {
         Ok((code, sealed))
     }
 
-    fn asked(&self, opened: Opened, at: Timestamp, step: u8) -> Result<Asked, VerifierError> {
+    fn details_tag(
+        &self,
+        service: &ServiceName,
+        id: &VerificationId,
+        details: &OrderDetails,
+    ) -> Option<ShortTag> {
+        let (locale, fallback) = (details.locale.as_ref(), &details.fallback);
+        self.verifier
+            .index
+            .details(service, id.tag(), locale, fallback)
+    }
+
+    fn asked(
+        &self,
+        service: &ServiceName,
+        opened: Opened,
+        turn: Turn,
+    ) -> Result<Asked, VerifierError> {
+        let Turn { at, step, .. } = turn;
         Ok(Asked::Decided(match opened {
             Opened::Send(sent) => {
-                let plain = self.unsealed(&sent)?;
-                let names_subject = self.names_subject(&sent.verification, &plain.1);
-                Opening::Send(Box::new(message(sent, plain, names_subject, at, step)?))
+                let (code, details) = self.unsealed(&sent)?;
+                let names_subject = self.names_subject(&sent.verification, &details);
+                let tag = self.details_tag(service, &sent.verification.id, &details);
+                let plain = (code, details, tag);
+                let message = message(sent, plain, names_subject, at, step, turn.restarts)?;
+                Opening::Send(Box::new(message))
             }
             Opened::NeedsCode(sent) => {
                 let details = self.details(&sent)?;
@@ -204,9 +350,14 @@ impl Opener {
                     names_subject,
                     at,
                     step,
+                    details: turn.details,
+                    restarts: turn.restarts,
                 })));
             }
-            Opened::Cooling(live) => Opening::Cooling(live),
+            // Only requests that bring a content are compared; [`Opener::ask`] takes these.
+            Opened::OtherContent(live) | Opened::OtherDetails(live) | Opened::Cooling(live) => {
+                Opening::Cooling(live)
+            }
             Opened::Exhausted(live) => Opening::Exhausted(live),
             Opened::Locked(until) => Opening::Locked(until),
         }))

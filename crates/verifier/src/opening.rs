@@ -1,9 +1,10 @@
 //! What a request for a message leads to, and the message that is to be published. Refuses to ask
 //! the store: [`crate::opener`] does.
 
-use watchword_core::{Code, DeliveryId, Recipient, Timestamp};
+use watchword_core::{Code, DeliveryId, Recipient, ShortTag, Timestamp, VerificationId};
 use watchword_events::Order;
 
+use crate::opener::Draft;
 use crate::store::{Sent, StoredVerification};
 use crate::vault::{FallbackStep, OrderDetails, VaultError};
 
@@ -14,6 +15,8 @@ pub struct NextStep {
     pub step: u8,
     /// How long after the message, in milliseconds.
     pub after_ms: u64,
+    /// Tells the fallback it belongs to from one that replaces it.
+    pub details: Option<ShortTag>,
 }
 
 /// What a request for a message led to, or what it waits for.
@@ -24,6 +27,9 @@ pub enum Asked {
     /// A further message is due, under a new code. Nothing has changed yet: the code before is good
     /// until [`crate::Opener::renew`] draws that one.
     NeedsCode(Box<Further>),
+    /// The request differs from the live verification in what its message shows or in where it goes
+    /// next. Nothing has changed yet: that one stays as it is until [`crate::Opener::change`].
+    Differs(Box<Change>),
 }
 
 /// What a request for a message led to.
@@ -73,6 +79,57 @@ pub struct Further {
     pub at: Timestamp,
     /// Which fallback step asks for it; 0: none.
     pub(crate) step: u8,
+    /// The details that the step was planned for.
+    pub(crate) details: Option<ShortTag>,
+    /// Whether the request begins a fallback after the message.
+    pub(crate) restarts: bool,
+}
+
+/// A request that differs from the live verification of its slot.
+pub struct Change {
+    /// The verification as it is now.
+    pub verification: StoredVerification,
+    /// Whether that one is withdrawn for it: its message showed other variables.
+    pub withdraws: bool,
+    pub(crate) draft: Draft,
+}
+
+impl std::fmt::Debug for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Change")
+            .field("verification", &self.verification.id)
+            .field("withdraws", &self.withdraws)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Change {
+    /// Which message it would be: the first of another verification.
+    pub fn delivery_id(&self) -> DeliveryId {
+        DeliveryId::new(self.draft.command.id.clone(), 1)
+    }
+
+    /// Who would get it.
+    pub const fn recipient(&self) -> &Recipient {
+        &self.draft.details.recipient
+    }
+
+    /// When it was asked for.
+    pub const fn at(&self) -> Timestamp {
+        self.draft.command.now
+    }
+
+    /// The live verification, and the first step of the fallback that follows its newest message from
+    /// now on, if the request names one.
+    pub fn next(&self) -> Option<(&VerificationId, u8, NextStep)> {
+        let first = self.draft.details.fallback.first()?;
+        let next = NextStep {
+            step: 1,
+            after_ms: first.after_ms,
+            details: self.draft.command.details,
+        };
+        Some((&self.verification.id, self.verification.sends, next))
+    }
 }
 
 /// Who gets the message of fallback step `step`: before all steps `first`.
@@ -90,13 +147,15 @@ pub(crate) fn at_step(
         .ok_or(VaultError::Malformed)
 }
 
-/// The message of `sent`: to the recipient, or to that of fallback step `step`.
+/// The message of `sent`: to the recipient, or to that of fallback step `step`. `tag` is that of its
+/// details; `restarts` begins the fallback whatever message it is.
 pub(crate) fn message(
     sent: Sent,
-    (code, details): (Code, OrderDetails),
+    (code, details, tag): (Code, OrderDetails, Option<ShortTag>),
     names_subject: bool,
     at: Timestamp,
     step: u8,
+    restarts: bool,
 ) -> Result<Message, VaultError> {
     let Sent {
         verification,
@@ -105,7 +164,7 @@ pub(crate) fn message(
     } = sent;
     let id = &verification.id;
     // A further message that someone asked for ends the workflow.
-    let continues = step > 0 || verification.sends == 1;
+    let continues = step > 0 || verification.sends == 1 || restarts;
     let next = details
         .fallback
         .get(usize::from(step))
@@ -113,6 +172,7 @@ pub(crate) fn message(
     let next = next.map(|next| NextStep {
         step: step.saturating_add(1),
         after_ms: next.after_ms,
+        details: tag,
     });
     let order = Order {
         delivery_id: DeliveryId::new(id.clone(), verification.sends),

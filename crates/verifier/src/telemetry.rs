@@ -134,8 +134,8 @@ impl VerifierMetrics {
             CheckVerdict::Approved => {
                 checks.approved.inc();
                 self.0.ended[0].inc();
-                if let Some(channel) = checked.channel {
-                    self.0.approved[channel as usize].inc();
+                if let Some(approval) = &checked.approval {
+                    self.0.approved[approval.channel as usize].inc();
                 }
             }
             CheckVerdict::Wrong => checks.wrong.inc(),

@@ -8,13 +8,15 @@ use std::time::Instant;
 use data_encoding::HEXLOWER;
 use watchword_chassis::Service;
 use watchword_core::{
-    CheckId, CheckVerdict, Clock, Entropy, EntropyError, KeyRing, Live, Purpose, ServiceName,
-    Subject, TypedCode, VerificationId,
+    Channel, CheckId, Clock, Entropy, EntropyError, KeyRing, Live, Purpose, Recipient, ServiceName,
+    Subject, TypedCode, Variables, VerificationId,
 };
 use watchword_failpoint::{Point, reach};
 
 use crate::index::{Index, digests};
-use crate::store::{CheckCommand, StoreError, StoredVerification, VerificationStore};
+use crate::store::{
+    CheckCommand, Checked, Expected, StoreError, StoredVerification, VerificationStore,
+};
 use crate::telemetry::VerifierMetrics;
 use crate::vault::VaultError;
 
@@ -30,6 +32,41 @@ pub enum VerifierError {
     /// The random generator failed.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
+}
+
+/// A check, parsed: what a person typed, and what the caller expects the code to be for. Each
+/// expectation that is not met makes the code wrong.
+#[derive(Debug, Clone)]
+pub struct CheckRequest {
+    /// What the person typed.
+    pub code: TypedCode,
+    /// Makes a repeat of the same check safe.
+    pub check_id: Option<CheckId>,
+    /// The purpose of the request.
+    pub purpose: Option<Purpose>,
+    /// The subject that the request named.
+    pub subject: Option<Subject>,
+    /// The channel of the request.
+    pub channel: Option<Channel>,
+    /// The recipient of the request; not that of a fallback step.
+    pub recipient: Option<Recipient>,
+    /// The variables that the message showed; empty ones expect a message without.
+    pub variables: Option<Variables>,
+}
+
+impl CheckRequest {
+    /// A check of `code` that expects nothing.
+    pub const fn of(code: TypedCode) -> Self {
+        Self {
+            code,
+            check_id: None,
+            purpose: None,
+            subject: None,
+            channel: None,
+            recipient: None,
+            variables: None,
+        }
+    }
 }
 
 /// Checks, cancels and shows verifications.
@@ -84,24 +121,33 @@ impl Verifier {
         &self.index
     }
 
-    /// Checks what a person typed. The verdict does not tell why nothing was compared.
+    /// Checks what a person typed. The verdict does not say why nothing was compared, or which of
+    /// the expectations was not met.
     pub async fn check(
         &self,
         service: &Service,
         id: &VerificationId,
-        typed: &TypedCode,
-        check_id: Option<CheckId>,
-        purpose: Option<Purpose>,
-    ) -> Result<CheckVerdict, VerifierError> {
-        let check_id = match check_id {
+        request: CheckRequest,
+    ) -> Result<Checked, VerifierError> {
+        let check_id = match request.check_id {
             Some(check_id) => check_id,
             None => self.draw_check_id()?,
         };
+        let (name, index) = (&service.name, &self.index);
+        let (subject, to) = (request.subject.as_ref(), request.recipient.as_ref());
+        let variables = request.variables.as_ref();
+        let expected = Expected {
+            purpose: request.purpose,
+            channel: request.channel,
+            recipient: to.map(|to| index.recipient_short(name, to)),
+            variables: variables.map(|variables| index.variables(name, id.tag(), variables)),
+            subject: subject.map(|subject| index.subject_tag(name, subject.as_str())),
+        };
         let command = CheckCommand {
             id: id.clone(),
-            service: service.name.clone(),
-            purpose,
-            candidates: digests(&self.digest_keys.get(), &service.name, id, typed.expose()),
+            service: name.clone(),
+            expected,
+            candidates: digests(&self.digest_keys.get(), name, id, request.code.expose()),
             check_id,
             now: self.clock.now(),
         };
@@ -109,7 +155,7 @@ impl Verifier {
         let checked = self.store.check(command, service.budget).await;
         self.metrics.checked(&checked, begun.elapsed());
         reach(Point::VerifierChecked);
-        Ok(checked?.verdict)
+        Ok(checked?)
     }
 
     /// Withdraws a pending verification. `None`: unknown or another service's.

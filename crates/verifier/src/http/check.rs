@@ -1,5 +1,7 @@
 //! `POST /v1/verifications/{id}/check`: is this the code? A wrong code is an answer, not an error.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -7,19 +9,26 @@ use watchword_chassis::http::{Caller, CallerTrace, JsonBody, PathText};
 use watchword_chassis::spans::{Key, Kind};
 use watchword_chassis::{Problem, ProblemCode};
 use watchword_core::{
-    CheckId, CheckVerdict, Purpose, TypedCode, VerificationId, VerificationStatus,
+    Channel, CheckVerdict, Purpose, Recipient, Variables, VerificationId, VerificationStatus,
 };
 
 use super::VerifierState;
+use crate::CheckRequest;
 
+/// Everything but the code is optional. What the request for the code must have said is compared
+/// with it: a difference counts as a wrong code.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CheckBody {
     code: String,
     /// Makes a repeat after a lost answer safe: it gets the same answer and counts nothing.
     check_id: Option<String>,
-    /// What the caller expects the code to be for; another purpose counts as a wrong code.
     purpose: Option<String>,
+    subject: Option<String>,
+    channel: Option<String>,
+    /// The recipient of the request, not that of a fallback step.
+    to: Option<String>,
+    variables: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Serialize)]
@@ -27,6 +36,11 @@ pub(super) struct CheckAnswer {
     id: String,
     status: VerificationStatus,
     valid: bool,
+    /// What was approved; absent otherwise, so that a refused check shows nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    purpose: Option<Purpose>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<String>,
 }
 
 pub(super) async fn check(
@@ -39,23 +53,17 @@ pub(super) async fn check(
     let name = "POST /v1/verifications/{id}/check";
     let mut span = state.spans.begin(name, Kind::Server, caller);
     span.say(Key::Service, || service.name.to_string());
-    let typed: TypedCode = body
-        .code
-        .parse()
-        .map_err(|error| Problem::field(ProblemCode::InvalidCode, "code", &error))?;
-    let check_id: Option<CheckId> = parse(body.check_id, "check_id")?;
-    let purpose: Option<Purpose> = parse(body.purpose, "purpose")?;
+    let request = CheckRequest::try_from(body)?;
     // An id that cannot exist is answered like one that does not.
-    let verdict = match id.parse() {
+    let (verdict, approval) = match id.parse() {
         Ok(id) => {
             span.join(VerificationId::trace_id(&id));
             span.say(Key::Verification, || id.to_string());
-            let checked = state
-                .verifier
-                .check(&service, &id, &typed, check_id, purpose);
-            checked.await.inspect_err(|_| span.fail())?
+            let checked = state.verifier.check(&service, &id, request);
+            let checked = checked.await.inspect_err(|_| span.fail())?;
+            (checked.verdict, checked.approval)
         }
-        Err(_) => CheckVerdict::Refused,
+        Err(_) => (CheckVerdict::Refused, None),
     };
     span.say(Key::Verdict, || format!("{verdict:?}").to_lowercase());
     let (status, valid) = match verdict {
@@ -65,7 +73,54 @@ pub(super) async fn check(
         CheckVerdict::Refused => (VerificationStatus::Expired, false),
     };
     let id = if id.len() <= 64 { id } else { String::new() };
-    Ok(Json(CheckAnswer { id, status, valid }))
+    let (purpose, to) = approval.map(|one| (one.purpose, one.masked_to)).unzip();
+    Ok(Json(CheckAnswer {
+        id,
+        status,
+        valid,
+        purpose,
+        to,
+    }))
+}
+
+impl TryFrom<CheckBody> for CheckRequest {
+    type Error = Problem;
+
+    fn try_from(body: CheckBody) -> Result<Self, Problem> {
+        let code = (body.code.parse())
+            .map_err(|error| Problem::field(ProblemCode::InvalidCode, "code", &error))?;
+        let channel = parse(body.channel, "channel")?;
+        let recipient = body.to.map(|to| recipient(channel, &to)).transpose()?;
+        let variables = body.variables.map(Variables::new).transpose();
+        Ok(Self {
+            check_id: parse(body.check_id, "check_id")?,
+            purpose: parse(body.purpose, "purpose")?,
+            subject: parse(body.subject, "subject")?,
+            variables: variables.map_err(|error| {
+                Problem::field(ProblemCode::InvalidRequest, "variables", &error)
+            })?,
+            channel,
+            recipient,
+            code,
+        })
+    }
+}
+
+/// The recipient `to`; without a channel a mailbox is what has an `@`.
+fn recipient(channel: Option<Channel>, to: &str) -> Result<Recipient, Problem> {
+    let by_form = if to.contains('@') {
+        Channel::Email
+    } else {
+        Channel::Sms
+    };
+    let channel = channel.unwrap_or(by_form);
+    Recipient::parse(channel, to).map_err(|error| {
+        let code = match channel {
+            Channel::Sms => ProblemCode::InvalidPhone,
+            Channel::Email => ProblemCode::InvalidEmail,
+        };
+        Problem::field(code, "to", &error)
+    })
 }
 
 fn parse<T: std::str::FromStr<Err = watchword_core::Malformed>>(

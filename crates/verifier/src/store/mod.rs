@@ -5,8 +5,8 @@ mod redis;
 mod sqlite;
 
 pub use model::{
-    CheckCommand, Checked, Digest, OpenCommand, Opened, SealedCode, Sends, Sent, SlotKey,
-    StoredVerification, TagKey,
+    Approval, CheckCommand, Checked, Digest, Expected, OpenCommand, Opened, SealedCode, Sends,
+    Sent, SlotKey, StepOf, StoredVerification, TagKey,
 };
 
 pub use redis::RedisVerifications;
@@ -23,12 +23,15 @@ const AFTERLIFE_MS: u64 = 3_600_000;
 /// for good comes back after that, and still has its hour and its day.
 const GUESSES_KEPT_MS: u64 = 90 * 24 * 3_600_000;
 
-/// What tells one typed code from another without being it: the starts of its digests, of which
-/// one is made with a key that is in use also after a rotation.
-fn fingerprints(candidates: &[Digest]) -> Vec<String> {
-    candidates
-        .iter()
-        .map(|digest| digest.hex.chars().take(16).collect())
+/// What tells one check from another without showing its code: the starts of the digests of the
+/// typed code, of which one is made with a key that is in use also after a rotation, each behind
+/// the expectations.
+fn fingerprints(command: &CheckCommand) -> Vec<String> {
+    let expected = command.expected.fingerprint();
+    let start = |digest: &Digest| digest.hex.chars().take(16).collect::<String>();
+    let digests = command.candidates.iter();
+    digests
+        .map(|digest| format!("{expected}{}", start(digest)))
         .collect()
 }
 
@@ -45,6 +48,9 @@ pub enum StoreError {
 }
 
 /// Code state. Every call is one atomic decision; none is retried by the store.
+///
+/// One clock decides: the later of the caller's `now` and the store's own. Redis has its own clock;
+/// the embedded file has the newest time that was written to it.
 ///
 /// Records of ended verifications are kept for an hour past their deadline, so that their status
 /// can be read: those that were approved, canceled or used up without code and recipient, those
@@ -67,24 +73,24 @@ pub trait VerificationStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<Opened>, StoreError>;
 
-    /// A fallback step asks for the message after number `after`; the cooldown does not hold it
-    /// back. `None` also if a later message was asked for meanwhile, or all are used up.
+    /// A fallback step asks for the message after number `step.after`; the cooldown does not hold
+    /// it back. `None` also if a later message was asked for meanwhile or the fallback was replaced.
     async fn step(
         &self,
         id: &VerificationId,
         service: &watchword_core::ServiceName,
-        after: u8,
+        step: StepOf,
         next: Option<SealedCode>,
         budget: GuessBudget,
         now: Timestamp,
     ) -> Result<Option<Opened>, StoreError>;
 
-    /// The broker confirmed message number `send`.
+    /// The broker confirmed message number `send`. What has ended stays as it is.
     async fn confirm(&self, id: &VerificationId, send: u8) -> Result<(), StoreError>;
 
     /// One check, decided in this order: a repeat of a `check_id` gets the stored answer; then
-    /// unknown id, other service, other purpose (counted like a wrong code), ended, expired,
-    /// guess budget; then the digest is compared, at most `max_checks` times a verification.
+    /// unknown id, other service, ended, expired, guess budget; then digest and expectations are
+    /// compared (another purpose counts like a wrong code), at most `max_checks` times.
     async fn check(
         &self,
         command: CheckCommand,

@@ -1,7 +1,9 @@
 //! What goes into and comes out of the store. No value here is a code or a recipient in clear.
 
+use data_encoding::HEXLOWER;
+use sha2::{Digest as _, Sha256};
 use watchword_core::{
-    Channel, CheckId, CheckVerdict, Policy, Purpose, ServiceName, SubjectTag, Timestamp,
+    Channel, CheckId, CheckVerdict, Policy, Purpose, ServiceName, ShortTag, SubjectTag, Timestamp,
     VerificationId, VerificationStatus,
 };
 
@@ -49,7 +51,19 @@ pub struct OpenCommand {
     pub purpose: Purpose,
     /// The recipient as it may be shown.
     pub masked_to: String,
-    /// Recipient, locale and variables under AEAD, base64; bound to `id`.
+    /// Tells this recipient from others of the service.
+    pub recipient: ShortTag,
+    /// Tells the content of the message from other content; `None` without variables.
+    pub variables: Option<ShortTag>,
+    /// Tells locale and fallback from others; `None` without either.
+    pub details: Option<ShortTag>,
+    /// Fallback steps of the request.
+    pub steps: u8,
+    /// The live verification that this request replaces or changes. Without its name the store
+    /// answers [`Opened::OtherContent`] or [`Opened::OtherDetails`] and changes nothing.
+    pub over: Option<VerificationId>,
+    /// Recipient, locale, variables and fallback under AEAD, base64; bound to `id`, or to `over` if
+    /// only the details differ.
     pub sealed_order: String,
     /// Which key sealed the order.
     pub sealing_key_id: String,
@@ -71,6 +85,12 @@ pub enum Opened {
     /// A further message is due and its policy rotates codes: nothing was changed, and `sends` is
     /// that of the message before. To be asked again with a code made for this verification.
     NeedsCode(Sent),
+    /// The live verification's message showed other variables: nothing was changed. To be asked
+    /// again with its id as `over`: that withdraws it and opens another in one step.
+    OtherContent(StoredVerification),
+    /// The live verification has the same content and another locale or fallback: nothing was
+    /// changed. To be asked again with its id as `over` and the order sealed for it.
+    OtherDetails(StoredVerification),
     /// The live verification's message is young: nothing is to be sent.
     Cooling(StoredVerification),
     /// The live verification has used up its messages.
@@ -87,6 +107,8 @@ pub struct Sent {
     pub verification: StoredVerification,
     /// Whether this call opened it.
     pub is_new: bool,
+    /// Whether this call withdrew the live verification before it.
+    pub withdrew: bool,
     /// Whether the slot's verification before this one was approved: its person holds the
     /// address, so the recipient's cooldown need not hold this message back.
     pub follows_approval: bool,
@@ -125,6 +147,9 @@ pub struct StoredVerification {
     pub sends: u8,
     /// Codes that may still be compared.
     pub checks_left: u8,
+    /// Whether a fallback step may still send a message. Once a request asked for a further
+    /// message, none may.
+    pub awaits_step: bool,
 }
 
 /// How many messages a verification had, for whoever counts them.
@@ -140,6 +165,63 @@ pub struct Sends {
     pub expires_at: Timestamp,
 }
 
+/// The fallback step that asks for a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepOf {
+    /// The message it follows.
+    pub after: u8,
+    /// The details of the verification when the step was planned: other ones have planned steps of
+    /// their own. `None` in steps of an earlier build.
+    pub details: Option<ShortTag>,
+}
+
+/// What the caller of a check says the code must be for. Each field that differs from the
+/// verification's makes the code wrong.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// What the code is for.
+    pub purpose: Option<Purpose>,
+    /// The channel of the request.
+    pub channel: Option<Channel>,
+    /// The recipient of the request.
+    pub recipient: Option<ShortTag>,
+    /// The variables of the request; the inner `None` is that there were none.
+    pub variables: Option<Option<ShortTag>>,
+    /// The subject of the request.
+    pub subject: Option<SubjectTag>,
+}
+
+impl Expected {
+    /// Tells these expectations from others; empty when there are none. A repeat of a check under
+    /// its id must bring the same ones, so that it cannot be used to try them out uncounted.
+    pub(super) fn fingerprint(&self) -> String {
+        if *self == Self::default() {
+            return String::new();
+        }
+        let Self {
+            purpose,
+            channel,
+            recipient,
+            variables,
+            subject,
+        } = self;
+        let parts = [
+            purpose.as_ref().map(ToString::to_string),
+            channel.map(|channel| channel.to_string()),
+            recipient.map(|tag| tag.to_string()),
+            variables.map(|tag| tag.map_or_else(String::new, |tag| tag.to_string())),
+            subject.map(|tag| tag.to_string()),
+        ];
+        let mut hash = Sha256::new();
+        for part in parts {
+            // No part holds the byte in front of it.
+            hash.update([if part.is_some() { 1 } else { 0 }]);
+            hash.update(part.unwrap_or_default());
+        }
+        HEXLOWER.encode(&hash.finalize()[..4])
+    }
+}
+
 /// One check. The code is present only as digests, one for each key that verifies.
 #[derive(Debug, Clone)]
 pub struct CheckCommand {
@@ -147,12 +229,12 @@ pub struct CheckCommand {
     pub id: VerificationId,
     /// Who asks.
     pub service: ServiceName,
-    /// What the caller expects the code to be for, if it says so.
-    pub purpose: Option<Purpose>,
+    /// What the caller expects the code to be for.
+    pub expected: Expected,
     /// The digests of the typed code under every key in use.
     pub candidates: Vec<Digest>,
     /// The id of this check; a repeat gets the stored answer and counts nothing. A repeat with
-    /// another code is refused.
+    /// another code or other expectations is refused.
     pub check_id: CheckId,
     /// Now.
     pub now: Timestamp,
@@ -165,6 +247,17 @@ pub struct Checked {
     pub verdict: CheckVerdict,
     /// Whether this is the stored answer to an earlier check of the same id.
     pub repeated: bool,
-    /// The channel the verification was opened for, where this check approved it.
-    pub channel: Option<Channel>,
+    /// What was approved, where the verdict is an approval.
+    pub approval: Option<Approval>,
+}
+
+/// The verification that a code approved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approval {
+    /// The channel it was opened for.
+    pub channel: Channel,
+    /// What the code was for.
+    pub purpose: Purpose,
+    /// The recipient of the request, masked.
+    pub masked_to: String,
 }

@@ -5,7 +5,8 @@ use watchword_verifier::store::{OpenCommand, Opened};
 
 use crate::engine::Engine;
 use crate::scene::{
-    HOUR_MS, NOW, RIGHT, WRONG, check, checked, opened, order, seen, service, tag, verdict,
+    HOUR_MS, NOW, RIGHT, WRONG, check, checked, opened, order, purpose, seen, service, short, slot,
+    tag, verdict,
 };
 
 fn at(order: OpenCommand, now: Timestamp) -> OpenCommand {
@@ -80,16 +81,88 @@ pub async fn a_locked_subject_gets_no_message_and_no_check(engine: &Engine) {
     assert!(matches!(store.open(free).await.unwrap(), Opened::Send(sent) if sent.is_new));
 }
 
-pub async fn the_right_code_clears_the_guesses(engine: &Engine) {
+/// The right code ends the row of wrong ones at its recipient and gives back none of the hour and
+/// the day: four guesses and an approval, again and again, are ten guesses in an hour.
+pub async fn the_right_code_gives_no_guess_back(engine: &Engine) {
     let store = engine.store();
+    let mut wrong = 0;
     for number in 1..=10 {
-        let id = opened(store, order(1, number)).await.id;
+        let answer = store.open(order(1, number)).await.unwrap();
+        let Opened::Send(sent) = answer else {
+            assert!(matches!(answer, Opened::Locked(until) if until == NOW.plus_millis(HOUR_MS)));
+            continue;
+        };
+        let id = sent.verification.id;
         for n in 0..4 {
-            verdict(store, check(&id, WRONG, &n.to_string(), NOW)).await;
+            let guess = check(&id, WRONG, &n.to_string(), NOW);
+            wrong += usize::from(verdict(store, guess).await != CheckVerdict::Refused);
         }
-        let right = verdict(store, check(&id, RIGHT, "r", NOW)).await;
-        assert_eq!(right, CheckVerdict::Approved, "round {number}");
+        verdict(store, check(&id, RIGHT, "r", NOW)).await;
     }
+    assert_eq!(wrong, 10);
+}
+
+/// Guesses at one recipient; codes of the same subject sent to another one are approved in between.
+pub async fn an_approval_elsewhere_ends_no_row(engine: &Engine) {
+    let store = engine.store();
+    let budget = GuessBudget {
+        in_a_row: 6,
+        ..GuessBudget::default()
+    };
+    let elsewhere = |number, now| OpenCommand {
+        slot: slot(1, "enrol"),
+        purpose: purpose("enrol"),
+        recipient: short("own"),
+        budget,
+        ..at(order(1, number), now)
+    };
+    let mut now = NOW;
+    let mut guessed = 0;
+    for round in 0..4 {
+        let approved = opened(store, elsewhere(100 + round, now)).await.id;
+        let right = store.check(check(&approved, RIGHT, "r", now), budget).await;
+        assert_eq!(right.unwrap().verdict, CheckVerdict::Approved, "{round}");
+        let victims = OpenCommand {
+            budget,
+            ..at(order(1, round), now)
+        };
+        let id = opened(store, victims).await.id;
+        for n in 0..2 {
+            let wrong = store
+                .check(check(&id, WRONG, &n.to_string(), now), budget)
+                .await;
+            guessed += u32::from(wrong.unwrap().verdict == CheckVerdict::Wrong);
+        }
+        now = now.plus_millis(25 * HOUR_MS);
+        if guessed == 6 {
+            break;
+        }
+    }
+    let forever = Timestamp::from_millis(i64::MAX);
+    let locked = store.open(elsewhere(200, now)).await.unwrap();
+    assert_eq!((guessed, locked), (6, Opened::Locked(forever)));
+
+    // At its own recipient the right code does end the row.
+    let mut now = NOW;
+    for round in 0..4 {
+        let order = OpenCommand {
+            budget,
+            ..at(order(2, round), now)
+        };
+        let id = opened(store, order).await.id;
+        for (n, code) in [WRONG, WRONG, RIGHT].iter().enumerate() {
+            store
+                .check(check(&id, code, &n.to_string(), now), budget)
+                .await
+                .unwrap();
+        }
+        now = now.plus_millis(25 * HOUR_MS);
+    }
+    assert!(
+        seen(store, &opened(store, at(order(2, 9), now)).await.id, now)
+            .await
+            .is_some()
+    );
 }
 
 pub async fn too_many_in_a_row_lock_until_bound_anew(engine: &Engine) {

@@ -13,8 +13,8 @@ use watchword_events::Sealer;
 use watchword_storage::redis::Value;
 use watchword_verifier::store::{RedisVerifications, SqliteVerifications, VerificationStore};
 use watchword_verifier::{
-    Asked, FallbackStep, Index, OpenRequest, Opener, Opening, Verifier, VerifierMetrics,
-    VerifierParts,
+    Asked, CheckRequest, FallbackStep, Index, OpenRequest, Opener, Opening, Verifier,
+    VerifierMetrics, VerifierParts,
 };
 
 use crate::engine::{Engine, Place, keys, run};
@@ -43,12 +43,21 @@ pub async fn the_store_shows_no_code_and_no_recipient(engine: &Engine) {
     opener.confirm(&message.order.delivery_id).await.unwrap();
     nothing_in_clear(engine, code).await;
     let wrong = "0123456789".parse().unwrap();
-    let check = verifier.check(web, id, &wrong, None, None).await.unwrap();
-    assert_eq!(check, CheckVerdict::Wrong);
+    let check = verifier
+        .check(web, id, CheckRequest::of(wrong))
+        .await
+        .unwrap();
+    assert_eq!(check.verdict, CheckVerdict::Wrong);
     nothing_in_clear(engine, code).await;
     let right = code.parse().unwrap();
-    let check = verifier.check(web, id, &right, None, None).await.unwrap();
-    assert_eq!(check, CheckVerdict::Approved);
+    let check = CheckRequest {
+        subject: Some(SUBJECT.parse().unwrap()),
+        recipient: Some(request().recipient),
+        variables: Some(request().variables),
+        ..CheckRequest::of(right)
+    };
+    let check = verifier.check(web, id, check).await.unwrap();
+    assert_eq!(check.verdict, CheckVerdict::Approved);
     nothing_in_clear(engine, code).await;
 }
 

@@ -1,24 +1,39 @@
 //! What counts as which check: services, purposes, keys and repeats.
 
-use watchword_core::{CheckVerdict, GuessBudget, Policy};
-use watchword_verifier::store::{CheckCommand, Checked, StoreError};
+use watchword_core::{Channel, CheckVerdict, GuessBudget, Policy};
+use watchword_verifier::store::{
+    Approval, CheckCommand, Checked, Expected, OpenCommand, StoreError,
+};
 
 use crate::engine::Engine;
 use crate::scene::{
-    NOW, RIGHT, WRONG, check, checked, digest, id, opened, order, purpose, seen, service, verdict,
+    NOW, RIGHT, WRONG, check, checked, digest, id, opened, order, purpose, seen, service, short,
+    tag, verdict,
 };
 
 const REFUSED: Checked = Checked {
     verdict: CheckVerdict::Refused,
     repeated: false,
-    channel: None,
+    approval: None,
 };
 
-const fn repeated(verdict: CheckVerdict) -> Checked {
+fn repeated(verdict: CheckVerdict) -> Checked {
+    let (order, is_right) = (order(1, 1), verdict == CheckVerdict::Approved);
     Checked {
         verdict,
         repeated: true,
-        channel: None,
+        approval: is_right.then_some(Approval {
+            channel: order.channel,
+            purpose: order.purpose,
+            masked_to: order.masked_to,
+        }),
+    }
+}
+
+fn for_purpose(name: &str) -> Expected {
+    Expected {
+        purpose: Some(purpose(name)),
+        ..Expected::default()
     }
 }
 
@@ -43,7 +58,7 @@ pub async fn another_purpose_counts_as_a_wrong_code(engine: &Engine) {
     let store = engine.store();
     let id = opened(store, order(1, 1)).await.id;
     let right_for = |name: &str, check_id: &str| CheckCommand {
-        purpose: Some(purpose(name)),
+        expected: for_purpose(name),
         ..check(&id, RIGHT, check_id, NOW)
     };
     let other = verdict(store, right_for("enrol", "1")).await;
@@ -63,7 +78,7 @@ pub async fn another_purpose_counts_as_a_wrong_code(engine: &Engine) {
 
     let own = opened(store, order(2, 1)).await.id;
     let right = CheckCommand {
-        purpose: Some(purpose("login")),
+        expected: for_purpose("login"),
         ..check(&own, RIGHT, "1", NOW)
     };
     assert_eq!(verdict(store, right).await, CheckVerdict::Approved);
@@ -149,17 +164,83 @@ pub async fn a_repeat_with_another_code_is_refused(engine: &Engine) {
     assert_eq!(checked(store, nothing).await, REFUSED);
 }
 
-pub async fn an_approval_is_not_repeated_for_another_purpose(engine: &Engine) {
+/// Every field that a check may expect: the right code with another value is wrong and counted, and
+/// what the answer says is the same for all of them.
+pub async fn each_expectation_that_is_not_met_makes_the_code_wrong(engine: &Engine) {
+    let store = engine.store();
+    let expecting = |change: fn(&mut Expected)| {
+        let mut expected = Expected::default();
+        change(&mut expected);
+        expected
+    };
+    let wrong = [
+        expecting(|one| one.purpose = Some(purpose("enrol"))),
+        expecting(|one| one.channel = Some(Channel::Email)),
+        expecting(|one| one.recipient = Some(short("another"))),
+        expecting(|one| one.variables = Some(Some(short("another")))),
+        expecting(|one| one.variables = Some(None)),
+        expecting(|one| one.subject = Some(tag(99))),
+    ];
+    for (subject, expected) in (1..).zip(wrong) {
+        let order = OpenCommand {
+            variables: Some(short("content")),
+            ..order(subject, 1)
+        };
+        let id = opened(store, order).await.id;
+        let asked = |check_id: &str, expected: Expected| CheckCommand {
+            expected,
+            ..check(&id, RIGHT, check_id, NOW)
+        };
+        let refused = checked(store, asked("1", expected)).await;
+        let plain_wrong = Checked {
+            verdict: CheckVerdict::Wrong,
+            repeated: false,
+            approval: None,
+        };
+        assert_eq!(refused, plain_wrong, "subject {subject}");
+        assert_eq!(seen(store, &id, NOW).await.unwrap().checks_left, 4);
+        let right = Expected {
+            purpose: Some(purpose("login")),
+            channel: Some(Channel::Sms),
+            recipient: Some(short("recipient")),
+            variables: Some(Some(short("content"))),
+            subject: Some(tag(subject)),
+        };
+        let approved = checked(store, asked("2", right)).await;
+        assert_eq!(approved.verdict, CheckVerdict::Approved);
+        assert!(approved.approval.is_some());
+    }
+    let plain = opened(store, order(50, 1)).await.id;
+    let without = CheckCommand {
+        expected: expecting(|one| one.variables = Some(None)),
+        ..check(&plain, RIGHT, "1", NOW)
+    };
+    assert_eq!(verdict(store, without).await, CheckVerdict::Approved);
+}
+
+/// A repeat is the same check word for word: otherwise it could try recipients uncounted.
+pub async fn a_repeat_with_other_expectations_is_refused(engine: &Engine) {
     let store = engine.store();
     let id = opened(store, order(1, 1)).await.id;
-    verdict(store, check(&id, RIGHT, "1", NOW)).await;
-    let asked_for = |name: &str| CheckCommand {
-        purpose: Some(purpose(name)),
+    let asked = |expected: Expected| CheckCommand {
+        expected,
         ..check(&id, RIGHT, "1", NOW)
     };
-    assert_eq!(checked(store, asked_for("enrol")).await, REFUSED);
-    let own = checked(store, asked_for("login")).await;
+    verdict(store, asked(for_purpose("login"))).await;
+    let own = checked(store, asked(for_purpose("login"))).await;
     assert_eq!(own, repeated(CheckVerdict::Approved));
+    let met = Expected {
+        recipient: Some(short("recipient")),
+        ..for_purpose("login")
+    };
+    let unmet = Expected {
+        recipient: Some(short("another")),
+        ..for_purpose("login")
+    };
+    for other in [for_purpose("enrol"), met, unmet, Expected::default()] {
+        let answer = checked(store, asked(other.clone())).await;
+        assert_eq!(answer, REFUSED, "{other:?}");
+    }
 }
 
 pub async fn a_refusal_is_not_remembered(engine: &Engine) {

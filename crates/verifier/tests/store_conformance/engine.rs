@@ -33,6 +33,14 @@ impl Engine {
         }
     }
 
+    /// A store over the same file that remembers nothing.
+    pub fn again(&self) -> SqliteVerifications {
+        match &self.place {
+            Place::Sqlite { sqlite, .. } => SqliteVerifications::new(sqlite.clone()),
+            Place::Redis { .. } => panic!("a test about SQLite"),
+        }
+    }
+
     /// Both stores have connections of their own.
     pub async fn redis() -> Self {
         let server = RedisServer::with(&["--appendonly", "no"]).await;

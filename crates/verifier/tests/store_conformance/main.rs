@@ -10,6 +10,8 @@
 mod budgets;
 mod canary;
 mod checks;
+mod clocks;
+mod content;
 mod crowds;
 mod engine;
 mod foreign;
@@ -51,6 +53,10 @@ on_each_engine!(
     opening::only_an_approval_is_followed,
     opening::a_resend_is_for_live_verifications_of_the_caller,
     opening::an_id_is_used_once,
+    content::other_content_withdraws_in_the_step_that_opens,
+    content::other_details_replace_the_order_and_void_its_steps,
+    content::a_crowd_of_two_contents_leaves_one_alive,
+    content::what_has_ended_is_not_marked_as_confirmed,
     lives::the_right_code_is_approved_once,
     lives::the_fifth_wrong_code_ends_it,
     lives::the_deadline_is_the_first_moment_that_fails,
@@ -62,11 +68,13 @@ on_each_engine!(
     checks::a_digest_is_compared_under_its_own_key,
     checks::a_repeat_gets_the_stored_answer_and_counts_nothing,
     checks::a_repeat_with_another_code_is_refused,
-    checks::an_approval_is_not_repeated_for_another_purpose,
+    checks::each_expectation_that_is_not_met_makes_the_code_wrong,
+    checks::a_repeat_with_other_expectations_is_refused,
     checks::a_refusal_is_not_remembered,
     budgets::an_attacker_is_stopped_by_the_hour_and_the_day,
     budgets::a_locked_subject_gets_no_message_and_no_check,
-    budgets::the_right_code_clears_the_guesses,
+    budgets::the_right_code_gives_no_guess_back,
+    budgets::an_approval_elsewhere_ends_no_row,
     budgets::too_many_in_a_row_lock_until_bound_anew,
     budgets::subjects_do_not_share_a_budget,
     crowds::a_hundred_guesses_compare_five,

@@ -8,12 +8,14 @@ use watchword_core::{
     VerificationId, VerificationStatus as Status,
 };
 use watchword_verifier::store::{
-    CheckCommand, Checked, Digest, OpenCommand, Opened, SealedCode, Sent, SlotKey,
-    StoredVerification,
+    Approval, CheckCommand, Checked, Digest, Expected, OpenCommand, Opened, SealedCode, Sent,
+    SlotKey, StepOf, StoredVerification,
 };
 
 /// How long an ended verification is known past its deadline.
 const AFTERLIFE_MS: u64 = 3_600_000;
+/// A clock that was set back further was wrong before.
+const MOST_BACK_MS: u64 = 30_000;
 
 /// Code state as it should be.
 #[derive(Default)]
@@ -21,19 +23,22 @@ pub struct Model {
     verifications: HashMap<VerificationId, Entry>,
     slots: HashMap<SlotKey, VerificationId>,
     guesses: HashMap<String, GuessLog>,
+    /// The newest time that was written, where the store has no clock of its own.
+    newest: Option<Timestamp>,
 }
 
 struct Entry {
     order: OpenCommand,
     pending: Pending,
     status: Status,
-    answers: Vec<(CheckId, Vec<Digest>, CheckVerdict)>,
+    last_step: u8,
+    answers: Vec<(CheckId, Expected, Vec<Digest>, CheckVerdict)>,
 }
 
 const REFUSED: Checked = Checked {
     verdict: CheckVerdict::Refused,
     repeated: false,
-    channel: None,
+    approval: None,
 };
 
 impl Entry {
@@ -54,9 +59,10 @@ impl Entry {
             masked_to: self.order.masked_to.clone(),
             opened_at: self.order.now,
             expires_at: self.pending.expires_at,
-            resend_after: self.pending.resend_after,
+            resend_after: self.pending.resend_after(now),
             sends: self.pending.sends,
             checks_left: self.pending.checks_left,
+            awaits_step: self.pending.sends < self.last_step,
         }
     }
 
@@ -64,6 +70,7 @@ impl Entry {
         Sent {
             verification: self.seen(now),
             is_new,
+            withdrew: false,
             follows_approval,
             sealed_code: self.order.code.sealed.clone(),
             code_key_id: self.order.code.sealing_key_id.clone(),
@@ -72,10 +79,38 @@ impl Entry {
         }
     }
 
-    fn send(&mut self, next: Option<SealedCode>, now: Timestamp) -> Opened {
+    /// A request for a message, which begins a fallback of `steps`.
+    fn send(&mut self, next: Option<SealedCode>, now: Timestamp, steps: u8) -> Opened {
         let asked = self.pending.send(now);
-        self.sending(asked, next, now)
-            .unwrap_or_else(|| unreachable!("only steps are superseded"))
+        let before = self.pending.sends;
+        let opened = (self.sending(asked, next, now))
+            .unwrap_or_else(|| unreachable!("only steps are superseded"));
+        if self.pending.sends == before {
+            return opened;
+        }
+        self.plan(steps);
+        Opened::Send(self.sent(now, false, false))
+    }
+
+    fn plan(&mut self, steps: u8) {
+        self.last_step = (self.pending.sends + steps).min(self.order.policy.max_sends);
+    }
+
+    fn fits(&self, expected: &Expected) -> bool {
+        let (order, id) = (&self.order, &self.order.id);
+        (expected.purpose.as_ref()).is_none_or(|one| *one == order.purpose)
+            && expected.channel.is_none_or(|one| one == order.channel)
+            && expected.recipient.is_none_or(|one| one == order.recipient)
+            && expected.variables.is_none_or(|one| one == order.variables)
+            && (expected.subject).is_none_or(|one| one.to_string() == id.tag())
+    }
+
+    fn approval(&self) -> Approval {
+        Approval {
+            channel: self.order.channel,
+            purpose: self.order.purpose.clone(),
+            masked_to: self.order.masked_to.clone(),
+        }
     }
 
     fn sending(
@@ -120,25 +155,71 @@ impl Model {
         (known && entry.order.service == *service).then_some(entry)
     }
 
-    pub fn open(&mut self, order: OpenCommand) -> Opened {
-        let now = order.now;
+    /// A store whose clock does not run backwards.
+    pub fn that_remembers_time() -> Self {
+        Self {
+            newest: Some(Timestamp::from_millis(i64::MIN)),
+            ..Self::default()
+        }
+    }
+
+    fn read_at(&self, now: Timestamp) -> Timestamp {
+        match self.newest {
+            Some(newest) if newest.millis_since(now) <= MOST_BACK_MS => newest.max(now),
+            _ => now,
+        }
+    }
+
+    fn write_at(&mut self, now: Timestamp) -> Timestamp {
+        let now = self.read_at(now);
+        self.newest = self.newest.map(|_| now);
+        now
+    }
+
+    pub fn open(&mut self, mut order: OpenCommand) -> Opened {
+        let now = self.write_at(order.now);
+        order.now = now;
         if let Some(until) = self.locked(&order.id, order.budget, now) {
             return Opened::Locked(until);
         }
         let latest = self.slots.get(&order.slot).cloned();
+        let is_named = latest.is_some() && order.over == latest;
         let latest = latest.and_then(|id| self.find(&id, &order.service, now));
-        let follows = match latest.map(|entry| (entry.status_at(now), entry)) {
-            Some((Status::Pending, entry)) => return entry.send(None, now),
-            Some((status, _)) => status == Status::Approved,
-            None => false,
-        };
+        let (mut follows, mut withdrew) = (false, false);
+        if let Some(entry) = latest {
+            let status = entry.status_at(now);
+            follows = status == Status::Approved;
+            if status == Status::Pending {
+                if entry.order.variables != order.variables {
+                    if !is_named {
+                        return Opened::OtherContent(entry.seen(now));
+                    }
+                    entry.status = Status::Canceled;
+                    withdrew = true;
+                } else if entry.order.details == order.details {
+                    return entry.send(None, now, 0);
+                } else if is_named {
+                    entry.order.details = order.details;
+                    entry.order.sealed_order = order.sealed_order;
+                    entry.order.sealing_key_id = order.sealing_key_id;
+                    entry.plan(order.steps);
+                    return entry.send(None, now, order.steps);
+                } else {
+                    return Opened::OtherDetails(entry.seen(now));
+                }
+            }
+        }
         let entry = Entry {
             pending: Pending::open(order.policy, now),
             status: Status::Pending,
+            last_step: (order.steps + 1).min(order.policy.max_sends),
             answers: Vec::new(),
             order,
         };
-        let opened = Opened::Send(entry.sent(now, true, follows));
+        let opened = Opened::Send(Sent {
+            withdrew,
+            ..entry.sent(now, true, follows)
+        });
         let id = entry.order.id.clone();
         self.slots.insert(entry.order.slot.clone(), id.clone());
         self.verifications.insert(id, entry);
@@ -153,65 +234,68 @@ impl Model {
         budget: GuessBudget,
         now: Timestamp,
     ) -> Option<Opened> {
+        let now = self.write_at(now);
         let locked = self.locked(id, budget, now);
         let entry = self.find(id, service, now)?;
         if entry.status_at(now) != Status::Pending {
             return None;
         }
-        Some(locked.map_or_else(|| entry.send(next, now), Opened::Locked))
+        Some(locked.map_or_else(|| entry.send(next, now, 0), Opened::Locked))
     }
 
     pub fn step(
         &mut self,
         id: &VerificationId,
         service: &ServiceName,
-        after: u8,
+        step: StepOf,
         next: Option<SealedCode>,
         budget: GuessBudget,
         now: Timestamp,
     ) -> Option<Opened> {
+        let now = self.write_at(now);
         let locked = self.locked(id, budget, now);
         let entry = self.find(id, service, now)?;
-        if entry.status_at(now) != Status::Pending {
+        let is_replaced = step.details.is_some() && step.details != entry.order.details;
+        if is_replaced || entry.status_at(now) != Status::Pending {
             return None;
         }
         if let Some(until) = locked {
             return Some(Opened::Locked(until));
         }
-        let asked = entry.pending.step(after, now);
+        let asked = entry.pending.step(step.after, now);
         entry.sending(asked, next, now)
     }
 
     pub fn confirm(&mut self, id: &VerificationId, send: u8) {
-        if let Some(entry) = self.verifications.get_mut(id) {
+        if let Some(entry) = self.verifications.get_mut(id)
+            && entry.status == Status::Pending
+        {
             entry.pending = entry.pending.confirm(send);
         }
     }
 
     /// `None`: it stands there under a key that is not among those of the check.
     pub fn check(&mut self, command: CheckCommand, budget: GuessBudget) -> Option<Checked> {
-        let now = command.now;
+        let now = self.write_at(command.now);
         let locked = self.locked(&command.id, budget, now).is_some();
         let Some(entry) = self.find(&command.id, &command.service, now) else {
             return Some(REFUSED);
         };
-        let purpose = command.purpose.as_ref();
-        let fits = purpose.is_none_or(|purpose| *purpose == entry.order.purpose);
         let earlier = entry
             .answers
             .iter()
             .find(|answer| answer.0 == command.check_id);
-        if let Some((_, candidates, verdict)) = earlier {
+        if let Some((_, expected, candidates, verdict)) = earlier {
             let same = candidates
                 .iter()
                 .any(|typed| command.candidates.contains(typed));
-            if !same || (*verdict == CheckVerdict::Approved && !fits) {
+            if !same || *expected != command.expected {
                 return Some(REFUSED);
             }
             return Some(Checked {
                 verdict: *verdict,
                 repeated: true,
-                channel: None,
+                approval: (*verdict == CheckVerdict::Approved).then(|| entry.approval()),
             });
         }
         if locked || entry.status_at(now) != Status::Pending {
@@ -225,6 +309,7 @@ impl Model {
         {
             return None;
         }
+        let fits = entry.fits(&command.expected);
         let matched = fits && command.candidates.contains(&entry.order.code.digest);
         let verdict = match entry.pending.check(matched, now) {
             Ok(next) => {
@@ -241,20 +326,25 @@ impl Model {
                 CheckVerdict::LastWrong
             }
         };
-        entry
-            .answers
-            .push((command.check_id, command.candidates, verdict));
+        entry.answers.push((
+            command.check_id,
+            command.expected,
+            command.candidates,
+            verdict,
+        ));
+        let (recipient, is_right) = (entry.order.recipient, verdict == CheckVerdict::Approved);
+        let approval = is_right.then(|| entry.approval());
         let log = self.guesses.remove(command.id.tag()).unwrap_or_default();
-        if verdict != CheckVerdict::Approved {
-            self.guesses
-                .insert(command.id.tag().to_owned(), log.with_wrong(now));
-        }
-        let approved = (verdict == CheckVerdict::Approved).then_some(command.id);
-        let channel = approved.and_then(|id| self.verifications.get(&id));
+        let log = if is_right {
+            log.with_right(recipient, now)
+        } else {
+            log.with_wrong(recipient, now)
+        };
+        self.guesses.insert(command.id.tag().to_owned(), log);
         Some(Checked {
             verdict,
             repeated: false,
-            channel: channel.map(|entry| entry.order.channel),
+            approval,
         })
     }
 
@@ -264,6 +354,7 @@ impl Model {
         service: &ServiceName,
         now: Timestamp,
     ) -> Option<StoredVerification> {
+        let now = self.write_at(now);
         let entry = self.find(id, service, now)?;
         if entry.status_at(now) == Status::Pending {
             entry.status = Status::Canceled;
@@ -277,6 +368,7 @@ impl Model {
         service: &ServiceName,
         now: Timestamp,
     ) -> Option<StoredVerification> {
+        let now = self.read_at(now);
         self.find(id, service, now).map(|entry| entry.seen(now))
     }
 

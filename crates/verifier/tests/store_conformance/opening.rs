@@ -2,7 +2,7 @@
 
 use watchword_core::{CheckVerdict, GuessBudget, Purpose, Timestamp, VerificationStatus as Status};
 use watchword_storage::StorageError;
-use watchword_verifier::store::{OpenCommand, Opened, StoreError};
+use watchword_verifier::store::{OpenCommand, Opened, StepOf, StoreError};
 
 use crate::engine::Engine;
 use crate::scene::{
@@ -213,7 +213,11 @@ pub async fn a_step_follows_its_message_and_no_other(engine: &Engine) {
     let store = engine.store();
     let live = opened(store, order(1, 1)).await;
     let budget = order(1, 1).budget;
-    let step = |after, now| store.step(&live.id, &live.service, after, None, budget, now);
+    let of = |after| StepOf {
+        after,
+        details: None,
+    };
+    let step = |after, now| store.step(&live.id, &live.service, of(after), None, budget, now);
     store.confirm(&live.id, 1).await.unwrap();
     let further = sent(step(1, NOW).await.unwrap().unwrap());
     assert_eq!(further.verification.sends, 2);
@@ -237,23 +241,23 @@ pub async fn a_step_follows_its_message_and_no_other(engine: &Engine) {
             .unwrap()
             .unwrap(),
     );
-    let late = store.step(&resent.id, &resent.service, 1, None, budget, later);
+    let late = store.step(&resent.id, &resent.service, of(1), None, budget, later);
     assert_eq!(late.await.unwrap(), None);
     let approved = opened(store, order(3, 1)).await;
     store.confirm(&approved.id, 1).await.unwrap();
     verdict(store, check(&approved.id, RIGHT, "1", NOW)).await;
-    let ended = store.step(&approved.id, &approved.service, 1, None, budget, NOW);
+    let ended = store.step(&approved.id, &approved.service, of(1), None, budget, NOW);
     assert_eq!(ended.await.unwrap(), None);
     let other = service("other");
-    let foreign = store.step(&live.id, &other, 2, None, budget, NOW).await;
+    let foreign = store.step(&live.id, &other, of(2), None, budget, NOW).await;
     assert_eq!(foreign.unwrap(), None);
 
     // A rotating policy asks for a code first.
     let rotates = opened(store, rotating(order(4, 1))).await;
     store.confirm(&rotates.id, 1).await.unwrap();
-    let needs = store.step(&rotates.id, &rotates.service, 1, None, budget, NOW);
+    let needs = store.step(&rotates.id, &rotates.service, of(1), None, budget, NOW);
     assert!(matches!(needs.await.unwrap(), Some(Opened::NeedsCode(_))));
     let code = Some(sealed_code(&rotates.id, WRONG));
-    let with = store.step(&rotates.id, &rotates.service, 1, code, budget, NOW);
+    let with = store.step(&rotates.id, &rotates.service, of(1), code, budget, NOW);
     assert_eq!(sent(with.await.unwrap().unwrap()).verification.sends, 2);
 }

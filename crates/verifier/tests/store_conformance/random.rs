@@ -2,18 +2,21 @@
 //! the same. A sequence that is not shrinks to a short one.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use watchword_core::{GuessBudget, Policy, ResendCode, Timestamp, VerificationId};
+use watchword_core::{GuessBudget, Policy, ResendCode, ShortTag, Timestamp, VerificationId};
 use watchword_verifier::store::{
-    CheckCommand, Checked, OpenCommand, Opened, StoreError, StoredVerification, VerificationStore,
+    CheckCommand, Checked, Expected, OpenCommand, Opened, SlotKey, StepOf, StoreError,
+    StoredVerification, VerificationStore,
 };
 
 use crate::engine::Engine;
 use crate::model::Model;
 use crate::scene::{
-    HOUR_MS, NOW, RIGHT, WRONG, check, digest, id, order, purpose, sealed_code, service, slot, tag,
+    HOUR_MS, NOW, RIGHT, WRONG, check, digest, id, order, purpose, sealed_code, service, short,
+    slot, tag,
 };
 
 const CASES: u32 = 200;
@@ -36,6 +39,11 @@ enum Step {
         subject: u64,
         purpose: bool,
         rotates: bool,
+        /// Which variables, locale and fallback; 0: none.
+        content: u8,
+        details: u8,
+        /// Whether the slot's newest verification is named.
+        over: bool,
     },
     Resend {
         target: Target,
@@ -46,6 +54,7 @@ enum Step {
         target: Target,
         own: bool,
         after: u8,
+        details: Option<u8>,
         code: Option<bool>,
     },
     Confirm {
@@ -56,6 +65,7 @@ enum Step {
         target: Target,
         own: bool,
         purpose: Option<bool>,
+        content: Option<u8>,
         code: bool,
         keys: u8,
         check_id: u8,
@@ -86,6 +96,7 @@ enum Answer {
 fn step() -> impl Strategy<Value = Step> {
     let target = || prop::option::weighted(0.97, any::<prop::sample::Index>());
     let own = || prop::bool::weighted(0.95);
+    let part = || prop_oneof![4 => Just(0_u8), 1 => 1..3_u8];
     let day = i64::try_from(24 * HOUR_MS).unwrap();
     let hour = i64::try_from(HOUR_MS).unwrap();
     let ms = prop_oneof![
@@ -98,23 +109,29 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     prop_oneof![
         3 => ms.prop_map(|ms| Step::Wait { ms }),
-        4 => (0..2_u64, any::<bool>(), any::<bool>())
-            .prop_map(|(subject, purpose, rotates)| Step::Open { subject, purpose, rotates }),
+        4 => (0..2_u64, any::<bool>(), any::<bool>(), part(), part(), any::<bool>()).prop_map(
+            |(subject, purpose, rotates, content, details, over)| {
+                Step::Open { subject, purpose, rotates, content, details, over }
+            },
+        ),
         2 => (target(), own(), prop::option::of(any::<bool>()))
             .prop_map(|(target, own, code)| Step::Resend { target, own, code }),
-        2 => (target(), own(), 0..4_u8, prop::option::of(any::<bool>()))
-            .prop_map(|(target, own, after, code)| Step::Fallback { target, own, after, code }),
+        2 => (target(), own(), 0..4_u8, prop::option::of(part()), prop::option::of(any::<bool>()))
+            .prop_map(|(target, own, after, details, code)| {
+                Step::Fallback { target, own, after, details, code }
+            }),
         4 => (target(), 1..4_u8).prop_map(|(target, send)| Step::Confirm { target, send }),
         8 => (
             target(),
             own(),
             prop::option::weighted(0.3, prop::bool::weighted(0.7)),
+            prop::option::weighted(0.2, part()),
             prop::bool::weighted(0.3),
             0..12_u8,
             0..24_u8,
         )
-            .prop_map(|(target, own, purpose, code, keys, check_id)| {
-                Step::Check { target, own, purpose, code, keys, check_id }
+            .prop_map(|(target, own, purpose, content, code, keys, check_id)| {
+                Step::Check { target, own, purpose, content, code, keys, check_id }
             }),
         1 => (target(), own()).prop_map(|(target, own)| Step::Cancel { target, own }),
         2 => (target(), own()).prop_map(|(target, own)| Step::Get { target, own }),
@@ -124,19 +141,22 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// One run: the model, and what was ordered so far.
 struct Run<'a> {
-    engines: [&'a Engine; 2],
-    model: Model,
+    stores: [&'a dyn VerificationStore; 2],
+    /// One for each engine: they differ in the clock that decides.
+    models: [Model; 2],
     /// Subjects of this run begin here, so that runs do not meet.
     first_subject: u64,
     now: Timestamp,
     ordered: Vec<VerificationId>,
+    /// The newest verification ordered for each slot.
+    newest: HashMap<SlotKey, VerificationId>,
 }
 
 /// What a step asks for, made once and given to everyone.
 enum Call {
     Open(OpenCommand),
     Resend(VerificationId, bool, Option<bool>),
-    Fallback(VerificationId, bool, u8, Option<bool>),
+    Fallback(VerificationId, bool, StepOf, Option<bool>),
     Confirm(VerificationId, u8),
     Check(CheckCommand),
     Cancel(VerificationId, bool),
@@ -146,6 +166,10 @@ enum Call {
 
 fn caller(own: bool) -> watchword_core::ServiceName {
     service(if own { "web" } else { "other" })
+}
+
+fn part(kind: &str, number: u8) -> Option<ShortTag> {
+    (number > 0).then(|| short(&format!("{kind}{number}")))
 }
 
 fn typed(right: bool) -> &'static str {
@@ -171,19 +195,39 @@ impl Run<'_> {
                 subject,
                 purpose,
                 rotates,
-            } => Call::Open(self.order(subject, purpose, rotates)),
+                content,
+                details,
+                over,
+            } => {
+                let mut order = self.order(subject, purpose, rotates);
+                order.variables = part("content", content);
+                order.details = part("details", details);
+                order.steps = details;
+                order.sealed_order = format!("{details}{details}{details}{details}");
+                // Two purposes go to different recipients.
+                order.recipient = short(if purpose { "one" } else { "two" });
+                let newest = self.newest.get(&order.slot).filter(|_| over);
+                order.over = newest.cloned();
+                self.newest.insert(order.slot.clone(), order.id.clone());
+                Call::Open(order)
+            }
             Step::Resend { target, own, code } => Call::Resend(self.target(target), own, code),
             Step::Fallback {
                 target,
                 own,
                 after,
+                details,
                 code,
-            } => Call::Fallback(self.target(target), own, after, code),
+            } => {
+                let details = details.and_then(|details| part("details", details));
+                Call::Fallback(self.target(target), own, StepOf { after, details }, code)
+            }
             Step::Confirm { target, send } => Call::Confirm(self.target(target), send),
             Step::Check {
                 target,
                 own,
                 purpose: asked,
+                content,
                 code,
                 keys,
                 check_id,
@@ -191,7 +235,11 @@ impl Run<'_> {
                 let id = self.target(target);
                 let mut command = check(&id, typed(code), &format!("c{check_id}"), self.now);
                 command.service = caller(own);
-                command.purpose = asked.map(|login| purpose(if login { "login" } else { "enrol" }));
+                command.expected = Expected {
+                    purpose: asked.map(|login| purpose(if login { "login" } else { "enrol" })),
+                    variables: content.map(|content| part("content", content)),
+                    ..Expected::default()
+                };
                 match keys {
                     0 => command.candidates = vec![digest("d2", &id, typed(code))],
                     1 => command.candidates.clear(),
@@ -231,8 +279,8 @@ impl Run<'_> {
         }
     }
 
-    fn expect(&mut self, call: &Call) -> Answer {
-        let (model, now) = (&mut self.model, self.now);
+    fn expect(&mut self, call: &Call, engine: usize) -> Answer {
+        let (model, now) = (&mut self.models[engine], self.now);
         match call {
             Call::Open(order) => Answer::Opened(model.open(order.clone())),
             Call::Resend(id, own, code) => {
@@ -261,9 +309,9 @@ impl Run<'_> {
         let Some(call) = self.call(&step) else {
             return Ok(());
         };
-        let expected = self.expect(&call);
-        for (engine, name) in self.engines.iter().zip(["SQLite", "Redis"]) {
-            let got = answer(engine.store(), &call, self.now).await;
+        for (place, name) in ["SQLite", "Redis"].iter().enumerate() {
+            let expected = self.expect(&call, place);
+            let got = answer(self.stores[place], &call, self.now).await;
             prop_assert_eq!(&got, &expected, "{} at {:?}", name, step);
         }
         Ok(())
@@ -309,7 +357,8 @@ fn both_stores_do_what_core_says() {
         .enable_all()
         .build()
         .unwrap();
-    let (sqlite, redis) = runtime.block_on(async { (Engine::sqlite(), Engine::redis().await) });
+    let sqlite = runtime.block_on(async { Engine::sqlite() });
+    let redis = runtime.block_on(Engine::redis());
     let runs = Cell::new(0_u64);
     let config = Config {
         cases: CASES,
@@ -319,12 +368,15 @@ fn both_stores_do_what_core_says() {
     let steps = prop::collection::vec(step(), 1..80);
     let outcome = TestRunner::new(config).run(&steps, |steps| {
         runs.set(runs.get() + 1);
+        // The store remembers the newest time: each run has its own.
+        let sqlite = sqlite.again();
         let mut run = Run {
-            engines: [&sqlite, &redis],
-            model: Model::default(),
+            stores: [&sqlite, redis.store()],
+            models: [Model::that_remembers_time(), Model::default()],
             first_subject: runs.get() * 10,
             now: NOW,
             ordered: Vec::new(),
+            newest: HashMap::new(),
         };
         runtime.block_on(async {
             for step in steps {

@@ -4,10 +4,10 @@ use data_encoding::{BASE64, HEXLOWER};
 use sha2::{Digest as _, Sha256};
 use watchword_core::{
     Channel, CheckVerdict, Entropy, EntropyError, GuessBudget, Policy, Purpose, ResendCode,
-    ServiceName, SubjectTag, Timestamp, VerificationId,
+    ServiceName, ShortTag, SubjectTag, Timestamp, VerificationId,
 };
 use watchword_verifier::store::{
-    CheckCommand, Checked, Digest, OpenCommand, Opened, SealedCode, Sent, SlotKey,
+    CheckCommand, Checked, Digest, Expected, OpenCommand, Opened, SealedCode, Sent, SlotKey,
     StoredVerification, VerificationStore,
 };
 
@@ -64,6 +64,11 @@ fn hash(parts: &[&str]) -> String {
     HEXLOWER.encode(&Sha256::digest(parts.join("|").as_bytes()))
 }
 
+/// The tag of `text`.
+pub fn short(text: &str) -> ShortTag {
+    ShortTag::of(&Sha256::digest(text).into())
+}
+
 /// As long as the seal of a six-digit code, and not to be read.
 pub fn sealed_code(id: &VerificationId, code: &str) -> SealedCode {
     let bytes = Sha256::digest(format!("seal of {code}"));
@@ -83,6 +88,11 @@ pub fn order(subject: u64, number: u64) -> OpenCommand {
         channel: Channel::Sms,
         purpose: Purpose::login(),
         masked_to: "+49*******78".to_owned(),
+        recipient: short("recipient"),
+        variables: None,
+        details: None,
+        steps: 0,
+        over: None,
         // As long as the seal of a number without locale and variables.
         sealed_order: BASE64.encode(&[subject.to_be_bytes(); 8].concat()),
         sealing_key_id: "s1".to_owned(),
@@ -123,7 +133,7 @@ pub fn sent(opened: Opened) -> Sent {
 pub fn check(id: &VerificationId, code: &str, check_id: &str, now: Timestamp) -> CheckCommand {
     CheckCommand {
         service: service("web"),
-        purpose: None,
+        expected: Expected::default(),
         candidates: vec![digest("d1", id, code)],
         check_id: check_id.parse().unwrap(),
         now,

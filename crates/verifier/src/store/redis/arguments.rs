@@ -2,14 +2,22 @@
 //! digests that are not base64 and hexadecimal.
 
 use data_encoding::{BASE64, HEXLOWER};
-use watchword_core::{Channel, GuessBudget, ResendCode, Timestamp};
+use watchword_core::{Channel, GuessBudget, ResendCode, ShortTag, SubjectTag, Timestamp};
 use watchword_storage::{Arg, StorageError};
 
-use super::super::model::{CheckCommand, Digest, OpenCommand, SealedCode};
-use super::super::{GUESSES_KEPT_MS, StoreError, fingerprints};
+use super::super::model::{CheckCommand, Digest, Expected, OpenCommand, SealedCode};
+use super::super::{StoreError, fingerprints};
 
 /// The layout of a verification; `state.lua`, `check_first.lua` and `confirm.lua` know the same number.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
+/// Fields that the script that opens adds: they depend on the clock of Redis.
+const ADDED: usize = 2;
+/// Fields that a check may expect a value of, as `state.lua` numbers them.
+const FIELD_FORMAT: u64 = 1;
+const FIELD_CHANNEL: u64 = 7;
+const FIELD_PURPOSE: u64 = 8;
+const FIELD_RECIPIENT: u64 = 22;
+const FIELD_VARIABLES: u64 = 23;
 
 pub(super) fn millis(moment: Timestamp) -> Arg<'static> {
     moment.as_millis().into()
@@ -51,18 +59,13 @@ impl<'a> CodeArguments<'a> {
     }
 }
 
-/// A new verification as it is stored: a MessagePack array of the fields of `state.lua`.
-pub(super) fn new_verification(
-    command: &OpenCommand,
-    expires_at: Timestamp,
-) -> Result<Vec<u8>, StoreError> {
+/// A new verification as it is stored: a MessagePack array of the fields of `state.lua`, without
+/// the last two.
+pub(super) fn new_verification(command: &OpenCommand) -> Result<Vec<u8>, StoreError> {
     let policy = command.policy;
     let code = CodeArguments::of(&command.code)?;
     let sealed_order = from_base64(&command.sealed_order)?;
-    let channel = match command.channel {
-        Channel::Sms => "s",
-        Channel::Email => "e",
-    };
+    let last_step = command.steps.saturating_add(1).min(policy.max_sends);
     let text = |text| Field::Bytes(str::as_bytes(text));
     let fields = [
         Field::Number(FORMAT.into()),
@@ -71,24 +74,38 @@ pub(super) fn new_verification(
         Field::Number(0),
         Field::Number(policy.max_checks.into()),
         text(command.service.as_str()),
-        text(channel),
+        text(letter(command.channel)),
         text(command.purpose.as_str()),
         text(&command.masked_to),
-        Field::Number(command.now.as_millis().unsigned_abs()),
-        Field::Number(expires_at.millis_since(command.now)),
+        Field::Number(policy.lifetime_ms),
         Field::Number(policy.cooldown_ms),
         Field::Number(policy.max_sends.into()),
         Field::Number(policy.cooldown_ms),
         Field::Number(u64::from(policy.resend == ResendCode::Rotate)),
+        Field::Number(last_step.into()),
         text(&command.code.sealing_key_id),
         Field::Bytes(&code.sealed),
         text(&command.sealing_key_id),
         Field::Bytes(&sealed_order),
         text(&command.code.digest.key_id),
         Field::Bytes(&code.digest),
+        Field::Bytes(command.recipient.as_bytes()),
+        Field::Bytes(tag_bytes(command.variables.as_ref())),
+        Field::Bytes(tag_bytes(command.details.as_ref())),
         Field::NoAnswers,
     ];
     packed(&fields).map_err(|_| StorageError::Rejected("a verification that is too long").into())
+}
+
+const fn letter(channel: Channel) -> &'static str {
+    match channel {
+        Channel::Sms => "s",
+        Channel::Email => "e",
+    }
+}
+
+pub(super) fn tag_bytes(tag: Option<&ShortTag>) -> &[u8] {
+    tag.map_or(&[], |tag| tag.as_bytes())
 }
 
 enum Field<'a> {
@@ -100,17 +117,13 @@ enum Field<'a> {
 fn packed(fields: &[Field<'_>]) -> Result<Vec<u8>, rmp::encode::ValueWriteError> {
     let mut out = Vec::with_capacity(384);
     let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
-    rmp::encode::write_array_len(&mut out, count(fields.len()))?;
+    rmp::encode::write_array_len(&mut out, count(fields.len() + ADDED))?;
     for field in fields {
         match field {
             Field::Number(number) => {
                 rmp::encode::write_uint(&mut out, *number)?;
             }
-            // The scripts know one kind of string, whatever is in it.
-            Field::Bytes(bytes) => {
-                rmp::encode::write_str_len(&mut out, count(bytes.len()))?;
-                out.extend_from_slice(bytes);
-            }
+            Field::Bytes(bytes) => write_bytes(&mut out, bytes)?,
             Field::NoAnswers => {
                 rmp::encode::write_array_len(&mut out, 0)?;
             }
@@ -119,34 +132,81 @@ fn packed(fields: &[Field<'_>]) -> Result<Vec<u8>, rmp::encode::ValueWriteError>
     Ok(out)
 }
 
+/// The scripts know one kind of string, whatever is in it.
+fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), rmp::encode::ValueWriteError> {
+    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    rmp::encode::write_str_len(out, length)?;
+    out.extend_from_slice(bytes);
+    Ok(())
+}
+
+/// What is expected of a verification of the subject `tag`: a MessagePack map of its fields.
+fn packed_expectations(
+    expected: &Expected,
+    tag: &str,
+) -> Result<Vec<u8>, rmp::encode::ValueWriteError> {
+    let variables = expected.variables.as_ref();
+    let is_another = |subject: &SubjectTag| subject.to_string() != tag;
+    let fields = [
+        expected
+            .purpose
+            .as_ref()
+            .map(|purpose| (FIELD_PURPOSE, purpose.as_str().as_bytes())),
+        expected
+            .channel
+            .map(|channel| (FIELD_CHANNEL, letter(channel).as_bytes())),
+        expected
+            .recipient
+            .as_ref()
+            .map(|tag| (FIELD_RECIPIENT, &tag.as_bytes()[..])),
+        variables.map(|tag| (FIELD_VARIABLES, tag_bytes(tag.as_ref()))),
+        // The subject is in the id: of another one nothing fits, and no format is a text.
+        expected
+            .subject
+            .as_ref()
+            .filter(|tag| is_another(tag))
+            .map(|_| (FIELD_FORMAT, &b""[..])),
+    ];
+    let mut out = Vec::new();
+    let count = fields.iter().flatten().count();
+    rmp::encode::write_map_len(&mut out, u32::try_from(count).unwrap_or(u32::MAX))?;
+    for (field, value) in fields.into_iter().flatten() {
+        rmp::encode::write_uint(&mut out, field)?;
+        write_bytes(&mut out, value)?;
+    }
+    Ok(out)
+}
+
 /// What a check is made of, where the command has it in another form.
 pub(super) struct CheckArguments<'a> {
     command: &'a CheckCommand,
+    expected: Vec<u8>,
     fingerprints: String,
     digests: Vec<Vec<u8>>,
 }
 
 impl<'a> CheckArguments<'a> {
-    pub(super) fn of(command: &'a CheckCommand) -> Self {
+    pub(super) fn of(command: &'a CheckCommand) -> Result<Self, StoreError> {
         // One that is no digest equals none: it counts as a wrong code, as any other would.
         let bytes = |digest: &Digest| from_hex(&digest.hex).unwrap_or_default();
-        Self {
+        let expected = packed_expectations(&command.expected, command.id.tag())
+            .map_err(|_| StorageError::Rejected("expectations that are too long"))?;
+        Ok(Self {
             command,
-            fingerprints: fingerprints(&command.candidates).join(","),
+            expected,
+            fingerprints: fingerprints(command).join(","),
             digests: command.candidates.iter().map(bytes).collect(),
-        }
+        })
     }
 
     pub(super) fn list(&self, budget: GuessBudget) -> Vec<Arg<'_>> {
         let command = self.command;
-        let purpose = command.purpose.as_ref();
-        let mut args = Vec::with_capacity(9 + 2 * self.digests.len());
+        let mut args = Vec::with_capacity(8 + 2 * self.digests.len());
         args.extend(now_and_budget(command.now, budget));
         args.extend([
-            command.service.as_str().into(),
-            purpose.map_or("", |purpose| purpose.as_str()).into(),
+            Arg::from(command.service.as_str()),
+            self.expected[..].into(),
             command.check_id.as_str().into(),
-            millis(command.now.plus_millis(GUESSES_KEPT_MS)),
             self.fingerprints.as_str().into(),
         ]);
         for (candidate, digest) in command.candidates.iter().zip(&self.digests) {

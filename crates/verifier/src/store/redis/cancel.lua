@@ -1,9 +1,8 @@
 -- KEYS: the verification. ARGV: now, service.
-local now = tonumber(ARGV[1])
-local v, unreadable = load(KEYS[1], now)
+local v, unreadable = load(KEYS[1])
 if unreadable then return {'corrupt'} end
 if not v or v[SV] ~= ARGV[2] then return {'none'} end
-if live(v, now) then
+if live(v) then
   close(v, CANCELED)
   save(KEYS[1], v)
 end

@@ -1,5 +1,5 @@
 -- KEYS: the verification. ARGV: now, service.
-local v, unreadable = load(KEYS[1], tonumber(ARGV[1]))
+local v, unreadable = load(KEYS[1])
 if unreadable then return {'corrupt'} end
 if not v or v[SV] ~= ARGV[2] then return {'none'} end
 return {'found', flat(KEYS[1], v)}

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `ww:{tag}:v:<own>` | a verification with the answers to its checks (see `state.lua`) |
 //! | `ww:{tag}:s:<slot>` | the own part of the slot's latest verification |
-//! | `ww:{tag}:g` | wrong guesses: how many in a row, and the times of the last day's |
+//! | `ww:{tag}:g` | wrong guesses: how many in a row and at which recipients, and the times of the last day's |
 //!
 //! All are strings. What has a length or is random is kept as bytes, not as base64 or
 //! hexadecimal: a live verification takes less than 450 bytes, its slot included.
@@ -21,10 +21,13 @@ use watchword_core::{
 use watchword_storage::{Arg, Redis, Script, StorageError};
 
 use super::model::{
-    CheckCommand, Checked, OpenCommand, Opened, SealedCode, Sends, Sent, StoredVerification, TagKey,
+    CheckCommand, Checked, OpenCommand, Opened, SealedCode, Sends, Sent, StepOf,
+    StoredVerification, TagKey,
 };
 use super::{AFTERLIFE_MS, StoreError, VerificationStore};
-use arguments::{CheckArguments, CodeArguments, millis, new_verification, now_and_budget};
+use arguments::{
+    CheckArguments, CodeArguments, millis, new_verification, now_and_budget, tag_bytes,
+};
 
 /// How often a slot's latest verification may change under an `open`: it does so once a lifetime.
 const OPEN_ROUNDS: u32 = 4;
@@ -32,6 +35,7 @@ const OPEN_ROUNDS: u32 = 4;
 /// A script with its header and with the part that all share in front of it, behind what it can
 /// decide without it: the shared part costs more than most of them.
 macro_rules! script {
+    // Without a clock and without the shared part.
     (alone $name:literal) => {
         Script::new(
             concat!("verifier.", $name),
@@ -44,6 +48,7 @@ macro_rules! script {
             concat!(
                 $header,
                 "\n",
+                include_str!("clock.lua"),
                 $(include_str!($before),)?
                 include_str!("state.lua"),
                 include_str!(concat!($name, ".lua"))
@@ -86,10 +91,10 @@ impl RedisVerifications {
 #[async_trait]
 impl VerificationStore for RedisVerifications {
     async fn open(&self, command: OpenCommand) -> Result<Opened, StoreError> {
-        let expires_at = command.now.plus_millis(command.policy.lifetime_ms);
-        let verification = new_verification(&command, expires_at)?;
-        let mut latest: Option<VerificationId> = None;
-        // Every key a script touches is declared. The first round names none for the slot's
+        let verification = new_verification(&command)?;
+        let kept_ms = command.policy.lifetime_ms.saturating_add(AFTERLIFE_MS);
+        let mut latest = command.over.clone();
+        // Every key a script touches is declared. The first round may name none for the slot's
         // latest verification; if there is one the script says so and has written nothing.
         for _ in 0..OPEN_ROUNDS {
             let mut keys = vec![
@@ -105,15 +110,14 @@ impl VerificationStore for RedisVerifications {
                 per_day,
                 in_a_row,
                 command.id.own().into(),
-                millis(expires_at.plus_millis(AFTERLIFE_MS)),
+                kept_ms.into(),
                 latest.as_ref().map_or("", VerificationId::own).into(),
                 verification[..].into(),
+                u8::from(latest.is_some() && latest == command.over).into(),
             ];
             let reply = self.redis.script(&self.open, &keys, &args).await?;
-            match reply::opening(reply, &command.id, command.now)? {
-                reply::Opening::New { follows_approval } => {
-                    return Ok(Opened::Send(sent(command, expires_at, follows_approval)));
-                }
+            match reply::opening(reply, &command.id)? {
+                reply::Opening::New(new) => return Ok(Opened::Send(sent(command, &new))),
                 reply::Opening::Decided(opened) => return Ok(*opened),
                 reply::Opening::Latest(id) => latest = Some(id),
             }
@@ -135,25 +139,29 @@ impl VerificationStore for RedisVerifications {
         args.extend(code.iter().flat_map(CodeArguments::list));
         let keys = [verification_key(id), guesses_key(id.tag())];
         let reply = self.redis.script(&self.resend, &keys, &args).await?;
-        reply::resent(reply, id, now)
+        reply::resent(reply, id)
     }
 
     async fn step(
         &self,
         id: &VerificationId,
         service: &ServiceName,
-        after: u8,
+        step: StepOf,
         next: Option<SealedCode>,
         budget: GuessBudget,
         now: Timestamp,
     ) -> Result<Option<Opened>, StoreError> {
         let code = next.as_ref().map(CodeArguments::of).transpose()?;
         let mut args = now_and_budget(now, budget).to_vec();
-        args.extend([Arg::from(service.as_str()), after.into()]);
+        args.extend([
+            Arg::from(service.as_str()),
+            step.after.into(),
+            tag_bytes(step.details.as_ref()).into(),
+        ]);
         args.extend(code.iter().flat_map(CodeArguments::list));
         let keys = [verification_key(id), guesses_key(id.tag())];
         let reply = self.redis.script(&self.step, &keys, &args).await?;
-        reply::resent(reply, id, now)
+        reply::resent(reply, id)
     }
 
     async fn confirm(&self, id: &VerificationId, send: u8) -> Result<(), StoreError> {
@@ -170,7 +178,7 @@ impl VerificationStore for RedisVerifications {
         budget: GuessBudget,
     ) -> Result<Checked, StoreError> {
         let keys = [verification_key(&command.id), guesses_key(command.id.tag())];
-        let check = CheckArguments::of(&command);
+        let check = CheckArguments::of(&command)?;
         let link = self.redis.pinned()?;
         let reply = link.script(&self.check, &keys, &check.list(budget)).await?;
         let checked = reply::checked(reply)?;
@@ -193,7 +201,7 @@ impl VerificationStore for RedisVerifications {
             .redis
             .script(&self.cancel, &[verification_key(id)], &args)
             .await?;
-        reply::found(reply, id, now)
+        reply::found(reply, id)
     }
 
     async fn get(
@@ -207,7 +215,7 @@ impl VerificationStore for RedisVerifications {
             .redis
             .script(&self.get, &[verification_key(id)], &args)
             .await?;
-        reply::found(reply, id, now)
+        reply::found(reply, id)
     }
 
     async fn sends(
@@ -261,7 +269,8 @@ fn guesses_key(tag: &str) -> String {
 }
 
 /// The first message of the verification that `command` opened.
-fn sent(command: OpenCommand, expires_at: Timestamp, follows_approval: bool) -> Sent {
+fn sent(command: OpenCommand, new: &reply::New) -> Sent {
+    let policy = command.policy;
     Sent {
         verification: StoredVerification {
             id: command.id,
@@ -270,14 +279,16 @@ fn sent(command: OpenCommand, expires_at: Timestamp, follows_approval: bool) -> 
             channel: command.channel,
             purpose: command.purpose,
             masked_to: command.masked_to,
-            opened_at: command.now,
-            expires_at,
-            resend_after: command.now.plus_millis(command.policy.cooldown_ms),
+            opened_at: new.opened_at,
+            expires_at: new.opened_at.plus_millis(policy.lifetime_ms),
+            resend_after: new.opened_at.plus_millis(policy.cooldown_ms),
             sends: 1,
-            checks_left: command.policy.max_checks,
+            checks_left: policy.max_checks,
+            awaits_step: command.steps > 0 && policy.max_sends > 1,
         },
         is_new: true,
-        follows_approval,
+        withdrew: new.withdrew,
+        follows_approval: new.follows_approval,
         sealed_code: command.code.sealed,
         code_key_id: command.code.sealing_key_id,
         sealed_order: command.sealed_order,

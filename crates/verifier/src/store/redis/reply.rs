@@ -9,19 +9,26 @@ use watchword_storage::StorageError;
 use watchword_storage::redis::Value;
 
 use super::super::StoreError;
-use super::super::model::{Checked, Opened, Sends, Sent, StoredVerification};
+use super::super::model::{Approval, Checked, Opened, Sends, Sent, StoredVerification};
 
 /// What `open` leads to.
 pub(super) enum Opening {
     /// The new verification is stored.
-    New {
-        /// Whether the slot's verification before it was approved.
-        follows_approval: bool,
-    },
+    New(New),
     /// It is decided.
     Decided(Box<Opened>),
     /// Nothing was done: the slot's latest verification was not named.
     Latest(VerificationId),
+}
+
+/// What only the script knows of a new verification.
+pub(super) struct New {
+    /// Whether the slot's verification before it was approved.
+    pub(super) follows_approval: bool,
+    /// Whether the slot's verification before it was withdrawn for it.
+    pub(super) withdrew: bool,
+    /// By the clock that decides.
+    pub(super) opened_at: Timestamp,
 }
 
 /// The parts of an array, taken one by one.
@@ -71,11 +78,7 @@ impl Parts {
     }
 }
 
-pub(super) fn opening(
-    reply: Value,
-    id: &VerificationId,
-    now: Timestamp,
-) -> Result<Opening, StoreError> {
+pub(super) fn opening(reply: Value, id: &VerificationId) -> Result<Opening, StoreError> {
     let mut parts = Parts::new(reply)?;
     match parts.text()?.as_str() {
         "latest" => {
@@ -83,59 +86,54 @@ pub(super) fn opening(
             let latest = latest.parse().map_err(|_| StoreError::Corrupt)?;
             Ok(Opening::Latest(latest))
         }
-        "new" => Ok(Opening::New {
+        "new" => Ok(Opening::New(New {
             follows_approval: parts.flag()?,
-        }),
+            withdrew: parts.flag()?,
+            opened_at: parts.moment()?,
+        })),
         "taken" => Err(StorageError::Rejected("the id is in use").into()),
         word => {
-            let opened = opened(word, parts, id, now)?;
+            let opened = opened(word, parts, id)?;
             Ok(Opening::Decided(Box::new(opened)))
         }
     }
 }
 
-pub(super) fn resent(
-    reply: Value,
-    id: &VerificationId,
-    now: Timestamp,
-) -> Result<Option<Opened>, StoreError> {
+pub(super) fn resent(reply: Value, id: &VerificationId) -> Result<Option<Opened>, StoreError> {
     let mut parts = Parts::new(reply)?;
     match parts.text()?.as_str() {
         "none" => Ok(None),
-        word => opened(word, parts, id, now).map(Some),
+        word => opened(word, parts, id).map(Some),
     }
 }
 
-fn opened(
-    word: &str,
-    mut parts: Parts,
-    id: &VerificationId,
-    now: Timestamp,
-) -> Result<Opened, StoreError> {
+fn opened(word: &str, mut parts: Parts, id: &VerificationId) -> Result<Opened, StoreError> {
     match word {
         "locked" => Ok(Opened::Locked(parts.moment()?)),
         "send" => {
-            let flags = (parts.flag()?, parts.flag()?);
-            sent(parts, flags, id, now).map(Opened::Send)
+            let flags = [parts.flag()?, parts.flag()?, parts.flag()?];
+            sent(parts, flags, id).map(Opened::Send)
         }
-        "cooling" => inner(parts, id, now).map(Opened::Cooling),
-        "exhausted" => inner(parts, id, now).map(Opened::Exhausted),
-        "needs_code" => sent(parts, (false, false), id, now).map(Opened::NeedsCode),
+        "other_content" => inner(parts, id).map(Opened::OtherContent),
+        "other_details" => inner(parts, id).map(Opened::OtherDetails),
+        "cooling" => inner(parts, id).map(Opened::Cooling),
+        "exhausted" => inner(parts, id).map(Opened::Exhausted),
+        "needs_code" => sent(parts, [false; 3], id).map(Opened::NeedsCode),
         _ => Err(StoreError::Corrupt),
     }
 }
 
 fn sent(
     mut parts: Parts,
-    (is_new, follows_approval): (bool, bool),
+    [is_new, follows_approval, withdrew]: [bool; 3],
     id: &VerificationId,
-    now: Timestamp,
 ) -> Result<Sent, StoreError> {
     let mut fields = Parts::new(parts.next()?)?;
     Ok(Sent {
         is_new,
+        withdrew,
         follows_approval,
-        verification: verification(&mut fields, id, now)?,
+        verification: verification(&mut fields, id)?,
         code_key_id: fields.text()?,
         sealed_code: fields.base64()?,
         order_key_id: fields.text()?,
@@ -146,12 +144,11 @@ fn sent(
 pub(super) fn found(
     reply: Value,
     id: &VerificationId,
-    now: Timestamp,
 ) -> Result<Option<StoredVerification>, StoreError> {
     let mut parts = Parts::new(reply)?;
     match parts.text()?.as_str() {
         "none" => Ok(None),
-        "found" => inner(parts, id, now).map(Some),
+        "found" => inner(parts, id).map(Some),
         _ => Err(StoreError::Corrupt),
     }
 }
@@ -173,32 +170,37 @@ pub(super) fn checked(reply: Value) -> Result<Checked, StoreError> {
         _ => return Err(StoreError::Corrupt),
     };
     let repeated = parts.flag()?;
-    // It is approved already: a channel that cannot be read takes nothing back.
-    let channel = parts.text().and_then(|letter| channel(&letter)).ok();
+    // It is approved already: a record that cannot be read takes nothing back.
+    let approval = (verdict == CheckVerdict::Approved)
+        .then(|| approval(&mut parts).ok())
+        .flatten();
     Ok(Checked {
         verdict,
         repeated,
-        channel,
+        approval,
     })
 }
 
-fn inner(
-    mut parts: Parts,
-    id: &VerificationId,
-    now: Timestamp,
-) -> Result<StoredVerification, StoreError> {
-    verification(&mut Parts::new(parts.next()?)?, id, now)
+fn approval(parts: &mut Parts) -> Result<Approval, StoreError> {
+    Ok(Approval {
+        channel: channel(&parts.text()?)?,
+        purpose: parts.parsed()?,
+        masked_to: parts.text()?,
+    })
 }
 
-/// The verification of these fields at `now`. Its id need not be the one that was asked for: a
-/// slot's live verification answers an `open`. The subject is the same.
+fn inner(mut parts: Parts, id: &VerificationId) -> Result<StoredVerification, StoreError> {
+    verification(&mut Parts::new(parts.next()?)?, id)
+}
+
+/// The verification of these fields. Its id need not be the one that was asked for: a slot's live
+/// verification answers an `open`. The subject is the same.
 fn verification(
     fields: &mut Parts,
     asked: &VerificationId,
-    now: Timestamp,
 ) -> Result<StoredVerification, StoreError> {
     let id = format!("{}{}", asked.tag(), fields.text()?);
-    let mut stored = StoredVerification {
+    Ok(StoredVerification {
         id: id.parse().map_err(|_| StoreError::Corrupt)?,
         service: fields.parsed()?,
         status: status(&fields.text()?)?,
@@ -210,11 +212,8 @@ fn verification(
         resend_after: fields.moment()?,
         sends: fields.parsed()?,
         checks_left: fields.parsed()?,
-    };
-    if stored.status == VerificationStatus::Pending && now >= stored.expires_at {
-        stored.status = VerificationStatus::Expired;
-    }
-    Ok(stored)
+        awaits_step: fields.flag()?,
+    })
 }
 
 fn status(letter: &str) -> Result<VerificationStatus, StoreError> {
@@ -223,6 +222,7 @@ fn status(letter: &str) -> Result<VerificationStatus, StoreError> {
         "a" => Ok(VerificationStatus::Approved),
         "c" => Ok(VerificationStatus::Canceled),
         "m" => Ok(VerificationStatus::MaxAttemptsReached),
+        "x" => Ok(VerificationStatus::Expired),
         _ => Err(StoreError::Corrupt),
     }
 }

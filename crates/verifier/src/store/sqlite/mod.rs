@@ -1,23 +1,25 @@
 //! Code state in the SQLite file: the state machine of core runs inside a transaction. Refuses to
 //! have rules of its own.
 
+mod newest;
 mod record;
 mod table;
 
 use async_trait::async_trait;
 use subtle::ConstantTimeEq;
 use watchword_core::{
-    CheckVerdict, GuessBudget, Pending, Sending, ServiceName, Timestamp, VerificationId,
+    CheckVerdict, GuessBudget, Pending, Sending, ServiceName, ShortTag, Timestamp, VerificationId,
     VerificationStatus,
 };
 use watchword_storage::rusqlite::{Connection, Result as SqlResult};
 use watchword_storage::{Migration, Sqlite};
 
 use super::model::{
-    CheckCommand, Checked, Digest, OpenCommand, Opened, SealedCode, Sends, StoredVerification,
-    TagKey,
+    CheckCommand, Checked, Digest, OpenCommand, Opened, SealedCode, Sends, Sent, StepOf,
+    StoredVerification, TagKey,
 };
 use super::{AFTERLIFE_MS, GUESSES_KEPT_MS, StoreError, VerificationStore, fingerprints};
+use newest::Newest;
 use record::{Record, Repeat};
 use table::{Found, Latest};
 
@@ -36,13 +38,17 @@ pub const MIGRATIONS: [Migration; 2] = [
 const REFUSED: Checked = Checked {
     verdict: CheckVerdict::Refused,
     repeated: false,
-    channel: None,
+    approval: None,
 };
+
+/// How long guesses are kept when only the hour and the day still count: a day.
+const DAY_MS: u64 = 24 * 3_600_000;
 
 /// Code state in the SQLite file.
 #[derive(Debug)]
 pub struct SqliteVerifications {
     sqlite: Sqlite,
+    newest: Newest,
 }
 
 /// The result of one step: `None` when a record could not be read.
@@ -50,8 +56,9 @@ type Step<T> = SqlResult<Option<T>>;
 
 impl SqliteVerifications {
     /// Code state in this file, which has [`MIGRATIONS`].
-    pub const fn new(sqlite: Sqlite) -> Self {
-        Self { sqlite }
+    pub fn new(sqlite: Sqlite) -> Self {
+        let newest = Newest::default();
+        Self { sqlite, newest }
     }
 
     async fn transact<T: Send + 'static>(
@@ -64,7 +71,8 @@ impl SqliteVerifications {
 
 #[async_trait]
 impl VerificationStore for SqliteVerifications {
-    async fn open(&self, command: OpenCommand) -> Result<Opened, StoreError> {
+    async fn open(&self, mut command: OpenCommand) -> Result<Opened, StoreError> {
+        command.now = self.newest.write(command.now);
         self.transact(move |connection| open(connection, command))
             .await
     }
@@ -77,9 +85,13 @@ impl VerificationStore for SqliteVerifications {
         budget: GuessBudget,
         now: Timestamp,
     ) -> Result<Option<Opened>, StoreError> {
-        let (id, service) = (id.clone(), service.clone());
-        let ask = move |pending: Pending| pending.send(now);
-        self.transact(move |connection| resend(connection, &id, &service, next, budget, now, ask))
+        let (id, service, now) = (id.clone(), service.clone(), self.newest.write(now));
+        let ask = Ask {
+            next,
+            now,
+            of: None,
+        };
+        self.transact(move |connection| resend(connection, &id, &service, ask, budget))
             .await
     }
 
@@ -87,14 +99,15 @@ impl VerificationStore for SqliteVerifications {
         &self,
         id: &VerificationId,
         service: &ServiceName,
-        after: u8,
+        step: StepOf,
         next: Option<SealedCode>,
         budget: GuessBudget,
         now: Timestamp,
     ) -> Result<Option<Opened>, StoreError> {
-        let (id, service) = (id.clone(), service.clone());
-        let ask = move |pending: Pending| pending.step(after, now);
-        self.transact(move |connection| resend(connection, &id, &service, next, budget, now, ask))
+        let (id, service, now) = (id.clone(), service.clone(), self.newest.write(now));
+        let of = Some(step);
+        let ask = Ask { next, now, of };
+        self.transact(move |connection| resend(connection, &id, &service, ask, budget))
             .await
     }
 
@@ -107,7 +120,7 @@ impl VerificationStore for SqliteVerifications {
                 Found::Record(record) => record,
             };
             let (before, after) = (record.pending(), record.pending().confirm(send));
-            if after != before {
+            if after != before && record.is_pending() {
                 record.advance(after);
                 table::update(connection, &id, &record)?;
             }
@@ -118,9 +131,10 @@ impl VerificationStore for SqliteVerifications {
 
     async fn check(
         &self,
-        command: CheckCommand,
+        mut command: CheckCommand,
         budget: GuessBudget,
     ) -> Result<Checked, StoreError> {
+        command.now = self.newest.write(command.now);
         self.transact(move |connection| check(connection, command, budget))
             .await
     }
@@ -131,7 +145,7 @@ impl VerificationStore for SqliteVerifications {
         service: &ServiceName,
         now: Timestamp,
     ) -> Result<Option<StoredVerification>, StoreError> {
-        let (id, service) = (id.clone(), service.clone());
+        let (id, service, now) = (id.clone(), service.clone(), self.newest.write(now));
         self.transact(move |connection| {
             let mut record = match table::find(connection, &id, Some(now))? {
                 Found::Record(record) if record.service == service => record,
@@ -153,7 +167,7 @@ impl VerificationStore for SqliteVerifications {
         service: &ServiceName,
         now: Timestamp,
     ) -> Result<Option<StoredVerification>, StoreError> {
-        let wanted = id.clone();
+        let (wanted, now) = (id.clone(), self.newest.later(now));
         match self
             .sqlite
             .read(move |connection| table::find(connection, &wanted, Some(now)))
@@ -201,42 +215,89 @@ fn open(connection: &Connection, command: OpenCommand) -> Step<Opened> {
     if let Some(until) = guesses.locked_until(command.budget, now) {
         return Ok(Some(Opened::Locked(until)));
     }
-    let follows_approval = match table::latest(connection, &command.slot, now)? {
+    let (mut follows_approval, mut withdrawn) = (false, None);
+    match table::latest(connection, &command.slot, now)? {
         Latest::Unreadable => return Ok(None),
-        Latest::Nothing => false,
+        Latest::Nothing => {}
         Latest::Record(id, record) => match record.status_at(now) {
             VerificationStatus::Pending => {
-                let sent = send(connection, &id, *record, None, now, |pending| {
-                    pending.send(now)
-                });
-                return Ok(sent?.flatten());
+                let is_named = command.over.as_ref() == Some(&id);
+                if record.variables == command.variables {
+                    return again(connection, &id, *record, command, is_named);
+                }
+                if !is_named {
+                    return Ok(Some(Opened::OtherContent(record.at(&id, now))));
+                }
+                withdrawn = Some((id, record));
             }
-            status => status == VerificationStatus::Approved,
+            status => follows_approval = status == VerificationStatus::Approved,
         },
-    };
+    }
+    if let Some((id, record)) = &mut withdrawn {
+        record.end(VerificationStatus::Canceled);
+        table::update(connection, id, record)?;
+    }
     let (id, slot) = (command.id.clone(), command.slot.clone());
     let record = Record::new(command);
     table::insert(connection, &id, &slot, &record)?;
-    Ok(record
-        .sent(&id, now, true, follows_approval)
-        .map(Opened::Send))
+    Ok(record.sent(&id, now, true, follows_approval).map(|sent| {
+        Opened::Send(Sent {
+            withdrew: withdrawn.is_some(),
+            ..sent
+        })
+    }))
+}
+
+/// What `command` means for the live verification of the same content.
+fn again(
+    connection: &Connection,
+    id: &VerificationId,
+    mut record: Record,
+    command: OpenCommand,
+    is_named: bool,
+) -> Step<Opened> {
+    let (now, mut steps) = (command.now, 0);
+    if record.details != command.details {
+        if !is_named {
+            return Ok(Some(Opened::OtherDetails(record.at(id, now))));
+        }
+        steps = command.steps;
+        record.replace_details(command);
+        table::update(connection, id, &record)?;
+    }
+    let ask = Ask {
+        next: None,
+        now,
+        of: None,
+    };
+    Ok(send(connection, id, record, ask, steps)?.flatten())
+}
+
+/// Who asks for a message.
+struct Ask {
+    /// The code to use if the policy rotates codes.
+    next: Option<SealedCode>,
+    now: Timestamp,
+    /// The fallback step that asks; a request otherwise.
+    of: Option<StepOf>,
 }
 
 fn resend(
     connection: &Connection,
     id: &VerificationId,
     service: &ServiceName,
-    next: Option<SealedCode>,
+    ask: Ask,
     budget: GuessBudget,
-    now: Timestamp,
-    ask: impl FnOnce(Pending) -> (Pending, Sending),
 ) -> Step<Option<Opened>> {
+    let now = ask.now;
     let record = match table::find(connection, id, Some(now))? {
         Found::Record(record) if record.service == *service => record,
         Found::Unreadable => return Ok(None),
         Found::Nothing | Found::Record(_) => return Ok(Some(None)),
     };
-    if record.status_at(now) != VerificationStatus::Pending {
+    let planned = ask.of.and_then(|step| step.details);
+    let is_replaced = planned.is_some() && planned != record.details;
+    if is_replaced || record.status_at(now) != VerificationStatus::Pending {
         return Ok(Some(None));
     }
     let Some(guesses) = table::guesses(connection, id.tag())? else {
@@ -245,20 +306,23 @@ fn resend(
     if let Some(until) = guesses.locked_until(budget, now) {
         return Ok(Some(Some(Opened::Locked(until))));
     }
-    send(connection, id, *record, next, now, ask)
+    send(connection, id, *record, ask, 0)
 }
 
-/// What a request for a message means for a live verification, by the rule `ask`; the inner
-/// `None` is that it means nothing.
+/// What `ask` means for a live verification; the inner `None` is that it means nothing. A request
+/// that sends a message begins a fallback of `steps`.
 fn send(
     connection: &Connection,
     id: &VerificationId,
     mut record: Record,
-    next: Option<SealedCode>,
-    now: Timestamp,
-    ask: impl FnOnce(Pending) -> (Pending, Sending),
+    ask: Ask,
+    steps: u8,
 ) -> Step<Option<Opened>> {
-    let (pending, sending) = ask(record.pending());
+    let now = ask.now;
+    let (pending, sending) = match ask.of {
+        Some(step) => record.pending().step(step.after, now),
+        None => record.pending().send(now),
+    };
     match sending {
         Sending::Repeat => {}
         Sending::Superseded => return Ok(Some(None)),
@@ -266,13 +330,16 @@ fn send(
         Sending::Exhausted => return Ok(Some(Some(Opened::Exhausted(record.at(id, now))))),
         Sending::Further { rotate } => {
             if rotate {
-                let Some(code) = next else {
+                let Some(code) = ask.next else {
                     let sent = record.sent(id, now, false, false);
                     return Ok(sent.map(|sent| Some(Opened::NeedsCode(sent))));
                 };
                 record.replace_code(code);
             }
             record.advance(pending);
+            if ask.of.is_none() {
+                record.plan(steps);
+            }
             table::update(connection, id, &record)?;
         }
     }
@@ -292,17 +359,9 @@ fn check(connection: &Connection, command: CheckCommand, budget: GuessBudget) ->
             return Ok(Some(REFUSED));
         }
     };
-    let purpose = command.purpose.as_ref();
-    let fits = purpose.is_none_or(|purpose| *purpose == record.purpose);
-    let typed = fingerprints(&command.candidates);
-    match record.repeat(&command.check_id, &typed, fits) {
-        Repeat::Same(verdict) => {
-            return Ok(Some(Checked {
-                verdict,
-                repeated: true,
-                channel: None,
-            }));
-        }
+    let typed = fingerprints(&command);
+    match record.repeat(&command.check_id, &typed) {
+        Repeat::Same(verdict) => return Ok(Some(answer(&record, verdict, true))),
         Repeat::Other => return Ok(Some(REFUSED)),
         Repeat::No => {}
     }
@@ -313,8 +372,8 @@ fn check(connection: &Connection, command: CheckCommand, budget: GuessBudget) ->
     if !live || guesses.locked_until(budget, now).is_some() {
         return Ok(Some(REFUSED));
     }
-    // Without a digest it has ended; under a key that whoever opened it was told of first, it is no
-    // guess and nothing is used up.
+    // Without a digest it has ended; under a digest key that this verifier does not have yet, it is
+    // no guess and nothing is used up.
     let Some(stored) = record.digest() else {
         return Ok(None);
     };
@@ -323,20 +382,35 @@ fn check(connection: &Connection, command: CheckCommand, budget: GuessBudget) ->
         return Ok(None);
     }
     let equal = matches(&stored, &command.candidates);
+    let fits = record.fits(&command.expected, &command.id);
+    let recipient = record.recipient.unwrap_or(ShortTag::NONE);
     let verdict = judge(&mut record, equal && fits, now);
-    if verdict == CheckVerdict::Approved {
-        table::forget(connection, tag)?;
-    } else {
-        let forget_at = now.plus_millis(GUESSES_KEPT_MS);
-        table::remember(connection, tag, &guesses.with_wrong(now), forget_at)?;
-    }
     record.remember(command.check_id, verdict, typed);
     table::update(connection, &command.id, &record)?;
-    Ok(Some(Checked {
+    let (had_none, log) = if verdict == CheckVerdict::Approved {
+        (guesses.is_empty(), guesses.with_right(recipient, now))
+    } else {
+        (false, guesses.with_wrong(recipient, now))
+    };
+    let kept_ms = if log.in_a_row == 0 {
+        DAY_MS
+    } else {
+        GUESSES_KEPT_MS
+    };
+    if log.is_empty() && !had_none {
+        table::forget(connection, tag)?;
+    } else if !log.is_empty() {
+        table::remember(connection, tag, &log, now.plus_millis(kept_ms))?;
+    }
+    Ok(Some(answer(&record, verdict, false)))
+}
+
+fn answer(record: &Record, verdict: CheckVerdict, repeated: bool) -> Checked {
+    Checked {
         verdict,
-        repeated: false,
-        channel: (verdict == CheckVerdict::Approved).then_some(record.channel),
-    }))
+        repeated,
+        approval: (verdict == CheckVerdict::Approved).then(|| record.approval()),
+    }
 }
 
 /// One check of a live verification.

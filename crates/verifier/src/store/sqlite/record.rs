@@ -4,11 +4,13 @@
 use serde::{Deserialize, Serialize};
 use watchword_core::{
     Channel, CheckId, CheckVerdict, CodeLength, Pending, Policy, Purpose, ResendCode, ServiceName,
-    Timestamp, VerificationId, VerificationStatus,
+    ShortTag, Timestamp, VerificationId, VerificationStatus,
 };
 
 use super::super::AFTERLIFE_MS;
-use super::super::model::{Digest, OpenCommand, SealedCode, Sends, Sent, StoredVerification};
+use super::super::model::{
+    Approval, Digest, Expected, OpenCommand, SealedCode, Sends, Sent, StoredVerification,
+};
 
 /// Everything that is kept of a verification but its id and slot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,6 +34,16 @@ pub(super) struct Record {
     code: Option<CodeRecord>,
     order: Option<String>,
     order_key: String,
+    /// Records of an earlier build have none; what they were sent to cannot be compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) recipient: Option<ShortTag>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) variables: Option<ShortTag>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) details: Option<ShortTag>,
+    /// The last message that a fallback step may send.
+    #[serde(default)]
+    last_step: u8,
     /// At most one for each check that was compared.
     answers: Vec<AnswerRecord>,
 }
@@ -92,6 +104,13 @@ impl Record {
             code: Some(CodeRecord::from(command.code)),
             order: Some(command.sealed_order),
             order_key: command.sealing_key_id,
+            recipient: Some(command.recipient),
+            variables: command.variables,
+            details: command.details,
+            last_step: command
+                .steps
+                .saturating_add(1)
+                .min(command.policy.max_sends),
             answers: Vec::new(),
         }
     }
@@ -119,6 +138,7 @@ impl Record {
                 },
                 ..Policy::default()
             },
+            opened_at: Timestamp::from_millis(self.opened_at_ms),
             expires_at: Timestamp::from_millis(self.expires_at_ms),
             checks_left: self.checks_left,
             sends: self.sends,
@@ -145,6 +165,23 @@ impl Record {
         self.resend_after_ms = pending.resend_after.as_millis();
     }
 
+    /// A request for a message ended the fallback or began one of `steps`.
+    pub(super) fn plan(&mut self, steps: u8) {
+        self.last_step = self.sends.saturating_add(steps).min(self.max_sends);
+    }
+
+    /// The order with another locale or fallback takes the place of the one before.
+    pub(super) fn replace_details(&mut self, command: OpenCommand) {
+        self.details = command.details;
+        self.order = Some(command.sealed_order);
+        self.order_key = command.sealing_key_id;
+        self.plan(command.steps);
+    }
+
+    pub(super) fn is_pending(&self) -> bool {
+        self.status == VerificationStatus::Pending
+    }
+
     pub(super) fn status_at(&self, now: Timestamp) -> VerificationStatus {
         match self.status {
             VerificationStatus::Pending if !self.pending().is_live(now) => {
@@ -154,11 +191,36 @@ impl Record {
         }
     }
 
-    /// Ends the verification: what could still be checked or sent is forgotten.
+    /// Ends the verification: what could still be checked, sent or compared is forgotten.
     pub(super) fn end(&mut self, status: VerificationStatus) {
         self.status = status;
         self.code = None;
         self.order = None;
+        (self.recipient, self.variables, self.details) = (None, None, None);
+    }
+
+    /// Whether this live verification, whose id is `id`, is what the caller of a check expects.
+    pub(super) fn fits(&self, expected: &Expected, id: &VerificationId) -> bool {
+        let Expected {
+            purpose,
+            channel,
+            recipient,
+            variables,
+            subject,
+        } = expected;
+        purpose.as_ref().is_none_or(|one| *one == self.purpose)
+            && channel.is_none_or(|one| one == self.channel)
+            && recipient.is_none_or(|one| Some(one) == self.recipient)
+            && variables.is_none_or(|one| one == self.variables)
+            && subject.is_none_or(|one| one.to_string() == id.tag())
+    }
+
+    pub(super) fn approval(&self) -> Approval {
+        Approval {
+            channel: self.channel,
+            purpose: self.purpose.clone(),
+            masked_to: self.masked_to.clone(),
+        }
     }
 
     pub(super) fn replace_code(&mut self, code: SealedCode) {
@@ -172,9 +234,9 @@ impl Record {
         })
     }
 
-    /// What an earlier check of the same id means. The same id with another code is another
-    /// check, and an approval is repeated only to whoever asks for its purpose.
-    pub(super) fn repeat(&self, check_id: &CheckId, typed: &[String], fits: bool) -> Repeat {
+    /// What an earlier check of the same id means. The same id with another code or with other
+    /// expectations is another check.
+    pub(super) fn repeat(&self, check_id: &CheckId, typed: &[String]) -> Repeat {
         let earlier = self
             .answers
             .iter()
@@ -186,7 +248,6 @@ impl Record {
             return Repeat::Other;
         }
         match answer.verdict {
-            Answered::Approved if !fits => Repeat::Other,
             Answered::Approved => Repeat::Same(CheckVerdict::Approved),
             Answered::Wrong => Repeat::Same(CheckVerdict::Wrong),
             Answered::LastWrong => Repeat::Same(CheckVerdict::LastWrong),
@@ -222,9 +283,10 @@ impl Record {
             masked_to: self.masked_to.clone(),
             opened_at: Timestamp::from_millis(self.opened_at_ms),
             expires_at: Timestamp::from_millis(self.expires_at_ms),
-            resend_after: Timestamp::from_millis(self.resend_after_ms),
+            resend_after: self.pending().resend_after(now),
             sends: self.sends,
             checks_left: self.checks_left,
+            awaits_step: self.sends < self.last_step,
         }
     }
 
@@ -241,6 +303,7 @@ impl Record {
         Some(Sent {
             verification: self.at(id, now),
             is_new,
+            withdrew: false,
             follows_approval,
             sealed_code: code.sealed.clone(),
             code_key_id: code.sealing_key.clone(),

@@ -1,6 +1,6 @@
 //! The verifier's tables and the statements on them. Refuses to decide.
 
-use watchword_core::{GuessLog, Timestamp, VerificationId};
+use watchword_core::{GuessLog, ShortTag, Timestamp, VerificationId};
 use watchword_storage::forget as forget_rows;
 use watchword_storage::rusqlite::{Connection, Error, OptionalExtension, Result, params};
 
@@ -209,27 +209,36 @@ pub(super) fn guesses(connection: &Connection, tag: &str) -> Result<Option<Guess
     let Some((times, in_a_row)) = row else {
         return Ok(Some(GuessLog::default()));
     };
-    let wrong_at = times
-        .split_whitespace()
-        .map(|ms| ms.parse().map(Timestamp::from_millis))
-        .collect::<std::result::Result<_, _>>();
-    Ok(wrong_at
-        .ok()
-        .map(|wrong_at| GuessLog { wrong_at, in_a_row }))
+    let mut log = GuessLog {
+        in_a_row,
+        ..GuessLog::default()
+    };
+    for part in times.split_whitespace() {
+        if let Some((recipient, count)) = part.split_once(':') {
+            let (Ok(recipient), Ok(count)) = (recipient.parse(), count.parse()) else {
+                return Ok(None);
+            };
+            log.at_recipients.push((recipient, count));
+        } else {
+            let Ok(ms) = part.parse() else {
+                return Ok(None);
+            };
+            log.wrong_at.push(Timestamp::from_millis(ms));
+        }
+    }
+    Ok(Some(log))
 }
 
-/// Keeps `log` until `forget_at`.
+/// Keeps `log` until `forget_at`: its times, then `recipient:count` for each recipient.
 pub(super) fn remember(
     connection: &Connection,
     tag: &str,
     log: &GuessLog,
     forget_at: Timestamp,
 ) -> Result<()> {
-    let times: Vec<_> = log
-        .wrong_at
-        .iter()
-        .map(|at| at.as_millis().to_string())
-        .collect();
+    let times = log.wrong_at.iter().map(|at| at.as_millis().to_string());
+    let row = |(recipient, count): &(ShortTag, u32)| format!("{recipient}:{count}");
+    let parts: Vec<_> = times.chain(log.at_recipients.iter().map(row)).collect();
     connection
         .prepare_cached(
             "INSERT INTO verifier_guesses (tag, wrong_at_ms, in_a_row, forget_at_ms)
@@ -239,7 +248,7 @@ pub(super) fn remember(
         )?
         .execute(params![
             tag,
-            times.join(" "),
+            parts.join(" "),
             log.in_a_row,
             forget_at.as_millis()
         ])
