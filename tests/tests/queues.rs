@@ -621,44 +621,65 @@ async fn lengths_follow_what_was_committed() {
         max_length: 3,
         ..EmbeddedSettings::default()
     };
-    let clock = Arc::new(WallClock);
-    let broker = EmbeddedBroker::start(sqlite.clone(), clock, settings, metrics());
+    let (clock, registry) = (
+        Arc::new(WallClock),
+        watchword_metrics::prometheus::Registry::new(),
+    );
+    let metrics = BrokerMetrics::register(&registry).unwrap();
+    let broker = EmbeddedBroker::start(sqlite.clone(), clock, settings, metrics);
     let broker = broker.await.unwrap();
     let publisher = broker.publisher();
     let publish = async |id: &str| publisher.publish(message(id), DEADLINE).await;
-    let hold_writer = |seconds| {
+    // Gives the writer something to do for so long; comes back once it does it.
+    let hold_writer = async |seconds| {
+        let (begins, begun) = tokio::sync::oneshot::channel();
         let sqlite = sqlite.clone();
-        tokio::spawn(async move {
+        let busy = tokio::spawn(async move {
             let hold = move |_: &_| {
+                let _ = begins.send(());
                 std::thread::sleep(Duration::from_secs(seconds));
                 Ok(())
             };
             let _ = sqlite.write(hold).await;
-        })
+        });
+        begun.await.unwrap();
+        busy
     };
     publish("m1").await.unwrap();
     let mut consumer: Box<dyn Consumer> = broker.consume(LANE, 1).await;
     let held = next(&mut consumer).await;
     // Each publish of these gives up and is committed when the writer is free.
-    let busy = hold_writer(1);
+    let busy = hold_writer(1).await;
     for id in ["m2", "m3"] {
         let deadline = Duration::from_millis(50);
         let published = publisher.publish(message(id), deadline).await;
         assert_eq!(published, Err(PublishError::Unconfirmed));
     }
     busy.await.unwrap();
-    until(12, "the lane is full", || async {
-        (publish("more").await == Err(PublishError::Rejected)).then_some(())
-    })
-    .await;
+    // The queue is looked at every 5 s, and that sets its length.
+    let looked_at = async |ready: f64| {
+        until(15, "the queue was looked at", || async {
+            let families = registry.gather();
+            let queued = families
+                .iter()
+                .find(|family| family.name() == "watchword_queue_messages")?;
+            let mut gauges = queued.get_metric().iter();
+            let gauge = gauges.find(|gauge| {
+                let labels = gauge.get_label().iter().map(|label| label.value());
+                labels.eq(["sms", "ready"])
+            })?;
+            (gauge.get_gauge().value().to_bits() == ready.to_bits()).then_some(())
+        })
+        .await;
+    };
+    looked_at(2.0).await;
+    assert_eq!(publish("more").await, Err(PublishError::Rejected));
     // The settlement of one that was held gives up after 5 s and is committed then.
-    let busy = hold_writer(6);
+    let busy = hold_writer(6).await;
     assert!(held.ack().await.is_err());
     busy.await.unwrap();
-    until(12, "the lane has room again", || async {
-        publish("room").await.ok()
-    })
-    .await;
+    looked_at(1.0).await;
+    assert_eq!(publish("room").await, Ok(()));
 }
 
 // ---- RabbitMQ's faults
