@@ -203,7 +203,7 @@ impl Issuer {
             let reserved = self.guard.reserve(service, sending, client).await;
             reserved.map_err(|problem| match problem.code {
                 ProblemCode::RateLimited => Problem {
-                    detail: format!("{OTHER_CONTENT}: {}", problem.detail).into(),
+                    detail: format!("{OTHER_CONTENT}: {}", problem.detail),
                     ..problem
                 },
                 _ => problem,

@@ -53,6 +53,9 @@ pub enum Command {
         /// Declare them at the configured broker.
         #[arg(long)]
         apply: bool,
+        /// Print the commands that give each broker user its permissions instead.
+        #[arg(long, conflicts_with = "apply")]
+        permissions: bool,
     },
     /// Lets a subject or a recipient get codes again: forgets the wrong codes and the messages of
     /// the subject, and the messages to the recipient. A running issuer follows within 5 s.
