@@ -1,27 +1,27 @@
-//! The public routes: who calls, and what body they may send.
-//! Refuses bodies over 16 KiB, slow ones, undeclared ones and those with fields it does not know.
+//! The public routes: who calls, what every route answers, and how many requests run at once.
+
+mod body;
+mod json;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::extract::{FromRequestParts, Path, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
-use futures_util::StreamExt;
-use serde::de::DeserializeOwned;
-use tokio::time::timeout;
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::sync::Semaphore;
 use watchword_core::{Live, TraceParent};
 
 use crate::services::{Service, Services};
 use crate::{Problem, ProblemCode};
 
-const MAX_BODY_BYTES: usize = 16 * 1024;
-/// What is read of a body that is too large.
-const MAX_DISCARDED_BYTES: usize = 2 * 1024 * 1024;
-const BODY_DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) use body::receive;
+pub use body::whole;
+pub use json::{JsonBody, OptionalJsonBody, parse_json};
 
 /// The service that calls, by its API key. Handlers that take it are closed to others.
 #[derive(Debug, Clone)]
@@ -90,271 +90,57 @@ impl<S: Send + Sync> FromRequestParts<S> for PathText {
     }
 }
 
-/// A JSON body of type `T`, read within its limits.
-#[derive(Debug)]
-pub struct JsonBody<T>(pub T);
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        if !is_json(request.headers()) {
-            return Err(Problem::new(
-                ProblemCode::UnsupportedMediaType,
-                "send Content-Type: application/json",
-            ));
+/// Lets at most `places` requests into `routes` at once and answers one more with `overloaded`.
+///
+/// A request takes its place once its body has arrived, so that a slow sender takes none.
+pub fn within(routes: Router, places: usize) -> Router {
+    if !routes.has_routes() {
+        return routes;
+    }
+    let places = Arc::new(Semaphore::new(places));
+    routes.route_layer(from_fn(move |request: Request, next: Next| {
+        let place = places.clone().try_acquire_owned();
+        async move {
+            let Ok(_place) = place else {
+                return Problem::new(ProblemCode::Overloaded, "try again in a moment")
+                    .retry_after(1)
+                    .into_response();
+            };
+            next.run(request).await
         }
-        if request.headers().contains_key(header::CONTENT_ENCODING) {
-            return Err(Problem::new(
-                ProblemCode::UnsupportedMediaType,
-                "send the body without Content-Encoding",
-            ));
-        }
-        let declared = request
-            .headers()
-            .get(header::CONTENT_LENGTH)
-            .and_then(|v| v.to_str().ok()?.parse().ok());
-        let within = declared.is_none_or(|bytes: usize| bytes <= MAX_BODY_BYTES);
-        let body = timeout(BODY_DEADLINE, read_body(request.into_body(), within))
-            .await
-            .map_err(|_| {
-                Problem::new(
-                    ProblemCode::RequestTimeout,
-                    "the body must arrive within 5 s",
-                )
-            })?
-            .ok_or_else(|| Problem::new(ProblemCode::BodyTooLarge, "a body has at most 16 KiB"))?;
-        parse_json(&body).map(Self)
-    }
+    }))
 }
 
-/// The body, or `None` if it is too large. Of one that is, a little more is read and thrown away:
-/// a caller whose connection is reset in the middle of its request never sees why.
-async fn read_body(body: Body, within: bool) -> Option<Vec<u8>> {
-    let mut chunks = body.into_data_stream();
-    let (mut kept, mut seen, mut within) = (Vec::new(), 0, within);
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.ok()?;
-        seen += chunk.len();
-        within &= seen <= MAX_BODY_BYTES;
-        if within {
-            kept.extend_from_slice(&chunk);
-        } else if seen > MAX_DISCARDED_BYTES {
-            break;
-        }
-    }
-    within.then_some(kept)
-}
-
-/// Like [`JsonBody`], but no body at all stands for the default.
-#[derive(Debug)]
-pub struct OptionalJsonBody<T>(pub T);
-
-impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJsonBody<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        if axum::body::HttpBody::is_end_stream(request.body()) {
-            return Ok(Self(T::default()));
-        }
-        JsonBody::from_request(request, state)
-            .await
-            .map(|JsonBody(body)| Self(body))
-    }
-}
-
-/// JSON from whole bytes; what is wrong is told by its field, never by its value.
-pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    // Which field it is costs more than all else, and is asked for only where one is wrong.
-    if let Ok(parsed) = serde_json::from_slice(body) {
-        return Ok(parsed);
-    }
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = error.path().to_string();
-        let error = error.into_inner();
-        if error.is_data() {
-            Problem::new(
-                ProblemCode::InvalidRequest,
-                field_problem(&path, &error.to_string()),
-            )
-        } else {
-            Problem::new(ProblemCode::InvalidJson, "the body is not a JSON document")
-        }
-    })?;
-    deserializer.end().map_err(|_| {
-        Problem::new(
-            ProblemCode::InvalidJson,
-            "the body is not one JSON document",
-        )
-    })?;
-    Ok(parsed)
-}
-
-/// Says which field is wrong in our words; serde's own may quote the value.
-fn field_problem(path: &str, message: &str) -> String {
-    let named = |start: &str| {
-        let name = message.strip_prefix(start)?.split('`').next()?;
-        // A name the caller made up is quoted only if it looks like one.
-        let plain =
-            name.len() <= 32 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        plain.then(|| name.to_owned())
-    };
-    if let Some(name) = named("missing field `") {
-        return format!("{name}: is missing");
-    }
-    if message.starts_with("unknown field") {
-        return match named("unknown field `") {
-            Some(name) => format!("{name}: is not a field of this request"),
-            None => "the request has a field that is unknown".to_owned(),
-        };
-    }
-    if let Some(name) = named("duplicate field `") {
-        return format!("{name}: is given twice");
-    }
-    let plain_path = path.len() <= 64
-        && path
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"_.[]".contains(&b));
-    if plain_path && path != "." {
-        format!("{path}: has the wrong type")
-    } else {
-        "the body has the wrong type".to_owned()
-    }
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let Some(value) = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-    else {
-        return false;
-    };
-    let mut parts = value.split(';').map(str::trim);
-    let is_json = parts
-        .next()
-        .is_some_and(|mime| mime.eq_ignore_ascii_case("application/json"));
-    let is_utf8 = parts.all(|parameter| {
-        parameter.split_once('=').is_none_or(|(name, charset)| {
-            !name.eq_ignore_ascii_case("charset")
-                || charset.trim_matches('"').eq_ignore_ascii_case("utf-8")
-        })
-    });
-    is_json && is_utf8
-}
-
-/// Puts around `routes` what every public route has: an answer for unknown paths and methods.
+/// Adds to `routes` what the public listener has besides: `/healthz` for load balancers, and an
+/// answer for unknown paths and methods. `OPTIONS`, which some probes send, is answered 204 for every
+/// path; without CORS headers that lets no page of another origin in.
 pub fn public(routes: Router) -> Router {
     routes
-        .fallback(async || Problem::new(ProblemCode::NotFound, "there is no such path"))
-        .method_not_allowed_fallback(async || {
-            Problem::new(
-                ProblemCode::MethodNotAllowed,
-                "the path exists, but not with this method",
+        .route("/healthz", get(async || StatusCode::OK))
+        .fallback(async |method: Method| {
+            options_or(
+                &method,
+                Problem::new(ProblemCode::NotFound, "there is no such path"),
             )
         })
+        .method_not_allowed_fallback(async |method: Method| {
+            options_or(
+                &method,
+                Problem::new(
+                    ProblemCode::MethodNotAllowed,
+                    "the path exists, but not with this method",
+                ),
+            )
+        })
+}
+
+fn options_or(method: &Method, problem: Problem) -> Response {
+    if method == Method::OPTIONS {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        problem.into_response()
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::http::HeaderValue;
-    use serde::Deserialize;
-
-    use super::*;
-
-    #[derive(Debug, Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Sample {
-        #[serde(rename = "code")]
-        _code: String,
-    }
-
-    #[test]
-    fn wrong_bodies_are_told_by_field_and_never_by_value() {
-        let problem = |body: &str| parse_json::<Sample>(body.as_bytes()).unwrap_err();
-        let cases = [
-            ("{}", ProblemCode::InvalidRequest, "code: is missing"),
-            (
-                "{\"code\":12345}",
-                ProblemCode::InvalidRequest,
-                "code: has the wrong type",
-            ),
-            (
-                "{\"code\":[\"12345\"]}",
-                ProblemCode::InvalidRequest,
-                "code: has the wrong type",
-            ),
-            (
-                "{\"code\":null}",
-                ProblemCode::InvalidRequest,
-                "code: has the wrong type",
-            ),
-            (
-                "{\"code\":\"1\",\"code\":\"12345\"}",
-                ProblemCode::InvalidRequest,
-                "code: is given twice",
-            ),
-            (
-                "{\"code\":\"1\",\"to\":\"12345\"}",
-                ProblemCode::InvalidRequest,
-                "to: is not a field of this request",
-            ),
-            (
-                "{\"code\":\"1\",\"12345 x\":1}",
-                ProblemCode::InvalidRequest,
-                "the request has a field that is unknown",
-            ),
-            (
-                "{\"code\":\"1\"} 12345",
-                ProblemCode::InvalidJson,
-                "the body is not one JSON document",
-            ),
-            (
-                "{\"code\":",
-                ProblemCode::InvalidJson,
-                "the body is not a JSON document",
-            ),
-            (
-                "",
-                ProblemCode::InvalidJson,
-                "the body is not a JSON document",
-            ),
-        ];
-        for (body, code, detail) in cases {
-            assert_eq!(problem(body), Problem::new(code, detail), "{body}");
-        }
-        assert_eq!(
-            problem(&"[".repeat(10_000)).code,
-            ProblemCode::InvalidRequest
-        );
-    }
-
-    #[test]
-    fn one_bearer_header_is_read_and_two_are_not() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(bearer(&headers), None);
-        headers.append(
-            header::AUTHORIZATION,
-            HeaderValue::from_static("bearer abc"),
-        );
-        assert_eq!(bearer(&headers), Some("abc"));
-        headers.append(
-            header::AUTHORIZATION,
-            HeaderValue::from_static("Bearer abc"),
-        );
-        assert_eq!(bearer(&headers), None);
-    }
-
-    #[test]
-    fn only_declared_utf8_json_is_json() {
-        let declared = |value: &'static str| {
-            is_json(&HeaderMap::from_iter([(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static(value),
-            )]))
-        };
-        assert!(declared("application/json") && declared("Application/JSON; charset=UTF-8"));
-        assert!(!declared("text/plain") && !declared("application/json; charset=utf-16"));
-        assert!(!is_json(&HeaderMap::new()));
-    }
-}
+mod tests;

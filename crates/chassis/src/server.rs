@@ -1,6 +1,6 @@
-//! The listeners: how many connections there are, how long each may keep us waiting, how they end.
-//! Refuses to wait for a caller without a limit. A caller who does nothing gives way to one who
-//! asks: when the places are taken, the connection that has been waiting longest is closed.
+//! The listeners: how many connections there are, how long each may wait for its caller, how they end.
+//! A handler gets a request only once its body is there. When connections or the memory for bodies
+//! run out, the connection that has waited longest for its caller is closed.
 
 mod connection;
 mod places;
@@ -14,49 +14,27 @@ use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::http::{HeaderValue, Request, header};
-use axum::response::IntoResponse;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::{Problem, ProblemCode};
+use crate::http::receive;
 use connection::{Order, Step, Watched};
 use places::{Place, Places};
 
-/// How much a listener takes on at once.
-#[derive(Debug, Clone, Copy)]
-pub struct Room {
-    /// Connections.
-    pub connections: usize,
-    /// Requests in work; one more is refused as overloaded.
-    pub requests: usize,
-}
-
-impl Room {
-    /// That of the admin listener: an orchestrator and a few scrapers.
-    pub const ADMIN: Self = Self {
-        connections: 64,
-        requests: 64,
-    };
-
-    /// That of the public listener with so many requests in work. Connections are eight times the
-    /// default of these: callers keep theirs open between requests. Idle ones take about 10 KiB each.
-    pub const fn public(requests: usize) -> Self {
-        Self {
-            connections: 4_096,
-            requests,
-        }
-    }
-}
+/// Connections of the public listener: eight times the default of requests in work, since callers keep
+/// theirs open between requests. An idle one takes about 10 KiB.
+pub const PUBLIC_CONNECTIONS: usize = 4_096;
+/// Connections of the admin listener: an orchestrator and a few scrapers.
+pub const ADMIN_CONNECTIONS: usize = 64;
 
 /// How much a request's line and headers may be together. Ours take a few hundred bytes.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
@@ -88,29 +66,29 @@ impl Default for Patience {
     }
 }
 
-/// Serves `router` on `listener` until `stop`; then finishes what is in progress.
-pub async fn serve(listener: TcpListener, router: Router, room: Room, stop: CancellationToken) {
+/// Serves `router` on `listener` over at most so many `connections` until `stop`; then finishes what is
+/// in progress. How many requests run at once is up to the router ([`crate::http::within`]).
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    connections: usize,
+    stop: CancellationToken,
+) {
     // The other half of the descriptors is for peers, files and the other listener.
-    let half = usize::try_from(crate::process::descriptors() / 2).unwrap_or(room.connections);
-    let room = Room {
-        connections: room.connections.min(half).max(1),
-        ..room
-    };
-    serve_within(listener, router, room, Patience::default(), stop).await;
+    let half = usize::try_from(crate::process::descriptors() / 2).unwrap_or(connections);
+    let connections = connections.min(half).max(1);
+    serve_within(listener, router, connections, Patience::default(), stop).await;
 }
 
 async fn serve_within(
     listener: TcpListener,
     router: Router,
-    room: Room,
+    connections: usize,
     patience: Patience,
     stop: CancellationToken,
 ) {
-    let places = Arc::new(Places::new(room.connections));
-    let routes = Routes {
-        router: TowerToHyperService::new(router.with_state(())),
-        permits: Arc::new(Semaphore::new(room.requests)),
-    };
+    let places = Arc::new(Places::new(connections));
+    let routes = TowerToHyperService::new(router.with_state(()));
     let tasks = TaskTracker::new();
     let mut look = interval(LOOK.min(patience.head / 4));
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -154,31 +132,27 @@ async fn serve_within(
     }
 }
 
-/// What a listener serves, and how much of it at once.
-#[derive(Clone)]
-struct Routes {
-    router: TowerToHyperService<Router>,
-    permits: Arc<Semaphore>,
-}
-
 /// Serves one connection to its end.
-async fn attend(stream: TcpStream, routes: Routes, place: Place) {
+async fn attend(stream: TcpStream, routes: TowerToHyperService<Router>, place: Place) {
     // Only latency is lost if the option is refused.
     let _ = stream.set_nodelay(true);
+    let place = Arc::new(place);
     let connection = place.connection().clone();
-    let answers = connection.clone();
+    let own = place.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        answers.enter(Step::Work);
-        let connection = answers.clone();
-        let permit = routes.permits.clone().try_acquire_owned();
-        let work = permit.map(|permit| (routes.router.call(request.map(Body::new)), permit));
+        let (routes, place) = (routes.clone(), own.clone());
         async move {
-            let mut answer = match work {
-                Ok((answer, _permit)) => answer.await?,
-                Err(_) => Problem::new(ProblemCode::Overloaded, "try again in a moment")
-                    .retry_after(1)
-                    .into_response(),
+            let connection = place.connection();
+            let request = if request.body().is_end_stream() {
+                request.map(Body::new)
+            } else {
+                connection.enter(Step::Body);
+                let request = receive(request, |bytes| place.hold(bytes)).await;
+                place.release();
+                request
             };
+            connection.enter(Step::Work);
+            let mut answer = routes.call(request).await?;
             // Answers stay out of caches.
             let headers = answer.headers_mut().entry(header::CACHE_CONTROL);
             headers.or_insert(HeaderValue::from_static("no-store"));

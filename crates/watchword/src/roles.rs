@@ -7,7 +7,7 @@ use axum::Router;
 use tokio::sync::Semaphore;
 use watchword_chassis::lifecycle::Lifecycle;
 use watchword_chassis::spans::Spans;
-use watchword_chassis::{Services, SystemEntropy, telemetry};
+use watchword_chassis::{Services, SystemEntropy, http, telemetry};
 use watchword_core::{Channel, Clock, Key, KeyRing, Live, ProviderName, ServiceName, Subject};
 use watchword_delivery::{
     Courier, CourierParts, DeliveryMetrics, Inbox, Receipts, ReceiptsParts, Reporter, Worker,
@@ -106,20 +106,20 @@ impl Shared {
 
     /// Starts `roles`; gives the public routes of those that have some.
     pub async fn start(&self, roles: &[Role], lifecycle: &mut Lifecycle) -> anyhow::Result<Router> {
-        let mut routes = Router::new();
+        let (mut api, mut receipts) = (Router::new(), Router::new());
         let names: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
         telemetry::runs(&self.registry, &names)?;
         for role in roles {
             match role {
-                Role::Issuer => routes = routes.merge(self.issuer(lifecycle).await?),
-                Role::Verifier => routes = routes.merge(self.verifier_routes()),
+                Role::Issuer => api = api.merge(self.issuer(lifecycle).await?),
+                Role::Verifier => api = api.merge(self.verifier_routes()),
                 Role::SmsWorker => {
                     let worker = self.worker(Channel::Sms, lifecycle);
-                    routes = routes.merge(worker.await?);
+                    receipts = receipts.merge(worker.await?);
                 }
                 Role::EmailWorker => {
                     let worker = self.worker(Channel::Email, lifecycle);
-                    routes = routes.merge(worker.await?);
+                    receipts = receipts.merge(worker.await?);
                 }
             }
         }
@@ -139,7 +139,7 @@ impl Shared {
                 () = watch.run() => {}
             }
         });
-        Ok(routes)
+        Ok(http::within(api, self.config.http.max_in_flight).merge(receipts))
     }
 
     /// Forgets the wrong guesses of a subject.

@@ -10,7 +10,6 @@ use tokio::time::sleep;
 use watchword_chassis::admin::{self, Readiness};
 use watchword_chassis::config::{ConfigError, line_of};
 use watchword_chassis::lifecycle::{Lifecycle, stop_signal};
-use watchword_chassis::server::Room;
 use watchword_chassis::spans::Spans;
 use watchword_chassis::{Services, SystemClock, http, server, telemetry};
 use watchword_core::{Channel, Clock};
@@ -55,7 +54,12 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     let routes = admin::routes(registry.clone(), readiness.clone());
     lifecycle.spawn(
         "admin",
-        server::serve(listener, routes, Room::ADMIN, lifecycle.stop()),
+        server::serve(
+            listener,
+            routes,
+            server::ADMIN_CONNECTIONS,
+            lifecycle.stop(),
+        ),
     );
 
     if config.engine == EngineKind::Distributed {
@@ -106,13 +110,14 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
             .await
             .context("http.listen")?;
         http_address = Some(listener.local_addr()?);
-        let (routes, room) = (
-            http::public(routes),
-            Room::public(http_config.max_in_flight),
-        );
         lifecycle.spawn(
             "http",
-            server::serve(listener, routes, room, lifecycle.stop()),
+            server::serve(
+                listener,
+                http::public(routes),
+                server::PUBLIC_CONNECTIONS,
+                lifecycle.stop(),
+            ),
         );
     }
     let reloader = Reloader::new(reader, shared.clone());

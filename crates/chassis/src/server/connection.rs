@@ -22,7 +22,9 @@ pub enum Step {
     Idle,
     /// A request has begun to arrive.
     Head,
-    /// A handler has it; the handler's own deadlines hold, those for the body too.
+    /// Its headers are there, its body is not; the deadline of bodies holds.
+    Body,
+    /// A handler has it; the handler's own deadlines hold.
     Work,
     /// Its answer is on the way out.
     Answer,
@@ -80,6 +82,12 @@ impl Connection {
         (step != Step::Work).then_some(since)
     }
 
+    /// Since when its body has been arriving, if one is.
+    pub fn receives_since(&self) -> Option<Instant> {
+        let (step, since) = *self.step();
+        (step == Step::Body).then_some(since)
+    }
+
     /// Whether its caller has had all the time there is.
     pub fn is_overdue(&self, patience: Patience) -> bool {
         let (step, since) = *self.step();
@@ -87,7 +95,7 @@ impl Connection {
             Step::Idle => patience.idle,
             Step::Head => patience.head,
             Step::Answer => patience.answer,
-            Step::Work => return false,
+            Step::Body | Step::Work => return false,
         };
         since.elapsed() >= limit
     }

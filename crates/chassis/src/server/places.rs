@@ -1,20 +1,24 @@
-//! The places of a listener: who has one, and who gives way when they are taken.
-//! Refuses to close a connection whose request is in work.
+//! The places of a listener and the memory for bodies that are still arriving: which connection has
+//! some, and which gives way when they run out. A connection whose request is in work never does.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::Patience;
 use super::connection::Connection;
+
+/// The most bytes of bodies that a listener holds while they arrive.
+const MAX_HELD_BYTES: usize = 16 * 1024 * 1024;
 
 /// All connections of a listener.
 #[derive(Debug)]
 pub struct Places {
     most: usize,
-    taken: Mutex<HashMap<u64, Arc<Connection>>>,
+    taken: Mutex<Taken>,
     next: AtomicU64,
     freed: Notify,
 }
@@ -25,6 +29,41 @@ pub struct Place {
     places: Arc<Places>,
     number: u64,
     connection: Arc<Connection>,
+}
+
+/// The connections, and what their bodies take.
+#[derive(Debug, Default)]
+struct Taken {
+    connections: HashMap<u64, Entry>,
+    held_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    connection: Arc<Connection>,
+    held_bytes: usize,
+}
+
+impl Taken {
+    /// Takes connection `number` off the list; what it holds counts as free.
+    fn remove(&mut self, number: u64) -> Option<Arc<Connection>> {
+        let entry = self.connections.remove(&number)?;
+        self.held_bytes -= entry.held_bytes;
+        Some(entry.connection)
+    }
+
+    /// Closes the connection for which `since` tells the earliest time.
+    fn close_first(&mut self, since: impl Fn(&Entry) -> Option<Instant>) -> bool {
+        let waiting = self
+            .connections
+            .iter()
+            .filter_map(|(number, entry)| Some((since(entry)?, *number)));
+        let first = waiting.min().and_then(|(_, number)| self.remove(number));
+        if let Some(connection) = &first {
+            connection.close();
+        }
+        first.is_some()
+    }
 }
 
 impl Places {
@@ -38,7 +77,7 @@ impl Places {
         }
     }
 
-    fn taken(&self) -> MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
+    fn taken(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -46,7 +85,11 @@ impl Places {
     pub fn take(self: &Arc<Self>) -> Place {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let connection = Arc::new(Connection::new());
-        self.taken().insert(number, connection.clone());
+        let entry = Entry {
+            connection: connection.clone(),
+            held_bytes: 0,
+        };
+        self.taken().connections.insert(number, entry);
         Place {
             places: self.clone(),
             number,
@@ -56,36 +99,39 @@ impl Places {
 
     /// Keeps a place free for whoever comes next. `false` if all are in work.
     pub fn make_room(&self) -> bool {
-        self.taken().len() < self.most || self.close_idlest()
+        self.taken().connections.len() < self.most || self.close_idlest()
     }
 
     /// Closes the connection that has waited longest for its caller.
     pub fn close_idlest(&self) -> bool {
-        let mut taken = self.taken();
-        let waiting = taken
-            .iter()
-            .filter_map(|(number, one)| Some((one.waits_since()?, *number)));
-        let idlest = waiting.min().and_then(|(_, number)| taken.remove(&number));
-        if let Some(connection) = &idlest {
-            connection.close();
-        }
-        idlest.is_some()
+        self.taken()
+            .close_first(|entry| entry.connection.waits_since())
     }
 
     /// Closes every connection that has kept us waiting for longer than `patience`.
     pub fn close_overdue(&self, patience: Patience) {
-        self.taken().retain(|_, connection| {
-            let overdue = connection.is_overdue(patience);
-            if overdue {
-                connection.close();
-            }
-            !overdue
-        });
+        let mut taken = self.taken();
+        let overdue: Vec<_> = taken
+            .connections
+            .iter()
+            .filter(|(_, entry)| entry.connection.is_overdue(patience))
+            .map(|(number, _)| *number)
+            .collect();
+        for connection in overdue
+            .into_iter()
+            .filter_map(|number| taken.remove(number))
+        {
+            connection.close();
+        }
     }
 
     /// Ends every connection once it is done with its request.
     pub fn finish(&self) {
-        self.taken().values().for_each(|one| one.finish());
+        let taken = self.taken();
+        taken
+            .connections
+            .values()
+            .for_each(|entry| entry.connection.finish());
     }
 
     /// Waits until a connection has ended.
@@ -99,11 +145,37 @@ impl Place {
     pub const fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
+
+    /// Counts `bytes` more of a body that is still arriving. If that is more than there is room for,
+    /// the bodies that have been arriving longest give way.
+    pub fn hold(&self, bytes: usize) {
+        let mut taken = self.places.taken();
+        // A connection that has given way itself holds nothing any more.
+        let Some(entry) = taken.connections.get_mut(&self.number) else {
+            return;
+        };
+        entry.held_bytes += bytes;
+        taken.held_bytes += bytes;
+        let receiving = |entry: &Entry| {
+            let since = entry.connection.receives_since();
+            since.filter(|_| entry.held_bytes > 0)
+        };
+        while taken.held_bytes > MAX_HELD_BYTES && taken.close_first(receiving) {}
+    }
+
+    /// The body is whole, or given up.
+    pub fn release(&self) {
+        let mut taken = self.places.taken();
+        if let Some(entry) = taken.connections.get_mut(&self.number) {
+            let held = std::mem::take(&mut entry.held_bytes);
+            taken.held_bytes -= held;
+        }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.taken().remove(&self.number);
+        self.places.taken().remove(self.number);
         self.places.freed.notify_one();
     }
 }

@@ -1,6 +1,7 @@
 //! Listeners against callers who dawdle, on real sockets and with short patience.
 
-use axum::routing::get;
+use axum::body::Bytes;
+use axum::routing::{get, post};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -33,13 +34,11 @@ async fn server(most: usize) -> Server {
                 sleep(Duration::from_secs(2)).await;
                 "late"
             }),
-        );
+        )
+        .route("/echo", post(async |body: Bytes| body));
+    let routes = crate::http::within(routes, 2);
     let stop = CancellationToken::new();
-    let room = Room {
-        connections: most,
-        requests: 2,
-    };
-    let task = tokio::spawn(serve_within(listener, routes, room, PATIENCE, stop.clone()));
+    let task = tokio::spawn(serve_within(listener, routes, most, PATIENCE, stop.clone()));
     Server { port, stop, task }
 }
 
@@ -178,4 +177,66 @@ async fn until_answered(streams: &mut [TcpStream]) {
         let mut answer = [0; 4_096];
         assert!(stream.read(&mut answer).await.unwrap() > 0);
     }
+}
+
+/// A request for `/echo` of which `sent` of `length` bytes come.
+async fn begin_echo(server: &Server, length: usize, sent: usize) -> TcpStream {
+    let mut stream = server.connect().await;
+    let head = format!("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&vec![b'x'; sent]).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_takes_no_place_among_the_requests() {
+    let server = server(10).await;
+    let mut slow = Vec::new();
+    for sent in [0, 1, 9, 0, 1] {
+        slow.push(begin_echo(&server, 10, sent).await);
+    }
+    let mut chunked = server.connect().await;
+    let head = b"POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n";
+    chunked.write_all(head).await.unwrap();
+    sleep(Duration::from_millis(200)).await;
+    for _ in 0..5 {
+        assert!(ask(&mut server.connect().await).await);
+    }
+    slow[2].write_all(b"y").await.unwrap();
+    let mut answer = [0; 4_096];
+    let count = slow[2].read(&mut answer).await.unwrap();
+    assert!(answer[..count].ends_with(b"xxxxxxxxxy"));
+    chunked.write_all(b"1\r\ny\r\n0\r\n\r\n").await.unwrap();
+    let count = chunked.read(&mut answer).await.unwrap();
+    assert!(answer[..count].ends_with(b"xy"));
+}
+
+#[tokio::test]
+async fn when_places_are_taken_a_body_that_does_not_come_gives_way() {
+    let server = server(3).await;
+    let mut slow = Vec::new();
+    for _ in 0..6 {
+        slow.push(begin_echo(&server, 10, 5).await);
+    }
+    assert!(ask(&mut server.connect().await).await);
+    let waited = until_closed(&mut slow[0]).await;
+    assert!(waited < Duration::from_secs(1), "{waited:?}");
+}
+
+#[tokio::test]
+async fn bodies_that_wait_for_their_end_have_bounded_memory() {
+    const KEPT: usize = 60 * 1024;
+    let server = server(1_000).await;
+    let mut slow = Vec::new();
+    // 300 × 60 KiB are more than the 16 MiB there are.
+    for _ in 0..300 {
+        slow.push(begin_echo(&server, KEPT + 1, KEPT).await);
+    }
+    until_closed(&mut slow[0]).await;
+    // The others are unharmed.
+    let mut last = slow.pop().unwrap();
+    last.write_all(b"x").await.unwrap();
+    let mut answer = vec![0; KEPT];
+    last.read_exact(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200"));
 }

@@ -1,18 +1,15 @@
-//! `POST|GET /v1/receipts/{provider}`: verified, queued, then answered. Refuses bodies over 64 KiB
-//! and answers a forged call with 401 and nothing more.
+//! `POST|GET /v1/receipts/{provider}`: verified, queued, then answered. A body has at most 64 KiB; a forged
+//! call gets 401 and nothing more.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::to_bytes;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::http::request::Parts;
 use axum::routing::get;
-use tokio::time::timeout;
 use watchword_broker::{Outbound, Publisher, Route};
-use watchword_chassis::http::PathText;
+use watchword_chassis::http::{PathText, whole, within};
 use watchword_chassis::{Problem, ProblemCode};
 use watchword_core::{Clock, Live, ProviderName};
 use watchword_events::{CloudEvent, EventData, Lane, ReceiptReceived};
@@ -22,7 +19,8 @@ use watchword_metrics::{Kind, Maker, Series};
 use super::{Call, ReceiptPlans, Refusal};
 
 const MAX_BODY_BYTES: usize = 64 * 1024;
-const BODY_DEADLINE: Duration = Duration::from_secs(5);
+/// Calls in work at once. Their places are their own: a flood of receipts leaves the API its places.
+const CALLS_IN_WORK: usize = 128;
 /// Gateways give up after 2 s (Telnyx), and then call again.
 const PUBLISH_DEADLINE: Duration = Duration::from_millis(1_500);
 const RESULTS: [&str; 4] = ["queued", "forged", "unreadable", "unavailable"];
@@ -79,9 +77,8 @@ pub struct ReceiptState {
 
 /// The route.
 pub fn routes(state: ReceiptState) -> Router {
-    Router::new()
-        .route("/v1/receipts/{provider}", get(take).post(take))
-        .with_state(state)
+    let routes = Router::new().route("/v1/receipts/{provider}", get(take).post(take));
+    within(routes.with_state(state), CALLS_IN_WORK)
 }
 
 async fn take(
@@ -93,24 +90,9 @@ async fn take(
     let plans = state.plans.get();
     let name = provider.parse::<ProviderName>().ok();
     let name = name.filter(|name| plans.has(name)).ok_or_else(not_found)?;
-    let (
-        Parts {
-            method,
-            uri,
-            headers,
-            ..
-        },
-        body,
-    ) = request.into_parts();
-    let late = |_| {
-        Problem::new(
-            ProblemCode::RequestTimeout,
-            "the body must arrive within 5 s",
-        )
-    };
-    let large = |_| Problem::new(ProblemCode::BodyTooLarge, "a receipt has at most 64 KiB");
-    let body = timeout(BODY_DEADLINE, to_bytes(body, MAX_BODY_BYTES)).await;
-    let body = body.map_err(late)?.map_err(large)?;
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let headers = request.headers().clone();
+    let body = whole(request, MAX_BODY_BYTES).await?;
     let tail = uri.path_and_query().map_or("/", |tail| tail.as_str());
     let url = format!("{}{tail}", state.public_url.trim_end_matches('/'));
     let query: Vec<_> = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())

@@ -12,7 +12,6 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use watchword_chassis::admin::{self, Readiness};
 use watchword_chassis::lifecycle::Lifecycle;
-use watchword_chassis::server::Room;
 use watchword_chassis::spans::Spans;
 use watchword_chassis::{Services, SystemClock, http, server, telemetry};
 use watchword_core::Clock;
@@ -31,7 +30,6 @@ pub async fn run(exit: bool) -> anyhow::Result<()> {
     let readiness = Readiness::default();
     let services = Services::from_config(&setup.config.services)?;
     let engine = Engine::start(&setup.config, &registry, &readiness, clock.clone(), true).await?;
-    let in_flight = setup.config.http.max_in_flight;
     let shared = Shared::new(
         setup.config.clone(),
         engine,
@@ -56,7 +54,7 @@ pub async fn run(exit: bool) -> anyhow::Result<()> {
         server::serve(
             public,
             http::public(routes),
-            Room::public(in_flight),
+            server::PUBLIC_CONNECTIONS,
             stop.clone(),
         ),
     );
@@ -65,7 +63,7 @@ pub async fn run(exit: bool) -> anyhow::Result<()> {
         server::serve(
             admin_listener,
             admin::routes(registry, readiness),
-            Room::ADMIN,
+            server::ADMIN_CONNECTIONS,
             stop.clone(),
         ),
     );

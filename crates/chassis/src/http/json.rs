@@ -1,0 +1,155 @@
+//! JSON bodies: their declaration, their size, and errors that name the field and never its value.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, header};
+use serde::de::DeserializeOwned;
+
+use super::body::whole;
+use crate::{Problem, ProblemCode};
+
+const MAX_BODY_BYTES: usize = 16 * 1024;
+/// The byte order mark that some encoders write in front. RFC 8259 §8.1 lets a reader ignore it.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// A JSON body of type `T` with at most 16 KiB.
+#[derive(Debug)]
+pub struct JsonBody<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        check_headers(request.headers())?;
+        let body = whole(request, MAX_BODY_BYTES).await?;
+        parse_json(&body).map(Self)
+    }
+}
+
+/// Like [`JsonBody`], but a body without bytes stands for the default, whatever its headers say:
+/// clients and proxies that stream declare a body before they know that it is empty.
+#[derive(Debug)]
+pub struct OptionalJsonBody<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let checked = check_headers(request.headers());
+        let body: Bytes = whole(request, MAX_BODY_BYTES).await?;
+        if body.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        checked?;
+        parse_json(&body).map(Self)
+    }
+}
+
+/// Refuses a body that is not declared as JSON in UTF-8, or is compressed.
+fn check_headers(headers: &HeaderMap) -> Result<(), Problem> {
+    let unsupported = |detail| Err(Problem::new(ProblemCode::UnsupportedMediaType, detail));
+    if !is_json(headers) {
+        return unsupported("send Content-Type: application/json");
+    }
+    let is_plain = headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .all(|coding| {
+            coding
+                .as_bytes()
+                .trim_ascii()
+                .eq_ignore_ascii_case(b"identity")
+        });
+    if !is_plain {
+        return unsupported("send the body without Content-Encoding");
+    }
+    Ok(())
+}
+
+/// Whether the content type is JSON in UTF-8 or in US-ASCII, which is a part of it. `utf8` is not a
+/// registered name, and common.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+    else {
+        return false;
+    };
+    let mut parts = value.split(';').map(str::trim);
+    let is_json = parts
+        .next()
+        .is_some_and(|mime| mime.eq_ignore_ascii_case("application/json"));
+    let is_utf8 = parts.all(|parameter| {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, "utf-8"));
+        let charset = value.trim().trim_matches('"');
+        !name.trim().eq_ignore_ascii_case("charset")
+            || ["utf-8", "utf8", "us-ascii"]
+                .iter()
+                .any(|known| charset.eq_ignore_ascii_case(known))
+    });
+    is_json && is_utf8
+}
+
+/// Parses one JSON document. An error names the field and never quotes its value.
+pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    // Tracking the path costs more than parsing: it is done only for a document that is wrong.
+    if let Ok(parsed) = serde_json::from_slice(body) {
+        return Ok(parsed);
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        let error = error.into_inner();
+        if error.is_data() {
+            Problem::new(
+                ProblemCode::InvalidRequest,
+                field_problem(&path, &error.to_string()),
+            )
+        } else {
+            Problem::new(ProblemCode::InvalidJson, "the body is not a JSON document")
+        }
+    })?;
+    deserializer.end().map_err(|_| {
+        Problem::new(
+            ProblemCode::InvalidJson,
+            "the body is not one JSON document",
+        )
+    })?;
+    Ok(parsed)
+}
+
+/// Says which field is wrong in our words; serde's own may quote the value.
+fn field_problem(path: &str, message: &str) -> String {
+    let named = |start: &str| {
+        let name = message.strip_prefix(start)?.split('`').next()?;
+        // A name the caller made up is quoted only if it looks like one.
+        let plain =
+            name.len() <= 32 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        plain.then(|| name.to_owned())
+    };
+    if let Some(name) = named("missing field `") {
+        return format!("{name}: is missing");
+    }
+    if message.starts_with("unknown field") {
+        return match named("unknown field `") {
+            Some(name) => format!("{name}: is not a field of this request"),
+            None => "the request has a field that is unknown".to_owned(),
+        };
+    }
+    if let Some(name) = named("duplicate field `") {
+        return format!("{name}: is given twice");
+    }
+    let plain_path = path.len() <= 64
+        && path
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_.[]".contains(&b));
+    if plain_path && path != "." {
+        format!("{path}: has the wrong type")
+    } else {
+        "the body has the wrong type".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests;
