@@ -109,7 +109,7 @@ impl Reloader {
 /// no file (a pipe would hold us up) or larger than any secret or certificate.
 fn fingerprints(path: &Path) -> BTreeMap<PathBuf, [u8; 32]> {
     std::iter::once(path.to_owned())
-        .chain(files_of(path, environment()))
+        .chain(files_of(path, environment(), &[]))
         .filter(|file| {
             let meta = std::fs::metadata(file);
             meta.is_ok_and(|meta| meta.is_file() && meta.len() <= LARGEST)

@@ -8,7 +8,7 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use watchword_chassis::admin::{self, Readiness};
-use watchword_chassis::config::{ConfigError, line_of};
+use watchword_chassis::config::{ConfigError, line_of, variable_of};
 use watchword_chassis::lifecycle::{Lifecycle, stop_signal};
 use watchword_chassis::spans::Spans;
 use watchword_chassis::{Services, SystemClock, http, server, telemetry};
@@ -18,7 +18,7 @@ use watchword_storage::StorageError;
 
 use crate::channels;
 use crate::cli::Role;
-use crate::config::{Config, EngineKind};
+use crate::config::{Config, EngineKind, environment};
 use crate::engine::{Engine, distributed};
 use crate::otlp;
 use crate::reload::{Reader, Reloader};
@@ -218,12 +218,17 @@ pub fn checked(path: &Path, queues: bool) -> anyhow::Result<Config> {
     read().map_err(|error: anyhow::Error| at_line(path, error))
 }
 
-/// The error with the line of `path` it is about.
+/// The error with the variable it is about, or the line of `path`.
 pub fn at_line(path: &Path, error: anyhow::Error) -> anyhow::Error {
-    let line = error.downcast_ref::<ConfigError>().and_then(|error| {
-        let text = std::fs::read_to_string(path).ok()?;
-        line_of(&text, &error.key)
-    });
+    let Some(of_key) = error.downcast_ref::<ConfigError>() else {
+        return error;
+    };
+    if let Some(variable) = variable_of(of_key, environment()) {
+        return error.context(format!("the variable {variable}"));
+    }
+    let line = std::fs::read_to_string(path)
+        .ok()
+        .and_then(|text| line_of(&text, &of_key.key));
     match line {
         Some(line) => error.context(format!("{}, line {line}", path.display())),
         None => error,

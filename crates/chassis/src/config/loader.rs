@@ -1,9 +1,13 @@
 //! From a file and the environment to a checked structure.
 //!
 //! A variable `WATCHWORD_HTTP__LISTEN` sets the key `http.listen`: two underscores are the dot.
-//! Variables without two underscores (but `WATCHWORD_ENGINE`) are left for secrets to be named by.
+//! Variables without two underscores (but `WATCHWORD_ENGINE`) are left for secrets to be named by; an
+//! empty variable sets nothing, as if it were not there.
+//!
+//! The value is TOML. Where the key wants a text, whatever the variable holds is the text (`1234`,
+//! `true`); where it wants a list, a text is split at its commas (`DE,AT`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -18,27 +22,88 @@ pub fn load<T: DeserializeOwned>(
     path: &Path,
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<T, ConfigError> {
-    serde_path_to_error::deserialize(Value::Table(whole(path, environment)?)).map_err(|error| {
-        let key = match error.path().to_string() {
-            // The second is that of a key without a name.
-            root if root == "." || root.is_empty() => "(top level)".to_owned(),
-            key => key,
+    let (mut table, mut variables) = whole(path, environment)?;
+    let mut first = None;
+    loop {
+        let error = match serde_path_to_error::deserialize(Value::Table(table.clone())) {
+            Ok(config) => return Ok(config),
+            Err(error) => error,
         };
-        ConfigError::new(key, without_values(&error.inner().to_string()))
-    })
+        let key = error.path().to_string();
+        let message = error.inner().to_string();
+        // The key wants something else than the variable's text looks like: read it that way, once.
+        let other = variables
+            .iter()
+            .position(|variable| variable.keys.join(".") == key)
+            .map(|index| variables.swap_remove(index))
+            .and_then(|variable| Some((variable.other(&message)?, variable.keys)));
+        let first = first.get_or_insert_with(|| {
+            let key = match key.as_str() {
+                // The second is that of a key without a name.
+                "." | "" => "(top level)".to_owned(),
+                key => key.to_owned(),
+            };
+            (key, without_values(&message))
+        });
+        let Some((value, keys)) = other else {
+            let (key, problem) = std::mem::take(first);
+            return Err(ConfigError::new(key, problem));
+        };
+        insert(&mut table, &keys, value)?;
+    }
 }
 
-/// The files that `path` under `environment` names: secrets, keys, certificates. None if it cannot
-/// be read.
+/// The variable of `environment` that an error about `key` comes from, if it is one and not the file.
+pub fn variable_of(
+    error: &ConfigError,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Option<String> {
+    let variables = overlay(environment).ok()?;
+    let is_below = |key: &str, parent: &str| {
+        let rest = key.strip_prefix(parent);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    let is_unknown = error.problem.starts_with("unknown field");
+    let sets = |variable: &Variable| {
+        let set = variable.keys.join(".");
+        // The variable may also bring the table that is unknown.
+        is_below(&error.key, &set) || is_unknown && is_below(&set, &error.key)
+    };
+    variables
+        .into_iter()
+        .filter(sets)
+        .max_by_key(|variable| variable.keys.len())
+        .map(|variable| variable.name)
+}
+
+/// The files that `path` under `environment` names: secrets, keys, certificates. Those that stand below
+/// a key of `left_out` are not among them. None if `path` cannot be read.
 pub fn files_of(
     path: &Path,
     environment: impl Iterator<Item = (String, String)>,
+    left_out: &[&str],
 ) -> BTreeSet<PathBuf> {
     let mut files = BTreeSet::new();
-    if let Ok(table) = whole(path, environment) {
+    if let Ok((mut table, _)) = whole(path, environment) {
+        for key in left_out {
+            remove(&mut table, key);
+        }
         collect_files(&Value::Table(table), &mut files);
     }
     files
+}
+
+fn remove(table: &mut Table, key: &str) {
+    match key.split_once('.') {
+        None => {
+            table.remove(key);
+        }
+        Some((parent, rest)) => {
+            if let Some(Value::Table(inner)) = table.get_mut(parent) {
+                remove(inner, rest);
+            }
+        }
+    }
 }
 
 fn collect_files(value: &Value, files: &mut BTreeSet<PathBuf>) {
@@ -62,10 +127,34 @@ fn collect_files(value: &Value, files: &mut BTreeSet<PathBuf>) {
     }
 }
 
+/// A variable that sets a key.
+struct Variable {
+    name: String,
+    keys: Vec<String>,
+    text: String,
+    value: Value,
+}
+
+impl Variable {
+    /// What it is where its value is not what the key wants: `message` is serde's.
+    fn other(&self, message: &str) -> Option<Value> {
+        match &self.value {
+            Value::String(text) if message.contains("expected a sequence") => {
+                let items = text
+                    .split(',')
+                    .map(|item| Value::String(item.trim().to_owned()));
+                Some(Value::Array(items.collect()))
+            }
+            Value::String(_) => None,
+            _ => Some(Value::String(self.text.clone())),
+        }
+    }
+}
+
 fn whole(
     path: &Path,
     environment: impl Iterator<Item = (String, String)>,
-) -> Result<Table, ConfigError> {
+) -> Result<(Table, Vec<Variable>), ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| ConfigError::new(path.display().to_string(), error.kind().to_string()))?;
     let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
@@ -78,20 +167,21 @@ fn whole(
         )
     })?;
     refuse_inline_passwords(&table, "")?;
-    for (keys, value) in overlay(environment)? {
-        insert(&mut table, &keys, value)?;
+    let variables = overlay(environment)?;
+    for variable in &variables {
+        insert(&mut table, &variable.keys, variable.value.clone())?;
     }
-    Ok(table)
+    Ok((table, variables))
 }
 
-/// The variables that set keys, in the order of their names.
+/// The variables that set keys: a table before what is in it, whatever order they come in.
 fn overlay(
     environment: impl Iterator<Item = (String, String)>,
-) -> Result<BTreeMap<Vec<String>, Value>, ConfigError> {
-    environment
+) -> Result<Vec<Variable>, ConfigError> {
+    let mut variables = environment
         .filter_map(|(name, text)| {
             let path = name.strip_prefix(PREFIX)?;
-            if !path.contains("__") && path != "ENGINE" {
+            if !path.contains("__") && path != "ENGINE" || text.is_empty() {
                 return None;
             }
             let keys: Vec<_> = path.split("__").map(str::to_ascii_lowercase).collect();
@@ -99,9 +189,17 @@ fn overlay(
                 let problem = "names no key: a part between __ is empty";
                 return Some(Err(ConfigError::new(name, problem)));
             }
-            Some(Ok((keys, parse_value(&text))))
+            let value = parse_value(&text);
+            Some(Ok(Variable {
+                name,
+                keys,
+                text,
+                value,
+            }))
         })
-        .collect()
+        .collect::<Result<Vec<_>, _>>()?;
+    variables.sort_by(|a, b| a.keys.cmp(&b.keys));
+    Ok(variables)
 }
 
 /// A TOML value if the text is one, else the text itself.
@@ -179,111 +277,4 @@ fn without_values(message: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use serde::Deserialize;
-
-    use super::*;
-
-    #[derive(Debug, Deserialize, PartialEq)]
-    #[serde(deny_unknown_fields)]
-    struct Sample {
-        #[serde(default)]
-        engine: String,
-        http: Http,
-    }
-
-    #[derive(Debug, Deserialize, PartialEq)]
-    #[serde(deny_unknown_fields)]
-    struct Http {
-        listen: String,
-        #[serde(default)]
-        limit: u8,
-    }
-
-    fn load_text(text: &str, environment: &[(&str, &str)]) -> Result<Sample, ConfigError> {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(text.as_bytes()).unwrap();
-        let environment = environment
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        load(file.path(), environment)
-    }
-
-    #[test]
-    fn the_environment_lies_over_the_file() {
-        let environment = [
-            ("WATCHWORD_HTTP__LISTEN", "127.0.0.1:0"),
-            ("WATCHWORD_HTTP__LIMIT", "7"),
-            ("WATCHWORD_ENGINE", "embedded"),
-            ("WATCHWORD_REDIS_PASSWORD", "left alone"),
-            ("OTHER__THING", "1"),
-        ];
-        let sample = load_text("[http]\nlisten = \"x\"", &environment).unwrap();
-        let http = Http {
-            listen: "127.0.0.1:0".into(),
-            limit: 7,
-        };
-        assert_eq!(
-            sample,
-            Sample {
-                engine: "embedded".into(),
-                http
-            }
-        );
-    }
-
-    #[test]
-    fn the_files_it_names_are_known_wherever_they_stand() {
-        let text = "[keys]\nsealing = [{ id = \"s1\", file = \"a\" }]\n[email.providers.relay]\n\
-                    ca_file = \"b\"\nhost = \"file\"\n[a.b.secrets]\ntoken = { file = \"c\" }";
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(text.as_bytes()).unwrap();
-        let environment = [(
-            "WATCHWORD_REDIS__PASSWORD".to_owned(),
-            "{ file = \"d\" }".to_owned(),
-        )];
-        let files = files_of(file.path(), environment.into_iter());
-        assert_eq!(files, ["a", "b", "c", "d"].map(PathBuf::from).into());
-    }
-
-    #[test]
-    fn errors_name_the_key_and_never_the_value() {
-        type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
-        let cases: [Case<'_>; 8] = [
-            (
-                "[http]\nlisten = \"x\"",
-                &[("WATCHWORD___LIMIT", "hunter2")],
-                "WATCHWORD___LIMIT",
-            ),
-            ("\"\" = 1\n[http]\nlisten = \"x\"", &[], "(top level)"),
-            (
-                "[http]\nlisten = \"x\"\nlimit = \"hunter2\"",
-                &[],
-                "http.limit",
-            ),
-            ("[http]\nlisten = \"x\"\nlimit = 70000", &[], "http.limit"),
-            ("[http]\nlisten = \"x\"\nlimt = 1", &[], "http"),
-            (
-                "[http]\nlisten = \"amqp://a:hunter2@h/\"",
-                &[],
-                "http.listen",
-            ),
-            (
-                "[http]\nlisten = \"x\"",
-                &[("WATCHWORD_HTTP__NONSENSE", "hunter2")],
-                "http",
-            ),
-            ("[http]\nlisten = hunter2", &[], "line 2"),
-        ];
-        for (text, environment, key) in cases {
-            let shown = load_text(text, environment).unwrap_err().to_string();
-            assert!(shown.contains(key), "{shown}");
-            assert!(
-                !shown.contains("hunter2") && !shown.contains("70000"),
-                "{shown}"
-            );
-        }
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@ mod secret;
 mod sections;
 
 pub use line::line_of;
-pub use loader::{files_of, load};
+pub use loader::{files_of, load, variable_of};
 pub use secret::SecretRef;
 pub use sections::{
     AdminConfig, ApiKeyConfig, GuessesConfig, HttpConfig, KeyConfig, KeysConfig, LimitsConfig,

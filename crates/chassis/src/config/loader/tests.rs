@@ -1,0 +1,293 @@
+//! The environment over the file, and what an error says.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use serde::Deserialize;
+
+use super::*;
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+struct Sample {
+    #[serde(default)]
+    engine: String,
+    http: Http,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+struct Http {
+    listen: String,
+    #[serde(default)]
+    limit: u8,
+}
+
+fn load_text(text: &str, environment: &[(&str, &str)]) -> Result<Sample, ConfigError> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let environment = environment
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    load(file.path(), environment)
+}
+
+#[test]
+fn the_environment_lies_over_the_file() {
+    let environment = [
+        ("WATCHWORD_HTTP__LISTEN", "127.0.0.1:0"),
+        ("WATCHWORD_HTTP__LIMIT", "7"),
+        ("WATCHWORD_ENGINE", "embedded"),
+        ("WATCHWORD_REDIS_PASSWORD", "left alone"),
+        ("OTHER__THING", "1"),
+    ];
+    let sample = load_text("[http]\nlisten = \"x\"", &environment).unwrap();
+    let http = Http {
+        listen: "127.0.0.1:0".into(),
+        limit: 7,
+    };
+    assert_eq!(
+        sample,
+        Sample {
+            engine: "embedded".into(),
+            http
+        }
+    );
+}
+
+#[test]
+fn the_files_it_names_are_known_wherever_they_stand() {
+    let text = "[keys]\nsealing = [{ id = \"s1\", file = \"a\" }]\n[email.providers.relay]\n\
+                ca_file = \"b\"\nhost = \"file\"\n[a.b.secrets]\ntoken = { file = \"c\" }";
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let environment = [(
+        "WATCHWORD_REDIS__PASSWORD".to_owned(),
+        "{ file = \"d\" }".to_owned(),
+    )];
+    let files = files_of(file.path(), environment.clone().into_iter(), &[]);
+    assert_eq!(files, ["a", "b", "c", "d"].map(PathBuf::from).into());
+    let left_out = ["keys.sealing", "email", "no.such"];
+    let files = files_of(file.path(), environment.into_iter(), &left_out);
+    assert_eq!(files, ["c", "d"].map(PathBuf::from).into());
+}
+
+#[test]
+fn errors_name_the_key_and_never_the_value() {
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+    let cases: [Case<'_>; 8] = [
+        (
+            "[http]\nlisten = \"x\"",
+            &[("WATCHWORD___LIMIT", "hunter2")],
+            "WATCHWORD___LIMIT",
+        ),
+        ("\"\" = 1\n[http]\nlisten = \"x\"", &[], "(top level)"),
+        (
+            "[http]\nlisten = \"x\"\nlimit = \"hunter2\"",
+            &[],
+            "http.limit",
+        ),
+        ("[http]\nlisten = \"x\"\nlimit = 70000", &[], "http.limit"),
+        ("[http]\nlisten = \"x\"\nlimt = 1", &[], "http"),
+        (
+            "[http]\nlisten = \"amqp://a:hunter2@h/\"",
+            &[],
+            "http.listen",
+        ),
+        (
+            "[http]\nlisten = \"x\"",
+            &[("WATCHWORD_HTTP__NONSENSE", "hunter2")],
+            "http",
+        ),
+        ("[http]\nlisten = hunter2", &[], "line 2"),
+    ];
+    for (text, environment, key) in cases {
+        let shown = load_text(text, environment).unwrap_err().to_string();
+        assert!(shown.contains(key), "{shown}");
+        assert!(
+            !shown.contains("hunter2") && !shown.contains("70000"),
+            "{shown}"
+        );
+    }
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+struct Texts {
+    #[serde(default)]
+    log: Log,
+    #[serde(default)]
+    services: BTreeMap<String, Named>,
+}
+
+#[derive(Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+struct Log {
+    level: Level,
+}
+
+#[derive(Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    #[default]
+    Info,
+    Warn,
+}
+
+#[derive(Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+struct Named {
+    app: String,
+    countries: Vec<String>,
+    sends: u8,
+}
+
+const TEXTS: &str =
+    "[log]\nlevel = \"info\"\n[services.x]\napp = \"X\"\ncountries = [\"SE\"]\nsends = 1\n";
+
+fn texts(variables: &[(&str, &str)]) -> Result<Texts, (ConfigError, Option<String>)> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(TEXTS.as_bytes()).unwrap();
+    let environment = || {
+        let variables = variables.iter();
+        variables.map(|(name, value)| (format!("WATCHWORD_{name}"), (*value).to_owned()))
+    };
+    load(file.path(), environment()).map_err(|error: ConfigError| {
+        let variable = variable_of(&error, environment());
+        (error, variable)
+    })
+}
+
+#[test]
+fn a_variable_is_read_as_its_key_wants_it() {
+    let x = |app: &str, countries: &[&str], sends| Named {
+        app: app.to_owned(),
+        countries: countries.iter().map(|&one| one.to_owned()).collect(),
+        sends,
+    };
+    for (variables, expected) in [
+        (&[][..], x("X", &["SE"], 1)),
+        (&[("SERVICES__X__APP", "1234")], x("1234", &["SE"], 1)),
+        (&[("SERVICES__X__APP", "true")], x("true", &["SE"], 1)),
+        (&[("SERVICES__X__APP", "1.10")], x("1.10", &["SE"], 1)),
+        (
+            &[("SERVICES__X__APP", "2026-11-28")],
+            x("2026-11-28", &["SE"], 1),
+        ),
+        (&[("SERVICES__X__APP", "[a]")], x("[a]", &["SE"], 1)),
+        (&[("SERVICES__X__APP", "[1]")], x("[1]", &["SE"], 1)),
+        (&[("SERVICES__X__APP", "\"1234\"")], x("1234", &["SE"], 1)),
+        (
+            &[("SERVICES__X__COUNTRIES", "DE,AT")],
+            x("X", &["DE", "AT"], 1),
+        ),
+        (
+            &[("SERVICES__X__COUNTRIES", "DE , AT")],
+            x("X", &["DE", "AT"], 1),
+        ),
+        (&[("SERVICES__X__COUNTRIES", "DE")], x("X", &["DE"], 1)),
+        (
+            &[("SERVICES__X__COUNTRIES", "[\"DE\"]")],
+            x("X", &["DE"], 1),
+        ),
+        (&[("SERVICES__X__COUNTRIES", "[]")], x("X", &[], 1)),
+        // Empty is not set; an empty text is written as one.
+        (
+            &[
+                ("SERVICES__X__COUNTRIES", ""),
+                ("LOG__LEVEL", ""),
+                ("SERVICES__X__SENDS", ""),
+            ],
+            x("X", &["SE"], 1),
+        ),
+        (&[("SERVICES__X__APP", "\"\"")], x("", &["SE"], 1)),
+        // Several at once; a table before what is in it.
+        (
+            &[
+                ("SERVICES__X__APP", "7"),
+                ("SERVICES__X__COUNTRIES", "DE"),
+                ("SERVICES__X", "{ sends = 3 }"),
+            ],
+            x("7", &["DE"], 3),
+        ),
+    ] {
+        let read = texts(variables).map(|texts| texts.services["x"].app.clone());
+        assert_eq!(read, Ok(expected.app.clone()), "{variables:?}");
+        assert_eq!(
+            texts(variables).unwrap().services["x"],
+            expected,
+            "{variables:?}"
+        );
+    }
+}
+
+#[test]
+fn an_error_of_a_variable_names_it() {
+    for (variables, key, variable) in [
+        (
+            &[("LOG__LEVEL", "INFO")][..],
+            "log.level",
+            Some("LOG__LEVEL"),
+        ),
+        (&[("LOG__LEVEL", "3")], "log.level", Some("LOG__LEVEL")),
+        (&[("LOG__LEVLE", "info")], "log.levle", Some("LOG__LEVLE")),
+        (&[("LGO__LEVEL", "info")], "lgo", Some("LGO__LEVEL")),
+        (
+            &[("SERVICES__X__SENDS", "-1")],
+            "services.x.sends",
+            Some("SERVICES__X__SENDS"),
+        ),
+        (
+            &[("SERVICES__X__SENDS", "300")],
+            "services.x.sends",
+            Some("SERVICES__X__SENDS"),
+        ),
+        (
+            &[("SERVICES__X__SENDS", "many")],
+            "services.x.sends",
+            Some("SERVICES__X__SENDS"),
+        ),
+        (
+            &[("SERVICES__X__COUNTRIES", "[1]")],
+            "services.x.countries[0]",
+            Some("SERVICES__X__COUNTRIES"),
+        ),
+        (
+            &[("SERVICES__X", "{ sends = 300 }")],
+            "services.x.sends",
+            Some("SERVICES__X"),
+        ),
+        (
+            &[("SERVICES__X__APP__Y", "a")],
+            "services.x.app.y",
+            Some("SERVICES__X__APP__Y"),
+        ),
+        (
+            &[("SERVICES__X__APP", "a"), ("LOG__LEVEL", "INFO")],
+            "log.level",
+            Some("LOG__LEVEL"),
+        ),
+    ] {
+        let (error, found) = texts(variables).unwrap_err();
+        assert_eq!(error.key, key, "{variables:?}: {error}");
+        let variable = variable.map(|name| format!("WATCHWORD_{name}"));
+        assert_eq!(found, variable, "{variables:?}: {error}");
+        assert!(
+            !error.problem.is_empty() && !error.problem.contains("300"),
+            "{error}"
+        );
+    }
+    // The error of another key is the file's, as is one about the parent of what a variable sets.
+    let other = |key: &str| {
+        variable_of(
+            &ConfigError::new(key, "is wrong"),
+            [("WATCHWORD_LOG__LEVEL".to_owned(), "info".to_owned())].into_iter(),
+        )
+    };
+    assert_eq!(other("log.levels"), None);
+    assert_eq!(other("log"), None);
+    assert_eq!(
+        other("log.level.x"),
+        Some("WATCHWORD_LOG__LEVEL".to_owned())
+    );
+}
