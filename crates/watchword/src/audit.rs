@@ -8,6 +8,7 @@ use watchword_core::Channel;
 use watchword_events::Lane;
 use watchword_verifier::audit::{Audit, audit};
 
+use crate::needs::Needs;
 use crate::run::operator;
 
 /// Parked messages looked at in a lane: all that the queue can hold.
@@ -17,7 +18,7 @@ const NAMED: usize = 20;
 
 /// Compares and prints; an error if a message is lost.
 pub async fn run(path: &Path) -> anyhow::Result<()> {
-    let shared = operator(path, true).await?;
+    let shared = operator(path, Needs::QUEUES).await?;
     let engine = &shared.engine;
     let mut parked = BTreeSet::new();
     for channel in Channel::ALL {

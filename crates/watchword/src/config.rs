@@ -1,11 +1,13 @@
 //! The whole configuration: the sections of the crates under one roof.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use watchword_chassis::config::{
-    AdminConfig, ConfigError, HttpConfig, KeysConfig, LogConfig, SecretRef, ServicesConfig, load,
+    AdminConfig, ApiKeyConfig, ConfigError, HttpConfig, KeysConfig, LogConfig, SecretRef,
+    ServicesConfig, load,
 };
 use watchword_core::SecretString;
 use watchword_email_worker::EmailConfig;
@@ -33,6 +35,7 @@ pub struct Config {
     /// The distributed engine's store.
     pub redis: Option<PeerConfig>,
     /// Keys.
+    #[serde(default)]
     pub keys: KeysConfig,
     /// Who asks for codes.
     pub services: ServicesConfig,
@@ -147,10 +150,38 @@ impl Config {
         }
         Ok(config)
     }
+
+    /// The key of the example's API key, if a service has it: everyone can read that key in the
+    /// example. An error where other machines reach a listener.
+    pub fn example_key(&self) -> Result<Option<String>, ConfigError> {
+        let found = self.services.iter().find_map(|(name, service)| {
+            let is_example = |key: &ApiKeyConfig| key.sha256.eq_ignore_ascii_case(EXAMPLE_KEY);
+            let index = service.api_keys.iter().position(is_example)?;
+            Some(format!("services.{name}.api_keys[{index}].sha256"))
+        });
+        let is_local = |listen: SocketAddr| listen.ip().to_canonical().is_loopback();
+        match found {
+            Some(key) if !(is_local(self.http.listen) && is_local(self.admin.listen)) => {
+                Err(ConfigError::new(key, EXAMPLE_KEY_REFUSED))
+            }
+            found => Ok(found),
+        }
+    }
 }
+
+/// The SHA-256 of `example-key-change-me`, which the sample configurations have.
+const EXAMPLE_KEY: &str = "22a60ff8c666ee7f81ede927b1adfb38922412b0bbd7162b99525a22607f603b";
+const EXAMPLE_KEY_REFUSED: &str = "is the published example key, and http.listen or admin.listen is not a loopback address: \
+     make a key with `openssl rand -hex 24` and put its SHA-256 here";
+/// What is said of the example's API key where it is let through.
+pub const EXAMPLE_KEY_WARNING: &str =
+    "the published example API key is in use: replace it before this leaves the machine";
 
 /// The process's environment, as far as it is text.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ pub mod demo;
 pub mod doctor;
 pub mod engine;
 pub mod metrics;
+pub mod needs;
 pub mod otlp;
 pub mod parked;
 pub mod provider;

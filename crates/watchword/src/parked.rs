@@ -11,12 +11,13 @@ use watchword_events::Lane;
 use watchword_ledger::LedgerStore;
 
 use crate::cli::{ParkedCommand, ParkedFilter};
+use crate::needs::Needs;
 use crate::roles::Shared;
 use crate::run::operator;
 
 /// Carries out a subcommand.
 pub async fn run(path: &Path, command: ParkedCommand) -> anyhow::Result<()> {
-    let shared = operator(path, true).await?;
+    let shared = operator(path, Needs::QUEUES).await?;
     let result = carry_out(&shared, command).await;
     shared.engine.close().await;
     result

@@ -12,11 +12,12 @@ use watchword_core::{Channel, Clock, Code, CodeLength, Recipient, Variables, Ver
 use watchword_delivery::{Dispatch, Inbox, Sender};
 
 use crate::channels;
+use crate::needs::Needs;
 use crate::run::checked;
 
 /// Shows the request that provider `name` would make, or sends one message to `to`.
 pub async fn test(path: &Path, name: &str, to: Option<&str>) -> anyhow::Result<()> {
-    let config = checked(path, true)?;
+    let config = checked(path, Needs::PROVIDERS)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut found = None;
     for channel in Channel::ALL {

@@ -11,46 +11,78 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use watchword_chassis::Services;
 use watchword_chassis::config::files_of;
 use watchword_chassis::spans::DROPPED;
+use watchword_core::Key;
 use watchword_metrics::prometheus::{Error, IntCounterVec, Registry};
 use watchword_metrics::{Kind, Maker, Series};
 
 use crate::config::{Config, PeerConfig, environment};
+use crate::needs::Needs;
 use crate::roles::{Shared, check_texts, sealer_of};
 
 /// How often the files are looked at. Orchestrators take up to a minute to bring a changed secret.
 const LOOK: Duration = Duration::from_secs(5);
+/// How long after a change the files must still be the same to be read.
+const SETTLE: Duration = Duration::from_secs(2);
 /// A bundle of authorities has some hundred KiB.
 const LARGEST: u64 = 4 * 1024 * 1024;
 
-/// The files of a configuration, as they were when last looked at.
+/// What the files of a configuration hold, by path.
+type Prints = BTreeMap<PathBuf, [u8; 32]>;
+
+/// The files of a configuration, as they were when it was last taken.
 pub struct Reader {
     path: PathBuf,
-    seen: BTreeMap<PathBuf, [u8; 32]>,
+    needs: Needs,
+    taken: Prints,
 }
 
 impl Reader {
-    /// Looks at the configuration in `path`; before it is read, so that no change in between is missed.
-    pub fn new(path: &Path) -> Self {
+    /// Looks at the configuration in `path` for a process with these `needs`; before it is read, so that
+    /// no change in between is missed.
+    pub fn new(path: &Path, needs: Needs) -> Self {
         Self {
             path: path.to_owned(),
-            seen: fingerprints(path),
+            needs,
+            taken: fingerprints(path, needs),
         }
     }
 
-    /// Whether they are others by now. Files take their time, which the tasks of a thread have not.
+    /// Whether the files have changed and are whole. A file may be written in several steps and be valid
+    /// after each of them: a change counts once a second look finds the same.
     pub async fn has_changed(&mut self) -> bool {
-        let path = self.path.clone();
-        let Ok(seen) = spawn_blocking(move || fingerprints(&path)).await else {
+        let Some(first) = self.look().await else {
             return false;
         };
-        let has_changed = seen != self.seen;
-        self.seen = seen;
-        has_changed
+        if first == self.taken {
+            return false;
+        }
+        sleep(SETTLE).await;
+        let second = self.look().await;
+        let is_whole = second.as_ref() == Some(&first);
+        if is_whole {
+            self.taken = first;
+        }
+        is_whole
+    }
+
+    /// Takes the files as they are now.
+    pub async fn take(&mut self) {
+        if let Some(prints) = self.look().await {
+            self.taken = prints;
+        }
+    }
+
+    /// Files take their time, which the tasks of a thread do not have.
+    async fn look(&self) -> Option<Prints> {
+        let (path, needs) = (self.path.clone(), self.needs);
+        spawn_blocking(move || fingerprints(&path, needs))
+            .await
+            .ok()
     }
 }
 
@@ -75,13 +107,23 @@ impl Reloader {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let is_told = tokio::select! {
-                () = stop.cancelled() => return,
-                _ = hangups.recv() => true,
-                _ = looks.tick() => false,
+            // A second look waits: a signal may come meanwhile, and says that the files are whole.
+            let looked = async {
+                looks.tick().await;
+                self.reader.has_changed().await
             };
-            if self.reader.has_changed().await || is_told {
-                self.reload().await;
+            let has_changed = tokio::select! {
+                () = stop.cancelled() => return,
+                _ = hangups.recv() => None,
+                has_changed = looked => Some(has_changed),
+            };
+            match has_changed {
+                None => {
+                    self.reader.take().await;
+                    self.reload().await;
+                }
+                Some(true) => self.reload().await,
+                Some(false) => {}
             }
         }
     }
@@ -107,9 +149,9 @@ impl Reloader {
 
 /// What stands in the file and in those it names. One that cannot be read has none, nor has one that is
 /// no file (a pipe would hold us up) or larger than any secret or certificate.
-fn fingerprints(path: &Path) -> BTreeMap<PathBuf, [u8; 32]> {
+fn fingerprints(path: &Path, needs: Needs) -> Prints {
     std::iter::once(path.to_owned())
-        .chain(files_of(path, environment(), &[]))
+        .chain(files_of(path, environment(), &needs.left_out()))
         .filter(|file| {
             let meta = std::fs::metadata(file);
             meta.is_ok_and(|meta| meta.is_file() && meta.len() <= LARGEST)
@@ -124,7 +166,7 @@ fn fingerprints(path: &Path) -> BTreeMap<PathBuf, [u8; 32]> {
 impl Shared {
     /// Reads `path` anew and uses it.
     fn reload(&self, path: &Path) -> anyhow::Result<()> {
-        let config = crate::run::checked(path, self.engine.broker.is_some())?;
+        let config = crate::run::checked(path, self.needs)?;
         let fixed = |differs: bool, key: &str| {
             anyhow::ensure!(!differs, "config key `{key}`: takes a restart to change");
             Ok(())
@@ -150,8 +192,9 @@ impl Shared {
             public_url(&config) != public_url(&self.config),
             "sms.public_url",
         )?;
-        let keys = config.keys.resolve()?;
-        fixed(keys.index.expose() != self.index.expose(), "keys.index")?;
+        let keys = config.keys.resolve(self.needs.keys)?;
+        let index = self.index.as_ref().map(Key::expose);
+        fixed(keys.index.as_ref().map(Key::expose) != index, "keys.index")?;
         let services = Services::from_config(&config.services)?;
         let channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let changes: Vec<_> = channels
@@ -165,8 +208,12 @@ impl Shared {
             peers.redirect(&config)?;
         }
         // Nothing below can fail. What opens goes before what seals.
-        self.digest_keys.replace(keys.digest);
-        self.sealer.replace(sealer_of(keys.sealing));
+        if let (Some(live), Some(keys)) = (&self.digest_keys, keys.digest) {
+            live.replace(keys);
+        }
+        if let (Some(live), Some(keys)) = (&self.sealer, keys.sealing) {
+            live.replace(sealer_of(keys));
+        }
         if let Some(metrics) = self.issuer_metrics.get() {
             metrics.serves(&services);
         }

@@ -28,6 +28,7 @@ use crate::channels::{self, LiveChannel};
 use crate::cli::Role;
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::needs::Needs;
 use crate::reload::Reloads;
 
 /// Requests by event in work at once.
@@ -56,38 +57,46 @@ pub struct Shared {
     pub spans: Spans,
     /// Counts when the configuration was read anew.
     pub reloads: Reloads,
-    pub(crate) index: Key,
-    pub(crate) digest_keys: Live<KeyRing>,
-    pub(crate) sealer: Live<Sealer>,
+    pub(crate) needs: Needs,
+    pub(crate) index: Option<Key>,
+    pub(crate) digest_keys: Option<Live<KeyRing>>,
+    pub(crate) sealer: Option<Live<Sealer>>,
     pub(crate) channels: Mutex<Vec<LiveChannel>>,
     pub(crate) issuer_metrics: OnceLock<IssuerMetrics>,
-    verifier: Arc<Verifier>,
+    verifier: Option<Arc<Verifier>>,
 }
 
 impl Shared {
-    /// Reads the keys and builds what roles share.
+    /// Reads the keys that a process with these `needs` has and builds what its roles share.
     pub fn new(
         config: Config,
+        needs: Needs,
         engine: Engine,
         services: Services,
         clock: Arc<dyn Clock>,
         registry: Registry,
         spans: Spans,
     ) -> anyhow::Result<Self> {
-        let keys = config.keys.resolve()?;
-        let sealer = Live::new(sealer_of(keys.sealing));
-        let digest_keys = Live::new(keys.digest);
-        let verifier = Arc::new(Verifier::new(VerifierParts {
-            store: engine.verifications.clone(),
-            index: Index::new(keys.index.clone()),
-            digest_keys: digest_keys.clone(),
-            sealer: sealer.clone(),
-            clock: clock.clone(),
-            entropy: Arc::new(SystemEntropy),
-            metrics: VerifierMetrics::register(&registry)?,
-        }));
+        let keys = config.keys.resolve(needs.keys)?;
+        let sealer = keys.sealing.map(|keys| Live::new(sealer_of(keys)));
+        let digest_keys = keys.digest.map(Live::new);
+        let verifier = match (&keys.index, &digest_keys, &sealer) {
+            (Some(index), Some(digest_keys), Some(sealer)) => {
+                Some(Arc::new(Verifier::new(VerifierParts {
+                    store: engine.verifications.clone(),
+                    index: Index::new(index.clone()),
+                    digest_keys: digest_keys.clone(),
+                    sealer: sealer.clone(),
+                    clock: clock.clone(),
+                    entropy: Arc::new(SystemEntropy),
+                    metrics: VerifierMetrics::register(&registry)?,
+                })))
+            }
+            _ => None,
+        };
         Ok(Self {
             config,
+            needs,
             engine,
             services: Live::new(services),
             clock,
@@ -112,7 +121,7 @@ impl Shared {
         for role in roles {
             match role {
                 Role::Issuer => api = api.merge(self.issuer(lifecycle).await?),
-                Role::Verifier => api = api.merge(self.verifier_routes()),
+                Role::Verifier => api = api.merge(self.verifier_routes()?),
                 Role::SmsWorker => {
                     let worker = self.worker(Channel::Sms, lifecycle);
                     receipts = receipts.merge(worker.await?);
@@ -144,7 +153,15 @@ impl Shared {
 
     /// Forgets the wrong guesses of a subject.
     pub async fn unlock(&self, service: &ServiceName, subject: &Subject) -> anyhow::Result<()> {
-        Ok(self.verifier.unlock(service, subject).await?)
+        Ok(self.verifier()?.unlock(service, subject).await?)
+    }
+
+    fn verifier(&self) -> anyhow::Result<&Arc<Verifier>> {
+        self.verifier.as_ref().context("keys are missing")
+    }
+
+    fn sealer(&self) -> anyhow::Result<&Live<Sealer>> {
+        self.sealer.as_ref().context("keys.sealing is missing")
     }
 
     async fn issuer(&self, lifecycle: &mut Lifecycle) -> anyhow::Result<Router> {
@@ -155,18 +172,18 @@ impl Shared {
         let broker = self.engine.queues()?;
         let publisher = broker.publisher();
         let issuer = Arc::new(Issuer::new(IssuerParts {
-            verifier: self.verifier.clone(),
+            verifier: self.verifier()?.clone(),
             limiter: self.engine.limiter.clone(),
             ledger: self.engine.ledger.clone(),
             publisher: publisher.clone(),
-            sealer: self.sealer.clone(),
+            sealer: self.sealer()?.clone(),
             clock: self.clock.clone(),
             metrics: metrics.clone(),
         }));
         if self.engine.takes_requests {
             let intake = Intake::new(IntakeParts {
                 issuer: issuer.clone(),
-                verifier: self.verifier.clone(),
+                verifier: self.verifier()?.clone(),
                 requests: self.engine.requests.clone(),
                 services: self.services.clone(),
                 publisher,
@@ -200,13 +217,13 @@ impl Shared {
         }))
     }
 
-    fn verifier_routes(&self) -> Router {
-        watchword_verifier::http::routes(VerifierState {
-            verifier: self.verifier.clone(),
+    fn verifier_routes(&self) -> anyhow::Result<Router> {
+        Ok(watchword_verifier::http::routes(VerifierState {
+            verifier: self.verifier()?.clone(),
             ledger: self.engine.ledger.clone(),
             services: self.services.clone(),
             spans: self.spans.clone(),
-        })
+        }))
     }
 
     /// Starts the worker of `channel`; gives the route of its receipts, if it takes some.
@@ -242,7 +259,7 @@ impl Shared {
                 router: live.router.clone(),
                 rules: live.rules.clone(),
                 ledger: self.engine.ledger.clone(),
-                sealer: self.sealer.clone(),
+                sealer: self.sealer()?.clone(),
                 services: self.services.clone(),
                 calls: Semaphore::new(usize::from(concurrency)),
                 stop: lifecycle.stop(),

@@ -18,18 +18,22 @@ use watchword_storage::StorageError;
 
 use crate::channels;
 use crate::cli::Role;
-use crate::config::{Config, EngineKind, environment};
+use crate::config::{Config, EXAMPLE_KEY_WARNING, EngineKind, environment};
 use crate::engine::{Engine, distributed};
+use crate::needs::Needs;
 use crate::otlp;
 use crate::reload::{Reader, Reloader};
 use crate::roles::Shared;
 
 /// Runs `roles` (all if none is named) until a signal.
 pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
-    let mut reader = Reader::new(path);
-    let queues = uses_queues(roles);
-    let mut config = checked(path, queues)?;
+    let needs = Needs::of(roles);
+    let mut reader = Reader::new(path, needs);
+    let mut config = checked(path, needs)?;
     telemetry::init(config.log);
+    if let Some(key) = config.example_key()? {
+        tracing::warn!(config_key = key, "{EXAMPLE_KEY_WARNING}");
+    }
     let roles = if roles.is_empty() {
         &Role::ALL[..]
     } else {
@@ -69,7 +73,8 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     let mut stopped = std::pin::pin!(stop_signal());
     let engine = loop {
         let attempt = async {
-            let started = Engine::start(&config, &registry, &readiness, clock.clone(), queues);
+            let started =
+                Engine::start(&config, &registry, &readiness, clock.clone(), needs.queues);
             let error = match started.await {
                 Err(error) if is_away(&error) => error,
                 started => return started.map(Some),
@@ -87,7 +92,7 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
         }
         // What was changed meanwhile counts: a password of the store, or an API key that is no more.
         if reader.has_changed().await {
-            match checked(path, queues) {
+            match checked(path, needs) {
                 Ok(changed) => config = changed,
                 Err(error) => {
                     tracing::error!(
@@ -101,7 +106,7 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     let services = Services::from_config(&config.services)?;
     let http_config = config.http.clone();
     let spans = otlp::start(config.traces.as_ref(), &registry, &mut lifecycle)?;
-    let shared = Shared::new(config, engine, services, clock, registry, spans)?;
+    let shared = Shared::new(config, needs, engine, services, clock, registry, spans)?;
     let shared = Arc::new(shared);
     let routes = shared.start(roles, &mut lifecycle).await?;
     let mut http_address = None;
@@ -130,17 +135,17 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     ended.context("the process did not stop cleanly")
 }
 
-/// The engine of the configuration without any role, for an operator's command; with a link to the
-/// broker if it uses `queues`.
-pub async fn operator(path: &Path, queues: bool) -> anyhow::Result<Shared> {
-    let config = checked(path, queues)?;
+/// The engine of the configuration without any role, for an operator's command with these `needs`.
+pub async fn operator(path: &Path, needs: Needs) -> anyhow::Result<Shared> {
+    let config = checked(path, needs)?;
     let services = Services::from_config(&config.services)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let registry = telemetry::registry(clock.clone())?;
     // A peer that is away is an answer: nobody waits for it before a terminal.
     let readiness = Readiness::default();
-    let engine = Engine::start(&config, &registry, &readiness, clock.clone(), queues).await?;
-    Shared::new(config, engine, services, clock, registry, Spans::off())
+    let engine = Engine::start(&config, &registry, &readiness, clock.clone(), needs.queues).await?;
+    let spans = Spans::off();
+    Shared::new(config, needs, engine, services, clock, registry, spans)
 }
 
 /// Whether it is only a matter of time.
@@ -153,7 +158,7 @@ fn is_away(error: &anyhow::Error) -> bool {
 
 /// Unlocks a subject.
 pub async fn unlock(path: &Path, service: &str, subject: &str) -> anyhow::Result<()> {
-    let shared = operator(path, false).await?;
+    let shared = operator(path, Needs::UNLOCK).await?;
     let (service, subject) = (service.parse()?, subject.parse()?);
     anyhow::ensure!(
         shared.services.get().by_name(&service).is_some(),
@@ -168,8 +173,12 @@ pub async fn unlock(path: &Path, service: &str, subject: &str) -> anyhow::Result
 /// Parses and validates the configuration as a process of these roles does, and prints what would
 /// run.
 pub fn check(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
-    let config = checked(path, uses_queues(roles))?;
+    let needs = Needs::of(roles);
+    let config = checked(path, needs)?;
     println!("{} is valid", path.display());
+    if let Some(key) = config.example_key()? {
+        println!("warning   {key}: {EXAMPLE_KEY_WARNING}");
+    }
     println!("engine    {:?}", config.engine);
     println!("http      {}", config.http.listen);
     println!("admin     {}", config.admin.listen);
@@ -182,6 +191,9 @@ pub fn check(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     for channel in Channel::ALL {
+        if !needs.channel(channel) {
+            continue;
+        }
         match channels::build(&config, channel, &Inbox::default(), &clock) {
             Ok(setup) => {
                 let providers = setup.router.providers();
@@ -201,18 +213,13 @@ pub fn check(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether a process of these roles (none means all) has a link to the broker. One that only checks
-/// codes has none: it goes on while the broker is away, and needs no password for it.
-pub fn uses_queues(roles: &[Role]) -> bool {
-    roles.is_empty() || roles.iter().any(|role| *role != Role::Verifier)
-}
-
-/// The configuration, read and validated for a process that has `queues` or not; an error tells the
-/// line it is about.
-pub fn checked(path: &Path, queues: bool) -> anyhow::Result<Config> {
+/// The configuration, read and validated for a process with these `needs`; an error tells the line or
+/// the variable it is about.
+pub fn checked(path: &Path, needs: Needs) -> anyhow::Result<Config> {
     let read = || {
-        let config = Config::read(path)?;
-        validate(&config, queues)?;
+        let mut config = Config::read(path)?;
+        config.keys = config.keys.only(needs.keys);
+        validate(&config, needs)?;
         Ok(config)
     };
     read().map_err(|error: anyhow::Error| at_line(path, error))
@@ -235,25 +242,26 @@ pub fn at_line(path: &Path, error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Everything that can be wrong without a peer: keys, services, providers, addresses; that of the
-/// broker only with `queues`.
-pub fn validate(config: &Config, queues: bool) -> anyhow::Result<()> {
-    config.keys.resolve()?;
+/// Checks everything that can be wrong without a peer, as far as `needs` reach: keys, services,
+/// providers, addresses.
+pub fn validate(config: &Config, needs: Needs) -> anyhow::Result<()> {
+    config.keys.resolve(needs.keys)?;
     Services::from_config(&config.services)?;
+    config.example_key()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     for channel in Channel::ALL {
         let configured = match channel {
             Channel::Sms => config.sms.is_some(),
             Channel::Email => config.email.is_some(),
         };
-        if configured {
+        if configured && needs.channel(channel) {
             channels::build(config, channel, &Inbox::default(), &clock)?;
         }
     }
     if let Some(traces) = &config.traces {
         otlp::check(traces)?;
     }
-    if config.engine == EngineKind::Distributed && queues {
+    if config.engine == EngineKind::Distributed && needs.queues {
         distributed::rabbitmq_settings(config)?;
     }
     Ok(())

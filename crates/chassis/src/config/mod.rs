@@ -1,18 +1,19 @@
 //! Configuration: one TOML file, environment on top, secrets by reference, and errors that name
 //! the key and never print a value. Refuses keys it does not know.
 
+mod keys;
 mod line;
 mod loader;
 mod secret;
 mod sections;
 
+pub use keys::{KeyConfig, KeyNeeds, Keys, KeysConfig};
 pub use line::line_of;
 pub use loader::{files_of, load, variable_of};
 pub use secret::SecretRef;
 pub use sections::{
-    AdminConfig, ApiKeyConfig, GuessesConfig, HttpConfig, KeyConfig, KeysConfig, LimitsConfig,
-    LogConfig, LogFormat, LogLevel, PolicyConfig, ResendMode, RingKeys, ServiceConfig,
-    ServicesConfig,
+    AdminConfig, ApiKeyConfig, GuessesConfig, HttpConfig, LimitsConfig, LogConfig, LogFormat,
+    LogLevel, PolicyConfig, ResendMode, ServiceConfig, ServicesConfig,
 };
 
 /// What is wrong with the configuration. Shown to the operator; holds no value.

@@ -3,14 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use data_encoding::BASE64;
 use serde::Deserialize;
-use watchword_core::{
-    CodeLength, GuessBudget, Key, KeyId, KeyRing, Policy, ResendCode, SendLimits,
-};
-use zeroize::Zeroizing;
+use watchword_core::{CodeLength, GuessBudget, KeyId, Policy, ResendCode, SendLimits};
 
-use super::{ConfigError, SecretRef};
+use super::ConfigError;
 
 /// `[http]`: the public listener.
 #[derive(Debug, Clone, Deserialize)]
@@ -80,91 +76,6 @@ pub enum LogLevel {
     Info,
     Debug,
     Trace,
-}
-
-/// `[keys]`: what seals, what digests, what hides recipients and subjects in the store.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeysConfig {
-    /// Seal codes and recipients on their way; the first seals, all open.
-    pub sealing: Vec<KeyConfig>,
-    /// Digest codes in the store; the first digests, all verify.
-    pub digest: Vec<KeyConfig>,
-    /// Hashes subjects and recipients into store keys. It is not rotated: changing it forgets
-    /// limits and live verifications.
-    pub index: SecretRef,
-}
-
-/// One key: its id and where it is.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeyConfig {
-    /// Its id; never use one again for another key.
-    pub id: KeyId,
-    /// The file with the base64 of 32 random bytes, …
-    pub file: Option<std::path::PathBuf>,
-    /// … or the variable.
-    pub env: Option<String>,
-}
-
-/// The keys of `[keys]`, read.
-#[derive(Debug, Clone)]
-pub struct RingKeys {
-    /// What seals.
-    pub sealing: KeyRing,
-    /// What digests.
-    pub digest: KeyRing,
-    /// What hashes subjects and recipients.
-    pub index: Key,
-}
-
-impl KeysConfig {
-    /// Reads every key.
-    pub fn resolve(&self) -> Result<RingKeys, ConfigError> {
-        let index_id: KeyId = "index"
-            .parse()
-            .map_err(|_| ConfigError::new("keys.index", "is reserved"))?;
-        Ok(RingKeys {
-            sealing: ring(&self.sealing, "keys.sealing")?,
-            digest: ring(&self.digest, "keys.digest")?,
-            index: key(index_id, &self.index, "keys.index")?,
-        })
-    }
-}
-
-fn ring(configs: &[KeyConfig], path: &str) -> Result<KeyRing, ConfigError> {
-    let keys = configs
-        .iter()
-        .enumerate()
-        .map(|(index, config)| {
-            let source = SecretRef {
-                file: config.file.clone(),
-                env: config.env.clone(),
-            };
-            key(config.id.clone(), &source, &format!("{path}[{index}]"))
-        })
-        .collect::<Result<_, _>>()?;
-    KeyRing::new(keys).map_err(|error| ConfigError::new(path, error.rule()))
-}
-
-fn key(id: KeyId, source: &SecretRef, path: &str) -> Result<Key, ConfigError> {
-    let text = source.resolve().map_err(|error| error.within(path))?;
-    let error = || {
-        ConfigError::new(
-            path,
-            "must be the base64 of 32 random bytes (openssl rand -base64 32)",
-        )
-    };
-    let bytes = Zeroizing::new(
-        BASE64
-            .decode(text.expose().trim().as_bytes())
-            .map_err(|_| error())?,
-    );
-    let bytes: [u8; 32] = bytes.as_slice().try_into().map_err(|_| error())?;
-    if bytes.iter().all(|byte| *byte == bytes[0]) {
-        return Err(error());
-    }
-    Ok(Key::new(id, bytes))
 }
 
 /// `[services.<name>]`.

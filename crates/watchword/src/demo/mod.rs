@@ -18,6 +18,7 @@ use watchword_core::Clock;
 
 use crate::cli::Role;
 use crate::engine::Engine;
+use crate::needs::Needs;
 use crate::roles::Shared;
 use setup::Setup;
 
@@ -32,6 +33,7 @@ pub async fn run(exit: bool) -> anyhow::Result<()> {
     let engine = Engine::start(&setup.config, &registry, &readiness, clock.clone(), true).await?;
     let shared = Shared::new(
         setup.config.clone(),
+        Needs::ALL,
         engine,
         services,
         clock,

@@ -3,36 +3,36 @@
 use watchword_chassis::Services;
 
 use super::Findings;
-use crate::config::{Config, EngineKind};
+use crate::config::{Config, EXAMPLE_KEY_WARNING, EngineKind};
+use crate::needs::Needs;
 use crate::roles::check_texts;
 
-/// The hash of the key in the example configuration.
-const EXAMPLE_KEY: &str = "22a60ff8c666ee7f81ede927b1adfb38922412b0bbd7162b99525a22607f603b";
-
-pub(super) fn look(config: &Config, findings: &mut Findings) {
+pub(super) fn look(config: &Config, needs: Needs, findings: &mut Findings) {
+    let rings = [
+        (config.keys.sealing.len(), "that seal", needs.keys.sealing),
+        (config.keys.digest.len(), "that digest", needs.keys.digest),
+    ];
+    let rings: Vec<_> = rings
+        .into_iter()
+        .filter_map(|(count, what, is_needed)| is_needed.then(|| format!("{count} {what}")))
+        .collect();
     findings.fine(
         "keys",
         format!(
-            "{} that seal, {} that digest; the first of each is used, the others are good for what was made with them",
-            config.keys.sealing.len(),
-            config.keys.digest.len()
+            "{}; the first of each is used, the others are good for what was made with them",
+            rings.join(", ")
         ),
     );
+    // Beyond loopback the configuration is refused.
+    if let Ok(Some(key)) = config.example_key() {
+        findings.careful("services", format!("{key}: {EXAMPLE_KEY_WARNING}"));
+    }
     for (name, service) in &config.services {
         let about = format!("service {name}");
         if service.api_keys.is_empty() && service.broker_users.is_empty() {
             findings.careful(
                 &about,
                 "nobody can ask for its codes: it has no API key and no broker user",
-            );
-        }
-        let is_example = |key: &watchword_chassis::config::ApiKeyConfig| {
-            key.sha256.eq_ignore_ascii_case(EXAMPLE_KEY)
-        };
-        if service.api_keys.iter().any(is_example) {
-            findings.wrong(
-                &about,
-                "has the API key of the example, which everyone knows: replace it",
             );
         }
         if config.sms.is_some() && service.countries.is_empty() {

@@ -10,7 +10,8 @@ use std::path::Path;
 
 use crate::cli::Role;
 use crate::config::EngineKind;
-use crate::run::{checked, uses_queues};
+use crate::needs::Needs;
+use crate::run::checked;
 
 /// What the doctor found, a line each.
 #[derive(Debug, Default)]
@@ -73,18 +74,18 @@ impl Findings {
 /// Looks at everything that a process of these roles needs, none means all; an error if something
 /// is wrong.
 pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
-    let queues = uses_queues(roles);
-    let config = checked(path, queues)?;
+    let needs = Needs::of(roles);
+    let config = checked(path, needs)?;
     let mut findings = Findings::default();
     findings.fine("config", format!("{} is valid", path.display()));
-    local::look(&config, &mut findings);
+    local::look(&config, needs, &mut findings);
     if config.engine == EngineKind::Distributed {
-        if queues {
+        if needs.queues {
             broker::look(&config, &mut findings).await;
         }
         store::look(&config, &mut findings).await;
     }
-    providers::look(&config, &mut findings).await;
+    providers::look(&config, needs, &mut findings).await;
     for Finding { state, about, what } in &findings.0 {
         println!("{:<4} {about:<20} {what}", state.word());
     }

@@ -10,10 +10,14 @@ use watchword_delivery::{Attempted, Inbox, Provider};
 use super::Findings;
 use crate::channels;
 use crate::config::Config;
+use crate::needs::Needs;
 
-pub(super) async fn look(config: &Config, findings: &mut Findings) {
+pub(super) async fn look(config: &Config, needs: Needs, findings: &mut Findings) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    for channel in Channel::ALL {
+    let needed = Channel::ALL
+        .into_iter()
+        .filter(|channel| needs.channel(*channel));
+    for channel in needed {
         match channels::build(config, channel, &Inbox::default(), &clock) {
             Ok(setup) => {
                 for provider in setup.router.providers() {
