@@ -16,7 +16,7 @@ use watchword_failpoint::{Point, reach};
 use watchword_ledger::{LedgerStore, Settlement};
 use watchword_storage::StorageError;
 use watchword_verifier::store::StoredVerification;
-use watchword_verifier::{Asked, Message, NextStep, Opening, Verifier};
+use watchword_verifier::{Asked, Message, NextStep, Opener, Opening};
 
 use crate::limits::{Permit, Reservation, SendLimiter};
 use crate::request;
@@ -29,7 +29,7 @@ const PUBLISH_DEADLINE: Duration = Duration::from_millis(1_500);
 
 /// Accepts requests for codes.
 pub struct Issuer {
-    verifier: Arc<Verifier>,
+    opener: Arc<Opener>,
     limiter: Arc<dyn SendLimiter>,
     ledger: Arc<dyn LedgerStore>,
     publisher: Arc<dyn Publisher>,
@@ -41,7 +41,7 @@ pub struct Issuer {
 /// What an [`Issuer`] is made of.
 pub struct IssuerParts {
     /// Opens verifications.
-    pub verifier: Arc<Verifier>,
+    pub opener: Arc<Opener>,
     /// Counts messages.
     pub limiter: Arc<dyn SendLimiter>,
     /// What became of deliveries.
@@ -60,7 +60,7 @@ impl Issuer {
     /// An issuer of these parts.
     pub fn new(parts: IssuerParts) -> Self {
         let IssuerParts {
-            verifier,
+            opener,
             limiter,
             ledger,
             publisher,
@@ -69,7 +69,7 @@ impl Issuer {
             metrics,
         } = parts;
         Self {
-            verifier,
+            opener,
             limiter,
             ledger,
             publisher,
@@ -89,7 +89,7 @@ impl Issuer {
     ) -> Result<StoredVerification, Problem> {
         let request = request::parse(service, request)?;
         self.admit(service).await?;
-        let asked = self.verifier.open(service, request).await?;
+        let asked = self.opener.open(service, request).await?;
         match self.decided(service, asked).await? {
             Opening::Send(message) => self.send(service, *message, span).await,
             // A reloaded login page is no attack: the person already has the code. And what has
@@ -114,7 +114,7 @@ impl Issuer {
                 "the service has no live verification of this id",
             )
         };
-        let asked = self.verifier.resend(service, id).await?;
+        let asked = self.opener.resend(service, id).await?;
         match self.decided(service, asked.ok_or_else(gone)?).await? {
             Opening::Send(message) => self.send(service, *message, span).await,
             Opening::Cooling(live) => {
@@ -140,7 +140,7 @@ impl Issuer {
         let (id, at) = (&further.delivery_id, further.at);
         self.reserve(service, &further.recipient, id, at, false)
             .await?;
-        Ok(self.verifier.renew(service, *further).await?)
+        Ok(self.opener.renew(service, *further).await?)
     }
 
     /// The verification as it is now, if it is the service's.
@@ -149,7 +149,7 @@ impl Issuer {
         service: &Service,
         id: &VerificationId,
     ) -> Result<Option<StoredVerification>, Problem> {
-        Ok(self.verifier.get(&service.name, id).await?)
+        Ok(self.opener.verifier().get(&service.name, id).await?)
     }
 
     async fn admit(&self, service: &Service) -> Result<(), Problem> {
@@ -171,7 +171,7 @@ impl Issuer {
     pub(crate) async fn step(&self, service: &Service, due: &StepDue) -> Result<Stepped, Problem> {
         let id = &due.verification_id;
         let asked = self
-            .verifier
+            .opener
             .step(service, id, due.step, due.after_send)
             .await?;
         let Some(asked) = asked else {
@@ -234,7 +234,7 @@ impl Issuer {
         if let Some(next) = message.next {
             self.schedule(&message, next).await?;
         }
-        if let Err(error) = self.verifier.confirm(&message.order.delivery_id).await {
+        if let Err(error) = self.opener.confirm(&message.order.delivery_id).await {
             // The message is queued. Unmarked, a repeat publishes the same delivery again, which
             // the ledger recognises: no reason to refuse this one.
             tracing::warn!(%error, delivery_id = %message.order.delivery_id, "a confirmed message could not be marked");
@@ -252,7 +252,7 @@ impl Issuer {
         now: Timestamp,
         waive_cooldown: bool,
     ) -> Result<(), Problem> {
-        let index = self.verifier.index();
+        let index = self.opener.verifier().index();
         let reservation = Reservation {
             recipient: index.recipient_tag(&service.name, recipient),
             delivery: delivery.clone(),

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod http;
 mod index;
+mod opener;
 mod opening;
 pub mod store;
 mod telemetry;
@@ -10,10 +11,11 @@ mod vault;
 mod verifier;
 
 pub use index::Index;
+pub use opener::{OpenRequest, Opener};
 pub use opening::{Asked, Further, Message, NextStep, Opening};
 pub use telemetry::{SERIES, VerifierMetrics};
 pub use vault::{FallbackStep, VaultError};
-pub use verifier::{OpenRequest, Verifier, VerifierError, VerifierParts};
+pub use verifier::{Verifier, VerifierError, VerifierParts};
 
 /// What is measured alone and nothing else should call: insides on the way of a code.
 #[doc(hidden)]

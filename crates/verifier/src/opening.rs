@@ -1,5 +1,5 @@
 //! What a request for a message leads to, and the message that is to be published. Refuses to ask
-//! the store: [`crate::verifier`] does.
+//! the store: [`crate::opener`] does.
 
 use watchword_core::{Code, DeliveryId, Recipient, Timestamp};
 use watchword_events::Order;
@@ -22,7 +22,7 @@ pub enum Asked {
     /// All is decided.
     Decided(Opening),
     /// A further message is due, under a new code. Nothing has changed yet: the code before is good
-    /// until [`crate::Verifier::renew`] draws that one.
+    /// until [`crate::Opener::renew`] draws that one.
     NeedsCode(Box<Further>),
 }
 

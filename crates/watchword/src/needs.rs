@@ -48,12 +48,12 @@ impl Needs {
         ..Self::PROVIDERS
     };
 
-    /// `watchword unlock`: what finds a subject in the store.
+    /// `watchword unlock`: what a verifier has.
     pub const UNLOCK: Self = Self {
         queues: false,
         keys: KeyNeeds {
-            index: true,
-            ..Self::PROVIDERS.keys
+            sealing: false,
+            ..KeyNeeds::ALL
         },
         sms: false,
         email: false,

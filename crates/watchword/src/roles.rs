@@ -21,7 +21,7 @@ use watchword_issuer::{
 use watchword_metrics::prometheus::Registry;
 use watchword_sms_worker::{ReceiptMetrics, ReceiptRouteState};
 use watchword_verifier::http::VerifierState;
-use watchword_verifier::{Index, Verifier, VerifierMetrics, VerifierParts};
+use watchword_verifier::{Index, Opener, Verifier, VerifierMetrics, VerifierParts};
 
 use crate::certificates::Watch;
 use crate::channels::{self, LiveChannel};
@@ -80,18 +80,15 @@ impl Shared {
         let keys = config.keys.resolve(needs.keys)?;
         let sealer = keys.sealing.map(|keys| Live::new(sealer_of(keys)));
         let digest_keys = keys.digest.map(Live::new);
-        let verifier = match (&keys.index, &digest_keys, &sealer) {
-            (Some(index), Some(digest_keys), Some(sealer)) => {
-                Some(Arc::new(Verifier::new(VerifierParts {
-                    store: engine.verifications.clone(),
-                    index: Index::new(index.clone()),
-                    digest_keys: digest_keys.clone(),
-                    sealer: sealer.clone(),
-                    clock: clock.clone(),
-                    entropy: Arc::new(SystemEntropy),
-                    metrics: VerifierMetrics::register(&registry)?,
-                })))
-            }
+        let verifier = match (&keys.index, &digest_keys) {
+            (Some(index), Some(digest_keys)) => Some(Arc::new(Verifier::new(VerifierParts {
+                store: engine.verifications.clone(),
+                index: Index::new(index.clone()),
+                digest_keys: digest_keys.clone(),
+                clock: clock.clone(),
+                entropy: Arc::new(SystemEntropy),
+                metrics: VerifierMetrics::register(&registry)?,
+            }))),
             _ => None,
         };
         Ok(Self {
@@ -157,11 +154,12 @@ impl Shared {
     }
 
     fn verifier(&self) -> anyhow::Result<&Arc<Verifier>> {
-        self.verifier.as_ref().context("keys are missing")
+        let verifier = self.verifier.as_ref();
+        verifier.context("keys.digest and keys.index are needed")
     }
 
     fn sealer(&self) -> anyhow::Result<&Live<Sealer>> {
-        self.sealer.as_ref().context("keys.sealing is missing")
+        self.sealer.as_ref().context("keys.sealing is needed")
     }
 
     async fn issuer(&self, lifecycle: &mut Lifecycle) -> anyhow::Result<Router> {
@@ -171,8 +169,9 @@ impl Shared {
         let _ = self.issuer_metrics.set(metrics.clone());
         let broker = self.engine.queues()?;
         let publisher = broker.publisher();
+        let opener = Opener::new(self.verifier()?.clone(), self.sealer()?.clone());
         let issuer = Arc::new(Issuer::new(IssuerParts {
-            verifier: self.verifier()?.clone(),
+            opener: Arc::new(opener),
             limiter: self.engine.limiter.clone(),
             ledger: self.engine.ledger.clone(),
             publisher: publisher.clone(),

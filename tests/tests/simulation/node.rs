@@ -15,7 +15,7 @@ use watchword_delivery::{
 };
 use watchword_events::{Lane, Sealer};
 use watchword_issuer::{Issuer, IssuerParts, Stepper, StepperParts};
-use watchword_verifier::{Verifier, VerifierParts};
+use watchword_verifier::{Opener, Verifier, VerifierParts};
 
 use crate::broker::{SimConsumer, SimPublisher};
 use crate::caller::Front;
@@ -56,14 +56,13 @@ fn front(seat: &Seat) {
         store: Arc::new(SimCodes(seat.clone())),
         index: kit.index.clone(),
         digest_keys: Live::new(kit.keys.clone()),
-        sealer: sealer.clone(),
         clock: clock.clone(),
         entropy: world.clone(),
         metrics: kit.verifier.clone(),
     }));
     let ledger = Arc::new(SimLedger(seat.clone()));
     let issuer = Arc::new(Issuer::new(IssuerParts {
-        verifier: verifier.clone(),
+        opener: Arc::new(Opener::new(verifier.clone(), sealer.clone())),
         limiter: Arc::new(SimLimiter(seat.clone())),
         ledger: ledger.clone(),
         publisher: Arc::new(SimPublisher(seat.clone())),

@@ -13,7 +13,8 @@ use watchword_events::Sealer;
 use watchword_storage::redis::Value;
 use watchword_verifier::store::{RedisVerifications, SqliteVerifications, VerificationStore};
 use watchword_verifier::{
-    Asked, FallbackStep, Index, OpenRequest, Opening, Verifier, VerifierMetrics, VerifierParts,
+    Asked, FallbackStep, Index, OpenRequest, Opener, Opening, Verifier, VerifierMetrics,
+    VerifierParts,
 };
 
 use crate::engine::{Engine, Place, keys, run};
@@ -32,13 +33,14 @@ pub async fn the_store_shows_no_code_and_no_recipient(engine: &Engine) {
     .unwrap();
     let services = Services::from_config(&services).unwrap();
     let web = services.by_name(&service("web")).unwrap();
-    let verifier = verifier(engine);
-    let opening = verifier.open(web, request()).await.unwrap();
+    let opener = opener(engine);
+    let verifier = opener.verifier();
+    let opening = opener.open(web, request()).await.unwrap();
     let Asked::Decided(Opening::Send(message)) = opening else {
         panic!("{opening:?}")
     };
     let (id, code) = (&message.verification.id, message.order.code.expose());
-    verifier.confirm(&message.order.delivery_id).await.unwrap();
+    opener.confirm(&message.order.delivery_id).await.unwrap();
     nothing_in_clear(engine, code).await;
     let wrong = "0123456789".parse().unwrap();
     let check = verifier.check(web, id, &wrong, None, None).await.unwrap();
@@ -65,23 +67,24 @@ fn request() -> OpenRequest {
     }
 }
 
-fn verifier(engine: &Engine) -> Verifier {
+fn opener(engine: &Engine) -> Opener {
     let store: Arc<dyn VerificationStore> = match engine.place() {
         Place::Redis { link, .. } => Arc::new(RedisVerifications::new(link.clone())),
         Place::Sqlite { sqlite, .. } => Arc::new(SqliteVerifications::new(sqlite.clone())),
     };
     let key = |name: &str, byte| Key::new(name.parse().unwrap(), [byte; 32]);
     let ring = |name, byte| KeyRing::new(vec![key(name, byte)]).unwrap();
-    Verifier::new(VerifierParts {
+    let verifier = Verifier::new(VerifierParts {
         store,
         index: Index::new(key("i1", 1)),
         digest_keys: Live::new(ring("d1", 2)),
-        sealer: Live::new(Sealer::new(ring("s1", 3), Arc::new(SystemEntropy))),
         clock: Arc::new(ManualClock::at(NOW)),
         entropy: Arc::new(SystemEntropy),
         metrics: VerifierMetrics::register(&watchword_metrics::prometheus::Registry::new())
             .unwrap(),
-    })
+    });
+    let sealer = Live::new(Sealer::new(ring("s1", 3), Arc::new(SystemEntropy)));
+    Opener::new(Arc::new(verifier), sealer)
 }
 
 async fn nothing_in_clear(engine: &Engine, code: &str) {
