@@ -22,6 +22,9 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOOLS = pathlib.Path(os.environ["WATCHWORD_TOOLS"]) / "python/bin"
 ROLES = ["issuer", "verifier", "sms-worker", "email-worker"]
+WORKER = {"REDIS_PASSWORD", "RABBITMQ_PASSWORD", "SEALING_KEY"}
+SECRETS = {"issuer": WORKER | {"DIGEST_KEY", "INDEX_KEY"}, "verifier": {"REDIS_PASSWORD", "DIGEST_KEY", "INDEX_KEY"},
+           "sms-worker": WORKER, "email-worker": WORKER}
 
 failures = []
 
@@ -39,6 +42,14 @@ def run(*command, **options):
 def sources(service):
     """[(path on the host, path in the container)] of what is mounted from the repository."""
     return [volume.split(":")[:2] for volume in service.get("volumes", []) if volume.startswith("./")]
+
+
+def filled(value):
+    """The value with what .env holds, as docs/deploy.md makes it."""
+    def of(match):
+        return os.urandom(32).hex() if match[1] == "API_KEY_SHA256" else base64.b64encode(os.urandom(32)).decode()
+
+    return re.sub(r"\$\{(\w+):\?\}", of, value)
 
 
 def check_redis(service, scratch):
@@ -156,7 +167,7 @@ def main():
             expect(service.get("read_only") is True and service.get("cap_drop") == ["ALL"], f"{role} has rights")
             mounted = dict((target, source) for source, target in sources(service))
             config = folder / mounted.get("/etc/watchword/config/watchword.toml", "none")
-            secrets = {key: base64.b64encode(os.urandom(32)).decode() for key in service.get("environment", {})}
+            secrets = {key: filled(value) for key, value in service.get("environment", {}).items()}
             checked = run(os.environ["WATCHWORD_BIN"], "-c", config, "config", "check", role, env=secrets)
             expect(checked.returncode == 0, f"{role}: {checked.stderr}")
             for wanted in ("http      0.0.0.0:8080", "admin     0.0.0.0:9090"):
@@ -165,8 +176,13 @@ def main():
                 # Codes are checked while the broker is away.
                 waits = (role, host) != ("verifier", "rabbitmq")
                 expect((host in service.get("depends_on", {})) == waits, f"{role} and whether it waits for {host}")
-            has = "RABBITMQ_PASSWORD" in secrets
-            expect(has == (role != "verifier"), f"{role} and whether it has RabbitMQ's password")
+            has = {name for name in secrets if not name.startswith("WATCHWORD_")}
+            expect(has == SECRETS[role], f"{role} has {sorted(has)}")
+            key = "service   example (1 keys, countries DE)"
+            expect((key in checked.stdout) == (role in ("issuer", "verifier")), f"{role}: {checked.stdout}")
+            missing = run(os.environ["WATCHWORD_BIN"], "-c", config, "config", "check", role,
+                          env={name: value for name, value in secrets.items() if name != "REDIS_PASSWORD"} | {"DIGEST_KEY": "", "SEALING_KEY": ""})
+            expect("config key `keys." in missing.stderr, f"{role} without its keys: {missing.stderr}")
             for port in service.get("ports", []):
                 expect(port.endswith(":8080"), f"{role} publishes {port}")
 

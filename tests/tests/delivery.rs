@@ -1019,6 +1019,26 @@ async fn parked_orders_are_listed_shown_replayed_and_dropped() {
         .process
         .wait(30);
     world.pipeline.start("sms", &["sms-worker"]).await;
+
+    // An order waits for the configuration that has its service.
+    let early = world.pipeline.ask("issuer", "sms", &number(0)).await;
+    until(20, "the order has been looked at", || async {
+        let retries = world.pipeline.total("watchword_retries_total", &["sms"]);
+        (retries.await >= 1).then_some(())
+    })
+    .await;
+    let cut = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, &whole).unwrap();
+    outcome_is(&world.pipeline, "verifier", early.text("id"), 1, "accepted").await;
+    std::fs::write(&path, cut).unwrap();
+    until(20, "the configuration without it is read", || async {
+        let reloads = world.pipeline.metrics("sms").await;
+        let read = "watchword_config_reloads_total{result=\"ok\"}";
+        (reloads[read] >= 2.0).then_some(())
+    })
+    .await;
+
+    // After a minute it is parked.
     let mut ids = Vec::new();
     for n in 1..=3 {
         ids.push(
@@ -1031,7 +1051,11 @@ async fn parked_orders_are_listed_shown_replayed_and_dropped() {
         );
     }
     for id in &ids {
-        outcome_is(&world.pipeline, "verifier", id, 1, "parked").await;
+        until(120, &format!("the delivery of {id} is parked"), || async {
+            let status = world.pipeline.status("verifier", id).await.body;
+            (status["deliveries"][0]["outcome"] == "parked").then_some(())
+        })
+        .await;
     }
     std::fs::write(&path, whole).unwrap();
     world.pipeline.processes["sms"].process.signal("TERM");
@@ -1084,7 +1108,7 @@ async fn parked_orders_are_listed_shown_replayed_and_dropped() {
     let (fine, replayed) = run(&["replay", "--id", &delivery(0)]);
     assert!(fine && replayed.contains("1 replayed"), "{replayed}");
     outcome_is(&world.pipeline, "verifier", &ids[0], 1, "accepted").await;
-    assert_eq!(world.first.messages().len(), 1);
+    assert_eq!(world.first.messages().len(), 2);
     let (fine, dropped) = run(&["discard", "--id", &delivery(1)]);
     assert!(fine && dropped.contains("1 discarded"), "{dropped}");
     let (_, list) = run(&["list", "--lane", "sms"]);

@@ -87,11 +87,19 @@ async fn it_finds_what_is_broken_and_nothing_else() {
     all.finds(&[("WATCHWORD_REDIS__URL", nowhere)], &["redis", "running"])
         .await;
     let example = "[{ id = \"k1\", sha256 = \"22a60ff8c666ee7f81ede927b1adfb38922412b0bbd7162b99525a22607f603b\" }]";
-    all.finds(
-        &[("WATCHWORD_SERVICES__TEST__API_KEYS", example)],
-        &["service test", "example"],
-    )
-    .await;
+    // Here the published key is a warning, beyond loopback the configuration is refused.
+    let with_example = ("WATCHWORD_SERVICES__TEST__API_KEYS", example);
+    let (is_well, text) = all.asked(&[with_example]).await;
+    let warns = |line: &str| line.starts_with("warn services") && line.contains("example API key");
+    assert!(is_well && text.lines().any(warns), "{text}");
+    for listener in ["WATCHWORD_HTTP__LISTEN", "WATCHWORD_ADMIN__LISTEN"] {
+        let (is_well, text) = all.asked(&[with_example, (listener, "0.0.0.0:0")]).await;
+        let says = "the variable WATCHWORD_SERVICES__TEST__API_KEYS";
+        assert!(
+            !is_well && text.contains(says) && text.contains("example key"),
+            "{text}"
+        );
+    }
 
     // A clock, by a library that sets ours.
     let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";

@@ -172,8 +172,7 @@ impl Courier {
     ) -> Result<Settling, LedgerError> {
         let services = self.parts.services.get();
         let Some(service) = services.by_name(&order.service) else {
-            let park = Settling::Park("unknown_service");
-            return self.end(&order, DeliveryOutcome::Parked, park).await;
+            return self.without_service(&order, letter.retries).await;
         };
         let router = self.parts.router.get();
         let errand = Errand {
@@ -195,6 +194,22 @@ impl Courier {
                 Turn::NextProvider => self.parts.metrics.failovers.inc(),
             }
         }
+    }
+
+    /// Settles an order of a service that is not configured here. The configuration that has it may be
+    /// on its way: the issuer may have read it first, and orchestrators take up to a minute.
+    async fn without_service(&self, order: &Order, retries: u32) -> Result<Settling, LedgerError> {
+        let now = self.parts.clock.now();
+        if attempt_budget(Duration::MAX, now, order.deadline).is_none() {
+            return self
+                .end(order, DeliveryOutcome::Expired, Settling::Ack)
+                .await;
+        }
+        if retries < SERVICE_WAITS {
+            return Ok(soon());
+        }
+        let park = Settling::Park("unknown_service");
+        self.end(order, DeliveryOutcome::Parked, park).await
     }
 
     /// One attempt with the next provider; `tried` are those of this round and those that refused
@@ -436,6 +451,9 @@ impl Courier {
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
+
+/// How often an order of a service that is not configured here is looked at again, a second apart.
+const SERVICE_WAITS: u32 = 60;
 
 /// How often a message under a key that is not in use here is looked at again, a second apart.
 const KEY_WAITS: u32 = 90;

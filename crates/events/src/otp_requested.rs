@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::EventData;
 
@@ -27,10 +27,18 @@ pub struct OtpRequested {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locale: Option<String>,
     /// Values for the template.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "absent_if_null",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub variables: BTreeMap<String, String>,
     /// Other ways to the same person, tried in this order while the code is not used.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "absent_if_null",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub fallback: Vec<FallbackRequested>,
     /// Who asks for it at the calling service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,5 +86,37 @@ impl std::fmt::Debug for OtpRequested {
     /// Without the recipient and the subject: they are personal data.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("OtpRequested").finish_non_exhaustive()
+    }
+}
+
+/// Reads `null` as the default: clients that serialise every field send it for what they leave out.
+fn absent_if_null<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_is_absent() {
+        let read = |rest: &str| {
+            let text = format!("{{\"channel\":\"sms\",\"to\":\"+4915112345678\"{rest}}}");
+            serde_json::from_str::<OtpRequested>(&text)
+        };
+        let absent = read("").unwrap();
+        for field in ["purpose", "subject", "locale", "variables", "fallback"] {
+            let given = read(&format!(",\"{field}\":null")).unwrap();
+            assert!(given == absent, "{field}");
+            assert!(read(&format!(",\"{field}\":7")).is_err(), "{field}");
+        }
+        let step = ",\"fallback\":[{\"channel\":\"email\",\"to\":\"a@example.org\",\"after_seconds\":null}]";
+        assert_eq!(read(step).unwrap().fallback[0].after_seconds, None);
+        assert!(read(",\"to\":null").is_err());
+        assert!(read(",\"variables\":{\"amount\":null}").is_err());
     }
 }

@@ -38,6 +38,7 @@ type Prints = BTreeMap<PathBuf, [u8; 32]>;
 pub struct Reader {
     path: PathBuf,
     needs: Needs,
+    settle: Duration,
     taken: Prints,
 }
 
@@ -48,6 +49,7 @@ impl Reader {
         Self {
             path: path.to_owned(),
             needs,
+            settle: SETTLE,
             taken: fingerprints(path, needs),
         }
     }
@@ -61,7 +63,7 @@ impl Reader {
         if first == self.taken {
             return false;
         }
-        sleep(SETTLE).await;
+        sleep(self.settle).await;
         let second = self.look().await;
         let is_whole = second.as_ref() == Some(&first);
         if is_whole {
@@ -253,5 +255,45 @@ impl Reloads {
     fn count(&self, is_ok: bool) {
         let result = if is_ok { "ok" } else { "wrong" };
         self.0.with_label_values(&[result]).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::write;
+
+    use tokio::join;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_counts_as_changed_once_two_looks_agree() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("watchword.toml");
+        write(&path, "a = 1").unwrap();
+        let mut reader = Reader::new(&path, Needs::ALL);
+        reader.settle = Duration::from_millis(600);
+        assert!(!reader.has_changed().await);
+        // Whole TOML after the first step already.
+        write(&path, "a = 2").unwrap();
+        let second_step = async {
+            sleep(Duration::from_millis(200)).await;
+            write(&path, "a = 2\nb = 3").unwrap();
+        };
+        let (has_changed, ()) = join!(reader.has_changed(), second_step);
+        assert!(!has_changed);
+        assert!(reader.has_changed().await);
+        assert!(!reader.has_changed().await);
+        // A secret that the process does not need is not looked at.
+        let secret = folder.path().join("sealing");
+        let text = format!("[keys]\nsealing = [{{ id = \"s1\", file = {secret:?} }}]");
+        write(&path, text).unwrap();
+        write(&secret, "1").unwrap();
+        assert!(reader.has_changed().await);
+        let mut verifier = Reader::new(&path, Needs::of(&[crate::cli::Role::Verifier]));
+        verifier.settle = reader.settle;
+        write(&secret, "2").unwrap();
+        assert!(reader.has_changed().await);
+        assert!(!verifier.has_changed().await);
     }
 }

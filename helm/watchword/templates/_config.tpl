@@ -2,15 +2,25 @@
 
 {{- define "watchword.secretsDir" -}}/etc/watchword/secrets{{- end -}}
 
-{{/* The configuration of one workload, as JSON. The API reads no provider's secret, a worker none of the
-     other channel's, and who only checks codes not the broker's: each gets the sections of its own. Takes
-     root and workload. */}}
+{{/* The SHA-256 of `example-key-change-me`, which the program refuses beyond loopback. */}}
+{{- define "watchword.exampleKey" -}}22a60ff8c666ee7f81ede927b1adfb38922412b0bbd7162b99525a22607f603b{{- end -}}
+
+{{/* The configuration of one workload, as JSON. Each gets the sections and keys its roles need: the API no
+     provider's secret, a worker none of the other channel's and only the sealing keys, a verifier neither
+     the broker's password nor the sealing keys. Takes root and workload. */}}
 {{- define "watchword.config" -}}
 {{- $values := .root.Values -}}
 {{- $dir := include "watchword.secretsDir" . -}}
 {{- $keys := $values.keys -}}
 {{- $ring := printf "%s/%s" $dir $keys.existingSecret -}}
 {{- $tree := deepCopy $values.config -}}
+{{- range $name, $service := $tree.services -}}
+{{- range $service.api_keys -}}
+{{- if and (eq (lower (toString .sha256)) (include "watchword.exampleKey" $)) (not (has $values.bindAddress (list "127.0.0.1" "[::1]"))) -}}
+{{- fail (printf "config.services.%s: api_keys has the published example key; make one with `openssl rand -hex 24` and give its SHA-256" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- $omitted := ternary (list "sms" "email" "templates") (list (ternary "email" "sms" (eq .workload.channel "sms"))) (empty .workload.channel) -}}
 {{- range $omitted }}{{ $_ := unset $tree . }}{{ end -}}
 {{- $_ := set $tree "engine" "distributed" -}}
@@ -26,8 +36,14 @@
 {{- end -}}
 {{- $_ := set $tree $peer $section -}}
 {{- end -}}
-{{- $rings := dict "index" (dict "file" (printf "%s/%s" $ring $keys.index)) -}}
-{{- range $name := list "sealing" "digest" -}}
+{{- $rings := dict -}}
+{{- $names := list -}}
+{{- if ne (join "," .workload.roles) "verifier" }}{{ $names = append $names "sealing" }}{{ end -}}
+{{- if empty .workload.channel -}}
+{{- $names = append $names "digest" -}}
+{{- $_ := set $rings "index" (dict "file" (printf "%s/%s" $ring $keys.index)) -}}
+{{- end -}}
+{{- range $name := $names -}}
 {{- $list := list -}}
 {{- range index $keys $name -}}
 {{- $list = append $list (dict "id" .id "file" (printf "%s/%s" $ring .key)) -}}

@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 use tempfile::TempDir;
 use toml::de::{DeTable, DeValue};
 use watchword::config::Config;
+use watchword::needs::Needs;
 use watchword::run::{at_line, validate};
 use watchword_chassis::config::ConfigError;
 
@@ -72,7 +73,7 @@ fn load(text: &str, variables: &BTreeMap<&str, &str>) {
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let loaded = Config::read_under(&path, environment)
         .map_err(anyhow::Error::from)
-        .and_then(|config| validate(&config, true));
+        .and_then(|config| validate(&config, Needs::ALL));
     if let Err(error) = loaded {
         check(error, &path);
     }

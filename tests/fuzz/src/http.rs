@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tower_service::Service as _;
 use watchword::cli::Role;
+use watchword::needs::Needs;
 use watchword::roles::Shared;
 use watchword_chassis::lifecycle::Lifecycle;
 
@@ -131,7 +132,7 @@ impl World {
         let path = folder.path().join("watchword.toml");
         std::fs::write(&path, config(folder.path())).expect("a file");
         let (shared, lifecycle, routes) = runtime.block_on(async {
-            let shared = watchword::run::operator(&path, true)
+            let shared = watchword::run::operator(&path, Needs::ALL)
                 .await
                 .expect("an engine");
             let mut lifecycle = Lifecycle::default();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use watchword_tests::pipeline::KEY;
-use watchword_tests::{Pipeline, until};
+use watchword_tests::{Pipeline, Settings, until};
 
 use crate::{embedded, memory_kib};
 
@@ -72,6 +72,88 @@ async fn slow_and_silent_callers_keep_nobody_out() {
     }
     drop(silent);
     sound(&pipeline, 100).await;
+}
+
+/// A pipeline whose gateway brings receipts.
+async fn with_receipts() -> Pipeline {
+    let mut settings = Settings::embedded();
+    settings.service = "[services.test.limits]\nservice_per_minute = 100000".into();
+    settings.providers = "[sms.providers.kannel]\nkind = \"kannel\"\nsender = \"Test\"\n\
+         settings = { base_url = \"http://127.0.0.1:1/\", username = \"watchword\" }\n\
+         secrets = { password = { env = \"KANNEL_PASSWORD\" }, receipt_token = { env = \"KANNEL_TOKEN\" } }\n\
+         [email.providers.inbox]\nkind = \"inbox\"\n"
+        .into();
+    let mut pipeline = Pipeline::configure(&settings);
+    for (name, value) in [
+        ("KANNEL_PASSWORD", "p"),
+        ("KANNEL_TOKEN", "a-token-of-kannel"),
+    ] {
+        pipeline.variables.push((name.into(), value.into()));
+    }
+    pipeline.start("all", &[]).await;
+    pipeline
+}
+
+/// More than there are places for requests in work (512).
+const CROWD: usize = 600;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn receipts_whose_body_does_not_come_leave_the_api_its_places() {
+    let pipeline = with_receipts().await;
+    let http = pipeline.processes["all"].http;
+    let head = "POST /v1/receipts/kannel HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n";
+    let silent = crowd(http, CROWD, head.as_bytes()).await;
+    for number in 0..20 {
+        let took = sound(&pipeline, number).await;
+        assert!(took < Duration::from_secs(2), "{took:?}");
+    }
+    let answer = last_words(silent.into_iter().next().unwrap()).await;
+    assert!(answer.contains("request_timeout"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_bodies_take_no_place_on_any_route() {
+    let pipeline = with_receipts().await;
+    let http = pipeline.processes["all"].http;
+    let before = memory_kib(pipeline.processes["all"].process.id());
+    let id = "A".repeat(32);
+    let key = format!("authorization: Bearer {KEY}\r\n");
+    let mut slow = Vec::new();
+    for (method, path) in [
+        ("POST", "/v1/verifications".to_owned()),
+        ("POST", format!("/v1/verifications/{id}/check")),
+        ("POST", format!("/v1/verifications/{id}/resend")),
+        ("DELETE", format!("/v1/verifications/{id}")),
+        ("GET", format!("/v1/verifications/{id}")),
+        ("POST", "/v1/receipts/kannel".to_owned()),
+        ("GET", "/v1/receipts/kannel".to_owned()),
+        ("POST", "/v1/receipts/nosuch".to_owned()),
+        ("POST", "/healthz".to_owned()),
+        ("POST", "/nosuch".to_owned()),
+    ] {
+        for key in ["", &key] {
+            for body in [
+                "content-length: 5000\r\n\r\n{",
+                "transfer-encoding: chunked\r\n\r\n1\r\n{\r\n",
+            ] {
+                let begin = format!(
+                    "{method} {path} HTTP/1.1\r\nhost: a\r\n{key}content-type: application/json\r\n{body}"
+                );
+                slow.extend(crowd(http, CROWD / 20, begin.as_bytes()).await);
+            }
+        }
+    }
+    assert!(slow.len() > 512);
+    for number in 0..20 {
+        // Another byte of each, which is no progress.
+        for stream in &mut slow {
+            let _ = stream.write_all(b"1\r\nx\r\n").await;
+        }
+        let took = sound(&pipeline, number).await;
+        assert!(took < Duration::from_secs(2), "{took:?}");
+    }
+    let grown = memory_kib(pipeline.processes["all"].process.id()).saturating_sub(before);
+    assert!(grown < 96 * 1024, "{grown} KiB");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,9 +1,10 @@
-//! Against whoever reads what the product leaves behind or sends it what it should not: crashes,
-//! memory, wires, hostile input, callers who dawdle, timing.
+//! Attackers who read what the product leaves behind or send it what they should not: crashes, memory,
+//! wires, keys of other roles, hostile input, slow callers, timing.
 
 mod crash;
 mod crowds;
 mod hostile;
+mod keys;
 mod secrets;
 mod timing;
 

@@ -27,13 +27,13 @@ fn port_of(url: &str) -> u16 {
 }
 
 /// A code of ten digits stands in memory by chance once in 10^10 places.
-fn code_in(text: &str) -> Option<String> {
+pub fn code_in(text: &str) -> Option<String> {
     text.split(|c: char| !c.is_ascii_digit())
         .find(|run| run.len() == 10)
         .map(ToOwned::to_owned)
 }
 
-fn holds(bytes: &[u8], secret: &[u8]) -> bool {
+pub fn holds(bytes: &[u8], secret: &[u8]) -> bool {
     let Some(first) = secret.first() else {
         return false;
     };
@@ -43,7 +43,7 @@ fn holds(bytes: &[u8], secret: &[u8]) -> bool {
 }
 
 /// The private writable memory of process `id`, but for its stacks, a mapping at a time.
-fn memory(id: u32) -> Vec<(String, Vec<u8>)> {
+pub fn memory(id: u32) -> Vec<(String, Vec<u8>)> {
     let maps = fs::read_to_string(format!("/proc/{id}/maps")).expect("root reads the maps");
     let file = File::open(format!("/proc/{id}/mem")).expect("root reads the memory");
     let mut found = Vec::new();
