@@ -11,7 +11,7 @@ use watchword_chassis::{Problem, ProblemCode, Service};
 use watchword_core::{
     Clock, DeliveryId, DeliveryOutcome, Live, Recipient, Timestamp, VerificationId,
 };
-use watchword_events::{CloudEvent, EventData, Lane, OtpRequested, OtpSend, Sealer, StepDue};
+use watchword_events::{EventData, Lane, OtpRequested, OtpSend, Sealer, StepDue};
 use watchword_failpoint::{Point, reach};
 use watchword_ledger::{LedgerStore, Settlement};
 use watchword_storage::StorageError;
@@ -299,23 +299,10 @@ impl Issuer {
     /// Puts the next step of the workflow into the timer queue. Before the message is marked as
     /// confirmed: whoever asks again then publishes both again.
     async fn schedule(&self, message: &Message, next: NextStep) -> Result<(), Problem> {
-        let (id, now) = (&message.verification.id, self.clock.now());
-        let event = CloudEvent {
-            id: format!(
-                "{id}.step-{}.{}",
-                next.step,
-                message.order.delivery_id.send()
-            ),
-            source: "/watchword/issuer".to_owned(),
-            time: now,
-            data: StepDue {
-                verification_id: id.clone(),
-                service: message.order.service.clone(),
-                step: next.step,
-                after_send: message.order.delivery_id.send(),
-                due_at: now.plus_millis(next.after_ms).to_rfc3339(),
-            },
-        };
+        let (now, order) = (self.clock.now(), &message.order);
+        let due_at = now.plus_millis(next.after_ms);
+        let follows = (&order.service, &order.delivery_id);
+        let event = StepDue::event("/watchword/issuer", follows, next.step, (now, due_at));
         let internal = |_| Problem::new(ProblemCode::Internal, "the step could not be written");
         let outbound = Outbound {
             kind: StepDue::TYPE,
