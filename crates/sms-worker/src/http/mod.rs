@@ -19,7 +19,7 @@ use reqwest::{Client, Request, Response};
 use tokio::time::timeout;
 use watchword_chassis::config::ConfigError;
 use watchword_core::{AttemptClass, Clock, ProviderName};
-use watchword_delivery::{Attempted, Dispatch, Provider, TlsPeer, attempt_limit};
+use watchword_delivery::{Attempted, Dispatch, Provider, Scope, TlsPeer, attempt_limit};
 
 pub use config::{Preset, ReceiptConfig, RequestConfig, ResponseConfig};
 pub use response::ResponsePlan;
@@ -143,7 +143,7 @@ impl HttpProvider {
             Ok(response) => response,
             // Before a connection stands nothing was handed over; afterwards nobody knows.
             Err(error) if error.is_connect() => {
-                return Attempted::new(AttemptClass::Transient, "connect");
+                return Attempted::new(AttemptClass::Transient, "connect").about(Scope::Provider);
             }
             Err(error) if error.is_timeout() => {
                 return Attempted::new(AttemptClass::UnknownOutcome, "timeout");
@@ -231,17 +231,17 @@ impl Provider for HttpProvider {
         let request = match timeout(self.limit / 2, self.request(dispatch)).await {
             Ok(Ok(request)) => request,
             Ok(Err(Unmade::Template)) => {
-                return Attempted::new(AttemptClass::MessageRejected, "template");
+                return Attempted::not_called(AttemptClass::MessageRejected, "template");
             }
             Ok(Err(Unmade::Request)) => {
-                return Attempted::new(AttemptClass::ConfigFault, "request");
+                return Attempted::not_called(AttemptClass::ConfigFault, "request");
             }
             Ok(Err(Unmade::Auth(AuthFault::Refused))) => {
                 return Attempted::new(AttemptClass::ConfigFault, "auth");
             }
             // Nothing was handed over yet.
             Ok(Err(Unmade::Auth(AuthFault::Away))) | Err(_) => {
-                return Attempted::new(AttemptClass::Transient, "auth_away");
+                return Attempted::new(AttemptClass::Transient, "auth_away").about(Scope::Provider);
             }
         };
         timeout(self.limit, self.exchange(request))
