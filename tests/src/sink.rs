@@ -41,6 +41,7 @@ struct State {
     hides_starttls: bool,
     mails: Vec<Mail>,
     mailbox: Option<Arc<Mailbox>>,
+    refused: Option<(&'static str, &'static str)>,
     connections: usize,
 }
 
@@ -98,6 +99,11 @@ impl Sink {
             Some(script) => state.habits.insert(verb.to_owned(), script),
             None => state.habits.remove(verb),
         };
+    }
+
+    /// Gives this reply to recipients of this domain from now on.
+    pub fn refuse(&self, domain_and_reply: Option<(&'static str, &'static str)>) {
+        self.lock().refused = domain_and_reply;
     }
 
     /// Keeps mails in `mailbox` from now on.
@@ -168,6 +174,11 @@ impl Sink {
             if verb == "RCPT" {
                 to = line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
             }
+            let refused = self.lock().refused;
+            let usual = match refused {
+                Some((domain, reply)) if verb == "RCPT" && to.ends_with(domain) => reply,
+                _ => usual,
+            };
             let go_on = self.answer(&mut stream, &verb, usual).await;
             if !go_on || verb == "QUIT" {
                 return;

@@ -1,14 +1,15 @@
-//! Tells the world what became of a delivery, as `watchword.delivery.updated.v1`. Refuses to hold
-//! a worker up: the ledger has the outcome, an event that cannot be published is counted.
+//! Publishes outcomes of deliveries, as `watchword.delivery.updated.v1`, and the fallback step that
+//! a failed delivery makes due. It holds no worker up: the ledger has the outcome, and an event that
+//! cannot be published is counted.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use watchword_broker::{Outbound, Publisher, Route};
-use watchword_core::{Clock, ReceiptState, ServiceName};
+use watchword_core::{Clock, DeliveryOutcome, ReceiptState, ServiceName};
 use watchword_events::names::event_routing_key;
-use watchword_events::{CloudEvent, DeliveryUpdated, EventData};
+use watchword_events::{CloudEvent, DeliveryUpdated, EventData, Lane, Order, StepDue};
 use watchword_ledger::DeliveryRecord;
 
 use crate::telemetry::DeliveryMetrics;
@@ -40,6 +41,33 @@ impl Reporter {
     /// a repeat is recognised.
     pub(crate) async fn report(&self, service: &ServiceName, record: &DeliveryRecord) {
         self.publish(service, record, None).await;
+    }
+
+    /// Starts the fallback step of a delivery that no provider took, instead of after its wait. The
+    /// step's own timer comes later and finds it done: the store decides about a step once.
+    pub(crate) async fn step_due(&self, order: &Order, outcome: DeliveryOutcome) {
+        let now = self.clock.now();
+        let is_lost = matches!(outcome, DeliveryOutcome::Failed | DeliveryOutcome::Expired);
+        let Some(step) = order.next_step.filter(|_| is_lost && now < order.deadline) else {
+            return;
+        };
+        let source = format!("/watchword/{}-worker", order.recipient.channel());
+        let follows = (&order.service, &order.delivery_id);
+        let event = StepDue::event(&source, follows, step, (now, now));
+        let Ok(body) = event.encode() else {
+            return;
+        };
+        let outbound = Outbound {
+            id: event.id,
+            kind: StepDue::TYPE,
+            route: Route::Lane(Lane::Timers),
+            body: Bytes::from(body),
+            traceparent: None,
+            ttl: None,
+        };
+        if let Err(error) = self.publisher.publish(outbound, PUBLISH_DEADLINE).await {
+            tracing::warn!(%error, delivery_id = %order.delivery_id, "a fallback step could not be started early; its timer starts it later");
+        }
     }
 
     /// Publishes what a receipt changed.

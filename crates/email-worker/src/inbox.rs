@@ -33,7 +33,7 @@ impl Provider for InboxProvider {
 
     async fn attempt(&self, dispatch: &Dispatch) -> Attempted {
         let Ok(parts) = self.text.render(dispatch) else {
-            return Attempted::new(AttemptClass::MessageRejected, "template");
+            return Attempted::not_called(AttemptClass::MessageRejected, "template");
         };
         self.inbox.push(InboxMessage {
             to: dispatch.recipient.expose().to_owned(),

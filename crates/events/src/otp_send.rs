@@ -53,6 +53,9 @@ pub struct Order {
     pub locale: Option<Locale>,
     /// The caller's template variables.
     pub variables: Variables,
+    /// The fallback step that follows this message, if the request has one: due at once if no
+    /// provider takes the message.
+    pub next_step: Option<u8>,
 }
 
 /// Why an event gave no order.
@@ -88,6 +91,8 @@ struct Secret {
     locale: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     variables: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next_step: Option<u8>,
 }
 
 impl Drop for Secret {
@@ -106,6 +111,7 @@ impl Order {
             country: self.recipient.country().map(str::to_owned),
             locale: self.locale.as_ref().map(ToString::to_string),
             variables: self.variables.as_map().clone(),
+            next_step: self.next_step,
         };
         let plaintext = Zeroizing::new(serde_json::to_vec(&secret).map_err(|_| SealError::Broken)?);
         let deadline = self.deadline.to_rfc3339();
@@ -157,6 +163,7 @@ impl Order {
                 .transpose()
                 .map_err(malformed)?,
             variables: Variables::new(secret.variables.clone()).map_err(malformed)?,
+            next_step: secret.next_step,
         })
     }
 }

@@ -3,9 +3,9 @@
 //! has to remember it. No code, no recipient: both lie sealed with the verification.
 
 use serde::{Deserialize, Serialize};
-use watchword_core::{ServiceName, ShortTag, VerificationId};
+use watchword_core::{DeliveryId, ServiceName, ShortTag, Timestamp, VerificationId};
 
-use crate::EventData;
+use crate::{CloudEvent, EventData};
 
 /// The data of the event. Its id is `<verification id>.step-<step>.<after_send>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,4 +28,30 @@ pub struct StepDue {
 
 impl EventData for StepDue {
     const TYPE: &'static str = "watchword.step.due.v1";
+}
+
+impl StepDue {
+    /// The event of fallback step `step`, due at `due_at` unless a message later than `after` was
+    /// sent.
+    pub fn event(
+        source: &str,
+        (service, after): (&ServiceName, &DeliveryId),
+        step: u8,
+        (now, due_at): (Timestamp, Timestamp),
+    ) -> CloudEvent<Self> {
+        let (id, send) = (after.verification(), after.send());
+        CloudEvent {
+            id: format!("{id}.step-{step}.{send}"),
+            source: source.to_owned(),
+            time: now,
+            data: Self {
+                verification_id: id.clone(),
+                service: service.clone(),
+                step,
+                after_send: send,
+                due_at: due_at.to_rfc3339(),
+                details: None,
+            },
+        }
+    }
 }

@@ -37,6 +37,7 @@ fn order() -> Order {
         deadline: Timestamp::from_rfc3339("2026-11-24T12:05:00Z").unwrap(),
         locale: Some("de".parse().unwrap()),
         variables: Variables::new(BTreeMap::from([("amount".into(), "12".into())])).unwrap(),
+        next_step: None,
     }
 }
 
@@ -66,6 +67,18 @@ fn otp_send_v1_opens() {
     assert_eq!(opened.recipient, order().recipient);
     assert_eq!(opened.code, order().code);
     assert_eq!(opened.variables, order().variables);
+}
+
+#[test]
+fn the_next_step_travels_inside_the_seal() {
+    let mut followed = order();
+    followed.next_step = Some(1);
+    let sealed = followed.seal(&sealer(), Timestamp::from_millis(0)).unwrap();
+    let opened = Order::open(&sealed, &sealer()).unwrap();
+    assert_eq!(opened.next_step, Some(1));
+    // An order of before has none.
+    let before = CloudEvent::decode(include_bytes!("fixtures/otp.send.v1.json")).unwrap();
+    assert_eq!(Order::open(&before, &sealer()).unwrap().next_step, None);
 }
 
 #[test]

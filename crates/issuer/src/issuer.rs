@@ -12,7 +12,7 @@ use watchword_core::{
     Clock, DeliveryId, DeliveryOutcome, Live, ServiceName, SubjectTag, Timestamp, VerificationId,
 };
 use watchword_events::{
-    ClientRequested, CloudEvent, EventData, Lane, OtpRequested, OtpSend, Sealer, StepDue,
+    ClientRequested, EventData, Lane, OtpRequested, OtpSend, Sealer, StepDue,
 };
 use watchword_failpoint::{Point, reach};
 use watchword_ledger::{LedgerStore, Settlement};
@@ -369,19 +369,13 @@ impl Issuer {
         next: NextStep,
     ) -> Result<(), Problem> {
         let now = self.clock.now();
-        let event = CloudEvent {
-            id: format!("{id}.step-{}.{after_send}", next.step),
-            source: "/watchword/issuer".to_owned(),
-            time: now,
-            data: StepDue {
-                verification_id: id.clone(),
-                service: service.clone(),
-                step: next.step,
-                after_send,
-                due_at: now.plus_millis(next.after_ms).to_rfc3339(),
-                details: next.details,
-            },
-        };
+        let (due_at, after) = (
+            now.plus_millis(next.after_ms),
+            DeliveryId::new(id.clone(), after_send),
+        );
+        let follows = (service, &after);
+        let mut event = StepDue::event("/watchword/issuer", follows, next.step, (now, due_at));
+        event.data.details = next.details;
         let internal = |_| Problem::new(ProblemCode::Internal, "the step could not be written");
         let outbound = Outbound {
             kind: StepDue::TYPE,

@@ -51,7 +51,8 @@ pub struct SmsBehaviour {
     pub latency: Latency,
     /// Which part of messages has which outcome.
     pub outcomes: BTreeMap<Outcome, f64>,
-    /// The outcome for a number, or for all that end in it (`*0001`).
+    /// The outcome for a number, for all that end in it (`*0001`), or for all that begin with it
+    /// (`+53*`).
     pub numbers: BTreeMap<String, Outcome>,
     /// Messages a second; above it 429.
     pub throttle_per_second: Option<u32>,
@@ -124,7 +125,7 @@ pub struct SmtpBehaviour {
     pub latency: Latency,
     /// Which part of mails has which outcome.
     pub outcomes: BTreeMap<Outcome, f64>,
-    /// The outcome for an address.
+    /// The outcome for an address, or for all of a domain (`*@example.net`).
     pub addresses: BTreeMap<String, Outcome>,
     /// Whether a recipient's first try gets 450.
     pub greylist: bool,
@@ -156,6 +157,8 @@ pub enum Outcome {
     MessageRejected,
     /// Try later.
     Transient,
+    /// Messages to this country or domain are refused.
+    DestinationRefused,
     /// The account is suspended.
     ConfigFault,
     /// Too many at once, with `Retry-After`.
@@ -226,4 +229,40 @@ pub(crate) fn draw(outcomes: &BTreeMap<Outcome, f64>, random: &mut impl Rng) -> 
         dice -= share;
     }
     Outcome::Accepted
+}
+
+/// The outcome listed for `to`: its own, or that of a pattern with one `*` at either end.
+pub(crate) fn listed(outcomes: &BTreeMap<String, Outcome>, to: &str) -> Option<Outcome> {
+    let fits = |pattern: &str| match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+        (Some(end), _) => to.ends_with(end),
+        (_, Some(start)) => to.starts_with(start),
+        _ => pattern == to,
+    };
+    let own = outcomes.get(to);
+    let own = own.or_else(|| outcomes.iter().find(|(it, _)| fits(it)).map(|(_, out)| out));
+    own.copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_a_country_or_a_domain_can_have_an_outcome() {
+        let outcomes = BTreeMap::from([
+            ("+53*".to_owned(), Outcome::DestinationRefused),
+            ("*0001".to_owned(), Outcome::RecipientInvalid),
+            ("*@example.net".to_owned(), Outcome::ConfigFault),
+            ("a@example.net".to_owned(), Outcome::Accepted),
+        ]);
+        for (to, outcome) in [
+            ("+5351234567", Some(Outcome::DestinationRefused)),
+            ("+4915110000001", Some(Outcome::RecipientInvalid)),
+            ("b@example.net", Some(Outcome::ConfigFault)),
+            ("a@example.net", Some(Outcome::Accepted)),
+            ("+4915112345678", None),
+        ] {
+            assert_eq!(listed(&outcomes, to), outcome, "{to}");
+        }
+    }
 }

@@ -97,6 +97,7 @@ async fn submit(State(world): State<World>, headers: HeaderMap, body: Bytes) -> 
         Outcome::RecipientBlocked => refused(StatusCode::UNPROCESSABLE_ENTITY, "opted_out"),
         Outcome::MessageRejected => refused(StatusCode::UNPROCESSABLE_ENTITY, "content_refused"),
         Outcome::Transient => refused(StatusCode::SERVICE_UNAVAILABLE, "try_later"),
+        Outcome::DestinationRefused => refused(StatusCode::FORBIDDEN, "not_routable"),
         Outcome::ConfigFault => refused(StatusCode::FORBIDDEN, "account_suspended"),
         Outcome::Throttled => {
             let mut response = refused(StatusCode::TOO_MANY_REQUESTS, "throttled");

@@ -70,6 +70,7 @@ async fn dialogue(stream: TcpStream, world: &World) -> std::io::Result<()> {
                 let reply = match fate.0 {
                     Outcome::RecipientInvalid => "550 5.1.1 no such person",
                     Outcome::RecipientBlocked => "550 5.7.1 refused by the recipient",
+                    Outcome::DestinationRefused => "550 5.7.1 relaying to this domain is denied",
                     Outcome::ConfigFault => "530 5.7.0 log in first",
                     Outcome::Throttled => "450 4.2.0 greylisted, come again",
                     Outcome::DropBeforeAccept => return Ok(()),

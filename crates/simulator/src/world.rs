@@ -10,7 +10,7 @@ use reqwest::Client;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use crate::behaviour::{Outcome, SimulatorConfig, SmsBehaviour, SmtpBehaviour, draw};
+use crate::behaviour::{Outcome, SimulatorConfig, SmsBehaviour, SmtpBehaviour, draw, listed};
 
 const KEPT: usize = 100_000;
 /// Receipts on their way at once.
@@ -107,13 +107,7 @@ impl World {
                 return (Outcome::Throttled, Duration::ZERO);
             }
         }
-        let listed = inner.sms.numbers.iter().find(|(number, _)| {
-            number.as_str() == to
-                || number
-                    .strip_prefix('*')
-                    .is_some_and(|end| to.ends_with(end))
-        });
-        let outcome = listed.map(|(_, outcome)| *outcome);
+        let outcome = listed(&inner.sms.numbers, to);
         let outcome = outcome.unwrap_or_else(|| draw(&inner.sms.outcomes, &mut inner.random));
         (outcome, latency)
     }
@@ -129,7 +123,7 @@ impl World {
         {
             return (Outcome::Throttled, latency);
         }
-        let outcome = inner.smtp.addresses.get(to).copied();
+        let outcome = listed(&inner.smtp.addresses, to);
         let outcome = outcome.unwrap_or_else(|| draw(&inner.smtp.outcomes, &mut inner.random));
         (outcome, latency)
     }

@@ -182,6 +182,7 @@ pub(crate) fn message(
         deadline: verification.expires_at,
         locale: details.locale,
         variables: details.variables,
+        next_step: next.map(|next| next.step),
     };
     Ok(Message {
         verification,

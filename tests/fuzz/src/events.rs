@@ -110,6 +110,7 @@ fn order() -> Order {
         deadline: Timestamp::from_rfc3339("2026-11-24T12:05:00Z").expect("a time"),
         locale: Some("de".parse().expect("a locale")),
         variables: Variables::new(variables).expect("variables"),
+        next_step: None,
     }
 }
 

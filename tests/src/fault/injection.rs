@@ -11,6 +11,7 @@ use watchword_failpoint::Point;
 
 use super::certificate::Flaw;
 use super::stand::{Kind, Stand, Wire};
+use super::strangers::{Destination, Strangers};
 use crate::load::Temper;
 use crate::proxy::Flow;
 use crate::rabbitmq::USER;
@@ -90,6 +91,8 @@ pub enum Fault {
     Gateway(Temper),
     /// The relay misbehaves at a verb.
     Relay(&'static str, RelayTrouble),
+    /// Four requests a second for a destination that the provider refuses.
+    Refused(Destination),
     /// STARTTLS is taken out of the relay's greeting.
     StarttlsHidden,
     /// Every peer shows a certificate with this flaw.
@@ -176,6 +179,7 @@ impl Fault {
             Self::Wire(wire, trouble) => interfere(stand, wire, Some(trouble)),
             Self::Gateway(temper) => stand.gateway.set(temper),
             Self::Relay(verb, trouble) => stand.relay.habit(verb, Some(script(trouble))),
+            Self::Refused(destination) => Strangers::begin(stand, destination),
             Self::StarttlsHidden => stand.relay.hide_starttls(true),
             Self::Certificates(flaw) => show(stand, flaw),
             Self::Clock(name, seconds) => stand.step(name, seconds),
@@ -219,6 +223,7 @@ impl Fault {
             Self::Wire(wire, _) => interfere(stand, wire, None),
             Self::Gateway(_) => stand.gateway.set(Temper::Sound),
             Self::Relay(verb, _) => stand.relay.habit(verb, None),
+            Self::Refused(_) => Strangers::end(stand),
             Self::StarttlsHidden => stand.relay.hide_starttls(false),
             Self::Certificates(_) => show(stand, Flaw::None),
             Self::Clock(name, _) => stand.step(name, 0),
@@ -267,6 +272,7 @@ impl Fault {
             Self::Wire(wire, _) => wire.name().to_owned(),
             Self::Gateway(_) => "gateway's temper".to_owned(),
             Self::Relay(..) | Self::StarttlsHidden => "relay's temper".to_owned(),
+            Self::Refused(_) => "strangers".to_owned(),
             Self::Certificates(_) => "certificates".to_owned(),
             Self::DiskFull => "disk".to_owned(),
         }

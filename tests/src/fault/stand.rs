@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use super::certificate::{Authority, Flaw};
 use super::disk::Disk;
 use super::sentinel::Sentinels;
+use super::strangers::Strangers;
 use crate::load::{Load, Mailbox, SmsGateway, Target};
 use crate::pipeline::KEY;
 use crate::{Pipeline, RabbitMq, RedisServer, Settings, Sink, TcpProxy};
@@ -31,6 +33,8 @@ pub enum Kind {
     Clocks,
     /// The same with the peers on a small disk.
     SmallDisk,
+    /// The same with a second relay, which is always sound.
+    TwoRelays,
     /// The same on a primary, a replica and sentinels.
     Sentinel,
     /// One process on a `SQLite` file on a small disk, with a clock that can be stepped.
@@ -126,6 +130,12 @@ pub struct Stand {
     pub gateway: SmsGateway,
     /// The SMTP relay.
     pub relay: Sink,
+    /// The second relay, where there is one.
+    pub second: Sink,
+    /// People beside the load.
+    pub strangers: Option<Strangers>,
+    /// How many requests they made.
+    pub others: Arc<AtomicUsize>,
     /// The broker, unless embedded.
     pub rabbitmq: Option<RabbitMq>,
     /// The store, unless embedded or with sentinels.
@@ -151,11 +161,13 @@ impl Stand {
             .as_ref()
             .map_or_else(std::env::temp_dir, |disk| disk.path().to_owned());
         let mailbox = Arc::<Mailbox>::default();
-        let (gateway, relay) = (
+        let (gateway, relay, second) = (
             SmsGateway::start(mailbox.clone()).await,
+            Sink::start().await,
             Sink::start().await,
         );
         relay.deliver_to(mailbox.clone());
+        second.deliver_to(mailbox.clone());
         let rabbitmq = match kind {
             Kind::Embedded => None,
             _ => Some(RabbitMq::within(&files).await),
@@ -190,12 +202,15 @@ impl Stand {
         if kind == Kind::Tls {
             relay.offer_starttls(authority.server(Flaw::None));
         }
-        let pipeline = configure(kind, &wires, &authority, disk.as_ref());
+        let pipeline = configure(kind, &wires, &authority, disk.as_ref(), second.port());
         let mut stand = Self {
             kind,
             mailbox,
             gateway,
             relay,
+            second,
+            strangers: None,
+            others: Arc::default(),
             rabbitmq,
             redis,
             sentinels,
@@ -297,7 +312,9 @@ impl Stand {
         let target = self.target();
         let has_slow_typists = self.kind == Kind::Sentinel;
         let mailbox = self.mailbox.clone();
-        Load::start(target, mailbox, per_second, LIFETIME, has_slow_typists)
+        self.others = Arc::default();
+        let load = Load::start(target, mailbox, per_second, LIFETIME, has_slow_typists);
+        load.beside(self.others.clone())
     }
 
     /// Where a load goes.
@@ -331,6 +348,7 @@ fn configure(
     wires: &BTreeMap<Wire, TcpProxy>,
     authority: &Authority,
     disk: Option<&Disk>,
+    second: u16,
 ) -> Pipeline {
     let (gateway, relay) = (wires[&Wire::Gateway].port(), wires[&Wire::Relay].port());
     let mut settings = match (kind, disk) {
@@ -378,6 +396,21 @@ tls = "{tls}"
 from = "Test <no-reply@mail.example.org>"
 "#
     );
+    if kind == Kind::TwoRelays {
+        settings.providers += &format!(
+            r#"
+[email.providers.second]
+kind = "smtp"
+host = "127.0.0.1"
+port = {second}
+tls = "none"
+timeout_seconds = 5
+from = "Test <no-reply@mail.example.org>"
+[[email.routes]]
+providers = ["relay", "second"]
+"#
+        );
+    }
     settings.service = format!(
         "[services.test.limits]\nservice_per_minute = 100000\n[services.test.policy]\nlifetime_seconds = {}\n",
         LIFETIME.as_secs()

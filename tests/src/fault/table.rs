@@ -8,6 +8,7 @@ use super::certificate::Flaw;
 use super::injection::{Fault, RelayTrouble, Trouble};
 use super::row::{Report, Row};
 use super::stand::{Kind, Wire};
+use super::strangers::Destination;
 use crate::load::Temper;
 
 /// How long faults last.
@@ -73,6 +74,15 @@ fn row(name: impl Into<String>, kind: Kind, faults: Vec<Fault>, lasts: Duration)
         kind,
         faults,
         lasts,
+        is_harmless: false,
+    }
+}
+
+/// A fault that the load must not notice.
+fn harmless(name: impl Into<String>, kind: Kind, fault: Fault, lasts: Duration) -> Row {
+    Row {
+        is_harmless: true,
+        ..row(name, kind, vec![fault], lasts)
     }
 }
 
@@ -278,6 +288,33 @@ fn providers(rows: &mut Vec<Row>, pace: Pace) {
     ];
     for (name, verb, trouble) in replies {
         rows.push(row(name, kind, vec![Fault::Relay(verb, trouble)], lasts));
+    }
+    let refused = [
+        ("gateway refuses one country with 403", Destination::Country),
+        (
+            "relay refuses one domain with 550 5.7.1",
+            Destination::Domain("550 5.7.1 not here"),
+        ),
+    ];
+    let lasts_long = pace.seconds(10, 60);
+    for (name, destination) in refused {
+        let fault = Fault::Refused(destination);
+        rows.push(harmless(name, kind, fault, lasts_long));
+    }
+    let refuses_us = [
+        ("our HELO", "RCPT", "504 5.5.2 Helo rejected"),
+        ("our sender", "RCPT", "550 5.1.8 sender's domain not found"),
+        ("our quota", "RCPT", "550 5.4.5 daily quota exceeded"),
+        (
+            "our address list",
+            ".",
+            "554 Message rejected: not verified",
+        ),
+    ];
+    for (what, verb, reply) in refuses_us {
+        let fault = Fault::Relay(verb, RelayTrouble::Says(reply));
+        let name = format!("relay refuses {what}, a second relay is sound");
+        rows.push(harmless(name, Kind::TwoRelays, fault, lasts));
     }
     let hidden = vec![
         Fault::StarttlsHidden,

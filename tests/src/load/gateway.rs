@@ -1,7 +1,7 @@
 //! An SMS gateway with a temper: it keeps every message whole and in time, and answers as it is
 //! told to, were it to break off in the middle.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -39,6 +39,7 @@ pub enum Temper {
 pub struct SmsGateway {
     port: u16,
     temper: watch::Sender<Temper>,
+    refused: Arc<Mutex<Option<&'static str>>>,
 }
 
 impl SmsGateway {
@@ -48,16 +49,23 @@ impl SmsGateway {
         let port = listener.local_addr().expect("an address").port();
         let temper = watch::Sender::new(Temper::Sound);
         let tempers = temper.subscribe();
+        let refused = Arc::<Mutex<Option<&'static str>>>::default();
+        let refuses = refused.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (mailbox, tempers) = (mailbox.clone(), tempers.clone());
+                let (mailbox, tempers, refuses) =
+                    (mailbox.clone(), tempers.clone(), refuses.clone());
                 tokio::spawn(async move {
                     // A caller that goes away ends its dialogue, nothing else.
-                    let _ = serve(stream, &mailbox, &tempers).await;
+                    let _ = serve(stream, &mailbox, &tempers, &refuses).await;
                 });
             }
         });
-        Self { port, temper }
+        Self {
+            port,
+            temper,
+            refused,
+        }
     }
 
     /// How it is configured as the provider `gateway`, reached at `port`.
@@ -82,6 +90,11 @@ rules = [{{ status = ["202"], class = "accepted" }}]
         self.port
     }
 
+    /// Answers numbers that start like this with 403 from now on.
+    pub fn refuse(&self, prefix: Option<&'static str>) {
+        *self.refused.lock().expect("the prefix") = prefix;
+    }
+
     /// Changes how it answers.
     pub fn set(&self, temper: Temper) {
         self.temper.send_replace(temper);
@@ -92,6 +105,7 @@ async fn serve(
     mut stream: TcpStream,
     mailbox: &Mailbox,
     tempers: &watch::Receiver<Temper>,
+    refused: &Mutex<Option<&'static str>>,
 ) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut read = Vec::new();
@@ -100,7 +114,11 @@ async fn serve(
         let field = |name: &str| message[name].as_str().unwrap_or_default();
         let keep = || mailbox.put(field("to"), field("reference"), field("text"));
         let temper = *tempers.borrow();
+        let refused = *refused.lock().expect("the prefix");
         let (status, header, body) = match temper {
+            _ if refused.is_some_and(|prefix| field("to").starts_with(prefix)) => {
+                ("403 Forbidden", String::new(), "{}")
+            }
             Temper::Sound => {
                 keep();
                 ("202 Accepted", String::new(), "{\"id\":\"m-1\"}")

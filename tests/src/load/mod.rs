@@ -62,6 +62,7 @@ pub struct Load {
     driver: JoinHandle<()>,
     per_second: u32,
     lifetime: Duration,
+    others: Arc<AtomicUsize>,
 }
 
 /// No two loads of a process ask for the same recipient.
@@ -106,7 +107,20 @@ impl Load {
             driver,
             per_second,
             lifetime,
+            others: Arc::default(),
         }
+    }
+
+    /// The same load beside others who make requests; `others` counts them.
+    #[must_use]
+    pub fn beside(mut self, others: Arc<AtomicUsize>) -> Self {
+        self.others = others;
+        self
+    }
+
+    /// Requests of others.
+    pub fn others(&self) -> u64 {
+        self.others.load(Ordering::SeqCst) as u64
     }
 
     /// Verifications a second.

@@ -158,6 +158,7 @@ impl Provider for SimProvider {
             (_, Manner::Invalid) => AttemptClass::RecipientInvalid,
             (_, Manner::Blocked) => AttemptClass::RecipientBlocked,
             (_, Manner::Rejects) => AttemptClass::MessageRejected,
+            (_, Manner::Unroutable) => AttemptClass::DestinationRefused,
             (_, Manner::Misconfigured) => AttemptClass::ConfigFault,
         };
         let mut attempted = Attempted::new(class, "simulated");

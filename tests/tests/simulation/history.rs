@@ -161,6 +161,8 @@ pub enum Manner {
     Invalid,
     Blocked,
     Rejects,
+    /// Does not deliver to this destination.
+    Unroutable,
     /// Refuses our account.
     Misconfigured,
 }

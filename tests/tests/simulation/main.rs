@@ -176,6 +176,34 @@ fn a_history_is_the_same_each_time() {
     }
 }
 
+/// The mail follows an SMS that no gateway takes at once, not after its ten seconds, and once.
+#[test]
+fn a_fallback_step_follows_a_refusal_at_once_and_once() {
+    use history::{By, Gateway, Manner, Op, Person, Tenant};
+    let kit = Kit::new();
+    for manner in [Manner::Invalid, Manner::Rejects, Manner::Unroutable] {
+        let refuses = |gateway| (Op::Gateway { gateway, manner }, Gap::Rest);
+        let (person, by) = (Person::Ann, By::SmsThenMail);
+        let tenant = Tenant::Shop;
+        let open = (Op::Open { person, tenant, by }, Gap::Rest);
+        let history = History {
+            seed: 0,
+            steps: vec![refuses(Gateway::One), refuses(Gateway::Two), open],
+        };
+        let played = play::play(&kit, &history, true);
+        assert_eq!(played.broken, None);
+        let mails = |trace: &[String]| {
+            let takes = |line: &&String| line.contains("Mail") && line.contains("takes ");
+            trace.iter().filter(takes).count()
+        };
+        let healed = |line: &String| line.contains("everything heals");
+        let healed = played.trace.iter().position(healed).unwrap();
+        let trace = played.trace.join("\n");
+        assert_eq!(mails(&played.trace[..healed]), 1, "{manner:?}\n{trace}");
+        assert_eq!(mails(&played.trace), 1, "{manner:?}\n{trace}");
+    }
+}
+
 #[test]
 fn histories_that_once_broke_a_promise_keep_it() {
     let kit = Kit::new();

@@ -109,6 +109,17 @@ fn one(state: &mut State, delivery: &Delivery, begun: u32) {
             "{name} is not tried again and again for unknown outcomes"
         ));
     }
+    let refused = (record.attempts.iter().enumerate())
+        .filter(|(_, attempt)| attempt.class == AttemptClass::DestinationRefused);
+    let mut refused = refused.map(|(place, attempt)| (&attempt.provider, place));
+    if refused.any(|(provider, place)| {
+        let mut later = record.attempts[place + 1..].iter();
+        later.any(|attempt| attempt.provider == *provider)
+    }) {
+        state.broken(format!(
+            "{name} is not offered again to a gateway that does not deliver there"
+        ));
+    }
     let disturbed = &state.disturbed;
     if takeovers > 0 && !(disturbed.silence || disturbed.ledger || disturbed.clock) {
         state.broken(format!("nobody takes {name} over without need"));

@@ -111,7 +111,7 @@ fn gateway() -> impl Strategy<Value = Op> {
         1 => Just(Manner::Breaks),
         2 => prop_oneof![Just(0), 0..60_u8].prop_map(Manner::Busy),
         1 => select(&[Manner::Invalid, Manner::Blocked, Manner::Rejects][..]),
-        1 => Just(Manner::Misconfigured),
+        1 => select(&[Manner::Misconfigured, Manner::Unroutable][..]),
     ];
     (gateway, manner).prop_map(|(gateway, manner)| Op::Gateway { gateway, manner })
 }

@@ -50,6 +50,7 @@ impl Courier {
     pub(super) async fn repeat(&self, order: &Order, record: &DeliveryRecord) {
         self.parts.metrics.repeats.inc();
         self.reporter.report(&order.service, record).await;
+        self.reporter.step_due(order, record.outcome).await;
     }
 
     /// Settles a claim; `Some` is what the message gets then, if not what was decided. Where the
@@ -97,6 +98,7 @@ impl Courier {
             let last = record.attempts.last().map(|attempt| attempt.class);
             self.parts.metrics.ended(outcome, last);
             self.reporter.report(&order.service, record).await;
+            self.reporter.step_due(order, outcome).await;
         }
     }
 

@@ -226,10 +226,14 @@ impl ProviderHealth {
         let (mut countries, mut domains) = (WHOLE, None);
         for (region, health) in counted {
             let level = health.gauge.level();
-            if region.is_domain() {
-                domains = domains.max(Some(level));
-            } else {
+            if !region.is_domain() {
                 countries = countries.min(level);
+                continue;
+            }
+            domains = domains.max(Some(level));
+            if level == WHOLE {
+                // There can be a thousand, and none is better. A channel has only one kind.
+                break;
             }
         }
         self.whole

@@ -3,6 +3,7 @@
 
 use lettre::transport::smtp::Error;
 use watchword_core::AttemptClass;
+use watchword_delivery::Scope;
 
 /// The step of the dialogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +85,14 @@ impl Failure {
 
     pub(super) fn reason(self) -> String {
         format!("{:?}_{}", self.step, self.cause).to_lowercase()
+    }
+
+    /// What the failure is evidence about: from RCPT on the relay knows the recipient.
+    pub(super) const fn scope(self) -> Scope {
+        match self.step {
+            Step::Connect | Step::StartTls | Step::Auth | Step::Mail => Scope::Provider,
+            Step::Rcpt | Step::Data | Step::Body => Scope::Destination,
+        }
     }
 
     #[expect(clippy::match_same_arms, reason = "one row a case of the dialogue")]

@@ -120,10 +120,10 @@ impl Provider for SmtpProvider {
 
     async fn attempt(&self, dispatch: &Dispatch) -> Attempted {
         let Ok(message) = self.text.message(dispatch, &self.from) else {
-            return Attempted::new(AttemptClass::MessageRejected, "template");
+            return Attempted::not_called(AttemptClass::MessageRejected, "template");
         };
         let Some(mail) = self.dkim.sign(message.formatted()) else {
-            return Attempted::new(AttemptClass::ConfigFault, "dkim");
+            return Attempted::not_called(AttemptClass::ConfigFault, "dkim");
         };
         let is_out = AtomicBool::new(false);
         let sending = self.send(message.envelope(), &mail, &is_out);
@@ -135,7 +135,9 @@ impl Provider for SmtpProvider {
                     ..Attempted::new(AttemptClass::Accepted, "250")
                 }
             }
-            Ok(Err(failure)) => Attempted::new(failure.class(), failure.reason()),
+            Ok(Err(failure)) => {
+                Attempted::new(failure.class(), failure.reason()).about(failure.scope())
+            }
             // Dropping the call dropped the connection. Whether the relay took the mail is not known
             // if it was on its way.
             Err(_) => {

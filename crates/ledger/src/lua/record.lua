@@ -8,7 +8,7 @@ local HEAD_LEN, LEASE_LEN, TAIL_LEN, ATTEMPT_LEN = 14, 6, 24, 13
 local NO_TRACE = string.rep('\0', 16)
 local QUEUED, SENDING, ACCEPTED, DELIVERED, FAILED, PARKED = 0, 1, 2, 3, 4, 6
 local LAST_OUTCOME = 6
-local ACCEPTED_CLASS, UNKNOWN_OUTCOME = 0, 6
+local ACCEPTED_CLASS, UNKNOWN_OUTCOME, LAST_CLASS = 0, 6, 7
 local LAST_RECEIPT = 4
 local LAST_CHANNEL = 1
 local KEPT_ATTEMPTS = 16
@@ -22,7 +22,7 @@ local function attempt_starts(bytes, at)
             return nil
         end
         local class, _, _, provider_len, id_len = struct.unpack(ATTEMPT, bytes, at)
-        if class > UNKNOWN_OUTCOME then
+        if class > LAST_CLASS then
             return nil
         end
         starts[#starts + 1] = at

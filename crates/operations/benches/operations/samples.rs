@@ -80,6 +80,7 @@ pub fn order(channel: Channel) -> anyhow::Result<Order> {
         deadline: DEADLINE,
         locale: Some("de-AT".parse()?),
         variables: variables()?,
+        next_step: None,
     })
 }
 

@@ -19,7 +19,7 @@ use reqwest::{Client, Request, Response};
 use tokio::time::timeout;
 use watchword_chassis::config::ConfigError;
 use watchword_core::{AttemptClass, Clock, ProviderName};
-use watchword_delivery::{Attempted, Dispatch, Provider, TlsPeer, attempt_limit};
+use watchword_delivery::{Attempted, Dispatch, Provider, Scope, TlsPeer, attempt_limit};
 
 pub use config::{Preset, ReceiptConfig, RequestConfig, ResponseConfig};
 pub use response::ResponsePlan;
@@ -160,7 +160,10 @@ impl HttpProvider {
         let mut response = match self.client.execute(request).await {
             Ok(response) => response,
             // Without a connection the message was not handed over; afterwards it may have been.
-            Err(error) if error.is_connect() => return alone(AttemptClass::Transient, "connect"),
+            Err(error) if error.is_connect() => {
+                let attempted = Attempted::new(AttemptClass::Transient, "connect");
+                return (attempted.about(Scope::Provider), None);
+            }
             Err(error) if error.is_timeout() => {
                 return alone(AttemptClass::UnknownOutcome, "timeout");
             }
@@ -198,14 +201,21 @@ impl HttpProvider {
         // Preparing takes at most half the time, so that running out of it is known to be harmless.
         let request = match timeout(self.limit / 2, self.request(dispatch)).await {
             Ok(Ok(request)) => request,
-            Ok(Err(Unmade::Template)) => return alone(AttemptClass::MessageRejected, "template"),
-            Ok(Err(Unmade::Request)) => return alone(AttemptClass::ConfigFault, "request"),
+            Ok(Err(Unmade::Template)) => {
+                let class = AttemptClass::MessageRejected;
+                return (Attempted::not_called(class, "template"), None);
+            }
+            Ok(Err(Unmade::Request)) => {
+                let class = AttemptClass::ConfigFault;
+                return (Attempted::not_called(class, "request"), None);
+            }
             Ok(Err(Unmade::Auth(AuthFault::Refused))) => {
                 return alone(AttemptClass::ConfigFault, "auth");
             }
             // The message was not handed over.
             Ok(Err(Unmade::Auth(AuthFault::Away))) | Err(_) => {
-                return alone(AttemptClass::Transient, "auth_away");
+                let attempted = Attempted::new(AttemptClass::Transient, "auth_away");
+                return (attempted.about(Scope::Provider), None);
             }
         };
         timeout(self.limit, self.exchange(request))

@@ -8,7 +8,7 @@ use reqwest::header::{DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use serde_json::Value;
 use watchword_chassis::config::ConfigError;
 use watchword_core::AttemptClass;
-use watchword_delivery::Attempted;
+use watchword_delivery::{Attempted, Scope};
 
 use super::config::{IdConfig, ResponseConfig, RuleConfig};
 use crate::payload;
@@ -74,12 +74,14 @@ impl ResponsePlan {
         let configured = rule
             .and_then(|rule| rule.config.retry_after_seconds)
             .map(Duration::from_secs);
-        let attempted = Attempted {
-            class,
-            provider_message_id: self.message_id(json.as_ref(), headers, &text),
-            retry_after: retry_after(headers).or(configured),
-            reason: format!("http_{status}"),
-        };
+        let mut attempted = Attempted::new(class, format!("http_{status}"));
+        if rule.is_none() && status != 401 {
+            // A status alone can also speak of the number: 403 for a country, 404 for a path with
+            // the number in it.
+            attempted = attempted.about(Scope::Destination);
+        }
+        attempted.provider_message_id = self.message_id(json.as_ref(), headers, &text);
+        attempted.retry_after = retry_after(headers).or(configured);
         (attempted, place)
     }
 

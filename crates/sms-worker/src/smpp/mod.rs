@@ -23,7 +23,7 @@ use tokio::sync::{Mutex, Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use watchword_chassis::config::ConfigError;
 use watchword_core::{AttemptClass, ProviderName};
-use watchword_delivery::{Attempted, Dispatch, Provider};
+use watchword_delivery::{Attempted, Dispatch, Provider, Scope};
 use watchword_events::ReceiptReceived;
 
 pub use config::SmppConfig;
@@ -139,7 +139,7 @@ impl SmppProvider {
     }
 
     fn submit(&self, dispatch: &Dispatch) -> Result<SubmitSm, Attempted> {
-        let rejected = |reason| Attempted::new(AttemptClass::MessageRejected, reason);
+        let rejected = |reason| Attempted::not_called(AttemptClass::MessageRejected, reason);
         let (text, segments) = self
             .text
             .render(dispatch)
@@ -151,7 +151,7 @@ impl SmppProvider {
                 (DataCoding::McSpecific, octets)
             }
         };
-        let fault = |_| Attempted::new(AttemptClass::ConfigFault, "sender");
+        let fault = |_| Attempted::not_called(AttemptClass::ConfigFault, "sender");
         let sender = self.senders.of(&dispatch.recipient);
         let digits = sender.trim_start_matches('+');
         let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -163,7 +163,7 @@ impl SmppProvider {
             false => (Ton::Alphanumeric, Npi::Unknown, sender),
         };
         let to = dispatch.recipient.expose().trim_start_matches('+');
-        let wrong = |_| Attempted::new(AttemptClass::RecipientInvalid, "number");
+        let wrong = |_| Attempted::not_called(AttemptClass::RecipientInvalid, "number");
         let validity = EmptyOrFullCOctetString::from_str(&validity(dispatch.remaining));
         let mut submit = SubmitSm::builder()
             .source_addr_ton(ton)
@@ -241,7 +241,9 @@ fn unbound_attempt(unbound: Unbound) -> Attempted {
         Unbound::Refused(status @ 0x0d..=0x0f) => {
             Attempted::new(AttemptClass::ConfigFault, format!("bind_0x{status:02x}"))
         }
-        Unbound::Refused(_) | Unbound::Away => Attempted::new(AttemptClass::Transient, "bind"),
+        Unbound::Refused(_) | Unbound::Away => {
+            Attempted::new(AttemptClass::Transient, "bind").about(Scope::Provider)
+        }
     }
 }
 
