@@ -50,10 +50,9 @@ pub(super) async fn bind(
     account: &Account,
     told: mpsc::Sender<Told>,
 ) -> Result<mpsc::Sender<Job>, Unbound> {
-    let stream = TcpStream::connect((account.host.as_str(), account.port))
+    let stream = watchword_dial::connect(&account.host, account.port)
         .await
         .map_err(|_| Unbound::Away)?;
-    stream.set_nodelay(true).map_err(|_| Unbound::Away)?;
     let codec = CommandCodec::new().with_max_length(MAX_COMMAND_BYTES);
     let mut framed = Framed::new(stream, codec);
     let bind = BindTransceiver::builder()
