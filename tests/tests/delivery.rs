@@ -462,11 +462,15 @@ async fn every_outcome_class_has_its_decision_and_its_trace() {
         ("email", "alpha", "beta", "email"),
     ] {
         for (row, (outcome, class, ended, attempts)) in table.into_iter().enumerate() {
-            // A relay says 550 5.7.1 to both; its class is held by the tests of SMTP replies.
-            let by_policy = [Outcome::RecipientBlocked, Outcome::DestinationRefused];
-            if channel == "email" && by_policy.contains(&outcome) {
+            // A mail relay that refuses a person says 550 5.7.1, which may be about us.
+            if channel == "email" && outcome == Outcome::RecipientBlocked {
                 continue;
             }
+            // It wants a login at RCPT, which may be for this recipient's domain alone.
+            let class = match (channel, outcome) {
+                ("email", Outcome::ConfigFault) => "destination_refused",
+                _ => class,
+            };
             let to = if channel == "sms" {
                 number(100 + row)
             } else {

@@ -62,7 +62,9 @@ pub struct SmtpConfig {
     pub port: u16,
     /// How the connection is protected.
     pub tls: TlsMode,
-    /// A PEM file with a certificate authority to trust besides the system's.
+    /// The name in EHLO. Without it: the host name if it has a dot, else an address literal.
+    pub hello: Option<String>,
+    /// A PEM file with certificate authorities to trust besides the system's.
     pub ca_file: Option<PathBuf>,
     /// The user, if the relay wants one.
     pub username: Option<String>,
@@ -79,6 +81,13 @@ pub struct SmtpConfig {
     /// Keys that sign the mails.
     #[serde(default)]
     pub dkim: Vec<DkimConfig>,
+}
+
+impl SmtpConfig {
+    /// Whether EHLO says a full name. Many relays mistrust others, except one on the same machine.
+    pub fn has_full_hello(&self) -> bool {
+        crate::smtp::has_full_hello(self)
+    }
 }
 
 const fn fifteen() -> u64 {

@@ -6,6 +6,7 @@ mod inbox;
 mod message;
 mod smtp;
 
-pub use config::{EmailChannel, EmailConfig, EmailProviderConfig, build};
+pub use config::{EmailChannel, EmailConfig, EmailProviderConfig, SmtpConfig, build};
 pub use dkim::DkimConfig;
 pub use message::{EmailText, MessageError};
+pub use smtp::starttls;

@@ -1,6 +1,6 @@
 //! The mail: subject and two parts from the templates of its locale, and exactly the headers it
-//! needs. No link, no tracking image, no `List-Unsubscribe`: a code is asked for. Refuses to put
-//! the code into the subject, which lock screens show.
+//! needs. No link, no tracking image, no `List-Unsubscribe`: a code is asked for. The subject never
+//! holds the code, because relays log subjects.
 
 use std::path::Path;
 
@@ -70,6 +70,25 @@ impl Header for AutoSubmitted {
     }
 }
 
+/// `X-Entity-Ref-ID`: mail clients thread mails of one subject, and a new code would be folded
+/// under the old ones. A reference of its own shows each mail by itself.
+#[derive(Clone)]
+struct EntityReference(String);
+
+impl Header for EntityReference {
+    fn name() -> HeaderName {
+        HeaderName::new_from_ascii_str("X-Entity-Ref-ID")
+    }
+
+    fn parse(text: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Self(text.to_owned()))
+    }
+
+    fn display(&self) -> HeaderValue {
+        HeaderValue::new(Self::name(), self.0.clone())
+    }
+}
+
 impl EmailText {
     /// The embedded templates, with those under `folder` on top.
     pub fn load(folder: Option<&Path>) -> Result<Self, TemplateError> {
@@ -100,10 +119,7 @@ impl EmailText {
         let Recipient::Email(address) = &dispatch.recipient else {
             return Err(MessageError::Malformed);
         };
-        let to: Address = address
-            .expose()
-            .parse()
-            .map_err(|_| MessageError::Malformed)?;
+        let to = mailbox(address.expose()).ok_or(MessageError::Malformed)?;
         let parts = self.render(dispatch)?;
         Message::builder()
             .from(from.clone())
@@ -115,9 +131,22 @@ impl EmailText {
                 from.email.domain()
             )))
             .header(AutoSubmitted)
+            .header(EntityReference(dispatch.delivery_id.to_string()))
             .multipart(MultiPart::alternative_plain_html(parts.text, parts.html))
             .map_err(|_| MessageError::Malformed)
     }
+}
+
+/// The address as SMTP and headers take it. Some carriers gave out mailboxes with two dots in a row
+/// or one at the end; they are valid in quotes only (RFC 5321 §4.1.2).
+fn mailbox(address: &str) -> Option<Address> {
+    let (user, domain) = address.rsplit_once('@')?;
+    let is_atom = |byte: u8| byte.is_ascii_graphic() && !b"\"\\()<>[]:;,@".contains(&byte);
+    if !user.bytes().all(is_atom) || !domain.is_ascii() {
+        return None;
+    }
+    let quoted = || Address::new(format!("\"{user}\""), domain);
+    Address::new(user, domain).or_else(|_| quoted()).ok()
 }
 
 #[cfg(test)]
@@ -172,6 +201,7 @@ mod tests {
             "Message-ID",
             "Subject",
             "To",
+            "X-Entity-Ref-ID",
         ];
         assert_eq!(names, expected);
         assert!(head.contains(&format!(
@@ -179,6 +209,7 @@ mod tests {
             "a".repeat(32)
         )));
         assert!(head.contains("Subject: Jira: your sign-in code\r\n"));
+        assert!(head.contains(&format!("X-Entity-Ref-ID: {}-1\r\n", "a".repeat(32))));
         assert!(!head.contains("012345"));
         assert!(
             mail.contains("text/plain")
@@ -186,6 +217,25 @@ mod tests {
                 && mail.matches("012345").count() == 2
         );
         assert!(!mail.contains("http://") && !mail.contains("https://") && !mail.contains("<img"));
+    }
+
+    #[test]
+    fn mailboxes_are_quoted_where_they_must_be() {
+        let written = |address: &str| mailbox(address).map(|to| to.to_string());
+        for (address, expected) in [
+            ("jane+tag@example.org", Some("jane+tag@example.org")),
+            ("jane..doe@example.org", Some("\"jane..doe\"@example.org")),
+            ("jane.@example.org", Some("\"jane.\"@example.org")),
+            ("jane", None),
+            ("a\"b@example.org", None),
+            ("a>b@example.org", None),
+            ("a b@example.org", None),
+            ("a\r\nRSET@example.org", None),
+            ("jan\u{e9}@example.org", None),
+            ("jane@b\u{fc}cher.example", None),
+        ] {
+            assert_eq!(written(address).as_deref(), expected, "{address}");
+        }
     }
 
     #[test]

@@ -12,9 +12,7 @@ use rustls::crypto::{
 };
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use watchword_core::Live;
 use watchword_delivery::{Router, TlsPeer};
@@ -36,9 +34,8 @@ const EXPIRY: Series = Series {
 pub const SERIES: &[Series] = &[EXPIRY];
 
 const LOOK_EVERY: Duration = Duration::from_secs(3_600);
-const DEADLINE: Duration = Duration::from_secs(5);
-/// Of an SMTP reply.
-const LONGEST_LINE: u64 = 1_024;
+/// Some relays greet only after several seconds, to unmask spammers who do not wait.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Shows what the certificates of peers say; while one cannot be seen, what it said last.
 pub struct Watch {
@@ -152,13 +149,9 @@ async fn expiry(peer: &TlsPeer) -> anyhow::Result<i64> {
 
 async fn handshake(peer: &TlsPeer) -> anyhow::Result<i64> {
     let host = peer.host.trim_matches(['[', ']']);
-    let mut stream = BufReader::new(TcpStream::connect((host, peer.port)).await?);
+    let mut stream = watchword_dial::connect(host, peer.port).await?;
     if peer.starttls {
-        replied(&mut stream).await?;
-        for line in ["EHLO localhost\r\n", "STARTTLS\r\n"] {
-            stream.write_all(line.as_bytes()).await?;
-            replied(&mut stream).await?;
-        }
+        stream = watchword_email_worker::starttls(stream, Instant::now() + DEADLINE).await?;
     }
     let provider = ring::default_provider().signature_verification_algorithms;
     let config = ClientConfig::builder()
@@ -167,24 +160,11 @@ async fn handshake(peer: &TlsPeer) -> anyhow::Result<i64> {
         .with_no_client_auth();
     let name = ServerName::try_from(host.to_owned())?;
     let connector = TlsConnector::from(Arc::new(config));
-    let stream = connector.connect(name, stream.into_inner()).await?;
+    let stream = connector.connect(name, stream).await?;
     let certificates = stream.get_ref().1.peer_certificates();
     let shown = certificates.and_then(|shown| shown.first());
     let (_, certificate) = parse_x509_certificate(shown.context("none was shown")?)?;
     Ok(certificate.validity().not_after.timestamp())
-}
-
-/// Reads an SMTP reply of the good kind.
-async fn replied(stream: &mut BufReader<TcpStream>) -> anyhow::Result<()> {
-    loop {
-        let mut line = String::new();
-        let mut bounded = (&mut *stream).take(LONGEST_LINE);
-        let read = bounded.read_line(&mut line).await?;
-        anyhow::ensure!(read > 0 && line.starts_with('2'), "the relay refuses");
-        if line.as_bytes().get(3) != Some(&b'-') {
-            return Ok(());
-        }
-    }
 }
 
 /// Takes every certificate: an expired one is to be seen too. Nothing is sent to whoever shows it.

@@ -1,8 +1,10 @@
-//! SMTP relays that say anything: a mail counts as taken only after 250 to its final dot, a
-//! recipient as wrong only after the reply to RCPT that says so, and no reply is quoted.
+//! SMTP relays that say anything: a mail counts as taken only after a positive reply to its final
+//! dot, a recipient as wrong only after a permanent one to RCPT or later, the configuration never
+//! once the sender was accepted, and no reply is quoted.
 //!
 //! An input is what the relay says, a reply a line; lines with `-` as their fourth character go
-//! together with the next. When it has said all, it closes.
+//! together with the next. A line that ends in CR is sent as it is, others get one. When the relay
+//! has said all, it closes.
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,6 +34,7 @@ struct World {
 #[derive(Debug, Default)]
 struct Said {
     rcpt: Vec<String>,
+    data: Vec<String>,
     dot: Vec<String>,
 }
 
@@ -52,22 +55,20 @@ pub fn run(input: &[u8]) {
         }
     });
     let said = said.lock().unwrap_or_else(PoisonError::into_inner);
-    let says = |replies: &[String], codes: &[&str]| {
-        replies
-            .iter()
-            .any(|reply| codes.iter().any(|code| reply.starts_with(code)))
-    };
+    let says =
+        |replies: &[String], digit: char| replies.iter().any(|reply| reply.starts_with(digit));
     match attempted.class {
-        AttemptClass::Accepted => assert!(says(&said.dot, &["250"]), "taken? {said:?}"),
-        AttemptClass::RecipientInvalid => {
-            assert!(says(&said.rcpt, &["550", "551", "553"]), "wrong? {said:?}");
+        AttemptClass::Accepted => assert!(says(&said.dot, '2'), "taken? {said:?}"),
+        AttemptClass::RecipientInvalid | AttemptClass::DestinationRefused => {
+            let later = [&said.rcpt, &said.data, &said.dot];
+            assert!(later.iter().any(|replies| says(replies, '5')), "{said:?}");
         }
+        AttemptClass::ConfigFault => assert!(said.rcpt.is_empty(), "fault? {said:?}"),
         _ => {}
     }
-    let is_word = attempted
-        .reason
-        .bytes()
-        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    let is_word = attempted.reason.bytes().all(|byte| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'.')
+    });
     assert!(
         is_word && attempted.reason.len() <= 24,
         "{}",
@@ -80,7 +81,12 @@ fn replies(input: &[u8]) -> Vec<Vec<u8>> {
     let mut reply = Vec::new();
     for line in input.split(|byte| *byte == b'\n').take(64) {
         reply.extend_from_slice(line);
-        reply.extend_from_slice(b"\r\n");
+        // Bare line feeds, too.
+        reply.extend_from_slice(if line.ends_with(b"\r") {
+            b"\n"
+        } else {
+            b"\r\n"
+        });
         if line.get(3) != Some(&b'-') {
             replies.push(std::mem::take(&mut reply));
         }
@@ -99,6 +105,8 @@ async fn serve(stream: TcpStream, replies: &[Vec<u8>], said: &Mutex<Said>) -> st
                 said.dot.push(text);
             } else if line.starts_with(b"RCPT") {
                 said.rcpt.push(text);
+            } else if line.starts_with(b"DATA") {
+                said.data.push(text);
             }
         }
         in_body = line.starts_with(b"DATA") && reply.starts_with(b"354");

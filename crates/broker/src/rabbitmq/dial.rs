@@ -1,11 +1,14 @@
 //! From a URL to a connection within a deadline. Refuses to wait for a peer that accepts and then
 //! says nothing (facts L3), and to show the URL.
 
+use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use lapin::uri::AMQPUri;
-use lapin::{Connection, ConnectionProperties};
+use lapin::runtime::default_runtime;
+use lapin::tcp::TLSConfig;
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{AsyncTcpStream, Connection, ConnectionProperties};
 use tokio::time::timeout;
 use url::Url;
 
@@ -72,13 +75,37 @@ impl Address {
             let properties = ConnectionProperties::default()
                 .with_connection_name(format!("watchword {name}").into());
             let uri = format!("{uri}{more}");
-            match timeout(self.connect_deadline, Connection::connect(&uri, properties)).await {
+            match timeout(self.connect_deadline, self.open(&uri, properties)).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => last = LinkError::Refused(kind(&error)),
                 Err(_) => last = LinkError::Timeout,
             }
         }
         Err(last)
+    }
+
+    /// Opens one connection. The client's own dialing tries the addresses of a host in turn, and goes
+    /// on in its thread after the caller has given up.
+    async fn open(&self, uri: &str, properties: ConnectionProperties) -> lapin::Result<Connection> {
+        let uri: AMQPUri = uri.parse().map_err(io::Error::other)?;
+        let deadline = self.connect_deadline;
+        let connect = async move |uri: AMQPUri, runtime| {
+            let dialed = timeout(deadline, async {
+                let AMQPUri { authority, .. } = &uri;
+                let addresses = watchword_dial::resolve(&authority.host, authority.port).await?;
+                let dial = |address| AsyncTcpStream::connect(&runtime, address);
+                let stream = watchword_dial::race(addresses, dial).await?;
+                match uri.scheme {
+                    AMQPScheme::AMQP => Ok(stream),
+                    AMQPScheme::AMQPS => {
+                        stream.into_tls(&authority.host, TLSConfig::default()).await
+                    }
+                }
+            });
+            let dialed: io::Result<_> = dialed.await.map_err(io::Error::from).flatten();
+            Ok(dialed?)
+        };
+        Connection::connector(uri, default_runtime()?, connect, properties).await
     }
 
     /// How long dialling takes at most.

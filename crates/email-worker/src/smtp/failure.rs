@@ -1,9 +1,13 @@
-//! How a mail was not taken: at which step and why, and what class that is. The one table for
-//! SMTP replies. Refuses to keep a reply's text, which can name the recipient.
+//! How a mail was not taken: at which step and why, and what class that is. Replies from RCPT on
+//! are read by [`super::blame`]. Keeps no text of a reply, which can name the recipient.
 
-use lettre::transport::smtp::Error;
+use std::io;
+
 use watchword_core::AttemptClass;
 use watchword_delivery::Scope;
+
+use super::blame::Refusal;
+use super::reply::Reply;
 
 /// The step of the dialogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,26 +24,38 @@ pub(super) enum Step {
 /// Why it ended there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// A reply; `policy` if its enhanced code is 5.7.x.
-    Reply { code: u16, policy: bool },
+    /// Another reply than the step asks for.
+    Reply(Refusal),
     /// No reply in time.
     Timeout,
-    /// The connection broke, or what came was no reply.
+    /// The connection broke, or the peer sent no reply, or one too many.
     Broken,
+    /// All connections stayed in use.
+    Busy,
     /// The certificate was not accepted, or TLS failed.
     Tls,
     /// STARTTLS or a way to log in is not offered.
     NotOffered,
+    /// Clear text after the reply to STARTTLS: an attacker's, meant to be read inside TLS.
+    Injected,
 }
 
 impl std::fmt::Display for Cause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Reply { code, .. } => write!(f, "{code}"),
+            Self::Reply(refusal) => {
+                write!(f, "{}", refusal.code)?;
+                match refusal.status {
+                    Some((subject, detail)) => write!(f, "_5.{subject}.{detail}"),
+                    None => Ok(()),
+                }
+            }
             Self::Timeout => f.write_str("timeout"),
             Self::Broken => f.write_str("broken"),
+            Self::Busy => f.write_str("busy"),
             Self::Tls => f.write_str("tls"),
             Self::NotOffered => f.write_str("not_offered"),
+            Self::Injected => f.write_str("injected"),
         }
     }
 }
@@ -52,35 +68,38 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    pub(super) const fn connection() -> Self {
-        Self {
-            step: Step::Connect,
-            cause: Cause::Broken,
-        }
-    }
-
-    pub(super) fn of(step: Step, error: &Error) -> Self {
-        let cause = match error.status() {
-            Some(code) => {
-                // Only its enhanced code is looked at; the text goes no further.
-                let policy = error.to_string().contains(" 5.7.");
-                Cause::Reply {
-                    code: u16::from(code),
-                    policy,
-                }
-            }
-            None if error.is_tls() => Cause::Tls,
-            None if error.is_timeout() => Cause::Timeout,
-            None if error.is_client() => Cause::NotOffered,
-            None => Cause::Broken,
-        };
+    pub(super) const fn new(step: Step, cause: Cause) -> Self {
         Self { step, cause }
     }
 
-    /// Whether a kept connection turned out to be closed before anything was handed over.
-    pub(super) fn is_stale(self) -> bool {
-        self.step == Step::Mail
-            && matches!(self.cause, Cause::Broken | Cause::Reply { code: 421, .. })
+    /// Every connection is in use.
+    pub(super) const fn busy() -> Self {
+        Self::new(Step::Connect, Cause::Busy)
+    }
+
+    /// The failure of a TLS handshake. Only an alert or an unacceptable certificate says something
+    /// about TLS; a connection that is cut says nothing.
+    pub(super) fn handshake(error: &io::Error) -> Self {
+        let cause = match error.kind() {
+            io::ErrorKind::InvalidData => Cause::Tls,
+            _ => Cause::Broken,
+        };
+        Self::new(Step::StartTls, cause)
+    }
+
+    pub(super) fn refused(step: Step, reply: &Reply) -> Self {
+        Self::new(step, Cause::Reply(Refusal::of(reply)))
+    }
+
+    /// Whether a kept connection turned out to be dead before anything was handed over.
+    pub(super) const fn is_stale(self) -> bool {
+        matches!(
+            (self.step, self.cause),
+            (
+                Step::Mail,
+                Cause::Broken | Cause::Timeout | Cause::Reply(Refusal { code: 421, .. })
+            )
+        )
     }
 
     pub(super) fn reason(self) -> String {
@@ -95,45 +114,23 @@ impl Failure {
         }
     }
 
-    #[expect(clippy::match_same_arms, reason = "one row a case of the dialogue")]
     pub(super) fn class(self) -> AttemptClass {
         use AttemptClass as Class;
         match (self.step, self.cause) {
             // The final dot is on its way: the relay may have taken the mail.
             (Step::Body, Cause::Timeout | Cause::Broken) => Class::UnknownOutcome,
-            (_, Cause::Timeout | Cause::Broken) => Class::Transient,
-            (_, Cause::Tls | Cause::NotOffered) => Class::ConfigFault,
-            (
-                _,
-                Cause::Reply {
-                    code: 400..=499, ..
-                },
-            ) => Class::Transient,
-            (Step::Connect | Step::StartTls | Step::Auth | Step::Mail, Cause::Reply { .. }) => {
-                Class::ConfigFault
-            }
-            (
-                Step::Rcpt,
-                Cause::Reply {
-                    code: 530 | 535, ..
-                }
-                | Cause::Reply { policy: true, .. },
-            ) => Class::ConfigFault,
-            (
-                Step::Rcpt,
-                Cause::Reply {
-                    code: 550 | 551 | 553,
-                    ..
-                },
-            ) => Class::RecipientInvalid,
-            (
-                Step::Rcpt | Step::Data | Step::Body,
-                Cause::Reply {
-                    code: 500..=599, ..
-                },
-            ) => Class::MessageRejected,
-            // A positive reply that is not the one the step asks for.
-            (_, Cause::Reply { .. }) => Class::UnknownOutcome,
+            (_, Cause::Timeout | Cause::Broken | Cause::Busy) => Class::Transient,
+            (_, Cause::Tls | Cause::NotOffered | Cause::Injected) => Class::ConfigFault,
+            (step, Cause::Reply(refusal)) => match (refusal.code, step) {
+                (500..=599, Step::Rcpt | Step::Data | Step::Body) => refusal.class(step),
+                // No recipient was named yet: the relay refuses us.
+                (500..=599, _) => Class::ConfigFault,
+                (400..=499, _) => Class::Transient,
+                // A positive reply that is not the one the step asks for.
+                (_, Step::Data | Step::Body) => Class::UnknownOutcome,
+                // Nothing was handed over.
+                _ => Class::Transient,
+            },
         }
     }
 }
@@ -142,46 +139,67 @@ impl Failure {
 mod tests {
     use super::*;
 
-    #[test]
-    fn each_reply_at_each_step_has_its_class() {
-        use AttemptClass as Class;
-        let reply = |code| Cause::Reply {
+    fn reply(code: u16) -> Cause {
+        Cause::Reply(Refusal {
             code,
-            policy: false,
-        };
+            status: None,
+            is_about_us: false,
+        })
+    }
+
+    #[test]
+    fn each_end_at_each_step_has_its_class() {
+        use AttemptClass as Class;
         let table = [
             (Step::Connect, Cause::Broken, Class::Transient),
             (Step::Connect, Cause::Timeout, Class::Transient),
             (Step::Connect, reply(421), Class::Transient),
             (Step::Connect, reply(554), Class::ConfigFault),
             (Step::StartTls, Cause::NotOffered, Class::ConfigFault),
+            (Step::StartTls, Cause::Injected, Class::ConfigFault),
             (Step::StartTls, Cause::Tls, Class::ConfigFault),
+            (Step::StartTls, Cause::Broken, Class::Transient),
+            (Step::StartTls, reply(454), Class::Transient),
+            (Step::StartTls, reply(502), Class::ConfigFault),
             (Step::Auth, reply(535), Class::ConfigFault),
+            (Step::Auth, reply(534), Class::ConfigFault),
             (Step::Auth, reply(454), Class::Transient),
+            (Step::Auth, Cause::NotOffered, Class::ConfigFault),
             (Step::Mail, reply(452), Class::Transient),
+            (Step::Mail, reply(530), Class::ConfigFault),
             (Step::Mail, reply(550), Class::ConfigFault),
+            (Step::Mail, reply(354), Class::Transient),
             (Step::Rcpt, reply(450), Class::Transient),
             (Step::Rcpt, reply(550), Class::RecipientInvalid),
-            (
-                Step::Rcpt,
-                Cause::Reply {
-                    code: 554,
-                    policy: true,
-                },
-                Class::ConfigFault,
-            ),
-            (Step::Rcpt, reply(552), Class::MessageRejected),
+            (Step::Rcpt, reply(554), Class::DestinationRefused),
+            (Step::Rcpt, reply(354), Class::Transient),
             (Step::Data, reply(554), Class::MessageRejected),
+            (Step::Data, reply(250), Class::UnknownOutcome),
             (Step::Data, Cause::Timeout, Class::Transient),
+            (Step::Body, reply(421), Class::Transient),
             (Step::Body, reply(451), Class::Transient),
             (Step::Body, reply(554), Class::MessageRejected),
             (Step::Body, reply(354), Class::UnknownOutcome),
-            (Step::Body, reply(251), Class::UnknownOutcome),
             (Step::Body, Cause::Timeout, Class::UnknownOutcome),
             (Step::Body, Cause::Broken, Class::UnknownOutcome),
         ];
         for (step, cause, class) in table {
             assert_eq!(Failure { step, cause }.class(), class, "{step:?} {cause:?}");
         }
+    }
+
+    #[test]
+    fn reasons_are_short_words() {
+        let refusal = Refusal {
+            code: 550,
+            status: Some((7, 26)),
+            is_about_us: true,
+        };
+        let failure = Failure::new(Step::Rcpt, Cause::Reply(refusal));
+        assert_eq!(failure.reason(), "rcpt_550_5.7.26");
+        let failure = Failure::new(Step::Connect, reply(421));
+        assert_eq!(failure.reason(), "connect_421");
+        let failure = Failure::new(Step::StartTls, Cause::NotOffered);
+        assert_eq!(failure.reason(), "starttls_not_offered");
     }
 }

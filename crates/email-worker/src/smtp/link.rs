@@ -1,33 +1,25 @@
-//! One connection to the relay, each step of its dialogue with a deadline that holds (the
-//! client's own covers connecting only, facts M1). Refuses any end of a mail but 250.
+//! One connection to the relay: how it is made, and the dialogue that hands over a mail. Each step
+//! ends at the attempt's deadline. Before TLS nothing but the reply to STARTTLS is believed, and
+//! what the relay offered in clear text is forgotten (RFC 3207 §4.2).
 
-use std::fmt;
-use std::io::ErrorKind;
+use std::io;
 use std::net::IpAddr;
-use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use futures_util::FutureExt;
-use lettre::address::Envelope;
-use lettre::transport::smtp::authentication::{Credentials, Mechanism};
-use lettre::transport::smtp::client::AsyncSmtpConnection;
-use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
-use lettre::transport::smtp::extension::ClientId;
-use lettre::transport::smtp::response::Response;
-use lettre::transport::smtp::{Error, extension};
+use data_encoding::BASE64;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::client::TlsStream;
 use watchword_chassis::config::ConfigError;
+use watchword_core::SecretString;
 
 use super::failure::{Cause, Failure, Step};
+use super::features::Features;
+use super::hello::{default_hello, hello};
+use super::reply::Reply;
 use super::tls::Tls;
+use super::wire::{Stream, Wire};
 use crate::config::{SmtpConfig, TlsMode};
-
-/// For each step but the last.
-const STEP_DEADLINE: Duration = Duration::from_secs(5);
-/// For the reply to the final dot: relays scan here.
-const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Makes connections.
 pub(super) struct Dialler {
@@ -35,12 +27,28 @@ pub(super) struct Dialler {
     port: u16,
     mode: TlsMode,
     tls: Tls,
-    credentials: Option<Credentials>,
-    hello: ClientId,
+    login: Option<Login>,
+    hello: String,
+}
+
+struct Login {
+    username: String,
+    password: SecretString,
+}
+
+/// Sender and recipient of a mail, and the mail.
+#[derive(Clone, Copy)]
+pub(super) struct Letter<'a> {
+    pub(super) from: &'a str,
+    pub(super) to: &'a str,
+    pub(super) mail: &'a [u8],
 }
 
 /// A connection that is ready for a mail.
-pub(super) struct Link(AsyncSmtpConnection);
+pub(super) struct Link {
+    wire: Wire<Box<dyn Stream>>,
+    features: Features,
+}
 
 impl Dialler {
     pub(super) fn new(config: &SmtpConfig) -> Result<Self, ConfigError> {
@@ -50,16 +58,13 @@ impl Dialler {
                 "must be implicit or starttls beyond loopback",
             ));
         }
-        let credentials = match (&config.username, &config.password) {
-            (Some(username), Some(password)) => {
-                let password = password
+        let login = match (&config.username, &config.password) {
+            (Some(username), Some(password)) => Some(Login {
+                username: username.clone(),
+                password: password
                     .resolve()
-                    .map_err(|error| error.within("password"))?;
-                Some(Credentials::new(
-                    username.clone(),
-                    password.expose().to_owned(),
-                ))
-            }
+                    .map_err(|error| error.within("password"))?,
+            }),
             (None, None) => None,
             _ => return Err(ConfigError::new("username", "and password belong together")),
         };
@@ -68,167 +73,230 @@ impl Dialler {
             port: config.port,
             mode: config.tls,
             tls: Tls::new(&config.host, config.ca_file.as_deref())?,
-            credentials,
-            hello: ClientId::default(),
+            login,
+            hello: hello(config.hello.as_deref())?,
         })
     }
 
     /// Whether it has something to log in with.
     pub(super) const fn logs_in(&self) -> bool {
-        self.credentials.is_some()
+        self.login.is_some()
     }
 
     /// Connects, protects the connection and logs in.
-    pub(super) async fn dial(&self) -> Result<Link, Failure> {
-        // lettre panics at a reply to EHLO with a line of nothing but space; that is no reply.
-        let dialled = AssertUnwindSafe(self.connect()).catch_unwind().await;
-        dialled.unwrap_or_else(|_| Err(Failure::connection()))
-    }
-
-    async fn connect(&self) -> Result<Link, Failure> {
-        let connecting = TcpStream::connect((self.host.as_str(), self.port));
-        let stream = within(STEP_DEADLINE, Step::Connect, connecting)
-            .await?
-            .map_err(|_| Failure::connection())?;
-        // Without this whatever takes two packets waits 40 ms.
-        stream
-            .set_nodelay(true)
-            .map_err(|_| Failure::connection())?;
-        let mut connection = match self.mode {
-            TlsMode::Implicit => {
-                let tls = within(STEP_DEADLINE, Step::StartTls, self.tls.wrap(stream)).await?;
-                let tls = tls.map_err(|error| Failure {
-                    step: Step::StartTls,
-                    // Only what was said in TLS is a matter of certificates or versions.
-                    cause: match error.kind() {
-                        ErrorKind::InvalidData => Cause::Tls,
-                        _ => Cause::Broken,
-                    },
-                })?;
-                step(
-                    Step::Connect,
-                    AsyncSmtpConnection::connect_with_transport(Box::new(tls), &self.hello),
-                )
-                .await?
-            }
-            TlsMode::Starttls | TlsMode::None => {
-                step(
-                    Step::Connect,
-                    AsyncSmtpConnection::connect_with_transport(Box::new(stream), &self.hello),
-                )
-                .await?
+    pub(super) async fn dial(&self, deadline: Instant) -> Result<Link, Failure> {
+        let stream = self.connect(deadline).await?;
+        let stream: Box<dyn Stream> = match self.mode {
+            TlsMode::None => Box::new(stream),
+            TlsMode::Implicit => Box::new(self.protect(stream, deadline).await?),
+            TlsMode::Starttls => {
+                let mut clear = Wire::new(stream);
+                greeting(&mut clear, deadline).await?;
+                let features = introduce(&mut clear, &self.hello, deadline).await?;
+                let stream = ask_for_tls(clear, features, deadline).await?;
+                Box::new(self.protect(stream, deadline).await?)
             }
         };
-        if self.mode == TlsMode::Starttls {
-            if !connection.can_starttls() {
-                return Err(Failure {
-                    step: Step::StartTls,
-                    cause: Cause::NotOffered,
-                });
-            }
-            step(
-                Step::StartTls,
-                connection.starttls(self.tls.starttls.clone(), &self.hello),
-            )
-            .await?;
+        let mut wire = Wire::new(stream);
+        if self.mode != TlsMode::Starttls {
+            greeting(&mut wire, deadline).await?;
         }
-        if let Some(credentials) = &self.credentials {
-            let mechanisms = [Mechanism::Plain, Mechanism::Login];
-            step(Step::Auth, connection.auth(&mechanisms, credentials)).await?;
+        let features = introduce(&mut wire, &self.hello, deadline).await?;
+        let mut link = Link { wire, features };
+        if let Some(login) = &self.login {
+            link.log_in(login, deadline).await?;
         }
-        Ok(Link(connection))
+        Ok(link)
+    }
+
+    /// Has half of the time: a relay that needs more for TCP leaves none for a mail, and another
+    /// relay may be there.
+    async fn connect(&self, deadline: Instant) -> Result<TcpStream, Failure> {
+        let now = Instant::now();
+        let half = now + deadline.saturating_duration_since(now) / 2;
+        let connecting = watchword_dial::connect(&self.host, self.port);
+        within(half, Step::Connect, connecting).await
+    }
+
+    async fn protect<S: Stream>(
+        &self,
+        stream: S,
+        deadline: Instant,
+    ) -> Result<TlsStream<S>, Failure> {
+        match timeout_at(deadline, self.tls.wrap(stream)).await {
+            Ok(Ok(protected)) => Ok(protected),
+            Ok(Err(error)) => Err(Failure::handshake(&error)),
+            Err(_) => Err(Failure::new(Step::StartTls, Cause::Timeout)),
+        }
     }
 }
 
 impl Link {
-    /// Sends one mail to its one recipient; `is_out` from its first byte on. After an error the
-    /// connection must not be used again.
+    /// Sends one mail to one recipient. The reply to MAIL is waited for until `mail_deadline`. After
+    /// an error the connection must not be used again.
     pub(super) async fn send(
         &mut self,
-        envelope: &Envelope,
-        body: &[u8],
-        is_out: &AtomicBool,
+        letter: Letter<'_>,
+        mail_deadline: Instant,
+        deadline: Instant,
     ) -> Result<(), Failure> {
-        let mut parameters = Vec::new();
-        if !body.is_ascii() {
-            parameters.push(extension::MailParameter::Body(
-                extension::MailBodyParameter::EightBitMime,
-            ));
-        }
-        step(
-            Step::Mail,
-            self.0
-                .command(Mail::new(envelope.from().cloned(), parameters)),
-        )
-        .await?;
-        for to in envelope.to() {
-            step(
-                Step::Rcpt,
-                self.0.command(Rcpt::new(to.clone(), Vec::new())),
-            )
+        let body = if self.features.eight_bit_mime && !letter.mail.is_ascii() {
+            " BODY=8BITMIME"
+        } else {
+            ""
+        };
+        let mail = format!("MAIL FROM:<{}>{body}\r\n", letter.from);
+        self.step(Step::Mail, mail.as_bytes(), 2, mail_deadline)
             .await?;
-        }
-        let go_ahead = step(Step::Data, self.0.command(Data)).await?;
-        expect(Step::Data, &go_ahead, 354)?;
-        is_out.store(true, Ordering::Relaxed);
-        let end = within(BODY_DEADLINE, Step::Body, self.end(body)).await?;
-        let end = end.map_err(|error| Failure::of(Step::Body, &error))?;
-        expect(Step::Body, &end, 250)
+        let rcpt = format!("RCPT TO:<{}>\r\n", letter.to);
+        self.step(Step::Rcpt, rcpt.as_bytes(), 2, deadline).await?;
+        self.step(Step::Data, b"DATA\r\n", 3, deadline).await?;
+        let body = stuffed(letter.mail);
+        self.step(Step::Body, &body, 2, deadline).await?;
+        Ok(())
     }
 
-    /// Sends the mail with its final dot, in one write where the client would make two.
-    async fn end(&mut self, body: &[u8]) -> Result<Response, Error> {
-        match std::str::from_utf8(body) {
-            Ok(text) => self.0.command(Body(text)).await,
-            Err(_) => self.0.message(body).await,
+    /// Logs in by PLAIN, or by LOGIN, whose prompts may hold any text.
+    async fn log_in(&mut self, login: &Login, deadline: Instant) -> Result<(), Failure> {
+        let Login { username, password } = login;
+        let password = password.expose();
+        if self.features.plain {
+            let secret = BASE64.encode(format!("\0{username}\0{password}").as_bytes());
+            let plain = format!("AUTH PLAIN {secret}\r\n");
+            let mut reply = self.ask(Step::Auth, plain.as_bytes(), deadline).await?;
+            if reply.digit() == 3 {
+                // A relay that takes no initial response asks for it.
+                let line = format!("{secret}\r\n");
+                reply = self.ask(Step::Auth, line.as_bytes(), deadline).await?;
+            }
+            // 504: it offers the mechanism and does not know it.
+            if reply.code() != 504 || !self.features.login {
+                return expect(Step::Auth, &reply, 2);
+            }
         }
+        if !self.features.login {
+            return Err(Failure::new(Step::Auth, Cause::NotOffered));
+        }
+        self.step(Step::Auth, b"AUTH LOGIN\r\n", 3, deadline)
+            .await?;
+        let line = format!("{}\r\n", BASE64.encode(username.as_bytes()));
+        self.step(Step::Auth, line.as_bytes(), 3, deadline).await?;
+        let line = format!("{}\r\n", BASE64.encode(password.as_bytes()));
+        self.step(Step::Auth, line.as_bytes(), 2, deadline).await
+    }
+
+    async fn ask(&mut self, step: Step, bytes: &[u8], deadline: Instant) -> Result<Reply, Failure> {
+        within(deadline, step, self.wire.ask(bytes)).await
+    }
+
+    async fn step(
+        &mut self,
+        step: Step,
+        bytes: &[u8],
+        digit: u16,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let reply = self.ask(step, bytes, deadline).await?;
+        expect(step, &reply, digit)
     }
 }
 
-/// A mail as it goes over the wire: lines that begin with a dot get another, and one alone ends it.
-struct Body<'a>(&'a str);
-
-impl fmt::Display for Body<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.starts_with('.') {
-            f.write_str(".")?;
-        }
-        for (index, part) in self.0.split("\n.").enumerate() {
-            f.write_str(if index == 0 { "" } else { "\n.." })?;
-            f.write_str(part)?;
-        }
-        f.write_str("\r\n.\r\n")
-    }
+async fn greeting<S: Stream>(wire: &mut Wire<S>, deadline: Instant) -> Result<(), Failure> {
+    let greeting = within(deadline, Step::Connect, wire.reply()).await?;
+    expect(Step::Connect, &greeting, 2)
 }
 
-fn expect(step: Step, response: &Response, code: u16) -> Result<(), Failure> {
-    if response.has_code(code) {
+/// Sends EHLO, and HELO to a relay that does not know it (RFC 5321 §3.2).
+async fn introduce<S: Stream>(
+    wire: &mut Wire<S>,
+    hello: &str,
+    deadline: Instant,
+) -> Result<Features, Failure> {
+    let ehlo = format!("EHLO {hello}\r\n");
+    let reply = within(deadline, Step::Connect, wire.ask(ehlo.as_bytes())).await?;
+    if !matches!(reply.code(), 500 | 502) {
+        expect(Step::Connect, &reply, 2)?;
+        return Ok(Features::of(&reply));
+    }
+    let helo = format!("HELO {hello}\r\n");
+    let reply = within(deadline, Step::Connect, wire.ask(helo.as_bytes())).await?;
+    expect(Step::Connect, &reply, 2)?;
+    Ok(Features::default())
+}
+
+/// Sends STARTTLS and returns the stream for the handshake. A byte after the reply is an attacker's:
+/// a relay waits for the handshake.
+async fn ask_for_tls<S: Stream>(
+    mut wire: Wire<S>,
+    features: Features,
+    deadline: Instant,
+) -> Result<S, Failure> {
+    if !features.starttls {
+        return Err(Failure::new(Step::StartTls, Cause::NotOffered));
+    }
+    let reply = within(deadline, Step::StartTls, wire.ask(b"STARTTLS\r\n")).await?;
+    expect(Step::StartTls, &reply, 2)?;
+    wire.into_stream()
+        .ok_or(Failure::new(Step::StartTls, Cause::Injected))
+}
+
+/// Takes `stream` through the clear-text part of SMTP, up to the TLS handshake, and ends at
+/// `deadline`. For a caller that wants to see the relay's certificate and sends no mail.
+pub async fn starttls<S>(stream: S, deadline: Instant) -> io::Result<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let mut wire = Wire::new(stream);
+    let clear = async {
+        greeting(&mut wire, deadline).await?;
+        let features = introduce(&mut wire, &default_hello(), deadline).await?;
+        ask_for_tls(wire, features, deadline).await
+    };
+    let stream = clear.await;
+    stream.map_err(|failure: Failure| io::Error::other(failure.reason()))
+}
+
+fn expect(step: Step, reply: &Reply, digit: u16) -> Result<(), Failure> {
+    if reply.digit() == digit {
         return Ok(());
     }
-    Err(Failure {
-        step,
-        cause: Cause::Reply {
-            code: u16::from(response.code()),
-            policy: false,
-        },
-    })
-}
-
-async fn step<T>(step: Step, call: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
-    within(STEP_DEADLINE, step, call)
-        .await?
-        .map_err(|error| Failure::of(step, &error))
+    Err(Failure::refused(step, reply))
 }
 
 async fn within<T>(
-    deadline: Duration,
+    deadline: Instant,
     step: Step,
-    call: impl Future<Output = T>,
+    call: impl Future<Output = io::Result<T>>,
 ) -> Result<T, Failure> {
-    timeout(deadline, call).await.map_err(|_| Failure {
-        step,
-        cause: Cause::Timeout,
-    })
+    match timeout_at(deadline, call).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(_)) => Err(Failure::new(step, Cause::Broken)),
+        Err(_) => Err(Failure::new(step, Cause::Timeout)),
+    }
+}
+
+/// The mail as it goes over the wire, in one piece: a line that begins with a dot gets another, and
+/// a dot alone ends it (RFC 5321 §4.5.2).
+fn stuffed(mail: &[u8]) -> Vec<u8> {
+    let mut wire = Vec::with_capacity(mail.len() + mail.len() / 64 + 8);
+    for line in mail.split_inclusive(|byte| *byte == b'\n') {
+        if line.starts_with(b".") {
+            wire.push(b'.');
+        }
+        wire.extend_from_slice(line);
+    }
+    if !wire.ends_with(b"\r\n") {
+        wire.extend_from_slice(b"\r\n");
+    }
+    wire.extend_from_slice(b".\r\n");
+    wire
+}
+
+/// See [`SmtpConfig::has_full_hello`].
+pub(crate) fn has_full_hello(config: &SmtpConfig) -> bool {
+    is_loopback(&config.host)
+        || hello(config.hello.as_deref())
+            .is_ok_and(|name| name.contains('.') && !name.starts_with('['))
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -243,12 +311,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn names_without_a_dot_are_told_from_full_ones() {
+        let is_full = |host: &str, hello: &str| {
+            let text = format!(
+                "host = \"{host}\"\nport = 25\ntls = \"starttls\"\nfrom = \"a@example.org\"\nhello = \"{hello}\""
+            );
+            has_full_hello(&toml::from_str(&text).unwrap())
+        };
+        assert!(is_full("relay.example.org", "otp.example.org"));
+        assert!(!is_full("relay.example.org", "otp"));
+        assert!(!is_full("relay.example.org", "[192.0.2.1]"));
+        assert!(is_full("localhost", "otp") && is_full("::1", "otp"));
+    }
+
+    #[test]
     fn a_line_with_a_dot_in_front_gets_another_and_only_the_end_is_one_alone() {
-        let wire = |text| Body(text).to_string();
+        let wire = |text: &str| String::from_utf8(stuffed(text.as_bytes())).unwrap();
         assert_eq!(wire("a\r\nb.c"), "a\r\nb.c\r\n.\r\n");
+        assert_eq!(wire("a\r\nb.c\r\n"), "a\r\nb.c\r\n.\r\n");
         assert_eq!(wire(".\r\n.\r\n..a"), "..\r\n..\r\n...a\r\n.\r\n");
-        assert_eq!(wire("a\r\n.\r\n"), "a\r\n..\r\n\r\n.\r\n");
+        assert_eq!(wire("a\r\n.\r\n"), "a\r\n..\r\n.\r\n");
         assert_eq!(wire("a\n.\nb"), "a\n..\nb\r\n.\r\n");
+        assert_eq!(wire("a\n.\r\nb"), "a\n..\r\nb\r\n.\r\n");
         assert_eq!(wire(""), "\r\n.\r\n");
     }
 }

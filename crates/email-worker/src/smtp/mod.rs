@@ -1,18 +1,22 @@
-//! The SMTP relay as a provider: a mail over a kept connection, or a new one. Refuses to use a
-//! connection again after anything but a clean end.
+//! The SMTP relay as a provider: a mail over a kept connection, or a new one. A connection is kept
+//! only after a mail that ended cleanly.
 
+mod blame;
 mod failure;
+mod features;
+mod hello;
 mod link;
 mod pool;
+mod reply;
+mod sender;
 mod tls;
+mod wire;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use lettre::address::Envelope;
 use lettre::message::Mailbox;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use watchword_chassis::config::ConfigError;
 use watchword_core::{AttemptClass, ProviderName};
 use watchword_delivery::{Attempted, Dispatch, Provider, TlsPeer, attempt_limit};
@@ -20,9 +24,18 @@ use watchword_delivery::{Attempted, Dispatch, Provider, TlsPeer, attempt_limit};
 use crate::config::{SmtpConfig, TlsMode};
 use crate::dkim::Dkim;
 use crate::message::EmailText;
-use failure::{Cause, Failure};
-use link::Dialler;
+use failure::Failure;
+use link::{Dialler, Letter};
 use pool::Pool;
+
+pub(crate) use link::has_full_hello;
+pub use link::starttls;
+
+/// An attempt ends this much before its limit. The caller ends it at the limit and would not know at
+/// which step, so that a relay that is slow to greet would count as one that may have the mail.
+const MARGIN: Duration = Duration::from_millis(200);
+/// The code must outlive its attempt by this much; the caller ends the attempt then.
+const LIFE_AFTER: Duration = Duration::from_secs(1);
 
 /// An SMTP relay.
 pub struct SmtpProvider {
@@ -47,9 +60,7 @@ impl SmtpProvider {
         if !(1..=256).contains(&config.max_connections) {
             return Err(ConfigError::new("max_connections", "must be 1 to 256"));
         }
-        let from: Mailbox = config.from.parse().map_err(|_| {
-            ConfigError::new("from", "must be a mailbox: Example <no-reply@example.org>")
-        })?;
+        let from = sender::parse(&config.from)?;
         Ok(Self {
             name,
             dkim: Dkim::new(&config.dkim, from.email.domain())?,
@@ -66,33 +77,39 @@ impl SmtpProvider {
         })
     }
 
-    /// `is_out` from the moment on in which the relay may have the mail.
-    async fn send(
-        &self,
-        envelope: &Envelope,
-        mail: &[u8],
-        is_out: &AtomicBool,
-    ) -> Result<(), Failure> {
+    async fn send(&self, letter: Letter<'_>, time: Duration) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let deadline = begun + time;
         // Waiting for a connection hands nothing over: it ends apart from the attempt, so that a
         // busy relay is a transient end and not one of unknown outcome.
-        let Ok(Some(slot)) = timeout(self.limit / 2, self.pool.slot()).await else {
-            return Err(Failure::connection());
+        let Ok(Some(slot)) = timeout_at(begun + time / 2, self.pool.slot()).await else {
+            return Err(Failure::busy());
         };
         if let Some(mut kept) = slot.take() {
-            match kept.send(envelope, mail, is_out).await {
+            // A firewall may have forgotten the connection. A part of the time shows that, and the
+            // rest is enough for a new connection.
+            let now = Instant::now();
+            let patience = deadline.saturating_duration_since(now) / 3;
+            match kept.send(letter, now + patience, deadline).await {
                 Ok(()) => {
                     slot.put_back(kept);
                     return Ok(());
                 }
-                // The relay closed an idle connection: nothing was handed over yet.
+                // Nothing was handed over yet.
                 Err(failure) if failure.is_stale() => {}
                 Err(failure) => return Err(failure),
             }
         }
-        let mut fresh = self.dialler.dial().await?;
-        fresh.send(envelope, mail, is_out).await?;
+        let mut fresh = self.dialler.dial(deadline).await?;
+        fresh.send(letter, deadline, deadline).await?;
         slot.put_back(fresh);
         Ok(())
+    }
+
+    /// The time of an attempt whose code lives so much longer.
+    fn time(&self, remaining: Duration) -> Duration {
+        let limit = self.limit.min(remaining.saturating_sub(LIFE_AFTER));
+        limit.saturating_sub(MARGIN)
     }
 }
 
@@ -107,7 +124,11 @@ impl Provider for SmtpProvider {
     }
 
     async fn probe(&self) -> Result<&'static str, Attempted> {
-        match self.dialler.dial().await {
+        match self
+            .dialler
+            .dial(Instant::now() + self.time(Duration::MAX))
+            .await
+        {
             Ok(_) if self.dialler.logs_in() => Ok("connected and logged in"),
             Ok(_) => Ok("connected; it has no login"),
             Err(failure) => Err(Attempted::new(failure.class(), failure.reason())),
@@ -125,29 +146,27 @@ impl Provider for SmtpProvider {
         let Some(mail) = self.dkim.sign(message.formatted()) else {
             return Attempted::not_called(AttemptClass::ConfigFault, "dkim");
         };
-        let is_out = AtomicBool::new(false);
-        let sending = self.send(message.envelope(), &mail, &is_out);
-        match timeout(self.limit, sending).await {
-            Ok(Ok(())) => {
+        let envelope = message.envelope();
+        let ([to], Some(from)) = (envelope.to(), envelope.from()) else {
+            return Attempted::new(AttemptClass::MessageRejected, "envelope");
+        };
+        let letter = Letter {
+            from: from.as_ref(),
+            to: to.as_ref(),
+            mail: &mail,
+        };
+        match self.send(letter, self.time(dispatch.remaining)).await {
+            Ok(()) => {
                 let id = format!("{}@{}", dispatch.delivery_id, self.from.email.domain());
                 Attempted {
                     provider_message_id: Some(id),
                     ..Attempted::new(AttemptClass::Accepted, "250")
                 }
             }
-            Ok(Err(failure)) => {
-                Attempted::new(failure.class(), failure.reason()).about(failure.scope())
-            }
-            // Dropping the call dropped the connection. Whether the relay took the mail is not known
-            // if it was on its way.
-            Err(_) => {
-                let class = if is_out.load(Ordering::Relaxed) {
-                    AttemptClass::UnknownOutcome
-                } else {
-                    AttemptClass::Transient
-                };
-                Attempted::new(class, Cause::Timeout.to_string())
-            }
+            Err(failure) => Attempted::new(failure.class(), failure.reason()).about(failure.scope()),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

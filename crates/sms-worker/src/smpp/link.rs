@@ -59,10 +59,9 @@ pub(super) async fn bind(
     account: &Account,
     told: mpsc::Sender<Result<Told, Unread>>,
 ) -> Result<mpsc::Sender<Job>, Unbound> {
-    let stream = TcpStream::connect((account.host.as_str(), account.port))
+    let stream = watchword_dial::connect(&account.host, account.port)
         .await
         .map_err(|_| Unbound::Away)?;
-    stream.set_nodelay(true).map_err(|_| Unbound::Away)?;
     let mut framed = Framed::new(stream, FrameCodec::new());
     let bind = BindTransceiver::builder()
         .system_id(text(&account.system_id)?)

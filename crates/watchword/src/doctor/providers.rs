@@ -6,6 +6,7 @@ use tokio::time::timeout;
 use watchword_chassis::SystemClock;
 use watchword_core::{AttemptClass, Channel, Clock};
 use watchword_delivery::{Attempted, Inbox, Provider};
+use watchword_email_worker::EmailProviderConfig;
 
 use super::Findings;
 use crate::channels;
@@ -25,6 +26,16 @@ pub(super) async fn look(config: &Config, needs: Needs, findings: &mut Findings)
                 }
             }
             Err(error) => findings.careful(channel.as_str(), format!("is not sent: {error}")),
+        }
+    }
+    for (name, provider) in config.email.iter().flat_map(|email| &email.providers) {
+        if let EmailProviderConfig::Smtp(relay) = provider
+            && !relay.has_full_hello()
+        {
+            findings.careful(
+                &format!("email {name}"),
+                "EHLO has no fully qualified name, which strict relays refuse: set `hello = \"otp.example.org\"` at this provider",
+            );
         }
     }
 }
