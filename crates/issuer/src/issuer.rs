@@ -19,6 +19,7 @@ use watchword_verifier::store::StoredVerification;
 use watchword_verifier::{Asked, Message, NextStep, Opening, Verifier};
 
 use crate::limits::{Permit, Reservation, SendLimiter};
+use crate::message_check::{self, MessageCheck};
 use crate::request;
 use crate::stepper::Stepped;
 use crate::telemetry::IssuerMetrics;
@@ -36,6 +37,7 @@ pub struct Issuer {
     sealer: Live<Sealer>,
     clock: Arc<dyn Clock>,
     metrics: IssuerMetrics,
+    texts: Live<Box<dyn MessageCheck>>,
 }
 
 /// What an [`Issuer`] is made of.
@@ -54,6 +56,8 @@ pub struct IssuerParts {
     pub clock: Arc<dyn Clock>,
     /// Where it counts.
     pub metrics: IssuerMetrics,
+    /// Tries the messages that requests ask for.
+    pub texts: Live<Box<dyn MessageCheck>>,
 }
 
 impl Issuer {
@@ -67,6 +71,7 @@ impl Issuer {
             sealer,
             clock,
             metrics,
+            texts,
         } = parts;
         Self {
             verifier,
@@ -76,6 +81,7 @@ impl Issuer {
             sealer,
             clock,
             metrics,
+            texts,
         }
     }
 
@@ -88,6 +94,7 @@ impl Issuer {
         span: &mut Span,
     ) -> Result<StoredVerification, Problem> {
         let request = request::parse(service, request)?;
+        message_check::check(&**self.texts.get(), service, &request)?;
         self.admit(service).await?;
         let asked = self.verifier.open(service, request).await?;
         match self.decided(service, asked).await? {

@@ -4,7 +4,7 @@ use watchword_chassis::Services;
 
 use super::Findings;
 use crate::config::{Config, EngineKind};
-use crate::roles::check_texts;
+use crate::texts::check_sms;
 
 /// The hash of the key in the example configuration.
 const EXAMPLE_KEY: &str = "22a60ff8c666ee7f81ede927b1adfb38922412b0bbd7162b99525a22607f603b";
@@ -42,7 +42,7 @@ pub(super) fn look(config: &Config, findings: &mut Findings) {
     if let Ok(services) = Services::from_config(&config.services)
         && config.sms.is_some()
     {
-        match check_texts(config, &services) {
+        match check_sms(config.templates.as_deref(), &services) {
             Ok(()) => findings.fine("texts", "fit into two SMS at most"),
             Err(error) => findings.wrong("texts", format!("{error:#}")),
         }
