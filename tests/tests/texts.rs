@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use watchword_tests::pipeline::KEY;
-use watchword_tests::{Pipeline, Settings};
+use watchword_tests::{Pipeline, Settings, until};
 
 /// A folder with these templates.
 fn folder(files: &[(&str, &str)]) -> TempDir {
@@ -80,4 +80,24 @@ async fn a_request_of_which_no_message_can_be_made_opens_nothing() {
         let (status, code, detail) = ask(&pipeline, body).await;
         assert_eq!(status, 202, "{code} {detail}");
     }
+
+    // A reload brings the issuer the changed texts; one without the code leaves those before in use.
+    let text = folder.path().join("en/sms.txt");
+    let reload = async |result: &str| {
+        let series = format!("watchword_config_reloads_total{{result=\"{result}\"}}");
+        pipeline.processes["all"].process.signal("HUP");
+        until(10, result, || async {
+            (pipeline.metrics("all").await[&series] >= 1.0).then_some(())
+        })
+        .await;
+    };
+    std::fs::write(&text, "{{ amount }}").unwrap();
+    reload("wrong").await;
+    let to = "+4915112345670";
+    let (status, ..) = ask(&pipeline, json!({ "channel": "sms", "to": to })).await;
+    assert_eq!(status, 422);
+    std::fs::write(&text, "{{ code }}").unwrap();
+    reload("ok").await;
+    let (status, ..) = ask(&pipeline, json!({ "channel": "sms", "to": to })).await;
+    assert_eq!(status, 202);
 }
