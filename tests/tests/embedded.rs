@@ -189,6 +189,9 @@ async fn hostile_input_is_refused_by_field_and_never_echoed() {
         "+4915112345678;ext=12",
         "+78401234567",
         "+99912345678",
+        // Digits behind a handset's number, and the number that Mexico had before.
+        "+49151123456780",
+        "+5215512345678",
         &long,
     ];
     for phone in phones {
@@ -208,6 +211,10 @@ async fn hostile_input_is_refused_by_field_and_never_echoed() {
         "+881612345678",
         "+448431234567",
         "+493012345678",
+        "+390236618300",
+        "+447092123456",
+        "+190023456780",
+        "+447700900222",
     ] {
         let answer = pipeline.ask("all", "sms", phone).await;
         assert_eq!(
@@ -280,7 +287,7 @@ async fn hostile_input_is_refused_by_field_and_never_echoed() {
             "invalid_request",
         ),
         (
-            json!({ "channel": "sms", "to": to, "subject": "a:{b}" }),
+            json!({ "channel": "sms", "to": to, "subject": "a\nb" }),
             "invalid_request",
         ),
         (
@@ -288,7 +295,7 @@ async fn hostile_input_is_refused_by_field_and_never_echoed() {
             "invalid_request",
         ),
         (
-            json!({ "channel": "sms", "to": to, "locale": "../../etc" }),
+            json!({ "channel": "sms", "to": to, "variables": { "x": "https://evil.example/a" } }),
             "invalid_request",
         ),
         (

@@ -45,6 +45,8 @@ codes!(
     InvalidPhone = "invalid_phone", UNPROCESSABLE_ENTITY, "The phone number is not valid";
     /// The address is not one plain address.
     InvalidEmail = "invalid_email", UNPROCESSABLE_ENTITY, "The email address is not valid";
+    /// No message can be made of the request's variables.
+    TemplateVariables = "template_variables", UNPROCESSABLE_ENTITY, "The variables do not fit the template of the message";
     /// The typed code is no string of digits.
     InvalidCode = "invalid_code", UNPROCESSABLE_ENTITY, "The code is not a string of digits";
     /// The body is not declared as JSON.

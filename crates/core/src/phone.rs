@@ -268,6 +268,13 @@ mod tests {
             "+33612345678",
             "+12025550123",
             "+447400123456",
+            "+5511912000000",
+            "+919812000000",
+            "+8613802000000",
+            "+6281212000000",
+            "+31612000000",
+            "+46702000000",
+            "+12022000000",
         ] {
             assert_eq!(kind(mobile), NumberKind::Reachable, "{mobile}");
         }
@@ -320,6 +327,40 @@ mod tests {
             let kind = longer.parse::<PhoneNumber>().unwrap().kind();
             assert_eq!(kind, NumberKind::Special, "{longer}");
         }
+        let mut count = 0;
+        for special in special_examples() {
+            for behind in [
+                "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "00", "123", "9999",
+            ] {
+                let longer = format!("{special}{behind}");
+                // A plan of several lengths may list the longer number itself, as Japan's does.
+                let is_listed = plans::read(&longer[1..])
+                    .is_ok_and(|reading| of_type(reading.kind) == NumberKind::Reachable);
+                let kind = longer.parse().map(|number: PhoneNumber| number.kind());
+                assert!(is_listed || kind != Ok(NumberKind::Reachable), "{longer}");
+                count += usize::from(!is_listed);
+            }
+        }
+        assert!(count > 7_000, "only {count}");
+    }
+
+    /// The examples that the plans have of special lines.
+    fn special_examples() -> impl Iterator<Item = String> {
+        let kinds = [
+            Type::PremiumRate,
+            Type::TollFree,
+            Type::SharedCost,
+            Type::PersonalNumber,
+            Type::Pager,
+            Type::Uan,
+            Type::Voicemail,
+        ];
+        let plans = phonenumber::metadata::DATABASE.iter();
+        plans.flat_map(move |meta| {
+            let lines = kinds.into_iter();
+            let lines = lines.filter_map(|kind| meta.descriptors().get(kind)?.example());
+            lines.map(|example| format!("+{}{example}", meta.country_code()))
+        })
     }
 
     #[test]

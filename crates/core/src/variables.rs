@@ -17,9 +17,12 @@ pub struct Variables(BTreeMap<String, String>);
 const RESERVED: [&str; 7] = ["app", "code", "host", "locale", "minutes", "seconds", "to"];
 
 impl Variables {
+    /// Values of one request.
+    pub const MOST: usize = 8;
+
     /// Checks `values`; the error names the rule that one of them breaks.
     pub fn new(values: BTreeMap<String, String>) -> Result<Self, Malformed> {
-        if values.len() > 8 {
+        if values.len() > Self::MOST {
             return Err(Malformed::new("at most 8 variables"));
         }
         for (name, value) in &values {

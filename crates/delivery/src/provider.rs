@@ -5,7 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use watchword_chassis::config::ConfigError;
 use watchword_chassis::lifecycle::LONGEST_ATTEMPT;
-use watchword_core::{AttemptClass, Code, DeliveryId, Locale, ProviderName, Recipient, Variables};
+use watchword_core::{
+    AttemptClass, Channel, Code, DeliveryId, Locale, ProviderName, Recipient, Variables,
+};
 
 /// One message to send, in clear. It lives for one attempt.
 #[derive(Debug, Clone)]
@@ -24,6 +26,23 @@ pub struct Dispatch {
     pub variables: Variables,
     /// How long the code will still be right: what a provider is told as validity.
     pub remaining: Duration,
+}
+
+impl Dispatch {
+    /// A message of `sender` to nobody, with a code of `digits` digits that lives for `remaining`: texts
+    /// are tried with it.
+    pub fn sample(sender: &Sender, digits: usize, remaining: Duration) -> Option<Self> {
+        let code = "0123456789".get(..digits)?;
+        Some(Self {
+            delivery_id: format!("{}-1", "a".repeat(32)).parse().ok()?,
+            recipient: Recipient::parse(Channel::Email, "person@example.org").ok()?,
+            code: code.parse().ok()?,
+            sender: sender.clone(),
+            locale: None,
+            variables: Variables::default(),
+            remaining,
+        })
+    }
 }
 
 /// How a service presents itself to the people who get its codes.

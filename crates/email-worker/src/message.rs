@@ -96,9 +96,9 @@ impl EmailText {
             .map(|templates| Self { templates })
     }
 
-    /// A short value for each variable that the templates use.
-    pub fn sample_variables(&self) -> Variables {
-        self.templates.sample_variables()
+    /// A short value for each variable that the texts of `locale` use.
+    pub fn sample_variables(&self, locale: Option<&Locale>) -> Variables {
+        self.templates.sample_variables(locale)
     }
 
     /// Subject and parts for `dispatch`.
@@ -111,6 +111,14 @@ impl EmailText {
             text: self.templates.render(TEXT, dispatch)?,
             html: self.templates.render(HTML, dispatch)?,
         })
+    }
+
+    /// Whether `dispatch` can be sent as far as its variables decide it.
+    pub fn check_variables(&self, dispatch: &Dispatch) -> Result<(), MessageError> {
+        if self.templates.uses_variables(dispatch.locale.as_ref()) {
+            self.render(dispatch)?;
+        }
+        Ok(())
     }
 
     /// The whole mail from `from`. Its id is made of the delivery, so that a repeat after a lost
@@ -260,6 +268,33 @@ mod tests {
                 parts.html.contains(&format!("lang=\"{locale}\""))
                     && !parts.subject.contains("012345")
             );
+        }
+    }
+    #[test]
+    fn times_are_whole_words_and_rounded_down() {
+        let text = EmailText::load(None).unwrap();
+        for (locale, one, many, minutes) in [
+            ("de", "1 Sekunde ", "90 Sekunden ", "4 Minuten "),
+            ("en", "1 second ", "90 seconds ", "4 minutes "),
+            ("es", "1 segundo ", "90 segundos ", "4 minutos "),
+            ("fr", "1 seconde ", "90 secondes ", "4 minutes "),
+            ("it", "1 secondo ", "90 secondi ", "4 minuti "),
+            ("nl", "1 seconde ", "90 seconden ", "4 minuten "),
+            ("pl", "1 s ", "90 s ", "4 min "),
+            ("pt", "1 segundo ", "90 segundos ", "4 minutos "),
+        ] {
+            for (seconds, said) in [(1, one), (90, many), (299, minutes)] {
+                let mut dispatch = dispatch("Jira");
+                dispatch.locale = Some(locale.parse().unwrap());
+                dispatch.remaining = Duration::from_millis(seconds * 1_000 + 900);
+                let parts = text.render(&dispatch).unwrap();
+                for part in [&parts.text, &parts.html] {
+                    assert!(
+                        part.contains(&format!(" {said}")),
+                        "{locale} {seconds}: {part}"
+                    );
+                }
+            }
         }
     }
 }

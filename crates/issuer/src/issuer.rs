@@ -21,6 +21,7 @@ use watchword_verifier::{Asked, Change, Message, NextStep, Opener, Opening};
 
 use crate::guard::{Guard, Sending, is_limit};
 use crate::limits::SendLimiter;
+use crate::message_check::{self, MessageCheck};
 use crate::request;
 use crate::stepper::Stepped;
 use crate::telemetry::IssuerMetrics;
@@ -46,6 +47,7 @@ pub struct Issuer {
     sealer: Live<Sealer>,
     clock: Arc<dyn Clock>,
     metrics: IssuerMetrics,
+    texts: Live<Box<dyn MessageCheck>>,
 }
 
 /// What an [`Issuer`] is made of.
@@ -64,6 +66,8 @@ pub struct IssuerParts {
     pub clock: Arc<dyn Clock>,
     /// Where it counts.
     pub metrics: IssuerMetrics,
+    /// Tries the messages that requests ask for.
+    pub texts: Live<Box<dyn MessageCheck>>,
 }
 
 impl Issuer {
@@ -77,6 +81,7 @@ impl Issuer {
             sealer,
             clock,
             metrics,
+            texts,
         } = parts;
         let index = opener.verifier().index().clone();
         Self {
@@ -87,6 +92,7 @@ impl Issuer {
             sealer,
             clock,
             metrics,
+            texts,
         }
     }
 
@@ -101,6 +107,7 @@ impl Issuer {
         let mut request = request;
         let client = self.guard.client(service, request.client.take())?;
         let request = request::parse(service, request)?;
+        message_check::check(&**self.texts.get(), service, &request)?;
         self.admit(service).await?;
         let asked = self.opener.open(service, request).await?;
         let (opening, counted) = self.decided(service, asked, client).await?;

@@ -5,6 +5,7 @@ pub mod http;
 mod intake;
 mod issuer;
 pub mod limits;
+mod message_check;
 mod request;
 pub mod requests;
 mod stepper;
@@ -12,5 +13,6 @@ mod telemetry;
 
 pub use intake::{Intake, IntakeParts};
 pub use issuer::{Issuer, IssuerParts};
+pub use message_check::{MessageCheck, Unsendable};
 pub use stepper::{Stepper, StepperParts};
 pub use telemetry::{IssuerMetrics, SERIES};

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use watchword_core::{Channel, Code, DeliveryId, Recipient, Variables};
+use watchword_core::{Locale, Variables};
 use watchword_delivery::{Dispatch, Embedded, Sender, TemplateError, Templates};
 
 use crate::segments::{Encoding, Segments, segments};
@@ -69,9 +69,17 @@ impl SmsText {
         Ok((text, segments))
     }
 
-    /// A short value for each variable that the templates use.
-    pub fn sample_variables(&self) -> Variables {
-        self.templates.sample_variables()
+    /// A short value for each variable that the texts of `locale` use.
+    pub fn sample_variables(&self, locale: Option<&Locale>) -> Variables {
+        self.templates.sample_variables(locale)
+    }
+
+    /// Whether `dispatch` can be sent as far as its variables decide it.
+    pub fn check_variables(&self, dispatch: &Dispatch) -> Result<(), TextError> {
+        if self.templates.uses_variables(dispatch.locale.as_ref()) {
+            self.render(dispatch)?;
+        }
+        Ok(())
     }
 
     /// The locales there are templates for.
@@ -80,44 +88,45 @@ impl SmsText {
     }
 }
 
-/// Renders the text of every locale for `sender` with the longest code: what cannot be sent is an
-/// error at start, and what takes two parts is told (as locale, encoding and parts).
+/// Lives that texts are tried with: seconds and minutes are words of their own.
+const SAMPLE_LIVES: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(119)];
+
+/// Renders the text of every locale for `sender` with the longest code: a text that cannot be sent is an
+/// error at start, and those of two parts are returned (as locale, encoding and parts).
 pub fn check_templates(
     text: &SmsText,
     sender: &Sender,
 ) -> Result<Vec<(String, Encoding, usize)>, TextError> {
     let mut costly = Vec::new();
     for locale in text.locales() {
-        let Some(mut sample) = sample(sender) else {
-            continue;
-        };
-        sample.locale = locale.parse().ok();
-        sample.variables = text.sample_variables();
-        let (_, segments) = text.render(&sample)?;
-        if segments.count > 1 {
+        let mut longest: Option<Segments> = None;
+        for remaining in SAMPLE_LIVES {
+            let Some(mut sample) = Dispatch::sample(sender, 10, remaining) else {
+                continue;
+            };
+            sample.locale = locale.parse().ok();
+            sample.variables = text.sample_variables(sample.locale.as_ref());
+            let (_, segments) = text.render(&sample)?;
+            if longest.is_none_or(|other| other.count < segments.count) {
+                longest = Some(segments);
+            }
+        }
+        if let Some(segments) = longest.filter(|segments| segments.count > 1) {
             costly.push((locale, segments.encoding, segments.count));
         }
     }
     Ok(costly)
 }
 
-fn sample(sender: &Sender) -> Option<Dispatch> {
-    let delivery_id: DeliveryId = format!("{}-1", "a".repeat(32)).parse().ok()?;
-    let code: Code = "0123456789".parse().ok()?;
-    Some(Dispatch {
-        delivery_id,
-        recipient: Recipient::parse(Channel::Sms, "+12025550123").ok()?,
-        code,
-        sender: sender.clone(),
-        locale: None,
-        variables: Variables::default(),
-        remaining: Duration::from_secs(600),
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use watchword_core::Variables;
+
     use super::*;
+
+    fn sample(sender: &Sender) -> Option<Dispatch> {
+        Dispatch::sample(sender, 10, Duration::from_secs(600))
+    }
 
     fn sender(host: Option<&str>) -> Sender {
         Sender {
@@ -159,11 +168,68 @@ mod tests {
         let mut dispatch = sample(&sender(None)).unwrap();
         dispatch.locale = "pt-BR".parse().ok();
         assert!(text.render(&dispatch).is_err(), "this request brings none");
-        dispatch.variables = text.sample_variables();
+        dispatch.variables = text.sample_variables(dispatch.locale.as_ref());
         assert_eq!(text.render(&dispatch).unwrap().0, "0123456789 por x");
         write("en", "{{ code }} to {{ to }}");
-        let wrong = SmsText::load(Some(folder.path())).unwrap();
-        assert!(check_templates(&wrong, &sender(None)).is_err());
+        assert!(SmsText::load(Some(folder.path())).is_err());
+    }
+
+    #[test]
+    fn variables_that_make_no_message_are_found_before_it_is_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("en")).unwrap();
+        std::fs::write(
+            folder.path().join("en/sms.txt"),
+            "{{ code }} pays {{ a }} {{ b }}",
+        )
+        .unwrap();
+        let text = SmsText::load(Some(folder.path())).unwrap();
+        let check = |locale: &str, values: &[(&str, &str)]| {
+            let values = values
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+            let mut dispatch = sample(&sender(None)).unwrap();
+            dispatch.locale = locale.parse().ok();
+            dispatch.variables = Variables::new(values.collect()).unwrap();
+            text.check_variables(&dispatch)
+        };
+        assert!(check("en", &[("a", "1 EUR"), ("b", "x")]).is_ok());
+        assert!(check("de", &[]).is_ok(), "its template uses none");
+        let missing = check("en", &[("a", "1 EUR")]).unwrap_err();
+        assert!(matches!(
+            missing,
+            TextError::Template(TemplateError::MissingVariable { variable, .. }) if variable == "b"
+        ));
+        let cyrillic = "ж".repeat(100);
+        let long = check("en", &[("a", &cyrillic), ("b", &cyrillic)]).unwrap_err();
+        assert!(
+            matches!(long, TextError::TooLong { count: 4, .. }),
+            "{long}"
+        );
+    }
+
+    #[test]
+    fn no_text_promises_more_time_than_there_is() {
+        let text = SmsText::load(None).unwrap();
+        for locale in text.locales() {
+            for (seconds, said) in [
+                (30, "30 "),
+                (90, "90 "),
+                (119, "119 "),
+                (120, "2 "),
+                (299, "4 "),
+            ] {
+                let remaining = Duration::from_millis(seconds * 1_000 + 900);
+                let mut dispatch = Dispatch::sample(&sender(None), 6, remaining).unwrap();
+                dispatch.locale = locale.parse().ok();
+                let rendered = text.render(&dispatch).unwrap().0;
+                assert!(rendered.contains(&format!(" {said}")), "{rendered}");
+                assert_eq!(
+                    rendered.contains("min") || rendered.contains("Min"),
+                    seconds >= 120
+                );
+            }
+        }
     }
 
     #[test]

@@ -20,4 +20,5 @@ pub mod reload;
 pub mod roles;
 pub mod run;
 pub mod simulate;
+pub mod texts;
 pub mod topology;

@@ -50,8 +50,8 @@ pub async fn test(
     let id = VerificationId::draw(SubjectTag::new([0; 10]), &SystemEntropy)?;
     let folder = config.templates.as_deref();
     let samples = match channel {
-        Channel::Sms => SmsText::load(folder)?.sample_variables(),
-        Channel::Email => EmailText::load(folder)?.sample_variables(),
+        Channel::Sms => SmsText::load(folder)?.sample_variables(None),
+        Channel::Email => EmailText::load(folder)?.sample_variables(None),
     };
     let mut all = samples.as_map().clone();
     all.extend(variables);

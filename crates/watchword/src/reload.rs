@@ -22,7 +22,8 @@ use watchword_metrics::{Kind, Maker, Series};
 
 use crate::config::{Config, PeerConfig, environment};
 use crate::needs::Needs;
-use crate::roles::{Shared, check_texts, sealer_of};
+use crate::roles::{Shared, sealer_of};
+use crate::texts::{Texts, check_sms};
 
 /// How often the files are looked at. Orchestrators take up to a minute to bring a changed secret.
 const LOOK: Duration = Duration::from_secs(5);
@@ -204,8 +205,12 @@ impl Shared {
             .map(|channel| channel.next(&config, &self.inbox, &self.clock))
             .collect::<Result<_, _>>()?;
         if !channels.is_empty() {
-            check_texts(&config, &services)?;
+            check_sms(config.templates.as_deref(), &services)?;
         }
+        let texts = self.texts.get();
+        let texts = texts
+            .map(|live| Ok::<_, anyhow::Error>((live, Texts::load(config.templates.as_deref())?)))
+            .transpose()?;
         if let Some(peers) = &self.engine.peers {
             peers.redirect(&config)?;
         }
@@ -220,6 +225,9 @@ impl Shared {
             metrics.serves(&services);
         }
         self.services.replace(services);
+        if let Some((live, texts)) = texts {
+            live.replace(Box::new(texts));
+        }
         for (channel, change) in channels.iter().zip(changes) {
             channel.replace(change, self.clock.now());
         }

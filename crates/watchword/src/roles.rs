@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use anyhow::Context;
 use axum::Router;
 use tokio::sync::Semaphore;
 use watchword_chassis::lifecycle::Lifecycle;
@@ -20,7 +19,7 @@ use watchword_events::{Lane, Sealer};
 use watchword_issuer::http::IssuerState;
 use watchword_issuer::limits::Counter;
 use watchword_issuer::{
-    Intake, IntakeParts, Issuer, IssuerMetrics, IssuerParts, Stepper, StepperParts,
+    Intake, IntakeParts, Issuer, IssuerMetrics, IssuerParts, MessageCheck, Stepper, StepperParts,
 };
 use watchword_metrics::prometheus::Registry;
 use watchword_sms_worker::{ReceiptMetrics, ReceiptRouteState};
@@ -34,6 +33,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::needs::Needs;
 use crate::reload::Reloads;
+use crate::texts::{self, Texts};
 
 /// Requests by event in work at once.
 const REQUESTS_IN_WORK: u16 = 128;
@@ -67,6 +67,7 @@ pub struct Shared {
     pub(crate) sealer: Option<Live<Sealer>>,
     pub(crate) channels: Mutex<Vec<LiveChannel>>,
     pub(crate) issuer_metrics: OnceLock<IssuerMetrics>,
+    pub(crate) texts: OnceLock<Live<Box<dyn MessageCheck>>>,
     verifier: Option<Arc<Verifier>>,
 }
 
@@ -110,6 +111,7 @@ impl Shared {
             sealer,
             channels: Mutex::default(),
             issuer_metrics: OnceLock::new(),
+            texts: OnceLock::new(),
             verifier,
         })
     }
@@ -184,6 +186,9 @@ impl Shared {
         metrics.serves(&self.services.get());
         // Set once: a process has one issuer.
         let _ = self.issuer_metrics.set(metrics.clone());
+        let texts = Texts::load(self.config.templates.as_deref())?;
+        let texts: Live<Box<dyn MessageCheck>> = Live::new(Box::new(texts));
+        let _ = self.texts.set(texts.clone());
         let broker = self.engine.queues()?;
         let publisher = broker.publisher();
         let opener = Opener::new(self.verifier()?.clone(), self.sealer()?.clone());
@@ -195,6 +200,7 @@ impl Shared {
             sealer: self.sealer()?.clone(),
             clock: self.clock.clone(),
             metrics: metrics.clone(),
+            texts,
         }));
         if self.engine.takes_requests {
             let intake = Intake::new(IntakeParts {
@@ -247,7 +253,7 @@ impl Shared {
         let broker = self.engine.queues()?;
         let setup = channels::build(&self.config, channel, &self.inbox, &self.clock)?;
         if channel == Channel::Sms {
-            check_texts(&self.config, &self.services.get())?;
+            texts::check_sms(self.config.templates.as_deref(), &self.services.get())?;
         }
         let providers = setup.router.providers();
         let names: Vec<_> = providers.iter().map(|provider| provider.name()).collect();
@@ -346,21 +352,4 @@ impl Shared {
 /// A sealer over these keys.
 pub fn sealer_of(keys: KeyRing) -> Sealer {
     Sealer::new(keys, Arc::new(SystemEntropy))
-}
-
-/// Texts that take two parts cost twice: told at start. Longer ones are refused.
-pub fn check_texts(config: &Config, services: &Services) -> anyhow::Result<()> {
-    let text = watchword_sms_worker::SmsText::load(config.templates.as_deref())?;
-    for service in services.iter() {
-        let sender = watchword_delivery::Sender {
-            app: service.app.clone(),
-            host: service.host.clone(),
-        };
-        let costly = watchword_sms_worker::check_templates(&text, &sender)
-            .with_context(|| format!("the texts of service {}", service.name))?;
-        for (locale, encoding, parts) in costly {
-            tracing::warn!(service = %service.name, locale, ?encoding, parts, "an SMS takes more than one part");
-        }
-    }
-    Ok(())
 }

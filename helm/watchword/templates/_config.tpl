@@ -21,7 +21,9 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- $omitted := ternary (list "sms" "email" "templates") (list (ternary "email" "sms" (eq .workload.channel "sms"))) (empty .workload.channel) -}}
+{{- $omitted := ternary (list "sms" "email") (list (ternary "email" "sms" (eq .workload.channel "sms"))) (empty .workload.channel) -}}
+{{- /* The issuer tries the texts that the workers make; who only checks codes makes none. */ -}}
+{{- if eq (join "," .workload.roles) "verifier" }}{{ $omitted = append $omitted "templates" }}{{ end -}}
 {{- range $omitted }}{{ $_ := unset $tree . }}{{ end -}}
 {{- $_ := set $tree "engine" "distributed" -}}
 {{- $_ := set $tree "log" (merge (default dict $tree.log) (dict "format" "json")) -}}

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use watchword_broker::Consumer;
+use watchword_chassis::Service;
 use watchword_chassis::spans::Spans;
 use watchword_core::{Channel, Live};
 use watchword_delivery::{
@@ -14,8 +15,8 @@ use watchword_delivery::{
     RouteConfig, Router, Rules, Worker,
 };
 use watchword_events::{Lane, Sealer};
-use watchword_issuer::{Issuer, IssuerParts, Stepper, StepperParts};
-use watchword_verifier::{Opener, Verifier, VerifierParts};
+use watchword_issuer::{Issuer, IssuerParts, MessageCheck, Stepper, StepperParts, Unsendable};
+use watchword_verifier::{OpenRequest, Opener, Verifier, VerifierParts};
 
 use crate::broker::{SimConsumer, SimPublisher};
 use crate::caller::Front;
@@ -25,6 +26,15 @@ use crate::history::{Gateway, Node};
 use crate::ledger::SimLedger;
 use crate::limits::SimLimiter;
 use crate::world::{Seat, World};
+
+/// The simulated workers make no texts.
+struct EveryMessage;
+
+impl MessageCheck for EveryMessage {
+    fn check(&self, _: &Service, _: Channel, _: &OpenRequest) -> Result<(), Unsendable> {
+        Ok(())
+    }
+}
 
 /// Starts a life of `node`.
 pub fn start(world: &Arc<World>, node: Node) {
@@ -69,6 +79,7 @@ fn front(seat: &Seat) {
         sealer,
         clock: clock.clone(),
         metrics: kit.issuer.clone(),
+        texts: Live::new(Box::new(EveryMessage)),
     }));
     let stepper = Stepper::new(StepperParts {
         issuer: issuer.clone(),

@@ -203,7 +203,8 @@ impl Values<'_> {
             Name::MessageId => self.message_id.clone(),
             Name::Callback => self.callback.clone(),
             Name::TtlSeconds => seconds.to_string(),
-            Name::TtlMinutes => seconds.div_ceil(60).to_string(),
+            // A gateway must not deliver a code that has ended.
+            Name::TtlMinutes => (seconds / 60).max(1).to_string(),
             Name::TtlMillis => (seconds * 1000).to_string(),
             Name::ExpiresAt => self.now.plus_millis(seconds * 1000).to_rfc3339(),
             Name::Coding => if self.is_ucs2 { "2" } else { "0" }.to_owned(),
@@ -226,7 +227,7 @@ mod tests {
             sender: "Acme",
             message_id: "m1".into(),
             callback: String::new(),
-            remaining: Duration::from_millis(61_500),
+            remaining: Duration::from_millis(119_500),
             now: Timestamp::from_millis(0),
             is_ucs2: false,
         };
@@ -235,7 +236,7 @@ mod tests {
         let template = compile("{to_digits}/{text}/{ttl_minutes}/{ttl_ms}/{setting:a}").unwrap();
         assert_eq!(
             template.render(&values),
-            "4915112345678/{to} {{x}}/2/61000/{b}"
+            "4915112345678/{to} {{x}}/1/119000/{b}"
         );
         assert!(!template.is_plain());
         let plain = compile("/{to}?x").unwrap();

@@ -5,7 +5,7 @@ use watchword_chassis::Services;
 use super::Findings;
 use crate::config::{Config, EXAMPLE_KEY_WARNING, EngineKind};
 use crate::needs::Needs;
-use crate::roles::check_texts;
+use crate::texts::check_sms;
 
 pub(super) fn look(config: &Config, needs: Needs, findings: &mut Findings) {
     let rings = [
@@ -42,7 +42,7 @@ pub(super) fn look(config: &Config, needs: Needs, findings: &mut Findings) {
     if let Ok(services) = Services::from_config(&config.services)
         && config.sms.is_some()
     {
-        match check_texts(config, &services) {
+        match check_sms(config.templates.as_deref(), &services) {
             Ok(()) => findings.fine("texts", "fit into two SMS at most"),
             Err(error) => findings.wrong("texts", format!("{error:#}")),
         }

@@ -1,0 +1,60 @@
+//! Whether a message can be made of a request, asked before anything is opened for it. The texts are the
+//! workers'; the process that has both hands them in.
+
+use watchword_chassis::{Problem, ProblemCode, Service};
+use watchword_core::Channel;
+use watchword_verifier::OpenRequest;
+
+/// Tries the texts that the workers would make.
+pub trait MessageCheck: Send + Sync {
+    /// Whether the message of `service` by `channel` can be made of what `request` brings.
+    fn check(
+        &self,
+        service: &Service,
+        channel: Channel,
+        request: &OpenRequest,
+    ) -> Result<(), Unsendable>;
+}
+
+/// Why no message can be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unsendable {
+    /// The template of the operator uses a variable that the request does not bring.
+    #[error("the {channel} template needs the variable {name}")]
+    MissingVariable {
+        /// The channel of the template.
+        channel: Channel,
+        /// The variable, as the template names it.
+        name: String,
+    },
+    /// Its values make an SMS too long.
+    #[error("the variables make an SMS of more than two parts")]
+    TooLong,
+    /// The template fails otherwise.
+    #[error("the {channel} template cannot be filled in with these variables")]
+    Template {
+        /// The channel of the template.
+        channel: Channel,
+    },
+}
+
+/// Checks the message of `request` and those of its fallback steps, once for each channel.
+pub fn check(
+    texts: &dyn MessageCheck,
+    service: &Service,
+    request: &OpenRequest,
+) -> Result<(), Problem> {
+    let steps = request.fallback.iter().map(|step| &step.recipient);
+    let recipients = std::iter::once(&request.recipient).chain(steps);
+    let used: Vec<_> = recipients.map(|recipient| recipient.channel()).collect();
+    for channel in Channel::ALL {
+        if used.contains(&channel) {
+            let checked = texts.check(service, channel, request);
+            checked.map_err(|error| Problem {
+                field: Some("variables"),
+                ..Problem::new(ProblemCode::TemplateVariables, error.to_string())
+            })?;
+        }
+    }
+    Ok(())
+}
