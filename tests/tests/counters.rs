@@ -399,7 +399,7 @@ async fn a_recipient_has_a_cooldown_an_hour_and_a_day(world: World) {
     // The same message again is the same message.
     assert_eq!(
         world.reserve(1, 1, limits, now.plus_millis(5)).await,
-        Permit::Repeated
+        Permit::Granted
     );
     let early = world.reserve(1, 2, limits, now.plus_millis(29_999)).await;
     assert_eq!(

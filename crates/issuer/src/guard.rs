@@ -32,6 +32,14 @@ pub(crate) struct Sending<'a> {
     pub(crate) at: Timestamp,
 }
 
+/// A message that was counted.
+pub(crate) struct Counted {
+    /// Which one.
+    pub(crate) delivery: DeliveryId,
+    counters: Vec<Counter>,
+    at: Timestamp,
+}
+
 impl Guard {
     pub(crate) fn new(
         limiter: Arc<dyn SendLimiter>,
@@ -67,14 +75,13 @@ impl Guard {
         Ok(address.map(tag))
     }
 
-    /// Counts a message against every limit, or against none if one refuses it. The same message
-    /// counts once.
+    /// Counts a message against every limit, or against none if one refuses it.
     pub(crate) async fn reserve(
         &self,
         service: &Service,
         sending: Sending<'_>,
         client: Option<SubjectTag>,
-    ) -> Result<(), Problem> {
+    ) -> Result<Counted, Problem> {
         let (limits, names_subject) = (&service.limits, sending.names_subject);
         let counters = self.counters(service, &sending, client);
         let taken = self.quota.take(&counters, limits, sending.at).await;
@@ -89,11 +96,25 @@ impl Guard {
             now: sending.at,
         };
         let reserved = self.limiter.reserve(reservation).await;
-        if !matches!(reserved, Ok(Permit::Granted)) {
-            self.quota.give_back(&counters, limits, sending.at);
+        let counted = Counted {
+            delivery: sending.delivery.clone(),
+            counters,
+            at: sending.at,
+        };
+        let permitted = reserved
+            .map_err(store_problem)
+            .and_then(|permit| self.permitted(service, permit, names_subject));
+        if permitted.is_err() {
+            self.give_back(service, &counted);
         }
-        let permit = reserved.map_err(store_problem)?;
-        self.permitted(service, permit, names_subject)
+        permitted.map(|()| counted)
+    }
+
+    /// Takes back a message that was not queued. Its recipient's reservation stays: the same message
+    /// will be granted by it again.
+    pub(crate) fn give_back(&self, service: &Service, counted: &Counted) {
+        let Counted { counters, at, .. } = counted;
+        self.quota.give_back(counters, &service.limits, *at);
     }
 
     /// The counters that a message shares with others.

@@ -28,7 +28,7 @@ fn reserve(state: &mut State, reservation: Reservation) -> Permit {
     let now = reservation.now;
     sent.retain(|(at, _)| window::is_live(*at, now));
     if sent.iter().any(|(_, other)| *other == reservation.delivery) {
-        return Permit::Repeated;
+        return Permit::Granted;
     }
     let moments: Vec<_> = sent.iter().map(|(at, _)| *at).collect();
     let permit = window::reserve(&moments, &reservation);

@@ -100,8 +100,6 @@ impl Limit {
 pub enum Permit {
     /// Go on; it is counted.
     Granted,
-    /// Go on; it was counted before.
-    Repeated,
     /// Not before this moment; nothing was counted.
     Refused {
         /// When the same request would be granted if nothing else happened.

@@ -163,7 +163,7 @@ impl SendLimiter for RedisLimiter {
             let mut sent = Sent::decode(&stored)?;
             sent.0.retain(|(at, _)| is_live(*at, now));
             if sent.0.iter().any(|(_, other)| *other == own) {
-                return Ok(Permit::Repeated);
+                return Ok(Permit::Granted);
             }
             let moments: Vec<_> = sent.0.iter().map(|(at, _)| *at).collect();
             let permit = decide(&moments);

@@ -99,7 +99,7 @@ fn reserve(connection: &Connection, reservation: &Reservation) -> Result<Permit,
     let delivery = reservation.delivery.to_string();
     let live = live(connection, &recipient, now)?;
     if live.iter().any(|(_, other)| *other == delivery) {
-        return Ok(Permit::Repeated);
+        return Ok(Permit::Granted);
     }
     let moments: Vec<_> = live.into_iter().map(|(at, _)| at).collect();
     let permit = window::reserve(&moments, reservation);
