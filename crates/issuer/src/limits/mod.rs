@@ -43,7 +43,7 @@ pub struct Reservation {
 }
 
 /// Which limit refuses a message or a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Limit {
     /// A message was sent to the recipient a moment ago.
     Cooldown,
