@@ -32,14 +32,6 @@ pub(crate) struct Sending<'a> {
     pub(crate) at: Timestamp,
 }
 
-/// A message that was counted.
-pub(crate) struct Counted {
-    /// Which one.
-    pub(crate) delivery: DeliveryId,
-    counters: Vec<Counter>,
-    at: Timestamp,
-}
-
 impl Guard {
     pub(crate) fn new(
         limiter: Arc<dyn SendLimiter>,
@@ -75,20 +67,31 @@ impl Guard {
         Ok(address.map(tag))
     }
 
-    /// Counts a message against every limit, or against none if one refuses it.
+    /// Counts a message against every limit, or against none if one refuses it. The same message
+    /// is granted again and not counted twice.
     pub(crate) async fn reserve(
         &self,
         service: &Service,
         sending: Sending<'_>,
         client: Option<SubjectTag>,
-    ) -> Result<Counted, Problem> {
+    ) -> Result<(), Problem> {
         let (limits, names_subject) = (&service.limits, sending.names_subject);
         let counters = self.counters(service, &sending, client);
+        let recipient = self.index.recipient_tag(&service.name, sending.recipient);
         let taken = self.quota.take(&counters, limits, sending.at).await;
-        let permit = taken.map_err(store_problem)?;
-        self.permitted(service, permit, names_subject)?;
+        let taken = taken.map_err(store_problem)?;
+        if taken != Permit::Granted {
+            // It may be a message that was counted and then not queued.
+            let reserved = self
+                .limiter
+                .is_reserved(recipient, sending.delivery, sending.at);
+            if reserved.await.map_err(store_problem)? {
+                return Ok(());
+            }
+            return self.permitted(service, taken, names_subject);
+        }
         let reservation = Reservation {
-            recipient: self.index.recipient_tag(&service.name, sending.recipient),
+            recipient,
             delivery: sending.delivery.clone(),
             names_subject,
             waive_cooldown: sending.waive_cooldown,
@@ -96,25 +99,11 @@ impl Guard {
             now: sending.at,
         };
         let reserved = self.limiter.reserve(reservation).await;
-        let counted = Counted {
-            delivery: sending.delivery.clone(),
-            counters,
-            at: sending.at,
-        };
-        let permitted = reserved
-            .map_err(store_problem)
-            .and_then(|permit| self.permitted(service, permit, names_subject));
-        if permitted.is_err() {
-            self.give_back(service, &counted);
+        if reserved != Ok(Permit::Granted) {
+            self.quota.give_back(&counters, limits, sending.at);
         }
-        permitted.map(|()| counted)
-    }
-
-    /// Takes back a message that was not queued. Its recipient's reservation stays: the same message
-    /// will be granted by it again.
-    pub(crate) fn give_back(&self, service: &Service, counted: &Counted) {
-        let Counted { counters, at, .. } = counted;
-        self.quota.give_back(counters, &service.limits, *at);
+        let permit = reserved.map_err(store_problem)?;
+        self.permitted(service, permit, names_subject)
     }
 
     /// The counters that a message shares with others.

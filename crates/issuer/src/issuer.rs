@@ -8,7 +8,9 @@ use bytes::Bytes;
 use watchword_broker::{LinkState, Outbound, PublishError, Publisher, Route};
 use watchword_chassis::spans::{Key, Kind, Span};
 use watchword_chassis::{Problem, ProblemCode, Service};
-use watchword_core::{Clock, DeliveryOutcome, Live, SubjectTag, Timestamp, VerificationId};
+use watchword_core::{
+    Clock, DeliveryId, DeliveryOutcome, Live, SubjectTag, Timestamp, VerificationId,
+};
 use watchword_events::{
     ClientRequested, CloudEvent, EventData, Lane, OtpRequested, OtpSend, Sealer, StepDue,
 };
@@ -17,7 +19,7 @@ use watchword_ledger::{LedgerStore, Settlement};
 use watchword_verifier::store::StoredVerification;
 use watchword_verifier::{Asked, Message, NextStep, Opening, Verifier};
 
-use crate::guard::{Counted, Guard, Sending, is_limit};
+use crate::guard::{Guard, Sending, is_limit};
 use crate::limits::SendLimiter;
 use crate::request;
 use crate::stepper::Stepped;
@@ -145,7 +147,7 @@ impl Issuer {
         service: &Service,
         asked: Asked,
         client: Option<SubjectTag>,
-    ) -> Result<(Opening, Option<Counted>), Problem> {
+    ) -> Result<(Opening, Option<DeliveryId>), Problem> {
         let further = match asked {
             Asked::Decided(opening) => return Ok((opening, None)),
             Asked::NeedsCode(further) => further,
@@ -157,7 +159,8 @@ impl Issuer {
             waive_cooldown: false,
             at: further.at,
         };
-        let counted = self.guard.reserve(service, sending, client).await?;
+        self.guard.reserve(service, sending, client).await?;
+        let counted = further.delivery_id.clone();
         let opening = self.verifier.renew(service, *further).await?;
         Ok((opening, Some(counted)))
     }
@@ -239,27 +242,26 @@ impl Issuer {
         service: &Service,
         message: Message,
         client: Option<SubjectTag>,
-        counted: Option<Counted>,
+        counted: Option<DeliveryId>,
         span: &mut Span,
     ) -> Result<StoredVerification, Problem> {
         reach(Point::IssuerOpened);
         let order = &message.order;
-        let sending = Sending {
-            recipient: &order.recipient,
-            delivery: &order.delivery_id,
-            names_subject: message.names_subject,
-            waive_cooldown: message.follows_approval,
-            at: message.at,
-        };
-        let counted = match counted {
-            Some(counted) if counted.delivery == order.delivery_id => counted,
-            _ => self.guard.reserve(service, sending, client).await?,
-        };
+        if counted.as_ref() != Some(&order.delivery_id) {
+            let sending = Sending {
+                recipient: &order.recipient,
+                delivery: &order.delivery_id,
+                names_subject: message.names_subject,
+                waive_cooldown: message.follows_approval,
+                at: message.at,
+            };
+            self.guard.reserve(service, sending, client).await?;
+        }
         reach(Point::IssuerReserved);
-        if let Err(problem) = self.queue(&message, span).await {
-            // The request is repeated, and counts the message then.
-            self.guard.give_back(service, &counted);
-            return Err(problem);
+        self.publish(&message, span).await?;
+        reach(Point::IssuerPublished);
+        if let Some(next) = message.next {
+            self.schedule(&message, next).await?;
         }
         if let Err(error) = self.verifier.confirm(&message.order.delivery_id).await {
             // The message is queued. Unmarked, a repeat publishes the same delivery again, which
@@ -268,16 +270,6 @@ impl Issuer {
         }
         reach(Point::IssuerMarked);
         Ok(message.verification)
-    }
-
-    /// Publishes the message, then the step that follows it.
-    async fn queue(&self, message: &Message, span: &mut Span) -> Result<(), Problem> {
-        self.publish(message, span).await?;
-        reach(Point::IssuerPublished);
-        match message.next {
-            Some(next) => self.schedule(message, next).await,
-            None => Ok(()),
-        }
     }
 
     async fn publish(&self, message: &Message, span: &mut Span) -> Result<(), Problem> {

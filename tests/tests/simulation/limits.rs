@@ -28,7 +28,7 @@ fn reserve(state: &mut State, reservation: Reservation) -> Permit {
     let now = reservation.now;
     sent.retain(|(at, _)| window::is_live(*at, now));
     if sent.iter().any(|(_, other)| *other == reservation.delivery) {
-        return Permit::Granted;
+        return Permit::Repeated;
     }
     let moments: Vec<_> = sent.iter().map(|(at, _)| *at).collect();
     let permit = window::reserve(&moments, &reservation);
@@ -63,6 +63,22 @@ impl SendLimiter for SimLimiter {
     async fn reserve(&self, reservation: Reservation) -> Result<Permit, StorageError> {
         let reserved = self.0.call(Peer::Limits, STORE_PATIENCE, |state| {
             reserve(state, reservation)
+        });
+        reserved.await.map_err(failed)
+    }
+
+    async fn is_reserved(
+        &self,
+        recipient: SubjectTag,
+        delivery: &DeliveryId,
+        now: Timestamp,
+    ) -> Result<bool, StorageError> {
+        let reserved = self.0.call(Peer::Limits, STORE_PATIENCE, |state| {
+            let sent = state.limits.sent.get(&recipient);
+            sent.is_some_and(|sent| {
+                sent.iter()
+                    .any(|(at, other)| other == delivery && window::is_live(*at, now))
+            })
         });
         reserved.await.map_err(failed)
     }

@@ -100,6 +100,8 @@ impl Limit {
 pub enum Permit {
     /// Go on; it is counted.
     Granted,
+    /// Go on; it was counted before.
+    Repeated,
     /// Not before this moment; nothing was counted.
     Refused {
         /// When the same request would be granted if nothing else happened.
@@ -186,6 +188,14 @@ pub trait SendLimiter: Send + Sync {
     /// Reserves one message to one recipient: cooldown, then hour, then day. The latest of the
     /// three decides `until`.
     async fn reserve(&self, reservation: Reservation) -> Result<Permit, StorageError>;
+
+    /// Whether this message to the recipient was reserved before.
+    async fn is_reserved(
+        &self,
+        recipient: SubjectTag,
+        delivery: &DeliveryId,
+        now: Timestamp,
+    ) -> Result<bool, StorageError>;
 
     /// Forgets the messages to a recipient: an operator unlocks it.
     async fn forget_recipient(&self, recipient: SubjectTag) -> Result<(), StorageError>;

@@ -220,7 +220,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use async_trait::async_trait;
-    use watchword_core::{ServiceName, SubjectTag};
+    use watchword_core::{DeliveryId, ServiceName, SubjectTag};
 
     use super::*;
     use crate::limits::{Limit, Reservation};
@@ -248,6 +248,15 @@ mod tests {
 
         async fn reserve(&self, _: Reservation) -> Result<Permit, StorageError> {
             Ok(Permit::Granted)
+        }
+
+        async fn is_reserved(
+            &self,
+            _: SubjectTag,
+            _: &DeliveryId,
+            _: Timestamp,
+        ) -> Result<bool, StorageError> {
+            Ok(false)
         }
 
         async fn forget_recipient(&self, _: SubjectTag) -> Result<(), StorageError> {
