@@ -401,6 +401,17 @@ async fn a_recipient_has_a_cooldown_an_hour_and_a_day(world: World) {
         world.reserve(1, 1, limits, now.plus_millis(5)).await,
         Permit::Repeated
     );
+    let (one, limiter) = (SubjectTag::new([1; 10]), &world.limiter);
+    for (send, now, is_known) in [
+        (1, now.plus_millis(5), true),
+        (2, now.plus_millis(5), false),
+        (1, now.plus_millis(24 * 3_600_000), false),
+    ] {
+        let known = limiter.is_reserved(one, &delivery(send), now).await;
+        assert_eq!(known, Ok(is_known), "{send}");
+    }
+    let (nine, first) = (SubjectTag::new([9; 10]), delivery(1));
+    assert_eq!(limiter.is_reserved(nine, &first, now).await, Ok(false));
     let early = world.reserve(1, 2, limits, now.plus_millis(29_999)).await;
     assert_eq!(
         early,

@@ -68,7 +68,7 @@ impl Guard {
     }
 
     /// Counts a message against every limit, or against none if one refuses it. The same message
-    /// counts once.
+    /// is granted again and not counted twice.
     pub(crate) async fn reserve(
         &self,
         service: &Service,
@@ -77,11 +77,21 @@ impl Guard {
     ) -> Result<(), Problem> {
         let (limits, names_subject) = (&service.limits, sending.names_subject);
         let counters = self.counters(service, &sending, client);
+        let recipient = self.index.recipient_tag(&service.name, sending.recipient);
         let taken = self.quota.take(&counters, limits, sending.at).await;
-        let permit = taken.map_err(store_problem)?;
-        self.permitted(service, permit, names_subject)?;
+        let taken = taken.map_err(store_problem)?;
+        if taken != Permit::Granted {
+            // It may be a message that was counted and then not queued.
+            let reserved = self
+                .limiter
+                .is_reserved(recipient, sending.delivery, sending.at);
+            if reserved.await.map_err(store_problem)? {
+                return Ok(());
+            }
+            return self.permitted(service, taken, names_subject);
+        }
         let reservation = Reservation {
-            recipient: self.index.recipient_tag(&service.name, sending.recipient),
+            recipient,
             delivery: sending.delivery.clone(),
             names_subject,
             waive_cooldown: sending.waive_cooldown,
@@ -89,7 +99,7 @@ impl Guard {
             now: sending.at,
         };
         let reserved = self.limiter.reserve(reservation).await;
-        if !matches!(reserved, Ok(Permit::Granted)) {
+        if reserved != Ok(Permit::Granted) {
             self.quota.give_back(&counters, limits, sending.at);
         }
         let permit = reserved.map_err(store_problem)?;

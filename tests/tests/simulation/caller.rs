@@ -222,7 +222,10 @@ pub fn resend(world: &Arc<World>, nth: u8) {
     };
     let (this, service) = (world.clone(), world.kit.service(tenant));
     at_a_front(world, |node, front| async move {
-        let answer = front.issuer.resend(&service, &id, &mut Span::none()).await;
+        let answer = front
+            .issuer
+            .resend(&service, &id, None, &mut Span::none())
+            .await;
         told(&mut this.lock(), node, tenant, answer);
     });
 }

@@ -67,6 +67,22 @@ impl SendLimiter for SimLimiter {
         reserved.await.map_err(failed)
     }
 
+    async fn is_reserved(
+        &self,
+        recipient: SubjectTag,
+        delivery: &DeliveryId,
+        now: Timestamp,
+    ) -> Result<bool, StorageError> {
+        let reserved = self.0.call(Peer::Limits, STORE_PATIENCE, |state| {
+            let sent = state.limits.sent.get(&recipient);
+            sent.is_some_and(|sent| {
+                sent.iter()
+                    .any(|(at, other)| other == delivery && window::is_live(*at, now))
+            })
+        });
+        reserved.await.map_err(failed)
+    }
+
     async fn forget_recipient(&self, recipient: SubjectTag) -> Result<(), StorageError> {
         let forgotten = self.0.call(Peer::Limits, STORE_PATIENCE, |state| {
             state.limits.sent.remove(&recipient);

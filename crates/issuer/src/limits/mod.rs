@@ -43,7 +43,7 @@ pub struct Reservation {
 }
 
 /// Which limit refuses a message or a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Limit {
     /// A message was sent to the recipient a moment ago.
     Cooldown,
@@ -188,6 +188,14 @@ pub trait SendLimiter: Send + Sync {
     /// Reserves one message to one recipient: cooldown, then hour, then day. The latest of the
     /// three decides `until`.
     async fn reserve(&self, reservation: Reservation) -> Result<Permit, StorageError>;
+
+    /// Whether this message to the recipient was reserved before.
+    async fn is_reserved(
+        &self,
+        recipient: SubjectTag,
+        delivery: &DeliveryId,
+        now: Timestamp,
+    ) -> Result<bool, StorageError>;
 
     /// Forgets the messages to a recipient: an operator unlocks it.
     async fn forget_recipient(&self, recipient: SubjectTag) -> Result<(), StorageError>;

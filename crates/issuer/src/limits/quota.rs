@@ -1,7 +1,7 @@
 //! Counters that many messages share, as one process counts them. A process counts a message by
 //! itself and adds it to the store's counter together with others, an eighth of the limit at a
-//! time, at most [`LARGEST_REPORT`]. One process alone never exceeds a limit; with N processes up
-//! to N − 1 eighths more go out. The usual subject, client or block has one message an hour and
+//! time, at most [`LARGEST_REPORT`]. One process alone never exceeds a limit; each further process,
+//! and each restart, lets up to an eighth more through. The usual subject, client or block has one message an hour and
 //! costs the store nothing.
 
 use std::collections::HashMap;
@@ -212,5 +212,160 @@ impl Counts {
         let count = self.entry(counter);
         count.unreported = count.unreported(part).saturating_add(messages);
         count.part = part;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use async_trait::async_trait;
+    use watchword_core::{DeliveryId, ServiceName, SubjectTag};
+
+    use super::*;
+    use crate::limits::{Limit, Reservation};
+
+    const T0: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+    /// A store that adds up counters and counts its calls.
+    #[derive(Default)]
+    struct Store {
+        calls: AtomicU32,
+        sums: Mutex<HashMap<Counter, i64>>,
+        is_away: bool,
+    }
+
+    #[async_trait]
+    impl SendLimiter for Store {
+        async fn admit(
+            &self,
+            _: &ServiceName,
+            _: SendLimits,
+            _: Timestamp,
+        ) -> Result<Permit, StorageError> {
+            Ok(Permit::Granted)
+        }
+
+        async fn reserve(&self, _: Reservation) -> Result<Permit, StorageError> {
+            Ok(Permit::Granted)
+        }
+
+        async fn is_reserved(
+            &self,
+            _: SubjectTag,
+            _: &DeliveryId,
+            _: Timestamp,
+        ) -> Result<bool, StorageError> {
+            Ok(false)
+        }
+
+        async fn forget_recipient(&self, _: SubjectTag) -> Result<(), StorageError> {
+            Ok(())
+        }
+
+        async fn count(
+            &self,
+            counter: &Counter,
+            messages: i32,
+            now: Timestamp,
+        ) -> Result<Tally, StorageError> {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            if self.is_away {
+                return Err(StorageError::Timeout);
+            }
+            let mut sums = self.sums.lock().unwrap();
+            let sum = sums.entry(counter.clone()).or_default();
+            *sum += i64::from(messages);
+            let part = counter.span().part(now);
+            Ok(Tally::read([(part, *sum)], part))
+        }
+
+        async fn forget(&self, _: &Counter) -> Result<(), StorageError> {
+            Ok(())
+        }
+    }
+
+    fn counter(number: u8) -> [Counter; 1] {
+        [Counter::Subject(SubjectTag::new([number; 10]))]
+    }
+
+    fn limits(subject_per_hour: u32) -> SendLimits {
+        SendLimits {
+            subject_per_hour,
+            ..SendLimits::default()
+        }
+    }
+
+    fn is_granted(permit: Result<Permit, StorageError>) -> bool {
+        permit.unwrap() == Permit::Granted
+    }
+
+    #[tokio::test]
+    async fn the_usual_message_costs_no_call_and_many_cost_few() {
+        let store = Arc::new(Store::default());
+        let quota = Quota::new(store.clone());
+        for number in 0..200 {
+            assert!(is_granted(
+                quota.take(&counter(number), &limits(10), T0).await
+            ));
+        }
+        assert_eq!(store.calls.load(Ordering::Relaxed), 0);
+        let many = limits(100_000);
+        for _ in 0..6_400 {
+            assert!(is_granted(quota.take(&counter(201), &many, T0).await));
+        }
+        let calls = store.calls.load(Ordering::Relaxed);
+        assert!((95..=100).contains(&calls), "{calls}");
+    }
+
+    #[tokio::test]
+    async fn one_refusal_counts_nothing_and_what_is_given_back_fits_again() {
+        let quota = Quota::new(Arc::new(Store::default()));
+        let both = [counter(1), counter(2)].concat();
+        for _ in 0..3 {
+            assert!(is_granted(quota.take(&counter(1), &limits(3), T0).await));
+        }
+        let refused = quota.take(&both, &limits(3), T0).await.unwrap();
+        let Permit::Refused { until, limit } = refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(limit, Limit::Subject);
+        assert!(until > T0);
+        quota.give_back(&counter(1), &limits(3), T0);
+        assert!(is_granted(quota.take(&both, &limits(3), T0).await));
+        assert!(!is_granted(quota.take(&both, &limits(3), T0).await));
+        for _ in 0..2 {
+            assert!(is_granted(quota.take(&counter(2), &limits(3), T0).await));
+        }
+        // 0 is no limit, and counts nothing.
+        assert!(is_granted(quota.take(&both, &limits(0), T0).await));
+    }
+
+    /// Without an answer of the store nothing more is granted than it was not told of.
+    #[tokio::test]
+    async fn a_store_that_is_away_grants_nothing_beyond_a_report() {
+        let store = Store {
+            is_away: true,
+            ..Store::default()
+        };
+        let quota = Quota::new(Arc::new(store));
+        assert!(is_granted(quota.take(&counter(1), &limits(10), T0).await));
+        let away = quota.take(&counter(1), &limits(10), T0).await;
+        assert_eq!(away, Err(StorageError::Timeout));
+    }
+
+    #[test]
+    fn counts_are_bounded_and_the_busy_ones_stay() {
+        let mut counts = Counts::default();
+        let busy = counter(1);
+        for number in 0..3 * KEPT {
+            let tag = u64::try_from(number).unwrap().to_be_bytes();
+            let mut bytes = [0xff; 10];
+            bytes[..8].copy_from_slice(&tag);
+            counts.add(&Counter::Client(SubjectTag::new(bytes)), 1, T0);
+            counts.add(&busy[0], i32::from(number == 0), T0);
+        }
+        assert!(counts.young.len() + counts.old.len() <= 2 * KEPT);
+        assert!(counts.full_until(&busy[0], &limits(1), T0).is_some());
     }
 }

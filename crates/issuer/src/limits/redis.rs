@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
-use watchword_core::{SendLimits, ServiceName, SubjectTag, Timestamp};
-use watchword_storage::redis::Value;
+use watchword_core::{DeliveryId, SendLimits, ServiceName, SubjectTag, Timestamp};
+use watchword_storage::redis::{Value, cmd};
 use watchword_storage::{Arg, Redis, Script, StorageError};
 
 use super::tally::{PARTS, Tally};
@@ -72,7 +72,7 @@ impl RedisLimiter {
     }
 
     async fn delete(&self, key: String) -> Result<(), StorageError> {
-        let command = watchword_storage::redis::cmd("DEL").arg(key).to_owned();
+        let command = cmd("DEL").arg(key).to_owned();
         self.redis.command(&command).await.map(|_| ())
     }
 
@@ -186,6 +186,24 @@ impl SendLimiter for RedisLimiter {
         Err(StorageError::Unavailable(
             "a recipient's messages change too often",
         ))
+    }
+
+    async fn is_reserved(
+        &self,
+        recipient: SubjectTag,
+        delivery: &DeliveryId,
+        now: Timestamp,
+    ) -> Result<bool, StorageError> {
+        let command = cmd("GET").arg(recipient_key(recipient)).to_owned();
+        let stored = match self.redis.command(&command).await? {
+            Value::Nil => return Ok(false),
+            Value::BulkString(stored) => stored,
+            _ => return Err(unreadable()),
+        };
+        let (own, now) = (delivery.own_bytes(), bounded_moment(now));
+        let sent = Sent::decode(&stored)?.0;
+        let is_it = |(at, other): &(Timestamp, [u8; 11])| *other == own && is_live(*at, now);
+        Ok(sent.iter().any(is_it))
     }
 
     async fn forget_recipient(&self, recipient: SubjectTag) -> Result<(), StorageError> {

@@ -3,7 +3,7 @@
 //! decide.
 
 use async_trait::async_trait;
-use watchword_core::{SendLimits, ServiceName, SubjectTag, Timestamp};
+use watchword_core::{DeliveryId, SendLimits, ServiceName, SubjectTag, Timestamp};
 use watchword_storage::rusqlite::{Connection, Error, OptionalExtension, params};
 use watchword_storage::{Migration, Sqlite, StorageError, forget};
 
@@ -195,6 +195,21 @@ impl SendLimiter for SqliteLimiter {
         self.sqlite
             .write(move |connection| reserve(connection, &reservation))
             .await
+    }
+
+    async fn is_reserved(
+        &self,
+        recipient: SubjectTag,
+        delivery: &DeliveryId,
+        now: Timestamp,
+    ) -> Result<bool, StorageError> {
+        let (recipient, delivery) = (recipient.to_string(), delivery.to_string());
+        let now = bounded_moment(now);
+        let reserved = self.sqlite.read(move |connection| {
+            let live = live(connection, &recipient, now)?;
+            Ok(live.iter().any(|(_, other)| *other == delivery))
+        });
+        reserved.await
     }
 
     async fn forget_recipient(&self, recipient: SubjectTag) -> Result<(), StorageError> {

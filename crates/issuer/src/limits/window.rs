@@ -41,9 +41,14 @@ const KEPT_SHARE: u32 = 4;
 /// further ahead than that was written by a wrong clock and counts as none.
 pub fn reserve(live: &[Timestamp], reservation: &Reservation) -> Permit {
     let (limits, now) = (reservation.limits, bounded_moment(reservation.now));
+    let is_ahead = live.last().is_some_and(|at| *at > now);
     let window = |span_ms: u64, most: u32, limit: Limit| {
         let first = live.partition_point(|at| at.plus_millis(span_ms) <= now);
-        let last = live.partition_point(|at| *at < now.plus_millis(span_ms));
+        let last = if is_ahead {
+            live.partition_point(|at| *at < now.plus_millis(span_ms))
+        } else {
+            live.len()
+        };
         let inside = live.get(first..last).unwrap_or_default();
         let most = if reservation.names_subject {
             most
@@ -56,24 +61,19 @@ pub fn reserve(live: &[Timestamp], reservation: &Reservation) -> Permit {
         let oldest = inside.get(excess).map_or(now, |at| now.min(*at));
         Some((oldest.plus_millis(span_ms), limit))
     };
-    let cooldown_ms = match reservation.waive_cooldown {
-        true => 0,
-        false => bounded_span(limits.cooldown_ms),
+    let cooldown_ms = if reservation.waive_cooldown {
+        0
+    } else {
+        bounded_span(limits.cooldown_ms)
     };
     let newest = live
         .iter()
         .rfind(|at| **at <= now.plus_millis(cooldown_ms))
         .map(|at| now.min(*at).plus_millis(cooldown_ms));
     let cooling = newest.filter(|&until| until > now);
-    let refused = [
-        window(HOUR_MS, limits.per_hour, Limit::RecipientHour),
-        window(DAY_MS, limits.per_day, Limit::RecipientDay),
-        cooling.map(|until| (until, Limit::Cooldown)),
-    ];
-    let longest = refused
-        .into_iter()
-        .flatten()
-        .max_by_key(|(until, _)| *until);
+    let longest = window(HOUR_MS, limits.per_hour, Limit::RecipientHour)
+        .max(window(DAY_MS, limits.per_day, Limit::RecipientDay))
+        .max(cooling.map(|until| (until, Limit::Cooldown)));
     longest.map_or(Permit::Granted, |(until, limit)| Permit::Refused {
         until,
         limit,
