@@ -178,13 +178,11 @@ impl HttpProvider {
         }
         let body = read_answer(&mut response).await;
         let headers = std::mem::take(response.headers_mut());
-        let (attempted, rule) = match &body {
-            Some(body) => self.response.explain(status, &headers, body),
-            None => {
-                let reason = format!("http_{status}_unreadable");
-                let unknown = AttemptClass::UnknownOutcome;
-                (Attempted::new(unknown, reason), None)
-            }
+        let (attempted, rule) = if let Some(body) = &body {
+            self.response.explain(status, &headers, body)
+        } else {
+            let reason = format!("http_{status}_unreadable");
+            (Attempted::new(AttemptClass::UnknownOutcome, reason), None)
         };
         let answer = Answer {
             status,

@@ -3,7 +3,9 @@
 
 use std::fmt::Write;
 
+use regex::Regex;
 use reqwest::Request;
+use reqwest::header::SET_COOKIE;
 use watchword_delivery::Dispatch;
 
 use super::Answer;
@@ -11,7 +13,7 @@ use super::auth::Auth;
 use crate::payload;
 
 const MASK: &str = "********";
-/// Characters of an answer's body that are shown.
+/// Characters of an answer that are shown.
 const MOST_CHARS: usize = 4_096;
 /// The last digits of a number are the person's, however the gateway writes what stands before.
 const PERSONAL_DIGITS: usize = 7;
@@ -58,29 +60,27 @@ pub(super) fn masked(request: &Request, auth: &Auth) -> String {
 pub(super) fn answer(answer: &Answer, dispatch: &Dispatch, auth: &Auth) -> String {
     let mut text = format!("HTTP {}\n", answer.status);
     for (name, value) in &answer.headers {
-        let _ = writeln!(
-            text,
-            "{name}: {}",
-            String::from_utf8_lossy(value.as_bytes())
-        );
+        let value = String::from_utf8_lossy(value.as_bytes());
+        let shown = if name == SET_COOKIE { MASK } else { &value };
+        let _ = writeln!(text, "{name}: {shown}");
     }
     text.push('\n');
     let body = payload::text(&answer.headers, &answer.body);
-    text.extend(body.chars().take(MOST_CHARS));
+    text.push_str(&body);
     let mut text = without_token(&text);
     let number = dispatch.recipient.expose();
     let personal = number.get(number.len().saturating_sub(PERSONAL_DIGITS)..);
     let code = dispatch.code.expose();
-    let secrets = auth.secrets();
-    let hidden = secrets.iter().map(|secret| secret.as_str());
-    for hidden in hidden.chain(personal).chain([code]) {
-        if !hidden.is_empty() {
-            text = text.replace(hidden, MASK);
-        }
+    for secret in auth.secrets().iter().filter(|secret| !secret.is_empty()) {
+        text = text.replace(secret.as_str(), MASK);
+    }
+    for digits in personal.into_iter().chain([code]) {
+        text = without_digits(&text, digits);
     }
     // What a peer sends must not steer the terminal.
     let text: String = text
         .chars()
+        .take(MOST_CHARS)
         .map(|c| match c {
             '\n' | '\t' => c,
             c if c.is_control() => char::REPLACEMENT_CHARACTER,
@@ -92,6 +92,15 @@ pub(super) fn answer(answer: &Answer, dispatch: &Dispatch, auth: &Auth) -> Strin
         |place| format!("response.rules[{place}] fits"),
     );
     format!("{}\n\n{decided}", text.trim_end())
+}
+
+/// The text with these digits masked, also where separators stand between them.
+fn without_digits(text: &str, digits: &str) -> String {
+    let digits: Vec<_> = digits.chars().map(String::from).collect();
+    match Regex::new(&digits.join("[^0-9]{0,3}")) {
+        Ok(pattern) => pattern.replace_all(text, MASK).into_owned(),
+        Err(_) => MASK.to_owned(),
+    }
 }
 
 /// The text with the secret of a callback URL masked, as it stands or encoded once.
@@ -142,7 +151,7 @@ mod tests {
                 reqwest::header::CONTENT_TYPE,
                 "text/plain; for=+4915112345678".parse().unwrap(),
             )]),
-            body: b"sender unknown\x1b[31m for 015112345678, code 012345, Bearer s3cret-token, \
+            body: b"sender unknown\x1b[31m for 015112345678 (151) 123-45 678, code 012345 or 012-345, Bearer s3cret-token, \
                     http://x/?d=1&token=abc"
                 .to_vec(),
             rule: Some(3),
@@ -156,7 +165,15 @@ mod tests {
         ] {
             assert!(text.contains(part), "{text}");
         }
-        for hidden in ["2345678", "012345", "s3cret", "token=abc", "\u{1b}"] {
+        for hidden in [
+            "2345678",
+            "45 678",
+            "012345",
+            "012-345",
+            "s3cret",
+            "token=abc",
+            "\u{1b}",
+        ] {
             assert!(!text.contains(hidden), "{text}");
         }
         shown.rule = None;
