@@ -370,10 +370,8 @@ fn both_stores_do_what_core_says() {
         runs.set(runs.get() + 1);
         // The store remembers the newest time: each run has its own.
         let sqlite = sqlite.again();
-        let sqlite_model = Model {
-            newest: Some(Timestamp::from_millis(i64::MIN)),
-            ..Model::default()
-        };
+        let mut sqlite_model = Model::default();
+        sqlite_model.newest = Some(Timestamp::from_millis(i64::MIN));
         let mut run = Run {
             stores: [&sqlite, redis.store()],
             models: [sqlite_model, Model::default()],
