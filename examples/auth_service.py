@@ -67,6 +67,7 @@ for method, _, body in channel.consume(answers, inactivity_timeout=20):
 connection.close()
 print(f"verification {verification} for {answer['to']}", flush=True)
 
+# The id stays on this side: a browser that chose it could bring another person's verification.
 check = urllib.request.Request(
     f"{os.environ['WATCHWORD_URL']}/v1/verifications/{verification}/check",
     data=json.dumps({"code": input("code: ").strip()}).encode(),

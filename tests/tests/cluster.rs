@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use reqwest::Method;
 use tokio::time::sleep;
+use watchword_core::SecretString;
+use watchword_storage::{Redis, RedisSettings, StorageError};
 use watchword_tests::load::{Load, Mailbox, SmsGateway, Target, Window, judge, last_bad, now_ms};
 use watchword_tests::pipeline::KEY;
 use watchword_tests::{Pipeline, RabbitMq, RedisServer, Settings, Sink, until};
@@ -14,10 +16,11 @@ use watchword_tests::{Pipeline, RabbitMq, RedisServer, Settings, Sink, until};
 const PER_SECOND: u32 = 20;
 const LIFETIME: Duration = Duration::from_secs(30);
 
-/// Three primaries with a replica each.
-async fn redis_cluster() -> Vec<RedisServer> {
+/// Three primaries with so many replicas each.
+async fn redis_cluster(replicas: usize) -> Vec<RedisServer> {
+    let nodes = 3 * (1 + replicas);
     let mut servers = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..nodes {
         let options = [
             "--appendonly",
             "yes",
@@ -33,7 +36,7 @@ async fn redis_cluster() -> Vec<RedisServer> {
         .map(|one| format!("127.0.0.1:{}", one.port()));
     let mut create = Command::new("redis-cli");
     create.args(["--cluster", "create"]).args(addresses);
-    create.args(["--cluster-replicas", "1", "--cluster-yes"]);
+    create.args(["--cluster-replicas", &replicas.to_string(), "--cluster-yes"]);
     let created = tokio::task::spawn_blocking(move || create.output())
         .await
         .unwrap()
@@ -46,8 +49,8 @@ async fn redis_cluster() -> Vec<RedisServer> {
     until(30, "the cluster is up", || async {
         for server in &servers {
             let info = server.command(&["CLUSTER", "INFO"]).await;
-            let is_whole =
-                info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:6");
+            let known = format!("cluster_known_nodes:{nodes}");
+            let is_whole = info.contains("cluster_state:ok") && info.contains(&known);
             is_whole.then_some(())?;
         }
         Some(())
@@ -77,9 +80,55 @@ async fn normal(pipeline: &Pipeline, load: &Load, mailbox: &Mailbox, seconds: u6
     panic!("it does not become normal: {life:?}\n{}", lines.join("\n"));
 }
 
+/// As `watchword audit` reads them: page by page, each primary in turn.
+async fn keys_of(redis: &Redis) -> Result<Vec<String>, StorageError> {
+    let (mut found, mut cursor) = (Vec::new(), None);
+    loop {
+        let (keys, next) = redis.scan(cursor.as_deref(), "ww:{*}:v:*", 50).await?;
+        found.extend(keys);
+        match next {
+            Some(next) => cursor = Some(next),
+            None => return Ok(found),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_audit_reads_every_primary_and_refuses_without_one() {
+    const KEYS: usize = 900;
+    let mut stores = redis_cluster(0).await;
+    let nodes: Vec<_> = (stores.iter())
+        .map(|one| format!("127.0.0.1:{}", one.port()))
+        .collect();
+    let url = SecretString::new(format!("redis+cluster://{}", nodes.join(",")));
+    let redis = Redis::connect(RedisSettings::new(url)).await.unwrap();
+    let mut written = Vec::new();
+    for number in 0..KEYS {
+        let key = format!("ww:{{{number}}}:v:x");
+        let mut set = watchword_storage::redis::cmd("SET");
+        redis.command(set.arg(&key).arg("x")).await.unwrap();
+        written.push(key);
+    }
+    written.sort();
+    for _ in 0..3 {
+        let mut found = keys_of(&redis).await.unwrap();
+        found.sort();
+        found.dedup();
+        assert_eq!(found, written);
+    }
+    stores[1].kill();
+    until(20, "the cluster notices", || async {
+        keys_of(&redis).await.is_err().then_some(())
+    })
+    .await;
+    for _ in 0..5 {
+        assert!(keys_of(&redis).await.is_err(), "never a part of the keys");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_of_each_is_killed_and_the_accounts_balance() {
-    let (mut brokers, mut stores) = tokio::join!(RabbitMq::cluster(3), redis_cluster());
+    let (mut brokers, mut stores) = tokio::join!(RabbitMq::cluster(3), redis_cluster(1));
     let list = |ports: Vec<u16>| {
         let nodes: Vec<_> = ports
             .iter()

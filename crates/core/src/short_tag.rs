@@ -20,8 +20,8 @@ impl ShortTag {
 
     /// The start of `hash`.
     pub const fn of(hash: &[u8; 32]) -> Self {
-        let [a, b, c, d, e, f, g, h, ..] = *hash;
-        Self([a, b, c, d, e, f, g, h])
+        let (start, _) = hash.as_chunks::<8>();
+        Self(start[0])
     }
 
     /// Its bytes.

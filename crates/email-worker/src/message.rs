@@ -7,7 +7,7 @@ use std::path::Path;
 use lettre::message::header::{Header, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
 use lettre::{Address, Message};
-use watchword_core::{Recipient, Variables};
+use watchword_core::{Locale, Recipient, Variables};
 use watchword_delivery::{Dispatch, Embedded, TemplateError, Templates};
 
 const SUBJECT: &str = "email.subject.txt";

@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use data_encoding::{BASE64, BASE64URL, HEXLOWER};
+use serde_json::json;
 use watchword_tests::gateway::PASSWORD;
 use watchword_tests::pipeline::KEY;
 use watchword_tests::{Gateway, Pipeline, RabbitMq, Recorder, RedisServer, Settings, Sink, until};
@@ -119,7 +120,10 @@ async fn no_secret_stays_in_memory_or_crosses_a_wire_in_clear() {
         } else {
             ("email", format!("canary{number}.person@example.org"))
         };
-        let answer = pipeline.ask("issuer", channel, &to).await;
+        let payee = format!("canary payee number {number}");
+        let variables = json!({ "payee": payee });
+        let body = json!({ "channel": channel, "to": to, "variables": variables });
+        let answer = pipeline.post("issuer", "/v1/verifications", body).await;
         assert_eq!(answer.status, 202, "{:?}", answer.body);
         let id = answer.text("id").to_owned();
         let code = until(20, "the message", || async {
@@ -131,10 +135,13 @@ async fn no_secret_stays_in_memory_or_crosses_a_wire_in_clear() {
         .await;
         if number < 4 {
             pipeline.check("verifier", &id, "0000000000").await;
-            let right = pipeline.check("verifier", &id, &code).await;
+            let path = format!("/v1/verifications/{id}/check");
+            let body =
+                json!({ "code": code, "to": to, "channel": channel, "variables": variables });
+            let right = pipeline.post("verifier", &path, body).await;
             assert_eq!(right.body["valid"], true);
         }
-        secrets.extend([to.trim_start_matches('+').to_owned(), code]);
+        secrets.extend([to.trim_start_matches('+').to_owned(), code, payee]);
     }
     until(20, "every delivery has ended", || async {
         let accepted = pipeline

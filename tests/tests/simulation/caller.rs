@@ -1,16 +1,18 @@
 //! Services and people: they ask, type what arrived, ask again. Each answer is held against what
 //! was asked. Refuses to know what lies in a store: they see answers and messages only.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use watchword_chassis::Problem;
 use watchword_chassis::spans::Span;
-use watchword_core::{CheckVerdict, DeliveryId, Timestamp, VerificationId};
+use watchword_core::{
+    Channel, CheckVerdict, DeliveryId, Recipient, Timestamp, Variables, VerificationId,
+};
 use watchword_events::{FallbackRequested, OtpRequested};
 use watchword_issuer::Issuer;
-use watchword_verifier::Verifier;
 use watchword_verifier::store::StoredVerification;
+use watchword_verifier::{CheckRequest, Verifier};
 
 use crate::history::{Asks, By, Node, Person, Tenant, Typed};
 use crate::world::{State, World};
@@ -18,11 +20,16 @@ use crate::world::{State, World};
 /// How long an answer is remembered past the deadline.
 const AFTERLIFE_MS: u64 = 3_600_000;
 
+/// The variable that a message may show.
+pub const AMOUNT: &str = "amount";
+
 /// What services and people know.
 #[derive(Default)]
 pub struct Callers {
     sessions: Vec<Session>,
     arrived: HashMap<VerificationId, Vec<(u8, String)>>,
+    /// The amount that each code showed when it arrived, with its verification.
+    shown: HashMap<(VerificationId, String), HashSet<u8>>,
     /// Messages somebody was told are on their way.
     pub promised: HashSet<DeliveryId>,
     guesses: u32,
@@ -40,6 +47,8 @@ pub struct Front {
 struct Session {
     verification: VerificationId,
     tenant: Tenant,
+    /// The amounts for which services were given this verification.
+    pays: HashSet<u8>,
     expires_at: Timestamp,
     checks: Vec<Asked>,
 }
@@ -72,11 +81,22 @@ impl Tenant {
     }
 }
 
-fn request(person: Person, by: By) -> OtpRequested {
-    let (number, mail) = match person {
-        Person::Ann => ("+4915112345678", "ann@example.org"),
-        Person::Bob => ("+4915112345679", "bob@example.org"),
-    };
+impl Person {
+    const fn addresses(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Ann => ("+4915112345678", "ann@example.org"),
+            Self::Bob => ("+4915112345679", "bob@example.org"),
+        }
+    }
+}
+
+fn variables(pays: u8) -> BTreeMap<String, String> {
+    let amount = (pays > 0).then(|| (AMOUNT.to_owned(), pays.to_string()));
+    amount.into_iter().collect()
+}
+
+fn request(person: Person, by: By, pays: u8) -> OtpRequested {
+    let (number, mail) = person.addresses();
     let (channel, to) = match by {
         By::Sms | By::SmsThenMail => ("sms", number),
         By::Mail => ("email", mail),
@@ -95,7 +115,7 @@ fn request(person: Person, by: By) -> OtpRequested {
         purpose: None,
         subject: Some(format!("{person:?}")),
         locale: None,
-        variables: std::collections::BTreeMap::new(),
+        variables: variables(pays),
         fallback,
         client: None,
     }
@@ -103,7 +123,9 @@ fn request(person: Person, by: By) -> OtpRequested {
 
 impl Callers {
     /// A message is with its person.
-    pub fn arrived(&mut self, id: &DeliveryId, code: &str) {
+    pub fn arrived(&mut self, id: &DeliveryId, code: &str, shown: u8) {
+        let key = (id.verification().clone(), code.to_owned());
+        self.shown.entry(key).or_default().insert(shown);
         let arrived = self.arrived.entry(id.verification().clone()).or_default();
         arrived.push((id.send(), code.to_owned()));
     }
@@ -177,6 +199,7 @@ fn told(
     state: &mut State,
     node: Node,
     tenant: Tenant,
+    pays: Option<u8>,
     answer: Result<StoredVerification, Problem>,
 ) {
     match answer {
@@ -190,13 +213,16 @@ fn told(
                 state.callers.promised.insert(id);
             }
             let sessions = &mut state.callers.sessions;
-            if sessions
-                .iter()
-                .all(|session| session.verification != sent.id)
-            {
+            let known = sessions
+                .iter_mut()
+                .find(|session| session.verification == sent.id);
+            if let Some(session) = known {
+                session.pays.extend(pays);
+            } else {
                 sessions.push(Session {
                     verification: sent.id,
                     tenant,
+                    pays: pays.into_iter().collect(),
                     expires_at: sent.expires_at,
                     checks: Vec::new(),
                 });
@@ -205,14 +231,14 @@ fn told(
     }
 }
 
-pub fn open(world: &Arc<World>, person: Person, tenant: Tenant, by: By) {
+pub fn open(world: &Arc<World>, (person, tenant): (Person, Tenant), by: By, pays: u8) {
     let (this, service) = (world.clone(), world.kit.service(tenant));
     at_a_front(world, |node, front| async move {
         let answer = front
             .issuer
-            .issue(&service, request(person, by), &mut Span::none())
+            .issue(&service, request(person, by, pays), &mut Span::none())
             .await;
-        told(&mut this.lock(), node, tenant, answer);
+        told(&mut this.lock(), node, tenant, Some(pays), answer);
     });
 }
 
@@ -226,7 +252,7 @@ pub fn resend(world: &Arc<World>, nth: u8) {
             .issuer
             .resend(&service, &id, None, &mut Span::none())
             .await;
-        told(&mut this.lock(), node, tenant, answer);
+        told(&mut this.lock(), node, tenant, None, answer);
     });
 }
 
@@ -302,7 +328,7 @@ pub fn check_again(world: &Arc<World>, nth: u8) {
 }
 
 fn ask(world: &Arc<World>, place: usize, mut asked: Asked) {
-    let (id, tenant, number) = {
+    let (id, tenant, number, pays) = {
         let mut state = world.lock();
         let session = &mut state.callers.sessions[place];
         let same = |other: &&Asked| asked.id.is_some() && other.id == asked.id;
@@ -315,6 +341,7 @@ fn ask(world: &Arc<World>, place: usize, mut asked: Asked) {
             session.verification.clone(),
             session.tenant,
             session.checks.len() - 1,
+            session.pays.iter().min().copied().unwrap_or(0),
         )
     };
     let by = match asked.asks {
@@ -324,16 +351,21 @@ fn ask(world: &Arc<World>, place: usize, mut asked: Asked) {
     let purpose = (asked.asks == Asks::OtherPurpose).then(|| "enrol".parse().unwrap());
     let (this, service) = (world.clone(), world.kit.service(by));
     at_a_front(world, |node, front| async move {
-        let (typed, check_id) = (
-            asked.code.parse().unwrap(),
-            asked.id.as_ref().map(|id| id.parse().unwrap()),
-        );
-        let answer = front
-            .verifier
-            .check(&service, &id, &typed, check_id, purpose)
-            .await;
-        if let Ok(verdict) = answer {
-            answered(&mut this.lock(), node, (place, number), verdict);
+        let mut request = CheckRequest::of(asked.code.parse().unwrap());
+        request.check_id = asked.id.as_ref().map(|id| id.parse().unwrap());
+        request.purpose = purpose;
+        match asked.asks {
+            Asks::OwnContent => request.variables = Variables::new(variables(pays)).ok(),
+            Asks::OtherContent => request.variables = Variables::new(variables(9)).ok(),
+            Asks::OtherRecipient => {
+                let stranger = Recipient::parse(Channel::Sms, "+4915112345670");
+                request.recipient = Some(stranger.unwrap());
+            }
+            _ => {}
+        }
+        let answer = front.verifier.check(&service, &id, request).await;
+        if let Ok(checked) = answer {
+            answered(&mut this.lock(), node, (place, number), checked.verdict);
         }
     });
 }
@@ -356,10 +388,18 @@ fn answered(state: &mut State, node: Node, (place, number): (usize, usize), verd
     state.say(node, || format!("answers a check of {name}: {verdict:?}"));
     let own = state.callers.codes(&id);
     let is_own_code = own.iter().any(|(_, own)| *own == asked.code);
-    let fits = matches!(asked.asks, Asks::WithId | Asks::Plainly);
+    let fits = matches!(asked.asks, Asks::WithId | Asks::Plainly | Asks::OwnContent);
+    let key = (id.clone(), asked.code.clone());
+    let shown = state.callers.shown.get(&key).cloned().unwrap_or_default();
+    let pays = state.callers.sessions[place].pays.clone();
+    if verdict == CheckVerdict::Approved && shown.union(&pays).count() > 1 {
+        state.broken(format!(
+            "the code of {name} approves only the content that its message showed"
+        ));
+    }
     if verdict == CheckVerdict::Approved && !(is_own_code && fits) {
         state.broken(format!(
-            "{name} is approved by its own code, service and purpose only"
+            "{name} is approved by its own code, service, purpose, recipient and content only"
         ));
     }
     if verdict == CheckVerdict::Approved && asked.is_stale {

@@ -9,8 +9,8 @@ use watchword_core::{
     VerificationStatus,
 };
 use watchword_verifier::store::{
-    CheckCommand, Checked, OpenCommand, Opened, SealedCode, Sends, StoreError, StoredVerification,
-    VerificationStore,
+    CheckCommand, Checked, OpenCommand, Opened, SealedCode, Sends, StepOf, StoreError,
+    StoredVerification, VerificationStore,
 };
 
 use crate::history::{Node, Peer};
@@ -29,7 +29,7 @@ pub struct CodeState {
     /// Messages that a fallback step asked for.
     pub by_step: HashSet<DeliveryId>,
     pub tallies: HashMap<VerificationId, Tally>,
-    /// Wrong guesses of each subject since the last right one.
+    /// Wrong guesses of each subject.
     wrong_at: HashMap<String, Vec<Timestamp>>,
 }
 
@@ -40,6 +40,8 @@ pub struct Tally {
     pub compared: u32,
     approved: u32,
     canceled: bool,
+    /// From this moment on in true time no code may be right.
+    ends_at: Option<Timestamp>,
 }
 
 pub struct SimCodes(pub Seat);
@@ -50,9 +52,11 @@ impl SimCodes {
         effect: impl FnOnce(&mut State, Node) -> T + Send,
     ) -> Result<T, StoreError> {
         let node = self.0.node;
-        let called = self
-            .0
-            .call(Peer::Codes, STORE_PATIENCE, |state| effect(state, node));
+        let called = self.0.call(Peer::Codes, STORE_PATIENCE, |state| {
+            // The clock of the store is right.
+            state.codes.model.server = Some(state.now());
+            effect(state, node)
+        });
         Ok(called.await.map_err(failed)?)
     }
 }
@@ -74,7 +78,7 @@ fn sent(state: &mut State, node: Node, opened: &Opened, by_step: bool) {
 }
 
 fn check(state: &mut State, node: Node, command: CheckCommand, budget: GuessBudget) -> Checked {
-    let (id, now) = (command.id.clone(), command.now);
+    let (id, now) = (command.id.clone(), command.now.max(state.now()));
     let checked = state.codes.model.check(command, budget);
     let checked = checked.expect("one ring of keys for all");
     let name = state.name(&id);
@@ -89,11 +93,11 @@ fn check(state: &mut State, node: Node, command: CheckCommand, budget: GuessBudg
     let wrong_at = state.codes.wrong_at.entry(id.tag().to_owned()).or_default();
     let recent = wrong_at.iter().filter(|at| at.plus_millis(HOUR_MS) > now);
     let is_locked = recent.count() >= budget.per_hour as usize;
-    if verdict == CheckVerdict::Approved {
-        wrong_at.clear();
-    } else {
+    // No approval gives a guess back.
+    if verdict != CheckVerdict::Approved {
         wrong_at.push(now);
     }
+    let true_now = state.now();
     let tally = state.codes.tallies.entry(id).or_default();
     tally.compared += 1;
     tally.approved += u32::from(verdict == CheckVerdict::Approved);
@@ -102,6 +106,7 @@ fn check(state: &mut State, node: Node, command: CheckCommand, budget: GuessBudg
         tally.approved > 1,
     );
     let withdrawn = tally.canceled;
+    let late = tally.ends_at.is_some_and(|end| true_now >= end);
     if is_locked {
         state.broken(format!(
             "{name} compares nothing while its subject may not guess"
@@ -118,6 +123,11 @@ fn check(state: &mut State, node: Node, command: CheckCommand, budget: GuessBudg
     if withdrawn {
         state.broken(format!("{name} was withdrawn and compares nothing"));
     }
+    if late {
+        state.broken(format!(
+            "{name} compares nothing past its life in true time, whatever clocks say"
+        ));
+    }
     checked
 }
 
@@ -126,14 +136,21 @@ impl VerificationStore for SimCodes {
     async fn open(&self, command: OpenCommand) -> Result<Opened, StoreError> {
         self.call(|state, node| {
             let (id, max_checks) = (command.id.clone(), command.policy.max_checks);
+            let (over, lifetime_ms) = (command.over.clone(), command.policy.lifetime_ms);
             let opened = state.codes.model.open(command);
             if let Opened::Send(new) = &opened
                 && new.is_new
             {
                 let tally = Tally {
                     max_checks,
+                    ends_at: Some(state.now().plus_millis(lifetime_ms)),
                     ..Tally::default()
                 };
+                if let (true, Some(over)) = (new.withdrew, over) {
+                    let name = state.name(&over);
+                    state.say(node, || format!("withdraws {name} for other content"));
+                    state.codes.tallies.entry(over).or_default().canceled = true;
+                }
                 state.codes.tallies.insert(id, tally);
             }
             sent(state, node, &opened, false);
@@ -164,14 +181,14 @@ impl VerificationStore for SimCodes {
         &self,
         id: &VerificationId,
         service: &ServiceName,
-        after: u8,
+        step: StepOf,
         next: Option<SealedCode>,
         budget: GuessBudget,
         now: Timestamp,
     ) -> Result<Option<Opened>, StoreError> {
         self.call(|state, node| {
             let model = &mut state.codes.model;
-            let opened = model.step(id, service, after, next, budget, now);
+            let opened = model.step(id, service, step, next, budget, now);
             if let Some(opened) = &opened {
                 sent(state, node, opened, true);
             }

@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use watchword_core::{AttemptClass, DeliveryId, ProviderName};
 use watchword_delivery::{Attempted, Dispatch, Provider};
 
+use crate::caller;
 use crate::history::{Gateway, Manner, Node, Peer};
 use crate::world::{Failed, Seat, State};
 
@@ -100,7 +101,9 @@ fn take(state: &mut State, gateway: Gateway, dispatch: &Dispatch) {
     }
     let name = state.name_of(id);
     state.say(gateway, || format!("takes {name}"));
-    state.callers.arrived(id, dispatch.code.expose());
+    let shown = dispatch.variables.as_map().get(caller::AMOUNT);
+    let shown = shown.map_or(0, |amount| amount.parse().unwrap());
+    (state.callers).arrived(id, dispatch.code.expose(), shown);
 }
 
 #[async_trait]

@@ -132,6 +132,12 @@ pub enum Asks {
     OtherPurpose,
     /// As another service.
     OtherService,
+    /// For the content that was asked for.
+    OwnContent,
+    /// For an amount that nobody asked for.
+    OtherContent,
+    /// For a number that nobody asked for.
+    OtherRecipient,
 }
 
 /// A way to the recipient.
@@ -174,6 +180,8 @@ pub enum Op {
         person: Person,
         tenant: Tenant,
         by: By,
+        /// The amount that the message shows; 0: none.
+        pays: u8,
     },
     Resend {
         nth: u8,

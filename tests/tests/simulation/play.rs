@@ -93,7 +93,12 @@ fn heal(world: &World) {
 
 fn act(world: &Arc<World>, op: Op) {
     match op {
-        Op::Open { person, tenant, by } => caller::open(world, person, tenant, by),
+        Op::Open {
+            person,
+            tenant,
+            by,
+            pays,
+        } => caller::open(world, (person, tenant), by, pays),
         Op::Resend { nth } => caller::resend(world, nth),
         Op::Check { nth, typed, asks } => caller::check(world, nth, typed, asks),
         Op::CheckAgain { nth } => caller::check_again(world, nth),

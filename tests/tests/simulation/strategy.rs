@@ -35,6 +35,9 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Asks::Plainly),
         1 => Just(Asks::OtherPurpose),
         1 => Just(Asks::OtherService),
+        1 => Just(Asks::OwnContent),
+        1 => Just(Asks::OtherContent),
+        1 => Just(Asks::OtherRecipient),
     ];
     prop_oneof![
         8 => open(),
@@ -49,7 +52,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => node().prop_map(|node| Op::Crash { node }),
         2 => Just(Op::Forget),
         4 => gateway(),
-        1 => (node(), select(&[0, 2, -2, 60, -60, 310, -310, 3_600, -3_600][..]))
+        2 => (node(), select(&[0, 2, -2, 60, -60, 310, -310, 3_600, -3_600][..]))
             .prop_map(|(node, ahead_s)| Op::Clock { node, ahead_s }),
     ]
 }
@@ -62,7 +65,13 @@ fn open() -> impl Strategy<Value = Op> {
     let person = select(&[Person::Ann, Person::Bob][..]);
     let tenant = select(&[Tenant::Shop, Tenant::Bank][..]);
     let by = select(&[By::Mail, By::Sms, By::SmsThenMail][..]);
-    (person, tenant, by).prop_map(|(person, tenant, by)| Op::Open { person, tenant, by })
+    let pays = prop_oneof![3 => Just(0), 2 => 1..3_u8];
+    (person, tenant, by, pays).prop_map(|(person, tenant, by, pays)| Op::Open {
+        person,
+        tenant,
+        by,
+        pays,
+    })
 }
 
 fn strike() -> impl Strategy<Value = Op> {

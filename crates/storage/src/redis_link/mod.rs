@@ -4,6 +4,7 @@
 mod address;
 mod dial;
 pub(crate) mod examine;
+mod scan;
 mod supervisor;
 mod values;
 

@@ -7,7 +7,7 @@ use watchword_chassis::Problem;
 use watchword_chassis::http::{Caller, PathText};
 use watchword_core::{
     AttemptClass, Channel, DeliveryId, DeliveryOutcome, ProviderName, Purpose, ReceiptState,
-    Timestamp,
+    Timestamp, VerificationStatus,
 };
 use watchword_ledger::{Attempt, DeliveryRecord};
 
@@ -86,7 +86,7 @@ impl StatusView {
     ) -> Self {
         let view = VerificationView::from(verification);
         // A delivery that no worker has taken yet has no record: it is queued.
-        let deliveries = ids
+        let deliveries: Vec<_> = ids
             .into_iter()
             .map(
                 |id| match records.iter().position(|record| record.id == id) {
@@ -105,7 +105,7 @@ impl StatusView {
             .collect();
         Self {
             id: view.id,
-            status: view.status,
+            status: status_of(verification, &deliveries),
             channel: view.channel,
             to: view.to,
             expires_at: view.expires_at,
@@ -115,6 +115,20 @@ impl StatusView {
             opened_at: verification.opened_at.to_rfc3339(),
             deliveries,
         }
+    }
+}
+
+/// A pending verification reads as failed once every message failed and no fallback step may send
+/// another. Nothing is stored: a further message makes it pending again, and a code that arrived
+/// all the same is still right.
+fn status_of(verification: &StoredVerification, deliveries: &[DeliveryView]) -> VerificationStatus {
+    let is_lost = verification.status == VerificationStatus::Pending
+        && !verification.awaits_step
+        && (deliveries.iter()).all(|delivery| delivery.outcome == DeliveryOutcome::Failed);
+    if is_lost {
+        VerificationStatus::Failed
+    } else {
+        verification.status
     }
 }
 
@@ -146,6 +160,63 @@ impl From<Attempt> for AttemptView {
             provider_message_id: attempt.provider_message_id,
             at: Timestamp::from_millis(attempt.at_ms).to_rfc3339(),
             took_ms: attempt.took_ms,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_is_what_no_message_and_no_step_can_save() {
+        use DeliveryOutcome::{Accepted, Failed, Parked, Queued};
+        use VerificationStatus::{Approved, Canceled, Expired, Pending};
+        let id: watchword_core::VerificationId = "a".repeat(32).parse().unwrap();
+        let at = Timestamp::from_millis(0);
+        let table = [
+            (Pending, false, &[Failed][..], VerificationStatus::Failed),
+            (
+                Pending,
+                false,
+                &[Failed, Failed],
+                VerificationStatus::Failed,
+            ),
+            (Pending, true, &[Failed], Pending),
+            (Pending, false, &[Failed, Queued], Pending),
+            (Pending, false, &[Accepted, Failed], Pending),
+            (Pending, false, &[Parked], Pending),
+            (Approved, false, &[Failed], Approved),
+            (Canceled, false, &[Failed], Canceled),
+            (Expired, false, &[Failed], Expired),
+        ];
+        for (status, awaits_step, outcomes, expected) in table {
+            let verification = StoredVerification {
+                id: id.clone(),
+                service: "web".parse().unwrap(),
+                status,
+                channel: Channel::Sms,
+                purpose: Purpose::login(),
+                masked_to: "+49***78".to_owned(),
+                opened_at: at,
+                expires_at: at,
+                resend_after: at,
+                sends: 1,
+                checks_left: 5,
+                awaits_step,
+            };
+            let delivery = |(send, outcome): (u8, &DeliveryOutcome)| DeliveryView {
+                id: DeliveryId::new(id.clone(), send),
+                channel: Channel::Sms,
+                outcome: *outcome,
+                provider: None,
+                trace_id: None,
+                receipt: None,
+                attempts: Vec::new(),
+            };
+            let deliveries: Vec<_> = (1..).zip(outcomes).map(delivery).collect();
+            let shown = status_of(&verification, &deliveries);
+            assert_eq!(shown, expected, "{status} {awaits_step} {outcomes:?}");
         }
     }
 }

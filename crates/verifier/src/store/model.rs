@@ -215,7 +215,7 @@ impl Expected {
         let mut hash = Sha256::new();
         for part in parts {
             // No part holds the byte in front of it.
-            hash.update([if part.is_some() { 1 } else { 0 }]);
+            hash.update([u8::from(part.is_some())]);
             hash.update(part.unwrap_or_default());
         }
         HEXLOWER.encode(&hash.finalize()[..4])

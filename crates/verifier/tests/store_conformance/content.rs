@@ -3,7 +3,7 @@
 
 use futures_util::future::join_all;
 use watchword_core::{CheckVerdict, VerificationStatus as Status};
-use watchword_verifier::store::{OpenCommand, Opened, StepOf, VerificationStore};
+use watchword_verifier::store::{OpenCommand, Opened, StepOf};
 
 use crate::engine::Engine;
 use crate::scene::{

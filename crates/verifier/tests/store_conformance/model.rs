@@ -24,7 +24,9 @@ pub struct Model {
     slots: HashMap<SlotKey, VerificationId>,
     guesses: HashMap<String, GuessLog>,
     /// The newest time that was written, where the store has no clock of its own.
-    newest: Option<Timestamp>,
+    pub newest: Option<Timestamp>,
+    /// What the store's own clock shows, where it has one that the caller of the model knows.
+    pub server: Option<Timestamp>,
 }
 
 struct Entry {
@@ -32,6 +34,8 @@ struct Entry {
     pending: Pending,
     status: Status,
     last_step: u8,
+    /// When it was opened by the store's own clock, and what that shows now.
+    server: Option<(Timestamp, Timestamp)>,
     answers: Vec<(CheckId, Expected, Vec<Digest>, CheckVerdict)>,
 }
 
@@ -44,9 +48,15 @@ const REFUSED: Checked = Checked {
 impl Entry {
     fn status_at(&self, now: Timestamp) -> Status {
         match self.status {
-            Status::Pending if !self.pending.is_live(now) => Status::Expired,
+            Status::Pending if !self.pending.is_live(now) || self.has_lived() => Status::Expired,
             status => status,
         }
+    }
+
+    /// Whether its life is over by the store's own clock, whatever its issuer's clock said.
+    fn has_lived(&self) -> bool {
+        let lifetime_ms = self.order.policy.lifetime_ms;
+        (self.server).is_some_and(|(begun, now)| now >= begun.plus_millis(lifetime_ms))
     }
 
     fn seen(&self, now: Timestamp) -> StoredVerification {
@@ -151,19 +161,15 @@ impl Model {
         now: Timestamp,
     ) -> Option<&mut Entry> {
         let entry = self.verifications.get_mut(id)?;
+        if let (Some((_, seen)), Some(server)) = (&mut entry.server, self.server) {
+            *seen = server;
+        }
         let known = now < entry.pending.expires_at.plus_millis(AFTERLIFE_MS);
         (known && entry.order.service == *service).then_some(entry)
     }
 
-    /// A store whose clock does not run backwards.
-    pub fn that_remembers_time() -> Self {
-        Self {
-            newest: Some(Timestamp::from_millis(i64::MIN)),
-            ..Self::default()
-        }
-    }
-
     fn read_at(&self, now: Timestamp) -> Timestamp {
+        let now = self.server.map_or(now, |server| server.max(now));
         match self.newest {
             Some(newest) if newest.millis_since(now) <= MOST_BACK_MS => newest.max(now),
             _ => now,
@@ -213,6 +219,7 @@ impl Model {
             pending: Pending::open(order.policy, now),
             status: Status::Pending,
             last_step: (order.steps + 1).min(order.policy.max_sends),
+            server: self.server.map(|server| (server, server)),
             answers: Vec::new(),
             order,
         };

@@ -10,6 +10,8 @@ use super::super::{StoreError, fingerprints};
 
 /// The layout of a verification; `state.lua`, `check_first.lua` and `confirm.lua` know the same number.
 const FORMAT: u8 = 3;
+/// How much of a digest is stored and compared: half of an HMAC is as good (RFC 2104 §5).
+const DIGEST_BYTES: usize = 16;
 /// Fields that the script that opens adds: they depend on the clock of Redis.
 const ADDED: usize = 2;
 /// Fields that a check may expect a value of, as `state.lua` numbers them.
@@ -43,7 +45,7 @@ impl<'a> CodeArguments<'a> {
     pub(super) fn of(code: &'a SealedCode) -> Result<Self, StoreError> {
         Ok(Self {
             code,
-            digest: from_hex(&code.digest.hex)?,
+            digest: digest_bytes(&code.digest)?,
             sealed: from_base64(&code.sealed)?,
         })
     }
@@ -188,7 +190,7 @@ pub(super) struct CheckArguments<'a> {
 impl<'a> CheckArguments<'a> {
     pub(super) fn of(command: &'a CheckCommand) -> Result<Self, StoreError> {
         // One that is no digest equals none: it counts as a wrong code, as any other would.
-        let bytes = |digest: &Digest| from_hex(&digest.hex).unwrap_or_default();
+        let bytes = |digest: &Digest| digest_bytes(digest).unwrap_or_default();
         let expected = packed_expectations(&command.expected, command.id.tag())
             .map_err(|_| StorageError::Rejected("expectations that are too long"))?;
         Ok(Self {
@@ -216,10 +218,12 @@ impl<'a> CheckArguments<'a> {
     }
 }
 
-fn from_hex(hex: &str) -> Result<Vec<u8>, StoreError> {
-    HEXLOWER
-        .decode(hex.as_bytes())
-        .map_err(|_| StorageError::Rejected("a digest that is not hexadecimal").into())
+fn digest_bytes(digest: &Digest) -> Result<Vec<u8>, StoreError> {
+    let bytes = HEXLOWER.decode(digest.hex.as_bytes());
+    let mut bytes =
+        bytes.map_err(|_| StorageError::Rejected("a digest that is not hexadecimal"))?;
+    bytes.truncate(DIGEST_BYTES);
+    Ok(bytes)
 }
 
 fn from_base64(sealed: &str) -> Result<Vec<u8>, StoreError> {

@@ -223,21 +223,15 @@ impl VerificationStore for RedisVerifications {
         cursor: Option<String>,
         limit: usize,
     ) -> Result<(Vec<Sends>, Option<String>), StoreError> {
-        let mut command = watchword_storage::redis::cmd("SCAN");
-        command
-            .arg(cursor.as_deref().unwrap_or("0"))
-            .arg("MATCH")
-            .arg("ww:{*}:v:*")
-            .arg("COUNT")
-            .arg(limit);
-        let (next, keys) = reply::scanned(self.redis.command(&command).await?)?;
+        let scanned = self.redis.scan(cursor.as_deref(), "ww:{*}:v:*", limit);
+        let (keys, next) = scanned.await?;
         let mut page = Vec::new();
         for id in keys.iter().filter_map(|key| id_of_key(key)) {
             let keys = [verification_key(&id)];
             let reply = self.redis.script(&self.sends, &keys, &[]).await?;
             page.extend(reply::sends(reply, id)?);
         }
-        Ok((page, (next != "0").then_some(next)))
+        Ok((page, next))
     }
 
     async fn forget_guesses(&self, tag: TagKey) -> Result<(), StoreError> {

@@ -234,17 +234,6 @@ fn channel(letter: &str) -> Result<Channel, StoreError> {
         _ => Err(StoreError::Corrupt),
     }
 }
-/// The next cursor and the keys of a `SCAN`.
-pub(super) fn scanned(value: Value) -> Result<(String, Vec<String>), StoreError> {
-    let mut parts = Parts::new(value)?;
-    let cursor = parts.text()?;
-    let mut keys = Parts::new(parts.next()?)?;
-    let mut names = Vec::new();
-    while keys.0.len() > 0 {
-        names.push(keys.text()?);
-    }
-    Ok((cursor, names))
-}
 
 /// What `sends.lua` answers; `None` for a verification that is gone meanwhile.
 pub(super) fn sends(value: Value, id: VerificationId) -> Result<Option<Sends>, StoreError> {
