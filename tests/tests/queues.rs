@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use tokio::task::JoinSet;
 use watchword_broker::{
     Broker, BrokerMetrics, Consumer, EMBEDDED_MIGRATIONS, EmbeddedBroker, EmbeddedSettings,
     LinkState, Outbound, PublishError, RabbitMq as Link, RabbitMqSettings, Received, Route,
@@ -14,6 +15,7 @@ use watchword_broker::{
 };
 use watchword_core::{Channel, Clock, Ladder, Rung, SecretString, Timestamp};
 use watchword_events::Lane;
+use watchword_metrics::prometheus::proto::LabelPair;
 use watchword_storage::Sqlite;
 use watchword_tests::{RabbitMq, TcpProxy, until};
 
@@ -526,6 +528,81 @@ on_both!(
     what_is_late_holds_up_nothing,
     what_is_handed_out_too_often_is_parked,
 );
+
+// ---- the embedded queue's own
+
+/// Keeps the file's writer busy for so long; comes back once it is, with what ends with it.
+async fn hold_writer(sqlite: &Sqlite, seconds: u64) -> JoinSet<()> {
+    let (begins, begun) = tokio::sync::oneshot::channel();
+    let sqlite = sqlite.clone();
+    let mut busy = JoinSet::new();
+    busy.spawn(async move {
+        let hold = move |_: &_| {
+            let _ = begins.send(());
+            std::thread::sleep(Duration::from_secs(seconds));
+            Ok(())
+        };
+        let _ = sqlite.write(hold).await;
+    });
+    begun.await.unwrap();
+    busy
+}
+
+/// A publish and a settlement whose callers gave up commit later. The length that bounds the lane
+/// follows what the file holds.
+#[tokio::test]
+async fn lengths_follow_what_was_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = Sqlite::open(&folder.path().join("queue.db"), &EMBEDDED_MIGRATIONS).unwrap();
+    let settings = EmbeddedSettings {
+        max_length: 3,
+        ..EmbeddedSettings::default()
+    };
+    let (clock, registry) = (
+        Arc::new(WallClock),
+        watchword_metrics::prometheus::Registry::new(),
+    );
+    let metrics = BrokerMetrics::register(&registry).unwrap();
+    let broker = EmbeddedBroker::start(sqlite.clone(), clock, settings, metrics);
+    let broker = broker.await.unwrap();
+    let publisher = broker.publisher();
+    let publish = async |id: &str| publisher.publish(message(id), DEADLINE).await;
+    publish("m1").await.unwrap();
+    let mut consumer: Box<dyn Consumer> = broker.consume(LANE, 1).await;
+    let held = next(&mut consumer).await;
+    // Each publish of these gives up and is committed when the writer is free.
+    let busy = hold_writer(&sqlite, 1).await;
+    for id in ["m2", "m3"] {
+        let deadline = Duration::from_millis(50);
+        let published = publisher.publish(message(id), deadline).await;
+        assert_eq!(published, Err(PublishError::Unconfirmed));
+    }
+    busy.join_all().await;
+    // The queue is looked at every 5 s, and that sets its length.
+    let looked_at = async |ready: f64| {
+        until(15, "the queue was looked at", || async {
+            let families = registry.gather();
+            let queued = families
+                .iter()
+                .find(|family| family.name() == "watchword_queue_messages")?;
+            let mut gauges = queued.get_metric().iter();
+            let gauge = gauges.find(|gauge| {
+                let labels = gauge.get_label().iter().map(LabelPair::value);
+                labels.eq(["sms", "ready"])
+            })?;
+            (gauge.get_gauge().get_value().to_bits() == ready.to_bits()).then_some(())
+        })
+        .await;
+    };
+    looked_at(2.0).await;
+    assert_eq!(publish("more").await, Err(PublishError::Rejected));
+    // The settlement of one that was held gives up after 5 s and is committed then.
+    let busy = hold_writer(&sqlite, 6).await;
+    assert!(held.ack().await.is_err());
+    busy.join_all().await;
+    looked_at(1.0).await;
+    assert_eq!(publish("room").await, Ok(()));
+}
 
 // ---- RabbitMQ's faults
 

@@ -26,20 +26,22 @@ pub(super) async fn look_on(shared: Weak<Shared>) {
     }
 }
 
+/// The table is right where the lengths are not: a publish or a settlement whose caller gave up is
+/// committed later, and counted by no one.
 async fn look(shared: &Shared, lane: Lane, queues: &mut Queues) {
     let now_ms = shared.now().as_millis();
+    let words = (lane.as_str(), lane.late());
     let counted = shared
         .sqlite
-        .read(move |connection| table::count(connection, lane.as_str(), now_ms));
+        .read(move |connection| table::count(connection, words, now_ms));
     // Failing, the store's own series say so.
-    let Ok((ready, parked)) = counted.await else {
+    let Ok(counts) = counted.await else {
         return;
     };
+    shared.set_length(lane, counts.length);
     let metrics = &shared.metrics;
-    queues.ready(lane, ready, metrics, Instant::now());
-    set(&metrics.lane(lane).parked, parked);
-    let length = shared.lengths.get(&lane);
-    let length = length.map_or(0, |length| length.load(Ordering::Relaxed));
-    let length = u64::try_from(length).unwrap_or_default();
-    set(&metrics.lane(lane).waiting, length.saturating_sub(ready));
+    queues.ready(lane, counts.ready, metrics, Instant::now());
+    set(&metrics.lane(lane).parked, counts.parked);
+    let waiting = counts.length.saturating_sub(counts.ready);
+    set(&metrics.lane(lane).waiting, waiting);
 }

@@ -57,8 +57,8 @@ struct Shared {
     metrics: BrokerMetrics,
     /// Wakes the readers of a lane, or of its late lane, when something became due.
     arrivals: HashMap<&'static str, Notify>,
-    /// Messages in each lane, kept in step with the table so that a full lane is found without
-    /// counting.
+    /// Messages in each lane, so that a full lane is found without counting. Each publish and
+    /// settlement changes them, and every few seconds they are set to what the table holds.
     lengths: HashMap<Lane, AtomicI64>,
     closed: watch::Sender<bool>,
     is_closed: AtomicBool,
@@ -75,6 +75,12 @@ impl Shared {
     fn count(&self, lane: Lane, change: i64) {
         if let Some(length) = self.lengths.get(&lane) {
             length.fetch_add(change, Ordering::Relaxed);
+        }
+    }
+
+    fn set_length(&self, lane: Lane, length: u64) {
+        if let Some(known) = self.lengths.get(&lane) {
+            known.store(i64::try_from(length).unwrap_or(i64::MAX), Ordering::Relaxed);
         }
     }
 

@@ -168,18 +168,40 @@ pub(super) fn next_due(connection: &Connection, lane: &str) -> Result<Option<i64
         .optional()
 }
 
-/// How many messages of `lane` are due, and how many are parked.
-pub(super) fn count(connection: &Connection, lane: &str, now_ms: i64) -> Result<(u64, u64)> {
-    let due = "SELECT count(*) FROM broker_message WHERE parked_reason IS NULL AND lane = ?1 AND due_ms <= ?2";
-    let parked =
-        "SELECT count(*) FROM broker_message WHERE parked_reason IS NOT NULL AND lane = ?1";
-    let due: i64 = connection
-        .prepare_cached(due)?
-        .query_row(params![lane, now_ms], |row| row.get(0))?;
-    let parked: i64 = connection
-        .prepare_cached(parked)?
-        .query_row([lane], |row| row.get(0))?;
-    Ok((due.unsigned_abs(), parked.unsigned_abs()))
+/// How many messages a lane has.
+pub(super) struct Counts {
+    /// Due, in the lane itself.
+    pub(super) ready: u64,
+    /// Not parked, those of the late lane included.
+    pub(super) length: u64,
+    pub(super) parked: u64,
+}
+
+/// Counts the messages of `lane`, whose late messages are in the lane `late`.
+pub(super) fn count(
+    connection: &Connection,
+    (lane, late): (&str, Option<&str>),
+    now_ms: i64,
+) -> Result<Counts> {
+    let count = |sql: &str, parameters: &[&dyn rusqlite::ToSql]| -> Result<u64> {
+        let mut statement = connection.prepare_cached(sql)?;
+        let counted: i64 = statement.query_row(parameters, |row| row.get(0))?;
+        Ok(counted.unsigned_abs())
+    };
+    Ok(Counts {
+        ready: count(
+            "SELECT count(*) FROM broker_message WHERE parked_reason IS NULL AND lane = ?1 AND due_ms <= ?2",
+            &[&lane, &now_ms],
+        )?,
+        length: count(
+            "SELECT count(*) FROM broker_message WHERE parked_reason IS NULL AND lane IN (?1, ?2)",
+            &[&lane, &late],
+        )?,
+        parked: count(
+            "SELECT count(*) FROM broker_message WHERE parked_reason IS NOT NULL AND lane = ?1",
+            &[&lane],
+        )?,
+    })
 }
 
 /// How long parked messages are kept, and how many of a lane: as on the other engine.
