@@ -1,12 +1,17 @@
 """Holds compose.yaml to the compose specification's schema, and to what it starts: the program takes
 the configuration with the variables a container gets, Prometheus takes its own, and a real Redis comes
-up from its command as a store Watchword may use. There is no engine here: no container is started."""
+up from its command as a store Watchword may use, and a real RabbitMQ from its configuration with a user that
+has the permissions of docs/deploy.md. There is no engine here: no container is started."""
 
 import base64
+import contextlib
+import json
 import os
 import pathlib
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -39,10 +44,10 @@ def sources(service):
 def check_redis(service, scratch):
     """Runs the container's command with a server that listens at a socket of ours."""
     expect(service["entrypoint"] == ["sh", "-c"], "redis: its command is no line of a shell")
-    server, socket = scratch / "bin/redis-server", scratch / "redis.sock"
+    server, path = scratch / "bin/redis-server", scratch / "redis.sock"
     server.parent.mkdir()
     real = shutil.which("redis-server")
-    server.write_text(f'#!/bin/sh\nexec {real} "$@" --port 0 --unixsocket {socket} --dir {scratch}\n')
+    server.write_text(f'#!/bin/sh\nexec {real} "$@" --port 0 --unixsocket {path} --dir {scratch}\n')
     server.chmod(0o755)
     line = service["command"][0].replace("$$", "$").replace("/tmp/", f"{scratch}/")
     environment = {"PATH": f"{server.parent}:{os.environ['PATH']}", "REDIS_PASSWORD": "0f0f"}
@@ -50,9 +55,9 @@ def check_redis(service, scratch):
         process = subprocess.Popen(["sh", "-c", line], env=environment, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 10
-        while not socket.exists() and process.poll() is None and time.monotonic() < deadline:
+        while not path.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
-        client = ["redis-cli", "-s", socket]
+        client = ["redis-cli", "-s", path]
         expect("NOAUTH" in run(*client, "ping").stdout, "redis takes anybody")
         known = dict(os.environ, REDISCLI_AUTH="0f0f")
         for key, wanted in (("maxmemory-policy", "noeviction"), ("appendonly", "yes"), ("appendfsync", "everysec")):
@@ -61,6 +66,62 @@ def check_redis(service, scratch):
     finally:
         process.terminate()
         expect(process.wait(10) == 0, f"redis does not end at SIGTERM: {process.returncode}")
+
+
+def check_rabbitmq(service, folder, scratch):
+    """Starts a broker with the container's configuration and variables, and looks at the user it makes."""
+    mounted = [(source, target) for source, target in sources(service) if target.startswith("/etc/rabbitmq/conf.d/")]
+    expect(len(mounted) == 1 and (folder / mounted[0][0]).is_file(), f"rabbitmq: configured by {mounted}")
+    if not mounted or not (folder / mounted[0][0]).is_file():
+        return
+    home = scratch / "rabbitmq"
+    (home / "conf.d").mkdir(parents=True)
+    shutil.copy(folder / mounted[0][0], home / "conf.d")
+    with contextlib.ExitStack() as stack:
+        listening = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+        amqp, distribution, mapper = [one.getsockname()[1] for one in listening]
+    (home / "conf.d/10-test.conf").write_text(
+        f"listeners.tcp.1 = 127.0.0.1:{amqp}\nlog.console = false\ndisk_free_limit.absolute = 50MB\n")
+    (home / "plugins").write_text("[].")
+    given = {name: "0f0f" if "PASS" in name else value for name, value in service["environment"].items()}
+    environment = given | {
+        "PATH": os.environ["PATH"], "HOME": str(home), "RABBITMQ_NODENAME": f"compose{amqp}@localhost",
+        "RABBITMQ_DIST_PORT": str(distribution), "ERL_EPMD_PORT": str(mapper), "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "RABBITMQ_MNESIA_BASE": str(home / "db"), "RABBITMQ_LOG_BASE": str(home / "log"),
+        "RABBITMQ_PID_FILE": str(home / "pid"), "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "plugins"),
+        "RABBITMQ_CONFIG_FILES": str(home / "conf.d"), "RABBITMQ_CONFIG_FILE": str(home / "none"),
+        "RABBITMQ_CONF_ENV_FILE": str(home / "none")}
+
+    def control(*words):
+        return run("/usr/lib/rabbitmq/bin/rabbitmqctl", "--silent", *words, env=environment)
+
+    log = open(home / "output", "w")
+    started = [subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True) for command in
+               (["epmd", "-address", "127.0.0.1", "-port", str(mapper)], ["/usr/lib/rabbitmq/bin/rabbitmq-server"])]
+    try:
+        control("wait", "--timeout", "90", home / "pid")
+        control("await_startup")
+        logs = "".join(path.read_text()[-2000:] for path in [home / "output", *(home / "log").glob("*.log")])
+        users = control("list_users").stdout.split()
+        expect(users[-2:] == ["watchword", "[]"], f"rabbitmq: its users are {users}; {logs}")
+        found = control("list_user_permissions", "watchword", "--formatter", "json").stdout
+        deploy = (ROOT / "docs/deploy.md").read_text()
+        wanted = {"configure": "^watchword[.]", "write": "^(watchword[.]|amq[.]default$)"}
+        stated = "rabbitmqctl set_permissions -p / watchword " + " ".join(f"'{one}'" for one in wanted.values())
+        expect(stated in deploy, "rabbitmq: docs/deploy.md states other permissions")
+        wanted["read"] = wanted["write"]
+        expect([json.loads(found)] == [[{"vhost": "/"} | wanted]], f"rabbitmq: {found}")
+        limit = control("eval", "application:get_env(rabbit, max_message_size).").stdout
+        expect("131072" in limit, f"rabbitmq: takes messages of {limit}")
+        # The password works.
+        login = control("authenticate_user", "watchword", "0f0f")
+        expect(login.returncode == 0, f"rabbitmq: {login.stdout}{login.stderr}")
+    finally:
+        for process in reversed(started):
+            os.killpg(process.pid, signal.SIGTERM)
+        for process in started:
+            process.wait(60)
+        log.close()
 
 
 def main():
@@ -110,6 +171,7 @@ def main():
                 expect(port.endswith(":8080"), f"{role} publishes {port}")
 
         check_redis(services["redis"], scratch)
+        check_rabbitmq(services["rabbitmq"], folder, scratch)
 
         # Prometheus, with the chart's rules if they are there and with one of ours.
         for source, target in sources(services["prometheus"]):
