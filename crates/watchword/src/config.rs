@@ -75,6 +75,10 @@ pub struct PeerConfig {
     pub url: String,
     /// Its password.
     pub password: Option<SecretRef>,
+    /// Whether the connection may be in clear although the host is beyond loopback: nothing but the
+    /// network between protects recipients and passwords then.
+    #[serde(default)]
+    pub allow_cleartext: bool,
 }
 
 /// `[traces]`.

@@ -20,6 +20,7 @@
 {{- range $peer := include "watchword.peers" .workload | fromJsonArray -}}
 {{- $given := index $values $peer -}}
 {{- $section := dict "url" $given.url -}}
+{{- if $given.allowCleartext }}{{ $_ := set $section "allow_cleartext" true }}{{ end -}}
 {{- with $given.existingSecret -}}
 {{- $_ := set $section "password" (dict "file" (printf "%s/%s/%s" $dir . $given.passwordKey)) -}}
 {{- end -}}

@@ -1,6 +1,7 @@
 //! From a URL to a connection within a deadline. Refuses to wait for a peer that accepts and then
 //! says nothing (facts L3), and to show the URL.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use lapin::{Connection, ConnectionProperties};
@@ -110,6 +111,12 @@ fn uri(url: &str, settings: &RabbitMqSettings) -> Result<String, UrlError> {
     if url.host_str().is_none_or(str::is_empty) {
         return Err(UrlError("names no host"));
     }
+    if url.scheme() == "amqp" && !settings.allow_cleartext && !is_loopback(&url) {
+        return Err(UrlError(
+            "must be amqps:// beyond loopback: requests by event carry recipients in clear; \
+             rabbitmq.allow_cleartext allows it in a network you trust",
+        ));
+    }
     if url.username().is_empty() {
         url.set_username("guest")
             .map_err(|()| UrlError("cannot hold a user"))?;
@@ -133,6 +140,17 @@ fn uri(url: &str, settings: &RabbitMqSettings) -> Result<String, UrlError> {
     Ok(url.into())
 }
 
+/// Whether the URL's host is this machine. The parser of other schemes than `http` gives addresses as
+/// names.
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || address
+            .parse()
+            .is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
 fn kind(error: &lapin::Error) -> &'static str {
     match error.kind() {
         lapin::ErrorKind::IOError(_) => "network or TLS",
@@ -152,6 +170,7 @@ mod tests {
         let password = password.map(|password| SecretString::new(password.to_owned()));
         let settings = RabbitMqSettings {
             password,
+            allow_cleartext: true,
             ..RabbitMqSettings::new(SecretString::new(url.to_owned()))
         };
         Address::parse(&settings).map(|address| address.uris.join(" "))
@@ -180,6 +199,29 @@ mod tests {
             "redis://h",
         ] {
             assert!(parse(wrong, None).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn cleartext_stays_on_this_machine_unless_it_is_allowed() {
+        for (url, is_private) in [
+            ("amqp://127.0.0.1", true),
+            ("amqp://bob@127.8.0.1:5672/v", true),
+            ("amqp://[::1]:5672", true),
+            ("amqp://localhost", true),
+            ("amqps://mq.example", true),
+            ("amqp://mq.example", false),
+            ("amqp://rabbitmq:5672/%2f", false),
+            ("amqp://localhost.example", false),
+            ("amqp://127.0.0.1.example", false),
+            ("amqp://10.0.0.1", false),
+            ("amqp://[fe80::1]", false),
+            ("amqp://127.0.0.1,mq.example", false),
+        ] {
+            let mut settings = RabbitMqSettings::new(SecretString::new(url.to_owned()));
+            assert_eq!(Address::parse(&settings).is_ok(), is_private, "{url}");
+            settings.allow_cleartext = true;
+            assert!(Address::parse(&settings).is_ok(), "{url}");
         }
     }
 }

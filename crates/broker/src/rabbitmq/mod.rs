@@ -43,6 +43,8 @@ pub struct RabbitMqSettings {
     pub connect_timeout_ms: u64,
     /// What is declared after each connect.
     pub topology: Topology,
+    /// Whether `amqp://` may lead to a host beyond loopback.
+    pub allow_cleartext: bool,
 }
 
 impl RabbitMqSettings {
@@ -53,6 +55,7 @@ impl RabbitMqSettings {
             password: None,
             connect_timeout_ms: 3_000,
             topology: Topology::standard(),
+            allow_cleartext: false,
         }
     }
 }

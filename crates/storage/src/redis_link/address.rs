@@ -1,6 +1,8 @@
 //! What a Redis URL means: one server, a set of sentinels, or a cluster. Refuses other schemes,
 //! and never shows a URL.
 
+use std::net::IpAddr;
+
 use redis::{ConnectionAddr, RedisConnectionInfo};
 use url::Url;
 
@@ -53,6 +55,13 @@ impl Address {
             .split(',')
             .map(|host| node(host, default_port))
             .collect::<Result<Vec<_>, _>>()?;
+        let tls = scheme.starts_with("rediss");
+        if !tls && !settings.allow_cleartext && !nodes.iter().all(Node::is_loopback) {
+            return Err(wrong(
+                "must be rediss beyond loopback: its password and masked recipients would pass in clear; \
+                 redis.allow_cleartext allows it in a network you trust",
+            ));
+        }
         let path: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
         let (kind, database) = match (
             scheme
@@ -84,7 +93,7 @@ impl Address {
         let (user, inline_password) = credentials(userinfo)?;
         Ok(Self {
             kind,
-            tls: scheme.starts_with("rediss"),
+            tls,
             user,
             password: settings
                 .password
@@ -110,6 +119,12 @@ impl Address {
 }
 
 impl Node {
+    /// Whether it is this machine. Nodes that a sentinel or a cluster names later are not judged.
+    fn is_loopback(&self) -> bool {
+        let address = self.host.parse();
+        self.host == "localhost" || address.is_ok_and(|address: IpAddr| address.is_loopback())
+    }
+
     pub(super) fn address(&self, tls: bool) -> ConnectionAddr {
         let (host, port) = (self.host.clone(), self.port);
         if tls {
@@ -169,7 +184,11 @@ mod tests {
     use super::*;
 
     fn parse(url: &str) -> Result<Address, StorageError> {
-        Address::parse(&RedisSettings::new(SecretString::new(url.to_owned())))
+        let settings = RedisSettings::new(SecretString::new(url.to_owned()));
+        Address::parse(&RedisSettings {
+            allow_cleartext: true,
+            ..settings
+        })
     }
 
     #[test]
@@ -216,6 +235,27 @@ mod tests {
                 panic!("{url}")
             };
             assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn cleartext_stays_on_this_machine_unless_it_is_allowed() {
+        for (url, is_private) in [
+            ("redis://127.0.0.1:6379/0", true),
+            ("redis://[::1]", true),
+            ("redis://localhost", true),
+            ("redis+sentinel://127.0.0.1:1,127.0.0.1:2/main", true),
+            ("rediss://db.example", true),
+            ("rediss+cluster://n1,n2", true),
+            ("redis://redis:6379/0", false),
+            ("redis://localhost.example", false),
+            ("redis://10.0.0.1", false),
+            ("redis+sentinel://127.0.0.1,s2/main", false),
+            ("redis+cluster://127.0.0.1,n2", false),
+        ] {
+            let settings = RedisSettings::new(SecretString::new(url.to_owned()));
+            assert_eq!(Address::parse(&settings).is_ok(), is_private, "{url}");
+            assert!(parse(url).is_ok(), "{url}");
         }
     }
 }

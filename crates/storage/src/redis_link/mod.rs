@@ -30,6 +30,8 @@ pub struct RedisSettings {
     pub url: SecretString,
     /// The password, if the URL has none.
     pub password: Option<SecretString>,
+    /// Whether `redis://` may lead to a host beyond loopback.
+    pub allow_cleartext: bool,
     /// How long one call may take, in milliseconds.
     pub command_timeout_ms: u64,
     /// How long dialling may take, in milliseconds.
@@ -42,6 +44,7 @@ impl RedisSettings {
         Self {
             url,
             password: None,
+            allow_cleartext: false,
             command_timeout_ms: 1_000,
             connect_timeout_ms: 1_000,
         }

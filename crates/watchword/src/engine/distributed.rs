@@ -67,6 +67,7 @@ pub fn rabbitmq_settings(config: &Config) -> Result<RabbitMqSettings, ConfigErro
     let (url, password) = section.resolve("rabbitmq")?;
     Ok(RabbitMqSettings {
         password,
+        allow_cleartext: section.allow_cleartext,
         ..RabbitMqSettings::new(url)
     })
 }
@@ -80,6 +81,7 @@ pub fn redis_settings(config: &Config) -> Result<RedisSettings, ConfigError> {
     let (url, password) = section.resolve("redis")?;
     Ok(RedisSettings {
         password,
+        allow_cleartext: section.allow_cleartext,
         ..RedisSettings::new(url)
     })
 }
