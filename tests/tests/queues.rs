@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use watchword_broker::{
-    Broker, BrokerMetrics, Consumer, EMBEDDED_MIGRATIONS, EmbeddedBroker, EmbeddedSettings,
+    Broker, BrokerMetrics, Consumer, EMBEDDED_MIGRATIONS, EmbeddedBroker, EmbeddedSettings, Late,
     LinkState, Outbound, PublishError, RabbitMq as Link, RabbitMqSettings, Received, Route,
     Topology,
 };
@@ -127,6 +127,7 @@ fn start(url: &str) -> Arc<Link> {
     watchword_tests::tls();
     Link::start(
         RabbitMqSettings::new(SecretString::new(url.into())),
+        Arc::new(WallClock),
         metrics(),
     )
     .unwrap()
@@ -503,6 +504,89 @@ async fn what_is_handed_out_too_often_is_parked(world: World) {
     assert!((40..=44).contains(&handed_out), "{handed_out}");
 }
 
+/// Orders that were retried and then waited past their deadline go behind the fresh ones too.
+async fn what_is_late_after_a_retry_holds_up_nothing(world: World) {
+    const LATE: usize = 40;
+    let publisher = world.broker.publisher();
+    let of = |id: &str, ttl| Outbound {
+        ttl: Some(Duration::from_millis(ttl)),
+        ..message(id)
+    };
+    let mut consumer = world.consume(64).await;
+    let mut held = Vec::new();
+    for nth in 0..LATE {
+        let id = format!("late {nth}");
+        publisher.publish(of(&id, 4_000), DEADLINE).await.unwrap();
+        held.push(next(&mut consumer).await);
+    }
+    for received in held {
+        received.retry(rung("1s")).await.unwrap();
+    }
+    consumer.stop().await;
+    drop(consumer);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    publisher
+        .publish(of("fresh", 600_000), DEADLINE)
+        .await
+        .unwrap();
+    let mut consumer = world.consume(8).await;
+    let mut held = Vec::new();
+    while held.last().is_none_or(|received| id(received) != "fresh") {
+        held.push(next(&mut consumer).await);
+    }
+    assert_eq!(held.last().unwrap().late, None);
+    assert!(held.len() <= 8 + 32, "behind {}", held.len() - 1);
+    let mut ids = HashSet::new();
+    while ids.len() <= LATE {
+        let received = match held.pop() {
+            Some(received) => received,
+            None => next(&mut consumer).await,
+        };
+        let is_late = id(&received) != "fresh";
+        assert_eq!(received.late.is_some(), is_late, "{received:?}");
+        assert!(!is_late || received.late == Some(Late::Expired));
+        assert_eq!(received.retries, u32::from(is_late), "{received:?}");
+        ids.insert(id(&received).to_owned());
+        received.ack().await.unwrap();
+    }
+}
+
+/// A request holds a recipient in clear: at its delivery limit it is handed out, never kept whole.
+async fn a_request_at_its_delivery_limit_is_handed_out(mut world: World) {
+    let request = Outbound {
+        route: Route::Lane(Lane::Requests),
+        ..message("request")
+    };
+    let publisher = world.broker.publisher();
+    publisher.publish(request, DEADLINE).await.unwrap();
+    let mut consumer = world.broker.consume(Lane::Requests, 1).await;
+    let mut handed_out = 0;
+    let received = loop {
+        let received = next(&mut consumer).await;
+        handed_out += 1;
+        if received.late.is_some() {
+            break received;
+        }
+        received.requeue().await.unwrap();
+    };
+    assert_eq!(received.late, Some(Late::DeliveryLimit));
+    assert!((20..=22).contains(&handed_out), "{handed_out}");
+    assert_eq!(received.body, "body of request");
+    assert!(received.is_held());
+    assert!(received.park("bad_data").await.is_err());
+    drop((consumer, publisher));
+    world.reopened().await;
+    let mut consumer = world.broker.consume(Lane::Requests, 1).await;
+    let again = next(&mut consumer).await;
+    assert!(again.retry(rung("1s")).await.is_err());
+    drop(consumer);
+    world.reopened().await;
+    let mut consumer = world.broker.consume(Lane::Requests, 1).await;
+    next(&mut consumer).await.ack().await.unwrap();
+    let look = world.broker.parked(Lane::Requests, 10).await.unwrap();
+    assert!(look.messages().is_empty(), "{:?}", look.messages());
+}
+
 /// One test a case and engine.
 macro_rules! on_both {
     ($($case:ident),* $(,)?) => {
@@ -527,6 +611,8 @@ on_both!(
     after_the_end_nothing_is_published_or_settled,
     what_is_late_holds_up_nothing,
     what_is_handed_out_too_often_is_parked,
+    what_is_late_after_a_retry_holds_up_nothing,
+    a_request_at_its_delivery_limit_is_handed_out,
 );
 
 // ---- the embedded queue's own
@@ -952,7 +1038,7 @@ async fn a_full_queue_refuses() {
                 .insert("x-max-length", watchword_broker::Argument::Number(10));
         }
     }
-    let link = Link::start(settings, metrics()).unwrap();
+    let link = Link::start(settings, Arc::new(WallClock), metrics()).unwrap();
     until(20, "the link stands", || async {
         (link.state() == LinkState::Up).then_some(())
     })
@@ -999,4 +1085,77 @@ async fn a_mismatch_names_the_queue() {
     let link = start(&server.url());
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(link.state(), LinkState::Down);
+}
+
+/// Each service has a request queue of its own, of which an issuer holds a part only; queues come
+/// and go with the configuration.
+#[tokio::test]
+async fn request_queues_follow_the_services() {
+    let server = RabbitMq::start().await;
+    watchword_tests::tls();
+    let with = |services: &[&str]| {
+        let names = services.iter().map(|name| name.parse().unwrap());
+        RabbitMqSettings::new(SecretString::new(server.url())).with_request_queues(names.collect())
+    };
+    let link = Link::start(with(&["shop"]), Arc::new(WallClock), metrics()).unwrap();
+    until(20, "the link stands", || async {
+        (link.state() == LinkState::Up).then_some(())
+    })
+    .await;
+    let properties = lapin::ConnectionProperties::default();
+    let other = lapin::Connection::connect(&server.url(), properties)
+        .await
+        .unwrap();
+    let channel = other.create_channel().await.unwrap();
+    let confirms = lapin::options::ConfirmSelectOptions::default();
+    channel.confirm_select(confirms).await.unwrap();
+    let publish = async |key: &str| {
+        let options = lapin::options::BasicPublishOptions {
+            mandatory: true,
+            ..Default::default()
+        };
+        let properties = lapin::BasicProperties::default();
+        let published = channel.basic_publish(
+            "watchword.requests".into(),
+            key.into(),
+            options,
+            b"x",
+            properties,
+        );
+        let confirm = published.await.unwrap().await.unwrap();
+        matches!(confirm, lapin::Confirmation::Ack(None))
+    };
+    let mut consumer: Box<dyn Consumer> = link.consume(Lane::Requests, 4).await;
+    for _ in 0..100 {
+        assert!(publish("requests.shop").await);
+    }
+    let mut held = Vec::new();
+    for _ in 0..16 {
+        held.push(next(&mut consumer).await);
+    }
+    assert!(publish("requests").await);
+    let shared = next(&mut consumer).await;
+    assert_eq!(
+        shared.service, None,
+        "a flood of one service holds up others"
+    );
+    let shop = "shop".parse().unwrap();
+    assert!(
+        held.iter()
+            .all(|received| received.service.as_ref() == Some(&shop))
+    );
+
+    link.redirect(with(&["portal"])).unwrap();
+    until(10, "the added queue takes requests", || async {
+        publish("requests.portal").await.then_some(())
+    })
+    .await;
+    let portal = next(&mut consumer).await;
+    assert_eq!(portal.service, Some("portal".parse().unwrap()));
+    for received in held {
+        // The consumer of the removed service has ended, and its channel with it.
+        let _ = received.ack().await;
+    }
+    let left = tokio::time::timeout(Duration::from_millis(500), consumer.receive()).await;
+    assert!(left.is_err(), "a removed service is still read");
 }

@@ -10,7 +10,7 @@ mod telemetry;
 mod work;
 
 pub use embedded::{EMBEDDED_MIGRATIONS, EmbeddedBroker, EmbeddedSettings};
-pub use message::{Outbound, ParkReason, Received, Route};
+pub use message::{Late, Outbound, ParkReason, Received, Route};
 pub use parked::{ParkedError, ParkedLook, ParkedMessage};
 pub use port::{Broker, Consumer, LinkState, PublishError, Publisher, Settle, SettleError};
 pub use rabbitmq::examine::{ExamineError, Examined, Publishing, QueueState, examine};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use watchword_core::Rung;
+use watchword_core::{Rung, ServiceName};
 use watchword_events::Lane;
 
 use crate::port::{Settle, SettleError};
@@ -50,6 +50,16 @@ pub enum Route {
 /// Why a message was put aside: a stable word (`unknown_type`, `broken_seal`, …).
 pub type ParkReason = &'static str;
 
+/// Why a message comes from its lane's late queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Late {
+    /// It waited past its deadline.
+    Expired,
+    /// It was delivered as often as its queue allows and never settled. Only requests are handed
+    /// out then ([`Lane::is_republished`]); other messages are dead-lettered.
+    DeliveryLimit,
+}
+
 /// A message that was taken from a lane and waits to be settled. Dropped unsettled, it is
 /// redelivered once its connection or lease ends: that is what a crash does.
 pub struct Received {
@@ -61,6 +71,10 @@ pub struct Received {
     pub retries: u32,
     /// Whether the broker says that it was handed out before.
     pub redelivered: bool,
+    /// Why the broker moved it to the lane's late queue, if it did.
+    pub late: Option<Late>,
+    /// The service whose own request queue it comes from; `None` from a queue that services share.
+    pub service: Option<ServiceName>,
     /// The publisher's user name, validated by the broker.
     pub user: Option<String>,
     /// W3C trace context, if it fits that form.
@@ -70,6 +84,12 @@ pub struct Received {
 }
 
 impl Received {
+    /// Whether this process can still settle the message. `false` once its connection is lost: the
+    /// broker then delivers it again, so that further work on it is in vain.
+    pub fn is_held(&self) -> bool {
+        self.settle.is_held()
+    }
+
     /// Its work is recorded: forget the message.
     pub async fn ack(self) -> Result<(), SettleError> {
         self.settle.ack().await

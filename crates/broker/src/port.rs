@@ -73,12 +73,16 @@ pub trait Consumer: Send {
 
 /// Settles one received message. Use the methods of [`Received`].
 #[async_trait]
-pub trait Settle: Send {
+pub trait Settle: Send + Sync {
+    /// See [`Received::is_held`].
+    fn is_held(&self) -> bool {
+        true
+    }
     /// See [`Received::ack`].
     async fn ack(self: Box<Self>) -> Result<(), SettleError>;
-    /// See [`Received::retry`].
+    /// See [`Received::retry`]. Fails in a lane whose messages are not republished.
     async fn retry(self: Box<Self>, rung: Rung) -> Result<(), SettleError>;
-    /// See [`Received::park`].
+    /// See [`Received::park`]. Fails in a lane whose messages are not republished.
     async fn park(self: Box<Self>, reason: ParkReason) -> Result<(), SettleError>;
     /// See [`Received::requeue`].
     async fn requeue(self: Box<Self>) -> Result<(), SettleError>;

@@ -59,7 +59,7 @@ const SETTLED: Series = Series {
     name: "watchword_messages_settled_total",
     kind: Kind::Counter,
     labels: &["lane", "how"],
-    help: "Messages settled: `ack` done, `retry` into a wait queue, `park` put aside, `requeue` handed back.",
+    help: "Messages settled: `ack` done, `retry` into a wait queue, `park` put aside, `requeue` handed back, `late` moved to the late queue after a retry.",
     action: "`park`: `watchword parked list`. `requeue`: the store is away.",
 };
 const QUEUED: Series = Series {
@@ -107,7 +107,7 @@ const RESULTS: [&str; 6] = [
     "unroutable",
     "unconfirmed",
 ];
-const WAYS: [&str; 4] = ["ack", "retry", "park", "requeue"];
+const WAYS: [&str; 5] = ["ack", "retry", "park", "requeue", "late"];
 
 /// Counters of the broker links of one process; cheap to clone.
 #[derive(Debug, Clone)]

@@ -2,7 +2,9 @@
 
 use watchword_core::{Channel, Rung, ServiceName};
 
-/// Direct exchange to which auth services publish [`crate::OtpRequested`].
+/// Topic exchange to which auth services publish [`crate::OtpRequested`]; see
+/// [`request_routing_key`]. A topic exchange, so that topic permissions can hold each auth service
+/// to its own key.
 pub const REQUESTS_EXCHANGE: &str = "watchword.requests";
 /// Direct exchange for [`crate::OtpSend`]; its routing keys are the channels' names.
 pub const SEND_EXCHANGE: &str = "watchword.send";
@@ -75,18 +77,27 @@ impl Lane {
         format!("watchword.{}", self.as_str())
     }
 
+    /// Whether a message of the lane may be published again into a wait queue or a dead-letter
+    /// queue. Requests hold a recipient in clear: the broker keeps them only in queues with a
+    /// time-to-live of minutes, and their consumer receives all of them, also those whose delivery
+    /// limit is reached ([`Self::late`]).
+    pub const fn is_republished(self) -> bool {
+        !matches!(self, Self::Requests)
+    }
+
     /// The wait queue of `rung`: `watchword.sms.retry.5s`.
     pub fn retry_queue(self, rung: Rung) -> String {
         format!("watchword.{}.retry.{}", self.as_str(), rung.name)
     }
 
-    /// Orders have a deadline; the broker puts what lay past it here, so that it holds up nothing
-    /// behind it: `sms.late`. `None` where nothing expires.
+    /// Orders and requests expire. The broker moves expired messages here, where they hold up no
+    /// fresh message: `sms.late`. `None` where nothing expires.
     pub const fn late(self) -> Option<&'static str> {
         match self {
+            Self::Requests => Some("requests.late"),
             Self::Send(Channel::Sms) => Some("sms.late"),
             Self::Send(Channel::Email) => Some("email.late"),
-            Self::Requests | Self::Receipts | Self::Timers => None,
+            Self::Receipts | Self::Timers => None,
         }
     }
 
@@ -99,6 +110,19 @@ impl Lane {
     pub fn parked_queue(self) -> String {
         format!("watchword.{}.parked", self.as_str())
     }
+}
+
+/// The routing key under which an auth service publishes the requests of `service`, to
+/// [`REQUESTS_EXCHANGE`]: `requests.jira`. The key `requests` leads to the queue that all services
+/// share.
+pub fn request_routing_key(service: &ServiceName) -> String {
+    format!("{}.{service}", Lane::Requests.as_str())
+}
+
+/// The queue of [`request_routing_key`]: `watchword.requests.service.jira`. The part `service`
+/// keeps a service called `late` or `parked` apart from the queues of those names.
+pub fn request_queue(service: &ServiceName) -> String {
+    format!("{}.service.{service}", Lane::Requests.queue())
 }
 
 /// The routing key of an event about `noun` (`delivery`, `verification`) of `service`:
@@ -134,6 +158,9 @@ mod tests {
             );
         }
         assert_eq!(Lane::Requests.queue(), "watchword.requests");
+        let service = "jira".parse().unwrap();
+        assert_eq!(request_routing_key(&service), "requests.jira");
+        assert_eq!(request_queue(&service), "watchword.requests.service.jira");
         assert_eq!(
             event_routing_key("delivery", &"jira".parse().unwrap()),
             "delivery.updated.jira"

@@ -1,7 +1,10 @@
 //! The way in by event: takes `watchword.otp.requested.v1` from the broker, issues as HTTP does,
-//! and answers by event. The service is the broker's validated user; what is nobody's or cannot
-//! be read is parked without its content. Refuses to lose a request while the store or the
-//! broker is away: it holds the message and tries again while a code would still be of use.
+//! and answers by event. The service is the broker's validated user. Every request that can be read
+//! is answered: while the store or the broker is away the intake holds it and tries again until its
+//! code would have expired, and answers `request_expired` then. A message that cannot be read is
+//! replaced by a note without its content.
+
+mod document;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,30 +12,32 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::sleep;
 use watchword_broker::{
-    Consumer, LinkState, Outbound, ParkReason, PublishError, Publisher, Received, Route,
-    SettleError, work_until,
+    Consumer, Late, LinkState, Outbound, ParkReason, PublishError, Publisher, Received, Route,
+    Settle, work_until,
 };
 use watchword_chassis::spans::{Key, Kind, Spans};
 use watchword_chassis::{Problem, ProblemCode, Service, Services};
 use watchword_core::{Clock, Live, RequestId, ServiceName, Timestamp, TraceParent};
 use watchword_events::names::event_routing_key;
-use watchword_events::{
-    CloudEvent, EventData, Lane, OtpRequested, Refusal, RequestParked, VerificationUpdated,
-};
+use watchword_events::{CloudEvent, EventData, Lane, OtpRequested, VerificationUpdated};
 use watchword_verifier::Verifier;
-use watchword_verifier::store::StoredVerification;
 
 use crate::Issuer;
 use crate::requests::{RequestKey, RequestLog};
 use crate::telemetry::{Entry, IssuerMetrics};
+use document::{Note, answer_document, document_id, too_old};
 
-const SOURCE: &str = "/watchword/issuer";
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(2);
 /// Waits between tries while a peer is away: from 200 ms, doubled, to 5 s.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// How long a request may take in all: what is older than the longest life of a code is refused.
+/// How long a request is held in all: the longest life of a code.
 const LONGEST_LIFE_MS: u64 = 600_000;
+/// How long a message is held until its note is published. An alarm of the broker refuses notes for
+/// longer; the message is counted and dropped without one then.
+const NOTE_WITHIN_MS: u64 = 60_000;
+/// The largest request that is read, as over HTTP.
+const MAX_BODY_BYTES: usize = 16 * 1024;
 
 /// What an [`Intake`] is made of.
 #[derive(Clone)]
@@ -68,6 +73,24 @@ struct Request {
     caller: Option<TraceParent>,
 }
 
+/// What the broker says about a message, without its body.
+struct Envelope {
+    id: Option<String>,
+    user: Option<String>,
+    bytes: usize,
+    late: Option<Late>,
+    settle: Box<dyn Settle>,
+}
+
+/// How the intake is done with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Done {
+    /// It can be acknowledged.
+    Settled,
+    /// Its link was lost: the broker delivers it again.
+    LetGo,
+}
+
 impl Intake {
     /// An intake of these parts.
     pub const fn new(parts: IntakeParts) -> Self {
@@ -84,20 +107,30 @@ impl Intake {
     }
 
     async fn take(&self, received: Received) {
-        let settled = match self.read(&received) {
-            Ok(request) => {
-                self.answer(&request).await;
-                received.ack().await
-            }
-            Err(reason) => self.put_aside(received, reason).await,
+        let read = self.read(&received);
+        // The body is not kept while a peer is away: the broker's own limit on it is far higher.
+        let envelope = Envelope {
+            bytes: received.body.len(),
+            id: received.id,
+            user: received.user,
+            late: received.late,
+            settle: received.settle,
         };
-        if settled.is_err() {
+        drop(received.body);
+        let done = match read {
+            Ok(request) => self.answer(&request, &envelope).await,
+            Err(reason) => self.put_aside(reason, &envelope).await,
+        };
+        if done == Done::LetGo || envelope.settle.ack().await.is_err() {
             // It will come again and be recognised by its id.
             tracing::debug!("a request could not be settled and will be redelivered");
         }
     }
 
     fn read(&self, received: &Received) -> Result<Request, ParkReason> {
+        if received.body.len() > MAX_BODY_BYTES {
+            return Err("too_large");
+        }
         let event = CloudEvent::<OtpRequested>::decode(&received.body)
             .map_err(watchword_events::DecodeError::reason)?;
         let id = event.id.parse().map_err(|_| "not_an_event")?;
@@ -107,6 +140,14 @@ impl Intake {
             .as_deref()
             .and_then(|user| services.by_broker_user(user));
         let service = service.ok_or("unknown_user")?.clone();
+        // Without topic permissions a user could fill the queue of another service.
+        let is_own_queue = received
+            .service
+            .as_ref()
+            .is_none_or(|own| *own == service.name);
+        if !is_own_queue {
+            return Err("wrong_queue");
+        }
         Ok(Request {
             id,
             service,
@@ -116,42 +157,73 @@ impl Intake {
         })
     }
 
-    /// Issues, remembers the answer, publishes it. Comes back only when that is done or the
-    /// request has grown too old.
-    async fn answer(&self, request: &Request) {
+    /// Issues, remembers the answer, publishes it. Tries until that is done, the link of the message
+    /// is lost or its code would have expired; in the last case the answer is `request_expired`,
+    /// remembered or not.
+    async fn answer(&self, request: &Request, envelope: &Envelope) -> Done {
         let key = RequestKey::new(self.0.verifier.index(), &request.service.name, &request.id);
-        let mut wait = FIRST_WAIT;
+        let (mut document, mut wait) = (None, FIRST_WAIT);
         loop {
-            match self.try_answer(key, request).await {
-                Ok(()) => return,
-                Err(problem) if self.is_too_old(request, LONGEST_LIFE_MS) => {
-                    tracing::error!(
-                        code = problem.code.as_str(),
-                        "a request by event could not be answered in time"
-                    );
-                    self.0
-                        .metrics
-                        .answered(Entry::Event, &Err::<(), _>(too_old()));
-                    return;
-                }
-                Err(_) => sleep(wait).await,
+            let tried = self.try_answer(key, request, envelope, &mut document);
+            let Err(problem) = tried.await else {
+                break;
+            };
+            if !envelope.settle.is_held() {
+                return Done::LetGo;
             }
+            if self.is_too_old(request, request.service.policy.lifetime_ms)
+                && self.answer_expired(request).await.is_ok()
+            {
+                break;
+            }
+            if self.is_too_old(request, LONGEST_LIFE_MS) {
+                tracing::error!(
+                    code = problem.code.as_str(),
+                    "a request by event could not be answered in time"
+                );
+                let refused = Err::<(), _>(too_old());
+                self.0.metrics.answered(Entry::Event, &refused);
+                break;
+            }
+            sleep(wait).await;
             wait = (wait * 2).min(LONGEST_WAIT);
+        }
+        match envelope.late {
+            None => Done::Settled,
+            Some(Late::Expired) => self.put_aside("expired", envelope).await,
+            Some(Late::DeliveryLimit) => self.put_aside("delivery_limit", envelope).await,
         }
     }
 
-    async fn try_answer(&self, key: RequestKey, request: &Request) -> Result<(), Problem> {
+    /// One try: publishes the answer that is remembered, or makes and remembers one. What was made
+    /// stays in `document`, so that a further try issues nothing again.
+    async fn try_answer(
+        &self,
+        key: RequestKey,
+        request: &Request,
+        envelope: &Envelope,
+        document: &mut Option<String>,
+    ) -> Result<(), Problem> {
         let away = |_| Problem::new(ProblemCode::StoreUnavailable, "the requests cannot be read");
-        if let Some(answer) = self
-            .0
-            .requests
-            .answer(key, self.0.clock.now())
-            .await
-            .map_err(away)?
-        {
-            return self.publish(&request.service.name, answer).await;
+        let requests = &self.0.requests;
+        if document.is_none() {
+            let answered = requests.answer(key, self.0.clock.now()).await;
+            if let Some(answer) = answered.map_err(away)? {
+                return self.publish(&request.service.name, answer).await;
+            }
+            *document = Some(self.issue(request, envelope).await?);
         }
-        let issued = if self.is_too_old(request, request.service.policy.lifetime_ms) {
+        let made = document.clone().unwrap_or_default();
+        let answer = requests.remember(key, made, self.0.clock.now()).await;
+        let answer = answer.map_err(away)?;
+        self.publish(&request.service.name, answer).await
+    }
+
+    /// Issues a code; gives the answer's document. Fails only while a peer is away.
+    async fn issue(&self, request: &Request, envelope: &Envelope) -> Result<String, Problem> {
+        let is_expired =
+            envelope.late.is_some() || self.is_too_old(request, request.service.policy.lifetime_ms);
+        let issued = if is_expired {
             Err(too_old())
         } else {
             let mut span =
@@ -171,14 +243,16 @@ impl Intake {
             return Err(problem.clone());
         }
         self.0.metrics.answered(Entry::Event, &issued);
-        let document = answer_document(request, issued, self.0.clock.now())?;
-        let answer = self
-            .0
-            .requests
-            .remember(key, document, self.0.clock.now())
-            .await
-            .map_err(away)?;
-        self.publish(&request.service.name, answer).await
+        answer_document(request, issued, self.0.clock.now())
+    }
+
+    /// Answers `request_expired` without the store.
+    async fn answer_expired(&self, request: &Request) -> Result<(), Problem> {
+        let answer = answer_document(request, Err(too_old()), self.0.clock.now())?;
+        self.publish(&request.service.name, answer).await?;
+        let refused = Err::<(), _>(too_old());
+        self.0.metrics.answered(Entry::Event, &refused);
+        Ok(())
     }
 
     async fn publish(&self, service: &ServiceName, answer: String) -> Result<(), Problem> {
@@ -199,37 +273,21 @@ impl Intake {
             })
     }
 
-    /// Parks a note about the message instead of the message, which holds a recipient in clear. The
-    /// message is held until the note is: given back again and again the broker would park it whole.
-    /// Held for as long as any code lives it is let go of, counted but without a note.
-    async fn put_aside(&self, received: Received, reason: ParkReason) -> Result<(), SettleError> {
+    /// Publishes a note about the message in its place. The message is held until then, at most for
+    /// [`NOTE_WITHIN_MS`]: handed back it would come again at once, and each time count towards the
+    /// delivery limit.
+    async fn put_aside(&self, reason: ParkReason, envelope: &Envelope) -> Done {
         tracing::warn!(reason, "a request by event was put aside");
-        let id = received
-            .id
-            .as_deref()
-            .and_then(|id| id.parse::<RequestId>().ok());
-        let note = CloudEvent {
-            id: format!(
-                "{}.parked",
-                id.as_ref().map_or("unknown", RequestId::as_str)
-            ),
-            source: SOURCE.to_owned(),
-            time: self.0.clock.now(),
-            data: RequestParked {
-                reason: reason.to_owned(),
-                user: received.user.clone(),
-                bytes: received.body.len(),
-            },
-        };
-        let body = note.encode().unwrap_or_default();
-        let (body, mut wait) = (Bytes::from(body), FIRST_WAIT);
         let begun = self.0.clock.now();
+        let user = envelope.user.clone();
+        let note = Note::new(reason, envelope.id.as_deref(), user, envelope.bytes, begun);
+        let mut wait = FIRST_WAIT;
         loop {
             let outbound = Outbound {
                 id: note.id.clone(),
-                kind: RequestParked::TYPE,
-                route: Route::Parked(Lane::Requests, reason),
-                body: body.clone(),
+                kind: Note::KIND,
+                route: Route::Parked(Lane::Requests, note.reason),
+                body: note.body.clone(),
                 traceparent: None,
                 ttl: None,
             };
@@ -237,14 +295,14 @@ impl Intake {
             if published.is_ok() {
                 break;
             }
-            if self.0.publisher.state() == LinkState::Down {
-                // It comes again with the next link.
-                return Err(SettleError);
+            let is_down = self.0.publisher.state() == LinkState::Down;
+            if is_down || !envelope.settle.is_held() {
+                return Done::LetGo;
             }
-            if self.0.clock.now().millis_since(begun) >= LONGEST_LIFE_MS {
+            if self.0.clock.now().millis_since(begun) >= NOTE_WITHIN_MS {
                 tracing::error!(
                     reason,
-                    "a request by event was dropped: no note of it could be parked"
+                    "a request by event was dropped: no note of it could be published"
                 );
                 break;
             }
@@ -252,76 +310,10 @@ impl Intake {
             wait = (wait * 2).min(LONGEST_WAIT);
         }
         self.0.metrics.parked(reason);
-        received.ack().await
+        Done::Settled
     }
 
     fn is_too_old(&self, request: &Request, limit_ms: u64) -> bool {
         self.0.clock.now().millis_since(request.asked_at) >= limit_ms
     }
-}
-
-fn too_old() -> Problem {
-    Problem::new(
-        ProblemCode::RequestExpired,
-        "the request waited longer than its code would have lived",
-    )
-}
-
-fn answer_document(
-    request: &Request,
-    issued: Result<StoredVerification, Problem>,
-    now: Timestamp,
-) -> Result<String, Problem> {
-    let mut data = VerificationUpdated {
-        request_id: request.id.to_string(),
-        service: request.service.name.clone(),
-        verification_id: None,
-        status: None,
-        channel: None,
-        to: None,
-        purpose: None,
-        expires_at: None,
-        resend_after: None,
-        sends: None,
-        refusal: None,
-    };
-    match issued {
-        Ok(verification) => {
-            data.verification_id = Some(verification.id);
-            data.status = Some(verification.status);
-            data.channel = Some(verification.channel);
-            data.to = Some(verification.masked_to);
-            data.purpose = Some(verification.purpose);
-            data.expires_at = Some(verification.expires_at.to_rfc3339());
-            data.resend_after = Some(verification.resend_after.to_rfc3339());
-            data.sends = Some(verification.sends);
-        }
-        Err(problem) => {
-            data.refusal = Some(Refusal {
-                code: problem.code.as_str().to_owned(),
-                detail: problem.detail,
-                retry_after_seconds: problem.retry_after_seconds,
-            });
-        }
-    }
-    let word = if data.refusal.is_some() {
-        "refused"
-    } else {
-        "opened"
-    };
-    let event = CloudEvent {
-        id: format!("{}.{word}", request.id),
-        source: SOURCE.to_owned(),
-        time: now,
-        data,
-    };
-    let internal = || Problem::new(ProblemCode::Internal, "the answer could not be written");
-    let bytes = event.encode().map_err(|_| internal())?;
-    String::from_utf8(bytes).map_err(|_| internal())
-}
-
-/// The id of an answer that was remembered as a document.
-fn document_id(document: &str) -> String {
-    CloudEvent::<VerificationUpdated>::decode(document.as_bytes())
-        .map_or_else(|_| "unknown".to_owned(), |event| event.id)
 }

@@ -38,7 +38,7 @@ const PARKED: Series = Series {
     kind: Kind::Counter,
     labels: &["reason"],
     help: "Requests by event put aside, by reason.",
-    action: "`watchword parked list --lane requests`; whoever publishes them must mend them. `unknown_user`: no service has that `broker_users` entry.",
+    action: "`watchword parked list --lane requests`; fix their publisher. `unknown_user`: no service has that `broker_users` entry. `wrong_queue`: a user published into another service's request queue; set topic permissions. `expired`, `delivery_limit`: no issuer answered in time, or issuers died or lost their link; the answer was `request_expired`.",
 };
 const STEPS: Series = Series {
     name: "watchword_fallback_steps_total",
@@ -95,13 +95,16 @@ impl Entry {
 }
 
 /// Why a request by event is put aside.
-pub const PARK_REASONS: [&str; 6] = [
+pub const PARK_REASONS: [&str; 9] = [
     "too_large",
     "not_an_event",
     "spec_version",
     "unknown_type",
     "bad_data",
     "unknown_user",
+    "wrong_queue",
+    "expired",
+    "delivery_limit",
 ];
 
 impl IssuerMetrics {

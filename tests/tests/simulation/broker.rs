@@ -268,6 +268,8 @@ fn received(seat: &Seat, lane: Lane, tag: u64, message: Message) -> Received {
         body: message.body,
         retries: message.retries,
         redelivered: message.redelivered,
+        late: None,
+        service: None,
         user: None,
         traceparent: message.traceparent,
         settle: Box::new(SimSettle {

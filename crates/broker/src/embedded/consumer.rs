@@ -16,7 +16,7 @@ use watchword_events::Lane;
 
 use super::Shared;
 use super::table::{self, Fate, Taken};
-use crate::message::{ParkReason, Received};
+use crate::message::{Late, ParkReason, Received};
 use crate::port::{Consumer, LinkState, Settle, SettleError};
 
 /// The longest sleep without a look at the table: a bound for surprises such as a stepped clock.
@@ -39,6 +39,7 @@ struct Holding {
     shared: Arc<Shared>,
     lane: Lane,
     word: &'static str,
+    late: Option<Late>,
     row: i64,
     token: i64,
     /// Counts against the prefetch until the message is settled or dropped.
@@ -90,6 +91,8 @@ impl Consumer for EmbeddedConsumer {
             body: Bytes::from(taken.body),
             retries: taken.retries,
             redelivered,
+            late: holding.late,
+            service: None,
             user: None,
             traceparent: taken.traceparent,
             settle: Box::new(holding),
@@ -165,6 +168,10 @@ impl Pump {
         permits
     }
 
+    fn is_late(&self) -> bool {
+        self.word != self.lane.as_str()
+    }
+
     async fn take(&self, permits: Vec<OwnedSemaphorePermit>) -> Result<usize, ()> {
         let token = self.shared.token();
         let (lane, late, now) = (self.word, self.late, self.shared.now());
@@ -190,16 +197,26 @@ impl Pump {
             self.shared.arrived(late);
         }
         for (message, permit) in found.taken.into_iter().zip(permits) {
+            let is_over_limit = message.handed_out > self.shared.settings.delivery_limit;
+            let late = if is_over_limit {
+                Some(Late::DeliveryLimit)
+            } else {
+                self.is_late().then_some(Late::Expired)
+            };
             let holding = Holding {
                 shared: self.shared.clone(),
                 lane: self.lane,
                 word: self.word,
+                late,
                 row: message.row,
                 token,
                 _permit: permit,
             };
-            if message.handed_out > self.shared.settings.delivery_limit {
-                tracing::error!(lane, "a message was handed out too often and is parked");
+            if is_over_limit && self.lane.is_republished() {
+                tracing::error!(
+                    lane,
+                    "a message reached its delivery limit and is dead-lettered"
+                );
                 // Failing, its lease ends and it is parked then.
                 let _ = Box::new(holding).park("delivery_limit").await;
                 continue;
@@ -277,6 +294,9 @@ impl Settle for Holding {
     }
 
     async fn retry(self: Box<Self>, rung: Rung) -> Result<(), SettleError> {
+        if !self.lane.is_republished() {
+            return Err(SettleError);
+        }
         let at_ms = self.shared.now().plus_millis(rung.delay_ms).as_millis();
         self.settle(
             Fate::Due {
@@ -290,6 +310,9 @@ impl Settle for Holding {
     }
 
     async fn park(self: Box<Self>, reason: ParkReason) -> Result<(), SettleError> {
+        if !self.lane.is_republished() {
+            return Err(SettleError);
+        }
         let at_ms = self.shared.now().as_millis();
         let lane = self.lane.as_str();
         self.settle(

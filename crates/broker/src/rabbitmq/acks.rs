@@ -72,7 +72,8 @@ impl Acks {
         is_back
     }
 
-    fn is_connected(&self) -> bool {
+    /// Whether the channel is open, so that its messages can be settled.
+    pub(super) fn is_connected(&self) -> bool {
         self.channel.status().connected()
     }
 

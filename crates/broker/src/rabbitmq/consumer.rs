@@ -2,12 +2,14 @@
 //! that a cancelled `receive` loses nothing. Refuses to trust headers: each is read only if it
 //! has the type and form it must have.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
@@ -16,14 +18,16 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use watchword_core::ServiceName;
 use watchword_events::Lane;
+use watchword_events::names::request_queue;
 
 use super::acks::Acks;
 use super::link::Link;
 use super::publisher::{RETRIES_HEADER, RabbitPublisher};
 use super::settle::RabbitSettle;
 use super::supervisor::Supervisor;
-use crate::message::Received;
+use crate::message::{Late, Received};
 use crate::port::{Consumer, LinkState};
 use crate::telemetry::BrokerMetrics;
 
@@ -32,12 +36,24 @@ const SETUP_DEADLINE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(200);
 /// Late messages held beside the others: few, since nobody waits for them.
 const LATE_PREFETCH: u16 = 32;
+/// Requests held from the queue of one service. It bounds what one service takes of an issuer.
+const SERVICE_PREFETCH: u16 = 16;
 
 pub(super) struct RabbitConsumer {
     supervisor: Arc<Supervisor>,
     messages: mpsc::Receiver<Received>,
     stop: CancellationToken,
     pumps: Vec<JoinHandle<()>>,
+}
+
+/// What the pumps of one lane share.
+#[derive(Clone)]
+struct Pumps {
+    supervisor: Arc<Supervisor>,
+    publisher: Arc<RabbitPublisher>,
+    lane: Lane,
+    sender: mpsc::Sender<Received>,
+    stop: CancellationToken,
 }
 
 /// Reads one queue of a lane.
@@ -47,10 +63,21 @@ struct Pump {
     metrics: BrokerMetrics,
     lane: Lane,
     queue: String,
-    is_late: bool,
+    kind: QueueKind,
     prefetch: u16,
     sender: mpsc::Sender<Received>,
     stop: CancellationToken,
+}
+
+/// What a queue is to its lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum QueueKind {
+    /// The lane's queue.
+    Main,
+    /// The queue of messages that expired or reached their delivery limit.
+    Late,
+    /// The request queue of one service.
+    Service(ServiceName),
 }
 
 impl RabbitConsumer {
@@ -63,30 +90,81 @@ impl RabbitConsumer {
         let prefetch = prefetch.max(1);
         let (sender, messages) = mpsc::channel(usize::from(prefetch));
         let stop = CancellationToken::new();
-        let pump = |queue, is_late, prefetch| {
-            let pump = Pump {
-                supervisor: supervisor.clone(),
-                publisher: publisher.clone(),
-                metrics: publisher.metrics(),
-                lane,
-                queue,
-                is_late,
-                prefetch,
-                sender: sender.clone(),
-                stop: stop.clone(),
-            };
-            tokio::spawn(pump.run())
+        let all = Pumps {
+            supervisor: supervisor.clone(),
+            publisher: publisher.clone(),
+            lane,
+            sender,
+            stop: stop.clone(),
         };
-        let mut pumps = vec![pump(lane.queue(), false, prefetch)];
+        let mut pumps = vec![all.start(lane.queue(), QueueKind::Main, prefetch)];
         pumps.extend(
             lane.late_queue()
-                .map(|late| pump(late, true, LATE_PREFETCH)),
+                .map(|late| all.start(late, QueueKind::Late, LATE_PREFETCH)),
         );
+        if lane == Lane::Requests {
+            pumps.push(tokio::spawn(all.follow_services()));
+        }
         Self {
             supervisor,
             messages,
             stop,
             pumps,
+        }
+    }
+}
+
+impl Pumps {
+    fn start(&self, queue: String, kind: QueueKind, prefetch: u16) -> JoinHandle<()> {
+        let pump = Pump {
+            supervisor: self.supervisor.clone(),
+            publisher: self.publisher.clone(),
+            metrics: self.publisher.metrics(),
+            lane: self.lane,
+            queue,
+            kind,
+            prefetch,
+            sender: self.sender.clone(),
+            stop: self.stop.clone(),
+        };
+        tokio::spawn(pump.run())
+    }
+
+    /// Reads the request queue of each configured service, as the configuration changes.
+    async fn follow_services(self) {
+        let mut objects = self.supervisor.objects();
+        let mut running: BTreeMap<ServiceName, (CancellationToken, JoinHandle<()>)> =
+            BTreeMap::new();
+        loop {
+            let services = objects.borrow_and_update().request_services.clone();
+            let removed = running.keys().filter(|name| !services.contains(*name));
+            for service in removed.cloned().collect::<Vec<_>>() {
+                if let Some((stop, pump)) = running.remove(&service) {
+                    stop.cancel();
+                    // A pump that panicked leaves its messages to the end of the connection.
+                    let _ = pump.await;
+                }
+            }
+            for service in services {
+                running.entry(service).or_insert_with_key(|service| {
+                    let stop = self.stop.child_token();
+                    let pumps = Self {
+                        stop: stop.clone(),
+                        ..self.clone()
+                    };
+                    let kind = QueueKind::Service(service.clone());
+                    let pump = pumps.start(request_queue(service), kind, SERVICE_PREFETCH);
+                    (stop, pump)
+                });
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                changed = objects.changed() => if changed.is_err() { break },
+            }
+        }
+        for (stop, pump) in running.into_values() {
+            stop.cancel();
+            let _ = pump.await;
         }
     }
 }
@@ -161,15 +239,22 @@ impl Pump {
         };
         let mut consumer = timeout(SETUP_DEADLINE, setup).await.ok()?.ok()?;
         let acks = Acks::start(channel.clone());
+        let mut moves = FuturesUnordered::new();
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 delivery = consumer.next() => {
                     let delivery = delivery?.ok()?;
-                    self.forward(delivery, &acks).await?;
+                    if self.is_past_deadline(&delivery.properties) {
+                        moves.push(self.move_late(delivery, &acks));
+                    } else {
+                        self.forward(delivery, &acks).await?;
+                    }
                 }
+                Some(()) = moves.next() => {}
             }
         }
+        while moves.next().await.is_some() {}
         // No more from here on; what had been sent already goes back in order.
         let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
         timeout(SETUP_DEADLINE, cancelled).await.ok()?.ok()?;
@@ -180,15 +265,39 @@ impl Pump {
         Some(())
     }
 
+    /// Whether a message of the lane's queue is past its deadline. The broker itself moves those
+    /// that were never retried; a message that returns from a wait queue has lost its expiration
+    /// and has its deadline in a header.
+    fn is_past_deadline(&self, properties: &BasicProperties) -> bool {
+        self.kind == QueueKind::Main
+            && self.lane.is_republished()
+            && self.lane.late_queue().is_some()
+            && self.publisher.is_past(properties)
+    }
+
+    /// Moves a message to the late queue, where it delays no fresh message.
+    async fn move_late(&self, delivery: Delivery, acks: &Arc<Acks>) {
+        self.metrics.received(self.lane, delivery.redelivered);
+        let settle = self.settle(
+            delivery.delivery_tag,
+            delivery.properties,
+            delivery.data,
+            acks,
+        );
+        // Failing, it goes back to its queue and is met again.
+        let _ = settle.move_late().await;
+    }
+
     async fn forward(&self, delivery: Delivery, acks: &Arc<Acks>) -> Option<()> {
         self.metrics.received(self.lane, delivery.redelivered);
-        let is_wanted = !self.is_late || expired(&delivery.properties);
         let received = self.received(delivery, acks);
+        let is_wanted = received.late != Some(Late::DeliveryLimit) || !self.lane.is_republished();
         if is_wanted {
             tokio::select! {
                 biased;
                 place = self.sender.reserve() => place.ok()?.send(received),
-                // Whoever stops reads no more; failing, it goes back with the end of the channel.
+                // A consumer that stops reads no more; failing, the message goes back with the end
+                // of the channel.
                 () = self.stop.cancelled() => {
                     let _ = received.requeue().await;
                 }
@@ -197,7 +306,7 @@ impl Pump {
         }
         tracing::error!(
             lane = self.lane.as_str(),
-            "a message was handed out too often and is parked"
+            "a message reached its delivery limit and is dead-lettered"
         );
         // Failing, it goes back to its queue and is parked then.
         let _ = received.park("delivery_limit").await;
@@ -212,26 +321,57 @@ impl Pump {
             data,
             ..
         } = delivery;
-        acks.handed_out(tag);
-        let body = Bytes::from(data);
-        let retries = retries(&properties);
+        let late = (self.kind == QueueKind::Late).then(|| {
+            if expired(&properties) || self.publisher.is_past(&properties) {
+                Late::Expired
+            } else {
+                Late::DeliveryLimit
+            }
+        });
+        let service = match &self.kind {
+            QueueKind::Service(name) => Some(name.clone()),
+            QueueKind::Main | QueueKind::Late => None,
+        };
+        let id = properties.message_id().as_ref().map(ToString::to_string);
+        let user = properties.user_id().as_ref().map(ToString::to_string);
+        let traceparent = header(&properties, "traceparent").and_then(traceparent);
+        let mut settle = self.settle(tag, properties, data, acks);
+        // A body that is never republished is the receiver's alone, who can free it at once.
+        let body = if self.lane.is_republished() {
+            settle.body.clone()
+        } else {
+            std::mem::take(&mut settle.body)
+        };
         Received {
-            id: properties.message_id().as_ref().map(ToString::to_string),
-            body: body.clone(),
-            retries,
+            id,
+            body,
+            retries: settle.retries,
             redelivered,
-            user: properties.user_id().as_ref().map(ToString::to_string),
-            traceparent: header(&properties, "traceparent").and_then(traceparent),
-            settle: Box::new(RabbitSettle {
-                lane: self.lane,
-                tag,
-                acks: acks.clone(),
-                publisher: self.publisher.clone(),
-                metrics: self.metrics.clone(),
-                body,
-                properties,
-                retries,
-            }),
+            late,
+            service,
+            user,
+            traceparent,
+            settle: Box::new(settle),
+        }
+    }
+
+    fn settle(
+        &self,
+        tag: u64,
+        properties: BasicProperties,
+        data: Vec<u8>,
+        acks: &Arc<Acks>,
+    ) -> RabbitSettle {
+        acks.handed_out(tag);
+        RabbitSettle {
+            lane: self.lane,
+            tag,
+            acks: acks.clone(),
+            publisher: self.publisher.clone(),
+            metrics: self.metrics.clone(),
+            body: Bytes::from(data),
+            retries: retries(&properties),
+            properties,
         }
     }
 }

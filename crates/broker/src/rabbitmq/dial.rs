@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties};
 use tokio::time::timeout;
 use url::Url;
@@ -140,6 +141,22 @@ fn uri(url: &str, settings: &RabbitMqSettings) -> Result<String, UrlError> {
     Ok(url.into())
 }
 
+/// The virtual host of the settings' URL.
+pub(super) fn virtual_host(settings: &RabbitMqSettings) -> Result<String, UrlError> {
+    Ok(parts(settings)?.vhost)
+}
+
+/// The user of the settings' URL.
+pub(super) fn user(settings: &RabbitMqSettings) -> Result<String, UrlError> {
+    Ok(parts(settings)?.authority.userinfo.username)
+}
+
+fn parts(settings: &RabbitMqSettings) -> Result<AMQPUri, UrlError> {
+    let address = Address::parse(settings)?;
+    let uri = address.uris.first().ok_or(UrlError("names no host"))?;
+    uri.parse().map_err(|_| UrlError("is no URL"))
+}
+
 /// Whether the URL's host is this machine. The parser of other schemes than `http` gives addresses as
 /// names.
 fn is_loopback(url: &Url) -> bool {
@@ -222,6 +239,19 @@ mod tests {
             assert_eq!(Address::parse(&settings).is_ok(), is_private, "{url}");
             settings.allow_cleartext = true;
             assert!(Address::parse(&settings).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn user_and_virtual_host_are_decoded() {
+        for (url, user, host) in [
+            ("amqps://bob@h", "bob", "/"),
+            ("amqps://bob%2Bx@h:1,i/%2f", "bob+x", "/"),
+            ("amqps://h/otp%2Dlive", "guest", "otp-live"),
+        ] {
+            let settings = RabbitMqSettings::new(SecretString::new(url.to_owned()));
+            assert_eq!(settings.user().unwrap(), user, "{url}");
+            assert_eq!(settings.virtual_host().unwrap(), host, "{url}");
         }
     }
 }

@@ -6,24 +6,34 @@ use std::time::{Duration, Instant};
 use lapin::Channel;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use watchword_core::Ladder;
 use watchword_events::Lane;
+use watchword_events::names::request_queue;
 
 use super::link::Link;
+use super::supervisor::Objects;
 use crate::queues::{LOOK_EVERY, Queues, set};
 use crate::telemetry::BrokerMetrics;
 
 const DEADLINE: Duration = Duration::from_secs(3);
-/// Wait, late and parked queues, of which there are many, are looked at every so many times.
+/// Wait, late, parked and services' request queues, of which there are many, are looked at every so
+/// many times.
 const ASIDE_EVERY: u32 = 6;
 
 /// Looks for as long as it is polled.
-pub(super) async fn look_on(link: &Link, queues: &mut Queues, metrics: &BrokerMetrics) {
+pub(super) async fn look_on(
+    link: &Link,
+    objects: watch::Receiver<Objects>,
+    queues: &mut Queues,
+    metrics: &BrokerMetrics,
+) {
     loop {
         if let Ok(channel) = link.consuming_channel().await {
             // Ends when the channel does: a queue was not there.
-            if look(&channel, queues, metrics).await.is_none() {
+            let looked = look(&channel, &objects, queues, metrics).await;
+            if looked.is_none() {
                 tracing::debug!("the lanes cannot be looked at");
             }
             let _ = timeout(DEADLINE, channel.close(200, "looked".into())).await;
@@ -32,18 +42,36 @@ pub(super) async fn look_on(link: &Link, queues: &mut Queues, metrics: &BrokerMe
     }
 }
 
-async fn look(channel: &Channel, queues: &mut Queues, metrics: &BrokerMetrics) -> Option<()> {
+async fn look(
+    channel: &Channel,
+    objects: &watch::Receiver<Objects>,
+    queues: &mut Queues,
+    metrics: &BrokerMetrics,
+) -> Option<()> {
+    let mut of_services = 0;
     for round in 0_u32.. {
         for lane in Lane::ALL {
-            let (ready, consumers) = messages(channel, lane.queue()).await?;
+            let (mut ready, consumers) = messages(channel, lane.queue()).await?;
+            if lane == Lane::Requests {
+                if round.is_multiple_of(ASIDE_EVERY) {
+                    let services = objects.borrow().request_services.clone();
+                    of_services = 0;
+                    for service in &services {
+                        of_services += messages(channel, request_queue(service)).await?.0;
+                    }
+                }
+                ready += of_services;
+            }
             queues.ready(lane, ready, metrics, Instant::now());
             set(&metrics.lane(lane).consumers, consumers);
             if !round.is_multiple_of(ASIDE_EVERY) {
                 continue;
             }
             let mut waiting = 0;
-            for rung in Ladder::STANDARD.rungs() {
-                waiting += messages(channel, lane.retry_queue(*rung)).await?.0;
+            if lane.is_republished() {
+                for rung in Ladder::STANDARD.rungs() {
+                    waiting += messages(channel, lane.retry_queue(*rung)).await?.0;
+                }
             }
             if let Some(late) = lane.late_queue() {
                 waiting += messages(channel, late).await?.0;

@@ -16,11 +16,12 @@ mod settle;
 mod supervisor;
 pub(crate) mod topology;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
-use watchword_core::{Live, SecretString};
+use watchword_core::{Clock, Live, SecretString, ServiceName};
 use watchword_events::Lane;
 
 use crate::parked::{ParkedError, ParkedLook};
@@ -29,7 +30,7 @@ use crate::telemetry::BrokerMetrics;
 use consumer::RabbitConsumer;
 use dial::Address;
 use publisher::RabbitPublisher;
-use supervisor::Supervisor;
+use supervisor::{Objects, Supervisor};
 use topology::Topology;
 
 /// Where the broker is.
@@ -43,6 +44,8 @@ pub struct RabbitMqSettings {
     pub connect_timeout_ms: u64,
     /// What is declared after each connect.
     pub topology: Topology,
+    /// The services that publish requests; each has a queue of its own.
+    pub request_services: BTreeSet<ServiceName>,
     /// Whether `amqp://` may lead to a host beyond loopback.
     pub allow_cleartext: bool,
 }
@@ -55,12 +58,29 @@ impl RabbitMqSettings {
             password: None,
             connect_timeout_ms: 3_000,
             topology: Topology::standard(),
+            request_services: BTreeSet::new(),
             allow_cleartext: false,
         }
     }
-}
 
-impl RabbitMqSettings {
+    /// Adds a request queue for each of `services`.
+    #[must_use]
+    pub fn with_request_queues(mut self, services: BTreeSet<ServiceName>) -> Self {
+        self.topology = self.topology.with_request_queues(&services);
+        self.request_services = services;
+        self
+    }
+
+    /// The virtual host that the URL names.
+    pub fn virtual_host(&self) -> Result<String, UrlError> {
+        dial::virtual_host(self)
+    }
+
+    /// The user that the URL names.
+    pub fn user(&self) -> Result<String, UrlError> {
+        dial::user(self)
+    }
+
     /// Whether the URL can be used.
     pub fn check(&self) -> Result<(), UrlError> {
         Address::parse(self).map(|_| ())
@@ -85,17 +105,18 @@ impl RabbitMq {
     /// Starts connecting in the background.
     pub fn start(
         settings: RabbitMqSettings,
+        clock: Arc<dyn Clock>,
         metrics: BrokerMetrics,
     ) -> Result<Arc<Self>, UrlError> {
         let address = Live::new(Address::parse(&settings)?);
         let stop = CancellationToken::new();
         let supervisor = Supervisor::start(
             address.clone(),
-            settings.topology.clone(),
+            Objects::of(&settings),
             metrics.clone(),
             stop.clone(),
         );
-        let publisher = Arc::new(RabbitPublisher::new(supervisor.clone(), metrics));
+        let publisher = Arc::new(RabbitPublisher::new(supervisor.clone(), clock, metrics));
         Ok(Arc::new(Self {
             supervisor,
             publisher,
@@ -105,9 +126,11 @@ impl RabbitMq {
         }))
     }
 
-    /// Dials by `settings` from the next connection on: the broker's password is another one now.
+    /// Applies changed settings: dials by them from the next connection on, and declares and reads
+    /// the request queues of added services at once.
     pub fn redirect(&self, settings: RabbitMqSettings) -> Result<(), UrlError> {
         self.address.replace(Address::parse(&settings)?);
+        self.supervisor.replace_objects(Objects::of(&settings));
         self.settings.replace(settings);
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
-use watchword_core::Rung;
+use watchword_core::{Clock, Rung, Timestamp};
 use watchword_events::names::EVENTS_EXCHANGE;
 use watchword_events::{CONTENT_TYPE, Lane};
 
@@ -23,10 +23,14 @@ const PERSISTENT: u8 = 2;
 
 /// Our own count of waits, which no broker version reinterprets (R47).
 pub(super) const RETRIES_HEADER: &str = "x-watchword-retries";
+/// The deadline of an order that was republished, in milliseconds since the epoch. A queue's
+/// time-to-live and a dead letter's lost `expiration` leave no other place for it.
+pub(super) const DEADLINE_HEADER: &str = "x-watchword-deadline";
 pub(super) const REASON_HEADER: &str = "x-watchword-reason";
 
 pub(super) struct RabbitPublisher {
     supervisor: Arc<Supervisor>,
+    clock: Arc<dyn Clock>,
     metrics: BrokerMetrics,
     /// Into lanes, in the order of [`Lane::ALL`]: a queue that does not answer holds up its own.
     lanes: [Batches; Lane::ALL.len()],
@@ -36,15 +40,25 @@ pub(super) struct RabbitPublisher {
 }
 
 impl RabbitPublisher {
-    pub(super) fn new(supervisor: Arc<Supervisor>, metrics: BrokerMetrics) -> Self {
+    pub(super) fn new(
+        supervisor: Arc<Supervisor>,
+        clock: Arc<dyn Clock>,
+        metrics: BrokerMetrics,
+    ) -> Self {
         let batches = || Batches::start(supervisor.clone());
         Self {
             lanes: Lane::ALL.map(|_| batches()),
             aside: Lane::ALL.map(|_| batches()),
             events: batches(),
             supervisor,
+            clock,
             metrics,
         }
+    }
+
+    /// Whether the deadline of a republished message has passed.
+    pub(super) fn is_past(&self, properties: &BasicProperties) -> bool {
+        deadline_header(properties).is_some_and(|deadline| deadline <= self.clock.now())
     }
 
     pub(super) fn metrics(&self) -> BrokerMetrics {
@@ -72,7 +86,18 @@ impl Publisher for RabbitPublisher {
             .map(|trace| ("traceparent", trace));
         let mut properties = properties(&message.id, message.kind, headers);
         if let Some(ttl) = message.ttl {
-            properties = properties.with_expiration(ttl.as_millis().to_string().into());
+            // In whole seconds, rounded up: with the expiration it makes the deadline that a wait
+            // or dead-letter queue is to keep.
+            let now_seconds = self
+                .clock
+                .now()
+                .as_millis()
+                .max(0)
+                .unsigned_abs()
+                .div_ceil(1_000);
+            properties = properties
+                .with_expiration(ttl.as_millis().to_string().into())
+                .with_timestamp(now_seconds);
         }
         let (batches, exchange, key, mandatory, properties) = match &message.route {
             Route::Lane(lane) => {
@@ -162,6 +187,11 @@ pub(super) fn for_parking(
     (lane.parked_queue(), with_reason(copied(properties), reason))
 }
 
+/// The properties of a message that goes to the late queue.
+pub(super) fn for_late(properties: &BasicProperties) -> BasicProperties {
+    copied(properties)
+}
+
 /// The properties of a parked message that goes back to work: as new, under its old id.
 pub(super) fn replayed(properties: &BasicProperties) -> BasicProperties {
     with_header(
@@ -194,6 +224,10 @@ fn copied(properties: &BasicProperties) -> BasicProperties {
     }
     let count = i64::from(retries(properties));
     headers.insert(RETRIES_HEADER.into(), AMQPValue::LongLongInt(count));
+    if let Some(deadline) = deadline(properties) {
+        let deadline_ms = AMQPValue::LongLongInt(deadline.as_millis());
+        headers.insert(DEADLINE_HEADER.into(), deadline_ms);
+    }
     let mut copy = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
         .with_headers(headers);
@@ -207,4 +241,56 @@ fn copied(properties: &BasicProperties) -> BasicProperties {
         copy = copy.with_content_type(content_type.clone());
     }
     copy
+}
+
+/// When the message expires: by the header of an earlier copy, or by when it was published and its
+/// time-to-live.
+fn deadline(properties: &BasicProperties) -> Option<Timestamp> {
+    if let Some(deadline) = deadline_header(properties) {
+        return Some(deadline);
+    }
+    let published_seconds = i64::try_from((*properties.timestamp())?).ok()?;
+    let published = Timestamp::from_millis(published_seconds.saturating_mul(1_000));
+    // The broker takes the time-to-live away when it expires a message: that time is past.
+    let ttl_ms = match properties.expiration() {
+        Some(ttl_ms) => ttl_ms.as_str().parse().ok()?,
+        None => 0,
+    };
+    Some(published.plus_millis(ttl_ms))
+}
+
+fn deadline_header(properties: &BasicProperties) -> Option<Timestamp> {
+    match header(properties, DEADLINE_HEADER)? {
+        AMQPValue::LongLongInt(ms) => Some(Timestamp::from_millis(*ms)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_keeps_the_deadline_of_the_first_publish() {
+        let first = BasicProperties::default()
+            .with_timestamp(1_000)
+            .with_expiration("2500".into());
+        let copy = copied(&first);
+        let deadline = Timestamp::from_millis(1_002_500);
+        assert_eq!(deadline_header(&copy), Some(deadline));
+        // A queue would expire the copy by it, in a wait queue or a dead-letter queue.
+        assert_eq!(copy.expiration(), &None);
+        assert_eq!(deadline_header(&copied(&copy)), Some(deadline));
+        let expired = BasicProperties::default().with_timestamp(1_000);
+        let published = Timestamp::from_millis(1_000_000);
+        assert_eq!(deadline_header(&copied(&expired)), Some(published));
+        for without in [
+            BasicProperties::default(),
+            BasicProperties::default().with_expiration("2500".into()),
+            first.clone().with_expiration("soon".into()),
+            first.with_timestamp(u64::MAX),
+        ] {
+            assert_eq!(deadline_header(&copied(&without)), None, "{without:?}");
+        }
+    }
 }

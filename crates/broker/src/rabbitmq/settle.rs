@@ -15,7 +15,7 @@ use watchword_failpoint::{Point, reach};
 
 use super::acks::Acks;
 use super::batch::Parcel;
-use super::publisher::{RabbitPublisher, for_parking, for_retry};
+use super::publisher::{RabbitPublisher, for_late, for_parking, for_retry};
 use crate::message::ParkReason;
 use crate::port::{Settle, SettleError};
 use crate::telemetry::BrokerMetrics;
@@ -30,6 +30,7 @@ pub(super) struct RabbitSettle {
     pub(super) acks: Arc<Acks>,
     pub(super) publisher: Arc<RabbitPublisher>,
     pub(super) metrics: BrokerMetrics,
+    /// Empty in a lane whose messages are not republished.
     pub(super) body: Bytes,
     pub(super) properties: BasicProperties,
     pub(super) retries: u32,
@@ -76,6 +77,24 @@ impl RabbitSettle {
         self.acknowledge(how).await
     }
 
+    /// Moves an order that is past its deadline to the late queue.
+    pub(super) async fn move_late(&self) -> Result<(), SettleError> {
+        let Some(queue) = self.lane.late_queue() else {
+            return Err(SettleError);
+        };
+        let properties = for_late(&self.properties);
+        self.move_to(queue, properties, "late", HOLD).await
+    }
+
+    /// Republishing keeps what the lane must not keep.
+    fn check_republished(&self) -> Result<(), SettleError> {
+        if self.lane.is_republished() {
+            Ok(())
+        } else {
+            Err(SettleError)
+        }
+    }
+
     async fn hand_back(&self) -> Result<(), SettleError> {
         let is_back = timeout(DEADLINE, self.acks.hand_back(self.tag)).await;
         self.settled("requeue", is_back == Ok(true))
@@ -84,17 +103,23 @@ impl RabbitSettle {
 
 #[async_trait]
 impl Settle for RabbitSettle {
+    fn is_held(&self) -> bool {
+        self.acks.is_connected()
+    }
+
     async fn ack(self: Box<Self>) -> Result<(), SettleError> {
         self.acknowledge("ack").await
     }
 
     async fn retry(self: Box<Self>, rung: Rung) -> Result<(), SettleError> {
+        self.check_republished()?;
         let (queue, properties) = for_retry(self.lane, rung, self.retries, &self.properties);
         let hold = Duration::from_millis(rung.delay_ms);
         self.move_to(queue, properties, "retry", hold).await
     }
 
     async fn park(self: Box<Self>, reason: ParkReason) -> Result<(), SettleError> {
+        self.check_republished()?;
         let (queue, properties) = for_parking(self.lane, reason, &self.properties);
         self.move_to(queue, properties, "park", HOLD).await
     }

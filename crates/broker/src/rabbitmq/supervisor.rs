@@ -2,6 +2,7 @@
 //! jittered, capped waits, declares the topology after each connect, and says what is wrong once
 //! for each change.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,8 +11,9 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use watchword_core::Live;
+use watchword_core::{Live, ServiceName};
 
+use super::RabbitMqSettings;
 use super::dial::{Address, LinkError};
 use super::link::{Happening, Link};
 use super::looks::look_on;
@@ -23,10 +25,30 @@ use crate::telemetry::BrokerMetrics;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The jitter adds up to as much again: a broker that is back is found within 4 s.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
-/// Declaring eighteen queues after connecting twice.
+/// Declaring all queues after connecting twice.
 const OPEN_MARGIN: Duration = Duration::from_secs(15);
+/// More for each queue: a quorum queue that is new takes some 20 ms.
+const MARGIN_PER_QUEUE: Duration = Duration::from_millis(50);
+
+/// The broker objects this process declares and reads, as the configuration has them now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Objects {
+    pub(super) topology: Topology,
+    /// Services with a request queue of their own.
+    pub(super) request_services: BTreeSet<ServiceName>,
+}
+
+impl Objects {
+    pub(super) fn of(settings: &RabbitMqSettings) -> Self {
+        Self {
+            topology: settings.topology.clone(),
+            request_services: settings.request_services.clone(),
+        }
+    }
+}
 
 pub(super) struct Supervisor {
+    objects: watch::Sender<Objects>,
     link: watch::Sender<Option<Arc<Link>>>,
     blocked: watch::Sender<bool>,
     undeclared: Notify,
@@ -37,18 +59,19 @@ pub(super) struct Supervisor {
 impl Supervisor {
     pub(super) fn start(
         address: Live<Address>,
-        topology: Topology,
+        objects: Objects,
         metrics: BrokerMetrics,
         stop: CancellationToken,
     ) -> Arc<Self> {
         let supervisor = Arc::new(Self {
+            objects: watch::Sender::new(objects),
             link: watch::Sender::new(None),
             blocked: watch::Sender::new(false),
             undeclared: Notify::new(),
             ended: watch::Sender::new(false),
             is_closed: AtomicBool::new(false),
         });
-        tokio::spawn(supervisor.clone().run(address, topology, metrics, stop));
+        tokio::spawn(supervisor.clone().run(address, metrics, stop));
         supervisor
     }
 
@@ -70,13 +93,34 @@ impl Supervisor {
         self.link.subscribe()
     }
 
+    /// The objects of the configuration as they change.
+    pub(super) fn objects(&self) -> watch::Receiver<Objects> {
+        self.objects.subscribe()
+    }
+
+    /// Declares `objects` on the link that stands, if they differ, and after each connect.
+    pub(super) fn replace_objects(&self, objects: Objects) {
+        let has_changed = self.objects.send_if_modified(|now| {
+            let differs = *now != objects;
+            *now = objects;
+            differs
+        });
+        if has_changed {
+            self.undeclared();
+        }
+    }
+
+    fn topology(&self) -> Topology {
+        self.objects.borrow().topology.clone()
+    }
+
     /// Resolves when the broker refuses publishes.
     pub(super) async fn blocked(&self) {
         // Fails only when the sender is gone, and this is the sender.
         let _ = self.blocked.subscribe().wait_for(|blocked| *blocked).await;
     }
 
-    /// A message found no queue.
+    /// An object is missing at the broker: a message found no queue, or a service was added.
     pub(super) fn undeclared(&self) {
         self.undeclared.notify_one();
     }
@@ -93,7 +137,6 @@ impl Supervisor {
     async fn run(
         self: Arc<Self>,
         address: Live<Address>,
-        topology: Topology,
         metrics: BrokerMetrics,
         stop: CancellationToken,
     ) {
@@ -101,9 +144,11 @@ impl Supervisor {
         let mut waits = waits();
         let mut queues = Queues::default();
         while !stop.is_cancelled() {
-            let address = address.get();
+            let (address, topology) = (address.get(), self.topology());
+            let queue_count = u32::try_from(topology.queues.len()).unwrap_or(u32::MAX);
+            let margin = OPEN_MARGIN + MARGIN_PER_QUEUE * queue_count;
             let opened = timeout(
-                address.connect_deadline() * 2 + OPEN_MARGIN,
+                address.connect_deadline() * 2 + margin,
                 Link::open(&address, &topology),
             );
             let opened = tokio::select! {
@@ -114,7 +159,7 @@ impl Supervisor {
                 Ok(link) => {
                     tracing::info!("connected to RabbitMQ");
                     (last_error, waits) = (None, self::waits());
-                    self.keep(Arc::new(link), &topology, (&mut queues, &metrics), &stop)
+                    self.keep(Arc::new(link), (&mut queues, &metrics), &stop)
                         .await;
                 }
                 Err(error) => {
@@ -138,7 +183,6 @@ impl Supervisor {
     async fn keep(
         &self,
         link: Arc<Link>,
-        topology: &Topology,
         (queues, metrics): (&mut Queues, &BrokerMetrics),
         stop: &CancellationToken,
     ) {
@@ -155,8 +199,8 @@ impl Supervisor {
         tokio::select! {
             () = watched => tracing::warn!("the link to RabbitMQ was lost"),
             () = stop.cancelled() => {}
-            () = self.redeclare(&link, topology) => {}
-            () = look_on(&link, queues, metrics) => {}
+            () = self.redeclare(&link) => {}
+            () = look_on(&link, self.objects(), queues, metrics) => {}
         }
         self.link.send_replace(None);
         self.blocked.send_replace(false);
@@ -165,13 +209,15 @@ impl Supervisor {
         link.close().await;
     }
 
-    /// Declares the topology again whenever a message found no queue; never ends.
-    async fn redeclare(&self, link: &Link, topology: &Topology) {
+    /// Declares the topology again whenever an object is missing; never ends.
+    async fn redeclare(&self, link: &Link) {
         loop {
             self.undeclared.notified().await;
-            match link.declare(topology).await {
+            match link.declare(&self.topology()).await {
                 Ok(()) => {
-                    tracing::warn!("the topology was declared again: a message had found no queue");
+                    tracing::warn!(
+                        "the topology was declared again: a message found no queue, or a service was added"
+                    );
                 }
                 Err(error) => tracing::error!(%error, "the topology could not be declared again"),
             }

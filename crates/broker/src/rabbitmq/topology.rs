@@ -10,9 +10,12 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ExchangeKind};
 use serde::Serialize;
 use tokio::time::timeout;
-use watchword_core::Ladder;
+use watchword_core::{Ladder, ServiceName};
 use watchword_events::Lane;
-use watchword_events::names::{EVENTS_EXCHANGE, REQUESTS_EXCHANGE, SEND_EXCHANGE, WORK_EXCHANGE};
+use watchword_events::names::{
+    EVENTS_EXCHANGE, REQUESTS_EXCHANGE, SEND_EXCHANGE, WORK_EXCHANGE, request_queue,
+    request_routing_key,
+};
 
 use super::RabbitMqSettings;
 use super::dial::{Address, LinkError};
@@ -25,8 +28,18 @@ const DELIVERY_LIMIT: i64 = 20;
 const PARKED_TTL_MS: i64 = 14 * 24 * 3_600_000;
 /// Parked messages kept; the oldest go first.
 const PARKED_MAX_LENGTH: i64 = 100_000;
-/// How often a parked message may be looked at: in effect without end (RabbitMQ 4 has 20 otherwise).
-const PARKED_DELIVERY_LIMIT: i64 = 1_000_000_000;
+/// How long a request waits in clear in a request queue, and then in the late queue: 600 s each, the
+/// longest life of a code. The late queue drops what it still holds then.
+const REQUEST_TTL_MS: i64 = 600_000;
+/// Bytes of requests in the shared queue and in the late queue: 128 MiB. Requests have 0.3 to 16 KiB.
+const REQUESTS_MAX_BYTES: i64 = 128 * 1024 * 1024;
+/// Bytes of requests in the queue of one service: 32 MiB.
+const SERVICE_MAX_BYTES: i64 = 32 * 1024 * 1024;
+/// After how long the broker deletes a service's request queue that has no consumer: 7 days. A
+/// service that was removed from the configuration leaves none behind.
+const SERVICE_QUEUE_EXPIRES_MS: i64 = 7 * 24 * 3_600_000;
+/// In effect without end; `RabbitMQ` 4 has 20 where nothing is set.
+const NO_DELIVERY_LIMIT: i64 = 1_000_000_000;
 const DECLARE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// All broker objects.
@@ -84,7 +97,7 @@ pub struct Binding {
     /// The exchange it gets them from.
     pub exchange: &'static str,
     /// The routing key.
-    pub key: &'static str,
+    pub key: String,
 }
 
 impl Topology {
@@ -95,7 +108,7 @@ impl Topology {
             kind,
         };
         let exchanges = vec![
-            exchange(REQUESTS_EXCHANGE, "direct"),
+            exchange(REQUESTS_EXCHANGE, "topic"),
             exchange(SEND_EXCHANGE, "direct"),
             exchange(WORK_EXCHANGE, "direct"),
             exchange(EVENTS_EXCHANGE, "topic"),
@@ -104,23 +117,14 @@ impl Topology {
         let mut bindings = Vec::new();
         for lane in Lane::ALL {
             queues.extend(lane_queues(lane));
-            queues.extend(Ladder::STANDARD.rungs().iter().map(|rung| {
-                let mut arguments = dead_lettering(lane.exchange(), lane.as_str());
-                arguments.insert(
-                    "x-message-ttl",
-                    Argument::Number(i64::try_from(rung.delay_ms).unwrap_or(i64::MAX)),
-                );
-                arguments.insert("x-max-length", Argument::Number(MAX_LENGTH));
-                Queue {
-                    name: lane.retry_queue(*rung),
-                    arguments,
-                }
-            }));
+            if lane.is_republished() {
+                queues.extend(wait_queues(lane));
+            }
             queues.push(parked_queue(lane));
             bindings.push(Binding {
                 queue: lane.queue(),
                 exchange: lane.exchange(),
-                key: lane.as_str(),
+                key: lane.as_str().to_owned(),
             });
         }
         Self {
@@ -128,6 +132,27 @@ impl Topology {
             queues,
             bindings,
         }
+    }
+
+    /// Adds a request queue for each of `services`, so that the requests of one do not delay those
+    /// of another.
+    #[must_use]
+    pub fn with_request_queues<'a>(
+        mut self,
+        services: impl IntoIterator<Item = &'a ServiceName>,
+    ) -> Self {
+        for service in services {
+            let mut queue = request_lane_queue(request_queue(service), SERVICE_MAX_BYTES);
+            let expires = Argument::Number(SERVICE_QUEUE_EXPIRES_MS);
+            queue.arguments.insert("x-expires", expires);
+            self.bindings.push(Binding {
+                queue: queue.name.clone(),
+                exchange: REQUESTS_EXCHANGE,
+                key: request_routing_key(service),
+            });
+            self.queues.push(queue);
+        }
+        self
     }
 
     /// Connects, declares everything and disconnects.
@@ -176,7 +201,7 @@ impl Topology {
             let call = channel.queue_bind(
                 binding.queue.as_str().into(),
                 binding.exchange.into(),
-                binding.key.into(),
+                binding.key.as_str().into(),
                 QueueBindOptions::default(),
                 FieldTable::default(),
             );
@@ -224,16 +249,14 @@ fn dead_lettering(exchange: &str, key: &str) -> BTreeMap<&'static str, Argument>
     ])
 }
 
-/// The queue that is read and, where messages expire, the one they then go to. What is handed out
-/// too often ends in the parked queue, from a lane with a late queue by way of that: dead letters
-/// have one way out of a queue, and its reader tells them apart.
+/// The queue that is read and, where messages expire, the one they then go to. A message that
+/// reaches its delivery limit ends in the parked queue, from a lane with a late queue by way of
+/// that: a queue has one dead-letter target, and the consumer of the late queue tells the reasons
+/// apart.
 fn lane_queues(lane: Lane) -> Vec<Queue> {
-    let bounded = |name: String, dead_letters_to: &str| {
-        let mut arguments = dead_lettering("", dead_letters_to);
-        arguments.insert("x-delivery-limit", Argument::Number(DELIVERY_LIMIT));
-        arguments.insert("x-max-length", Argument::Number(MAX_LENGTH));
-        Queue { name, arguments }
-    };
+    if !lane.is_republished() {
+        return request_queues(lane);
+    }
     let parked = lane.parked_queue();
     match lane.late_queue() {
         Some(late) => vec![bounded(lane.queue(), &late), bounded(late.clone(), &parked)],
@@ -241,11 +264,64 @@ fn lane_queues(lane: Lane) -> Vec<Queue> {
     }
 }
 
+/// A queue with a delivery limit and a maximum length.
+fn bounded(name: String, dead_letters_to: &str) -> Queue {
+    let mut arguments = dead_lettering("", dead_letters_to);
+    arguments.insert("x-delivery-limit", Argument::Number(DELIVERY_LIMIT));
+    arguments.insert("x-max-length", Argument::Number(MAX_LENGTH));
+    Queue { name, arguments }
+}
+
+/// The request queue that services share, and the late queue, whose consumer answers
+/// `request_expired`. Requests hold recipients in clear: both queues have a time-to-live, and the
+/// late queue has no dead-letter target, so that it drops what no issuer reads in time. It has no
+/// delivery limit either: a link that is lost again and again must not take the answer.
+fn request_queues(lane: Lane) -> Vec<Queue> {
+    let mut queues = vec![request_lane_queue(lane.queue(), REQUESTS_MAX_BYTES)];
+    queues.extend(lane.late_queue().map(|name| Queue {
+        name,
+        arguments: BTreeMap::from([
+            ("x-queue-type", Argument::Text("quorum".to_owned())),
+            ("x-delivery-limit", Argument::Number(NO_DELIVERY_LIMIT)),
+            ("x-message-ttl", Argument::Number(REQUEST_TTL_MS)),
+            ("x-max-length", Argument::Number(MAX_LENGTH)),
+            ("x-max-length-bytes", Argument::Number(REQUESTS_MAX_BYTES)),
+        ]),
+    }));
+    queues
+}
+
+/// A queue of requests, bounded in bytes and time.
+fn request_lane_queue(name: String, max_bytes: i64) -> Queue {
+    let late = Lane::Requests.late_queue().unwrap_or_default();
+    let mut queue = bounded(name, &late);
+    let more = [
+        ("x-message-ttl", Argument::Number(REQUEST_TTL_MS)),
+        ("x-max-length-bytes", Argument::Number(max_bytes)),
+    ];
+    queue.arguments.extend(more);
+    queue
+}
+
+/// A queue for each retry delay, from which messages return to the lane.
+fn wait_queues(lane: Lane) -> impl Iterator<Item = Queue> {
+    Ladder::STANDARD.rungs().iter().map(move |rung| {
+        let mut arguments = dead_lettering(lane.exchange(), lane.as_str());
+        let delay_ms = i64::try_from(rung.delay_ms).unwrap_or(i64::MAX);
+        arguments.insert("x-message-ttl", Argument::Number(delay_ms));
+        arguments.insert("x-max-length", Argument::Number(MAX_LENGTH));
+        Queue {
+            name: lane.retry_queue(*rung),
+            arguments,
+        }
+    })
+}
+
 fn parked_queue(lane: Lane) -> Queue {
     let arguments = BTreeMap::from([
         ("x-queue-type", Argument::Text("quorum".to_owned())),
         // Looking through the queue hands each message out and back; that must not wear it out.
-        ("x-delivery-limit", Argument::Number(PARKED_DELIVERY_LIMIT)),
+        ("x-delivery-limit", Argument::Number(NO_DELIVERY_LIMIT)),
         ("x-message-ttl", Argument::Number(PARKED_TTL_MS)),
         ("x-max-length", Argument::Number(PARKED_MAX_LENGTH)),
     ]);
@@ -279,19 +355,22 @@ mod tests {
 
     #[test]
     fn the_standard_topology_is_that_of_the_contract() {
-        let topology = Topology::standard();
+        let shop = "shop".parse().unwrap();
+        let topology = Topology::standard().with_request_queues([&shop]);
         let names: Vec<_> = topology
             .queues
             .iter()
             .map(|queue| queue.name.as_str())
             .collect();
-        assert_eq!(names.len(), 32);
+        assert_eq!(names.len(), 30);
         for name in [
             "watchword.requests",
             "watchword.sms",
             "watchword.email.retry.5s",
             "watchword.sms.parked",
             "watchword.email.late",
+            "watchword.requests.late",
+            "watchword.requests.service.shop",
         ] {
             assert!(names.contains(&name), "{name}");
         }
@@ -310,6 +389,35 @@ mod tests {
                     Argument::Text("reject-publish".into())
                 );
                 assert!(queue.arguments.contains_key("x-max-length"));
+            }
+        }
+    }
+
+    /// A queue that holds requests has a time-to-live and a bound in bytes, and its messages never
+    /// reach a queue that keeps them longer.
+    #[test]
+    fn requests_are_kept_for_minutes_and_bounded_in_bytes() {
+        let shop = "shop".parse().unwrap();
+        let topology = Topology::standard().with_request_queues([&shop]);
+        let holds_requests = |queue: &&Queue| {
+            queue.name.starts_with("watchword.requests")
+                && queue.name != "watchword.requests.parked"
+        };
+        let queues: Vec<_> = topology.queues.iter().filter(holds_requests).collect();
+        assert_eq!(queues.len(), 3);
+        for Queue { name, arguments } in queues {
+            assert_eq!(
+                arguments["x-message-ttl"],
+                Argument::Number(600_000),
+                "{name}"
+            );
+            assert!(arguments.contains_key("x-max-length-bytes"), "{name}");
+            let dead_letters_to = arguments.get("x-dead-letter-routing-key");
+            if name == "watchword.requests.late" {
+                assert_eq!(dead_letters_to, None);
+            } else {
+                let late = Argument::Text("watchword.requests.late".into());
+                assert_eq!(dead_letters_to, Some(&late), "{name}");
             }
         }
     }

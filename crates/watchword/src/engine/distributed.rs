@@ -1,11 +1,13 @@
 //! The distributed engine: `RabbitMQ` and Redis. A broker that is away is dialled in the background;
 //! without its store an engine does not start.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use watchword_broker::{Broker, BrokerMetrics, LinkState, RabbitMq, RabbitMqSettings};
 use watchword_chassis::admin::Readiness;
 use watchword_chassis::config::ConfigError;
+use watchword_core::{Clock, ServiceName};
 use watchword_issuer::limits::RedisLimiter;
 use watchword_issuer::requests::RedisRequests;
 use watchword_ledger::{LedgerSettings, RedisLedger};
@@ -20,6 +22,7 @@ pub(super) async fn start(
     config: &Config,
     registry: &Registry,
     readiness: &Readiness,
+    clock: Arc<dyn Clock>,
     queues: bool,
 ) -> anyhow::Result<Engine> {
     let redis = Redis::connect(redis_settings(config)?).await?;
@@ -27,7 +30,7 @@ pub(super) async fn start(
     let store = redis.clone();
     readiness.require("redis", move || store.is_healthy());
     let rabbitmq = if queues {
-        Some(link(config, registry, readiness)?)
+        Some(link(config, registry, readiness, clock)?)
     } else {
         None
     };
@@ -50,9 +53,10 @@ fn link(
     config: &Config,
     registry: &Registry,
     readiness: &Readiness,
+    clock: Arc<dyn Clock>,
 ) -> anyhow::Result<Arc<RabbitMq>> {
     let metrics = BrokerMetrics::register(registry)?;
-    let broker = RabbitMq::start(rabbitmq_settings(config)?, metrics)?;
+    let broker = RabbitMq::start(rabbitmq_settings(config)?, clock, metrics)?;
     let link = broker.clone();
     readiness.require("rabbitmq", move || link.state() == LinkState::Up);
     Ok(broker)
@@ -65,11 +69,21 @@ pub fn rabbitmq_settings(config: &Config) -> Result<RabbitMqSettings, ConfigErro
         .as_ref()
         .ok_or_else(|| ConfigError::new("rabbitmq", "is missing"))?;
     let (url, password) = section.resolve("rabbitmq")?;
-    Ok(RabbitMqSettings {
+    let settings = RabbitMqSettings {
         password,
         allow_cleartext: section.allow_cleartext,
         ..RabbitMqSettings::new(url)
-    })
+    };
+    Ok(settings.with_request_queues(request_services(config)))
+}
+
+/// The services that ask by event: each has a request queue of its own.
+pub fn request_services(config: &Config) -> BTreeSet<ServiceName> {
+    let services = config.services.iter();
+    services
+        .filter(|(_, section)| !section.broker_users.is_empty())
+        .map(|(name, _)| name.clone())
+        .collect()
 }
 
 /// The settings of the configured store.

@@ -72,7 +72,7 @@ impl Engine {
         match config.engine {
             EngineKind::Embedded => embedded::start(config, registry, readiness, clock).await,
             EngineKind::Distributed => {
-                distributed::start(config, registry, readiness, queues).await
+                distributed::start(config, registry, readiness, clock, queues).await
             }
         }
         .context("the engine cannot start")

@@ -1,0 +1,120 @@
+//! The documents of the intake: the answer to a request, and the note about one that was put aside.
+
+use bytes::Bytes;
+use watchword_broker::ParkReason;
+use watchword_chassis::{Problem, ProblemCode};
+use watchword_core::{RequestId, Timestamp};
+use watchword_events::{CloudEvent, EventData, Refusal, RequestParked, VerificationUpdated};
+use watchword_verifier::store::StoredVerification;
+
+use super::Request;
+
+const SOURCE: &str = "/watchword/issuer";
+
+/// The refusal of a request whose code would have expired.
+pub(super) fn too_old() -> Problem {
+    Problem::new(
+        ProblemCode::RequestExpired,
+        "the request waited longer than its code would have lived",
+    )
+}
+
+/// The answer to `request`.
+pub(super) fn answer_document(
+    request: &Request,
+    issued: Result<StoredVerification, Problem>,
+    now: Timestamp,
+) -> Result<String, Problem> {
+    let mut data = VerificationUpdated {
+        request_id: request.id.to_string(),
+        service: request.service.name.clone(),
+        verification_id: None,
+        status: None,
+        channel: None,
+        to: None,
+        purpose: None,
+        expires_at: None,
+        resend_after: None,
+        sends: None,
+        refusal: None,
+    };
+    match issued {
+        Ok(verification) => {
+            data.verification_id = Some(verification.id);
+            data.status = Some(verification.status);
+            data.channel = Some(verification.channel);
+            data.to = Some(verification.masked_to);
+            data.purpose = Some(verification.purpose);
+            data.expires_at = Some(verification.expires_at.to_rfc3339());
+            data.resend_after = Some(verification.resend_after.to_rfc3339());
+            data.sends = Some(verification.sends);
+        }
+        Err(problem) => {
+            data.refusal = Some(Refusal {
+                code: problem.code.as_str().to_owned(),
+                detail: problem.detail,
+                retry_after_seconds: problem.retry_after_seconds,
+            });
+        }
+    }
+    let word = if data.refusal.is_some() {
+        "refused"
+    } else {
+        "opened"
+    };
+    let event = CloudEvent {
+        id: format!("{}.{word}", request.id),
+        source: SOURCE.to_owned(),
+        time: now,
+        data,
+    };
+    let internal = || Problem::new(ProblemCode::Internal, "the answer could not be written");
+    let bytes = event.encode().map_err(|_| internal())?;
+    String::from_utf8(bytes).map_err(|_| internal())
+}
+
+/// The id of an answer that was remembered as a document.
+pub(super) fn document_id(document: &str) -> String {
+    CloudEvent::<VerificationUpdated>::decode(document.as_bytes())
+        .map_or_else(|_| "unknown".to_owned(), |event| event.id)
+}
+
+/// A note about a message, without its content: that holds a recipient in clear.
+#[derive(Clone)]
+pub(super) struct Note {
+    pub(super) id: String,
+    pub(super) reason: ParkReason,
+    pub(super) body: Bytes,
+}
+
+impl Note {
+    /// A note about a message of `bytes` bytes that `user` published under `id`.
+    pub(super) fn new(
+        reason: ParkReason,
+        id: Option<&str>,
+        user: Option<String>,
+        bytes: usize,
+        now: Timestamp,
+    ) -> Self {
+        let id = id.and_then(|id| id.parse::<RequestId>().ok());
+        let id = id.as_ref().map_or("unknown", RequestId::as_str);
+        let note = CloudEvent {
+            id: format!("{id}.parked"),
+            source: SOURCE.to_owned(),
+            time: now,
+            data: RequestParked {
+                reason: reason.to_owned(),
+                user,
+                bytes,
+            },
+        };
+        Self {
+            body: Bytes::from(note.encode().unwrap_or_default()),
+            id: note.id,
+            reason,
+        }
+    }
+
+    /// The `type` property of a note.
+    pub(super) const KIND: &'static str = RequestParked::TYPE;
+}
