@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use tokio::task::JoinSet;
 use watchword_broker::{
     Broker, BrokerMetrics, Consumer, EMBEDDED_MIGRATIONS, EmbeddedBroker, EmbeddedSettings, Late,
     LinkState, Outbound, PublishError, RabbitMq as Link, RabbitMqSettings, Received, Route,
@@ -14,6 +15,7 @@ use watchword_broker::{
 };
 use watchword_core::{Channel, Clock, Ladder, Rung, SecretString, Timestamp};
 use watchword_events::Lane;
+use watchword_metrics::prometheus::proto::LabelPair;
 use watchword_storage::Sqlite;
 use watchword_tests::{RabbitMq, TcpProxy, until};
 
@@ -511,10 +513,14 @@ async fn what_is_late_after_a_retry_holds_up_nothing(world: World) {
         ..message(id)
     };
     let mut consumer = world.consume(64).await;
+    let mut held = Vec::new();
     for nth in 0..LATE {
         let id = format!("late {nth}");
         publisher.publish(of(&id, 4_000), DEADLINE).await.unwrap();
-        next(&mut consumer).await.retry(rung("1s")).await.unwrap();
+        held.push(next(&mut consumer).await);
+    }
+    for received in held {
+        received.retry(rung("1s")).await.unwrap();
     }
     consumer.stop().await;
     drop(consumer);
@@ -611,6 +617,23 @@ on_both!(
 
 // ---- the embedded queue's own
 
+/// Keeps the file's writer busy for so long; comes back once it is, with what ends with it.
+async fn hold_writer(sqlite: &Sqlite, seconds: u64) -> JoinSet<()> {
+    let (begins, begun) = tokio::sync::oneshot::channel();
+    let sqlite = sqlite.clone();
+    let mut busy = JoinSet::new();
+    busy.spawn(async move {
+        let hold = move |_: &_| {
+            let _ = begins.send(());
+            std::thread::sleep(Duration::from_secs(seconds));
+            Ok(())
+        };
+        let _ = sqlite.write(hold).await;
+    });
+    begun.await.unwrap();
+    busy
+}
+
 /// A publish and a settlement whose callers gave up commit later. The length that bounds the lane
 /// follows what the file holds.
 #[tokio::test]
@@ -630,32 +653,17 @@ async fn lengths_follow_what_was_committed() {
     let broker = broker.await.unwrap();
     let publisher = broker.publisher();
     let publish = async |id: &str| publisher.publish(message(id), DEADLINE).await;
-    // Gives the writer something to do for so long; comes back once it does it.
-    let hold_writer = async |seconds| {
-        let (begins, begun) = tokio::sync::oneshot::channel();
-        let sqlite = sqlite.clone();
-        let busy = tokio::spawn(async move {
-            let hold = move |_: &_| {
-                let _ = begins.send(());
-                std::thread::sleep(Duration::from_secs(seconds));
-                Ok(())
-            };
-            let _ = sqlite.write(hold).await;
-        });
-        begun.await.unwrap();
-        busy
-    };
     publish("m1").await.unwrap();
     let mut consumer: Box<dyn Consumer> = broker.consume(LANE, 1).await;
     let held = next(&mut consumer).await;
     // Each publish of these gives up and is committed when the writer is free.
-    let busy = hold_writer(1).await;
+    let busy = hold_writer(&sqlite, 1).await;
     for id in ["m2", "m3"] {
         let deadline = Duration::from_millis(50);
         let published = publisher.publish(message(id), deadline).await;
         assert_eq!(published, Err(PublishError::Unconfirmed));
     }
-    busy.await.unwrap();
+    busy.join_all().await;
     // The queue is looked at every 5 s, and that sets its length.
     let looked_at = async |ready: f64| {
         until(15, "the queue was looked at", || async {
@@ -665,19 +673,19 @@ async fn lengths_follow_what_was_committed() {
                 .find(|family| family.name() == "watchword_queue_messages")?;
             let mut gauges = queued.get_metric().iter();
             let gauge = gauges.find(|gauge| {
-                let labels = gauge.get_label().iter().map(|label| label.value());
+                let labels = gauge.get_label().iter().map(LabelPair::value);
                 labels.eq(["sms", "ready"])
             })?;
-            (gauge.get_gauge().value().to_bits() == ready.to_bits()).then_some(())
+            (gauge.get_gauge().get_value().to_bits() == ready.to_bits()).then_some(())
         })
         .await;
     };
     looked_at(2.0).await;
     assert_eq!(publish("more").await, Err(PublishError::Rejected));
     // The settlement of one that was held gives up after 5 s and is committed then.
-    let busy = hold_writer(6).await;
+    let busy = hold_writer(&sqlite, 6).await;
     assert!(held.ack().await.is_err());
-    busy.await.unwrap();
+    busy.join_all().await;
     looked_at(1.0).await;
     assert_eq!(publish("room").await, Ok(()));
 }

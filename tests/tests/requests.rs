@@ -37,9 +37,13 @@ impl Clock for WallClock {
 }
 
 fn document(id: &str) -> String {
+    document_of(id, WallClock.now())
+}
+
+fn document_of(id: &str, time: Timestamp) -> String {
     json!({
         "specversion": "1.0", "id": id, "source": "/portal", "type": "watchword.otp.requested.v1",
-        "time": WallClock.now().to_rfc3339(), "datacontenttype": "application/json",
+        "time": time.to_rfc3339(), "datacontenttype": "application/json",
         "data": { "channel": "sms", "to": format!("+{NUMBER}") },
     })
     .to_string()
@@ -246,6 +250,28 @@ async fn a_link_that_flaps_while_the_store_is_away_takes_no_answer() {
         }
     }
     world.parked(2, &["delivery_limit"]).await;
+}
+
+/// The store stays away until the code would have expired. No answer needs it then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_stays_away_takes_no_answer() {
+    let mut world = World::start().await;
+    let portal = Portal::connect(&world.rabbitmq, "portal").await;
+    assert!(portal.bind("*.updated.test").await);
+    let mut answers = portal.answers().await;
+    world.redis.kill();
+    // A code lives 300 s by default.
+    let asked_at = WallClock.now().minus_millis(295_000);
+    let request = document_of("r1", asked_at);
+    assert!(portal.publish("requests.test", "r1", &request).await);
+    let answer = answer(&mut answers).await;
+    assert_eq!(refusal(&answer), ("r1", "request_expired"), "{answer}");
+    assert!(WallClock.now().millis_since(asked_at) >= 300_000);
+    until(20, "the request is gone", || async {
+        (world.rabbitmq.messages(OWN) == 0).then_some(())
+    })
+    .await;
+    assert_eq!(world.rabbitmq.messages(PARKED), 0);
 }
 
 /// No issuer runs for as long as a request may wait.

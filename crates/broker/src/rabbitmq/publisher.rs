@@ -250,8 +250,12 @@ fn deadline(properties: &BasicProperties) -> Option<Timestamp> {
         return Some(deadline);
     }
     let published_seconds = i64::try_from((*properties.timestamp())?).ok()?;
-    let ttl_ms = properties.expiration().as_ref()?.as_str().parse().ok()?;
     let published = Timestamp::from_millis(published_seconds.saturating_mul(1_000));
+    // The broker takes the time-to-live away when it expires a message: that time is past.
+    let ttl_ms = match properties.expiration() {
+        Some(ttl_ms) => ttl_ms.as_str().parse().ok()?,
+        None => 0,
+    };
     Some(published.plus_millis(ttl_ms))
 }
 
@@ -277,9 +281,11 @@ mod tests {
         // A queue would expire the copy by it, in a wait queue or a dead-letter queue.
         assert_eq!(copy.expiration(), &None);
         assert_eq!(deadline_header(&copied(&copy)), Some(deadline));
+        let expired = BasicProperties::default().with_timestamp(1_000);
+        let published = Timestamp::from_millis(1_000_000);
+        assert_eq!(deadline_header(&copied(&expired)), Some(published));
         for without in [
             BasicProperties::default(),
-            BasicProperties::default().with_timestamp(1_000),
             BasicProperties::default().with_expiration("2500".into()),
             first.clone().with_expiration("soon".into()),
             first.with_timestamp(u64::MAX),
