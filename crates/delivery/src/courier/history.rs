@@ -100,7 +100,9 @@ mod tests {
 
     #[test]
     fn attempts_in_a_row_where_repeats_are_recognised_count_once() {
-        use AttemptClass::{Transient as Busy, UnknownOutcome as Lost};
+        use AttemptClass::{
+            DestinationRefused as Refused, Transient as Busy, UnknownOutcome as Lost,
+        };
         assert_eq!(unknowns(&[]), (0, false));
         assert_eq!(unknowns(&[("plain", Lost), ("plain", Lost)]), (2, false));
         assert_eq!(unknowns(&[("knows", Lost), ("knows", Lost)]), (1, true));
@@ -112,7 +114,6 @@ mod tests {
         let back = [("knows", Lost), ("plain", Lost), ("knows", Lost)];
         assert_eq!(unknowns(&back), (3, true));
         // Refused, it does not have the message.
-        use AttemptClass::DestinationRefused as Refused;
         assert_eq!(unknowns(&[("knows", Lost), ("knows", Refused)]), (1, false));
         // A crash leaves no name.
         let crashed = [("", Lost), ("", Lost), ("knows", Busy)];
