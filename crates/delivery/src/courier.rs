@@ -172,7 +172,9 @@ impl Courier {
     ) -> Result<Settling, LedgerError> {
         let services = self.parts.services.get();
         let Some(service) = services.by_name(&order.service) else {
-            return self.without_service(&order, letter.retries).await;
+            return self
+                .without_service(&order, sealed_at, letter.retries)
+                .await;
         };
         let router = self.parts.router.get();
         let errand = Errand {
@@ -198,14 +200,19 @@ impl Courier {
 
     /// Settles an order of a service that is not configured here. The configuration that has it may be
     /// on its way: the issuer may have read it first, and orchestrators take up to a minute.
-    async fn without_service(&self, order: &Order, retries: u32) -> Result<Settling, LedgerError> {
+    async fn without_service(
+        &self,
+        order: &Order,
+        sealed_at: Timestamp,
+        retries: u32,
+    ) -> Result<Settling, LedgerError> {
         let now = self.parts.clock.now();
         if attempt_budget(Duration::MAX, now, order.deadline).is_none() {
             return self
                 .end(order, DeliveryOutcome::Expired, Settling::Ack)
                 .await;
         }
-        if retries < SERVICE_WAITS {
+        if retries < SERVICE_WAITS || now.since(sealed_at) < SERVICE_WAIT {
             return Ok(soon());
         }
         let park = Settling::Park("unknown_service");
@@ -452,8 +459,11 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// How often an order of a service that is not configured here is looked at again, a second apart.
-const SERVICE_WAITS: u32 = 60;
+/// How long an order waits for the configuration of its service, from its acceptance on.
+const SERVICE_WAIT: Duration = Duration::from_secs(60);
+/// How often such an order is looked at again at least, a second apart: one that had to wait for a
+/// worker may be older already.
+const SERVICE_WAITS: u32 = 10;
 
 /// How often a message under a key that is not in use here is looked at again, a second apart.
 const KEY_WAITS: u32 = 90;
