@@ -62,7 +62,7 @@ pub enum Scope {
     NotCalled,
     /// The recipient's country or mail domain, until other destinations see the same.
     Destination,
-    /// The provider, whoever the recipient is: the call failed before the peer knew the recipient,
+    /// The provider, for every recipient: the call failed before the peer knew the recipient,
     /// or the answer names our account.
     Provider,
 }

@@ -397,7 +397,7 @@ from = "Test <no-reply@mail.example.org>"
 "#
     );
     if kind == Kind::TwoRelays {
-        settings.providers += &format!(
+        let both = format!(
             r#"
 [email.providers.second]
 kind = "smtp"
@@ -410,6 +410,7 @@ from = "Test <no-reply@mail.example.org>"
 providers = ["relay", "second"]
 "#
         );
+        settings.providers = [settings.providers, both].concat();
     }
     settings.service = format!(
         "[services.test.limits]\nservice_per_minute = 100000\n[services.test.policy]\nlifetime_seconds = {}\n",

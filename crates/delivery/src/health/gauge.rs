@@ -153,7 +153,7 @@ impl Gauge {
         }
     }
 
-    /// The admission of whoever may not probe while the circuit is open.
+    /// The admission of a message that may not be a probe while the circuit is open.
     pub(super) const fn refusal(&self) -> Admission {
         if self.faulty {
             Admission::Barred

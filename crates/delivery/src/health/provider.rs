@@ -71,7 +71,7 @@ impl ProviderHealth {
     }
 
     /// Whether a message to `region` may be the half-open probe: a destination that never worked
-    /// says little, and whoever chose it could keep all probes for himself.
+    /// says little, and the person who chose it could use up every probe.
     fn may_probe(&self, region: &Region, now: Timestamp) -> bool {
         let is_kept = self.whole.half_open_ms(now) < KEPT_MS
             || (self.lent_at <= now && now.millis_since(self.lent_at) < KEPT_MS);

@@ -84,7 +84,7 @@ fn asks_to_wait(seconds: u64) -> crate::Attempted {
 }
 
 /// What one destination alone can bring about, as often as it likes: other countries keep their
-/// full share, whether the provider calls that a refusal, a fault of ours or a failure.
+/// full share, whether the answer is a refusal, a fault of our account or a failure.
 #[test]
 fn no_outcome_of_one_destination_touches_another() {
     let (sound, hostile) = (country("DE"), country("CU"));
@@ -262,7 +262,8 @@ fn a_wish_to_wait_is_of_one_recipient_then_of_its_country_then_of_all() {
     assert_eq!(watched.admission(&country("ES")), FULL);
 }
 
-/// What called nobody, and what refused the recipient, neither harms a provider nor opens one.
+/// An attempt that made no call, and an answer that refuses the recipient, neither harm a provider nor
+/// close its circuit.
 #[test]
 fn an_attempt_without_a_call_is_no_observation() {
     let region = country("DE");
