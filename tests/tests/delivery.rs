@@ -1013,8 +1013,12 @@ async fn a_provider_is_shown_masked_and_tried() {
 async fn parked_orders_are_listed_shown_replayed_and_dropped() {
     let mut world = distributed().await;
     // The worker reads a configuration that does not know the service yet.
-    let path = world.pipeline.folder().join("watchword.toml");
-    let whole = std::fs::read_to_string(&path).unwrap();
+    let whole = world.pipeline.folder().join("watchword.toml");
+    let whole = std::fs::read_to_string(whole).unwrap();
+    let path = world.pipeline.folder().join("worker.toml");
+    let variable = ("WATCHWORD_CONFIG".to_owned(), path.display().to_string());
+    let own = world.pipeline.own_variables.entry("sms".to_owned());
+    own.or_default().push(variable);
     std::fs::write(
         &path,
         whole
