@@ -157,11 +157,7 @@ impl RabbitMq {
             broker.port, broker.management
         );
         fs::write(broker.folder.join("rabbitmq.conf"), config).expect("a config");
-        fs::write(
-            broker.folder.join("plugins"),
-            "[rabbitmq_management].",
-        )
-        .expect("a plugin list");
+        fs::write(broker.folder.join("plugins"), "[rabbitmq_management].").expect("a plugin list");
         broker
     }
 
@@ -226,7 +222,11 @@ impl RabbitMq {
     }
 
     fn vhost_name(&self) -> &str {
-        if self.process.is_some() { "/" } else { &self.vhost }
+        if self.process.is_some() {
+            "/"
+        } else {
+            &self.vhost
+        }
     }
 
     /// The path of something of its virtual host in the management API, below `kind`.

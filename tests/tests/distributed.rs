@@ -35,11 +35,8 @@ async fn world_alone() -> World {
 }
 
 async fn world_on(rabbitmq: RabbitMq, level: &str) -> World {
-    let (redis, gateway, sink) = tokio::join!(
-        RedisServer::start(),
-        Gateway::start(),
-        Sink::start()
-    );
+    let (redis, gateway, sink) =
+        tokio::join!(RedisServer::start(), Gateway::start(), Sink::start());
     let mut settings = Settings::distributed(&rabbitmq.url(), &redis.url());
     settings.providers = format!(
         "[sms.providers.kannel]\nkind = \"kannel\"\nsender = \"Test\"\n\

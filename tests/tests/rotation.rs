@@ -298,7 +298,7 @@ async fn a_gateway_may_use_the_secret_before_for_a_quarter_of_an_hour() {
         receivers(folder.path(), "new"),
     );
     let changed = Timestamp::from_millis(1_795_000_000_000);
-    let plans = ReceiptPlans::new(old).followed_by(new, changed);
+    let plans = ReceiptPlans::new(old).followed_by(new, changed, 15);
     let (soon, last, late) = (1, 899_999, 900_000);
     for (password, after_ms, read) in [
         ("old", soon, Ok(1)),
@@ -317,7 +317,7 @@ async fn a_gateway_may_use_the_secret_before_for_a_quarter_of_an_hour() {
     }
     // Read anew meanwhile, whatever for: each has its own quarter of an hour.
     let third = receivers(folder.path(), "third");
-    let plans = plans.followed_by(third, changed.plus_millis(10_000));
+    let plans = plans.followed_by(third, changed.plus_millis(10_000), 15);
     for (password, after_ms, read) in [
         ("old", last, Ok(1)),
         ("old", late, Err(Refusal::Forged)),

@@ -11,9 +11,7 @@ use watchword_chassis::{Problem, ProblemCode, Service};
 use watchword_core::{
     Clock, DeliveryId, DeliveryOutcome, Live, ServiceName, SubjectTag, Timestamp, VerificationId,
 };
-use watchword_events::{
-    ClientRequested, EventData, Lane, OtpRequested, OtpSend, Sealer, StepDue,
-};
+use watchword_events::{ClientRequested, EventData, Lane, OtpRequested, OtpSend, Sealer, StepDue};
 use watchword_failpoint::{Point, reach};
 use watchword_ledger::{LedgerStore, Settlement};
 use watchword_verifier::store::{StepOf, StoredVerification};

@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use anyhow::Context;
 use axum::Router;
 use tokio::sync::Semaphore;
 use watchword_chassis::lifecycle::Lifecycle;
 use watchword_chassis::spans::Spans;
 use watchword_chassis::{Services, SystemEntropy, http, telemetry};
-use watchword_core::{
-    Channel, Clock, Key, KeyRing, Live, Recipient, ServiceName, Subject,
-};
+use watchword_core::{Channel, Clock, Key, KeyRing, Live, Recipient, ServiceName, Subject};
 use watchword_delivery::{
     Courier, CourierParts, DeliveryMetrics, Inbox, Receipts, ReceiptsParts, Reporter, Worker,
     prefetch,

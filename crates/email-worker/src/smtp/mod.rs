@@ -163,7 +163,9 @@ impl Provider for SmtpProvider {
                     ..Attempted::new(AttemptClass::Accepted, "250")
                 }
             }
-            Err(failure) => Attempted::new(failure.class(), failure.reason()).about(failure.scope()),
+            Err(failure) => {
+                Attempted::new(failure.class(), failure.reason()).about(failure.scope())
+            }
         }
     }
 }

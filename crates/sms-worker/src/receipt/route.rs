@@ -2,7 +2,6 @@
 //! call gets 401 and nothing more.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
