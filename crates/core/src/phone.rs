@@ -38,7 +38,7 @@ impl Hash for PhoneNumber {
 /// What kind of line a number is, as far as it decides whether a code may go there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NumberKind {
-    /// A mobile or VoIP line, or one that may be mobile.
+    /// A mobile line, one that may be mobile, or one over the internet.
     Reachable,
     /// A fixed line: most get no SMS.
     FixedLine,

@@ -2,7 +2,7 @@
 //! workers'; the process that has both hands them in.
 
 use watchword_chassis::{Problem, ProblemCode, Service};
-use watchword_core::Channel;
+use watchword_core::{Channel, Recipient};
 use watchword_verifier::OpenRequest;
 
 /// Tries the texts that the workers would make.
@@ -46,7 +46,7 @@ pub fn check(
 ) -> Result<(), Problem> {
     let steps = request.fallback.iter().map(|step| &step.recipient);
     let recipients = std::iter::once(&request.recipient).chain(steps);
-    let used: Vec<_> = recipients.map(|recipient| recipient.channel()).collect();
+    let used: Vec<_> = recipients.map(Recipient::channel).collect();
     for channel in Channel::ALL {
         if used.contains(&channel) {
             let checked = texts.check(service, channel, request);
