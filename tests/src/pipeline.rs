@@ -72,9 +72,10 @@ fn with_room(service: &str) -> String {
         ("service_per_day", 100_000_000),
     ];
     let absent = most.iter().filter(|(key, _)| !service.contains(key));
-    let lines: String = absent
+    let lines: Vec<_> = absent
         .map(|(key, most)| format!("{key} = {most}\n"))
         .collect();
+    let lines = lines.concat();
     if service.contains(HEADER) {
         service.replace(HEADER, &format!("{HEADER}{lines}"))
     } else {
