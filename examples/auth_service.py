@@ -23,8 +23,10 @@ connection = pika.BlockingConnection(parameters)
 channel = connection.channel()
 channel.confirm_delivery()
 
-# Answers go to a queue of our own, bound before we ask.
-answers = channel.queue_declare("", exclusive=True).method.queue
+# Answers go to a queue of our own, bound before we ask. Its name begins with the user's, which is what the
+# user's permissions allow (watchword topology --permissions).
+answers = f"{parameters.credentials.username}.answers.{uuid.uuid4()}"
+channel.queue_declare(answers, exclusive=True)
 channel.queue_bind(answers, "watchword.events", routing_key=f"verification.updated.{service}")
 
 # The event's id is its idempotency key: publishing it again opens nothing twice.
@@ -40,7 +42,7 @@ event = {
 }
 channel.basic_publish(
     "watchword.requests",
-    "requests",
+    f"requests.{service}",
     json.dumps(event).encode(),
     pika.BasicProperties(
         content_type="application/cloudevents+json",

@@ -323,3 +323,65 @@ async fn a_request_that_waits_too_long_is_answered_when_an_issuer_runs() {
     })
     .await;
 }
+
+/// With the permissions that `watchword topology --permissions` prints, a tenant publishes under its
+/// own key and reads its own events, and nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_is_held_to_its_own_requests_and_events() {
+    let world = World::start().await;
+    let mut command = world.pipeline.command();
+    let output = command
+        .args(["topology", "--permissions"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let commands: Vec<_> = text
+        .lines()
+        .filter(|line| line.starts_with("rabbitmqctl "))
+        .filter(|line| line.contains(" portal "))
+        .collect();
+    assert_eq!(commands.len(), 3, "{text}");
+    for command in commands {
+        let words = command.split_whitespace().skip(1);
+        let words: Vec<_> = words.map(|word| word.trim_matches('\'')).collect();
+        world.rabbitmq.control(&words);
+    }
+    let mut portal = Portal::connect(&world.rabbitmq, "portal").await;
+    for foreign in [
+        "#",
+        "*.updated.*",
+        "*.updated.other",
+        "verification.updated.other",
+    ] {
+        assert!(!portal.bind(foreign).await, "{foreign}");
+        portal.reopen().await;
+    }
+    for own in ["*.updated.test", "verification.updated.test"] {
+        assert!(portal.bind(own).await, "{own}");
+    }
+    for foreign in ["requests", "requests.other"] {
+        assert!(
+            !portal.publish(foreign, "r1", &document("r1")).await,
+            "{foreign}"
+        );
+        portal.reopen().await;
+    }
+    let mut answers = portal.answers().await;
+    assert!(portal.publish("requests.test", "r1", &document("r1")).await);
+    let answered = answer(&mut answers).await;
+    assert_eq!(answered["data"]["request_id"], "r1", "{answered}");
+    assert_eq!(answered["data"]["status"], "pending", "{answered}");
+    // A user without such permissions cannot speak for the service.
+    let shop = Portal::connect(&world.rabbitmq, "shop").await;
+    assert!(shop.publish("requests.test", "r2", &document("r2")).await);
+    until(20, "its note is parked", || async {
+        (world.rabbitmq.messages(PARKED) == 1).then_some(())
+    })
+    .await;
+    assert_eq!(world.rabbitmq.messages(OWN), 0);
+    let parked = world.rabbitmq.peek(PARKED).await.to_string();
+    assert!(
+        parked.contains("unknown_user") && !parked.contains(NUMBER),
+        "{parked}"
+    );
+}

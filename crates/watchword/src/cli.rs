@@ -53,6 +53,9 @@ pub enum Command {
         /// Declare them at the configured broker.
         #[arg(long)]
         apply: bool,
+        /// Print the commands that give each broker user its permissions instead.
+        #[arg(long, conflicts_with = "apply")]
+        permissions: bool,
     },
     /// Let a subject that was locked for too many wrong codes get and try codes again.
     /// With the embedded engine the process that runs must be stopped for it.

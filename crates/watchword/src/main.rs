@@ -32,7 +32,10 @@ fn main() -> anyhow::Result<()> {
                 command: ConfigCommand::Check { roles },
             } => run::check(&cli.config, &roles),
             Command::Doctor { roles } => doctor::run(&cli.config, &roles).await,
-            Command::Topology { apply } => topology::run(&cli.config, apply).await,
+            Command::Topology {
+                permissions: true, ..
+            } => topology::print_permissions(&cli.config),
+            Command::Topology { apply, .. } => topology::run(&cli.config, apply).await,
             Command::Unlock { service, subject } => {
                 run::unlock(&cli.config, &service, &subject).await
             }

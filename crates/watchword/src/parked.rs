@@ -128,7 +128,9 @@ async fn list(shared: &Shared, filter: &ParkedFilter) -> anyhow::Result<()> {
                 continue;
             }
             count += 1;
-            let state = if label.is_past(now) {
+            let state = if lane == Lane::Requests {
+                NOTE
+            } else if label.is_past(now) {
                 "past its deadline"
             } else {
                 "can be replayed"
@@ -199,6 +201,9 @@ async fn history(ledger: &dyn LedgerStore, id: &DeliveryId) -> anyhow::Result<Va
         "outcome": record.outcome, "trace_id": record.trace_id.map(|id| id.to_string()), "attempts": attempts,
     }))
 }
+
+/// The state of what is parked of requests: the request itself was not kept.
+const NOTE: &str = "a note: its request was not kept";
 
 /// Messages `show` looks through in a lane: all that the queue can hold.
 const MOST: usize = 100_000;

@@ -12,11 +12,29 @@ pub(super) async fn look(config: &Config, findings: &mut Findings) {
         Err(error) => return findings.wrong("rabbitmq", error.to_string()),
     };
     match examine(&settings).await {
-        Ok(examined) => report(&examined, findings),
+        Ok(examined) => {
+            report(&examined, findings);
+            tenants(config, findings);
+        }
         Err(error) => findings.wrong(
             "rabbitmq",
             format!("{error}; is it running at rabbitmq.url, and are user, password and virtual host right?"),
         ),
+    }
+}
+
+/// Watchword's user sees no permissions of others: the broker shows them to administrators only.
+fn tenants(config: &Config, findings: &mut Findings) {
+    let users = config
+        .services
+        .values()
+        .map(|section| section.broker_users.len());
+    let count: usize = users.sum();
+    if count > 0 {
+        findings.fine(
+            "broker users",
+            format!("{count} may publish requests; their permissions cannot be checked from here: `watchword topology --permissions` prints what they should be"),
+        );
     }
 }
 
