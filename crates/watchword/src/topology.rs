@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::Context;
-use watchword_broker::Topology;
+use watchword_broker::{RabbitMqSettings, Topology};
 use watchword_chassis::telemetry;
-use watchword_core::ServiceName;
+use watchword_core::{SecretString, ServiceName};
 use watchword_events::names::{EVENTS_EXCHANGE, REQUESTS_EXCHANGE};
 
 use crate::config::Config;
@@ -40,7 +40,13 @@ pub async fn run(path: &Path, apply: bool) -> anyhow::Result<()> {
 /// Prints the commands that hold each broker user to what it needs.
 pub fn print_permissions(path: &Path) -> anyhow::Result<()> {
     let config = Config::read(path)?;
-    let settings = rabbitmq_settings(&config)?;
+    let section = config.rabbitmq.as_ref();
+    let section = section.context("config key `rabbitmq`: is missing")?;
+    // Nothing connects here: neither the password nor the way there matters.
+    let settings = RabbitMqSettings {
+        allow_cleartext: true,
+        ..RabbitMqSettings::new(SecretString::new(section.url.clone()))
+    };
     let host = settings.virtual_host().context("rabbitmq.url")?;
     println!("# Watchword's own user");
     println!(

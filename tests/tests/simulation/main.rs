@@ -185,7 +185,16 @@ fn a_fallback_step_follows_a_refusal_at_once_and_once() {
         let refuses = |gateway| (Op::Gateway { gateway, manner }, Gap::Rest);
         let (person, by) = (Person::Ann, By::SmsThenMail);
         let tenant = Tenant::Shop;
-        let open = (Op::Open { person, tenant, by }, Gap::Rest);
+        let pays = 0;
+        let open = (
+            Op::Open {
+                person,
+                tenant,
+                by,
+                pays,
+            },
+            Gap::Rest,
+        );
         let history = History {
             seed: 0,
             steps: vec![refuses(Gateway::One), refuses(Gateway::Two), open],
