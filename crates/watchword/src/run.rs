@@ -29,11 +29,7 @@ use crate::roles::Shared;
 pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     let needs = Needs::of(roles);
     let mut reader = Reader::new(path, needs);
-    let mut config = checked(path, needs)?;
-    telemetry::init(config.log);
-    if let Some(key) = config.example_key()? {
-        tracing::warn!(config_key = key, "{EXAMPLE_KEY_WARNING}");
-    }
+    let mut config = first(path, needs)?;
     let roles = if roles.is_empty() {
         &Role::ALL[..]
     } else {
@@ -133,6 +129,16 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     let ended = lifecycle.run_until_stopped().await;
     shared.engine.close().await;
     ended.context("the process did not stop cleanly")
+}
+
+/// The configuration of a process that starts, whose logs begin here.
+fn first(path: &Path, needs: Needs) -> anyhow::Result<Config> {
+    let config = checked(path, needs)?;
+    telemetry::init(config.log);
+    if let Some(key) = config.example_key()? {
+        tracing::warn!(config_key = key, "{EXAMPLE_KEY_WARNING}");
+    }
+    Ok(config)
 }
 
 /// The engine of the configuration without any role, for an operator's command with these `needs`.

@@ -14,7 +14,8 @@ pub(super) fn look(config: &Config, needs: Needs, findings: &mut Findings) {
     ];
     let rings: Vec<_> = rings
         .into_iter()
-        .filter_map(|(count, what, is_needed)| is_needed.then(|| format!("{count} {what}")))
+        .filter(|(_, _, is_needed)| *is_needed)
+        .map(|(count, what, _)| format!("{count} {what}"))
         .collect();
     findings.fine(
         "keys",
