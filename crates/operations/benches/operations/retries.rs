@@ -17,6 +17,7 @@ pub fn operations() -> Vec<Operation> {
         unknown_count: 0,
         is_idempotent: false,
         has_another: false,
+        has_left: true,
         retry_after: Some(Duration::from_secs(10)),
         now: NOW,
         deadline: DEADLINE,

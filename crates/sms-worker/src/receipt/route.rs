@@ -145,6 +145,8 @@ async fn take(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use std::collections::BTreeMap;
     use std::sync::Mutex;
 
