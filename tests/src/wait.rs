@@ -1,7 +1,9 @@
 //! Waiting for a condition: the only place that sleeps.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::TcpListener;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Asks `condition` until it gives a value, at most `seconds`; panics with `what` then.
@@ -24,11 +26,17 @@ where
 /// them on a server's port, and the server does not start (again).
 const PORTS: std::ops::Range<u16> = 11_000..32_000;
 
-/// A port that was free a moment ago. Processes that run at the same time draw theirs apart.
+/// Draws a port that nothing listens on and that this process was not given before: a second server
+/// on it would end, and its name would then lead to the first.
 pub fn free_port() -> u16 {
-    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    std::iter::repeat_with(|| fastrand::u16(PORTS))
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().expect("no panic holds the lock");
+    let is_free =
+        |port: &u16| !given.contains(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let port = std::iter::repeat_with(|| fastrand::u16(PORTS))
         .take(1_000)
         .find(is_free)
-        .expect("a free port")
+        .expect("a free port");
+    given.insert(port);
+    port
 }

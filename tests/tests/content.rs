@@ -35,12 +35,11 @@ async fn started(limits: &str) -> (Pipeline, Arc<Mailbox>, SmsGateway) {
     let mailbox = Arc::<Mailbox>::default();
     let gateway = SmsGateway::start(mailbox.clone()).await;
     let mut settings = Settings::embedded();
-    settings.providers = SmsGateway::config(gateway.port());
+    let sms = SmsGateway::config(gateway.port());
+    settings.providers = format!("{sms}[email.providers.inbox]\nkind = \"inbox\"\n");
     settings.service = limits.to_owned();
     let mut pipeline = Pipeline::configure(&settings);
-    pipeline
-        .start(NAME, &["issuer", "verifier", "sms-worker"])
-        .await;
+    pipeline.start(NAME, &[]).await;
     (pipeline, mailbox, gateway)
 }
 
@@ -93,7 +92,7 @@ async fn a_limit_that_refuses_the_new_message_leaves_the_old_code_valid() {
     let second = ask(&pipeline, pays(to, "9999")).await;
     assert_eq!(
         (second.status.as_u16(), second.text("code")),
-        (429, "rate_limited")
+        (429, "cooldown")
     );
     assert!(
         second.text("detail").contains("stays valid"),

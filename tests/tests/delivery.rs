@@ -532,7 +532,7 @@ async fn every_outcome_class_has_its_decision_and_its_trace() {
         String::from_utf8_lossy(&audit.stderr)
     );
     assert!(
-        text.contains("accepted      14") && text.contains("lost        0"),
+        text.contains("accepted      15") && text.contains("lost        0"),
         "{text}"
     );
 }

@@ -206,12 +206,11 @@ impl Issuer {
                 at: change.at(),
             };
             let reserved = self.guard.reserve(service, sending, client).await;
-            reserved.map_err(|problem| match problem.code {
-                ProblemCode::RateLimited => Problem {
-                    detail: format!("{OTHER_CONTENT}: {}", problem.detail),
-                    ..problem
-                },
-                _ => problem,
+            reserved.map_err(|mut problem| {
+                if is_limit(&problem) {
+                    problem.detail = format!("{OTHER_CONTENT}: {}", problem.detail);
+                }
+                problem
             })?;
             return Ok(Some(delivery));
         }
