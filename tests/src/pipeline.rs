@@ -61,8 +61,8 @@ impl Settings {
     }
 }
 
-/// `service` with limits that a load within one block of numbers does not reach: what they count
-/// still goes the way of every message. A key that `service` sets stays.
+/// `service` with limits that a load within one block of numbers does not reach, while every
+/// message is still counted. A key that `service` sets stays.
 fn with_room(service: &str) -> String {
     const HEADER: &str = "[services.test.limits]\n";
     let most = [

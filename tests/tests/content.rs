@@ -1,5 +1,5 @@
-//! A code approves only what its message showed: the live verification of other content is withdrawn
-//! by the request that gets a new one, and a check may say what it expects.
+//! A code approves only what its message showed: a request with other content withdraws the live
+//! verification and gets a new one, and a check may name its expectations.
 
 use std::sync::Arc;
 

@@ -522,7 +522,7 @@ async fn a_clock_that_lags_counts_each_request_once(world: World) {
     assert_eq!(granted, 640);
 }
 
-/// An operator unlocks a recipient: its messages are forgotten, those of others are not.
+/// An operator unlocks a recipient: its messages are forgotten, those of other recipients are not.
 async fn a_recipient_that_is_forgotten_starts_again(world: World) {
     let limits = SendLimits {
         per_hour: 1,
@@ -604,7 +604,7 @@ async fn processes_share_a_counter(world: World) {
         sum += granted(vec![permit]);
     }
     assert!((80..=90).contains(&sum), "{sum} of 80");
-    // A process that refuses looks again: an operator forgets, and it goes on.
+    // A process that refuses asks the store again: after an operator's unlock it grants messages.
     world.limiter.forget(&counters[0]).await.unwrap();
     let later = T0.plus_millis(5_000);
     let permit = two[0].take(&counters, &limits, later).await.unwrap();
@@ -635,7 +635,7 @@ on_both!(
     processes_share_a_counter,
 );
 
-/// Parts of counters that ended are deleted by the next report, whichever counter it is for.
+/// The next report deletes parts of counters that ended, whichever counter it is for.
 #[tokio::test]
 async fn parts_that_ended_are_deleted() {
     let world = World::sqlite().await;
@@ -651,7 +651,7 @@ async fn parts_that_ended_are_deleted() {
         let sql = "SELECT count(*) FROM limits_count";
         connection.query_row(sql, [], |row| row.get::<_, u32>(0))
     });
-    // One subject, and two or three hours of the service in parts of four.
+    // Counters of a subject, and two or three hours of the service in parts of four.
     assert!((2..=3).contains(&rows.await.unwrap()));
 }
 

@@ -462,11 +462,11 @@ async fn every_outcome_class_has_its_decision_and_its_trace() {
         ("email", "alpha", "beta", "email"),
     ] {
         for (row, (outcome, class, ended, attempts)) in table.into_iter().enumerate() {
-            // A mail relay that refuses a person says 550 5.7.1, which may be about us.
+            // A mail relay that refuses a recipient with 550 5.7.1 may mean us or the recipient.
             if channel == "email" && outcome == Outcome::RecipientBlocked {
                 continue;
             }
-            // It wants a login at RCPT, which may be for this recipient's domain alone.
+            // The relay requires a login at RCPT, which may be for this recipient's domain alone.
             let class = match (channel, outcome) {
                 ("email", Outcome::ConfigFault) => "destination_refused",
                 _ => class,
@@ -1036,7 +1036,7 @@ async fn parked_orders_are_listed_shown_replayed_and_dropped() {
         .wait(30);
     world.pipeline.start("sms", &["sms-worker"]).await;
 
-    // An order waits for the configuration that has its service.
+    // An order waits until the configuration has its service.
     let early = world.pipeline.ask("issuer", "sms", &number(0)).await;
     until(20, "the order has been looked at", || async {
         let retries = world.pipeline.total("watchword_retries_total", &["sms"]);

@@ -1,5 +1,5 @@
-//! Peers of which one address is dead: broker, store and relay are reached at the other one. The
-//! product runs in a mount namespace of its own, whose hosts file gives `localhost` two addresses.
+//! Peers with one dead address: broker, store and relay are reached at the other one. The product
+//! runs in a mount namespace of its own, whose hosts file gives `localhost` two addresses.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
@@ -14,7 +14,7 @@ use watchword_tests::{Pipeline, RabbitMq, RedisServer, Settings, Sink};
 const DEAD: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const LIVE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// A port that leads to a peer at the live address and is deaf at the other: its queue is full, so
+/// A port that leads to a peer at the live address and is dead at the other: its queue is full, so
 /// the kernel drops each further connection request.
 struct HalfDead {
     port: u16,

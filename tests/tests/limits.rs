@@ -1,5 +1,5 @@
-//! The send limits as callers meet them: which limit refuses, what the answer says, and how an
-//! operator unlocks. How messages are counted is held by `counters.rs` on both engines.
+//! The send limits as callers see them: which limit refuses, the text of the answer, and how an
+//! operator unlocks. `counters.rs` tests on both engines how messages are counted.
 
 use serde_json::{Value, json};
 use watchword_tests::pipeline::Answer;
@@ -134,7 +134,7 @@ async fn one_mailbox_has_one_limit_and_an_operator_unlocks_it() {
     assert_eq!(after.status, 202, "{:?}", after.body);
 }
 
-/// Requests without a subject leave a quarter of a recipient's hour to those with one.
+/// Requests without a subject leave a quarter of a recipient's hour to requests with a subject.
 #[tokio::test]
 async fn a_page_without_a_login_cannot_use_up_a_persons_hour() {
     let pipeline =

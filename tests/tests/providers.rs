@@ -142,7 +142,7 @@ async fn replies_decide_by_verb() {
     }
 }
 
-/// M1: whatever the relay is silent at, the attempt ends within its limit and names the step.
+/// M1: at whatever step the relay is silent, the attempt ends within its limit and names the step.
 #[tokio::test]
 async fn m1_silence_at_any_verb_ends_in_time() {
     let silences = ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA", "."].map(|verb| async move {

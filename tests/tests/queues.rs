@@ -504,7 +504,7 @@ async fn what_is_handed_out_too_often_is_parked(world: World) {
     assert!((40..=44).contains(&handed_out), "{handed_out}");
 }
 
-/// Orders that were retried and then waited past their deadline go behind the fresh ones too.
+/// Orders that were retried and then waited past their deadline do not delay the fresh ones either.
 async fn what_is_late_after_a_retry_holds_up_nothing(world: World) {
     const LATE: usize = 40;
     let publisher = world.broker.publisher();
@@ -551,7 +551,8 @@ async fn what_is_late_after_a_retry_holds_up_nothing(world: World) {
     }
 }
 
-/// A request holds a recipient in clear: at its delivery limit it is handed out, never kept whole.
+/// A request holds a recipient in clear: at its delivery limit it is handed out, never parked
+/// whole.
 async fn a_request_at_its_delivery_limit_is_handed_out(mut world: World) {
     let request = Outbound {
         route: Route::Lane(Lane::Requests),
@@ -615,9 +616,9 @@ on_both!(
     a_request_at_its_delivery_limit_is_handed_out,
 );
 
-// ---- the embedded queue's own
+// ---- the embedded queue alone
 
-/// Keeps the file's writer busy for so long; comes back once it is, with what ends with it.
+/// Keeps the file's writer busy for this long; returns once it is, with a handle to the end.
 async fn hold_writer(sqlite: &Sqlite, seconds: u64) -> JoinSet<()> {
     let (begins, begun) = tokio::sync::oneshot::channel();
     let sqlite = sqlite.clone();
@@ -656,7 +657,7 @@ async fn lengths_follow_what_was_committed() {
     publish("m1").await.unwrap();
     let mut consumer: Box<dyn Consumer> = broker.consume(LANE, 1).await;
     let held = next(&mut consumer).await;
-    // Each publish of these gives up and is committed when the writer is free.
+    // Each of these publishes gives up and is committed when the writer is free.
     let busy = hold_writer(&sqlite, 1).await;
     for id in ["m2", "m3"] {
         let deadline = Duration::from_millis(50);
@@ -682,7 +683,7 @@ async fn lengths_follow_what_was_committed() {
     };
     looked_at(2.0).await;
     assert_eq!(publish("more").await, Err(PublishError::Rejected));
-    // The settlement of one that was held gives up after 5 s and is committed then.
+    // The settlement of a held message gives up after 5 s and is committed then.
     let busy = hold_writer(&sqlite, 6).await;
     assert!(held.ack().await.is_err());
     busy.join_all().await;
@@ -1088,8 +1089,8 @@ async fn a_mismatch_names_the_queue() {
     assert_eq!(link.state(), LinkState::Down);
 }
 
-/// Each service has a request queue of its own, of which an issuer holds a part only; queues come
-/// and go with the configuration.
+/// Each service has a request queue of its own, of which an issuer holds a part only; queues are
+/// added and removed with the configuration.
 #[tokio::test]
 async fn request_queues_follow_the_services() {
     let server = RabbitMq::start().await;

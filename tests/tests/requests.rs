@@ -1,6 +1,6 @@
-//! Requests by event when something is wrong: the store is away, no issuer runs, a body is too
-//! large, a tenant reaches for what is another's. Every request that can be read is answered, and no
-//! queue keeps a recipient in clear.
+//! Requests by event under faults: the store is away, no issuer runs, a body is too large, a tenant
+//! tries to use another's key. A request is answered once an issuer reads it, and no queue keeps a
+//! recipient in clear beyond its time-to-live.
 
 use std::time::Duration;
 
@@ -252,7 +252,7 @@ async fn a_link_that_flaps_while_the_store_is_away_takes_no_answer() {
     world.parked(2, &["delivery_limit"]).await;
 }
 
-/// The store stays away until the code would have expired. No answer needs it then.
+/// The store stays away until the code would have expired. The answer then needs no store.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_stays_away_takes_no_answer() {
     let mut world = World::start().await;
@@ -307,7 +307,7 @@ async fn a_request_that_waits_too_long_is_answered_when_an_issuer_runs() {
     answered.sort();
     assert_eq!(answered, ["r1", "r2"]);
     world.parked(3, &["expired", "too_large"]).await;
-    // What no issuer reads is dropped in the end.
+    // The late queue drops a request that no issuer reads.
     world.stop();
     let arguments = [
         "set_policy",
@@ -371,7 +371,7 @@ async fn a_tenant_is_held_to_its_own_requests_and_events() {
     let answered = answer(&mut answers).await;
     assert_eq!(answered["data"]["request_id"], "r1", "{answered}");
     assert_eq!(answered["data"]["status"], "pending", "{answered}");
-    // A user without such permissions cannot speak for the service.
+    // A user without such permissions cannot publish for the service.
     let shop = Portal::connect(&world.rabbitmq, "shop").await;
     assert!(shop.publish("requests.test", "r2", &document("r2")).await);
     until(20, "its note is parked", || async {

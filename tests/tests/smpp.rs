@@ -175,7 +175,8 @@ async fn an_smsc_takes_messages_and_sends_receipts() {
     );
 }
 
-/// SMSCs differ in ids, in the form of receipts and in their statuses; none of it costs a bind.
+/// SMSCs differ in ids, in the form of receipts and in their statuses; no such difference ends a
+/// bind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_smsc_with_habits_of_its_own_is_understood() {
     let mut smsc = Smsc::start();

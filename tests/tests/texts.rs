@@ -1,5 +1,5 @@
-//! Templates of the operator from the request to the message: what no message can be made of is refused
-//! before anything is opened for it.
+//! Templates of the operator from the request to the message: a request whose message cannot be
+//! made is refused before anything is opened for it.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -81,7 +81,8 @@ async fn a_request_of_which_no_message_can_be_made_opens_nothing() {
         assert_eq!(status, 202, "{code} {detail}");
     }
 
-    // A reload brings the issuer the changed texts; one without the code leaves those before in use.
+    // A reload gives the issuer the changed texts; a text without the code leaves the earlier ones
+    // in use.
     let text = folder.path().join("en/sms.txt");
     let reload = async |result: &str| {
         let series = format!("watchword_config_reloads_total{{result=\"{result}\"}}");

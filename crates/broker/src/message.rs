@@ -55,8 +55,8 @@ pub type ParkReason = &'static str;
 pub enum Late {
     /// It waited past its deadline.
     Expired,
-    /// It was delivered as often as its queue allows and never settled. Only requests are handed
-    /// out then ([`Lane::is_republished`]); other messages are dead-lettered.
+    /// The broker delivered it as often as the queue allows, and no consumer settled it. Only
+    /// requests are handed out then ([`Lane::is_republished`]); other messages are dead-lettered.
     DeliveryLimit,
 }
 
@@ -85,7 +85,7 @@ pub struct Received {
 
 impl Received {
     /// Whether this process can still settle the message. `false` once its connection is lost: the
-    /// broker then delivers it again, so that further work on it is in vain.
+    /// broker then delivers the message again, so further work on it has no effect.
     pub fn is_held(&self) -> bool {
         self.settle.is_held()
     }

@@ -111,9 +111,9 @@ pub fn within(routes: Router, places: usize) -> Router {
     }))
 }
 
-/// Adds to `routes` what the public listener has besides: `/healthz` for load balancers, and an
-/// answer for unknown paths and methods. `OPTIONS`, which some probes send, is answered 204 for every
-/// path; without CORS headers that lets no page of another origin in.
+/// Adds to `routes` the other routes of the public listener: `/healthz` for load balancers, and an
+/// answer for unknown paths and methods. `OPTIONS`, which some probes send, is answered 204 for
+/// every path; without CORS headers that gives no page of another origin access.
 pub fn public(routes: Router) -> Router {
     routes
         .route("/healthz", get(async || StatusCode::OK))

@@ -1,6 +1,6 @@
-//! The listeners: how many connections there are, how long each may wait for its caller, how they end.
-//! A handler gets a request only once its body is there. When connections or the memory for bodies
-//! run out, the connection that has waited longest for its caller is closed.
+//! The listeners: how many connections there are, how long each may wait for its caller, how they
+//! end. A handler gets a request only once its body has arrived. When connections or the memory for
+//! bodies run out, the listener closes the connection that has waited longest for its caller.
 
 mod connection;
 mod places;
@@ -66,8 +66,9 @@ impl Default for Patience {
     }
 }
 
-/// Serves `router` on `listener` over at most so many `connections` until `stop`; then finishes what is
-/// in progress. How many requests run at once is up to the router ([`crate::http::within`]).
+/// Serves `router` on `listener` over at most `connections` connections until `stop`; then finishes
+/// the requests in progress. The router limits how many requests run at once
+/// ([`crate::http::within`]).
 pub async fn serve(
     listener: TcpListener,
     router: Router,

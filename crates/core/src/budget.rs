@@ -30,7 +30,7 @@ impl Default for GuessBudget {
 
 /// The wrong guesses of one subject: times of those in the last day, and how many in a row.
 ///
-/// The right code ends the row of guesses at the recipient that it proves, and nothing else: an
+/// The right code resets the guesses in a row at the recipient that it proves, and nothing else: an
 /// approval of a code sent to the attacker's own number gives back no guess at another number, and
 /// none of the hour and the day.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -39,7 +39,7 @@ pub struct GuessLog {
     pub wrong_at: Vec<Timestamp>,
     /// Wrong guesses since the last right one, at all recipients.
     pub in_a_row: u32,
-    /// Of [`GuessLog::in_a_row`] those at each recipient; at most one entry a guess.
+    /// The part of [`GuessLog::in_a_row`] at each recipient; at most one entry a guess.
     pub at_recipients: Vec<(ShortTag, u32)>,
 }
 
@@ -116,7 +116,7 @@ pub struct SendLimits {
     pub per_hour: u32,
     /// Messages to one recipient in a day; default 20.
     pub per_day: u32,
-    /// Messages for one subject in an hour, to whichever recipients; default 10, 0: no limit.
+    /// Messages for one subject in an hour, over all its recipients; default 10, 0: no limit.
     pub subject_per_hour: u32,
     /// Messages to numbers that differ in their last four digits only, in an hour; default 100,
     /// 0: no limit.
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!((proved.in_a_row, proved.wrong_at.len()), (0, 4));
         let day = NOW.plus_millis(DAY_MS);
         assert!(proved.with_right(HERS, day).is_empty());
-        // Guesses of an earlier build name no recipient: no approval takes them back.
+        // Guesses of an earlier build name no recipient: no approval resets them.
         let older = GuessLog {
             in_a_row: 3,
             ..GuessLog::default()

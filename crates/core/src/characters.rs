@@ -28,8 +28,8 @@ pub fn decimal_digit(c: char) -> Option<char> {
     if !is_digit(u32::from(c)) {
         return None;
     }
-    // Unicode keeps the ten digits of a script together and in order, from zero; the longest run of
-    // digits has five sets.
+    // Unicode keeps the ten digits of a script together and in order, from zero; the longest
+    // contiguous run of decimal digits has five such sets.
     let before = (1..50).take_while(|back| is_digit(u32::from(c).saturating_sub(*back)));
     char::from_digit(u32::try_from(before.count()).ok()? % 10, 10)
 }

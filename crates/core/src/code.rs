@@ -77,9 +77,9 @@ impl fmt::Debug for Code {
     }
 }
 
-/// What a person typed or pasted: 4 to 10 digits of any script, once white space, dashes and invisible
-/// characters are taken out (`123 456`, a line feed behind, a direction mark in front). Shorter or
-/// longer than the code it is compared to, it is wrong.
+/// A code as a person typed or pasted it: 4 to 10 digits of any script, once white space, dashes
+/// and invisible characters are removed (`123 456`, a line feed behind, a direction mark in front).
+/// A code shorter or longer than the right one is wrong.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct TypedCode(String);
 
@@ -101,7 +101,7 @@ impl FromStr for TypedCode {
         if text.len() > LONGEST_TYPED {
             return Err(RULE);
         }
-        // Room for all of it, so that no part of the code is left behind in memory.
+        // Enough capacity for all of it, so that no part of the code stays behind in memory.
         let mut code = Self(String::with_capacity(LONGEST_TYPED));
         for c in text.chars().filter(|c| !characters::is_separator(*c)) {
             code.0.push(characters::decimal_digit(c).ok_or(RULE)?);

@@ -1,5 +1,5 @@
-//! Email addresses: one plain address, length-limited. Refuses all that could end a header, name a second
-//! recipient or mean another mailbox than it shows.
+//! Email addresses: one plain address, length-limited. Refuses addresses that could end a header,
+//! name a second recipient or mean another mailbox than they show.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -29,7 +29,7 @@ impl EmailAddress {
     }
 }
 
-/// Bytes of an address that is looked at; in ASCII it may become longer or shorter.
+/// Bytes of an address that are looked at; the address may become longer or shorter in ASCII.
 const LONGEST_GIVEN: usize = 1_024;
 
 const RULE: Malformed = Malformed::new("an email address is one plain address: name@example.org");
@@ -88,7 +88,7 @@ fn ascii_domain(domain: &str) -> Result<Cow<'_, str>, Malformed> {
     if domain.is_ascii() {
         return Ok(Cow::Borrowed(domain));
     }
-    // Invisible characters would be dropped.
+    // The conversion would drop invisible characters.
     if domain
         .chars()
         .any(|c| !c.is_ascii() && characters::is_separator(c))
@@ -96,7 +96,8 @@ fn ascii_domain(domain: &str) -> Result<Cow<'_, str>, Malformed> {
         return Err(RULE);
     }
     let ascii = idna::domain_to_ascii_strict(domain).map_err(|_| RULE)?;
-    // Full-width letters, ligatures and other dots would become another, plain domain.
+    // The conversion would turn full-width letters, ligatures and other dots into another, plain
+    // domain.
     let stays = domain
         .split('.')
         .map(|label| (!label.is_ascii()).then_some("xn--"))
@@ -166,7 +167,7 @@ mod tests {
             assert_eq!(parsed.unwrap().expose(), address, "{text:?}");
         }
         for text in [
-            // They would be another domain than they show.
+            // The conversion would give another domain than the text shows.
             "jane@ｅxample.org",
             "jane@example。org",
             "jane@exampﬁ.org",

@@ -104,7 +104,7 @@ name!(
 );
 name!(
     /// The account a verification is for, as the calling service names it, byte by byte: two
-    /// spellings are two subjects. It is personal data and may hold any character, so that stores
+    /// spellings are two subjects. A subject is personal data and may hold any character, so stores
     /// see only its keyed hash.
     Subject, 256, |c| !c.is_control(),
     "a subject is 1 to 256 bytes of text without control characters"
@@ -165,7 +165,7 @@ impl VerificationId {
     /// [`Self::tag`] as a value.
     pub fn subject_tag(&self) -> SubjectTag {
         let mut tag = [0; 10];
-        // Every id is in this alphabet: it was checked, or made here.
+        // Every id is in this alphabet: it was parsed, or made here.
         if let Ok(bytes) = BASE32.decode(self.tag().as_bytes())
             && bytes.len() == tag.len()
         {

@@ -12,10 +12,10 @@ pub struct Locale(String);
 
 /// Characters of the longest tag (RFC 5646 §4.4.1).
 const LONGEST: usize = 35;
-/// Bytes of a wish that is read at all; browsers send fewer.
+/// Bytes of a wish that are read; browsers send fewer.
 const LONGEST_WISH: usize = 1_024;
 
-/// Languages with an older code, and the one that templates and devices agree on.
+/// Older codes of languages, each with the code that templates and devices use today.
 const RENAMED: [(&str, &str); 6] = [
     ("in", "id"),
     ("iw", "he"),
@@ -40,9 +40,9 @@ impl Locale {
         Self("en".to_owned())
     }
 
-    /// The language that a device, a browser or a system asks for: a BCP 47 tag of any kind, a POSIX or
-    /// Java locale, or a list as in `Accept-Language`. `None` if there is none to be read, which
-    /// means English: a wish about the language never costs a person the message.
+    /// Reads the language that a device, a browser or a system asks for: a BCP 47 tag of any kind,
+    /// a POSIX or Java locale, or a list as in `Accept-Language`. Returns `None` if there is none,
+    /// which means English: an unreadable wish never costs a person the message.
     pub fn from_wish(wish: &str) -> Option<Self> {
         if wish.len() > LONGEST_WISH {
             return None;

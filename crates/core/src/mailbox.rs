@@ -1,6 +1,6 @@
 //! The mailbox behind an email address, for counting messages to it. Providers deliver several
-//! spellings of an address to one mailbox, so a limit counted by spelling limits nobody who adds
-//! `+1`. The mailbox is only counted: messages go to the address as it was given.
+//! spellings of an address to one mailbox, so a limit per spelling could be evaded with `+1`.
+//! Messages go to the address as it was given.
 
 use zeroize::Zeroizing;
 
@@ -8,11 +8,11 @@ use crate::Recipient;
 
 /// A provider whose mailboxes have more spellings than `name+tag@domain`.
 struct Provider {
-    /// Its domains; a name means the same mailbox on each of them. The first stands for all.
+    /// Its domains; a name means the same mailbox on each of them. The first is the counted form.
     domains: &'static [&'static str],
     /// Whether dots in the name mean nothing.
     ignores_dots: bool,
-    /// What begins a tag.
+    /// The character that begins a tag.
     tag: char,
 }
 

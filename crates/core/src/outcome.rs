@@ -94,7 +94,7 @@ words!(
         /// This provider does not deliver to this destination (a country, a network, a mail
         /// domain) for our account: another provider at once, no retry at this one.
         DestinationRefused = "destination_refused",
-        /// Our account or configuration is at fault, whoever the recipient is: no retry at this
+        /// Our account or configuration is at fault, independent of the recipient: no retry at this
         /// provider until an operator fixes it.
         ConfigFault = "config_fault",
         /// It may or may not have been taken: retried only by policy.

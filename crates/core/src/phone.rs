@@ -51,8 +51,8 @@ pub enum NumberKind {
     Satellite,
     /// The plans list no line of this range and length: reserved, or newer than their data.
     Unknown,
-    /// The plan of the country has no number of this length, or the number is a known one with digits
-    /// behind it, which would be the same handset under another name.
+    /// The plan of the country has no number of this length, or the number is a known one followed
+    /// by more digits, which would reach the same handset under another name.
     WrongLength,
 }
 
@@ -123,7 +123,7 @@ impl FromStr for PhoneNumber {
     }
 }
 
-/// What the plans' answer means for a code.
+/// Returns the kind that the answer of the plans means.
 fn kind(digits: &str, read: Reading) -> NumberKind {
     if is_international(digits) {
         return NumberKind::Satellite;
@@ -181,7 +181,7 @@ impl FromStr for NumberPrefix {
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let digits = text.strip_prefix('+').unwrap_or_default();
-        // A whole plan is no range: its unknown numbers are those that are sold to nobody.
+        // A whole plan is no range: its unknown numbers are not assigned.
         let is_range = plans::national(digits).is_some_and(|national| !national.is_empty());
         if !is_range
             || digits.len() > 15
@@ -344,7 +344,7 @@ mod tests {
         assert!(count > 7_000, "only {count}");
     }
 
-    /// The examples that the plans have of special lines.
+    /// The example numbers of special lines in the plans.
     fn special_examples() -> impl Iterator<Item = String> {
         let kinds = [
             Type::PremiumRate,
@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_handset_has_one_number() {
-        // Each handset by its number, and by others that reach it or reached it once.
+        // Each handset by its number, and by other numbers that reach it or reached it once.
         for (number, others) in [
             (
                 "+4915112345678",

@@ -3,8 +3,9 @@
 //! because the library reads what people write and keeps 100 compiled patterns for the whole world, under one
 //! lock: with numbers of some twenty countries in turn it compiles them anew for each, milliseconds a number.
 //! Here a pattern is compiled once, and for ASCII digits, which is all that a number has. A test holds
-//! every answer to the library's, except that a zero in front is part of a national number here: the
-//! library cuts it before it asks for the kind, and so takes Italian fixed lines for unknown ones.
+//! every answer to the library's, except that a leading zero is part of a national number here: the
+//! library cuts it before it looks for the kind, and therefore classifies Italian fixed lines as
+//! unknown.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -105,7 +106,7 @@ struct Pattern {
 /// Reads the digits of a number in E.164.
 pub fn read(digits: &str) -> Result<Reading, Misread> {
     let (plans, national) = split(digits).ok_or(Misread::NoCode)?;
-    // The library looks for a prefix in the plan that it finds without the zeros in front.
+    // The library looks for a prefix in the plan it selects without the leading zeros.
     let cut = national.trim_start_matches('0');
     if cut.is_empty() {
         return Err(Misread::Otherwise);
@@ -341,8 +342,9 @@ mod tests {
 
     type Answer = Result<(Option<country::Id>, Type), Misread>;
 
-    /// What the library answers. It asks for the kind of a number without the zeros in front, which is
-    /// its slip: where there are some, its plans are asked here for the number as it is.
+    /// The library's answer. The library looks for the kind of a number without leading zeros,
+    /// which is a fault: for a number that has some, its plans are asked here for the number as it
+    /// is.
     fn theirs(digits: &str) -> Answer {
         match phonenumber::parse(None, format!("+{digits}")) {
             Err(phonenumber::ParseError::InvalidCountryCode) => Err(Misread::NoCode),
@@ -424,8 +426,8 @@ mod tests {
                 };
                 let digits = format!("{}{example}", meta.country_code());
                 let Ok(reading) = super::read(&digits) else {
-                    // Special numbers of +7, and VoIP numbers of Lithuania, begin with what is dialled
-                    // in front of others.
+                    // Special numbers of +7, and VoIP numbers of Lithuania, begin with the trunk
+                    // prefix of other numbers.
                     let is_reached = matches!(kind, Type::Mobile | Type::Voip | Type::FixedLine);
                     assert!(
                         !is_reached || digits.starts_with("37080"),
@@ -456,7 +458,7 @@ mod tests {
                 for _ in 0..40 {
                     let national = numbers.new_tree(&mut runner).unwrap().current();
                     let digits = format!("{}{national}", meta.country_code());
-                    // Lithuania dials 80 in front of others, so that these are ambiguous.
+                    // Lithuania dials 80 in front of other numbers, so these are ambiguous.
                     if !descriptor.is_match(&national) || digits.starts_with("37080") {
                         continue;
                     }

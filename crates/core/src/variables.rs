@@ -50,7 +50,7 @@ impl Variables {
         Ok(Self(values))
     }
 
-    /// The name of a variable whose value a phone or a mail program would show as a link.
+    /// Returns the name of a variable whose value a phone or a mail program would show as a link.
     pub fn with_link(&self) -> Option<&str> {
         let mut values = self.0.iter();
         let found = values.find(|(_, value)| holds_link(value));
@@ -63,8 +63,9 @@ impl Variables {
     }
 }
 
-/// Whether `value` has a scheme (`https://`), a `www.` or a host with a path (`example.org/pay`). A bare
-/// name with a dot is none: payees are called `Amazon.de`. Nor is a number or a unit: `3.50/month`.
+/// Whether `value` has a scheme (`https://`), a `www.` or a host with a path (`example.org/pay`). A
+/// bare name with a dot is no link, because payees are called `Amazon.de`; nor is a number or a
+/// unit (`3.50/month`).
 fn holds_link(value: &str) -> bool {
     let lower = value.to_lowercase();
     let begins_word = |at: usize| {

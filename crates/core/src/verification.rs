@@ -4,8 +4,8 @@
 
 use crate::{Policy, ResendCode, Timestamp, VerificationStatus};
 
-/// How far ahead of now a verification may have been opened, at least: clocks of several machines
-/// differ by less.
+/// The least that a verification may be opened ahead of now: clocks of several machines differ by
+/// less.
 const CLOCK_SKEW_MS: u64 = 5_000;
 
 /// A verification whose code can still be checked.
@@ -13,7 +13,7 @@ const CLOCK_SKEW_MS: u64 = 5_000;
 pub struct Pending {
     /// The policy it was opened with.
     pub policy: Policy,
-    /// Before this moment it was not there.
+    /// Before this moment the verification did not exist.
     pub opened_at: Timestamp,
     /// From this moment on no code is right.
     pub expires_at: Timestamp,
@@ -76,15 +76,15 @@ impl Pending {
         }
     }
 
-    /// Whether its code can be checked at `now`. A verification that was opened ahead of now by
-    /// more than its cooldown was opened by a clock that has been corrected since: it has ended,
-    /// because its code would live longer than its policy says.
+    /// Whether its code can be checked at `now`. If a verification lies ahead of now by more than
+    /// its cooldown, its clock has been corrected since: it has ended, because its code would live
+    /// longer than its policy says.
     pub fn is_live(&self, now: Timestamp) -> bool {
         let ahead_ms = self.opened_at.millis_since(now);
         now < self.expires_at && ahead_ms <= self.policy.cooldown_ms.max(CLOCK_SKEW_MS)
     }
 
-    /// From when on another message may be asked for, as seen at `now`: never longer than a
+    /// The time from which another message may be requested, as seen at `now`: never more than a
     /// cooldown away.
     #[must_use]
     pub fn resend_after(&self, now: Timestamp) -> Timestamp {
@@ -92,8 +92,8 @@ impl Pending {
             .min(now.plus_millis(self.policy.cooldown_ms))
     }
 
-    /// Whether the last message is younger than the cooldown. One that lies ahead of now by more
-    /// than the cooldown was sent by a clock that has been corrected since: it holds nothing back.
+    /// Whether the last message is younger than the cooldown. If it lies ahead of now by more than
+    /// the cooldown, its clock has been corrected since, and it delays nothing.
     fn is_cooling(&self, now: Timestamp) -> bool {
         let cooldown_ms = self.policy.cooldown_ms;
         let longest = cooldown_ms.saturating_mul(2);
@@ -250,7 +250,7 @@ mod tests {
     fn a_clock_that_was_corrected_leaves_no_long_wait_and_no_long_life() {
         let ahead = |ms| Pending::open(Policy::default(), NOW.plus_millis(ms)).confirm(1);
         let table = [
-            // Opened ahead by so much: live, cooling, wait.
+            // Opened ahead by this much: live, cooling, wait.
             (0, true, true, 30_000),
             (30_000, true, true, 30_000),
             (30_001, false, false, 30_000),

@@ -198,8 +198,9 @@ impl Courier {
         }
     }
 
-    /// Settles an order of a service that is not configured here. The configuration that has it may be
-    /// on its way: the issuer may have read it first, and orchestrators take up to a minute.
+    /// Settles an order of a service that is not configured here. This process may not have
+    /// reloaded yet: the issuer may have read the configuration first, and orchestrators take up to
+    /// a minute.
     async fn without_service(
         &self,
         order: &Order,
@@ -279,8 +280,8 @@ impl Courier {
         }
     }
 
-    /// The provider of `pick` was not called: if this was its half-open probe, the next message may
-    /// be one.
+    /// The worker did not call the provider of `pick`: if this was a half-open probe, the next
+    /// message may be one.
     fn uncalled(&self, errand: &Errand<'_>, pick: &Pick) {
         let now = self.parts.clock.now();
         errand.router.health.release(pick.place, &pick.region, now);
@@ -400,7 +401,7 @@ impl Courier {
             && history.knows.is_some()
             && errand.router.is_open(pick, now);
         let stays = is_busy || history.bind(rules.unknown_retries);
-        // A provider that refused is no reason to wait for a later round.
+        // A provider that refused the destination is no reason to wait for a later round.
         let mut refused = history.refused;
         refused.push(pick.place);
         let decision = decide(
@@ -461,8 +462,8 @@ fn millis(time: Duration) -> u64 {
 
 /// How long an order waits for the configuration of its service, from its acceptance on.
 const SERVICE_WAIT: Duration = Duration::from_secs(60);
-/// How often such an order is looked at again at least, a second apart: one that had to wait for a
-/// worker may be older already.
+/// How often the worker looks at such an order again at least, a second apart: an order that waited
+/// for a worker may be older already.
 const SERVICE_WAITS: u32 = 10;
 
 /// How often a message under a key that is not in use here is looked at again, a second apart.

@@ -98,7 +98,7 @@ pub fn decide(ended: Ended, rules: Rules) -> Decision {
         AttemptClass::RecipientInvalid | AttemptClass::RecipientBlocked => failed,
         AttemptClass::MessageRejected if rules.rejected_elsewhere => ended.elsewhere_or(failed),
         AttemptClass::MessageRejected => failed,
-        // Not again by this provider. Another one may only be in trouble for now.
+        // This provider refused for good. Another one may only be in trouble for now.
         AttemptClass::DestinationRefused | AttemptClass::ConfigFault if ended.has_left => {
             ended.elsewhere_or(ended.wait())
         }

@@ -29,8 +29,8 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
-    /// A message of `sender` to nobody, with a code of `digits` digits that lives for `remaining`: texts
-    /// are tried with it.
+    /// A sample message of `sender` without a recipient, with a code of `digits` digits that lives
+    /// for `remaining`: the texts are rendered with it.
     pub fn sample(sender: &Sender, digits: usize, remaining: Duration) -> Option<Self> {
         let code = "0123456789".get(..digits)?;
         Some(Self {
@@ -55,10 +55,10 @@ pub struct Sender {
     pub host: Option<String>,
 }
 
-/// What the outcome of an attempt is evidence about.
+/// The subject that the outcome of an attempt is evidence about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// The provider was not called: the outcome says nothing about it.
+    /// The provider was not called: the outcome is evidence about nothing.
     NotCalled,
     /// The recipient's country or mail domain, until other destinations see the same.
     Destination,
@@ -72,7 +72,7 @@ pub enum Scope {
 pub struct Attempted {
     /// What may follow.
     pub class: AttemptClass,
-    /// What it is evidence about.
+    /// The subject that the outcome is evidence about.
     pub scope: Scope,
     /// The provider's id for the message.
     pub provider_message_id: Option<String>,
@@ -83,8 +83,8 @@ pub struct Attempted {
 }
 
 impl Attempted {
-    /// An attempt that ended as `class`, for `reason`. A `config_fault` is about the provider, all
-    /// else about the destination.
+    /// An attempt that ended as `class`, for `reason`. A `config_fault` is about the provider,
+    /// every other class about the destination.
     pub fn new(class: AttemptClass, reason: impl Into<String>) -> Self {
         let scope = match class {
             AttemptClass::ConfigFault => Scope::Provider,

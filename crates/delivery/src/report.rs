@@ -1,5 +1,5 @@
 //! Publishes outcomes of deliveries, as `watchword.delivery.updated.v1`, and the fallback step that
-//! a failed delivery makes due. It holds no worker up: the ledger has the outcome, and an event that
+//! a failed delivery makes due. It delays no worker: the ledger has the outcome, and an event that
 //! cannot be published is counted.
 
 use std::sync::Arc;
@@ -43,8 +43,9 @@ impl Reporter {
         self.publish(service, record, None).await;
     }
 
-    /// Starts the fallback step of a delivery that no provider took, instead of after its wait. The
-    /// step's own timer comes later and finds it done: the store decides about a step once.
+    /// Starts the fallback step of a delivery that no provider took, instead of after its wait.
+    /// When the step's own timer is due later, the step is done already: the store decides about a
+    /// step once.
     pub(crate) async fn step_due(&self, order: &Order, outcome: DeliveryOutcome) {
         let now = self.clock.now();
         let is_lost = matches!(outcome, DeliveryOutcome::Failed | DeliveryOutcome::Expired);

@@ -216,7 +216,7 @@ impl Handles {
         self.provider(provider).not_called.inc();
     }
 
-    /// What `provider` may get of its share, and in `country`.
+    /// The share that `provider` may get, and its share in `country`.
     pub(crate) fn share(&self, provider: &ProviderName, shown: u8, country: Option<(&str, u8)>) {
         let provider = self.provider(provider);
         provider.share.set(i64::from(shown));

@@ -13,8 +13,8 @@ use crate::Dispatch;
 /// Templates of one channel, compiled once.
 pub struct Templates {
     environment: Environment<'static>,
-    /// Locales that have every file of the channel, with the variables their files use. A message is
-    /// of one locale as a whole.
+    /// Locales that have every file of the channel, with the variables their files use. All parts
+    /// of a message come from one locale.
     locales: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -25,9 +25,9 @@ pub type Embedded = (&'static str, &'static str);
 const OWN: [&str; 5] = ["app", "code", "host", "minutes", "seconds"];
 /// The language that a message falls back to.
 const ENGLISH: &str = "en";
-/// The code that templates are tried with.
+/// The code of sample renderings.
 const SAMPLE_CODE: &str = "0123456789";
-/// Remaining lives that templates are tried with: texts tell seconds and minutes apart.
+/// Remaining lives of sample renderings: texts treat seconds and minutes differently.
 const SAMPLE_LIVES: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(45)];
 
 /// Why templates were refused at start, or a text could not be made.
@@ -141,8 +141,8 @@ impl Templates {
         Ok(templates)
     }
 
-    /// The locales that have all of `files`, with the variables that they use. Others are named in the
-    /// log: mixed with another locale they would make a message of two languages.
+    /// Returns the locales that have all of `files`, with the variables they use. The log names the
+    /// others: mixed with another locale they would make a message of two languages.
     fn complete(&self, files: &[&'static str]) -> BTreeMap<String, BTreeSet<String>> {
         let mut locales = BTreeMap::new();
         let names = self.environment.templates().map(|(name, _)| name);
@@ -202,13 +202,13 @@ impl Templates {
         self.locales.keys().cloned().collect()
     }
 
-    /// Variables that the texts of `locale` use and requests can bring, each with a short value: a text
-    /// is tried with them where there is no request.
+    /// Variables that the texts of `locale` use and requests can bring, each with a short value: a
+    /// text is rendered with them where there is no request.
     pub fn sample_variables(&self, locale: Option<&Locale>) -> Variables {
         let used = self.locales.get(self.chosen(locale));
         let samples = used.into_iter().flatten();
         let samples = samples.map(|name| (name.clone(), "x".to_owned()));
-        // A name that no request can bring stays unknown, and so an error.
+        // A variable that no request can bring stays undefined, and so an error.
         let can_come = samples.filter(|one| Variables::new([one.clone()].into()).is_ok());
         Variables::new(can_come.take(Variables::MOST).collect()).unwrap_or_default()
     }
@@ -250,7 +250,7 @@ impl Templates {
     }
 }
 
-/// Times are rounded down: no text promises more than there is.
+/// Times are rounded down, so no text promises more time than there is.
 fn render(template: &Template<'_, '_>, values: Values<'_>) -> Result<String, TemplateError> {
     let variables = values.variables.as_map();
     let seconds = values.remaining.as_secs();
@@ -275,7 +275,7 @@ fn render(template: &Template<'_, '_>, values: Values<'_>) -> Result<String, Tem
                 .min();
             match missing.filter(|_| error.kind() == ErrorKind::UndefinedError) {
                 Some(variable) => TemplateError::MissingVariable { name, variable },
-                // The error's own text may quote a value: only its kind is told.
+                // The error's own text may quote a value, so only its kind is reported.
                 None => TemplateError::Invalid {
                     name,
                     message: format!("{:?}", error.kind()),

@@ -1,6 +1,6 @@
 //! The mail: subject and two parts from the templates of its locale, and exactly the headers it
-//! needs. No link, no tracking image, no `List-Unsubscribe`: a code is asked for. The subject never
-//! holds the code, because relays log subjects.
+//! needs. No link, no tracking image, no `List-Unsubscribe`, because the person requested the code.
+//! The subject never holds the code, because relays log subjects.
 
 use std::path::Path;
 
@@ -70,8 +70,8 @@ impl Header for AutoSubmitted {
     }
 }
 
-/// `X-Entity-Ref-ID`: mail clients thread mails of one subject, and a new code would be folded
-/// under the old ones. A reference of its own shows each mail by itself.
+/// `X-Entity-Ref-ID`: mail clients thread mails of one subject and would fold a new code under the
+/// old ones. A different reference for each delivery shows each mail by itself.
 #[derive(Clone)]
 struct EntityReference(String);
 
@@ -145,8 +145,8 @@ impl EmailText {
     }
 }
 
-/// The address as SMTP and headers take it. Some carriers gave out mailboxes with two dots in a row
-/// or one at the end; they are valid in quotes only (RFC 5321 §4.1.2).
+/// The address as SMTP and headers take it, with quotes around a local part that is valid in quotes
+/// only (RFC 5321 §4.1.2). `EmailAddress` admits no such local part today.
 fn mailbox(address: &str) -> Option<Address> {
     let (user, domain) = address.rsplit_once('@')?;
     let is_atom = |byte: u8| byte.is_ascii_graphic() && !b"\"\\()<>[]:;,@".contains(&byte);

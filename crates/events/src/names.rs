@@ -3,8 +3,7 @@
 use watchword_core::{Channel, Rung, ServiceName};
 
 /// Topic exchange to which auth services publish [`crate::OtpRequested`]; see
-/// [`request_routing_key`]. A topic exchange, so that topic permissions can hold each auth service
-/// to its own key.
+/// [`request_routing_key`]. Topic permissions on it restrict each auth service to its own key.
 pub const REQUESTS_EXCHANGE: &str = "watchword.requests";
 /// Direct exchange for [`crate::OtpSend`]; its routing keys are the channels' names.
 pub const SEND_EXCHANGE: &str = "watchword.send";
@@ -79,8 +78,8 @@ impl Lane {
 
     /// Whether a message of the lane may be published again into a wait queue or a dead-letter
     /// queue. Requests hold a recipient in clear: the broker keeps them only in queues with a
-    /// time-to-live of minutes, and their consumer receives all of them, also those whose delivery
-    /// limit is reached ([`Self::late`]).
+    /// time-to-live of minutes, and their consumer receives all of them, including those that
+    /// reached their delivery limit ([`Self::late`]).
     pub const fn is_republished(self) -> bool {
         !matches!(self, Self::Requests)
     }
@@ -90,8 +89,9 @@ impl Lane {
         format!("watchword.{}.retry.{}", self.as_str(), rung.name)
     }
 
-    /// Orders and requests expire. The broker moves expired messages here, where they hold up no
-    /// fresh message: `sms.late`. `None` where nothing expires.
+    /// The queue for expired messages, such as `sms.late`. The broker moves expired orders and
+    /// requests there, so that they delay no fresh message. `None` if the lane's messages never
+    /// expire.
     pub const fn late(self) -> Option<&'static str> {
         match self {
             Self::Requests => Some("requests.late"),
@@ -120,7 +120,7 @@ pub fn request_routing_key(service: &ServiceName) -> String {
 }
 
 /// The queue of [`request_routing_key`]: `watchword.requests.service.jira`. The part `service`
-/// keeps a service called `late` or `parked` apart from the queues of those names.
+/// keeps a service called `late` or `parked` apart from the queues with those names.
 pub fn request_queue(service: &ServiceName) -> String {
     format!("{}.service.{service}", Lane::Requests.queue())
 }

@@ -40,7 +40,7 @@ pub struct OtpRequested {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub fallback: Vec<FallbackRequested>,
-    /// Who asks for it at the calling service.
+    /// The person's browser or device at the calling service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<ClientRequested>,
 }
@@ -58,8 +58,8 @@ pub struct FallbackRequested {
     pub after_seconds: Option<u64>,
 }
 
-/// The person's browser or device, as the calling service sees it. Messages are counted by it;
-/// it is neither logged nor stored in clear.
+/// The person's browser or device, as the calling service sees it. Send limits count messages by
+/// it; it is neither logged nor stored in clear.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientRequested {
@@ -89,7 +89,7 @@ impl std::fmt::Debug for OtpRequested {
     }
 }
 
-/// Reads `null` as the default: clients that serialise every field send it for what they leave out.
+/// Reads `null` as the default: clients that serialize every field send it for absent ones.
 fn absent_if_null<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,

@@ -54,7 +54,7 @@ fn fixture<T: EventData>(bytes: &[u8]) -> CloudEvent<T> {
     let event = CloudEvent::<T>::decode(bytes).unwrap();
     let again: serde_json::Value = serde_json::from_slice(&event.encode().unwrap()).unwrap();
     let mut given: serde_json::Value = serde_json::from_slice(bytes).unwrap();
-    // Fixtures without fractions of a second are of versions that left zeros out.
+    // Earlier versions left zeros out: their fixtures have no fractions of a second.
     given["time"] = event.time.to_rfc3339().into();
     assert_eq!(again, given);
     event
@@ -76,7 +76,7 @@ fn the_next_step_travels_inside_the_seal() {
     let sealed = followed.seal(&sealer(), Timestamp::from_millis(0)).unwrap();
     let opened = Order::open(&sealed, &sealer()).unwrap();
     assert_eq!(opened.next_step, Some(1));
-    // An order of before has none.
+    // An order of an earlier build has none.
     let before = CloudEvent::decode(include_bytes!("fixtures/otp.send.v1.json")).unwrap();
     assert_eq!(Order::open(&before, &sealer()).unwrap().next_step, None);
 }

@@ -56,7 +56,7 @@ impl Guard {
         self.permitted(service, permit, true)
     }
 
-    /// The tag of the client that asks, if the request names its address.
+    /// The tag of the calling client, if the request names its address.
     pub(crate) fn client(
         &self,
         service: &Service,
@@ -81,7 +81,7 @@ impl Guard {
         let taken = self.quota.take(&counters, limits, sending.at).await;
         let taken = taken.map_err(store_problem)?;
         if taken != Permit::Granted {
-            // It may be a message that was counted and then not queued.
+            // The message may have been counted and then not queued.
             let reserved = self
                 .limiter
                 .is_reserved(recipient, sending.delivery, sending.at);
@@ -117,7 +117,7 @@ impl Guard {
         let mut counters = Vec::with_capacity(5);
         counters.push(Counter::Service(name.clone()));
         counters.extend(client.map(Counter::Client));
-        // Without a subject the recipient's own limits say the same.
+        // Without a subject this counter would repeat the recipient's own limits.
         if sending.names_subject {
             let subject = sending.delivery.verification().subject_tag();
             counters.push(Counter::Subject(subject));
@@ -145,8 +145,7 @@ impl Guard {
     }
 }
 
-/// The refusal of `limit`: which messages there were too many of, and the key that says how many
-/// there may be.
+/// The refusal of `limit`: its detail names the counted messages and the key of their limit.
 fn limit_problem(limit: Limit, limits: &SendLimits, names_subject: bool) -> Problem {
     let counted = match limit {
         Limit::Cooldown => {

@@ -1,8 +1,9 @@
 //! The way in by event: takes `watchword.otp.requested.v1` from the broker, issues as HTTP does,
-//! and answers by event. The service is the broker's validated user. Every request that can be read
-//! is answered: while the store or the broker is away the intake holds it and tries again until its
-//! code would have expired, and answers `request_expired` then. A message that cannot be read is
-//! replaced by a note without its content.
+//! and answers by event. The service is the broker's validated user. While the store or the broker
+//! is away the intake holds a request and retries until the code would have expired, and answers
+//! `request_expired` then. A request whose answer the broker still refuses 600 s after it was made
+//! is counted and ends without one. A message that cannot be read is replaced by a note without its
+//! content.
 
 mod document;
 
@@ -33,8 +34,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long a request is held in all: the longest life of a code.
 const LONGEST_LIFE_MS: u64 = 600_000;
-/// How long a message is held until its note is published. An alarm of the broker refuses notes for
-/// longer; the message is counted and dropped without one then.
+/// How long a message is held until its note is published. If an alarm of the broker refuses notes
+/// for longer, the message is counted and dropped without a note.
 const NOTE_WITHIN_MS: u64 = 60_000;
 /// The largest request that is read, as over HTTP.
 const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -73,7 +74,7 @@ struct Request {
     caller: Option<TraceParent>,
 }
 
-/// What the broker says about a message, without its body.
+/// The broker's properties of a message, without its body.
 struct Envelope {
     id: Option<String>,
     user: Option<String>,
@@ -82,7 +83,7 @@ struct Envelope {
     settle: Box<dyn Settle>,
 }
 
-/// How the intake is done with a message.
+/// The end of the intake's work on a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Done {
     /// It can be acknowledged.
@@ -108,7 +109,8 @@ impl Intake {
 
     async fn take(&self, received: Received) {
         let read = self.read(&received);
-        // The body is not kept while a peer is away: the broker's own limit on it is far higher.
+        // The body is not kept while a peer is away, because the broker's own limit on it is far
+        // higher.
         let envelope = Envelope {
             bytes: received.body.len(),
             id: received.id,
@@ -140,7 +142,7 @@ impl Intake {
             .as_deref()
             .and_then(|user| services.by_broker_user(user));
         let service = service.ok_or("unknown_user")?.clone();
-        // Without topic permissions a user could fill the queue of another service.
+        // Without topic permissions a user could publish into the queue of another service.
         let is_own_queue = received
             .service
             .as_ref()
@@ -157,9 +159,9 @@ impl Intake {
         })
     }
 
-    /// Issues, remembers the answer, publishes it. Tries until that is done, the link of the message
-    /// is lost or its code would have expired; in the last case the answer is `request_expired`,
-    /// remembered or not.
+    /// Issues a code, remembers the answer, publishes it. Retries until that is done, the link of
+    /// the message is lost or the code would have expired; in the last case the answer is
+    /// `request_expired`, remembered or not.
     async fn answer(&self, request: &Request, envelope: &Envelope) -> Done {
         let key = RequestKey::new(self.0.verifier.index(), &request.service.name, &request.id);
         let (mut document, mut wait) = (None, FIRST_WAIT);
@@ -195,8 +197,8 @@ impl Intake {
         }
     }
 
-    /// One try: publishes the answer that is remembered, or makes and remembers one. What was made
-    /// stays in `document`, so that a further try issues nothing again.
+    /// Makes one attempt: publishes the remembered answer, or makes and remembers one. A made
+    /// answer stays in `document`, so that a further attempt issues no second code.
     async fn try_answer(
         &self,
         key: RequestKey,
@@ -219,7 +221,7 @@ impl Intake {
         self.publish(&request.service.name, answer).await
     }
 
-    /// Issues a code; gives the answer's document. Fails only while a peer is away.
+    /// Issues a code and returns the answer's document. Fails only while a peer is away.
     async fn issue(&self, request: &Request, envelope: &Envelope) -> Result<String, Problem> {
         let is_expired =
             envelope.late.is_some() || self.is_too_old(request, request.service.policy.lifetime_ms);
@@ -274,8 +276,8 @@ impl Intake {
     }
 
     /// Publishes a note about the message in its place. The message is held until then, at most for
-    /// [`NOTE_WITHIN_MS`]: handed back it would come again at once, and each time count towards the
-    /// delivery limit.
+    /// [`NOTE_WITHIN_MS`]: if it were requeued it would come back at once, and count towards the
+    /// delivery limit each time.
     async fn put_aside(&self, reason: ParkReason, envelope: &Envelope) -> Done {
         tracing::warn!(reason, "a request by event was put aside");
         let begun = self.0.clock.now();

@@ -28,10 +28,10 @@ use crate::telemetry::IssuerMetrics;
 /// gives an answer within 2 s.
 const PUBLISH_DEADLINE: Duration = Duration::from_millis(1_500);
 
-/// How often a request may find its verification changed by another while it is decided.
+/// How often another request may change the verification while this request is decided.
 const DECISIONS: u32 = 4;
 
-/// A limit holds back the message of a request whose variables differ from the live verification's.
+/// A limit refuses the message of a request whose variables differ from the live verification's.
 const OTHER_CONTENT: &str = "the variables differ from those of the last message and a limit of \
     the recipient holds the new one back; the code of the last message stays valid for its own \
     content";
@@ -64,7 +64,7 @@ pub struct IssuerParts {
     pub clock: Arc<dyn Clock>,
     /// Where it counts.
     pub metrics: IssuerMetrics,
-    /// Tries the messages that requests ask for.
+    /// Renders the messages of requests before anything is opened.
     pub texts: Live<Box<dyn MessageCheck>>,
 }
 
@@ -119,7 +119,7 @@ impl Issuer {
         }
     }
 
-    /// Sends the code of `id` again; `client` asks for it.
+    /// Sends the code of `id` again for `client`.
     pub async fn resend(
         &self,
         service: &Service,
@@ -152,8 +152,8 @@ impl Issuer {
         }
     }
 
-    /// Decides what a request waits for, and names the message that was counted for it already.
-    /// Limits come first: if one refuses the new message, the code that the person holds stays valid.
+    /// Decides what a request waits for, and returns the message that was counted for it already.
+    /// Limits come first: if a limit refuses the new message, the earlier code stays valid.
     async fn decided(
         &self,
         service: &Service,
@@ -186,7 +186,7 @@ impl Issuer {
         Err(Problem::new(ProblemCode::StoreUnavailable, changing).retry_after(1))
     }
 
-    /// Makes certain what must be before a request changes or withdraws the live verification;
+    /// Completes the steps that must precede a change or withdrawal of the live verification;
     /// returns the message that it counted.
     async fn prepare(
         &self,
@@ -254,7 +254,7 @@ impl Issuer {
         };
         let (opening, counted) = match self.decided(service, asked, None).await {
             Ok(decided) => decided,
-            // The verification has not counted the message: there is nothing to settle.
+            // The verification has not counted the message, so no count needs correction.
             Err(problem) if is_limit(&problem) => return Ok(Stepped::Refused),
             Err(problem) => return Err(problem),
         };
@@ -269,7 +269,7 @@ impl Issuer {
             message.order.recipient.channel(),
         );
         let mut span = Span::none();
-        // The client of the request is not known any more.
+        // The client of the request is no longer known.
         match self.send(service, message, None, counted, &mut span).await {
             Ok(_) => Ok(Stepped::Sent),
             Err(problem) if is_limit(&problem) => {

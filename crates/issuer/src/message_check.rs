@@ -1,13 +1,13 @@
-//! Whether a message can be made of a request, asked before anything is opened for it. The texts are the
-//! workers'; the process that has both hands them in.
+//! Whether the texts of a request can be made, checked before anything is opened for it. The
+//! workers own the texts; the process that has both passes them in.
 
 use watchword_chassis::{Problem, ProblemCode, Service};
 use watchword_core::{Channel, Recipient};
 use watchword_verifier::OpenRequest;
 
-/// Tries the texts that the workers would make.
+/// Renders the texts that the workers would make.
 pub trait MessageCheck: Send + Sync {
-    /// Whether the message of `service` by `channel` can be made of what `request` brings.
+    /// Whether the message of `service` by `channel` can be made with the values of `request`.
     fn check(
         &self,
         service: &Service,

@@ -38,7 +38,7 @@ pub fn parse(service: &Service, request: OtpRequested) -> Result<OpenRequest, Pr
         recipient,
         subject,
         purpose: purpose.map_err(invalid("purpose"))?,
-        // A language is a wish: what cannot be read is English.
+        // A language is a wish: an unreadable one means English.
         locale: request.locale.as_deref().and_then(Locale::from_wish),
         variables,
         fallback,

@@ -51,8 +51,8 @@ pub struct SmsBehaviour {
     pub latency: Latency,
     /// Which part of messages has which outcome.
     pub outcomes: BTreeMap<Outcome, f64>,
-    /// The outcome for a number, for all that end in it (`*0001`), or for all that begin with it
-    /// (`+53*`).
+    /// The outcome for a number, for all numbers that end in the pattern (`*0001`), or for all that
+    /// begin with it (`+53*`).
     pub numbers: BTreeMap<String, Outcome>,
     /// Messages a second; above it 429.
     pub throttle_per_second: Option<u32>,

@@ -29,7 +29,7 @@ pub struct SmsConfig {
     /// Where gateways reach us with receipts: `https://otp.example.org`. Without it none are
     /// asked for.
     pub public_url: Option<String>,
-    /// How long receipts that are signed with an earlier secret are taken after a reload: 0 to 60
+    /// How long receipts signed with a replaced secret are accepted after a reload: 0 to 60
     /// minutes. 0 ends it at once, for a secret that was stolen.
     #[serde(default = "fifteen")]
     pub receipt_grace_minutes: u64,

@@ -1,5 +1,5 @@
-//! Bodies of gateways as text and as JSON. What a gateway says decides whether a person gets one
-//! message or two, so that a byte order mark, another charset, a compressed body or a raw line feed
+//! Bodies of gateways as text and as JSON. The answer of a gateway decides whether a person gets
+//! one message or two, so a byte order mark, another charset, a compressed body or a raw line feed
 //! in a string must not hide it. Bodies have at most [`MAX_BYTES`], compressed or not.
 
 use std::borrow::Cow;
@@ -14,8 +14,8 @@ use serde_json::Value;
 /// The longest body that is read.
 pub(crate) const MAX_BYTES: usize = 64 * 1024;
 
-/// The body without its compression; `None` if that is broken or hides more than [`MAX_BYTES`]. No
-/// text begins with the two octets of gzip, so that they count without a header, too.
+/// The body without its compression; `None` if the compression is broken or the body exceeds
+/// [`MAX_BYTES`]. No text begins with the two octets of gzip, so they suffice without a header.
 pub(crate) fn decompressed<'a>(headers: &HeaderMap, body: &'a [u8]) -> Option<Cow<'a, [u8]>> {
     if body.starts_with(&[0x1f, 0x8b]) {
         return bounded(MultiGzDecoder::new(body)).map(Cow::Owned);
@@ -82,17 +82,17 @@ fn is_latin1(headers: &HeaderMap) -> bool {
         .any(|name| charset.starts_with(name))
 }
 
-/// The JSON in `text`. Strings may hold raw control characters, and an integer that has no place in
-/// 64 bits is kept as a text: it is an id, and must stay exact.
+/// Parses the JSON in `text`. Strings may hold raw control characters, and an integer outside 64
+/// bits is kept as a text: it is an id, and must stay exact.
 pub(crate) fn json(text: &str) -> Option<Value> {
     let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\0');
     serde_json::from_str(&strict(text)).ok()
 }
 
-/// The same document as RFC 8259 has it.
+/// The same document in the syntax of RFC 8259.
 fn strict(text: &str) -> Cow<'_, str> {
     let mut strict = String::new();
-    // What of `text` is already in `strict`.
+    // The part of `text` that `strict` already holds.
     let mut done = 0;
     let mut chars = text.char_indices().peekable();
     let (mut in_string, mut escaped) = (false, false);
@@ -170,7 +170,7 @@ mod tests {
             (&none, gzip(BODY)),
             (&deflate, zlib.finish().unwrap()),
             (&deflate, raw.finish().unwrap()),
-            // Declared and not done.
+            // Declared, but not compressed.
             (&headers(CONTENT_ENCODING, "gzip"), BODY.to_vec()),
             (&none, BODY.to_vec()),
         ] {

@@ -88,7 +88,7 @@ impl SmsText {
     }
 }
 
-/// Lives that texts are tried with: seconds and minutes are words of their own.
+/// Lives of sample renderings: texts word seconds and minutes differently.
 const SAMPLE_LIVES: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(119)];
 
 /// Renders the text of every locale for `sender` with the longest code: a text that cannot be sent is an

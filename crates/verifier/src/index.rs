@@ -47,8 +47,8 @@ impl Index {
         tag(&mac(&self.key, &["block", service.as_str(), block]))
     }
 
-    /// The tag of the counter of messages for one client: its IPv4 address, or the /64 network that
-    /// its IPv6 address lies in, of which one client has them all.
+    /// The tag of the counter of messages for one client: its IPv4 address, or the /64 network of
+    /// its IPv6 address, because one client can use all addresses of that network.
     pub fn client_tag(&self, service: &ServiceName, address: IpAddr) -> SubjectTag {
         let client = match address.to_canonical() {
             IpAddr::V4(address) => address.to_string(),
@@ -60,8 +60,8 @@ impl Index {
         tag(&mac(&self.key, &["client", service.as_str(), &client]))
     }
 
-    /// Whether `subject` is the tag of an account, not of the recipient itself: requests without a
-    /// subject have their recipient as one.
+    /// Whether `subject` is the tag of an account, not of the recipient itself: a request without a
+    /// subject has its recipient as the subject.
     pub fn names_subject(
         &self,
         service: &ServiceName,
@@ -79,7 +79,7 @@ impl Index {
         ))
     }
 
-    /// Tells a recipient from others of the service.
+    /// A tag that distinguishes a recipient from others of the service.
     pub(crate) fn recipient_short(&self, service: &ServiceName, recipient: &Recipient) -> ShortTag {
         let channel = recipient.channel().as_str();
         let spelled = same_for_all_spellings(recipient);
@@ -89,8 +89,9 @@ impl Index {
         ))
     }
 
-    /// Tells the variables of a message to the subject `tag` from others; `None` without any. Keyed
-    /// and bound to the subject: equal amounts of two subjects do not look equal in the store.
+    /// A tag that distinguishes the variables of a message to the subject `tag` from others; `None`
+    /// without any. Keyed and bound to the subject: equal amounts of two subjects do not look equal
+    /// in the store.
     pub(crate) fn variables(
         &self,
         service: &ServiceName,
@@ -103,8 +104,8 @@ impl Index {
         (!values.is_empty()).then(|| ShortTag::of(&mac(&self.key, &parts)))
     }
 
-    /// Tells locale and fallback of a request for the subject `tag` from others; `None` without
-    /// either.
+    /// A tag that distinguishes locale and fallback of a request for the subject `tag` from others;
+    /// `None` without either.
     pub(crate) fn details(
         &self,
         service: &ServiceName,
@@ -273,7 +274,7 @@ mod tests {
             (slot, index.recipient_tag(&service, &to))
         };
         assert_eq!(of("Jane@Example.ORG"), of("jane@example.org"));
-        // A tag makes another verification, but the same limit.
+        // Another tag in the address makes another verification, but counts against the same limit.
         let (tagged, plain) = (of("jane+1@example.org"), of("jane@example.org"));
         assert_ne!(tagged.0, plain.0);
         assert_eq!(tagged.1, plain.1);

@@ -21,21 +21,21 @@ use crate::{Verifier, VerifierError};
 /// A request for a code, parsed.
 #[derive(Debug, Clone)]
 pub struct OpenRequest {
-    /// Who gets it.
+    /// The recipient.
     pub recipient: Recipient,
-    /// For which account; the recipient when `None`.
+    /// The account; the recipient when `None`.
     pub subject: Option<Subject>,
-    /// What for.
+    /// The purpose of the code.
     pub purpose: Purpose,
-    /// In which language.
+    /// The language of the message.
     pub locale: Option<Locale>,
-    /// With which values.
+    /// The values for the templates.
     pub variables: Variables,
-    /// What is tried when the code was not used in time.
+    /// The steps that follow if the code was not used in time.
     pub fallback: Vec<FallbackStep>,
 }
 
-/// A request as it is given to the store, with what the store does not see.
+/// A request as the store gets it, with the values that the store does not see.
 pub(crate) struct Draft {
     pub(crate) command: OpenCommand,
     pub(crate) details: OrderDetails,
@@ -43,11 +43,11 @@ pub(crate) struct Draft {
     subject: Option<Subject>,
 }
 
-/// Who asks for a message, and when.
+/// The request or step that asks for a message, and its time.
 #[derive(Clone, Copy)]
 struct Turn {
     at: Timestamp,
-    /// Which fallback step; 0: a request.
+    /// The fallback step; 0: a request.
     step: u8,
     /// The details that the step was planned for, or that the request brings.
     details: Option<ShortTag>,
@@ -94,9 +94,9 @@ impl Opener {
         self.ask(service, draft).await
     }
 
-    /// Lets the request of `change` take effect: a verification whose message showed other
-    /// variables is withdrawn in the step that opens the new one; of other details the live one is
-    /// given the new ones.
+    /// Applies the request of `change`: if the live verification's message showed other variables,
+    /// it is withdrawn in the step that opens the new one; if other details differ, the live
+    /// verification gets the new ones.
     pub async fn change(&self, service: &Service, change: Change) -> Result<Asked, VerifierError> {
         let Change {
             verification: live,
@@ -172,7 +172,7 @@ impl Opener {
         let (purpose, tag, at) = (command.purpose.clone(), command.details, command.now);
         let restarts = command.over.is_some();
         let (live, withdraws) = match self.verifier.store.open(command).await? {
-            // What was just sealed need not be opened.
+            // A value that was just sealed need not be opened.
             Opened::Send(sent) if sent.is_new => {
                 let metrics = &self.verifier.metrics;
                 metrics.opened(&details.recipient);
@@ -211,7 +211,8 @@ impl Opener {
         })))
     }
 
-    /// Asks for another message of the verification `id`. `None`: there is no such live one.
+    /// Asks for another message of the verification `id`. Returns `None` if there is no such live
+    /// verification.
     pub async fn resend(
         &self,
         service: &Service,
@@ -229,7 +230,7 @@ impl Opener {
             .transpose()
     }
 
-    /// Draws the code of `further`; the one before is good for nothing from now on.
+    /// Draws the code of `further`; the earlier code is invalid from now on.
     pub async fn renew(
         &self,
         service: &Service,
@@ -257,14 +258,15 @@ impl Opener {
         let asked = opened?.map(|opened| self.asked(name, opened, turn));
         Ok(match asked.transpose()? {
             Some(Asked::Decided(opening)) => opening,
-            // No store asks for a code that it was given, or compares what a resend does not bring.
+            // No store requests a code that it was given, or compares values that a resend does not
+            // bring.
             Some(Asked::NeedsCode(_) | Asked::Differs(_)) => Opening::Cooling(live),
             None => Opening::Ended(live),
         })
     }
 
-    /// Takes fallback step `step` of `id`, planned as `of` says. `None`: the code was used,
-    /// withdrawn or sent again, has expired, or the fallback was replaced.
+    /// Takes fallback step `step` of `id`, planned as `of` says. Returns `None` if the code was
+    /// used, withdrawn or sent again, has expired, or the fallback was replaced.
     pub async fn step(
         &self,
         service: &Service,
@@ -354,7 +356,7 @@ impl Opener {
                     restarts: turn.restarts,
                 })));
             }
-            // Only requests that bring a content are compared; [`Opener::ask`] takes these.
+            // Only requests with a content are compared; [`Opener::ask`] takes these.
             Opened::OtherContent(live) | Opened::OtherDetails(live) | Opened::Cooling(live) => {
                 Opening::Cooling(live)
             }

@@ -15,7 +15,7 @@ pub struct NextStep {
     pub step: u8,
     /// How long after the message, in milliseconds.
     pub after_ms: u64,
-    /// Tells the fallback it belongs to from one that replaces it.
+    /// Distinguishes the fallback it belongs to from one that replaces it.
     pub details: Option<ShortTag>,
 }
 
@@ -27,8 +27,9 @@ pub enum Asked {
     /// A further message is due, under a new code. Nothing has changed yet: the code before is good
     /// until [`crate::Opener::renew`] draws that one.
     NeedsCode(Box<Further>),
-    /// The request differs from the live verification in what its message shows or in where it goes
-    /// next. Nothing has changed yet: that one stays as it is until [`crate::Opener::change`].
+    /// The request differs from the live verification in the variables of its message, or in locale
+    /// or fallback. Nothing has changed yet: the live verification stays as it is until
+    /// [`crate::Opener::change`].
     Differs(Box<Change>),
 }
 
@@ -54,7 +55,7 @@ pub struct Message {
     pub verification: StoredVerification,
     /// Whether its slot's last verification was approved.
     pub follows_approval: bool,
-    /// Whether it is for a subject of its own, not for its recipient as such.
+    /// Whether the message is for a subject of its own, not for its recipient as such.
     pub names_subject: bool,
     /// When it was decided on.
     pub at: Timestamp,
@@ -73,7 +74,7 @@ pub struct Further {
     pub delivery_id: DeliveryId,
     /// Who would get it.
     pub recipient: Recipient,
-    /// Whether it is for a subject of its own, not for its recipient as such.
+    /// Whether the message is for a subject of its own, not for its recipient as such.
     pub names_subject: bool,
     /// When it was asked for.
     pub at: Timestamp,
@@ -89,7 +90,8 @@ pub struct Further {
 pub struct Change {
     /// The verification as it is now.
     pub verification: StoredVerification,
-    /// Whether that one is withdrawn for it: its message showed other variables.
+    /// Whether the live verification is withdrawn for the request: its message showed other
+    /// variables.
     pub withdraws: bool,
     pub(crate) draft: Draft,
 }
@@ -104,17 +106,17 @@ impl std::fmt::Debug for Change {
 }
 
 impl Change {
-    /// Which message it would be: the first of another verification.
+    /// The id of the message it would be: the first of another verification.
     pub fn delivery_id(&self) -> DeliveryId {
         DeliveryId::new(self.draft.command.id.clone(), 1)
     }
 
-    /// Who would get it.
+    /// The recipient of the message.
     pub const fn recipient(&self) -> &Recipient {
         &self.draft.details.recipient
     }
 
-    /// When it was asked for.
+    /// The time of the request.
     pub const fn at(&self) -> Timestamp {
         self.draft.command.now
     }

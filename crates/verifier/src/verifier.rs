@@ -1,6 +1,6 @@
-//! The half of the verifier that checks: it digests what a person typed, asks the store for one
-//! decision, and turns the answer back into values. It holds no sealing key and cannot read a
-//! stored code or recipient.
+//! The half of the verifier that checks: it digests a typed code, asks the store for one decision,
+//! and turns the answer back into values. It holds no sealing key and cannot read a stored code or
+//! recipient.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,11 +34,11 @@ pub enum VerifierError {
     Entropy(#[from] EntropyError),
 }
 
-/// A check, parsed: what a person typed, and what the caller expects the code to be for. Each
-/// expectation that is not met makes the code wrong.
+/// A check, parsed: the typed code, and the caller's expectations about it. An expectation that is
+/// not met makes the code wrong.
 #[derive(Debug, Clone)]
 pub struct CheckRequest {
-    /// What the person typed.
+    /// The code as the person typed it.
     pub code: TypedCode,
     /// Makes a repeat of the same check safe.
     pub check_id: Option<CheckId>,
@@ -50,12 +50,12 @@ pub struct CheckRequest {
     pub channel: Option<Channel>,
     /// The recipient of the request; not that of a fallback step.
     pub recipient: Option<Recipient>,
-    /// The variables that the message showed; empty ones expect a message without.
+    /// The variables that the message showed; empty ones expect a message without any.
     pub variables: Option<Variables>,
 }
 
 impl CheckRequest {
-    /// A check of `code` that expects nothing.
+    /// Returns a check of `code` without expectations.
     pub const fn of(code: TypedCode) -> Self {
         Self {
             code,
@@ -121,8 +121,8 @@ impl Verifier {
         &self.index
     }
 
-    /// Checks what a person typed. The verdict does not say why nothing was compared, or which of
-    /// the expectations was not met.
+    /// Checks a typed code. The verdict says neither why nothing was compared nor which expectation
+    /// was not met.
     pub async fn check(
         &self,
         service: &Service,

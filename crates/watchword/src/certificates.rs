@@ -34,7 +34,7 @@ const EXPIRY: Series = Series {
 pub const SERIES: &[Series] = &[EXPIRY];
 
 const LOOK_EVERY: Duration = Duration::from_secs(3_600);
-/// Some relays greet only after several seconds, to unmask spammers who do not wait.
+/// Some relays greet only after several seconds, to detect spammers that do not wait.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Shows what the certificates of peers say; while one cannot be seen, what it said last.

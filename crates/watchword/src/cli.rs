@@ -162,7 +162,7 @@ pub enum ProviderCommand {
         /// A number or an address that gets a real message.
         #[arg(long)]
         to: Option<String>,
-        /// A value for the template: NAME=VALUE. Others get a sample.
+        /// A value for the template: NAME=VALUE. Other variables get a sample.
         #[arg(long = "variable", value_name = "NAME=VALUE", value_parser = variable)]
         variables: Vec<(String, String)>,
     },

@@ -20,7 +20,7 @@ pub fn client() -> anyhow::Result<Client> {
         .context("no HTTP client can be made")
 }
 
-/// A request with the key, if that and the URL can be sent at all.
+/// Returns a request with the key; an error if key or URL cannot be sent.
 fn post(server: &Server, path: &str) -> anyhow::Result<RequestBuilder> {
     let base = server.url.trim().trim_end_matches('/');
     let url = Url::parse(&format!("{base}{path}"))

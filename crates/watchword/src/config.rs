@@ -78,8 +78,8 @@ pub struct PeerConfig {
     pub url: String,
     /// Its password.
     pub password: Option<SecretRef>,
-    /// Whether the connection may be in clear although the host is beyond loopback: nothing but the
-    /// network between protects recipients and passwords then.
+    /// Whether the connection may be in clear although the host is beyond loopback: then only the
+    /// network in between protects recipients and passwords.
     #[serde(default)]
     pub allow_cleartext: bool,
 }
@@ -155,8 +155,8 @@ impl Config {
         Ok(config)
     }
 
-    /// The key of the example's API key, if a service has it: everyone can read that key in the
-    /// example. An error where other machines reach a listener.
+    /// Returns the configuration key of the example's API key, if a service has it: that API key is
+    /// published. An error if other machines reach a listener.
     pub fn example_key(&self) -> Result<Option<String>, ConfigError> {
         let found = self.services.iter().find_map(|(name, service)| {
             let is_example = |key: &ApiKeyConfig| key.sha256.eq_ignore_ascii_case(EXAMPLE_KEY);
@@ -177,7 +177,7 @@ impl Config {
 const EXAMPLE_KEY: &str = "22a60ff8c666ee7f81ede927b1adfb38922412b0bbd7162b99525a22607f603b";
 const EXAMPLE_KEY_REFUSED: &str = "is the published example key, and http.listen or admin.listen is not a loopback address: \
      make a key with `openssl rand -hex 24` and put its SHA-256 here";
-/// What is said of the example's API key where it is let through.
+/// The warning where the example's API key is let through.
 pub const EXAMPLE_KEY_WARNING: &str =
     "the published example API key is in use: replace it before this leaves the machine";
 

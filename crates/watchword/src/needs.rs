@@ -1,20 +1,20 @@
-//! What a process needs of the configuration. It reads that and no more: a key or a secret that a role
-//! has no use for may be missing, or lie where the process cannot read it.
+//! The parts of the configuration that a process needs. It reads those and no more: a key or a
+//! secret that a role does not use may be missing, or lie where the process cannot read it.
 
 use watchword_chassis::config::KeyNeeds;
 use watchword_core::Channel;
 
 use crate::cli::Role;
 
-/// What a process or a command needs.
+/// The needs of a process or a command.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// A link to the broker. A process that only checks codes has none: it works while the broker is
-    /// away.
+    /// A link to the broker. A process that only checks codes has none: it works while the broker
+    /// is away.
     pub queues: bool,
     /// Keys.
     pub keys: KeyNeeds,
-    /// The providers of SMS, with their secrets.
+    /// The SMS providers, with their secrets.
     pub sms: bool,
     /// The relays, with their secrets.
     pub email: bool,
@@ -28,7 +28,7 @@ impl Needs {
         ..Self::PROVIDERS
     };
 
-    /// `watchword provider`: the providers.
+    /// `watchword provider` needs the providers.
     pub const PROVIDERS: Self = Self {
         queues: false,
         keys: KeyNeeds {
@@ -40,7 +40,7 @@ impl Needs {
         email: true,
     };
 
-    /// `watchword audit` and `watchword parked`: the queues.
+    /// `watchword audit` and `watchword parked` need the queues.
     pub const QUEUES: Self = Self {
         queues: true,
         sms: false,
@@ -48,7 +48,7 @@ impl Needs {
         ..Self::PROVIDERS
     };
 
-    /// `watchword unlock`: what a verifier has.
+    /// `watchword unlock` needs the parts that a verifier needs.
     pub const UNLOCK: Self = Self {
         queues: false,
         keys: KeyNeeds {
@@ -59,7 +59,7 @@ impl Needs {
         email: false,
     };
 
-    /// What a process of `roles` needs; none means all.
+    /// Returns the needs of a process with these `roles`; no role means all.
     pub fn of(roles: &[Role]) -> Self {
         if roles.is_empty() {
             return Self::ALL;

@@ -203,7 +203,7 @@ async fn history(ledger: &dyn LedgerStore, id: &DeliveryId) -> anyhow::Result<Va
     }))
 }
 
-/// The state of what is parked of requests: the request itself was not kept.
+/// The state of parked requests: the request itself was not kept.
 const NOTE: &str = "a note: its request was not kept";
 
 /// Messages `show` looks through in a lane: all that the queue can hold.

@@ -1,5 +1,5 @@
-//! `watchword provider test`: the request a provider would make, or one real message and what came
-//! back. Secrets, and in answers the recipient and the code, are masked.
+//! `watchword provider test`: the request that a provider would send, or one real message and its
+//! answer. Secrets are masked, and in answers the recipient and the code as well.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use crate::channels;
 use crate::needs::Needs;
 use crate::run::checked;
 
-/// Shows the request that provider `name` would make, or sends one message to `to`. `variables` come
-/// on top of the samples that texts are tried with at start.
+/// Shows the request that provider `name` would send, or sends one message to `to`. `variables`
+/// override the samples of the start.
 pub async fn test(
     path: &Path,
     name: &str,

@@ -27,15 +27,15 @@ use crate::texts::{Texts, check_sms};
 
 /// How often the files are looked at. Orchestrators take up to a minute to bring a changed secret.
 const LOOK: Duration = Duration::from_secs(5);
-/// How long after a change the files must still be the same to be read.
+/// How long the files must stay unchanged after a change before they are read.
 const SETTLE: Duration = Duration::from_secs(2);
 /// A bundle of authorities has some hundred KiB.
 const LARGEST: u64 = 4 * 1024 * 1024;
 
-/// What the files of a configuration hold, by path.
+/// The content of the files of a configuration, by path.
 type Prints = BTreeMap<PathBuf, [u8; 32]>;
 
-/// The files of a configuration, as they were when it was last taken.
+/// The files of a configuration, as they were when it was last read.
 pub struct Reader {
     path: PathBuf,
     needs: Needs,
@@ -44,8 +44,8 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Looks at the configuration in `path` for a process with these `needs`; before it is read, so that
-    /// no change in between is missed.
+    /// Looks at the configuration in `path` for a process with these `needs`. Call it before
+    /// reading, so that no change in between is missed.
     pub fn new(path: &Path, needs: Needs) -> Self {
         Self {
             path: path.to_owned(),
@@ -55,8 +55,8 @@ impl Reader {
         }
     }
 
-    /// Whether the files have changed and are whole. A file may be written in several steps and be valid
-    /// after each of them: a change counts once a second look finds the same.
+    /// Whether the files have changed and are whole. A file may be written in several steps and be
+    /// valid after each of them, so a change counts once a second look finds the same content.
     pub async fn has_changed(&mut self) -> bool {
         let Some(first) = self.look().await else {
             return false;
@@ -73,14 +73,14 @@ impl Reader {
         is_whole
     }
 
-    /// Takes the files as they are now.
+    /// Remembers the files as they are now.
     pub async fn take(&mut self) {
         if let Some(prints) = self.look().await {
             self.taken = prints;
         }
     }
 
-    /// Files take their time, which the tasks of a thread do not have.
+    /// Reading files takes time, which the tasks of a thread do not have.
     async fn look(&self) -> Option<Prints> {
         let (path, needs) = (self.path.clone(), self.needs);
         spawn_blocking(move || fingerprints(&path, needs))
@@ -110,7 +110,8 @@ impl Reloader {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // A second look waits: a signal may come meanwhile, and says that the files are whole.
+            // The second look waits: a signal may arrive meanwhile, and says that the files are
+            // whole.
             let looked = async {
                 looks.tick().await;
                 self.reader.has_changed().await
@@ -282,7 +283,7 @@ mod tests {
         let mut reader = Reader::new(&path, Needs::ALL);
         reader.settle = Duration::from_millis(600);
         assert!(!reader.has_changed().await);
-        // Whole TOML after the first step already.
+        // The file is valid TOML after the first step already.
         write(&path, "a = 2").unwrap();
         let second_step = async {
             sleep(Duration::from_millis(200)).await;
@@ -292,7 +293,7 @@ mod tests {
         assert!(!has_changed);
         assert!(reader.has_changed().await);
         assert!(!reader.has_changed().await);
-        // A secret that the process does not need is not looked at.
+        // The watch ignores a secret that the process does not need.
         let secret = folder.path().join("sealing");
         let text = format!("[keys]\nsealing = [{{ id = \"s1\", file = {secret:?} }}]");
         write(&path, text).unwrap();

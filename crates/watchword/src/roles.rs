@@ -71,7 +71,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Reads the keys that a process with these `needs` has and builds what its roles share.
+    /// Reads the keys of a process with these `needs` and builds the parts that its roles share.
     pub fn new(
         config: Config,
         needs: Needs,
@@ -263,7 +263,7 @@ impl Shared {
             metrics.clone(),
         ));
         let concurrency = setup.concurrency;
-        // Providers whose receipts come by calls or by a bind.
+        // Providers whose receipts arrive by calls or by a bind.
         let by_bind = providers.iter().filter(|provider| provider.wants_name());
         let by_bind = by_bind.map(|provider| provider.name());
         let takers: BTreeSet<_> = setup.receipts.keys().chain(by_bind).cloned().collect();

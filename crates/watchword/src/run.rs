@@ -131,7 +131,7 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     ended.context("the process did not stop cleanly")
 }
 
-/// The configuration of a process that starts, whose logs begin here.
+/// Reads the configuration of a starting process, whose logs begin here.
 fn first(path: &Path, needs: Needs) -> anyhow::Result<Config> {
     let config = checked(path, needs)?;
     telemetry::init(config.log);
@@ -141,7 +141,8 @@ fn first(path: &Path, needs: Needs) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// The engine of the configuration without any role, for an operator's command with these `needs`.
+/// Opens the engine of the configuration without any role, for an operator's command with these
+/// `needs`.
 pub async fn operator(path: &Path, needs: Needs) -> anyhow::Result<Shared> {
     let config = checked(path, needs)?;
     let services = Services::from_config(&config.services)?;
@@ -240,8 +241,8 @@ pub fn check(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The configuration, read and validated for a process with these `needs`; an error tells the line or
-/// the variable it is about.
+/// Reads and validates the configuration for a process with these `needs`; an error names the line
+/// or the variable it is about.
 pub fn checked(path: &Path, needs: Needs) -> anyhow::Result<Config> {
     let read = || {
         let mut config = Config::read(path)?;
@@ -269,8 +270,8 @@ pub fn at_line(path: &Path, error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Checks everything that can be wrong without a peer, as far as `needs` reach: keys, services,
-/// providers, addresses.
+/// Checks everything that needs no peer, as far as `needs` reach: keys, services, providers,
+/// addresses.
 pub fn validate(config: &Config, needs: Needs) -> anyhow::Result<()> {
     config.keys.resolve(needs.keys)?;
     Services::from_config(&config.services)?;

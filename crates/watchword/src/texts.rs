@@ -1,4 +1,5 @@
-//! The texts of both channels: checked at start and reload, and tried by the issuer for each request.
+//! The texts of both channels: checked at start and reload, and rendered by the issuer for each
+//! request.
 
 use std::path::Path;
 use std::time::Duration;

@@ -37,12 +37,12 @@ pub async fn run(path: &Path, apply: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints the commands that hold each broker user to what it needs.
+/// Prints the commands that limit each broker user to the permissions it needs.
 pub fn print_permissions(path: &Path) -> anyhow::Result<()> {
     let config = Config::read(path)?;
     let section = config.rabbitmq.as_ref();
     let section = section.context("config key `rabbitmq`: is missing")?;
-    // Nothing connects here: neither the password nor the way there matters.
+    // Nothing connects here, so neither the password nor the route matters.
     let settings = RabbitMqSettings {
         allow_cleartext: true,
         ..RabbitMqSettings::new(SecretString::new(section.url.clone()))
@@ -86,14 +86,14 @@ fn tenant_permissions(host: &str, user: &str, service: &ServiceName) -> [String;
         format!(
             "rabbitmqctl set_topic_permissions -p {host} {user} {REQUESTS_EXCHANGE} '^requests[.]{service}$' '^$'"
         ),
-        // The key of a binding is compared as it is written, its wildcards included.
+        // RabbitMQ compares the key of a binding as it is written, its wildcards included.
         format!(
             "rabbitmqctl set_topic_permissions -p {host} {user} {EVENTS_EXCHANGE} '^$' '^([*]|[a-z]+)[.]updated[.]{service}$'"
         ),
     ]
 }
 
-/// `text` as a regular expression that matches it alone.
+/// Returns `text` as a regular expression that matches it alone.
 fn literal(text: &str) -> String {
     let escape = |c: char| {
         if c.is_ascii_alphanumeric() || "-_".contains(c) {

@@ -22,7 +22,7 @@
 {{- end -}}
 {{- end -}}
 {{- $omitted := ternary (list "sms" "email") (list (ternary "email" "sms" (eq .workload.channel "sms"))) (empty .workload.channel) -}}
-{{- /* The issuer tries the texts that the workers make; who only checks codes makes none. */ -}}
+{{- /* The issuer renders the texts of the workers; a verifier on its own needs no templates. */ -}}
 {{- if eq (join "," .workload.roles) "verifier" }}{{ $omitted = append $omitted "templates" }}{{ end -}}
 {{- range $omitted }}{{ $_ := unset $tree . }}{{ end -}}
 {{- $_ := set $tree "engine" "distributed" -}}

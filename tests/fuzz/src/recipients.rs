@@ -34,7 +34,7 @@ pub fn run(input: &[u8]) {
         let sent = recipient.expose();
         assert!(is_address(sent), "no address: {sent:?}");
         let (local, domain) = sent.split_at(sent.find('@').unwrap_or_default());
-        // Only a domain of another script is written otherwise than it was given.
+        // Only a domain of another script is written in another form than it was given.
         assert!(text.starts_with(local), "a local part was rewritten");
         assert!(sent == text || !text.is_ascii(), "an address was rewritten");
         let first = if local.len() > 1 { &local[..1] } else { "" };

@@ -1,6 +1,6 @@
-//! SMTP relays that say anything: a mail counts as taken only after a positive reply to its final
-//! dot, a recipient as wrong only after a permanent one to RCPT or later, the configuration never
-//! once the sender was accepted, and no reply is quoted.
+//! SMTP relays with arbitrary replies: a mail counts as accepted only after a positive reply to its
+//! final dot, a recipient as wrong only after a permanent one to RCPT or later, the configuration
+//! never once the sender was accepted, and no reply is quoted.
 //!
 //! An input is what the relay says, a reply a line; lines with `-` as their fourth character go
 //! together with the next. A line that ends in CR is sent as it is, others get one. When the relay

@@ -39,7 +39,7 @@ impl Rules {
     }
 }
 
-/// One answer, as it came and varied, and the same bytes as an SMPP receipt: as its whole body, as
+/// An answer, as it came and varied, and the same bytes as an SMPP receipt: as its whole body, as
 /// its text and as its TLVs.
 pub fn run(input: &[u8]) {
     smpp(input);

@@ -210,7 +210,7 @@ fn vonage_sig(draft: &mut Draft, algorithm: HmacAlgorithm) -> bool {
     draft.drop_parameter("timestamp");
     let mut pairs = draft.form();
     let json = serde_json::from_slice(&draft.body);
-    // What the product reads beyond strict JSON no vendor sends signed.
+    // No vendor signs the forms that the product reads beyond strict JSON.
     let is_strict = json.as_ref().is_ok_and(|json: &Value| is_exact(json));
     if pairs.is_empty() && !draft.body.is_empty() && !is_strict {
         return false;
@@ -245,7 +245,7 @@ fn vonage_sig(draft: &mut Draft, algorithm: HmacAlgorithm) -> bool {
     true
 }
 
-/// Whether no member is a number that only a float holds: it may stand there as an integer.
+/// Whether no member is a number that only a float holds: an integer may appear in its place.
 fn is_exact(json: &Value) -> bool {
     json.as_object()
         .is_none_or(|members| !members.values().any(Value::is_f64))

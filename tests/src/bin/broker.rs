@@ -8,6 +8,6 @@ use watchword_tests::RabbitMq;
 async fn main() {
     let broker = RabbitMq::start().await;
     println!("{}", broker.address());
-    // `tests/run` holds the other end: the broker ends with it, however it ends.
+    // `tests/run` holds the other end: the broker ends with `tests/run`, in whatever way that ends.
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }

@@ -33,7 +33,8 @@ pub struct Row {
     pub faults: Vec<Fault>,
     /// How long they last.
     pub lasts: Duration,
-    /// Whether the load must not notice: every code is handed over in normal time meanwhile.
+    /// Whether the fault must not affect the load: every code is handed over in normal time
+    /// meanwhile.
     pub is_harmless: bool,
 }
 
@@ -216,8 +217,8 @@ pub(super) fn report(name: &str, load: u32, verdict: &Verdict, is_instant: bool)
     }
 }
 
-/// The product counts also what the load was not told: as many at most as requests without an
-/// answer or with one of trouble, and those of others.
+/// The product also counts requests whose answer the load did not get: at most the requests without
+/// an answer or with an error of a peer, and those of others.
 pub(super) fn disagreement(
     who: &str,
     counted: u64,

@@ -33,7 +33,7 @@ pub enum Kind {
     Clocks,
     /// The same with the peers on a small disk.
     SmallDisk,
-    /// The same with a second relay, which is always sound.
+    /// The same with a second relay, which always works.
     TwoRelays,
     /// The same on a primary, a replica and sentinels.
     Sentinel,
@@ -130,11 +130,11 @@ pub struct Stand {
     pub gateway: SmsGateway,
     /// The SMTP relay.
     pub relay: Sink,
-    /// The second relay, where there is one.
+    /// The second relay, if the row has one.
     pub second: Sink,
-    /// People beside the load.
+    /// Requests of other people beside the load.
     pub strangers: Option<Strangers>,
-    /// How many requests they made.
+    /// The number of their requests.
     pub others: Arc<AtomicUsize>,
     /// The broker, unless embedded.
     pub rabbitmq: Option<RabbitMq>,

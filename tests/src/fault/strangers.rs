@@ -1,5 +1,5 @@
-//! People who ask for codes to destinations that a provider refuses, four a second, beside a load
-//! that must not notice them.
+//! People who request codes for destinations that a provider refuses, four a second, beside a load
+//! that must not be affected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -13,13 +13,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::stand::Stand;
 use crate::load::Target;
 
-/// The country whose numbers strangers give, as the start of a number.
+/// The country of the strangers' numbers, as the start of a number.
 const COUNTRY: &str = "+53";
 /// The domain of their mailboxes.
 const DOMAIN: &str = "refused.example.net";
 const EVERY: Duration = Duration::from_millis(250);
 
-/// Where strangers want codes, and how the provider refuses them.
+/// The destination of the strangers, and how the provider refuses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Destination {
     /// A country that the gateway answers with 403.
@@ -28,7 +28,7 @@ pub enum Destination {
     Domain(&'static str),
 }
 
-/// A crowd that asks until it is dropped.
+/// A crowd that sends requests until it is dropped.
 pub struct Strangers(JoinHandle<()>);
 
 impl Drop for Strangers {
@@ -37,11 +37,11 @@ impl Drop for Strangers {
     }
 }
 
-/// No two strangers are the same.
+/// Each stranger is another person.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 impl Strangers {
-    /// Lets the provider refuse `destination` and the crowd begin.
+    /// Makes the provider refuse `destination` and starts the crowd.
     pub fn begin(stand: &mut Stand, destination: Destination) {
         match destination {
             Destination::Country => stand.gateway.refuse(Some(COUNTRY)),
@@ -52,7 +52,7 @@ impl Strangers {
         stand.strangers = Some(Self(task));
     }
 
-    /// Ends both.
+    /// Ends both the refusals and the crowd.
     pub fn end(stand: &mut Stand) {
         stand.strangers = None;
         stand.gateway.refuse(None);
@@ -75,7 +75,7 @@ async fn ask(target: Target, destination: Destination, others: Arc<AtomicUsize>)
             Destination::Country => ("sms", format!("{COUNTRY}51{:06}", number % 1_000_000)),
             Destination::Domain(_) => ("email", format!("stranger{number}@{DOMAIN}")),
         };
-        // Counted before the answer: one that is not heard may have been accepted.
+        // Counted before the answer: a request whose answer is lost may have been accepted.
         others.fetch_add(1, Ordering::SeqCst);
         let url = format!("{}/v1/verifications", target.issuer);
         let body = json!({ "channel": channel, "to": to });

@@ -78,7 +78,7 @@ fn row(name: impl Into<String>, kind: Kind, faults: Vec<Fault>, lasts: Duration)
     }
 }
 
-/// A fault that the load must not notice.
+/// A fault that must not affect the load.
 fn harmless(name: impl Into<String>, kind: Kind, fault: Fault, lasts: Duration) -> Row {
     Row {
         is_harmless: true,

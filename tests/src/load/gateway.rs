@@ -90,7 +90,7 @@ rules = [{{ status = ["202"], class = "accepted" }}]
         self.port
     }
 
-    /// Answers numbers that start like this with 403 from now on.
+    /// Answers numbers with this start with 403 from now on.
     pub fn refuse(&self, prefix: Option<&'static str>) {
         *self.refused.lock().expect("the prefix") = prefix;
     }

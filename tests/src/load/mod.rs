@@ -111,14 +111,14 @@ impl Load {
         }
     }
 
-    /// The same load beside others who make requests; `others` counts them.
+    /// The same load beside requests of other people; `others` counts them.
     #[must_use]
     pub fn beside(mut self, others: Arc<AtomicUsize>) -> Self {
         self.others = others;
         self
     }
 
-    /// Requests of others.
+    /// The number of requests of other people.
     pub fn others(&self) -> u64 {
         self.others.load(Ordering::SeqCst) as u64
     }

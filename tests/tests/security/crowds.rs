@@ -94,7 +94,7 @@ async fn with_receipts() -> Pipeline {
     pipeline
 }
 
-/// More than there are places for requests in work (512).
+/// More than the places for requests in progress (512).
 const CROWD: usize = 600;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

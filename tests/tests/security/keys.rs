@@ -23,7 +23,7 @@ fn key(name: &str) -> [u8; 32] {
     Sha256::digest(format!("the {name} key of this test")).into()
 }
 
-/// The configuration without the keys that `has` leaves out.
+/// The configuration without the keys that `has` lacks.
 fn cut(whole: &str, has: [bool; 3]) -> String {
     let is_other = |line: &&str| {
         KEYS.iter()
@@ -54,7 +54,7 @@ async fn a_role_works_with_its_own_keys_and_reads_no_other() {
         let file = pipeline.folder().join(format!("{role}.toml"));
         fs::write(&file, cut(&whole, has)).unwrap();
         for command in [&["config", "check", role][..], &["doctor", role]] {
-            // No peer has what the doctor looks for before a role has declared it.
+            // No peer has the objects that the doctor looks for before a role has declared them.
             let is_static = command[0] == "config";
             let output = pipeline
                 .command()
@@ -73,14 +73,14 @@ async fn a_role_works_with_its_own_keys_and_reads_no_other() {
             .insert(role.to_owned(), vec![variable]);
         pipeline.launch(role, &[role]);
     }
-    // Others have a configuration that names every key.
+    // Other roles have a configuration that names every key.
     for (role, _) in ROLES {
         pipeline.launch(&format!("whole {role}"), &[role]);
     }
     for name in pipeline.processes.keys() {
         pipeline.ready(name).await;
     }
-    // A role's configuration is not enough for one that needs more.
+    // A role's configuration is too small for a role that needs more.
     let output = pipeline
         .command()
         .env("WATCHWORD_CONFIG", pipeline.folder().join("verifier.toml"))

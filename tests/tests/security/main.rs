@@ -1,5 +1,5 @@
-//! Attackers who read what the product leaves behind or send it what they should not: crashes, memory,
-//! wires, keys of other roles, hostile input, slow callers, timing.
+//! Attackers who read what the product leaves behind or send it hostile input: crashes, memory,
+//! wires, keys of other roles, hostile bodies, slow callers, timing.
 
 mod crash;
 mod crowds;

@@ -47,7 +47,7 @@ pub struct Front {
 struct Session {
     verification: VerificationId,
     tenant: Tenant,
-    /// The amounts for which services were given this verification.
+    /// The amounts for which a service was given this verification.
     pays: HashSet<u8>,
     expires_at: Timestamp,
     checks: Vec<Asked>,

@@ -134,9 +134,9 @@ pub enum Asks {
     OtherService,
     /// For the content that was asked for.
     OwnContent,
-    /// For an amount that nobody asked for.
+    /// For an amount that was never requested.
     OtherContent,
-    /// For a number that nobody asked for.
+    /// For a number that was never requested.
     OtherRecipient,
 }
 

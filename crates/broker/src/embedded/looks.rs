@@ -27,7 +27,7 @@ pub(super) async fn look_on(shared: Weak<Shared>) {
 }
 
 /// The table is right where the lengths are not: a publish or a settlement whose caller gave up is
-/// committed later, and counted by no one.
+/// committed later and changes no length.
 async fn look(shared: &Shared, lane: Lane, queues: &mut Queues) {
     let now_ms = shared.now().as_millis();
     let words = (lane.as_str(), lane.late());

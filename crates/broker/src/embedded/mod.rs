@@ -58,7 +58,7 @@ struct Shared {
     /// Wakes the readers of a lane, or of its late lane, when something became due.
     arrivals: HashMap<&'static str, Notify>,
     /// Messages in each lane, so that a full lane is found without counting. Each publish and
-    /// settlement changes them, and every few seconds they are set to what the table holds.
+    /// settlement changes a length, and a look at the table every few seconds corrects it.
     lengths: HashMap<Lane, AtomicI64>,
     closed: watch::Sender<bool>,
     is_closed: AtomicBool,

@@ -170,14 +170,14 @@ pub(super) fn next_due(connection: &Connection, lane: &str) -> Result<Option<i64
 
 /// How many messages a lane has.
 pub(super) struct Counts {
-    /// Due, in the lane itself.
+    /// Due messages in the lane itself.
     pub(super) ready: u64,
-    /// Not parked, those of the late lane included.
+    /// Messages that are not parked, expired ones included.
     pub(super) length: u64,
     pub(super) parked: u64,
 }
 
-/// Counts the messages of `lane`, whose late messages are in the lane `late`.
+/// Counts the messages of `lane`, whose expired messages are in the lane `late`.
 pub(super) fn count(
     connection: &Connection,
     (lane, late): (&str, Option<&str>),

@@ -36,7 +36,8 @@ const SETUP_DEADLINE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(200);
 /// Late messages held beside the others: few, since nobody waits for them.
 const LATE_PREFETCH: u16 = 32;
-/// Requests held from the queue of one service. It bounds what one service takes of an issuer.
+/// Requests held from the queue of one service. The limit bounds the share of an issuer that one
+/// service can take.
 const SERVICE_PREFETCH: u16 = 16;
 
 pub(super) struct RabbitConsumer {
@@ -46,7 +47,7 @@ pub(super) struct RabbitConsumer {
     pumps: Vec<JoinHandle<()>>,
 }
 
-/// What the pumps of one lane share.
+/// The state that the pumps of one lane share.
 #[derive(Clone)]
 struct Pumps {
     supervisor: Arc<Supervisor>,
@@ -69,7 +70,7 @@ struct Pump {
     stop: CancellationToken,
 }
 
-/// What a queue is to its lane.
+/// The role of a queue in its lane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum QueueKind {
     /// The lane's queue.
@@ -265,9 +266,9 @@ impl Pump {
         Some(())
     }
 
-    /// Whether a message of the lane's queue is past its deadline. The broker itself moves those
-    /// that were never retried; a message that returns from a wait queue has lost its expiration
-    /// and has its deadline in a header.
+    /// Whether a message of the lane's queue is past its deadline. The broker itself moves expired
+    /// messages that were never retried; a message that returns from a wait queue has lost its
+    /// expiration and has its deadline in a header.
     fn is_past_deadline(&self, properties: &BasicProperties) -> bool {
         self.kind == QueueKind::Main
             && self.lane.is_republished()
@@ -284,7 +285,7 @@ impl Pump {
             delivery.data,
             acks,
         );
-        // Failing, it goes back to its queue and is met again.
+        // If this fails, the message goes back to its queue and is read again.
         let _ = settle.move_late().await;
     }
 
@@ -296,8 +297,8 @@ impl Pump {
             tokio::select! {
                 biased;
                 place = self.sender.reserve() => place.ok()?.send(received),
-                // A consumer that stops reads no more; failing, the message goes back with the end
-                // of the channel.
+                // A consumer that stops reads no more; if this fails, the message goes back with
+                // the end of the channel.
                 () = self.stop.cancelled() => {
                     let _ = received.requeue().await;
                 }
@@ -336,7 +337,7 @@ impl Pump {
         let user = properties.user_id().as_ref().map(ToString::to_string);
         let traceparent = header(&properties, "traceparent").and_then(traceparent);
         let mut settle = self.settle(tag, properties, data, acks);
-        // A body that is never republished is the receiver's alone, who can free it at once.
+        // The receiver alone holds a body that is never republished, and can free it at once.
         let body = if self.lane.is_republished() {
             settle.body.clone()
         } else {

@@ -84,8 +84,8 @@ impl Address {
         Err(last)
     }
 
-    /// Opens one connection. The client's own dialing tries the addresses of a host in turn, and goes
-    /// on in its thread after the caller has given up.
+    /// Opens one connection. The client library's own dialing tries the addresses of a host in
+    /// turn, and continues in its thread after the caller has given up.
     async fn open(&self, uri: &str, properties: ConnectionProperties) -> lapin::Result<Connection> {
         let uri: AMQPUri = uri.parse().map_err(io::Error::other)?;
         let deadline = self.connect_deadline;

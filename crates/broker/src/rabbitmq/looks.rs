@@ -18,8 +18,8 @@ use crate::queues::{LOOK_EVERY, Queues, set};
 use crate::telemetry::BrokerMetrics;
 
 const DEADLINE: Duration = Duration::from_secs(3);
-/// Wait, late, parked and services' request queues, of which there are many, are looked at every so
-/// many times.
+/// Wait, late, parked and services' request queues are many, so they are looked at only once in
+/// this number of looks.
 const ASIDE_EVERY: u32 = 6;
 
 /// Looks for as long as it is polled.

@@ -126,8 +126,8 @@ impl RabbitMq {
         }))
     }
 
-    /// Applies changed settings: dials by them from the next connection on, and declares and reads
-    /// the request queues of added services at once.
+    /// Applies changed settings: uses them from the next connection on, and declares and reads the
+    /// request queues of added services at once.
     pub fn redirect(&self, settings: RabbitMqSettings) -> Result<(), UrlError> {
         self.address.replace(Address::parse(&settings)?);
         self.supervisor.replace_objects(Objects::of(&settings));

@@ -23,8 +23,8 @@ const PERSISTENT: u8 = 2;
 
 /// Our own count of waits, which no broker version reinterprets (R47).
 pub(super) const RETRIES_HEADER: &str = "x-watchword-retries";
-/// The deadline of an order that was republished, in milliseconds since the epoch. A queue's
-/// time-to-live and a dead letter's lost `expiration` leave no other place for it.
+/// The deadline of an order that was republished, in milliseconds since the epoch. A header is the
+/// only place for it, because a dead-lettered message loses its `expiration`.
 pub(super) const DEADLINE_HEADER: &str = "x-watchword-deadline";
 pub(super) const REASON_HEADER: &str = "x-watchword-reason";
 
@@ -86,8 +86,8 @@ impl Publisher for RabbitPublisher {
             .map(|trace| ("traceparent", trace));
         let mut properties = properties(&message.id, message.kind, headers);
         if let Some(ttl) = message.ttl {
-            // In whole seconds, rounded up: with the expiration it makes the deadline that a wait
-            // or dead-letter queue is to keep.
+            // In whole seconds, rounded up: together with the expiration this timestamp gives the
+            // deadline that a wait or dead-letter queue keeps.
             let now_seconds = self
                 .clock
                 .now()
@@ -251,7 +251,7 @@ fn deadline(properties: &BasicProperties) -> Option<Timestamp> {
     }
     let published_seconds = i64::try_from((*properties.timestamp())?).ok()?;
     let published = Timestamp::from_millis(published_seconds.saturating_mul(1_000));
-    // The broker takes the time-to-live away when it expires a message: that time is past.
+    // The broker removes the time-to-live when it expires a message, so the deadline is past.
     let ttl_ms = match properties.expiration() {
         Some(ttl_ms) => ttl_ms.as_str().parse().ok()?,
         None => 0,
@@ -278,7 +278,7 @@ mod tests {
         let copy = copied(&first);
         let deadline = Timestamp::from_millis(1_002_500);
         assert_eq!(deadline_header(&copy), Some(deadline));
-        // A queue would expire the copy by it, in a wait queue or a dead-letter queue.
+        // With it a wait queue or a dead-letter queue would expire the copy.
         assert_eq!(copy.expiration(), &None);
         assert_eq!(deadline_header(&copied(&copy)), Some(deadline));
         let expired = BasicProperties::default().with_timestamp(1_000);

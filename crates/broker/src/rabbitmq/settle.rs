@@ -86,7 +86,7 @@ impl RabbitSettle {
         self.move_to(queue, properties, "late", HOLD).await
     }
 
-    /// Republishing keeps what the lane must not keep.
+    /// A republished request would stay on the broker in clear.
     fn check_republished(&self) -> Result<(), SettleError> {
         if self.lane.is_republished() {
             Ok(())

@@ -25,12 +25,12 @@ use crate::telemetry::BrokerMetrics;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The jitter adds up to as much again: a broker that is back is found within 4 s.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
-/// Declaring all queues after connecting twice.
+/// Time to declare all queues after connecting, twice over.
 const OPEN_MARGIN: Duration = Duration::from_secs(15);
-/// More for each queue: a quorum queue that is new takes some 20 ms.
+/// Additional time for each queue: a new quorum queue takes some 20 ms.
 const MARGIN_PER_QUEUE: Duration = Duration::from_millis(50);
 
-/// The broker objects this process declares and reads, as the configuration has them now.
+/// The broker objects that this process declares and reads, by the current configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Objects {
     pub(super) topology: Topology,
@@ -93,12 +93,12 @@ impl Supervisor {
         self.link.subscribe()
     }
 
-    /// The objects of the configuration as they change.
+    /// The objects of the configuration, which can change.
     pub(super) fn objects(&self) -> watch::Receiver<Objects> {
         self.objects.subscribe()
     }
 
-    /// Declares `objects` on the link that stands, if they differ, and after each connect.
+    /// Declares `objects` on the current link if they differ, and after each connect.
     pub(super) fn replace_objects(&self, objects: Objects) {
         let has_changed = self.objects.send_if_modified(|now| {
             let differs = *now != objects;

@@ -28,8 +28,8 @@ const DELIVERY_LIMIT: i64 = 20;
 const PARKED_TTL_MS: i64 = 14 * 24 * 3_600_000;
 /// Parked messages kept; the oldest go first.
 const PARKED_MAX_LENGTH: i64 = 100_000;
-/// How long a request waits in clear in a request queue, and then in the late queue: 600 s each, the
-/// longest life of a code. The late queue drops what it still holds then.
+/// How long a request waits in clear in a request queue, and then in the late queue: 600 s each,
+/// the longest life of a code. The late queue drops a request after that time.
 const REQUEST_TTL_MS: i64 = 600_000;
 /// Bytes of requests in the shared queue and in the late queue: 128 MiB. Requests have 0.3 to 16 KiB.
 const REQUESTS_MAX_BYTES: i64 = 128 * 1024 * 1024;
@@ -38,7 +38,7 @@ const SERVICE_MAX_BYTES: i64 = 32 * 1024 * 1024;
 /// After how long the broker deletes a service's request queue that has no consumer: 7 days. A
 /// service that was removed from the configuration leaves none behind.
 const SERVICE_QUEUE_EXPIRES_MS: i64 = 7 * 24 * 3_600_000;
-/// In effect without end; `RabbitMQ` 4 has 20 where nothing is set.
+/// Practically unlimited; `RabbitMQ` 4 has 20 where nothing is set.
 const NO_DELIVERY_LIMIT: i64 = 1_000_000_000;
 const DECLARE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -249,10 +249,10 @@ fn dead_lettering(exchange: &str, key: &str) -> BTreeMap<&'static str, Argument>
     ])
 }
 
-/// The queue that is read and, where messages expire, the one they then go to. A message that
-/// reaches its delivery limit ends in the parked queue, from a lane with a late queue by way of
-/// that: a queue has one dead-letter target, and the consumer of the late queue tells the reasons
-/// apart.
+/// The queue that consumers read and, where messages expire, the queue for expired messages. A
+/// message that reaches its delivery limit ends in the parked queue, from a lane with a late queue
+/// by way of that queue: a queue has one dead-letter target, and the consumer of the late queue
+/// distinguishes the reasons.
 fn lane_queues(lane: Lane) -> Vec<Queue> {
     if !lane.is_republished() {
         return request_queues(lane);

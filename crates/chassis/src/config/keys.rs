@@ -1,4 +1,4 @@
-//! `[keys]`: the keys a process needs are read; the others are left where they are.
+//! `[keys]`. A process reads the keys it needs and leaves the others alone.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub struct KeysConfig {
     pub index: Option<SecretRef>,
 }
 
-/// One key: its id and where it is.
+/// A key: its id and its place.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyConfig {
@@ -57,11 +57,11 @@ impl KeyNeeds {
 /// The keys of `[keys]` that a process needs.
 #[derive(Debug, Clone)]
 pub struct Keys {
-    /// What seals.
+    /// Keys that seal codes and recipients.
     pub sealing: Option<KeyRing>,
-    /// What digests.
+    /// Keys that digest codes.
     pub digest: Option<KeyRing>,
-    /// What hashes subjects and recipients.
+    /// The key that hashes subjects and recipients.
     pub index: Option<Key>,
 }
 
@@ -171,7 +171,7 @@ mod tests {
         );
         let index = format!("index = {{ file = {:?} }}\n", file("index"));
         let whole = format!("{sealing}{digest}{index}");
-        // A key that is not needed may be missing or lie where it cannot be read.
+        // A key that is not needed may be missing, or unreadable for the process.
         let away = "sealing = [{ id = \"s1\", file = \"/nonexistent\" }]\n";
         let checks = KeyNeeds {
             sealing: false,

@@ -1,11 +1,11 @@
 //! From a file and the environment to a checked structure.
 //!
 //! A variable `WATCHWORD_HTTP__LISTEN` sets the key `http.listen`: two underscores are the dot.
-//! Variables without two underscores (but `WATCHWORD_ENGINE`) are left for secrets to be named by; an
-//! empty variable sets nothing, as if it were not there.
+//! Variables without two underscores (except `WATCHWORD_ENGINE`) set no key; secrets may name them.
+//! An empty variable sets nothing, like an absent one.
 //!
-//! The value is TOML. Where the key wants a text, whatever the variable holds is the text (`1234`,
-//! `true`); where it wants a list, a text is split at its commas (`DE,AT`).
+//! The value is TOML. If the key wants a text, the variable's content is the text (`1234`, `true`);
+//! if the key wants a list, a text is split at its commas (`DE,AT`).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ pub fn load<T: DeserializeOwned>(
         };
         let key = error.path().to_string();
         let message = error.inner().to_string();
-        // The key wants something else than the variable's text looks like: read it that way, once.
+        // The key wants another type than the text looks like: read the value as that type, once.
         let other = variables
             .iter()
             .position(|variable| variable.keys.join(".") == key)
@@ -39,7 +39,7 @@ pub fn load<T: DeserializeOwned>(
             .and_then(|variable| Some((variable.other(&message)?, variable.keys)));
         let first = first.get_or_insert_with(|| {
             let key = match key.as_str() {
-                // The second is that of a key without a name.
+                // The second error is that of a key without a name.
                 "." | "" => "(top level)".to_owned(),
                 key => key.to_owned(),
             };
@@ -76,8 +76,8 @@ pub fn variable_of(
         .map(|variable| variable.name)
 }
 
-/// The files that `path` under `environment` names: secrets, keys, certificates. Those that stand below
-/// a key of `left_out` are not among them. None if `path` cannot be read.
+/// The files that `path` under `environment` names: secrets, keys, certificates. Files below a key
+/// of `left_out` are not included. Empty if `path` cannot be read.
 pub fn files_of(
     path: &Path,
     environment: impl Iterator<Item = (String, String)>,
@@ -136,7 +136,7 @@ struct Variable {
 }
 
 impl Variable {
-    /// What it is where its value is not what the key wants: `message` is serde's.
+    /// The value as the type that the key wants; `message` is serde's.
     fn other(&self, message: &str) -> Option<Value> {
         match &self.value {
             Value::String(text) if message.contains("expected a sequence") => {

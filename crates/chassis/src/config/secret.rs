@@ -50,7 +50,7 @@ impl SecretRef {
     }
 }
 
-/// The secret without the line breaks that editors, `echo` and secret stores put behind it.
+/// Returns the secret without the line breaks that editors, `echo` and secret stores append.
 fn non_empty(text: &str, key: &str) -> Result<SecretString, ConfigError> {
     let text = text.trim_end_matches(['\r', '\n']);
     if text.is_empty() {

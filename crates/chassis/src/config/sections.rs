@@ -94,21 +94,21 @@ pub struct ServiceConfig {
     #[serde(default)]
     pub broker_users: Vec<String>,
     /// Countries (ISO 3166, two letters) whose numbers get SMS; `*` is every country. None by
-    /// default: name those your people live in. Territories with a code of their own are listed by it:
-    /// Jersey, Guernsey and the Isle of Man (`JE`, `GG`, `IM`) are not part of `GB`.
+    /// default: name the countries of your users. Territories with a code of their own need an
+    /// entry: Jersey, Guernsey and the Isle of Man (`JE`, `GG`, `IM`) are not part of `GB`.
     #[serde(default)]
     pub countries: Vec<String>,
-    /// First digits (`+85246`) of numbers that get SMS although the numbering plans do not list them:
-    /// a range newer than their data, or one reserved for tests. A number of a country must be of one in
-    /// `countries` still; in a shared calling code such a range has none. Premium, satellite and other
-    /// special numbers stay refused.
+    /// First digits (`+85246`) of numbers that get SMS although the numbering plans do not list
+    /// them: a range newer than the plans' data, or one reserved for tests. If such a number has a
+    /// country, `countries` must list that country too; in a shared calling code a range outside
+    /// the plans has no country. Premium, satellite and other special numbers stay refused.
     #[serde(default)]
     pub unknown_prefixes: Vec<String>,
     /// First digits (`+4420`) of fixed lines that get SMS.
     #[serde(default)]
     pub fixed_line_prefixes: Vec<String>,
-    /// Whether a variable may carry a link (`https://…`, `www.…`, `example.org/…`), which a person would
-    /// get in a message of yours.
+    /// Whether a variable may carry a link (`https://…`, `www.…`, `example.org/…`), which people
+    /// would get in a message of your service.
     #[serde(default)]
     pub links_in_variables: bool,
     /// What a verification of the service is like.
@@ -176,7 +176,7 @@ section!(
         recipient_per_hour: u32 = 10,
         /// Messages to one recipient: 1 to 100. A quarter is kept for requests with a subject.
         recipient_per_day: u32 = 20,
-        /// Messages for one subject, to whichever recipients: 0 to 10,000.
+        /// Messages for one subject, over all its recipients: 0 to 10,000.
         subject_per_hour: u32 = 10,
         /// Messages to numbers that differ in their last four digits only: 0 to 10,000,000.
         number_block_per_hour: u32 = 100,

@@ -1,5 +1,5 @@
-//! Request bodies: the listener reads each one whole before a handler runs, so that a caller who
-//! sends slowly holds a connection and nothing else.
+//! Request bodies: the listener reads each one whole before a handler runs, so that a slow sender
+//! holds a connection and nothing else.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -14,8 +14,8 @@ use crate::{Problem, ProblemCode};
 
 /// The largest body the listener hands on. Each route has its own limit below it.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
-/// How much of a larger body is read and discarded. A client whose connection is reset while it
-/// sends never sees the answer.
+/// The part of a larger body that is read and discarded. A client whose connection is reset while
+/// it sends never sees the answer.
 const MAX_DISCARDED_BYTES: usize = 2 * 1024 * 1024;
 /// The time from the end of the headers to the end of the body.
 pub const BODY_DEADLINE: Duration = Duration::from_secs(5);
@@ -47,11 +47,11 @@ impl Unread {
     }
 }
 
-/// Replaces the body of `request` with one that is in memory. `hold` hears of each piece that
-/// waits for the next.
+/// Replaces the body of `request` with one that is in memory. `hold` receives the size of each
+/// piece that waits for the next.
 ///
-/// A body that cannot be had becomes an [`Unread`] in the request's extensions: the route decides
-/// what comes first, a missing key or a missing body.
+/// If the body cannot be read, an [`Unread`] goes into the request's extensions: the route decides
+/// which error it reports first, a missing key or a missing body.
 pub(crate) async fn receive<B>(request: http::Request<B>, hold: impl Fn(usize)) -> Request
 where
     B: HttpBody<Data = Bytes> + Unpin,

@@ -26,8 +26,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     }
 }
 
-/// Like [`JsonBody`], but a body without bytes stands for the default, whatever its headers say:
-/// clients and proxies that stream declare a body before they know that it is empty.
+/// Like [`JsonBody`], but a body without bytes gives the default, whatever its headers say: clients
+/// and proxies that stream declare a body before they know that it is empty.
 #[derive(Debug)]
 pub struct OptionalJsonBody<T>(pub T);
 
@@ -66,8 +66,8 @@ fn check_headers(headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Whether the content type is JSON in UTF-8 or in US-ASCII, which is a part of it. `utf8` is not a
-/// registered name, and common.
+/// Whether the content type is JSON in UTF-8 or in US-ASCII, a subset of it. `utf8` is not a
+/// registered name, but common.
 fn is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers
         .get(header::CONTENT_TYPE)
@@ -93,7 +93,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 /// Parses one JSON document. An error names the field and never quotes its value.
 pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
-    // Tracking the path costs more than parsing: it is done only for a document that is wrong.
+    // Tracking the path costs more than parsing, so only a wrong document is parsed with it.
     if let Ok(parsed) = serde_json::from_slice(body) {
         return Ok(parsed);
     }

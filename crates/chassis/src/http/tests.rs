@@ -1,4 +1,4 @@
-//! Who calls, what unknown paths and methods are answered, and how many requests run at once.
+//! API keys, answers to unknown paths and methods, and the number of requests at once.
 
 use axum::body::Body;
 use axum::http::HeaderValue;

@@ -1,5 +1,6 @@
-//! The places of a listener and the memory for bodies that are still arriving: which connection has
-//! some, and which gives way when they run out. A connection whose request is in work never does.
+//! The places of a listener and the memory for arriving bodies: which connections have a place, and
+//! which one is closed when they run out. A connection whose request is in progress is never
+//! closed.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,14 +46,14 @@ struct Entry {
 }
 
 impl Taken {
-    /// Takes connection `number` off the list; what it holds counts as free.
+    /// Removes connection `number`; its place and memory are free again.
     fn remove(&mut self, number: u64) -> Option<Arc<Connection>> {
         let entry = self.connections.remove(&number)?;
         self.held_bytes -= entry.held_bytes;
         Some(entry.connection)
     }
 
-    /// Closes the connection for which `since` tells the earliest time.
+    /// Closes the connection with the earliest time of `since`.
     fn close_first(&mut self, since: impl Fn(&Entry) -> Option<Instant>) -> bool {
         let waiting = self
             .connections
@@ -146,11 +147,11 @@ impl Place {
         &self.connection
     }
 
-    /// Counts `bytes` more of a body that is still arriving. If that is more than there is room for,
-    /// the bodies that have been arriving longest give way.
+    /// Counts `bytes` more of an arriving body. If there is no room for them, the listener closes
+    /// the connections whose bodies have been arriving longest.
     pub fn hold(&self, bytes: usize) {
         let mut taken = self.places.taken();
-        // A connection that has given way itself holds nothing any more.
+        // A connection that was closed here holds no memory any more.
         let Some(entry) = taken.connections.get_mut(&self.number) else {
             return;
         };
@@ -163,7 +164,7 @@ impl Place {
         while taken.held_bytes > MAX_HELD_BYTES && taken.close_first(receiving) {}
     }
 
-    /// The body is whole, or given up.
+    /// The body has arrived, or the listener gave up on it.
     pub fn release(&self) {
         let mut taken = self.places.taken();
         if let Some(entry) = taken.connections.get_mut(&self.number) {

@@ -27,7 +27,7 @@ impl Courier {
     }
 }
 
-/// What earlier attempts mean for the next one.
+/// The meaning of earlier attempts for the next one.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct History {
     /// How many there are if another provider gets the message now. One that recognises a repeat
@@ -35,7 +35,7 @@ pub(super) struct History {
     pub(super) elsewhere: u32,
     /// The place of the last provider, if it may have the message and would recognise a repeat.
     pub(super) knows: Option<usize>,
-    /// The places of providers that do not deliver to this destination: never asked again.
+    /// The places of providers that do not deliver to this destination: never called again.
     pub(super) refused: Vec<usize>,
 }
 
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(unknowns(&left), (1, false));
         let back = [("knows", Lost), ("plain", Lost), ("knows", Lost)];
         assert_eq!(unknowns(&back), (3, true));
-        // Refused, it does not have the message.
+        // A provider that refused the message does not have it.
         assert_eq!(unknowns(&[("knows", Lost), ("knows", Refused)]), (1, false));
         // A crash leaves no name.
         let crashed = [("", Lost), ("", Lost), ("knows", Busy)];

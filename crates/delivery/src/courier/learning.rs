@@ -1,4 +1,4 @@
-//! What an attempt teaches: metrics, the provider's health, the log.
+//! The effects of an attempt's outcome: metrics, the provider's health, the log.
 
 use std::time::Duration;
 
@@ -56,8 +56,8 @@ impl Courier {
             _ => {}
         }
         if attempted.class == AttemptClass::Accepted {
-            // By how long the call took, not by a second reading of the clock: a clock set in
-            // between would make an acceptance late that was not, or hide one that was.
+            // Uses the duration of the call, not a second reading of the clock: a clock set in
+            // between would make an acceptance look late, or hide a late one.
             let age = begun.since(errand.sealed_at) + took;
             metrics.age_seconds.observe(age.as_secs_f64());
             if begun.plus_millis(millis(took)) > errand.order.deadline {

@@ -24,7 +24,7 @@ pub(super) const IN_A_ROW: u32 = 10;
 const IN_A_ROW_OF_FEW: u32 = 5;
 const NEXT_TO_NONE: f64 = 6.0;
 /// A small share also grows after this many successes in a row: a provider that fails three calls
-/// of ten gets there once in 50,000 tries.
+/// of ten reaches this number once in 50,000 tries.
 const GOOD_IN_A_ROW: u32 = 30;
 /// The same with little traffic, and the least time between two such steps.
 const GOOD_IN_A_ROW_OF_FEW: u32 = 5;
@@ -36,8 +36,8 @@ const STEP_UP_MS: u64 = 30_000;
 /// its full share for `CALM_MS`.
 const FIRST_REST_MS: u64 = 5_000;
 const LONGEST_REST_MS: u64 = 900_000;
-/// The same for a fault that an operator fixes: a refused call is fast and costs little, and with no
-/// other provider all orders wait for the probe that finds the fault fixed.
+/// The same for a fault that an operator fixes: a refused call is fast and costs little, and if
+/// there is no other provider all orders wait for the probe that finds the fault fixed.
 const LONGEST_FAULTY_REST_MS: u64 = 5_000;
 const CALM_MS: u64 = 600_000;
 /// Half-open probes that must succeed in a row before the circuit closes.
@@ -45,7 +45,7 @@ const PROBES: u8 = 3;
 /// A probe whose outcome was never reported is forgotten after this.
 const PROBE_MS: u64 = 60_000;
 
-/// One observation.
+/// An observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sign {
     /// The provider accepted a message.
@@ -61,11 +61,11 @@ pub(super) enum Sign {
 /// How much of its share a provider may get now, from least to most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Admission {
-    /// It must not be asked: our account is at fault, or it asked to wait.
+    /// The provider must not be called: our account is at fault, or it asked to wait.
     Barred,
-    /// It may be asked only if no other provider can be.
+    /// The provider may be called only if no other provider can be.
     LastResort,
-    /// One message, as a half-open probe.
+    /// A single message may be sent, as a half-open probe.
     Probe,
     /// This many tenths of its share.
     Share(u8),
@@ -99,7 +99,7 @@ impl Gauge {
             bad_in_a_row: 0,
             good_in_a_row: 0,
             rest_ms: FIRST_REST_MS,
-            // Not `now`: a clock that is set back afterwards would make it rest until then.
+            // Not `now`: after the clock is set back, the circuit would stay open until then.
             rests_until: Timestamp::from_millis(0),
             faulty: false,
             probe_at: None,
@@ -121,8 +121,8 @@ impl Gauge {
         self.level == 0
     }
 
-    /// Whether it rests now. A rest longer than the longest was written before the clock was set
-    /// back, and does not count.
+    /// Whether the circuit rests now. A rest longer than the maximum was recorded before the clock
+    /// was set back, and does not count.
     fn rests(&self, now: Timestamp) -> bool {
         (1..=LONGEST_REST_MS).contains(&self.rests_until.millis_since(now))
     }
@@ -229,9 +229,9 @@ impl Gauge {
         self.bad_in_a_row >= row || self.is_surely_above(BROKEN)
     }
 
-    /// Whether the part of failures is above `part`, chance allowed for: twice the spread that this
-    /// many failures have by themselves. Without it a provider of constant quality would wander up
-    /// and down for ever.
+    /// Whether the share of failures is above `part`, with a margin for chance: twice the standard
+    /// deviation of this many failures. Without it the level of a provider of constant quality
+    /// would drift up and down for ever.
     fn is_surely_above(&self, part: f64) -> bool {
         let seen = self.good + self.bad;
         seen >= FEW && self.bad - 2.0 * self.bad.sqrt() > part * seen
@@ -329,14 +329,14 @@ mod tests {
         let mut gauge = Gauge::new(at(2 * HOUR_MS));
         let back = at(2 * HOUR_MS - 310_000);
         assert_eq!(gauge.admission(back), Admission::Share(WHOLE));
-        // Nor does a rest that was asked for before the clock was set back.
+        // A rest that was requested before the clock was set back does not count either.
         gauge.rest(at(2 * HOUR_MS), 10_000);
         assert_eq!(gauge.admission(at(HOUR_MS)), Admission::Share(WHOLE));
         gauge.rest(at(HOUR_MS), 10_000);
         assert_eq!(gauge.admission(at(HOUR_MS)), Admission::Barred);
         let rested = at(HOUR_MS + 10_000);
         assert_eq!(gauge.admission(rested), Admission::Share(WHOLE));
-        // Nor does a probe that was sent before.
+        // A probe that was sent before does not count either.
         gauge.observe(Sign::Fault, at(2 * HOUR_MS));
         gauge.on_probe(at(2 * HOUR_MS + 5_000));
         assert_eq!(gauge.admission(at(HOUR_MS)), Admission::Probe);
@@ -400,7 +400,7 @@ mod tests {
         gauge.on_probe(at(5_000));
         assert_eq!(gauge.admission(at(64_999)), Admission::Barred);
         assert_eq!(gauge.admission(at(65_000)), Admission::Probe);
-        // One that ended without a word about the account makes place at once.
+        // A probe without evidence about the account frees its place at once.
         gauge.on_probe(at(65_000));
         gauge.release();
         assert_eq!(gauge.admission(at(65_001)), Admission::Probe);

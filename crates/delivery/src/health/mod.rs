@@ -42,7 +42,7 @@ impl Health {
         Self(Mutex::new((0..providers).map(new).collect()))
     }
 
-    /// What `provider` may get for `region` now.
+    /// The share that `provider` may get for `region` now.
     pub(crate) fn admission(&self, provider: usize, region: &Region, now: Timestamp) -> Admission {
         self.lock()[provider].admission(region, now)
     }
@@ -67,12 +67,12 @@ impl Health {
         self.lock()[provider].receipt(state, now);
     }
 
-    /// The share of `provider` in tenths that is shown.
+    /// The shown share of `provider` in tenths.
     pub(crate) fn level(&self, provider: usize) -> u8 {
         self.lock()[provider].level()
     }
 
-    /// The same for one country; for mail that of the provider.
+    /// The same for one country; for mail, that of the provider.
     pub(crate) fn country_level(&self, provider: usize, region: &Region) -> u8 {
         let providers = self.lock();
         if region.is_domain() {

@@ -1,8 +1,9 @@
-//! The circuits of one provider and the rule which of them an outcome moves. The people who ask for
-//! codes choose the destinations, so no outcome of one destination opens the circuit of the whole
-//! provider: that takes a fault of our account, or the same failure at several destinations that
-//! worked before, with no acceptance in between. Only such a fault, or the provider's own wish to
-//! wait, bars it; everything else makes it the last resort.
+//! The circuits of one provider, and the rule that decides which circuit an outcome moves. The
+//! people who request codes choose the destinations, so the outcome at one destination does not
+//! open the circuit of the whole provider: that takes a fault of our account, a call that failed
+//! before the peer knew the recipient, or the same failure at several destinations that worked
+//! before, with no acceptance in between. A fault of our account, or the provider's own request to
+//! wait, bars the provider; with any other open circuit it is the last resort.
 
 use std::time::Duration;
 
@@ -18,21 +19,21 @@ const KEPT_MS: u64 = 5_000;
 /// The longest wait that answers for one region alone may ask for, in milliseconds.
 const LONGEST_REGION_WAIT_MS: u64 = 60_000;
 
-/// What an outcome says.
+/// The meaning of an outcome.
 enum Word {
     /// The provider accepted the message.
     Accepted,
-    /// It refused the recipient or the text: neither success nor failure of its own.
+    /// The provider refused the recipient or the text: neither success nor failure of its own.
     Answered,
-    /// It refused our account.
+    /// The provider refused our account.
     Fault,
-    /// It refused this destination.
+    /// The provider refused this destination.
     Refused,
-    /// It failed, or its answer did not come.
+    /// The call failed, or its answer did not arrive.
     Failed,
 }
 
-/// One provider: the circuit of the whole, and one for each region.
+/// A provider: the circuit of the whole, and a circuit for each region.
 #[derive(Debug)]
 pub(super) struct ProviderHealth {
     whole: Gauge,
@@ -59,7 +60,7 @@ impl ProviderHealth {
         }
     }
 
-    /// What it may get for `region`: the lesser of the two circuits.
+    /// Returns what the provider may get for `region`: the lesser of the two circuits.
     pub(super) fn admission(&self, region: &Region, now: Timestamp) -> Admission {
         let whole = match self.whole.admission(now) {
             Admission::Probe if !self.may_probe(region, now) => self.whole.refusal(),
@@ -194,14 +195,14 @@ impl ProviderHealth {
         }
     }
 
-    /// Applies a receipt. Receipts about messages from before say nothing about a provider whose
-    /// circuit is open: only an attempt shows whether it works again.
+    /// Applies a receipt. A receipt about an earlier message says nothing about a provider whose
+    /// circuit is open: only an attempt shows whether the provider works again.
     pub(super) fn receipt(&mut self, state: ReceiptState, now: Timestamp) {
         let sign = match state {
             ReceiptState::InFlight => return,
             ReceiptState::Delivered => Sign::Good,
-            // One phone that is switched off says little: never enough to open the circuit by
-            // itself in a row.
+            // A phone that is switched off says little, and never opens the circuit by failures in
+            // a row.
             ReceiptState::Failed | ReceiptState::Expired => Sign::Slow,
         };
         if !self.whole.is_open() {
@@ -215,9 +216,9 @@ impl ProviderHealth {
         region.map_or(WHOLE, |region| region.gauge.level())
     }
 
-    /// The level that is shown: the least of the whole's and of the worst country's. Of mail the
-    /// best domain's, since one domain of many says nothing. Regions that never worked count
-    /// only where none ever did.
+    /// The level that is shown: the lesser of the whole's and the worst country's. For mail it is
+    /// the best domain's, since one domain of many says nothing. Regions that never worked count
+    /// only where no region ever worked.
     pub(super) fn level(&self) -> u8 {
         let counted = self
             .regions
@@ -232,7 +233,8 @@ impl ProviderHealth {
             }
             domains = domains.max(Some(level));
             if level == WHOLE {
-                // There can be a thousand, and none is better. A channel has only one kind.
+                // There can be a thousand domains, and no level is higher. A channel has only one
+                // kind of region.
                 break;
             }
         }

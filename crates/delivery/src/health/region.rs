@@ -10,7 +10,7 @@ use super::gauge::Gauge;
 
 /// Regions remembered of one provider: more than there are countries.
 pub(super) const MOST_REGIONS: usize = 1_024;
-/// This many different witnesses make a refusal more than the affair of one of them.
+/// This many different witnesses turn refusals of single recipients into a refusal of the region.
 pub(super) const WITNESSES: usize = 3;
 
 /// The part of the world a recipient belongs to: what a provider may refuse as a whole.
@@ -51,7 +51,7 @@ impl Region {
     }
 }
 
-/// A number that stands for a recipient or a region in a [`Streak`].
+/// A number that identifies a recipient or a region in a [`Streak`].
 pub(crate) fn witness(of: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     of.hash(&mut hasher);
@@ -86,7 +86,7 @@ impl Streak {
     }
 }
 
-/// One region of one provider.
+/// A region of a provider.
 #[derive(Debug)]
 pub(super) struct RegionHealth {
     pub(super) gauge: Gauge,
@@ -123,8 +123,8 @@ impl Regions {
         self.worked > 0
     }
 
-    /// The region's state, new if it is not known. A new one takes the place of the region that was
-    /// used the longest time ago, of those first that never worked.
+    /// Returns the region's state, a new one if the region is unknown. A new region replaces the
+    /// one that was not used for the longest time, first of those that never worked.
     pub(super) fn entry(&mut self, region: &Region, now: Timestamp) -> &mut RegionHealth {
         self.uses += 1;
         if self.known.len() >= MOST_REGIONS && !self.known.contains_key(region) {
@@ -204,7 +204,7 @@ mod tests {
         assert!(regions.get(&domain("example.org")).is_some());
         assert!(regions.get(&domain("d0.example.net")).is_none());
         assert!(regions.get(&domain("d9999.example.net")).is_some());
-        // Also of those that worked only so many stay, the most used ones.
+        // The number of regions that worked is bounded too; the most recently used ones stay.
         for number in 0..10_000 {
             regions.entry(&domain("example.org"), now);
             let name = domain(&format!("w{number}.example.net"));

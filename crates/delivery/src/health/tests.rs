@@ -1,4 +1,4 @@
-//! Which outcome moves which circuit: no single destination opens that of a whole provider.
+//! The circuit that each outcome moves: no single destination opens that of a whole provider.
 
 use watchword_core::{Channel, Recipient};
 
@@ -13,7 +13,7 @@ fn country(code: &str) -> Region {
     Region::Country(code.into())
 }
 
-/// One provider, watched.
+/// The health of one provider under test.
 struct Watched {
     health: Health,
     now_ms: u64,
@@ -29,7 +29,7 @@ impl Watched {
         }
     }
 
-    /// One that accepted messages for these regions.
+    /// A provider that accepted messages for these regions.
     fn worked(regions: &[Region]) -> Self {
         let mut watched = Self::new();
         for region in regions {
@@ -83,8 +83,8 @@ fn asks_to_wait(seconds: u64) -> crate::Attempted {
     attempted
 }
 
-/// What one destination alone can bring about, as often as it likes: other countries keep their
-/// full share, whether the answer is a refusal, a fault of our account or a failure.
+/// A single destination, as often as it likes, leaves other countries their full share, whether the
+/// answer is a refusal, a fault of our account or a failure.
 #[test]
 fn no_outcome_of_one_destination_touches_another() {
     let (sound, hostile) = (country("DE"), country("CU"));
@@ -109,8 +109,8 @@ fn no_outcome_of_one_destination_touches_another() {
     }
 }
 
-/// The people who ask choose the domains: a thousand that were never accepted say nothing about
-/// a relay that works elsewhere.
+/// The people who request codes choose the domains: a thousand domains that were never accepted say
+/// nothing about a relay that works elsewhere.
 #[test]
 fn destinations_that_never_worked_do_not_count_while_others_do() {
     let sound = Region::Domain("example.org".into());
@@ -145,7 +145,7 @@ fn refusals_of_several_countries_that_worked_open_the_circuit() {
         assert_eq!(watched.admission(region), FULL);
         watched.see(region, Class::DestinationRefused);
     }
-    // Also for a fourth; but a lone provider is asked all the same.
+    // The same for a fourth; but a lone provider is still called.
     assert_eq!(watched.admission(&country("ES")), Admission::LastResort);
     assert_eq!(watched.health.level(0), 0);
 }
@@ -160,7 +160,7 @@ fn failures_in_a_row_of_several_destinations_open_the_circuit() {
     assert_eq!(watched.admission(&domains[3]), FULL);
     watched.see(&domains[0], Class::Transient);
     assert_eq!(watched.admission(&domains[3]), Admission::LastResort);
-    // A connection that fails says the same of all at once.
+    // A connection that fails has the same meaning for all destinations at once.
     let mut watched = Watched::worked(&domains);
     let connect = crate::Attempted::new(Class::Transient, "connect").about(Scope::Provider);
     (0..10).for_each(|_| watched.saw(&domains[0], &connect));
@@ -171,7 +171,7 @@ fn failures_in_a_row_of_several_destinations_open_the_circuit() {
 fn a_fault_of_the_account_bars_the_provider_and_is_probed_every_five_seconds() {
     let (known, other) = (country("DE"), country("AT"));
     let mut watched = Watched::worked(std::slice::from_ref(&known));
-    // Seen first where nothing worked before, it is that country's.
+    // At a destination where nothing worked before, the fault is that country's.
     watched.see(&other, Class::ConfigFault);
     assert_eq!(watched.admission(&other), Admission::Barred);
     assert_eq!(watched.admission(&known), FULL);
@@ -195,7 +195,7 @@ fn a_fault_of_the_account_bars_the_provider_and_is_probed_every_five_seconds() {
     assert_eq!(watched.admission(&known), Admission::Barred);
 }
 
-/// One whose status can also speak of the recipient alone never bars: a lone provider is asked.
+/// A status that can also be about the recipient alone never bars: a lone provider is still called.
 #[test]
 fn a_guessed_fault_does_not_bar() {
     let regions = ["DE", "AT", "FR"].map(country);
@@ -248,7 +248,7 @@ fn a_wish_to_wait_is_of_one_recipient_then_of_its_country_then_of_all() {
     }
     assert_eq!(watched.admission(&regions[0]), Admission::Barred);
     assert_eq!(watched.admission(&regions[1]), FULL);
-    // A country alone does not wait as long as one answer says.
+    // A single country does not wait as long as one answer says.
     watched.now_ms = 60_000;
     assert_eq!(watched.admission(&regions[0]), FULL);
     watched.see(&regions[0], Class::Accepted);
@@ -303,7 +303,7 @@ fn a_receipt_of_an_earlier_message_is_no_probe() {
     assert_eq!(watched.admission(&region), Admission::Probe);
 }
 
-/// One bad domain of many is not shown as trouble of the relay; one bad country is.
+/// A bad domain among many is not shown as trouble of the relay; a bad country is.
 #[test]
 fn the_level_shown_is_of_the_worst_country_and_the_best_domain() {
     let domains = ["a.example", "b.example"].map(|name| Region::Domain(name.into()));

@@ -321,8 +321,8 @@ fn deliver(
     (false, tried.len())
 }
 
-/// Four requests a second to destinations that every provider refuses, among thirty sound ones:
-/// each sound one is accepted at once, by the first provider asked.
+/// Four requests a second to destinations that every provider refuses, among thirty valid ones:
+/// each valid one is accepted at once, by the first provider called.
 #[test]
 fn refused_destinations_hold_up_no_sound_message() {
     let numbers = |salt: u64| sms(&format!("+5351{:06}", salt % 1_000_000));
@@ -333,7 +333,7 @@ fn refused_destinations_hold_up_no_sound_message() {
     let sound_mail = Recipient::parse(Channel::Email, "jane@example.org").unwrap();
     let german = sms("+4915112345678");
     let by_rule = Attempted::new(AttemptClass::DestinationRefused, "403");
-    // Also where the tables still take the answer for a fault of the account.
+    // The same if the tables still classify the answer as a fault of the account.
     let as_fault = Attempted::new(AttemptClass::ConfigFault, "403");
     let cases: [(&dyn Fn(u64) -> Recipient, &Recipient); 2] =
         [(&numbers, &german), (&addresses, &sound_mail)];

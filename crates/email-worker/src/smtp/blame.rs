@@ -1,9 +1,10 @@
-//! Whom a permanent refusal (5yz) is about, after the relay has accepted the sender: the one table
-//! for such replies. An enhanced status code (RFC 3463) decides first, then the code, then words.
+//! Decides whom a permanent refusal (5yz) is about, after the relay has accepted the sender: the
+//! one table for such replies. An enhanced status code (RFC 3463) decides first, then the code,
+//! then words.
 //!
-//! Nothing here blames our account. Relays pass on what the recipient's server said (a callout at
-//! RCPT, a connection that is cut through at the final dot), and some ask for a login only before
-//! mail to other domains: one recipient must not shut the relay for everybody.
+//! No reply here blames our account. Relays pass on the replies of the recipient's server (a
+//! callout at RCPT, a proxied connection at the final dot), and some require a login only before
+//! mail to other domains: one recipient must not open the relay's circuit for all others.
 
 use watchword_core::AttemptClass;
 
@@ -14,7 +15,7 @@ use super::reply::Reply;
 pub(super) type Status = (u8, u16);
 
 /// Words of replies that refuse us (our address, name, sender, login, quota) and not the recipient.
-/// Each matches from the start of a word; a blank at the end of one matches whole words only.
+/// Each matches from the start of a word; a word with a blank at its end matches whole words only.
 const ABOUT_US: &[&str] = &[
     // Relaying and rights.
     "relay",
@@ -107,11 +108,11 @@ const ABOUT_US: &[&str] = &[
     "too many",
 ];
 
-/// More of the account's words: they mean the recipient where the reply speaks of a mailbox.
+/// Further words about the account: they mean the recipient where the reply speaks of a mailbox.
 const ABOUT_A_QUOTA: &[&str] = &["quota", "limit", "exceed", "frequency", "sending"];
 const ABOUT_A_MAILBOX: &[&str] = &["mailbox", "over quota", "storage", "disk", "full"];
 
-/// Phrases that hold one of the words above and mean the recipient.
+/// Phrases that contain a word of the lists above and mean the recipient.
 const HARMLESS: &[&str] = &[
     "mailbox name not allowed",
     "user is not allowed",
@@ -124,7 +125,7 @@ const HARMLESS: &[&str] = &[
 pub(super) struct Refusal {
     pub(super) code: u16,
     pub(super) status: Option<Status>,
-    /// Whether its words speak of us.
+    /// Whether the reply's words are about us.
     pub(super) is_about_us: bool,
 }
 
@@ -143,13 +144,13 @@ impl Refusal {
         }
     }
 
-    /// What a 5yz at `step` means, which is RCPT or later.
+    /// Returns the class of a 5yz reply at `step`, which is RCPT or later.
     #[expect(clippy::match_same_arms, reason = "one row a kind of reply")]
     pub(super) fn class(self, step: Step) -> AttemptClass {
         match (self.code, self.status) {
             // The recipient's domain takes no mail (RFC 7504, RFC 7505).
             (556, _) => AttemptClass::RecipientInvalid,
-            // The relay takes none; a login or TLS is wanted.
+            // The relay accepts no mail from us, or requires a login or TLS.
             (521 | 530 | 534 | 535 | 538, _) => AttemptClass::DestinationRefused,
             (_, Some((1, 1 | 2 | 3 | 6 | 10) | (2, _))) => AttemptClass::RecipientInvalid,
             (_, Some((6, _))) => AttemptClass::MessageRejected,
@@ -175,7 +176,8 @@ fn leading_status(line: &str) -> Option<Status> {
     line.split_ascii_whitespace().next().and_then(status)
 }
 
-/// One in brackets somewhere in the text, as qmail and some gateways write it: `(#5.7.1)`.
+/// An enhanced status code in brackets anywhere in the text, as qmail and some gateways write it:
+/// `(#5.7.1)`.
 fn quoted_status(word: &str) -> Option<Status> {
     let word = word.trim_matches(|c: char| "()[]<>.,:;".contains(c));
     status(word.strip_prefix('#').unwrap_or(word))
@@ -208,7 +210,7 @@ fn is_about_us(text: &str) -> bool {
 }
 
 /// The words of `text` in lower case with a blank before and after each. Addresses and host names
-/// are left out: the recipient's can hold any word.
+/// are left out, because the recipient's can contain any word.
 fn words(text: &str) -> String {
     let is_name = |word: &&str| {
         let inner = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());

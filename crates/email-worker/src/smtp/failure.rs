@@ -24,7 +24,7 @@ pub(super) enum Step {
 /// Why it ended there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// Another reply than the step asks for.
+    /// A reply other than the one the step expects.
     Reply(Refusal),
     /// No reply in time.
     Timeout,
@@ -36,7 +36,7 @@ pub(super) enum Cause {
     Tls,
     /// STARTTLS or a way to log in is not offered.
     NotOffered,
-    /// Clear text after the reply to STARTTLS: an attacker's, meant to be read inside TLS.
+    /// Clear text after the reply to STARTTLS: an attacker sends it to be read inside TLS.
     Injected,
 }
 
@@ -77,8 +77,8 @@ impl Failure {
         Self::new(Step::Connect, Cause::Busy)
     }
 
-    /// The failure of a TLS handshake. Only an alert or an unacceptable certificate says something
-    /// about TLS; a connection that is cut says nothing.
+    /// The failure of a TLS handshake. Only an alert or an unacceptable certificate is about TLS; a
+    /// cut connection is not.
     pub(super) fn handshake(error: &io::Error) -> Self {
         let cause = match error.kind() {
             io::ErrorKind::InvalidData => Cause::Tls,
@@ -106,7 +106,7 @@ impl Failure {
         format!("{:?}_{}", self.step, self.cause).to_lowercase()
     }
 
-    /// What the failure is evidence about: from RCPT on the relay knows the recipient.
+    /// The subject that the failure is evidence about: from RCPT on the relay knows the recipient.
     pub(super) const fn scope(self) -> Scope {
         match self.step {
             Step::Connect | Step::StartTls | Step::Auth | Step::Mail => Scope::Provider,

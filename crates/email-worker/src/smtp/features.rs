@@ -1,5 +1,5 @@
-//! What a relay offers in its reply to EHLO. Old forms are read too: `AUTH=LOGIN`, names in lower
-//! case.
+//! The extensions that a relay offers in its reply to EHLO. Old forms are read too: `AUTH=LOGIN`,
+//! names in lower case.
 
 use super::reply::Reply;
 

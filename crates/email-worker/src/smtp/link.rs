@@ -1,6 +1,6 @@
-//! One connection to the relay: how it is made, and the dialogue that hands over a mail. Each step
-//! ends at the attempt's deadline. Before TLS nothing but the reply to STARTTLS is believed, and
-//! what the relay offered in clear text is forgotten (RFC 3207 §4.2).
+//! A connection to the relay: how it is made, and the dialogue that hands over a mail. Each step
+//! ends at the attempt's deadline. Before TLS only the reply to STARTTLS counts, and the extensions
+//! that the relay offered in clear text are forgotten (RFC 3207 §4.2).
 
 use std::io;
 use std::net::IpAddr;
@@ -109,8 +109,8 @@ impl Dialler {
         Ok(link)
     }
 
-    /// Has half of the time: a relay that needs more for TCP leaves none for a mail, and another
-    /// relay may be there.
+    /// Takes at most half of the time: a relay that needs more for TCP leaves none for a mail, and
+    /// another relay may be available.
     async fn connect(&self, deadline: Instant) -> Result<TcpStream, Failure> {
         let now = Instant::now();
         let half = now + deadline.saturating_duration_since(now) / 2;
@@ -132,8 +132,8 @@ impl Dialler {
 }
 
 impl Link {
-    /// Sends one mail to one recipient. The reply to MAIL is waited for until `mail_deadline`. After
-    /// an error the connection must not be used again.
+    /// Sends one mail to one recipient. Waits for the reply to MAIL until `mail_deadline`. After an
+    /// error the connection must not be used again.
     pub(super) async fn send(
         &mut self,
         letter: Letter<'_>,
@@ -169,7 +169,7 @@ impl Link {
                 let line = format!("{secret}\r\n");
                 reply = self.ask(Step::Auth, line.as_bytes(), deadline).await?;
             }
-            // 504: it offers the mechanism and does not know it.
+            // 504: the relay offers the mechanism and does not know it.
             if reply.code() != 504 || !self.features.login {
                 return expect(Step::Auth, &reply, 2);
             }
@@ -224,8 +224,8 @@ async fn introduce<S: Stream>(
     Ok(Features::default())
 }
 
-/// Sends STARTTLS and returns the stream for the handshake. A byte after the reply is an attacker's:
-/// a relay waits for the handshake.
+/// Sends STARTTLS and returns the stream for the handshake. A byte after the reply is an
+/// attacker's, because a relay waits for the handshake.
 async fn ask_for_tls<S: Stream>(
     mut wire: Wire<S>,
     features: Features,

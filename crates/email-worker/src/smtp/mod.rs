@@ -31,10 +31,10 @@ use pool::Pool;
 pub(crate) use link::has_full_hello;
 pub use link::starttls;
 
-/// An attempt ends this much before its limit. The caller ends it at the limit and would not know at
-/// which step, so that a relay that is slow to greet would count as one that may have the mail.
+/// An attempt ends this much before its limit. The caller ends an attempt at the limit without
+/// knowing the step, so a relay that is slow to greet would count as one that may have the mail.
 const MARGIN: Duration = Duration::from_millis(200);
-/// The code must outlive its attempt by this much; the caller ends the attempt then.
+/// The code must outlive its attempt by this much, because the caller ends the attempt then.
 const LIFE_AFTER: Duration = Duration::from_secs(1);
 
 /// An SMTP relay.
@@ -86,8 +86,8 @@ impl SmtpProvider {
             return Err(Failure::busy());
         };
         if let Some(mut kept) = slot.take() {
-            // A firewall may have forgotten the connection. A part of the time shows that, and the
-            // rest is enough for a new connection.
+            // A firewall may have dropped the kept connection. A part of the time shows that, and
+            // the rest is enough for a new connection.
             let now = Instant::now();
             let patience = deadline.saturating_duration_since(now) / 3;
             match kept.send(letter, now + patience, deadline).await {
@@ -106,7 +106,7 @@ impl SmtpProvider {
         Ok(())
     }
 
-    /// The time of an attempt whose code lives so much longer.
+    /// The time of an attempt whose code lives for `remaining`.
     fn time(&self, remaining: Duration) -> Duration {
         let limit = self.limit.min(remaining.saturating_sub(LIFE_AFTER));
         limit.saturating_sub(MARGIN)

@@ -6,7 +6,7 @@ const MAX_LINE_BYTES: usize = 2_048;
 const MAX_LINES: usize = 128;
 const MAX_REPLY_BYTES: usize = 32 * 1024;
 
-/// One whole reply.
+/// A whole reply.
 #[derive(PartialEq, Eq)]
 #[cfg_attr(test, derive(Debug))]
 pub(super) struct Reply {
@@ -20,9 +20,9 @@ pub(super) struct Reply {
 pub(super) enum Parsed {
     /// More bytes are needed.
     Incomplete,
-    /// No reply begins like this.
+    /// The bytes do not begin a reply.
     Malformed,
-    /// A reply that takes so many bytes.
+    /// A reply that takes this many bytes.
     Whole(Reply, usize),
 }
 
@@ -59,7 +59,7 @@ impl Reply {
         self.code
     }
 
-    /// The first digit, which alone decides how the dialogue goes on: other digits may be unknown
+    /// The first digit, which alone decides how the dialogue continues: other digits may be unknown
     /// (RFC 5321 §4.3.2).
     pub(super) const fn digit(&self) -> u16 {
         self.code / 100

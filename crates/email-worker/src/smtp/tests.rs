@@ -14,10 +14,10 @@ use watchword_delivery::Sender;
 
 use super::*;
 
-/// A reply to the greeting or to a command that starts so; after so many milliseconds.
+/// A reply to the greeting or to a command with this start, sent after this many milliseconds.
 type Line = (&'static str, &'static [u8], u64);
 
-/// A relay that takes everything.
+/// A relay that accepts every mail.
 const SOUND: [Line; 6] = [
     ("", b"220 relay\r\n", 0),
     ("EHLO ", b"250-relay\r\n250 8BITMIME\r\n", 0),
@@ -27,7 +27,7 @@ const SOUND: [Line; 6] = [
     ("From: ", b"250 taken\r\n", 0),
 ];
 
-/// The script of a sound relay with some lines in place of its own.
+/// The script of a working relay with some lines replaced.
 fn with(changes: &[Line]) -> Vec<Line> {
     let mut script = SOUND.to_vec();
     for change in changes {
@@ -48,7 +48,7 @@ struct Relay {
 }
 
 impl Relay {
-    /// Follows one script a connection; the last one for all that follow.
+    /// Follows one script per connection, and the last script for all further connections.
     async fn start(scripts: Vec<Vec<Line>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let relay = Self {
@@ -172,7 +172,7 @@ async fn any_text_and_any_second_digit_are_replies() {
 
 #[tokio::test]
 async fn a_reply_too_many_ends_the_connection() {
-    // Its answer to RCPT would be taken as the one to DATA, and so on to the final dot.
+    // The relay's answer to RCPT would be read as the one to DATA, and so on to the final dot.
     for (start, answer) in [
         ("EHLO", &b"250 relay\r\n250 ok\r\n"[..]),
         ("MAIL", b"250 ok\r\n250 ok\r\n"),
@@ -187,8 +187,8 @@ async fn a_reply_too_many_ends_the_connection() {
     }
 }
 
-/// The attack of CVE-2011-0411: replies in clear text behind the one to STARTTLS, to be read as if
-/// they had come over TLS.
+/// The attack of CVE-2011-0411: replies in clear text behind the reply to STARTTLS, sent to be read
+/// as replies over TLS.
 #[tokio::test]
 async fn clear_text_behind_the_reply_to_starttls_is_a_fault() {
     let injected =
@@ -332,7 +332,7 @@ async fn the_steps_share_the_time_of_the_attempt() {
     let provider = relay.provider("tls = \"none\"\ntimeout_seconds = 5");
     let attempted = provider.attempt(&dispatch()).await;
     assert_eq!(attempted.class, Class::Accepted, "{}", attempted.reason);
-    // The connection that took so long to greet is kept.
+    // The connection that took this long to greet is kept.
     let attempted = provider.attempt(&dispatch()).await;
     assert_eq!(attempted.class, Class::Accepted, "{}", attempted.reason);
     assert_eq!(relay.heard().len(), 1);
@@ -360,7 +360,7 @@ async fn an_attempt_ends_before_its_limit_and_names_its_step() {
         );
     });
     futures_util::future::join_all(attempts).await;
-    // And before the end of a code that lives for less than the limit.
+    // The attempt also ends before the end of a code that lives for less than the limit.
     let relay = Relay::start(vec![with(&[("RCPT", b"250 ok\r\n", 5_000)])]).await;
     let short = Dispatch {
         remaining: Duration::from_secs(2),

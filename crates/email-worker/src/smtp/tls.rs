@@ -13,7 +13,7 @@ use watchword_chassis::config::ConfigError;
 
 use super::wire::Stream;
 
-/// What a handshake with the relay needs.
+/// The parts of a handshake with the relay.
 pub(super) struct Tls {
     connector: TlsConnector,
     name: ServerName<'static>,

@@ -1,5 +1,5 @@
-//! The line level of an SMTP connection: commands out, replies in. A reply that nobody asked for
-//! ends the connection: it may be the answer to a later command (CVE-2011-0411).
+//! The line level of an SMTP connection: commands out, replies in. An unexpected reply ends the
+//! connection: it could be read as the answer to a later command (CVE-2011-0411).
 
 use std::io;
 
@@ -10,7 +10,7 @@ use super::reply::{Parsed, Reply};
 /// Replies of a few lines fit into one read.
 const READ_BYTES: usize = 1_024;
 
-/// What the dialogue runs over: TCP, or TLS on it.
+/// The stream below the dialogue: TCP, or TLS on it.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
@@ -56,7 +56,7 @@ impl<S: Stream> Wire<S> {
         self.reply().await
     }
 
-    /// Whether the relay sent more than it was asked for.
+    /// Whether the relay sent more than the reply that was read.
     pub(super) const fn has_unread(&self) -> bool {
         !self.unread.is_empty()
     }

@@ -21,7 +21,7 @@ use super::IssuerState;
 pub(super) struct ResendBody {
     /// The channel; a verification has one recipient, so only its own channel can be named.
     channel: Option<String>,
-    /// Who asks for it at the calling service.
+    /// The person's browser or device at the calling service.
     client: Option<ClientRequested>,
 }
 

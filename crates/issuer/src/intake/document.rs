@@ -1,4 +1,4 @@
-//! The documents of the intake: the answer to a request, and the note about one that was put aside.
+//! The documents of the intake: the answer to a request, and the note about a parked one.
 
 use bytes::Bytes;
 use watchword_broker::ParkReason;
@@ -79,7 +79,7 @@ pub(super) fn document_id(document: &str) -> String {
         .map_or_else(|_| "unknown".to_owned(), |event| event.id)
 }
 
-/// A note about a message, without its content: that holds a recipient in clear.
+/// A note about a message, without its content, because the content holds a recipient in clear.
 #[derive(Clone)]
 pub(super) struct Note {
     pub(super) id: String,

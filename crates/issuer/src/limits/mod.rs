@@ -1,7 +1,7 @@
 //! Send limits, counted before a message is published. Messages to one recipient are counted
 //! exactly, in a sliding window over the messages themselves ([`window`]). Messages that share a
 //! subject, a block of numbers, a client, a country or the service are counted in each process and
-//! reported to the store now and then ([`Quota`]), so that the usual message costs no call. A
+//! reported to the store in batches ([`Quota`]), so that the usual message costs no call. A
 //! service's requests a minute are taken in quota batches. Keys hold keyed hashes, no recipient.
 
 mod quota;
@@ -29,9 +29,9 @@ pub struct Reservation {
     pub recipient: SubjectTag,
     /// Which message. The same one again is granted again and not counted twice.
     pub delivery: DeliveryId,
-    /// Whether the message is for a subject of its own. One that names its recipient only gets no
-    /// more than three quarters of the recipient's hour and day, so that a page without a login
-    /// cannot use up all of them.
+    /// Whether the message is for a subject of its own. A message that names only its recipient
+    /// gets no more than three quarters of the recipient's hour and day, so that a page without a
+    /// login cannot use up all of them.
     pub names_subject: bool,
     /// Whether the least time between messages does not hold for this one (its person has just
     /// proved to hold the address).
@@ -45,7 +45,7 @@ pub struct Reservation {
 /// Which limit refuses a message or a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Limit {
-    /// A message was sent to the recipient a moment ago.
+    /// A message was sent to the recipient within the cooldown.
     Cooldown,
     /// Messages to the recipient in an hour.
     RecipientHour,
@@ -100,7 +100,7 @@ impl Limit {
 pub enum Permit {
     /// Go on; it is counted.
     Granted,
-    /// Go on; it was counted before.
+    /// The message may be sent; it was counted before.
     Repeated,
     /// Not before this moment; nothing was counted.
     Refused {

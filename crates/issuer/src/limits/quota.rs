@@ -18,10 +18,10 @@ use super::{Counter, Permit, SendLimiter};
 /// A report adds this part of a limit to the store's counter, and at most so many messages.
 const REPORT_SHARE: u32 = 8;
 const LARGEST_REPORT: u32 = 64;
-/// A process that refuses asks the store again after this long: an operator may have unlocked the
-/// subject.
+/// A process that refuses asks the store again after this time, because an operator may have
+/// unlocked the subject.
 const RECHECK_MS: u64 = 5_000;
-/// A report without an answer by then was given up.
+/// A report without an answer by then counts as abandoned.
 const REPORT_MS: u64 = 3_000;
 /// Counters kept in each of two generations; when the younger one is full the older one is
 /// dropped. A dropped counter forgets less than one report.
@@ -77,7 +77,7 @@ impl Quota {
         }))
     }
 
-    /// Takes back a message that [`Self::take`] counted: it is not sent, or was counted before.
+    /// Takes back a message that [`Self::take`] counted: it is not sent, or it was counted before.
     pub fn give_back(&self, counters: &[Counter], limits: &SendLimits, now: Timestamp) {
         self.with(|counts| {
             for counter in counters.iter().filter(|one| one.most(limits) > 0) {
@@ -91,12 +91,12 @@ impl Quota {
     }
 }
 
-/// What a process knows of one counter.
+/// The knowledge of a process about one counter.
 #[derive(Debug, Default)]
 struct Count {
-    /// Messages that the store does not have yet.
+    /// Messages that are not reported to the store yet.
     unreported: i32,
-    /// The part of the latest of them.
+    /// The part of the newest unreported message.
     part: i64,
     /// The store's counter, once the process has reported to it.
     stored: Option<Box<Stored>>,
@@ -142,7 +142,7 @@ impl Counts {
         self.young.get(&hash).or_else(|| self.old.get(&hash))
     }
 
-    /// The count of `counter`, as one of the young.
+    /// Returns the count of `counter` and moves it into the young generation.
     fn entry(&mut self, counter: &Counter) -> &mut Count {
         let hash = self.hasher.hash_one(counter);
         if self.young.len() >= KEPT && !self.young.contains_key(&hash) {
@@ -153,8 +153,8 @@ impl Counts {
         young.or_insert_with(|| old.remove(&hash).unwrap_or_default())
     }
 
-    /// How many messages to report before one more is decided about: enough are unreported, or the
-    /// store's counter is full and was read a while ago.
+    /// Returns how many messages to report before one more is decided about: enough are unreported,
+    /// or the store's counter is full and was read a while ago.
     fn due(&mut self, counter: &Counter, limits: &SendLimits, now: Timestamp) -> Option<i32> {
         let most = counter.most(limits);
         let count = self.get(counter)?;
@@ -337,11 +337,11 @@ mod tests {
         for _ in 0..2 {
             assert!(is_granted(quota.take(&counter(2), &limits(3), T0).await));
         }
-        // 0 is no limit, and counts nothing.
+        // 0 means no limit, and counts nothing.
         assert!(is_granted(quota.take(&both, &limits(0), T0).await));
     }
 
-    /// Without an answer of the store nothing more is granted than it was not told of.
+    /// Without an answer of the store a process grants no more than it may keep unreported.
     #[tokio::test]
     async fn a_store_that_is_away_grants_nothing_beyond_a_report() {
         let store = Store {

@@ -19,9 +19,9 @@ use super::{Counter, Limit, Permit, Reservation, SendLimiter};
 /// one more, for issuers whose clock lags.
 const COUNTER_TTL_MS: u32 = 120_000;
 
-/// A quota batch is this part of a service's limit, and at most so many requests. Requests that a
-/// process has left of a batch at the end of the minute are lost: none are where the limit is below
-/// 128, and the limit is never exceeded.
+/// A quota batch is this part of a service's limit, and at most this many requests. The rest of a
+/// batch that a process holds at the end of the minute is lost: that happens to no limit below 128,
+/// and the limit is never exceeded.
 const BATCH_SHARE: u32 = 64;
 const LARGEST_BATCH: u32 = 64;
 
@@ -177,7 +177,7 @@ impl SendLimiter for RedisLimiter {
             if swapped.await? {
                 return Ok(Permit::Granted);
             }
-            // Another reservation for the recipient was quicker.
+            // Another reservation for the recipient was faster.
             match self.redis.insert(&key, &alone, DAY_MS).await? {
                 Some(newer) => stored = newer,
                 None => return Ok(Permit::Granted),

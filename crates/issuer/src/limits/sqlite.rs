@@ -42,7 +42,7 @@ pub const MIGRATIONS: [Migration; 2] = [
 ];
 
 /// Expired rows that a new row deletes: more than it adds, so that a table cannot grow past its
-/// span, and few enough not to hold the writer up.
+/// span, and few enough not to delay the writer.
 const SWEPT_AT_MOST: u32 = 16;
 
 /// Parts of counters end at most a day and a part after they began; one that ends later was written

@@ -42,8 +42,8 @@ impl Span {
     }
 }
 
-/// Whether messages of `part` count in part `now`. A part up to a span ahead was written by a
-/// faster clock and counts; one further ahead was written by a wrong clock.
+/// Whether messages of `part` count in part `now`. A part up to a span ahead comes from a faster
+/// clock and counts; one further ahead comes from a wrong clock and does not.
 pub fn is_live(part: i64, now: i64) -> bool {
     now.abs_diff(part) < PARTS as u64
 }
@@ -56,7 +56,8 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// The messages that count in part `now` of those a store holds, as pairs of part and count.
+    /// The messages that count in part `now`, of a counter that the store returned as pairs of part
+    /// and count.
     /// Counts below zero are corrections of other parts.
     pub fn read(parts: impl IntoIterator<Item = (i64, i64)>, now: i64) -> Self {
         let mut sums = [0_i64; PARTS];
@@ -65,7 +66,7 @@ impl Tally {
                 sums[age] = sums[age].saturating_add(count);
             }
         }
-        // What is left below zero lowers the next older part.
+        // A negative rest lowers the next older part.
         let mut owed = 0;
         let by_age = sums.map(|sum| {
             let rest = sum.saturating_add(owed);
@@ -78,7 +79,8 @@ impl Tally {
         }
     }
 
-    /// When one more message fits, if with `more` messages of part `now` on top none fits now.
+    /// Returns when one more message fits, if with `more` further messages of part `now` none fits
+    /// now.
     pub fn full_until(&self, more: i32, limit: u32, span: Span, now: i64) -> Option<Timestamp> {
         let parts = (self.newest.saturating_sub(LIVE - 1)..=self.newest)
             .rev()
@@ -101,7 +103,7 @@ impl Tally {
                 return Some(span.end_of(part));
             }
         }
-        // Of a limit of none there is no end: the refusal lasts a span.
+        // A limit of 0 has no end: the refusal lasts a span.
         Some(span.end_of(now))
     }
 }
@@ -129,7 +131,7 @@ mod tests {
         assert_eq!(full(0, 5), Some(Span::Hour.end_of(now - 3)));
         assert_eq!(full(0, 1), Some(Span::Hour.end_of(now)));
         assert_eq!(full(-1, 6), None);
-        // An hour later all of it is past.
+        // An hour later all of them have expired.
         assert_eq!(tally.full_until(0, 1, Span::Hour, now + 7), None);
     }
 

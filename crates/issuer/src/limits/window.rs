@@ -38,7 +38,7 @@ const KEPT_SHARE: u32 = 4;
 
 /// Whether the message of `reservation` may go to a recipient whose other live reservations were
 /// made at `live`, oldest first. A refusal lasts no longer than the limit's own span: a moment
-/// further ahead than that was written by a wrong clock and counts as none.
+/// further ahead than that comes from a wrong clock and counts as none.
 pub fn reserve(live: &[Timestamp], reservation: &Reservation) -> Permit {
     let (limits, now) = (reservation.limits, bounded_moment(reservation.now));
     let is_ahead = live.last().is_some_and(|at| *at > now);

@@ -76,7 +76,7 @@ impl Auth {
         secrets: &Secrets,
     ) -> Result<Self, ConfigError> {
         let fixed = |text: &str, key: &str| Template::fixed(text, settings, key);
-        // One line of text, as headers and parameters have it.
+        // A single line of text, as headers and parameters need it.
         let line = |secret: &str| {
             let value = secrets.get(secret, "auth.secret")?;
             if HeaderValue::from_str(value.expose()).is_err() {
@@ -253,7 +253,7 @@ impl Auth {
         Ok(request)
     }
 
-    /// What an answer that is shown must not hold: the secret, and what is sent for it.
+    /// The texts that a shown answer must not contain: the secret, and the values derived from it.
     pub(super) fn secrets(&self) -> Vec<zeroize::Zeroizing<String>> {
         let one = |text: &str| vec![zeroize::Zeroizing::new(text.to_owned())];
         match self {

@@ -68,7 +68,7 @@ pub struct HttpProvider {
     clock: Arc<dyn Clock>,
 }
 
-/// What came back for a request.
+/// The answer to a request.
 struct Answer {
     status: u16,
     headers: HeaderMap,
@@ -159,7 +159,7 @@ impl HttpProvider {
         let showed = request.headers().get(AUTHORIZATION).cloned();
         let mut response = match self.client.execute(request).await {
             Ok(response) => response,
-            // Without a connection the message was not handed over; afterwards it may have been.
+            // Without a connection the message was not handed over; with one it may have been.
             Err(error) if error.is_connect() => {
                 let attempted = Attempted::new(AttemptClass::Transient, "connect");
                 return (attempted.about(Scope::Provider), None);
@@ -193,10 +193,11 @@ impl HttpProvider {
         (attempted, Some(answer))
     }
 
-    /// Makes and sends the request; the answer, too, where one came.
+    /// Makes and sends the request; returns the answer as well, if one arrived.
     async fn send(&self, dispatch: &Dispatch) -> (Attempted, Option<Answer>) {
         let alone = |class, reason| (Attempted::new(class, reason), None);
-        // Preparing takes at most half the time, so that running out of it is known to be harmless.
+        // Preparing takes at most half the time, so that a timeout in this half is known to be
+        // harmless.
         let request = match timeout(self.limit / 2, self.request(dispatch)).await {
             Ok(Ok(request)) => request,
             Ok(Err(Unmade::Template)) => {
@@ -327,7 +328,7 @@ mod tests {
         }
     }
 
-    /// One attempt at a gateway that answers with these bytes; the request's head, too.
+    /// An attempt at a gateway that answers with these bytes; returns the request's head as well.
     async fn attempt(answer: Vec<u8>) -> (Attempted, String) {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -203,7 +203,7 @@ impl Values<'_> {
             Name::MessageId => self.message_id.clone(),
             Name::Callback => self.callback.clone(),
             Name::TtlSeconds => seconds.to_string(),
-            // A gateway must not deliver a code that has ended.
+            // Rounded down, so that a gateway delivers no expired code.
             Name::TtlMinutes => (seconds / 60).max(1).to_string(),
             Name::TtlMillis => (seconds * 1000).to_string(),
             Name::ExpiresAt => self.now.plus_millis(seconds * 1000).to_rfc3339(),

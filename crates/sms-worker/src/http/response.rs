@@ -56,7 +56,8 @@ impl ResponsePlan {
         self.explain(status, headers, body).0
     }
 
-    /// What an answer means, and the place of the rule that says so; without one the status does.
+    /// Returns the meaning of an answer and the place of the rule that gave it; without a rule the
+    /// status decides.
     pub(super) fn explain(
         &self,
         status: u16,
@@ -214,16 +215,17 @@ impl Status {
     }
 }
 
-/// The class of a status that no rule describes. No 2xx counts as success. `ConfigFault` is only for
-/// statuses that one recipient cannot cause: it shuts the provider for all.
+/// The class of a status that no rule describes. No 2xx counts as success. `ConfigFault` is only
+/// for statuses that a single recipient cannot cause, because it opens the circuit for all.
 const fn by_status(status: u16) -> AttemptClass {
     match status {
-        // A gateway behind this proxy had the message and did not answer: it may have taken it.
+        // A proxy answers like this when the gateway behind it did not: the gateway may have the
+        // message.
         504 | 520 | 524 => AttemptClass::UnknownOutcome,
         408 | 409 | 423 | 425 | 429 | 500..=599 => AttemptClass::Transient,
         // Credentials, and the form of every request: method, media types, protocol, host, headers.
         300..=399 | 401 | 405 | 406 | 407 | 415 | 421 | 426 | 431 => AttemptClass::ConfigFault,
-        // Funds, rights, a path, the law: of the account, or of this number alone.
+        // Funds, rights, a path, legal reasons: of the account, or of this number alone.
         402 | 403 | 404 | 410 | 451 => AttemptClass::DestinationRefused,
         400..=499 => AttemptClass::MessageRejected,
         _ => AttemptClass::UnknownOutcome,

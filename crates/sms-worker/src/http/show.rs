@@ -1,5 +1,5 @@
-//! Requests and answers as an operator who configures a provider may see them: with everything
-//! masked that proves who we are, and in answers the recipient and the code.
+//! Requests and answers as shown to an operator who configures a provider: credentials are masked,
+//! and in answers the recipient and the code as well.
 
 use std::fmt::Write;
 
@@ -15,7 +15,7 @@ use crate::payload;
 const MASK: &str = "********";
 /// Characters of an answer that are shown.
 const MOST_CHARS: usize = 4_096;
-/// The last digits of a number are the person's, however the gateway writes what stands before.
+/// The last digits of a number identify the person, whatever form the gateway writes before them.
 const PERSONAL_DIGITS: usize = 7;
 
 /// The request as text, its secrets masked.
@@ -77,7 +77,7 @@ pub(super) fn answer(answer: &Answer, dispatch: &Dispatch, auth: &Auth) -> Strin
     for digits in personal.into_iter().chain([code]) {
         text = without_digits(&text, digits);
     }
-    // What a peer sends must not steer the terminal.
+    // A peer must not send control sequences to the terminal.
     let text: String = text
         .chars()
         .take(MOST_CHARS)

@@ -1,4 +1,4 @@
-//! From a receipt that was read to the queue of receipts.
+//! Puts a parsed receipt into the queue of receipts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +17,9 @@ const PUBLISH_DEADLINE: Duration = Duration::from_millis(1_500);
 /// Why a receipt changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unread {
-    /// It names no message, or cannot be read at all.
+    /// The receipt names no message, or cannot be read at all.
     Unreadable,
-    /// It names a message, but its state has no known word.
+    /// The receipt names a message, but its state has no known word.
     UnknownState,
 }
 
@@ -37,7 +37,7 @@ impl Unread {
 pub struct HeardReceipt {
     /// The provider whose bind it is.
     pub provider: ProviderName,
-    /// What it says.
+    /// The content of the receipt.
     pub receipt: Result<ReceiptReceived, Unread>,
 }
 
@@ -69,8 +69,8 @@ pub(super) async fn publish(
     publisher.publish(outbound, PUBLISH_DEADLINE).await.ok()
 }
 
-/// Queues the receipts of SMPP binds until the channel closes. A receipt that the broker does not
-/// take is tried again while the next ones wait; it is lost with the process, as receipts may be.
+/// Queues the receipts of SMPP binds until the channel closes. A receipt that the broker refuses is
+/// retried while the next ones wait; it is lost with the process, as receipts may be.
 pub async fn queue_heard(
     mut heard: mpsc::Receiver<HeardReceipt>,
     publisher: Arc<dyn Publisher>,

@@ -1,5 +1,5 @@
-//! Whose receipts are taken: the receivers of the configuration and, for a while after a reload,
-//! those of the earlier one, so that a gateway may go on signing with the secret it had.
+//! The accepted senders of receipts: the receivers of the configuration and, for a while after a
+//! reload, those of the earlier one, so that a gateway may still sign with its earlier secret.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,8 +30,8 @@ impl ReceiptPlans {
         }
     }
 
-    /// The receivers of a configuration that follows this one at `now`. Earlier secrets stay good for
-    /// `grace_minutes`, which 0 ends at once.
+    /// Returns the receivers of a configuration that follows this one at `now`. Earlier secrets
+    /// stay good for `grace_minutes`; 0 ends them at once.
     #[must_use]
     pub fn followed_by(&self, plans: Plans, now: Timestamp, grace_minutes: u64) -> Self {
         let end = now.plus_millis(grace_minutes.saturating_mul(60_000));

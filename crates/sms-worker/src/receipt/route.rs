@@ -18,7 +18,8 @@ use super::heard::publish;
 use super::{Call, ReceiptPlans, Refusal};
 
 const MAX_BODY_BYTES: usize = 64 * 1024;
-/// Calls in work at once. Their places are their own: a flood of receipts leaves the API its places.
+/// Calls in progress at once. Receipts have places of their own, so a flood of receipts leaves the
+/// API its places.
 const CALLS_IN_WORK: usize = 128;
 const RESULTS: [&str; 5] = [
     "queued",

@@ -79,7 +79,7 @@ pub(super) fn plivo(call: &Call<'_>, secret: &str, require_v3: bool) -> Option<(
     };
     let (mut query, mut fields) = (call.query.to_vec(), call.form());
     if fields.is_empty() && !call.body.is_empty() {
-        // A body that is no form is not part of what is signed.
+        // The vendor does not sign a body that is no form.
         return None;
     }
     query.sort();
@@ -98,7 +98,7 @@ pub(super) fn plivo(call: &Call<'_>, secret: &str, require_v3: bool) -> Option<(
     signed.extend(fields.into_iter().map(|(name, value)| name + &value));
     let nonce = call.header("x-plivo-signature-v3-nonce")?;
     signed = signed + "." + nonce;
-    // Two while an auth token is replaced.
+    // The header holds two signatures while an auth token is replaced.
     signatures.split(',').take(4).find_map(|told| {
         let told = BASE64.decode(told.trim().as_bytes()).ok()?;
         verify_hmac(HmacAlgorithm::Sha256, secret, signed.as_bytes(), &told)
@@ -107,7 +107,8 @@ pub(super) fn plivo(call: &Call<'_>, secret: &str, require_v3: bool) -> Option<(
 
 /// HMAC over `&name=value` of the sorted parameters without `sig`, `&` and `=` in values replaced.
 pub(super) fn vonage_sig(call: &Call<'_>, secret: &str, algorithm: HmacAlgorithm) -> Option<()> {
-    // `d` is part of the URL we gave, and not of what the vendor signs. No receipt is read from it.
+    // `d` is part of the URL we gave, and the vendor does not sign it, so no receipt is read from
+    // it.
     let query = call.query.iter().filter(|(name, _)| name != "d");
     let mut pairs: Vec<(String, String)> = query.cloned().collect();
     pairs.extend(call.form());

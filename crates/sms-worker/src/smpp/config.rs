@@ -17,25 +17,25 @@ pub struct SmppConfig {
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// Our name there, at most 15 characters; the password is the secret `password`.
+    /// The account name at the peer, at most 15 characters; the password is the secret `password`.
     pub system_id: String,
-    /// What kind of system we are, if the peer wants to know.
+    /// The kind of system that the bind declares, if the peer wants one.
     #[serde(default)]
     pub system_type: String,
     /// Unanswered messages at once: 1 to 1,000.
     #[serde(default = "sixteen")]
     pub window: usize,
-    /// How often a sign of life is asked for: 5 to 300 s.
+    /// How often an `enquire_link` is sent: 5 to 300 s.
     #[serde(default = "thirty")]
     pub enquire_link_seconds: u64,
     /// Whether the host may be beyond loopback although nothing protects the connection.
     #[serde(default)]
     pub allow_cleartext: bool,
-    /// How receipts write the id that the answer gave: `same`, `hex_then_decimal` or
-    /// `decimal_then_hex`.
+    /// How receipts write the id of the answer: `same`, `hex_then_decimal` or `decimal_then_hex`.
     #[serde(default)]
     pub message_ids: MessageIds,
-    /// Classes of `command_status` values, before the standard's: `{ "0x401" = "config_fault" }`.
+    /// Classes of `command_status` values that override the standard's: `{ "0x401" = "config_fault"
+    /// }`.
     #[serde(default)]
     pub statuses: BTreeMap<String, AttemptClass>,
 }

@@ -1,6 +1,6 @@
-//! The parts of a `deliver_sm` that a receipt can stand in (SMPP 3.4 §4.6.1). Fields that receipts
-//! do not need may have any length and content: some SMSCs exceed the standard's limits, and the
-//! codec would refuse the whole command.
+//! The parts of a `deliver_sm` that can hold a receipt (SMPP 3.4 §4.6.1). Other fields may have any
+//! length and content: some SMSCs exceed the standard's limits, and the codec would refuse the
+//! whole command.
 
 /// TLVs of receipts (SMPP 3.4 §5.3.2).
 pub(super) const RECEIPTED_MESSAGE_ID: u16 = 0x001e;
@@ -13,7 +13,7 @@ const TYPE_BITS: u8 = 0b0011_1100;
 const RECEIPT: u8 = 0b0000_0100;
 const INTERMEDIATE: u8 = 0b0010_0000;
 
-/// What a `deliver_sm` says, by its places.
+/// The content of a `deliver_sm`, by its places.
 pub(super) struct Deliver<'a> {
     esm_class: u8,
     short_message: &'a [u8],
@@ -44,12 +44,12 @@ impl<'a> Deliver<'a> {
         })
     }
 
-    /// Whether the SMSC marks it as a receipt. Anybody's text can look like one.
+    /// Whether the SMSC marks it as a receipt. The text of any message can look like one.
     pub(super) const fn is_receipt(&self) -> bool {
         matches!(self.esm_class & TYPE_BITS, RECEIPT | INTERMEDIATE)
     }
 
-    /// The text, which stands in the payload where the message's own field is empty.
+    /// The text, which is in the payload if the message's own field is empty.
     pub(super) fn text(&self) -> &'a [u8] {
         if self.short_message.is_empty() {
             self.tlv(MESSAGE_PAYLOAD).unwrap_or_default()

@@ -1,6 +1,6 @@
 //! Commands of SMPP as they arrive, cut out by their length: header and body (SMPP 3.4 §3.2). A
-//! body is read where it is used, so that one the reader cannot understand costs its own message
-//! and not the bind. Only a length that cannot be right ends the stream.
+//! body is parsed where it is used, so that an unreadable body costs its own message and not the
+//! bind. Only an impossible length ends the stream.
 
 use std::io;
 
@@ -23,7 +23,7 @@ pub(super) const OUTBIND: u32 = 0x0000_000b;
 pub(super) const ENQUIRE_LINK: u32 = 0x0000_0015;
 pub(super) const ALERT_NOTIFICATION: u32 = 0x0000_0102;
 
-/// One command: the three fields of its header and the octets of its body.
+/// A command: the three fields of its header and the octets of its body.
 #[derive(Debug)]
 pub(super) struct Frame {
     pub(super) id: u32,
@@ -37,7 +37,7 @@ impl Frame {
         self.id & RESPONSE != 0
     }
 
-    /// The first text of the body up to its NUL, or to the end where the peer left that out.
+    /// The first text of the body up to its NUL, or to the end if the peer omitted the NUL.
     pub(super) fn first_text(&self) -> String {
         let text = self.body.as_ref().split(|octet| *octet == 0).next();
         String::from_utf8_lossy(text.unwrap_or_default()).into_owned()

@@ -152,8 +152,8 @@ const fn next(number: u32) -> u32 {
     if number >= 0x7fff_fff0 { 2 } else { number + 1 }
 }
 
-/// Hands a response to the caller that waits for it, and a receipt on; gives what is written in
-/// reply to a request.
+/// Passes a response to the caller that waits for it, and a receipt on; returns the reply to a
+/// request.
 fn reply(
     frame: &Frame,
     waiting: &mut Waiting,
@@ -164,10 +164,10 @@ fn reply(
     match frame.id {
         DELIVER_SM => {
             if let Some(receipt) = read(&frame.body, ids) {
-                // Full: the receipt is lost, as receipts may be.
+                // The channel is full: the receipt is lost, as receipts may be.
                 let _ = told.try_send(receipt);
             }
-            // Also where it cannot be read: the SMSC would send it again and again.
+            // Acknowledge an unreadable receipt as well: the SMSC would send it again and again.
             ok(DeliverSmResp::default().into())
         }
         ENQUIRE_LINK => ok(Pdu::EnquireLinkResp),
@@ -177,7 +177,7 @@ fn reply(
             frame.sequence,
             Pdu::GenericNack,
         )),
-        // A refusal may come as another response than the one that is waited for.
+        // A refusal may arrive as another response than the expected one.
         id => {
             let status = match (id, frame.status) {
                 (GENERIC_NACK, 0) => INVALID_COMMAND,
@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(answered.await.unwrap().status, 0x04);
     }
 
-    /// What is written for a frame, and the answer of the caller that waits for number 7.
+    /// Returns the reply to a frame, and the answer to the caller that waits for number 7.
     fn replied(id: u32, status: u32, body: &[u8]) -> (Option<CommandId>, Option<(u32, String)>) {
         let (answer, mut answered) = oneshot::channel();
         let mut waiting = Waiting::from([(7, answer)]);
@@ -261,7 +261,7 @@ mod tests {
             (GENERIC_NACK, 0, b"", (None, answer(INVALID_COMMAND, ""))),
             (GENERIC_NACK, 0x02, b"", (None, answer(0x02, ""))),
             (0x8000_0103, 0x08, b"", (None, answer(0x08, ""))),
-            // An answer to a sign of life, with a number of its own.
+            // The answer to an `enquire_link`, with a number of its own.
             (0x8000_0015, 0, b"", (None, None)),
             (
                 DELIVER_SM,

@@ -131,7 +131,7 @@ impl SmppProvider {
         Ok(jobs)
     }
 
-    /// Has the next message bind again. Messages in flight keep the bind they have until they are
+    /// Makes the next message bind again. Messages in flight keep their bind until they are
     /// answered; it ends with the last of them.
     async fn unlink(&self, jobs: &mpsc::Sender<Job>) {
         let mut link = self.link.lock().await;

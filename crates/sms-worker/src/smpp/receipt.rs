@@ -59,7 +59,7 @@ impl MessageIds {
     }
 }
 
-/// The number in decimal; an id that is none stays as it is.
+/// Returns the number in decimal; an id that is no number stays as it is.
 fn number(id: String, radix: u32) -> String {
     // `from_str_radix` would take a sign.
     let is_number = id.chars().all(|c| c.is_digit(radix));
@@ -69,7 +69,8 @@ fn number(id: String, radix: u32) -> String {
     }
 }
 
-/// A number without leading zeros and in lower case; an id that is none stays as it is.
+/// Returns a number without leading zeros and in lower case; an id that is no number stays as it
+/// is.
 fn without_case(id: String) -> String {
     if !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return id;
@@ -96,7 +97,7 @@ fn told(deliver: &Deliver<'_>, ids: MessageIds) -> Result<Told, Unread> {
         (!id.is_empty()).then(|| String::from_utf8_lossy(id).into_owned())
     });
     let message_id = match (in_tlv, in_text) {
-        // A peer that writes the text's id in another base keeps the answer's in the TLV.
+        // A peer that writes the text's id in another base keeps the answer's form in the TLV.
         (Some(tlv), Some(text)) => {
             let (answered, receipted) = (ids.of_answer(tlv.clone()), ids.of_receipt(text));
             answered
@@ -167,7 +168,7 @@ fn by_number(value: &[u8]) -> Option<ReceiptState> {
     }
 }
 
-/// The words of appendix B, and those that SMSCs write instead.
+/// The words of appendix B, and the words that SMSCs write instead.
 fn by_word(word: &str) -> Option<ReceiptState> {
     match word.to_ascii_uppercase().as_str() {
         "DELIVRD" | "DELIVERD" | "DELIVERED" => Some(ReceiptState::Delivered),

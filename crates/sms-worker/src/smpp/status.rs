@@ -1,4 +1,4 @@
-//! What a `command_status` means (SMPP 3.4 §5.1.3), with the configuration's own table on top.
+//! The meaning of a `command_status` (SMPP 3.4 §5.1.3), with the configuration's own table on top.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ impl Statuses {
 }
 
 /// Statuses that say nothing about the message go to the next provider: a vendor's own, the general
-/// failures, and those no standard lists.
+/// failures, and unlisted ones.
 const fn standard(status: u32) -> AttemptClass {
     match status {
         0 => AttemptClass::Accepted,
@@ -58,8 +58,8 @@ const fn standard(status: u32) -> AttemptClass {
         INVALID_COMMAND | INVALID_BIND | 0x08 | 0x14 | THROTTLED | 0x64 | 0x102 => {
             AttemptClass::Transient
         }
-        // Sender, bind, password, system id, service type, types of numbers, times: what we send
-        // with every message.
+        // Sender, bind, password, system id, service type, types of numbers, times: they are part
+        // of every message.
         0x0a | 0x0d | 0x0e | 0x0f | 0x15 | 0x48..=0x51 | 0x53 | 0x61 | 0x62 | 0x100 | 0x103 => {
             AttemptClass::ConfigFault
         }

@@ -119,7 +119,8 @@ impl Address {
 }
 
 impl Node {
-    /// Whether it is this machine. Nodes that a sentinel or a cluster names later are not judged.
+    /// Whether the node is this machine. Nodes that a sentinel or a cluster names later are not
+    /// judged.
     fn is_loopback(&self) -> bool {
         let address = self.host.parse();
         self.host == "localhost" || address.is_ok_and(|address: IpAddr| address.is_loopback())

@@ -1,5 +1,5 @@
-//! Reading all keys of a pattern, on a cluster those of each primary in turn: `SCAN` without a route
-//! answers for a node that the client draws.
+//! Reads all keys of a pattern, on a cluster those of each primary in turn: `SCAN` without a route
+//! goes to a node that the client draws.
 
 use redis::Value;
 use redis::cluster_routing::{
@@ -15,9 +15,10 @@ use crate::StorageError;
 const SLOTS: &str = "16384";
 
 impl Redis {
-    /// About `count` of the keys that match `pattern`, from `cursor` on, and where to go on; `None`
-    /// after the last. Keys that come and go meanwhile may be missed or seen twice. A cluster of
-    /// which a primary is away is `Unavailable`: its keys are not left out in silence.
+    /// Returns about `count` of the keys that match `pattern`, from `cursor` on, and the next
+    /// cursor; `None` after the last. Keys that are added or removed meanwhile may be missed or
+    /// returned twice. If a primary of a cluster is away the result is `Unavailable`: its keys are
+    /// never left out silently.
     pub async fn scan(
         &self,
         cursor: Option<&str>,
@@ -82,7 +83,7 @@ impl Redis {
         let mut primaries = Vec::with_capacity(pairs.len());
         for (address, info) in &pairs {
             let (address, info) = (text(address).ok_or(AWAY)?, text(info).ok_or(AWAY)?);
-            // The client leaves out in silence a primary that it has no connection to.
+            // The client silently omits a primary that it has no connection to.
             let size = field(&info, "cluster_size").and_then(|size| size.parse().ok());
             let is_whole = field(&info, "cluster_state") == Some("ok")
                 && field(&info, "cluster_slots_ok") == Some(SLOTS);

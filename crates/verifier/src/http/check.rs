@@ -15,8 +15,8 @@ use watchword_core::{
 use super::VerifierState;
 use crate::CheckRequest;
 
-/// Everything but the code is optional. What the request for the code must have said is compared
-/// with it: a difference counts as a wrong code.
+/// The body of a check. Only the code is required. Every other field but `check_id` is an
+/// expectation about the request for the code: a difference counts as a wrong code.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CheckBody {
@@ -36,7 +36,7 @@ pub(super) struct CheckAnswer {
     id: String,
     status: VerificationStatus,
     valid: bool,
-    /// What was approved; absent otherwise, so that a refused check shows nothing.
+    /// The purpose that the code approved; absent otherwise, so that a refused check shows nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     purpose: Option<Purpose>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,7 +106,7 @@ impl TryFrom<CheckBody> for CheckRequest {
     }
 }
 
-/// The recipient `to`; without a channel a mailbox is what has an `@`.
+/// Parses `to`; without a channel a text with an `@` is a mailbox.
 fn recipient(channel: Option<Channel>, to: &str) -> Result<Recipient, Problem> {
     let by_form = if to.contains('@') {
         Channel::Email

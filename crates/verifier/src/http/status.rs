@@ -120,7 +120,7 @@ impl StatusView {
 
 /// A pending verification reads as failed once every message failed and no fallback step may send
 /// another. Nothing is stored: a further message makes it pending again, and a code that arrived
-/// all the same is still right.
+/// after all is still right.
 fn status_of(verification: &StoredVerification, deliveries: &[DeliveryView]) -> VerificationStatus {
     let is_lost = verification.status == VerificationStatus::Pending
         && !verification.awaits_step

@@ -23,9 +23,9 @@ const AFTERLIFE_MS: u64 = 3_600_000;
 /// for good comes back after that, and still has its hour and its day.
 const GUESSES_KEPT_MS: u64 = 90 * 24 * 3_600_000;
 
-/// What tells one check from another without showing its code: the starts of the digests of the
-/// typed code, of which one is made with a key that is in use also after a rotation, each behind
-/// the expectations.
+/// Strings that distinguish one check from another without showing its code: the starts of the
+/// digests of the typed code, one of them made with a key that stays in use after a rotation, each
+/// behind the expectations.
 fn fingerprints(command: &CheckCommand) -> Vec<String> {
     let expected = command.expected.fingerprint();
     let start = |digest: &Digest| digest.hex.chars().take(16).collect::<String>();
@@ -49,8 +49,8 @@ pub enum StoreError {
 
 /// Code state. Every call is one atomic decision; none is retried by the store.
 ///
-/// One clock decides: the later of the caller's `now` and the store's own. Redis has its own clock;
-/// the embedded file has the newest time that was written to it.
+/// The later of the caller's `now` and the store's own clock decides. Redis has its own clock; the
+/// embedded file has the newest time that was written to it.
 ///
 /// Records of ended verifications are kept for an hour past their deadline, so that their status
 /// can be read: those that were approved, canceled or used up without code and recipient, those
@@ -73,8 +73,8 @@ pub trait VerificationStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<Opened>, StoreError>;
 
-    /// A fallback step asks for the message after number `step.after`; the cooldown does not hold
-    /// it back. `None` also if a later message was asked for meanwhile or the fallback was replaced.
+    /// A fallback step asks for the message after number `step.after`; the cooldown does not delay
+    /// it. `None` also if a later message was requested meanwhile or the fallback was replaced.
     async fn step(
         &self,
         id: &VerificationId,
@@ -85,7 +85,7 @@ pub trait VerificationStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<Opened>, StoreError>;
 
-    /// The broker confirmed message number `send`. What has ended stays as it is.
+    /// The broker confirmed message number `send`. An ended verification stays as it is.
     async fn confirm(&self, id: &VerificationId, send: u8) -> Result<(), StoreError>;
 
     /// One check, decided in this order: a repeat of a `check_id` gets the stored answer; then

@@ -51,15 +51,15 @@ pub struct OpenCommand {
     pub purpose: Purpose,
     /// The recipient as it may be shown.
     pub masked_to: String,
-    /// Tells this recipient from others of the service.
+    /// Distinguishes this recipient from others of the service.
     pub recipient: ShortTag,
-    /// Tells the content of the message from other content; `None` without variables.
+    /// Distinguishes the content of the message from other content; `None` without variables.
     pub variables: Option<ShortTag>,
-    /// Tells locale and fallback from others; `None` without either.
+    /// Distinguishes locale and fallback from others; `None` without either.
     pub details: Option<ShortTag>,
     /// Fallback steps of the request.
     pub steps: u8,
-    /// The live verification that this request replaces or changes. Without its name the store
+    /// The live verification that this request replaces or changes. Without its id the store
     /// answers [`Opened::OtherContent`] or [`Opened::OtherDetails`] and changes nothing.
     pub over: Option<VerificationId>,
     /// Recipient, locale, variables and fallback under AEAD, base64; bound to `id`, or to `over` if
@@ -85,11 +85,11 @@ pub enum Opened {
     /// A further message is due and its policy rotates codes: nothing was changed, and `sends` is
     /// that of the message before. To be asked again with a code made for this verification.
     NeedsCode(Sent),
-    /// The live verification's message showed other variables: nothing was changed. To be asked
-    /// again with its id as `over`: that withdraws it and opens another in one step.
+    /// The live verification's message showed other variables: nothing was changed. A second call
+    /// with its id as `over` withdraws it and opens another in one step.
     OtherContent(StoredVerification),
     /// The live verification has the same content and another locale or fallback: nothing was
-    /// changed. To be asked again with its id as `over` and the order sealed for it.
+    /// changed. The second call has its id as `over` and the order sealed for it.
     OtherDetails(StoredVerification),
     /// The live verification's message is young: nothing is to be sent.
     Cooling(StoredVerification),
@@ -148,7 +148,7 @@ pub struct StoredVerification {
     /// Codes that may still be compared.
     pub checks_left: u8,
     /// Whether a fallback step may still send a message. Once a request asked for a further
-    /// message, none may.
+    /// message, no step may.
     pub awaits_step: bool,
 }
 
@@ -168,18 +168,18 @@ pub struct Sends {
 /// The fallback step that asks for a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepOf {
-    /// The message it follows.
+    /// The message that the step follows.
     pub after: u8,
-    /// The details of the verification when the step was planned: other ones have planned steps of
-    /// their own. `None` in steps of an earlier build.
+    /// The details of the verification when the step was planned: other details have planned steps
+    /// of their own. `None` in steps of an earlier build.
     pub details: Option<ShortTag>,
 }
 
-/// What the caller of a check says the code must be for. Each field that differs from the
-/// verification's makes the code wrong.
+/// The caller's expectations about the code. Each field that differs from the verification's makes
+/// the code wrong.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Expected {
-    /// What the code is for.
+    /// The purpose of the code.
     pub purpose: Option<Purpose>,
     /// The channel of the request.
     pub channel: Option<Channel>,
@@ -192,8 +192,9 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// Tells these expectations from others; empty when there are none. A repeat of a check under
-    /// its id must bring the same ones, so that it cannot be used to try them out uncounted.
+    /// Distinguishes these expectations from others; empty if there are none. A repeat of a check
+    /// under its id must bring the same ones, so that it cannot be used to try expectations
+    /// uncounted.
     pub(super) fn fingerprint(&self) -> String {
         if *self == Self::default() {
             return String::new();
@@ -214,7 +215,7 @@ impl Expected {
         ];
         let mut hash = Sha256::new();
         for part in parts {
-            // No part holds the byte in front of it.
+            // No part contains the byte in front of it.
             hash.update([u8::from(part.is_some())]);
             hash.update(part.unwrap_or_default());
         }
@@ -229,7 +230,7 @@ pub struct CheckCommand {
     pub id: VerificationId,
     /// Who asks.
     pub service: ServiceName,
-    /// What the caller expects the code to be for.
+    /// The caller's expectations about the code.
     pub expected: Expected,
     /// The digests of the typed code under every key in use.
     pub candidates: Vec<Digest>,
@@ -247,7 +248,7 @@ pub struct Checked {
     pub verdict: CheckVerdict,
     /// Whether this is the stored answer to an earlier check of the same id.
     pub repeated: bool,
-    /// What was approved, where the verdict is an approval.
+    /// The approved verification, where the verdict is an approval.
     pub approval: Option<Approval>,
 }
 
@@ -256,7 +257,7 @@ pub struct Checked {
 pub struct Approval {
     /// The channel it was opened for.
     pub channel: Channel,
-    /// What the code was for.
+    /// The purpose of the code.
     pub purpose: Purpose,
     /// The recipient of the request, masked.
     pub masked_to: String,

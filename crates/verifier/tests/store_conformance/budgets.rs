@@ -81,7 +81,7 @@ pub async fn a_locked_subject_gets_no_message_and_no_check(engine: &Engine) {
     assert!(matches!(store.open(free).await.unwrap(), Opened::Send(sent) if sent.is_new));
 }
 
-/// The right code ends the row of wrong ones at its recipient and gives back none of the hour and
+/// The right code resets the guesses in a row at its recipient and gives back none of the hour and
 /// the day: four guesses and an approval, again and again, are ten guesses in an hour.
 pub async fn the_right_code_gives_no_guess_back(engine: &Engine) {
     let store = engine.store();
@@ -142,7 +142,7 @@ pub async fn an_approval_elsewhere_ends_no_row(engine: &Engine) {
     let locked = store.open(elsewhere(200, now)).await.unwrap();
     assert_eq!((guessed, locked), (6, Opened::Locked(forever)));
 
-    // At its own recipient the right code does end the row.
+    // At its own recipient the right code does reset the guesses in a row.
     let mut now = NOW;
     for round in 0..4 {
         let order = OpenCommand {

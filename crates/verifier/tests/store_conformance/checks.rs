@@ -165,7 +165,7 @@ pub async fn a_repeat_with_another_code_is_refused(engine: &Engine) {
 }
 
 /// Every field that a check may expect: the right code with another value is wrong and counted, and
-/// what the answer says is the same for all of them.
+/// the answer is the same for all of them.
 pub async fn each_expectation_that_is_not_met_makes_the_code_wrong(engine: &Engine) {
     let store = engine.store();
     let expecting = |change: fn(&mut Expected)| {
@@ -218,7 +218,7 @@ pub async fn each_expectation_that_is_not_met_makes_the_code_wrong(engine: &Engi
     assert_eq!(verdict(store, without).await, CheckVerdict::Approved);
 }
 
-/// A repeat is the same check word for word: otherwise it could try recipients uncounted.
+/// A repeat must be the same check word for word: otherwise it could try recipients uncounted.
 pub async fn a_repeat_with_other_expectations_is_refused(engine: &Engine) {
     let store = engine.store();
     let id = opened(store, order(1, 1)).await.id;

@@ -1,4 +1,4 @@
-//! Which clock decides, on each engine in its own way.
+//! The clock that decides, on each engine.
 
 use watchword_core::{CheckVerdict, Policy, Timestamp, VerificationStatus as Status};
 use watchword_storage::redis::Value;
@@ -8,7 +8,7 @@ use watchword_verifier::store::{OpenCommand, Opened};
 use crate::engine::{Engine, run};
 use crate::scene::{NOW, RIGHT, check, opened, order, seen, verdict};
 
-/// What the clock of Redis shows.
+/// The time of Redis' own clock.
 async fn server_time(engine: &Engine) -> Timestamp {
     let Value::Array(parts) = run(engine.link(), &["TIME"]).await else {
         panic!("TIME gives an array")
@@ -65,8 +65,8 @@ async fn a_slow_verifier_approves_nothing_late() {
     );
 }
 
-/// An issuer that is ahead within the cooldown gives its codes no longer life, and one that was ahead
-/// by more gives them none once its clock is right.
+/// An issuer that is ahead within the cooldown makes no code live longer, and an issuer that was
+/// ahead by more leaves no live code once its clock is right.
 #[tokio::test]
 async fn a_fast_issuer_lengthens_no_life() {
     let engine = Engine::redis().await;
@@ -101,7 +101,8 @@ async fn a_file_does_not_go_back_in_time() {
     let engine = Engine::sqlite();
     let store = engine.store();
     let live = opened(store, short_lived(order(1, 1), 30_000, NOW)).await;
-    // Somebody else writes as the code expires, and the clock is set back a little: it has expired.
+    // Another call writes as the code expires, and the clock is set back a little: the code has
+    // expired.
     let late = NOW.plus_millis(30_000);
     opened(
         store,
@@ -114,7 +115,8 @@ async fn a_file_does_not_go_back_in_time() {
     let back = late.minus_millis(10_000);
     let right = check(&live.id, RIGHT, "1", back);
     assert_eq!(verdict(store, right).await, CheckVerdict::Refused);
-    // Set back by 20 minutes it is taken as corrected: what was opened ahead of it has ended.
+    // A clock that is set back by 20 minutes counts as corrected: a verification ahead of it has
+    // ended.
     let corrected = late.minus_millis(1_200_000);
     let state = seen(store, &order(2, 1).id, corrected).await.unwrap();
     assert_eq!(state.status, Status::Expired);

@@ -1,5 +1,5 @@
-//! A repeat that differs: other variables are another verification, another locale or fallback is
-//! the same one with another order.
+//! A repeat that differs: other variables open another verification, another locale or fallback
+//! gives the same one another order.
 
 use futures_util::future::join_all;
 use watchword_core::{CheckVerdict, VerificationStatus as Status};
@@ -33,7 +33,7 @@ pub async fn other_content_withdraws_in_the_step_that_opens(engine: &Engine) {
         );
     }
     assert_eq!(seen(store, &first.id, NOW).await, Some(first.clone()));
-    // Another verification than the live one is named: as if none was.
+    // The request names another verification than the live one: the answer is as if it named none.
     let stale = OpenCommand {
         over: Some(order(1, 77).id),
         ..pays("9999", 2)
@@ -59,7 +59,7 @@ pub async fn other_content_withdraws_in_the_step_that_opens(engine: &Engine) {
     let own = check(&second.verification.id, WRONG, "own", NOW);
     assert_eq!(verdict(store, own).await, CheckVerdict::Approved);
 
-    // The same content continues, also where it is named.
+    // The same content continues the live verification, also where the request names it.
     let third = opened(store, pays("5", 3)).await;
     let same = OpenCommand {
         over: Some(third.id.clone()),
@@ -104,7 +104,7 @@ pub async fn other_details_replace_the_order_and_void_its_steps(engine: &Engine)
     assert!(!taken.verification.awaits_step, "it was the last step");
     store.confirm(&live.id, 2).await.unwrap();
 
-    // A further message takes the order that it was asked with, and its fallback begins.
+    // A further message takes the order of its request, and the fallback of that order begins.
     let due = NOW.plus_millis(30_000);
     let over = OpenCommand {
         over: Some(live.id.clone()),
@@ -116,13 +116,13 @@ pub async fn other_details_replace_the_order_and_void_its_steps(engine: &Engine)
     assert_eq!((third.verification.sends, third.is_new), (3, false));
     assert!(third.verification.awaits_step);
     store.confirm(&live.id, 3).await.unwrap();
-    // A request without a change ends it.
+    // A request without a change ends the fallback.
     let later = due.plus_millis(30_000);
     let plain = store.resend(&live.id, &live.service, None, budget, later);
     let fourth = sent(plain.await.unwrap().unwrap());
     assert!(!fourth.verification.awaits_step);
 
-    // Where the policy rotates codes the order is replaced, and the code asked for.
+    // Where the policy rotates codes, the order is replaced and a code is requested.
     let rotates = opened(store, rotating(order(2, 1))).await;
     let over = OpenCommand {
         over: Some(rotates.id.clone()),

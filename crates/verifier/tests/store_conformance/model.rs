@@ -14,7 +14,7 @@ use watchword_verifier::store::{
 
 /// How long an ended verification is known past its deadline.
 const AFTERLIFE_MS: u64 = 3_600_000;
-/// A clock that was set back further was wrong before.
+/// If the clock is set back by more, it was wrong before.
 const MOST_BACK_MS: u64 = 30_000;
 
 /// Code state as it should be.
@@ -25,7 +25,7 @@ pub struct Model {
     guesses: HashMap<String, GuessLog>,
     /// The newest time that was written, where the store has no clock of its own.
     pub newest: Option<Timestamp>,
-    /// What the store's own clock shows, where it has one that the caller of the model knows.
+    /// The time of the store's own clock, if it has one that the caller of the model knows.
     pub server: Option<Timestamp>,
 }
 
@@ -34,7 +34,7 @@ struct Entry {
     pending: Pending,
     status: Status,
     last_step: u8,
-    /// When it was opened by the store's own clock, and what that shows now.
+    /// When the store's own clock opened it, and the time that clock shows now.
     server: Option<(Timestamp, Timestamp)>,
     answers: Vec<(CheckId, Expected, Vec<Digest>, CheckVerdict)>,
 }

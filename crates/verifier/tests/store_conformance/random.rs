@@ -39,7 +39,7 @@ enum Step {
         subject: u64,
         purpose: bool,
         rotates: bool,
-        /// Which variables, locale and fallback; 0: none.
+        /// The number of variables, locale and fallback; 0: none.
         content: u8,
         details: u8,
         /// Whether the slot's newest verification is named.
@@ -142,7 +142,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// One run: the model, and what was ordered so far.
 struct Run<'a> {
     stores: [&'a dyn VerificationStore; 2],
-    /// One for each engine: they differ in the clock that decides.
+    /// A model per engine: the engines differ in the clock that decides.
     models: [Model; 2],
     /// Subjects of this run begin here, so that runs do not meet.
     first_subject: u64,
@@ -368,7 +368,7 @@ fn both_stores_do_what_core_says() {
     let steps = prop::collection::vec(step(), 1..80);
     let outcome = TestRunner::new(config).run(&steps, |steps| {
         runs.set(runs.get() + 1);
-        // The store remembers the newest time: each run has its own.
+        // The store remembers the newest time, so each run has its own store.
         let sqlite = sqlite.again();
         let mut sqlite_model = Model::default();
         sqlite_model.newest = Some(Timestamp::from_millis(i64::MIN));

@@ -1,4 +1,4 @@
-//! Which configurations may have the published example key.
+//! The configurations that may have the published example key.
 
 use super::*;
 

@@ -23,7 +23,8 @@ pub(super) async fn look(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Watchword's user sees no permissions of others: the broker shows them to administrators only.
+/// Watchword's user cannot read the permissions of others: the broker shows them to administrators
+/// only.
 fn tenants(config: &Config, findings: &mut Findings) {
     let users = config
         .services

@@ -1,4 +1,4 @@
-//! JSON bodies: what is taken, and what an error says.
+//! JSON bodies: accepted forms, and the text of errors.
 
 use axum::body::Body;
 use axum::http::HeaderValue;
@@ -147,7 +147,7 @@ fn post(headers: &[(&str, &str)], body: impl Into<Body>) -> Request {
     request.body(body.into()).unwrap()
 }
 
-/// A body of unknown length, as chunks are.
+/// A body of unknown length, like a chunked one.
 fn chunks(chunks: &'static [&'static str]) -> Body {
     let chunks = chunks.iter().map(|chunk| Ok::<_, std::io::Error>(*chunk));
     Body::from_stream(futures_util::stream::iter(chunks))

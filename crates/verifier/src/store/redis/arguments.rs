@@ -10,7 +10,7 @@ use super::super::{StoreError, fingerprints};
 
 /// The layout of a verification; `state.lua`, `check_first.lua` and `confirm.lua` know the same number.
 const FORMAT: u8 = 3;
-/// How much of a digest is stored and compared: half of an HMAC is as good (RFC 2104 §5).
+/// How much of a digest is stored and compared: half of an HMAC suffices (RFC 2104 §5).
 const DIGEST_BYTES: usize = 16;
 /// Fields that the script that opens adds: they depend on the clock of Redis.
 const ADDED: usize = 2;
@@ -134,7 +134,7 @@ fn packed(fields: &[Field<'_>]) -> Result<Vec<u8>, rmp::encode::ValueWriteError>
     Ok(out)
 }
 
-/// The scripts know one kind of string, whatever is in it.
+/// The scripts have one kind of string, for text and bytes alike.
 fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), rmp::encode::ValueWriteError> {
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     rmp::encode::write_str_len(out, length)?;
@@ -142,7 +142,7 @@ fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), rmp::encode::Value
     Ok(())
 }
 
-/// What is expected of a verification of the subject `tag`: a MessagePack map of its fields.
+/// The expectations about a verification of the subject `tag`: a MessagePack map of its fields.
 fn packed_expectations(
     expected: &Expected,
     tag: &str,
@@ -162,7 +162,7 @@ fn packed_expectations(
             .as_ref()
             .map(|tag| (FIELD_RECIPIENT, &tag.as_bytes()[..])),
         variables.map(|tag| (FIELD_VARIABLES, tag_bytes(tag.as_ref()))),
-        // The subject is in the id: of another one nothing fits, and no format is a text.
+        // The id contains the subject: with another subject no field fits, and no format is a text.
         expected
             .subject
             .as_ref()

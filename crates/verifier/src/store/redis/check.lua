@@ -1,6 +1,6 @@
 -- KEYS: the verification, the subject's guesses.
--- ARGV: now, per_hour, per_day, in_a_row, service, what is expected (a MessagePack map of fields),
---       check id, fingerprints joined by commas, then digest key and digest of each candidate.
+-- ARGV: now, per_hour, per_day, in_a_row, service, expectations (a MessagePack map of fields),
+-- check id, fingerprints joined by commas, then digest key and digest of each candidate.
 local v, unreadable = load(KEYS[1])
 if unreadable then return {'corrupt'} end
 if not v or v[SV] ~= ARGV[5] then return {'refused', '0'} end
@@ -16,8 +16,8 @@ for _, answer in ipairs(v[AN]) do
   if answer[1] == ARGV[7] then
     for print in string.gmatch(ARGV[8], '[^,]+') do
       if string.find(',' .. answer[3] .. ',', ',' .. print .. ',', 1, true) then
-        -- Written once more, as it is: a caller that then waits for a replica waits for a write of
-        -- this connection, and the approval may have been another's.
+        -- Written once more, unchanged: a caller that then waits for a replica waits for a write of
+        -- this connection, and another connection may have written the approval.
         if answer[2] == 'approved' then save(KEYS[1], v) end
         return answered(answer[2], '1')
       end
@@ -40,7 +40,7 @@ for i = 9, #ARGV, 2 do
   if ARGV[i] == v[DK] then known = true end
   if ARGV[i] == v[DK] and ARGV[i + 1] == v[DG] then matched = true end
 end
--- A digest key that this verifier does not have yet: no guess, nothing is used up.
+-- A digest key that this verifier does not have yet: no guess counts, and nothing is used up.
 if not known then return {'corrupt'} end
 for field, value in pairs(cmsgpack.unpack(ARGV[6])) do
   if v[field] ~= value then matched = false end

@@ -4,7 +4,7 @@ local function approved()
   local packed = redis.call('GET', KEYS[1])
   local fine, v = pcall(cmsgpack.unpack, packed or '')
   if not fine or type(v) ~= 'table' then return false end
-  -- Numbers stand at 1, 3 to 5, 10 to 15, 26 and 27, the answers at 25, texts elsewhere (see
+  -- Numbers are at 1, 3 to 5, 10 to 15, 26 and 27, the answers at 25, texts elsewhere (see
   -- state.lua).
   for i = 1, 27 do
     local is_number = i == 1 or (i >= 3 and i <= 5) or (i >= 10 and i <= 15) or i >= 26

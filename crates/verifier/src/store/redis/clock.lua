@@ -1,5 +1,5 @@
 -- The clock of every script. The later of the caller's and the server's decides: a caller whose
--- clock is behind approves nothing late, and one whose clock is ahead lengthens no life.
+-- clock is behind approves no expired code, and one whose clock is ahead lengthens no life.
 local stamp = redis.call('TIME')
 local TIME = stamp[1] * 1000 + math.floor(stamp[2] / 1000)
 local now = math.max(tonumber(ARGV[1] or 0), TIME)

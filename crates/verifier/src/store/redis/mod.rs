@@ -35,7 +35,7 @@ const OPEN_ROUNDS: u32 = 4;
 /// A script with its header and with the part that all share in front of it, behind what it can
 /// decide without it: the shared part costs more than most of them.
 macro_rules! script {
-    // Without a clock and without the shared part.
+    // These scripts use neither the clock nor the shared part.
     (alone $name:literal) => {
         Script::new(
             concat!("verifier.", $name),

@@ -8,7 +8,7 @@ if foreign then return {'corrupt'} end
 local locked = locked_until(log, tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]))
 if locked then return {'locked', locked} end
 
--- Every key is declared, so a latest one that the caller did not name is named to it first.
+-- Every key is declared, so the script first returns a latest id that the caller did not name.
 local follows, withdrawn = '0', nil
 local new = ARGV[8] .. cmsgpack.pack(now - TIME, now)
 local latest = redis.call('GET', KEYS[2])

@@ -21,13 +21,13 @@ pub(super) enum Opening {
     Latest(VerificationId),
 }
 
-/// What only the script knows of a new verification.
+/// The parts of a new verification that only the script knows.
 pub(super) struct New {
     /// Whether the slot's verification before it was approved.
     pub(super) follows_approval: bool,
-    /// Whether the slot's verification before it was withdrawn for it.
+    /// Whether the slot's earlier verification was withdrawn for it.
     pub(super) withdrew: bool,
-    /// By the clock that decides.
+    /// The time by the clock that decides.
     pub(super) opened_at: Timestamp,
 }
 
@@ -170,7 +170,7 @@ pub(super) fn checked(reply: Value) -> Result<Checked, StoreError> {
         _ => return Err(StoreError::Corrupt),
     };
     let repeated = parts.flag()?;
-    // It is approved already: a record that cannot be read takes nothing back.
+    // The verification is approved already: an unreadable record takes nothing back.
     let approval = (verdict == CheckVerdict::Approved)
         .then(|| approval(&mut parts).ok())
         .flatten();
@@ -193,7 +193,7 @@ fn inner(mut parts: Parts, id: &VerificationId) -> Result<StoredVerification, St
     verification(&mut Parts::new(parts.next()?)?, id)
 }
 
-/// The verification of these fields. Its id need not be the one that was asked for: a slot's live
+/// The verification of these fields. Its id may differ from the requested one: a slot's live
 /// verification answers an `open`. The subject is the same.
 fn verification(
     fields: &mut Parts,

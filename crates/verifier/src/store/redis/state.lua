@@ -1,5 +1,6 @@
--- What every script of the verifier shares, behind `clock.lua`; the header is put in front of both
--- by mod.rs. Times are milliseconds and stay below 2^53, so that Lua's numbers hold them exactly.
+-- The part that every script of the verifier shares, behind `clock.lua`; mod.rs puts the header in
+-- front of both. Times are milliseconds and stay below 2^53, so that Lua's numbers hold them
+-- exactly.
 
 local HOUR, DAY, AFTERLIFE = 3600000, 86400000, 3600000
 -- How far ahead of now a verification may have been opened at least, and how long guesses are kept.
@@ -10,8 +11,9 @@ local SKEW, GUESSES_KEPT = 5000, 90 * DAY
 -- as distance from `OA`. `AN` holds {check id, verdict, fingerprints} for each check compared.
 -- `RT`, `VT` and `DT` are short tags of the recipient, of the variables and of locale and fallback;
 -- the last two are empty without any. `LS` is the last message that a fallback step may send.
--- What confirm.lua looks for stands in front of what has a length, so that it has a place. Last
--- are what only the script that opens knows: how far `OA` was ahead of this server, and `OA`.
+-- The fields that confirm.lua reads are in front of those with a variable length, so that their
+-- places are fixed. The last two are known only to the script that opens: how far `OA` was ahead of
+-- this server, and `OA`.
 local FM, ST, SN, CF, CL, SV, CH, PU, MT, EX, RA, MS, CD, RO, LS, CK, CS, OK, OS, DK, DG, RT, VT,
   DT, AN, SK, OA =
   1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27
@@ -58,7 +60,7 @@ local function save(key, v)
   v[EX], v[RA] = v[EX] + v[OA], v[RA] + v[OA]
 end
 
--- Ends `v`: what could still be checked, sent or compared is forgotten.
+-- Ends `v`: everything that could still be checked, sent or compared is forgotten.
 local function close(v, status)
   v[ST], v[CK], v[CS], v[OS], v[DK], v[DG] = status, '', '', '', '', ''
   v[RT], v[VT], v[DT] = '', '', ''

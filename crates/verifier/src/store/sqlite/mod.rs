@@ -248,7 +248,7 @@ fn open(connection: &Connection, command: OpenCommand) -> Step<Opened> {
     }))
 }
 
-/// What `command` means for the live verification of the same content.
+/// Returns the meaning of `command` for the live verification of the same content.
 fn again(
     connection: &Connection,
     id: &VerificationId,
@@ -273,7 +273,7 @@ fn again(
     Ok(send(connection, id, record, ask, steps)?.flatten())
 }
 
-/// Who asks for a message.
+/// The request or step that asks for a message.
 struct Ask {
     /// The code to use if the policy rotates codes.
     next: Option<SealedCode>,
@@ -309,8 +309,8 @@ fn resend(
     send(connection, id, *record, ask, 0)
 }
 
-/// What `ask` means for a live verification; the inner `None` is that it means nothing. A request
-/// that sends a message begins a fallback of `steps`.
+/// Returns the meaning of `ask` for a live verification; the inner `None` is that it has none. A
+/// request that sends a message begins a fallback of `steps`.
 fn send(
     connection: &Connection,
     id: &VerificationId,
@@ -372,8 +372,8 @@ fn check(connection: &Connection, command: CheckCommand, budget: GuessBudget) ->
     if !live || guesses.locked_until(budget, now).is_some() {
         return Ok(Some(REFUSED));
     }
-    // Without a digest it has ended; under a digest key that this verifier does not have yet, it is
-    // no guess and nothing is used up.
+    // Without a digest it has ended; under a digest key that this verifier does not have yet, no
+    // guess counts and nothing is used up.
     let Some(stored) = record.digest() else {
         return Ok(None);
     };

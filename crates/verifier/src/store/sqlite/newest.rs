@@ -1,11 +1,11 @@
-//! The clock of the embedded file: it does not run backwards. Redis has a clock of its own beside
-//! the callers'; here the newest time that was written takes its place.
+//! The clock of the embedded file, which does not run backwards. Redis has a clock of its own
+//! beside the callers'; here the newest time that was written replaces it.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use watchword_core::Timestamp;
 
-/// A clock that was set back further was wrong before and is right now.
+/// If the clock is set back by more, it was wrong before and is right now.
 const MOST_BACK_MS: u64 = 30_000;
 
 /// The newest time that was written.
@@ -24,7 +24,7 @@ impl Newest {
         later(Timestamp::from_millis(self.0.load(Ordering::Acquire)), now)
     }
 
-    /// [`Newest::later`], which is written with the caller's decision.
+    /// Returns [`Newest::later`] and keeps it, for a call whose decision is written with it.
     pub(super) fn write(&self, now: Timestamp) -> Timestamp {
         let later = self.later(now);
         self.0.store(later.as_millis(), Ordering::Release);

@@ -34,7 +34,7 @@ pub(super) struct Record {
     code: Option<CodeRecord>,
     order: Option<String>,
     order_key: String,
-    /// Records of an earlier build have none; what they were sent to cannot be compared.
+    /// Records of an earlier build have none; their recipient cannot be compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) recipient: Option<ShortTag>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -170,7 +170,7 @@ impl Record {
         self.last_step = self.sends.saturating_add(steps).min(self.max_sends);
     }
 
-    /// The order with another locale or fallback takes the place of the one before.
+    /// The order with another locale or fallback replaces the earlier one.
     pub(super) fn replace_details(&mut self, command: OpenCommand) {
         self.details = command.details;
         self.order = Some(command.sealed_order);
@@ -191,7 +191,8 @@ impl Record {
         }
     }
 
-    /// Ends the verification: what could still be checked, sent or compared is forgotten.
+    /// Ends the verification: everything that could still be checked, sent or compared is
+    /// forgotten.
     pub(super) fn end(&mut self, status: VerificationStatus) {
         self.status = status;
         self.code = None;
@@ -199,7 +200,8 @@ impl Record {
         (self.recipient, self.variables, self.details) = (None, None, None);
     }
 
-    /// Whether this live verification, whose id is `id`, is what the caller of a check expects.
+    /// Whether this live verification, whose id is `id`, meets the expectations of a check's
+    /// caller.
     pub(super) fn fits(&self, expected: &Expected, id: &VerificationId) -> bool {
         let Expected {
             purpose,
@@ -234,8 +236,8 @@ impl Record {
         })
     }
 
-    /// What an earlier check of the same id means. The same id with another code or with other
-    /// expectations is another check.
+    /// Returns the meaning of an earlier check of the same id. The same id with another code or
+    /// with other expectations is another check.
     pub(super) fn repeat(&self, check_id: &CheckId, typed: &[String]) -> Repeat {
         let earlier = self
             .answers
