@@ -100,6 +100,8 @@ struct Numbers {
 /// A pattern, compiled when it is first asked.
 struct Pattern {
     source: &'static str,
+    /// Whether it speaks of a whole number, and not of its first digits.
+    is_whole: bool,
     compiled: OnceLock<Option<Regex>>,
 }
 
@@ -163,9 +165,7 @@ fn belongs<'a>(plans: &'a [Plan], national: &str) -> Option<(&'a Plan, Type)> {
         return Some((only, only.kind(national)));
     }
     plans.iter().find_map(|plan| match &plan.leading {
-        Some(leading) => leading
-            .begins(national)
-            .then(|| (plan, plan.kind(national))),
+        Some(leading) => leading.fits(national).then(|| (plan, plan.kind(national))),
         None => Some((plan, plan.kind(national))).filter(|(_, kind)| *kind != Type::Unknown),
     })
 }
@@ -264,33 +264,46 @@ impl Numbers {
     fn new(descriptor: &'static Descriptor) -> Self {
         Self {
             lengths: descriptor.possible_length(),
-            pattern: Pattern::new(descriptor.national_number().as_str()),
+            pattern: Pattern::whole(descriptor.national_number().as_str()),
         }
     }
 
     fn hold(&self, national: &str) -> bool {
         let fits = |length: &u16| usize::from(*length) == national.len();
-        (self.lengths.is_empty() || self.lengths.iter().any(fits)) && self.pattern.begins(national)
+        (self.lengths.is_empty() || self.lengths.iter().any(fits)) && self.pattern.fits(national)
     }
 }
 
 impl Pattern {
+    /// A pattern of first digits.
     const fn new(source: &'static str) -> Self {
         Self {
             source,
+            is_whole: false,
             compiled: OnceLock::new(),
         }
     }
 
-    /// Whether `national` begins with it.
-    fn begins(&self, national: &str) -> bool {
+    /// A pattern of whole numbers. Plans list several lengths: a pattern that stopped before the last
+    /// digit would give one handset a longer name for every digit behind its own.
+    const fn whole(source: &'static str) -> Self {
+        Self {
+            source,
+            is_whole: true,
+            compiled: OnceLock::new(),
+        }
+    }
+
+    /// Whether `national` fits, or begins with a pattern of first digits.
+    fn fits(&self, national: &str) -> bool {
         self.compiled()
             .is_some_and(|regex| regex.is_match(national))
     }
 
     fn compiled(&self) -> Option<&Regex> {
         let compiled = self.compiled.get_or_init(|| {
-            RegexBuilder::new(&format!("^(?:{})", self.source))
+            let end = if self.is_whole { "$" } else { "" };
+            RegexBuilder::new(&format!("^(?:{}){end}", self.source))
                 .ignore_whitespace(true)
                 .unicode(false)
                 .build()
@@ -302,6 +315,9 @@ impl Pattern {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
     use proptest::strategy::{Strategy, ValueTree};
     use proptest::string::string_regex;
     use proptest::test_runner::TestRunner;
@@ -342,35 +358,48 @@ mod tests {
 
     type Answer = Result<(Option<country::Id>, Type), Misread>;
 
-    /// The library's answer. The library looks for the kind of a number without leading zeros,
-    /// which is a fault: for a number that has some, its plans are asked here for the number as it
-    /// is.
+    /// What the library answers, but for its two slips: it asks for the kind of a number without the
+    /// zeros in front, and takes a number whose first digits alone fit a pattern. There its plans are
+    /// asked here for the whole number as it is.
     fn theirs(digits: &str) -> Answer {
         match phonenumber::parse(None, format!("+{digits}")) {
             Err(phonenumber::ParseError::InvalidCountryCode) => Err(Misread::NoCode),
             Ok(number) if digits == format!("{}{}", number.country().code(), number.national()) => {
-                if number.national().zeros() == 0 {
-                    return Ok((number.country().id(), number.number_type(&DATABASE)));
-                }
                 let code = number.country().code();
-                Ok(with_the_zeros(code, &number.national().to_string()))
+                let whole = as_it_is(code, &number.national().to_string());
+                let kind = number.number_type(&DATABASE);
+                let is_cut = number.national().zeros() > 0 || kind != whole.1;
+                Ok(if is_cut {
+                    whole
+                } else {
+                    (number.country().id(), kind)
+                })
             }
             _ => Err(Misread::Otherwise),
         }
     }
 
-    fn with_the_zeros(code: u16, national: &str) -> (Option<country::Id>, Type) {
+    /// Compiled once: the test asks them for 100,000 numbers.
+    static WHOLE: Mutex<BTreeMap<String, Regex>> = Mutex::new(BTreeMap::new());
+
+    fn as_it_is(code: u16, national: &str) -> (Option<country::Id>, Type) {
         let regions = DATABASE.region(&code).unwrap();
         let plans = regions.iter().filter_map(|region| match *region {
             "001" => DATABASE.by_code(&code)?.into_iter().next(),
             region => DATABASE.by_id(region),
         });
-        let is = |meta: &Metadata, kind| {
-            let descriptor: Option<&Descriptor> = meta.descriptors().get(kind);
-            descriptor.is_some_and(|descriptor| descriptor.is_match(national))
+        let fits = |descriptor: &Descriptor| {
+            let source = descriptor.national_number().as_str();
+            let mut cache = WHOLE.lock().unwrap();
+            let pattern = cache.entry(source.to_owned()).or_insert_with(|| {
+                let pattern: String = source.split_whitespace().collect();
+                Regex::new(&format!("^(?:{pattern})$")).unwrap()
+            });
+            descriptor.is_match(national) && pattern.is_match(national)
         };
+        let is = |meta: &Metadata, kind| meta.descriptors().get(kind).is_some_and(fits);
         for meta in plans {
-            let kind = if meta.descriptors().general().is_match(national) {
+            let kind = if fits(meta.descriptors().general()) {
                 match KINDS.into_iter().find(|kind| is(meta, *kind)) {
                     Some(Type::FixedLine) if is(meta, Type::Mobile) => Type::FixedLineOrMobile,
                     found => found.unwrap_or(Type::Unknown),
@@ -401,7 +430,13 @@ mod tests {
         for digits in numbers() {
             let ours = super::read(&digits).map(|reading| (reading.country, reading.kind));
             let theirs = theirs(&digits);
-            assert_eq!(ours, theirs, "{digits}");
+            // Where the library takes a prefix out of a number that no plan lists, it is of no kind here.
+            let is_unlisted = theirs == Err(Misread::Otherwise)
+                && ours.as_ref().is_ok_and(|(_, kind)| *kind == Type::Unknown);
+            assert!(
+                is_unlisted || ours == theirs,
+                "{digits}: {ours:?} {theirs:?}"
+            );
             match theirs {
                 Ok(_) => read += 1,
                 Err(Misread::Otherwise) => otherwise += 1,
