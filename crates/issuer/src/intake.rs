@@ -34,6 +34,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long a request is held in all: the longest life of a code.
 const LONGEST_LIFE_MS: u64 = 600_000;
+/// How long the answer to an expired request is tried again while the broker takes none.
+const LATE_PATIENCE_MS: u64 = 60_000;
 /// How long a message is held until its note is published. If an alarm of the broker refuses notes
 /// for longer, the message is counted and dropped without a note.
 const NOTE_WITHIN_MS: u64 = 60_000;
@@ -70,6 +72,7 @@ struct Request {
     id: RequestId,
     service: Arc<Service>,
     asked_at: Timestamp,
+    received_at: Timestamp,
     data: OtpRequested,
     caller: Option<TraceParent>,
 }
@@ -154,6 +157,7 @@ impl Intake {
             id,
             service,
             asked_at: event.time.min(self.0.clock.now()),
+            received_at: self.0.clock.now(),
             data: event.data,
             caller: received.traceparent.as_deref().and_then(TraceParent::parse),
         })
@@ -178,7 +182,13 @@ impl Intake {
             {
                 break;
             }
-            if self.is_too_old(request, LONGEST_LIFE_MS) {
+            // From its receipt on, not from its own time: a request from the late queue, or of a caller
+            // whose clock is behind, is that old before the first try.
+            let patience_ms = match envelope.late {
+                Some(_) => LATE_PATIENCE_MS,
+                None => LONGEST_LIFE_MS,
+            };
+            if self.0.clock.now().millis_since(request.received_at) >= patience_ms {
                 tracing::error!(
                     code = problem.code.as_str(),
                     "a request by event could not be answered in time"
