@@ -23,6 +23,7 @@ mod variables;
 mod verification;
 
 pub use budget::{GuessBudget, GuessLog, SendLimits};
+pub use characters::is_separator;
 pub use clock::{Clock, ManualClock, Timestamp};
 pub use code::{Code, CodeLength, TypedCode};
 pub use email::EmailAddress;

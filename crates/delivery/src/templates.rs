@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use minijinja::{AutoEscape, Environment, ErrorKind, Template, UndefinedBehavior};
-use watchword_core::{Locale, Variables};
+use watchword_core::{Locale, Variables, is_separator};
 
 use crate::Dispatch;
 
@@ -207,7 +207,8 @@ impl Templates {
     pub fn sample_variables(&self, locale: Option<&Locale>) -> Variables {
         let used = self.locales.get(self.chosen(locale));
         let samples = used.into_iter().flatten();
-        let samples = samples.map(|name| (name.clone(), "x".to_owned()));
+        // A template may convert it to a number.
+        let samples = samples.map(|name| (name.clone(), "1".to_owned()));
         // A variable that no request can bring stays undefined, and so an error.
         let can_come = samples.filter(|one| Variables::new([one.clone()].into()).is_ok());
         Variables::new(can_come.take(Variables::MOST).collect()).unwrap_or_default()
@@ -286,8 +287,7 @@ fn render(template: &Template<'_, '_>, values: Values<'_>) -> Result<String, Tem
 
 /// Whether a person can read the sample code in `text`, in groups or not.
 fn shows_code(text: &str) -> bool {
-    let is_gap = |c: char| c.is_whitespace() || c == '-';
-    let compact: String = text.chars().filter(|c| !is_gap(*c)).collect();
+    let compact: String = text.chars().filter(|c| !is_separator(*c)).collect();
     compact.contains(SAMPLE_CODE)
 }
 

@@ -169,7 +169,7 @@ mod tests {
         dispatch.locale = "pt-BR".parse().ok();
         assert!(text.render(&dispatch).is_err(), "this request brings none");
         dispatch.variables = text.sample_variables(dispatch.locale.as_ref());
-        assert_eq!(text.render(&dispatch).unwrap().0, "0123456789 por x");
+        assert_eq!(text.render(&dispatch).unwrap().0, "0123456789 por 1");
         write("en", "{{ code }} to {{ to }}");
         assert!(SmsText::load(Some(folder.path())).is_err());
     }

@@ -109,7 +109,7 @@ async fn serve(stream: TcpStream, replies: &[Vec<u8>], said: &Mutex<Said>) -> st
                 said.data.push(text);
             }
         }
-        in_body = line.starts_with(b"DATA") && reply.starts_with(b"354");
+        in_body = line.starts_with(b"DATA") && reply.starts_with(b"3");
         stream.write_all(reply).await?;
         loop {
             line.clear();

@@ -42,7 +42,10 @@ impl Draft {
     pub fn form(&self) -> Vec<(String, String)> {
         let mut kinds = self.headers.get_all("content-type").iter();
         let kind = kinds.next().and_then(|kind| kind.to_str().ok());
-        let is_form = |kind: &str| kind.starts_with("application/x-www-form-urlencoded");
+        let is_form = |kind: &str| {
+            let kind = kind.split(';').next().unwrap_or_default().trim();
+            kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+        };
         if kind.is_some_and(is_form) && kinds.next().is_none() {
             return url::form_urlencoded::parse(&self.body)
                 .into_owned()
@@ -215,7 +218,9 @@ fn vonage_sig(draft: &mut Draft, algorithm: HmacAlgorithm) -> bool {
     if pairs.is_empty() && !draft.body.is_empty() && !is_strict {
         return false;
     }
-    if let Ok(Value::Object(members)) = json {
+    if pairs.is_empty()
+        && let Ok(Value::Object(members)) = json
+    {
         pairs.extend(members.into_iter().map(|(name, value)| {
             let text = match value {
                 Value::String(text) => text,

@@ -34,6 +34,8 @@ const ABOUT_US: &[&str] = &[
     "must match",
     // Login and TLS.
     "auth required",
+    "authorization",
+    "authorisation",
     "authenticat",
     "smtp auth",
     "log in",
@@ -118,6 +120,13 @@ const HARMLESS: &[&str] = &[
     "user is not allowed",
     "not listed in",
     "recipient limit",
+    "mailbox suspended",
+    "mailbox is suspended",
+    "user suspended",
+    "user is suspended",
+    "user account suspended",
+    "user account is suspended",
+    "you tried to reach is suspended",
 ];
 
 /// A refusal, without its text.
@@ -281,6 +290,9 @@ mod tests {
             "550 Mailbox is over quota",
             "553 Requested action not taken: mailbox name not allowed",
             "550 jane... not listed in Name & Address Book",
+            "550 User account is suspended",
+            "550 mailbox suspended",
+            "550 The email account that you tried to reach is suspended",
             "550 unbekannter Empf\u{e4}nger",
             "550",
         ];
@@ -298,6 +310,8 @@ mod tests {
             "550 Relaying denied",
             "550-Please turn on SMTP Authentication in your mail client.\n550 vm [192.0.2.1] is not permitted to relay",
             "550 authentication required",
+            "550 Authorization required",
+            "550 Your account is suspended",
             "550 Access denied - Invalid HELO name (See RFC2821 4.1.1.1)",
             "553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)",
             "553 sorry, that domain isn't in my list of allowed rcpthosts",

@@ -111,9 +111,12 @@ pub(super) fn vonage_sig(call: &Call<'_>, secret: &str, algorithm: HmacAlgorithm
     // it.
     let query = call.query.iter().filter(|(name, _)| name != "d");
     let mut pairs: Vec<(String, String)> = query.cloned().collect();
-    pairs.extend(call.form());
+    let form = call.form();
     let body = payload::text(call.headers, call.body);
-    if let Some(Value::Object(members)) = payload::json(&body) {
+    // A form is no JSON document, however it reads.
+    let json = form.is_empty().then(|| payload::json(&body)).flatten();
+    pairs.extend(form);
+    if let Some(Value::Object(members)) = json {
         let text = |value: &Value| crate::http::as_text(value).unwrap_or_default();
         pairs.extend(
             members

@@ -321,7 +321,9 @@ impl<'a> Call<'a> {
     /// The fields of a form body; none for another kind of body.
     pub(crate) fn form(&self) -> Vec<(String, String)> {
         let kind = self.header("content-type").unwrap_or_default();
-        if kind.starts_with("application/x-www-form-urlencoded") {
+        // Media types have no case (RFC 9110 §8.3.1), and parameters follow them.
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        if kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             url::form_urlencoded::parse(self.body)
                 .into_owned()
                 .collect()
