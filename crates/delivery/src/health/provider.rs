@@ -197,15 +197,10 @@ impl ProviderHealth {
     /// Applies a receipt. Receipts about messages from before say nothing about a provider whose
     /// circuit is open: only an attempt shows whether it works again.
     pub(super) fn receipt(&mut self, state: ReceiptState, now: Timestamp) {
-        let sign = match state {
-            ReceiptState::InFlight => return,
-            ReceiptState::Delivered => Sign::Good,
-            // One phone that is switched off says little: never enough to open the circuit by
-            // itself in a row.
-            ReceiptState::Failed | ReceiptState::Expired => Sign::Slow,
-        };
-        if !self.whole.is_open() {
-            self.whole.observe(sign, now);
+        // A receipt does not name its region, and the callers choose the destinations: messages to
+        // one that never delivers must not shrink the share of all.
+        if state == ReceiptState::Delivered && !self.whole.is_open() {
+            self.whole.observe(Sign::Good, now);
         }
     }
 
