@@ -144,12 +144,16 @@ impl ProviderHealth {
 
     fn fault(&mut self, seen: &Seen<'_>) {
         self.release(seen.region, seen.now);
-        if self.counts(seen.region) {
+        let (counts, is_open) = (self.counts(seen.region), self.whole.is_open());
+        let region = self.regions.entry(seen.region, seen.now);
+        // The circuit of the whole closed again by messages to other regions: the fault is one of
+        // this region, such as a sender that only this country refuses.
+        let is_known = region.gauge.is_faulty() && !is_open;
+        region.gauge.observe(Sign::Fault, seen.now);
+        // Where the provider never worked although it works elsewhere, the destination is the more
+        // likely reason.
+        if counts && !is_known {
             self.whole.observe(Sign::Fault, seen.now);
-        } else {
-            // The account works elsewhere: more likely a refusal of this destination.
-            let region = self.regions.entry(seen.region, seen.now);
-            region.gauge.observe(Sign::Fault, seen.now);
         }
     }
 

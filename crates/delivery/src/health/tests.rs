@@ -195,6 +195,42 @@ fn a_fault_of_the_account_bars_the_provider_and_is_probed_every_five_seconds() {
     assert_eq!(watched.admission(&known), Admission::Barred);
 }
 
+/// A fault that only one country sees opens the circuit of all once, not again after each recovery.
+#[test]
+fn a_fault_that_one_country_keeps_stays_with_it() {
+    let (sound, faulty) = (country("DE"), country("US"));
+    let mut watched = Watched::worked(&[sound.clone(), faulty.clone()]);
+    watched.see(&faulty, Class::ConfigFault);
+    assert_eq!(watched.admission(&sound), Admission::Barred);
+    watched.now_ms = 5_000;
+    for _ in 0..3 {
+        assert_eq!(watched.ask(&sound), Admission::Probe);
+        watched.see(&sound, Class::Accepted);
+    }
+    for _ in 0..10 {
+        assert_eq!(watched.ask(&faulty), Admission::Probe);
+        watched.see(&faulty, Class::ConfigFault);
+        assert_eq!(watched.admission(&faulty), Admission::Barred);
+        assert_eq!(watched.admission(&sound), Admission::Share(1));
+        watched.now_ms += 5_000;
+    }
+    watched.see(&sound, Class::ConfigFault);
+    assert_eq!(watched.admission(&country("FR")), Admission::Barred);
+}
+
+/// A receipt names no region: messages that do not arrive at one destination shrink no share.
+#[test]
+fn receipts_of_messages_that_did_not_arrive_do_not_shrink_the_share() {
+    let region = country("DE");
+    let watched = Watched::worked(std::slice::from_ref(&region));
+    for second in 0..1_000 {
+        let now = at(second * 1_000);
+        watched.health.receipt(0, ReceiptState::Failed, now);
+        watched.health.receipt(0, ReceiptState::Expired, now);
+    }
+    assert_eq!(watched.admission(&region), FULL);
+}
+
 /// One whose status can also speak of the recipient alone never bars: a lone provider is asked.
 #[test]
 fn a_guessed_fault_does_not_bar() {
