@@ -123,7 +123,7 @@ impl Gauge {
 
     /// Whether it rests now. A rest longer than the longest was written before the clock was set
     /// back, and does not count.
-    fn rests(&self, now: Timestamp) -> bool {
+    pub(super) fn rests(&self, now: Timestamp) -> bool {
         (1..=LONGEST_REST_MS).contains(&self.rests_until.millis_since(now))
     }
 

@@ -41,6 +41,8 @@ pub(super) struct ProviderHealth {
     refusals: Streak,
     /// Regions whose calls failed, since the last acceptance.
     failures: Streak,
+    /// Regions whose recipients or messages were refused, since the last acceptance.
+    answers: Streak,
     /// Regions for which the provider asked to wait, since the last acceptance.
     waits: Streak,
     /// When a region that never worked used a probe.
@@ -54,6 +56,7 @@ impl ProviderHealth {
             regions: Regions::default(),
             refusals: Streak::default(),
             failures: Streak::default(),
+            answers: Streak::default(),
             waits: Streak::default(),
             lent_at: Timestamp::from_millis(0),
         }
@@ -108,10 +111,12 @@ impl ProviderHealth {
     }
 
     pub(super) fn see(&mut self, seen: &Seen<'_>) {
-        match (word(seen.class, seen.scope), seen.retry_after) {
+        // A wait of zero asks for nothing.
+        let wait = seen.retry_after.filter(|wait| !wait.is_zero());
+        match (word(seen.class, seen.scope), wait) {
             _ if seen.scope == Scope::NotCalled => self.release(seen.region, seen.now),
             (Word::Accepted, _) => self.accepted(seen),
-            (Word::Answered, _) => self.release(seen.region, seen.now),
+            (Word::Answered, _) => self.answered(seen),
             (Word::Fault, _) => self.fault(seen),
             (Word::Refused | Word::Failed, Some(wait)) => self.asked_to_wait(seen, wait),
             (Word::Failed, None) if seen.scope == Scope::Provider => {
@@ -124,7 +129,12 @@ impl ProviderHealth {
     }
 
     fn accepted(&mut self, seen: &Seen<'_>) {
-        for streak in [&mut self.refusals, &mut self.failures, &mut self.waits] {
+        for streak in [
+            &mut self.refusals,
+            &mut self.failures,
+            &mut self.answers,
+            &mut self.waits,
+        ] {
             streak.clear();
         }
         let sign = if seen.took > SLOW {
@@ -134,6 +144,7 @@ impl ProviderHealth {
         };
         let region = self.regions.entry(seen.region, seen.now);
         region.waits.clear();
+        region.has_waited = false;
         region.gauge.observe(sign, seen.now);
         self.regions.mark_worked(seen.region);
         // Slow or not, a probe that was accepted shows that the account works.
@@ -157,14 +168,39 @@ impl ProviderHealth {
         }
     }
 
+    /// Such an answer is the recipient's, until every recipient gets it: then the next provider of
+    /// the route is asked first.
+    fn answered(&mut self, seen: &Seen<'_>) {
+        self.release(seen.region, seen.now);
+        let worked = self.regions.get(seen.region);
+        if !worked.is_some_and(|region| region.has_worked) {
+            return;
+        }
+        let is_seen_widely = self.answers.add(seen.region.witness());
+        if is_seen_widely && self.answers.length() >= IN_A_ROW && !self.whole.is_open() {
+            self.whole.open(seen.now);
+        }
+    }
+
     fn asked_to_wait(&mut self, seen: &Seen<'_>, wait: Duration) {
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         self.release(seen.region, seen.now);
         let counts = self.counts(seen.region);
+        let is_refusal = seen.class == AttemptClass::DestinationRefused;
+        if counts && self.whole.is_open() && !(is_refusal && self.whole.is_faulty()) {
+            // The wait is no reason to probe sooner than after any other failure.
+            self.whole.observe(Sign::Bad, seen.now);
+        }
         let region = self.regions.entry(seen.region, seen.now);
+        // The provider failed again after the wait that it asked for.
+        let waited_in_vain = region.has_waited && !region.gauge.rests(seen.now);
+        if region.gauge.is_open() || waited_in_vain {
+            region.gauge.observe(Sign::Bad, seen.now);
+        }
         if region.waits.add(seen.recipient) {
             let wait_ms = wait_ms.min(LONGEST_REGION_WAIT_MS);
             region.gauge.rest(seen.now, wait_ms);
+            region.has_waited = true;
         }
         if counts && self.waits.add(seen.region.witness()) {
             self.whole.rest(seen.now, wait_ms);

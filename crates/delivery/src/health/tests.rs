@@ -298,6 +298,59 @@ fn a_wish_to_wait_is_of_one_recipient_then_of_its_country_then_of_all() {
     assert_eq!(watched.admission(&country("ES")), FULL);
 }
 
+#[test]
+fn failures_with_a_wish_to_wait_open_the_circuit_in_the_end() {
+    let region = country("DE");
+    // A wait of zero is none.
+    let mut watched = Watched::worked(std::slice::from_ref(&region));
+    (0..10).for_each(|_| watched.saw(&region, &asks_to_wait(0)));
+    assert_eq!(watched.admission(&region), Admission::LastResort);
+    // After each wait the provider fails again.
+    let mut watched = Watched::worked(std::slice::from_ref(&region));
+    (0..3).for_each(|_| watched.saw(&region, &asks_to_wait(10)));
+    for _ in 0..10 {
+        assert_eq!(watched.admission(&region), Admission::Barred);
+        watched.now_ms += 10_000;
+        watched.saw(&region, &asks_to_wait(10));
+        if watched.health.level(0) == 0 {
+            break;
+        }
+    }
+    assert_eq!(watched.admission(&region), Admission::LastResort);
+    // One that waits and then works stays closed.
+    let mut watched = Watched::worked(std::slice::from_ref(&region));
+    for _ in 0..10 {
+        (0..3).for_each(|_| watched.saw(&region, &asks_to_wait(10)));
+        watched.now_ms += 10_000;
+        watched.see(&region, Class::Accepted);
+    }
+    assert_eq!(watched.admission(&region), FULL);
+}
+
+/// A provider that refuses every recipient is asked after the others.
+#[test]
+fn answers_that_every_destination_gets_open_the_circuit() {
+    let regions = ["DE", "AT", "FR"].map(country);
+    for class in [Class::RecipientInvalid, Class::MessageRejected] {
+        let mut watched = Watched::worked(&regions);
+        for call in 0..9 {
+            watched.see(&regions[call % 3], class);
+        }
+        assert_eq!(watched.admission(&regions[0]), FULL);
+        watched.see(&regions[0], class);
+        assert_eq!(watched.admission(&regions[0]), Admission::LastResort);
+        // One acceptance in between shows that the recipients are the reason.
+        let mut watched = Watched::worked(&regions);
+        for call in 0..100 {
+            watched.see(&regions[call % 3], class);
+            if call % 9 == 8 {
+                watched.see(&regions[0], Class::Accepted);
+            }
+        }
+        assert_eq!(watched.admission(&regions[0]), FULL);
+    }
+}
+
 /// An attempt that made no call, and an answer that refuses the recipient, neither harm a provider nor
 /// close its circuit.
 #[test]
