@@ -282,8 +282,10 @@ impl Courier {
     /// The provider of `pick` was not called: if this was its half-open probe, the next message may
     /// be one.
     fn uncalled(&self, errand: &Errand<'_>, pick: &Pick) {
-        let now = self.parts.clock.now();
-        errand.router.health.release(pick.place, &pick.region, now);
+        if pick.is_probe {
+            let now = self.parts.clock.now();
+            errand.router.health.release(pick.place, &pick.region, now);
+        }
     }
 
     /// Claims the delivery for work that takes `budget` at most.

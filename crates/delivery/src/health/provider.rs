@@ -99,7 +99,7 @@ impl ProviderHealth {
         }
     }
 
-    /// A message that was picked for `region` was not sent, or its outcome says nothing.
+    /// The half-open probe for `region` was not sent, or its outcome says nothing.
     pub(super) fn release(&mut self, region: &Region, now: Timestamp) {
         if self.whole.is_open() && !self.counts(region) {
             self.lent_at = now;
@@ -110,17 +110,24 @@ impl ProviderHealth {
         }
     }
 
+    /// Makes place for the next half-open probe if this attempt was one. Another message's stays.
+    fn release_probe(&mut self, seen: &Seen<'_>) {
+        if seen.is_probe {
+            self.release(seen.region, seen.now);
+        }
+    }
+
     pub(super) fn see(&mut self, seen: &Seen<'_>) {
         // A wait of zero asks for nothing.
         let wait = seen.retry_after.filter(|wait| !wait.is_zero());
         match (word(seen.class, seen.scope), wait) {
-            _ if seen.scope == Scope::NotCalled => self.release(seen.region, seen.now),
+            _ if seen.scope == Scope::NotCalled => self.release_probe(seen),
             (Word::Accepted, _) => self.accepted(seen),
             (Word::Answered, _) => self.answered(seen),
             (Word::Fault, _) => self.fault(seen),
             (Word::Refused | Word::Failed, Some(wait)) => self.asked_to_wait(seen, wait),
             (Word::Failed, None) if seen.scope == Scope::Provider => {
-                self.release(seen.region, seen.now);
+                self.release_probe(seen);
                 self.whole.observe(Sign::Bad, seen.now);
             }
             (Word::Refused, None) => self.failed(seen, true),
@@ -154,7 +161,7 @@ impl ProviderHealth {
     }
 
     fn fault(&mut self, seen: &Seen<'_>) {
-        self.release(seen.region, seen.now);
+        self.release_probe(seen);
         let (counts, is_open) = (self.counts(seen.region), self.whole.is_open());
         let region = self.regions.entry(seen.region, seen.now);
         // The circuit of the whole closed again by messages to other regions: the fault is one of
@@ -171,7 +178,7 @@ impl ProviderHealth {
     /// Such an answer is the recipient's, until every recipient gets it: then the next provider of
     /// the route is asked first.
     fn answered(&mut self, seen: &Seen<'_>) {
-        self.release(seen.region, seen.now);
+        self.release_probe(seen);
         let worked = self.regions.get(seen.region);
         if !worked.is_some_and(|region| region.has_worked) {
             return;
@@ -184,7 +191,7 @@ impl ProviderHealth {
 
     fn asked_to_wait(&mut self, seen: &Seen<'_>, wait: Duration) {
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        self.release(seen.region, seen.now);
+        self.release_probe(seen);
         let counts = self.counts(seen.region);
         let is_refusal = seen.class == AttemptClass::DestinationRefused;
         if counts && self.whole.is_open() && !(is_refusal && self.whole.is_faulty()) {
@@ -214,7 +221,7 @@ impl ProviderHealth {
         if self.whole.is_open() {
             // A refusal of one destination says nothing about a fault of the account.
             if !counts || (is_refusal && self.whole.is_faulty()) {
-                self.release(seen.region, now);
+                self.release_probe(seen);
             } else {
                 self.whole.observe(Sign::Bad, now);
             }

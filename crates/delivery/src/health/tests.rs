@@ -49,9 +49,20 @@ impl Watched {
     }
 
     fn saw_of(&self, recipient: u64, region: &Region, attempted: &crate::Attempted) {
+        self.saw_as(true, recipient, region, attempted);
+    }
+
+    fn saw_as(
+        &self,
+        is_probe: bool,
+        recipient: u64,
+        region: &Region,
+        attempted: &crate::Attempted,
+    ) {
         self.health.see(&Seen {
             provider: 0,
             region,
+            is_probe,
             recipient,
             class: attempted.class,
             scope: attempted.scope,
@@ -246,6 +257,21 @@ fn a_guessed_fault_does_not_bar() {
         watched.saw(region, &guessed);
     }
     assert_eq!(watched.admission(&country("ES")), Admission::LastResort);
+}
+
+#[test]
+fn an_attempt_that_is_no_probe_frees_no_probe() {
+    let region = country("DE");
+    let mut watched = Watched::worked(std::slice::from_ref(&region));
+    watched.see(&region, Class::ConfigFault);
+    watched.now_ms = 5_000;
+    assert_eq!(watched.ask(&region), Admission::Probe);
+    for class in [Class::RecipientInvalid, Class::MessageRejected] {
+        watched.saw_as(false, 1, &region, &crate::Attempted::new(class, "400"));
+        assert_eq!(watched.admission(&region), Admission::Barred);
+    }
+    watched.see(&region, Class::RecipientInvalid);
+    assert_eq!(watched.admission(&region), Admission::Probe);
 }
 
 #[test]
