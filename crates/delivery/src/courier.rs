@@ -283,8 +283,10 @@ impl Courier {
     /// The worker did not call the provider of `pick`: if this was a half-open probe, the next
     /// message may be one.
     fn uncalled(&self, errand: &Errand<'_>, pick: &Pick) {
-        let now = self.parts.clock.now();
-        errand.router.health.release(pick.place, &pick.region, now);
+        if pick.is_probe {
+            let now = self.parts.clock.now();
+            errand.router.health.release(pick.place, &pick.region, now);
+        }
     }
 
     /// Claims the delivery for work that takes `budget` at most.

@@ -58,6 +58,8 @@ pub struct Router {
 pub(crate) struct Pick {
     pub place: usize,
     pub region: Region,
+    /// Whether the attempt is the half-open probe of the provider's circuit.
+    pub is_probe: bool,
 }
 
 impl Router {
@@ -174,19 +176,24 @@ impl Router {
             Choose::Ordered => ordered(&open, salt),
             Choose::Weighted => weighted(&open, salt),
         };
-        let place = match place {
+        let (place, is_probe) = match place {
             Some(place) => {
-                if open.contains(&(place, weight_in(&open, place), Admission::Probe)) {
-                    self.health.on_probe(place, &region, now);
-                }
-                place
+                let probe = (place, weight_in(&open, place), Admission::Probe);
+                (place, open.contains(&probe))
             }
             None => open
                 .iter()
                 .find(|(_, _, admission)| *admission == Admission::LastResort)
-                .map(|(place, ..)| *place)?,
+                .map(|(place, ..)| (*place, false))?,
         };
-        Some(Pick { place, region })
+        if is_probe {
+            self.health.on_probe(place, &region, now);
+        }
+        Some(Pick {
+            place,
+            region,
+            is_probe,
+        })
     }
 
     /// The provider at `place` for another attempt with a message it may have already, unless its
@@ -199,13 +206,19 @@ impl Router {
         now: Timestamp,
     ) -> Option<Pick> {
         let region = Region::of(recipient);
-        match self.health.admission(place, &region, now) {
+        let admission = self.health.admission(place, &region, now);
+        let is_probe = admission == Admission::Probe;
+        match admission {
             Admission::Barred => return None,
             Admission::LastResort if !is_bound => return None,
             Admission::Probe => self.health.on_probe(place, &region, now),
             Admission::LastResort | Admission::Share(_) => {}
         }
-        Some(Pick { place, region })
+        Some(Pick {
+            place,
+            region,
+            is_probe,
+        })
     }
 
     /// Whether the picked provider could be asked once more.

@@ -75,7 +75,7 @@ pub struct SmtpConfig {
     /// The longest an attempt takes: 1 to 20 s.
     #[serde(default = "fifteen")]
     pub timeout_seconds: u64,
-    /// Connections at most.
+    /// Connections at most. Mails to one domain use a quarter of them, at least one.
     #[serde(default = "sixteen")]
     pub max_connections: usize,
     /// Keys that sign the mails.

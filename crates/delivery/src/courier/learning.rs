@@ -28,6 +28,7 @@ impl Courier {
         health.see(&Seen {
             provider: pick.place,
             region: &pick.region,
+            is_probe: pick.is_probe,
             recipient: witness(&errand.order.recipient),
             class: attempted.class,
             scope: attempted.scope,

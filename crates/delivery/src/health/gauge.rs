@@ -123,7 +123,7 @@ impl Gauge {
 
     /// Whether the circuit rests now. A rest longer than the maximum was recorded before the clock
     /// was set back, and does not count.
-    fn rests(&self, now: Timestamp) -> bool {
+    pub(super) fn rests(&self, now: Timestamp) -> bool {
         (1..=LONGEST_REST_MS).contains(&self.rests_until.millis_since(now))
     }
 
@@ -246,6 +246,12 @@ impl Gauge {
     pub(super) fn open(&mut self, now: Timestamp) {
         // Ignore failures of calls that were in flight when the circuit opened.
         if self.is_open() && self.rests(now) {
+            if self.faulty {
+                // The circuit bars the provider from now on, which must not last as long as a rest
+                // after failed calls.
+                let latest = now.plus_millis(LONGEST_FAULTY_REST_MS);
+                self.rests_until = self.rests_until.min(latest);
+            }
             return;
         }
         let is_calm = self.level == WHOLE && now.millis_since(self.changed_at) >= CALM_MS;
@@ -389,6 +395,24 @@ mod tests {
             gauge.observe(Sign::Bad, at(now));
         }
         assert_eq!(rests, [5, 10, 20, 40, 80, 160, 320, 640, 900, 900]);
+    }
+
+    #[test]
+    fn a_fault_during_a_long_rest_bars_for_five_seconds_only() {
+        let mut gauge = Gauge::new(at(0));
+        (0..5).for_each(|_| gauge.observe(Sign::Bad, at(0)));
+        let mut now = 0;
+        for _ in 0..9 {
+            now += LONGEST_REST_MS;
+            assert_eq!(gauge.admission(at(now)), Admission::Probe);
+            gauge.on_probe(at(now));
+            gauge.observe(Sign::Bad, at(now));
+        }
+        now += 1_000;
+        assert_eq!(gauge.admission(at(now)), Admission::LastResort);
+        gauge.observe(Sign::Fault, at(now));
+        assert_eq!(gauge.admission(at(now + 4_999)), Admission::Barred);
+        assert_eq!(gauge.admission(at(now + 5_000)), Admission::Probe);
     }
 
     #[test]

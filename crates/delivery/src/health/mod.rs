@@ -27,6 +27,8 @@ pub(crate) struct Health(Mutex<Vec<ProviderHealth>>);
 pub(crate) struct Seen<'a> {
     pub provider: usize,
     pub region: &'a Region,
+    /// Whether the attempt was the half-open probe.
+    pub is_probe: bool,
     /// The recipient's [`witness`].
     pub recipient: u64,
     pub class: AttemptClass,
@@ -52,7 +54,7 @@ impl Health {
         self.lock()[provider].on_probe(region, now);
     }
 
-    /// `provider` was picked for `region` and not called.
+    /// The half-open probe of `provider` for `region` was not sent.
     pub(crate) fn release(&self, provider: usize, region: &Region, now: Timestamp) {
         self.lock()[provider].release(region, now);
     }

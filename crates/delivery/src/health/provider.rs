@@ -42,6 +42,8 @@ pub(super) struct ProviderHealth {
     refusals: Streak,
     /// Regions whose calls failed, since the last acceptance.
     failures: Streak,
+    /// Regions whose recipients or messages were refused, since the last acceptance.
+    answers: Streak,
     /// Regions for which the provider asked to wait, since the last acceptance.
     waits: Streak,
     /// When a region that never worked used a probe.
@@ -55,6 +57,7 @@ impl ProviderHealth {
             regions: Regions::default(),
             refusals: Streak::default(),
             failures: Streak::default(),
+            answers: Streak::default(),
             waits: Streak::default(),
             lent_at: Timestamp::from_millis(0),
         }
@@ -97,7 +100,7 @@ impl ProviderHealth {
         }
     }
 
-    /// A message that was picked for `region` was not sent, or its outcome says nothing.
+    /// The half-open probe for `region` was not sent, or its outcome says nothing.
     pub(super) fn release(&mut self, region: &Region, now: Timestamp) {
         if self.whole.is_open() && !self.counts(region) {
             self.lent_at = now;
@@ -108,15 +111,24 @@ impl ProviderHealth {
         }
     }
 
+    /// Makes place for the next half-open probe if this attempt was one. Another message's stays.
+    fn release_probe(&mut self, seen: &Seen<'_>) {
+        if seen.is_probe {
+            self.release(seen.region, seen.now);
+        }
+    }
+
     pub(super) fn see(&mut self, seen: &Seen<'_>) {
-        match (word(seen.class, seen.scope), seen.retry_after) {
-            _ if seen.scope == Scope::NotCalled => self.release(seen.region, seen.now),
+        // A wait of zero asks for nothing.
+        let wait = seen.retry_after.filter(|wait| !wait.is_zero());
+        match (word(seen.class, seen.scope), wait) {
+            _ if seen.scope == Scope::NotCalled => self.release_probe(seen),
             (Word::Accepted, _) => self.accepted(seen),
-            (Word::Answered, _) => self.release(seen.region, seen.now),
+            (Word::Answered, _) => self.answered(seen),
             (Word::Fault, _) => self.fault(seen),
             (Word::Refused | Word::Failed, Some(wait)) => self.asked_to_wait(seen, wait),
             (Word::Failed, None) if seen.scope == Scope::Provider => {
-                self.release(seen.region, seen.now);
+                self.release_probe(seen);
                 self.whole.observe(Sign::Bad, seen.now);
             }
             (Word::Refused, None) => self.failed(seen, true),
@@ -125,7 +137,12 @@ impl ProviderHealth {
     }
 
     fn accepted(&mut self, seen: &Seen<'_>) {
-        for streak in [&mut self.refusals, &mut self.failures, &mut self.waits] {
+        for streak in [
+            &mut self.refusals,
+            &mut self.failures,
+            &mut self.answers,
+            &mut self.waits,
+        ] {
             streak.clear();
         }
         let sign = if seen.took > SLOW {
@@ -135,6 +152,7 @@ impl ProviderHealth {
         };
         let region = self.regions.entry(seen.region, seen.now);
         region.waits.clear();
+        region.has_waited = false;
         region.gauge.observe(sign, seen.now);
         self.regions.mark_worked(seen.region);
         // Slow or not, a probe that was accepted shows that the account works.
@@ -144,24 +162,53 @@ impl ProviderHealth {
     }
 
     fn fault(&mut self, seen: &Seen<'_>) {
-        self.release(seen.region, seen.now);
-        if self.counts(seen.region) {
+        self.release_probe(seen);
+        let (counts, is_open) = (self.counts(seen.region), self.whole.is_open());
+        let region = self.regions.entry(seen.region, seen.now);
+        // The circuit of the whole closed again by messages to other regions: the fault is one of
+        // this region, such as a sender that only this country refuses.
+        let is_known = region.gauge.is_faulty() && !is_open;
+        region.gauge.observe(Sign::Fault, seen.now);
+        // Where the provider never worked although it works elsewhere, the destination is the more
+        // likely reason.
+        if counts && !is_known {
             self.whole.observe(Sign::Fault, seen.now);
-        } else {
-            // The account works elsewhere: more likely a refusal of this destination.
-            let region = self.regions.entry(seen.region, seen.now);
-            region.gauge.observe(Sign::Fault, seen.now);
+        }
+    }
+
+    /// Such an answer is the recipient's, until every recipient gets it: then the next provider of
+    /// the route is asked first.
+    fn answered(&mut self, seen: &Seen<'_>) {
+        self.release_probe(seen);
+        let worked = self.regions.get(seen.region);
+        if !worked.is_some_and(|region| region.has_worked) {
+            return;
+        }
+        let is_seen_widely = self.answers.add(seen.region.witness());
+        if is_seen_widely && self.answers.length() >= IN_A_ROW && !self.whole.is_open() {
+            self.whole.open(seen.now);
         }
     }
 
     fn asked_to_wait(&mut self, seen: &Seen<'_>, wait: Duration) {
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        self.release(seen.region, seen.now);
+        self.release_probe(seen);
         let counts = self.counts(seen.region);
+        let is_refusal = seen.class == AttemptClass::DestinationRefused;
+        if counts && self.whole.is_open() && !(is_refusal && self.whole.is_faulty()) {
+            // The wait is no reason to probe sooner than after any other failure.
+            self.whole.observe(Sign::Bad, seen.now);
+        }
         let region = self.regions.entry(seen.region, seen.now);
+        // The provider failed again after the wait that it asked for.
+        let waited_in_vain = region.has_waited && !region.gauge.rests(seen.now);
+        if region.gauge.is_open() || waited_in_vain {
+            region.gauge.observe(Sign::Bad, seen.now);
+        }
         if region.waits.add(seen.recipient) {
             let wait_ms = wait_ms.min(LONGEST_REGION_WAIT_MS);
             region.gauge.rest(seen.now, wait_ms);
+            region.has_waited = true;
         }
         if counts && self.waits.add(seen.region.witness()) {
             self.whole.rest(seen.now, wait_ms);
@@ -175,7 +222,7 @@ impl ProviderHealth {
         if self.whole.is_open() {
             // A refusal of one destination says nothing about a fault of the account.
             if !counts || (is_refusal && self.whole.is_faulty()) {
-                self.release(seen.region, now);
+                self.release_probe(seen);
             } else {
                 self.whole.observe(Sign::Bad, now);
             }
@@ -198,15 +245,10 @@ impl ProviderHealth {
     /// Applies a receipt. A receipt about an earlier message says nothing about a provider whose
     /// circuit is open: only an attempt shows whether the provider works again.
     pub(super) fn receipt(&mut self, state: ReceiptState, now: Timestamp) {
-        let sign = match state {
-            ReceiptState::InFlight => return,
-            ReceiptState::Delivered => Sign::Good,
-            // A phone that is switched off says little, and never opens the circuit by failures in
-            // a row.
-            ReceiptState::Failed | ReceiptState::Expired => Sign::Slow,
-        };
-        if !self.whole.is_open() {
-            self.whole.observe(sign, now);
+        // A receipt does not name its region, and the callers choose the destinations: messages to
+        // one that never delivers must not shrink the share of all.
+        if state == ReceiptState::Delivered && !self.whole.is_open() {
+            self.whole.observe(Sign::Good, now);
         }
     }
 

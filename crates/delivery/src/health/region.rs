@@ -94,6 +94,8 @@ pub(super) struct RegionHealth {
     pub(super) has_worked: bool,
     /// Recipients the provider asked to wait for.
     pub(super) waits: Streak,
+    /// Whether the region rested on the provider's wish since the last acceptance.
+    pub(super) has_waited: bool,
     used: u64,
 }
 
@@ -137,6 +139,7 @@ impl Regions {
                 gauge: Gauge::new(now),
                 has_worked: false,
                 waits: Streak::default(),
+                has_waited: false,
                 used: 0,
             });
         entry.used = self.uses;

@@ -49,9 +49,20 @@ impl Watched {
     }
 
     fn saw_of(&self, recipient: u64, region: &Region, attempted: &crate::Attempted) {
+        self.saw_as(true, recipient, region, attempted);
+    }
+
+    fn saw_as(
+        &self,
+        is_probe: bool,
+        recipient: u64,
+        region: &Region,
+        attempted: &crate::Attempted,
+    ) {
         self.health.see(&Seen {
             provider: 0,
             region,
+            is_probe,
             recipient,
             class: attempted.class,
             scope: attempted.scope,
@@ -195,6 +206,42 @@ fn a_fault_of_the_account_bars_the_provider_and_is_probed_every_five_seconds() {
     assert_eq!(watched.admission(&known), Admission::Barred);
 }
 
+/// A fault that only one country sees opens the circuit of all once, not again after each recovery.
+#[test]
+fn a_fault_that_one_country_keeps_stays_with_it() {
+    let (sound, faulty) = (country("DE"), country("US"));
+    let mut watched = Watched::worked(&[sound.clone(), faulty.clone()]);
+    watched.see(&faulty, Class::ConfigFault);
+    assert_eq!(watched.admission(&sound), Admission::Barred);
+    watched.now_ms = 5_000;
+    for _ in 0..3 {
+        assert_eq!(watched.ask(&sound), Admission::Probe);
+        watched.see(&sound, Class::Accepted);
+    }
+    for _ in 0..10 {
+        assert_eq!(watched.ask(&faulty), Admission::Probe);
+        watched.see(&faulty, Class::ConfigFault);
+        assert_eq!(watched.admission(&faulty), Admission::Barred);
+        assert_eq!(watched.admission(&sound), Admission::Share(1));
+        watched.now_ms += 5_000;
+    }
+    watched.see(&sound, Class::ConfigFault);
+    assert_eq!(watched.admission(&country("FR")), Admission::Barred);
+}
+
+/// A receipt names no region: messages that do not arrive at one destination shrink no share.
+#[test]
+fn receipts_of_messages_that_did_not_arrive_do_not_shrink_the_share() {
+    let region = country("DE");
+    let watched = Watched::worked(std::slice::from_ref(&region));
+    for second in 0..1_000 {
+        let now = at(second * 1_000);
+        watched.health.receipt(0, ReceiptState::Failed, now);
+        watched.health.receipt(0, ReceiptState::Expired, now);
+    }
+    assert_eq!(watched.admission(&region), FULL);
+}
+
 /// A status that can also be about the recipient alone never bars: a lone provider is still called.
 #[test]
 fn a_guessed_fault_does_not_bar() {
@@ -210,6 +257,21 @@ fn a_guessed_fault_does_not_bar() {
         watched.saw(region, &guessed);
     }
     assert_eq!(watched.admission(&country("ES")), Admission::LastResort);
+}
+
+#[test]
+fn an_attempt_that_is_no_probe_frees_no_probe() {
+    let region = country("DE");
+    let mut watched = Watched::worked(std::slice::from_ref(&region));
+    watched.see(&region, Class::ConfigFault);
+    watched.now_ms = 5_000;
+    assert_eq!(watched.ask(&region), Admission::Probe);
+    for class in [Class::RecipientInvalid, Class::MessageRejected] {
+        watched.saw_as(false, 1, &region, &crate::Attempted::new(class, "400"));
+        assert_eq!(watched.admission(&region), Admission::Barred);
+    }
+    watched.see(&region, Class::RecipientInvalid);
+    assert_eq!(watched.admission(&region), Admission::Probe);
 }
 
 #[test]
@@ -260,6 +322,59 @@ fn a_wish_to_wait_is_of_one_recipient_then_of_its_country_then_of_all() {
     assert_eq!(watched.admission(&country("ES")), Admission::Barred);
     watched.now_ms += 1;
     assert_eq!(watched.admission(&country("ES")), FULL);
+}
+
+#[test]
+fn failures_with_a_wish_to_wait_open_the_circuit_in_the_end() {
+    let region = country("DE");
+    // A wait of zero is none.
+    let mut watched = Watched::worked(std::slice::from_ref(&region));
+    (0..10).for_each(|_| watched.saw(&region, &asks_to_wait(0)));
+    assert_eq!(watched.admission(&region), Admission::LastResort);
+    // After each wait the provider fails again.
+    let mut watched = Watched::worked(std::slice::from_ref(&region));
+    (0..3).for_each(|_| watched.saw(&region, &asks_to_wait(10)));
+    for _ in 0..10 {
+        assert_eq!(watched.admission(&region), Admission::Barred);
+        watched.now_ms += 10_000;
+        watched.saw(&region, &asks_to_wait(10));
+        if watched.health.level(0) == 0 {
+            break;
+        }
+    }
+    assert_eq!(watched.admission(&region), Admission::LastResort);
+    // One that waits and then works stays closed.
+    let mut watched = Watched::worked(std::slice::from_ref(&region));
+    for _ in 0..10 {
+        (0..3).for_each(|_| watched.saw(&region, &asks_to_wait(10)));
+        watched.now_ms += 10_000;
+        watched.see(&region, Class::Accepted);
+    }
+    assert_eq!(watched.admission(&region), FULL);
+}
+
+/// A provider that refuses every recipient is asked after the others.
+#[test]
+fn answers_that_every_destination_gets_open_the_circuit() {
+    let regions = ["DE", "AT", "FR"].map(country);
+    for class in [Class::RecipientInvalid, Class::MessageRejected] {
+        let mut watched = Watched::worked(&regions);
+        for call in 0..9 {
+            watched.see(&regions[call % 3], class);
+        }
+        assert_eq!(watched.admission(&regions[0]), FULL);
+        watched.see(&regions[0], class);
+        assert_eq!(watched.admission(&regions[0]), Admission::LastResort);
+        // One acceptance in between shows that the recipients are the reason.
+        let mut watched = Watched::worked(&regions);
+        for call in 0..100 {
+            watched.see(&regions[call % 3], class);
+            if call % 9 == 8 {
+                watched.see(&regions[0], Class::Accepted);
+            }
+        }
+        assert_eq!(watched.admission(&regions[0]), FULL);
+    }
 }
 
 /// An attempt that made no call, and an answer that refuses the recipient, neither harm a provider nor

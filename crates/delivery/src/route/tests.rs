@@ -159,6 +159,7 @@ impl Month {
             self.router.health.see(&Seen {
                 provider: pick.place,
                 region: &pick.region,
+                is_probe: pick.is_probe,
                 recipient: self.salt,
                 class,
                 scope: Scope::Destination,
@@ -261,6 +262,7 @@ fn see(router: &Router, provider: usize, to: &Recipient, attempted: &Attempted, 
     router.health.see(&Seen {
         provider,
         region: &Region::of(to),
+        is_probe: true,
         recipient: witness(to),
         class: attempted.class,
         scope: attempted.scope,

@@ -108,9 +108,11 @@ impl Failure {
 
     /// The subject that the failure is evidence about: from RCPT on the relay knows the recipient.
     pub(super) const fn scope(self) -> Scope {
-        match self.step {
-            Step::Connect | Step::StartTls | Step::Auth | Step::Mail => Scope::Provider,
-            Step::Rcpt | Step::Data | Step::Body => Scope::Destination,
+        match (self.step, self.cause) {
+            // The relay was not called: the connections that are in use show how it does.
+            (_, Cause::Busy) => Scope::NotCalled,
+            (Step::Connect | Step::StartTls | Step::Auth | Step::Mail, _) => Scope::Provider,
+            (Step::Rcpt | Step::Data | Step::Body, _) => Scope::Destination,
         }
     }
 
@@ -186,6 +188,15 @@ mod tests {
         for (step, cause, class) in table {
             assert_eq!(Failure { step, cause }.class(), class, "{step:?} {cause:?}");
         }
+    }
+
+    #[test]
+    fn a_full_pool_says_nothing_about_the_relay() {
+        assert_eq!(Failure::busy().scope(), Scope::NotCalled);
+        let broken = Failure::new(Step::Connect, Cause::Broken);
+        assert_eq!(broken.scope(), Scope::Provider);
+        let slow = Failure::new(Step::Rcpt, Cause::Timeout);
+        assert_eq!(slow.scope(), Scope::Destination);
     }
 
     #[test]

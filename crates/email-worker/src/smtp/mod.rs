@@ -82,7 +82,8 @@ impl SmtpProvider {
         let deadline = begun + time;
         // Waiting for a connection hands nothing over: it ends apart from the attempt, so that a
         // busy relay is a transient end and not one of unknown outcome.
-        let Ok(Some(slot)) = timeout_at(begun + time / 2, self.pool.slot()).await else {
+        let domain = letter.to.rsplit('@').next().unwrap_or_default();
+        let Ok(Some(slot)) = timeout_at(begun + time / 2, self.pool.slot(domain)).await else {
             return Err(Failure::busy());
         };
         if let Some(mut kept) = slot.take() {

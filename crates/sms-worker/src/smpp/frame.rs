@@ -9,8 +9,9 @@ use rusmpp::Command;
 use rusmpp::tokio_codec::{CommandCodec, EncodeError};
 use tokio_util::codec::{Decoder, Encoder};
 
-/// The longest command a peer may send, in octets.
-const MAX_OCTETS: usize = 8 * 1024;
+/// The longest command a peer may send, in octets: one `message_payload` may hold 64 KiB, and a
+/// longer command ends the bind.
+const MAX_OCTETS: usize = 128 * 1024;
 const HEADER_OCTETS: usize = 16;
 
 /// The bit of a `command_id` that marks a response.
@@ -118,10 +119,18 @@ mod tests {
 
     #[test]
     fn a_length_that_cannot_be_right_ends_the_stream() {
-        for length in [0, 15, 8 * 1024 + 1, u32::MAX] {
+        for length in [0, 15, 128 * 1024 + 1, u32::MAX] {
             let mut octets = command(length, b"");
             assert!(FrameCodec::new().decode(&mut octets).is_err(), "{length}");
         }
+    }
+
+    #[test]
+    fn a_command_with_the_longest_payload_is_read() {
+        let body = vec![b'x'; 64 * 1024 + 300];
+        let mut octets = command(16 + u32::try_from(body.len()).unwrap(), &body);
+        let frame = FrameCodec::new().decode(&mut octets).unwrap().unwrap();
+        assert_eq!(frame.body.len(), body.len());
     }
 
     #[test]

@@ -206,11 +206,20 @@ impl SmppProvider {
         Ok((permit, jobs))
     }
 
+    /// How a message ends for which the time to prepare is over. While the window is full, the peer was not
+    /// called, and the messages in the window show how the peer does.
+    fn not_ready(&self) -> Attempted {
+        if self.window.available_permits() == 0 {
+            return Attempted::not_called(AttemptClass::Transient, "busy");
+        }
+        Attempted::new(AttemptClass::Transient, "busy")
+    }
+
     async fn send(&self, submit: SubmitSm) -> Attempted {
         let (_permit, jobs) = match timeout(self.limit / 2, self.prepared()).await {
             Ok(Ok(prepared)) => prepared,
             Ok(Err(attempted)) => return attempted,
-            Err(_) => return Attempted::new(AttemptClass::Transient, "busy"),
+            Err(_) => return self.not_ready(),
         };
         let (answer, answered) = oneshot::channel();
         if jobs.send((Box::new(submit), answer)).await.is_err() {
@@ -224,7 +233,8 @@ impl SmppProvider {
             self.unlink(&jobs).await;
         }
         let class = self.statuses.class(status);
-        let mut attempted = Attempted::new(class, format!("smpp_0x{status:02x}"));
+        let mut attempted =
+            Attempted::new(class, format!("smpp_0x{status:02x}")).about(answer_scope(status));
         if class == AttemptClass::Accepted {
             attempted.provider_message_id = self.message_ids.of_answer(id);
         }
@@ -233,6 +243,15 @@ impl SmppProvider {
             *self.resting_until.lock().await = Some(now() + THROTTLE_REST);
         }
         attempted
+    }
+}
+
+/// What the status of an answer to a message is evidence about. The sender depends on the
+/// recipient's country, so only a refusal of the bind's own credentials is about the provider.
+const fn answer_scope(status: u32) -> Scope {
+    match status {
+        0x0d..=0x0f => Scope::Provider,
+        _ => Scope::Destination,
     }
 }
 
@@ -294,6 +313,18 @@ pub(crate) fn receipts() -> (mpsc::Sender<HeardReceipt>, mpsc::Receiver<HeardRec
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_refusal_of_the_credentials_is_about_the_provider() {
+        for status in [0x0d, 0x0e, 0x0f] {
+            assert_eq!(answer_scope(status), Scope::Provider, "{status:#x}");
+        }
+        for status in [
+            0x0a, 0x15, 0x48, 0x51, 0x53, 0x61, 0x62, 0x100, 0x103, 0x401,
+        ] {
+            assert_eq!(answer_scope(status), Scope::Destination, "{status:#x}");
+        }
+    }
 
     #[test]
     fn validity_is_written_as_the_standard_has_it() {
