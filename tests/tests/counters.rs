@@ -522,6 +522,24 @@ async fn a_clock_that_lags_counts_each_request_once(world: World) {
     assert_eq!(granted, 640);
 }
 
+/// A minute that is full and lies further ahead was written by a clock that has been corrected since.
+async fn a_corrected_clock_leaves_no_full_minute(world: World) {
+    let limits = SendLimits {
+        service_per_minute: 2,
+        ..SendLimits::default()
+    };
+    let service = "one".parse().unwrap();
+    for (now, is_granted) in [
+        (T0, true),
+        (T0, true),
+        (T0.minus_millis(120_000), false),
+        (T0.minus_millis(180_000), true),
+    ] {
+        let permit = world.limiter.admit(&service, limits, now).await.unwrap();
+        assert_eq!(permit == Permit::Granted, is_granted, "{now:?}");
+    }
+}
+
 /// An operator unlocks a recipient: its messages are forgotten, those of others are not.
 async fn a_recipient_that_is_forgotten_starts_again(world: World) {
     let limits = SendLimits {
@@ -629,6 +647,7 @@ on_both!(
     a_recipient_has_a_cooldown_an_hour_and_a_day,
     of_fifty_at_once_three_are_granted,
     a_service_has_its_minute,
+    a_corrected_clock_leaves_no_full_minute,
     a_clock_that_lags_counts_each_request_once,
     a_recipient_that_is_forgotten_starts_again,
     a_counter_adds_up_and_forgets,

@@ -13,8 +13,10 @@ const HOUR_MS: u64 = 3_600_000;
 /// The longest window. A reservation that is this old is forgotten; so is one that lies this far
 /// ahead, because a wrong clock wrote it.
 pub const DAY_MS: u64 = 24 * HOUR_MS;
-/// A day of such minutes: a counter further ahead was written by a clock that was mended since.
-pub const DAY_MINUTES: i64 = 1_440;
+/// How many minutes ahead of now a service's counter may be, so that clocks that differ a little
+/// count in the same minute. A clock that has been corrected wrote a counter further ahead: while it
+/// counted, a full one refused every request of the service.
+pub const AHEAD_MINUTES: i64 = 2;
 /// The latest moment both stores can count with: 2^48 - 1 ms, in the year 10889.
 const LATEST_MS: i64 = (1 << 48) - 1;
 
@@ -92,9 +94,9 @@ pub struct Minute {
 /// One more request; `Ok` is the minute to store.
 pub fn admit(stored: Option<Minute>, limit: u32, now: Timestamp) -> Result<Minute, Permit> {
     let current = now.as_millis().div_euclid(MINUTE_MS);
-    // A clock that steps back goes on in the minute it was in, so that it grants no more.
+    // A clock that steps back a little goes on in the minute it was in, so that it grants no more.
     let minute = stored
-        .filter(|minute| (current..=current + DAY_MINUTES).contains(&minute.number))
+        .filter(|minute| (current..=current + AHEAD_MINUTES).contains(&minute.number))
         .unwrap_or(Minute {
             number: current,
             count: 0,
@@ -225,19 +227,19 @@ mod tests {
     #[test]
     fn a_minute_counts_to_its_limit_and_a_clock_that_steps_back_stays_in_it() {
         let first = admit(None, 2, NOW).unwrap();
-        let second = admit(Some(first), 2, NOW.minus_millis(600_000)).unwrap();
+        let second = admit(Some(first), 2, NOW.minus_millis(120_000)).unwrap();
         assert_eq!(second.count, 2);
         let until = NOW.plus_millis(60_000);
         assert_eq!(
-            admit(Some(second), 2, NOW.minus_millis(600_000)),
+            admit(Some(second), 2, NOW.minus_millis(120_000)),
             Err(Permit::Refused {
                 until,
                 limit: Limit::ServiceMinute
             })
         );
         assert_eq!(admit(Some(second), 2, until).unwrap().count, 1);
-        let day_before = NOW.minus_millis(DAY_MS + 60_000);
-        assert_eq!(admit(Some(second), 2, day_before).unwrap().count, 1);
+        let corrected = NOW.minus_millis(180_000);
+        assert_eq!(admit(Some(second), 2, corrected).unwrap().count, 1);
     }
 
     proptest! {
