@@ -608,7 +608,7 @@ async fn processes_share_a_counter(world: World) {
     };
     let counters = [Counter::NumberBlock(SubjectTag::new([1; 10]))];
     let alone = Quota::new(world.limiter.clone());
-    let asks = (0..200).map(|_| alone.take(&counters, &limits, T0));
+    let asks = (0..200).map(|_| alone.take(&counters, &limits, true, T0));
     let granted = |permits: Vec<Result<Permit, StorageError>>| {
         let granted = permits.into_iter().map(Result::unwrap);
         granted.filter(|permit| *permit == Permit::Granted).count()
@@ -618,14 +618,14 @@ async fn processes_share_a_counter(world: World) {
     let two = [(); 2].map(|()| Quota::new(world.limiter.clone()));
     let mut sum = 0;
     for turn in 0..400 {
-        let permit = two[turn % 2].take(&counters, &limits, T0).await;
+        let permit = two[turn % 2].take(&counters, &limits, true, T0).await;
         sum += granted(vec![permit]);
     }
     assert!((80..=90).contains(&sum), "{sum} of 80");
     // A process that refuses looks again: an operator forgets, and it goes on.
     world.limiter.forget(&counters[0]).await.unwrap();
     let later = T0.plus_millis(5_000);
-    let permit = two[0].take(&counters, &limits, later).await.unwrap();
+    let permit = two[0].take(&counters, &limits, true, later).await.unwrap();
     assert_eq!(permit, Permit::Granted);
 }
 

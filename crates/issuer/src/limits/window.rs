@@ -35,8 +35,18 @@ pub fn is_live(at: Timestamp, now: Timestamp) -> bool {
     at.as_millis().abs_diff(now.as_millis()) < DAY_MS
 }
 
-/// A quarter of a recipient's hour and day is kept for messages with a subject of their own.
+/// A quarter of a recipient's hour and day, and of the counters of numbers, is kept for messages with
+/// a subject of their own.
 const KEPT_SHARE: u32 = 4;
+
+/// How many messages of `most` may be sent to a subject of its own, or to a recipient as such.
+pub const fn share(most: u32, names_subject: bool) -> u32 {
+    if names_subject {
+        most
+    } else {
+        most - most / KEPT_SHARE
+    }
+}
 
 /// Whether the message of `reservation` may go to a recipient whose other live reservations were
 /// made at `live`, oldest first. A refusal lasts no longer than the limit's own span: a moment
@@ -52,11 +62,7 @@ pub fn reserve(live: &[Timestamp], reservation: &Reservation) -> Permit {
             live.len()
         };
         let inside = live.get(first..last).unwrap_or_default();
-        let most = if reservation.names_subject {
-            most
-        } else {
-            most - most / KEPT_SHARE
-        };
+        let most = share(most, reservation.names_subject);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let excess = inside.len().checked_sub(most)?;
         // A limit of 0 has no oldest message: the refusal lasts a window from now on.
