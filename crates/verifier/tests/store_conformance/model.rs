@@ -48,9 +48,21 @@ const REFUSED: Checked = Checked {
 impl Entry {
     fn status_at(&self, now: Timestamp) -> Status {
         match self.status {
-            Status::Pending if !self.pending.is_live(now) || self.has_lived() => Status::Expired,
+            Status::Pending if !self.is_live(now) || self.has_lived() => Status::Expired,
             status => status,
         }
+    }
+
+    /// A store with a clock of its own asks that one alone whether it was corrected since.
+    fn is_live(&self, now: Timestamp) -> bool {
+        let Some((begun, server)) = self.server else {
+            return self.pending.is_live(now);
+        };
+        let opened = Pending {
+            opened_at: begun,
+            ..self.pending
+        };
+        opened.is_live(server) && now < self.pending.expires_at
     }
 
     /// Whether its life is over by the store's own clock, whatever its issuer's clock said.
@@ -318,7 +330,9 @@ impl Model {
         }
         let fits = entry.fits(&command.expected);
         let matched = fits && command.candidates.contains(&entry.order.code.digest);
-        let verdict = match entry.pending.check(matched, now) {
+        // It is live, whatever the clock of its caller says.
+        let now_or_later = now.max(entry.pending.opened_at);
+        let verdict = match entry.pending.check(matched, now_or_later) {
             Ok(next) => {
                 entry.pending = next;
                 CheckVerdict::Wrong
