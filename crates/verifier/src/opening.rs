@@ -193,3 +193,4 @@ pub(crate) fn message(
         next,
     })
 }
+        details: next.and_then(|next| next.details),
