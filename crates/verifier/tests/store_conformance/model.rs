@@ -250,6 +250,7 @@ impl Model {
         id: &VerificationId,
         service: &ServiceName,
         next: Option<SealedCode>,
+        steps: u8,
         budget: GuessBudget,
         now: Timestamp,
     ) -> Option<Opened> {
@@ -259,7 +260,7 @@ impl Model {
         if entry.status_at(now) != Status::Pending {
             return None;
         }
-        Some(locked.map_or_else(|| entry.send(next, now, 0), Opened::Locked))
+        Some(locked.map_or_else(|| entry.send(next, now, steps), Opened::Locked))
     }
 
     pub fn step(

@@ -285,7 +285,7 @@ impl Run<'_> {
             Call::Open(order) => Answer::Opened(model.open(order.clone())),
             Call::Resend(id, own, code) => {
                 let next = code.map(|right| sealed_code(id, typed(right)));
-                Answer::Resent(model.resend(id, &caller(*own), next, BUDGET, now))
+                Answer::Resent(model.resend(id, &caller(*own), next, 0, BUDGET, now))
             }
             Call::Fallback(id, own, after, code) => {
                 let next = code.map(|right| sealed_code(id, typed(right)));
@@ -323,7 +323,7 @@ async fn answer(store: &dyn VerificationStore, call: &Call, now: Timestamp) -> A
         Call::Open(order) => Answer::Opened(store.open(order.clone()).await.unwrap()),
         Call::Resend(id, own, code) => {
             let next = code.map(|right| sealed_code(id, typed(right)));
-            let resent = store.resend(id, &caller(*own), next, BUDGET, now).await;
+            let resent = store.resend(id, &caller(*own), next, 0, BUDGET, now).await;
             Answer::Resent(resent.unwrap())
         }
         Call::Fallback(id, own, after, code) => {
