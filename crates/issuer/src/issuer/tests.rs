@@ -1,22 +1,24 @@
-//! Fallback steps over the embedded stores.
+//! Requests and fallback steps over the embedded stores.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use serde_json::json;
 use watchword_chassis::config::{GuessesConfig, LimitsConfig, PolicyConfig, ServiceConfig};
 use watchword_chassis::{Services, SystemEntropy};
-use watchword_core::{Channel, Key, KeyRing, ManualClock, ResendCode};
+use watchword_core::{Channel, Key, KeyRing, ManualClock, ResendCode, SendLimits};
 use watchword_events::CloudEvent;
 use watchword_ledger::{LedgerSettings, SqliteLedger};
 use watchword_metrics::prometheus::Registry;
-use watchword_storage::Sqlite;
+use watchword_storage::{Sqlite, StorageError};
 use watchword_verifier::store::SqliteVerifications;
 use watchword_verifier::{Index, OpenRequest, Verifier, VerifierMetrics, VerifierParts};
 
 use super::*;
-use crate::limits::SqliteLimiter;
+use crate::limits::tally::Tally;
+use crate::limits::{Counter, Permit, Reservation, SqliteLimiter};
 use crate::message_check::Unsendable;
 
 /// Keeps what is published.
@@ -35,6 +37,57 @@ impl Publisher for Queue {
     }
 }
 
+/// Takes so many milliseconds for each reservation.
+struct Slow {
+    limiter: SqliteLimiter,
+    clock: Arc<ManualClock>,
+    reserve_ms: Arc<AtomicI64>,
+}
+
+#[async_trait]
+impl SendLimiter for Slow {
+    async fn admit(
+        &self,
+        service: &ServiceName,
+        limits: SendLimits,
+        now: Timestamp,
+    ) -> Result<Permit, StorageError> {
+        self.limiter.admit(service, limits, now).await
+    }
+
+    async fn reserve(&self, reservation: Reservation) -> Result<Permit, StorageError> {
+        let reserve_ms = self.reserve_ms.load(Ordering::Relaxed);
+        self.clock.advance_millis(reserve_ms);
+        self.limiter.reserve(reservation).await
+    }
+
+    async fn is_reserved(
+        &self,
+        recipient: SubjectTag,
+        delivery: &DeliveryId,
+        now: Timestamp,
+    ) -> Result<bool, StorageError> {
+        self.limiter.is_reserved(recipient, delivery, now).await
+    }
+
+    async fn forget_recipient(&self, recipient: SubjectTag) -> Result<(), StorageError> {
+        self.limiter.forget_recipient(recipient).await
+    }
+
+    async fn count(
+        &self,
+        counter: &Counter,
+        messages: i32,
+        now: Timestamp,
+    ) -> Result<Tally, StorageError> {
+        self.limiter.count(counter, messages, now).await
+    }
+
+    async fn forget(&self, counter: &Counter) -> Result<(), StorageError> {
+        self.limiter.forget(counter).await
+    }
+}
+
 struct EveryMessage;
 
 impl MessageCheck for EveryMessage {
@@ -47,6 +100,7 @@ struct World {
     issuer: Issuer,
     queue: Arc<Queue>,
     clock: Arc<ManualClock>,
+    reserve_ms: Arc<AtomicI64>,
     service: Service,
     _folder: tempfile::TempDir,
 }
@@ -74,12 +128,17 @@ impl World {
             entropy: Arc::new(SystemEntropy),
             metrics: VerifierMetrics::register(&registry).unwrap(),
         });
+        let reserve_ms = Arc::new(AtomicI64::new(0));
         let settings = LedgerSettings {
             retention_ms: 3_600_000,
         };
         let issuer = Issuer::new(IssuerParts {
             opener: Arc::new(Opener::new(Arc::new(verifier), sealer.clone())),
-            limiter: Arc::new(SqliteLimiter::new(sqlite.clone())),
+            limiter: Arc::new(Slow {
+                limiter: SqliteLimiter::new(sqlite.clone()),
+                clock: clock.clone(),
+                reserve_ms: reserve_ms.clone(),
+            }),
             ledger: Arc::new(SqliteLedger::new(sqlite, settings)),
             publisher: queue.clone(),
             sealer,
@@ -91,16 +150,21 @@ impl World {
             issuer,
             queue,
             clock,
+            reserve_ms,
             service: service(),
             _folder: folder,
         }
     }
 
     async fn ask(&self, request: serde_json::Value) {
+        self.try_ask(request).await.unwrap();
+    }
+
+    async fn try_ask(&self, request: serde_json::Value) -> Result<StoredVerification, Problem> {
         let request = serde_json::from_value(request).unwrap();
         let mut span = Span::none();
         let issued = self.issuer.issue(&self.service, request, &mut span);
-        issued.await.unwrap();
+        issued.await
     }
 
     async fn step(&self, due: &StepDue) -> Result<Stepped, ProblemCode> {
@@ -182,4 +246,24 @@ async fn a_refused_step_makes_the_next_one_due() {
         assert_eq!(world.step(&second).await, Ok(Stepped::Sent));
         assert_eq!(world.step(&first).await, Ok(Stepped::Ended));
     }
+}
+
+/// A verification that expires while its next message is counted sends nothing, and the answer says so.
+#[tokio::test]
+async fn a_request_whose_verification_ends_meanwhile_is_to_be_repeated() {
+    let mut world = World::new();
+    world.service.policy.resend = ResendCode::Rotate;
+    let request = json!({"channel": "email", "to": "jane@example.org"});
+    world.ask(request.clone()).await;
+    world.clock.advance_millis(31_000);
+    let lifetime_ms = world.service.policy.lifetime_ms.try_into().unwrap();
+    world.reserve_ms.store(lifetime_ms, Ordering::Relaxed);
+    let problem = world.try_ask(request.clone()).await.unwrap_err();
+    assert_eq!(problem.code, ProblemCode::StoreUnavailable);
+    assert_eq!(problem.retry_after_seconds, Some(1));
+    assert_eq!(world.queue.0.lock().unwrap().len(), 1);
+    world.reserve_ms.store(0, Ordering::Relaxed);
+    world.clock.advance_millis(31_000);
+    world.ask(request).await;
+    assert_eq!(world.queue.0.lock().unwrap().len(), 2);
 }
