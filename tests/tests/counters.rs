@@ -522,6 +522,24 @@ async fn a_clock_that_lags_counts_each_request_once(world: World) {
     assert_eq!(granted, 640);
 }
 
+/// A minute that is full and lies further ahead was written by a clock that has been corrected since.
+async fn a_corrected_clock_leaves_no_full_minute(world: World) {
+    let limits = SendLimits {
+        service_per_minute: 2,
+        ..SendLimits::default()
+    };
+    let service = "one".parse().unwrap();
+    for (now, is_granted) in [
+        (T0, true),
+        (T0, true),
+        (T0.minus_millis(120_000), false),
+        (T0.minus_millis(180_000), true),
+    ] {
+        let permit = world.limiter.admit(&service, limits, now).await.unwrap();
+        assert_eq!(permit == Permit::Granted, is_granted, "{now:?}");
+    }
+}
+
 /// An operator unlocks a recipient: its messages are forgotten, those of other recipients are not.
 async fn a_recipient_that_is_forgotten_starts_again(world: World) {
     let limits = SendLimits {
@@ -590,7 +608,7 @@ async fn processes_share_a_counter(world: World) {
     };
     let counters = [Counter::NumberBlock(SubjectTag::new([1; 10]))];
     let alone = Quota::new(world.limiter.clone());
-    let asks = (0..200).map(|_| alone.take(&counters, &limits, T0));
+    let asks = (0..200).map(|_| alone.take(&counters, &limits, true, T0));
     let granted = |permits: Vec<Result<Permit, StorageError>>| {
         let granted = permits.into_iter().map(Result::unwrap);
         granted.filter(|permit| *permit == Permit::Granted).count()
@@ -600,14 +618,14 @@ async fn processes_share_a_counter(world: World) {
     let two = [(); 2].map(|()| Quota::new(world.limiter.clone()));
     let mut sum = 0;
     for turn in 0..400 {
-        let permit = two[turn % 2].take(&counters, &limits, T0).await;
+        let permit = two[turn % 2].take(&counters, &limits, true, T0).await;
         sum += granted(vec![permit]);
     }
     assert!((80..=90).contains(&sum), "{sum} of 80");
     // A process that refuses asks the store again: after an operator's unlock it grants messages.
     world.limiter.forget(&counters[0]).await.unwrap();
     let later = T0.plus_millis(5_000);
-    let permit = two[0].take(&counters, &limits, later).await.unwrap();
+    let permit = two[0].take(&counters, &limits, true, later).await.unwrap();
     assert_eq!(permit, Permit::Granted);
 }
 
@@ -629,6 +647,7 @@ on_both!(
     a_recipient_has_a_cooldown_an_hour_and_a_day,
     of_fifty_at_once_three_are_granted,
     a_service_has_its_minute,
+    a_corrected_clock_leaves_no_full_minute,
     a_clock_that_lags_counts_each_request_once,
     a_recipient_that_is_forgotten_starts_again,
     a_counter_adds_up_and_forgets,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use watchword_broker::{Outbound, Publisher, Route};
-use watchword_core::{Clock, DeliveryOutcome, ReceiptState, ServiceName};
+use watchword_core::{Clock, DeliveryOutcome, ReceiptState, ServiceName, Timestamp};
 use watchword_events::names::event_routing_key;
 use watchword_events::{CloudEvent, DeliveryUpdated, EventData, Lane, Order, StepDue};
 use watchword_ledger::DeliveryRecord;
@@ -47,14 +47,9 @@ impl Reporter {
     /// When the step's own timer is due later, the step is done already: the store decides about a
     /// step once.
     pub(crate) async fn step_due(&self, order: &Order, outcome: DeliveryOutcome) {
-        let now = self.clock.now();
-        let is_lost = matches!(outcome, DeliveryOutcome::Failed | DeliveryOutcome::Expired);
-        let Some(step) = order.next_step.filter(|_| is_lost && now < order.deadline) else {
+        let Some(event) = early_step(order, outcome, self.clock.now()) else {
             return;
         };
-        let source = format!("/watchword/{}-worker", order.recipient.channel());
-        let follows = (&order.service, &order.delivery_id);
-        let event = StepDue::event(&source, follows, step, (now, now));
         let Ok(body) = event.encode() else {
             return;
         };
@@ -123,6 +118,57 @@ impl Reporter {
         if let Err(error) = self.publisher.publish(outbound, PUBLISH_DEADLINE).await {
             tracing::warn!(%error, delivery_id = %record.id, "an outcome event was dropped");
             self.metrics.events_dropped.inc();
+        }
+    }
+}
+
+/// The step that is due at `now` because the delivery of `order` ended as `outcome`, if any.
+fn early_step(
+    order: &Order,
+    outcome: DeliveryOutcome,
+    now: Timestamp,
+) -> Option<CloudEvent<StepDue>> {
+    let is_lost = matches!(outcome, DeliveryOutcome::Failed | DeliveryOutcome::Expired);
+    let step = order
+        .next_step
+        .filter(|_| is_lost && now < order.deadline)?;
+    let source = format!("/watchword/{}-worker", order.recipient.channel());
+    let follows = (&order.service, &order.delivery_id);
+    let mut event = StepDue::event(&source, follows, step, (now, now));
+    // Without it the store takes the step for one of an earlier build, and the step of a fallback
+    // that was replaced goes to the recipient of the new one.
+    event.data.details = order.details;
+    Some(event)
+}
+
+#[cfg(test)]
+mod tests {
+    use watchword_core::{Recipient, Variables};
+
+    use super::*;
+
+    #[test]
+    fn an_early_step_names_the_fallback_it_belongs_to() {
+        let now = Timestamp::from_millis(1_800_000_000_000);
+        let order = Order {
+            delivery_id: format!("{}-1", "a".repeat(32)).parse().unwrap(),
+            service: "web".parse().unwrap(),
+            recipient: Recipient::Sms("+4915112345678".parse().unwrap()),
+            code: "123456".parse().unwrap(),
+            deadline: now.plus_millis(1),
+            locale: None,
+            variables: Variables::default(),
+            next_step: Some(2),
+            details: Some("0123456789abcdef".parse().unwrap()),
+        };
+        let event = early_step(&order, DeliveryOutcome::Failed, now).unwrap();
+        assert_eq!((event.data.step, event.data.after_send), (2, 1));
+        assert_eq!(event.data.details, order.details);
+        for (outcome, at) in [
+            (DeliveryOutcome::Delivered, now),
+            (DeliveryOutcome::Failed, order.deadline),
+        ] {
+            assert!(early_step(&order, outcome, at).is_none(), "{outcome}");
         }
     }
 }

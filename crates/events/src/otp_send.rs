@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use watchword_core::{
-    Channel, Code, DeliveryId, Locale, Recipient, ServiceName, Timestamp, Variables, VerificationId,
+    Channel, Code, DeliveryId, Locale, Recipient, ServiceName, ShortTag, Timestamp, Variables,
+    VerificationId,
 };
 use zeroize::{Zeroize, Zeroizing};
 
@@ -56,6 +57,8 @@ pub struct Order {
     /// The fallback step that follows this message, if the request has one: due at once if no
     /// provider takes the message.
     pub next_step: Option<u8>,
+    /// A keyed tag of the fallback that `next_step` belongs to: another fallback cancels the step.
+    pub details: Option<ShortTag>,
 }
 
 /// Why an event gave no order.
@@ -93,6 +96,8 @@ struct Secret {
     variables: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     next_step: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    details: Option<ShortTag>,
 }
 
 impl Drop for Secret {
@@ -112,6 +117,7 @@ impl Order {
             locale: self.locale.as_ref().map(ToString::to_string),
             variables: self.variables.as_map().clone(),
             next_step: self.next_step,
+            details: self.details,
         };
         let plaintext = Zeroizing::new(serde_json::to_vec(&secret).map_err(|_| SealError::Broken)?);
         let deadline = self.deadline.to_rfc3339();
@@ -164,6 +170,7 @@ impl Order {
                 .map_err(malformed)?,
             variables: Variables::new(secret.variables.clone()).map_err(malformed)?,
             next_step: secret.next_step,
+            details: secret.details,
         })
     }
 }

@@ -38,6 +38,7 @@ fn order() -> Order {
         locale: Some("de".parse().unwrap()),
         variables: Variables::new(BTreeMap::from([("amount".into(), "12".into())])).unwrap(),
         next_step: None,
+        details: None,
     }
 }
 
@@ -73,9 +74,11 @@ fn otp_send_v1_opens() {
 fn the_next_step_travels_inside_the_seal() {
     let mut followed = order();
     followed.next_step = Some(1);
+    followed.details = Some("0123456789abcdef".parse().unwrap());
     let sealed = followed.seal(&sealer(), Timestamp::from_millis(0)).unwrap();
     let opened = Order::open(&sealed, &sealer()).unwrap();
     assert_eq!(opened.next_step, Some(1));
+    assert_eq!(opened.details, followed.details);
     // An order of an earlier build has none.
     let before = CloudEvent::decode(include_bytes!("fixtures/otp.send.v1.json")).unwrap();
     assert_eq!(Order::open(&before, &sealer()).unwrap().next_step, None);

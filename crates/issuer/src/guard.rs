@@ -78,8 +78,10 @@ impl Guard {
         let (limits, names_subject) = (&service.limits, sending.names_subject);
         let counters = self.counters(service, &sending, client);
         let recipient = self.index.recipient_tag(&service.name, sending.recipient);
-        let taken = self.quota.take(&counters, limits, sending.at).await;
-        let taken = taken.map_err(store_problem)?;
+        let taken = self
+            .quota
+            .take(&counters, limits, names_subject, sending.at);
+        let taken = taken.await.map_err(store_problem)?;
         if taken != Permit::Granted {
             // The message may have been counted and then not queued.
             let reserved = self
@@ -164,7 +166,10 @@ fn limit_problem(limit: Limit, limits: &SendLimits, names_subject: bool) -> Prob
         Limit::ServiceDay => "messages of the service within a day",
         Limit::ServiceMinute => "requests of the service within a minute",
     };
-    let is_shared = matches!(limit, Limit::RecipientHour | Limit::RecipientDay);
+    let is_shared = matches!(
+        limit,
+        Limit::RecipientHour | Limit::RecipientDay | Limit::NumberBlock | Limit::Country
+    );
     let share = if is_shared && !names_subject {
         "; a quarter of it is kept for requests with a subject"
     } else {
@@ -204,7 +209,12 @@ mod tests {
             let key = format!("(limits.{})", limit.as_str());
             assert!(problem.detail.ends_with(&key), "{}", problem.detail);
         }
-        let shared = limit_problem(Limit::RecipientDay, &limits, false);
-        assert!(shared.detail.contains("a quarter of it is kept"));
+        for limit in [Limit::RecipientDay, Limit::NumberBlock, Limit::Country] {
+            let shared = limit_problem(limit, &limits, false);
+            assert!(
+                shared.detail.contains("a quarter of it is kept"),
+                "{limit:?}"
+            );
+        }
     }
 }

@@ -111,9 +111,12 @@ impl Issuer {
         let (opening, counted) = self.decided(service, asked, client).await?;
         match opening {
             Opening::Send(message) => self.send(service, *message, client, counted, span).await,
-            // A reloaded login page is no attack: the person already has the code. And what has
-            // ended under the request is opened anew by the next one.
-            Opening::Cooling(live) | Opening::Ended(live) => Ok(live),
+            // A reloaded login page is no attack: the person already has the code.
+            Opening::Cooling(live) => Ok(live),
+            // Nothing was sent. The next request opens another verification.
+            Opening::Ended(_) => Err(changing(
+                "the verification ended while its message was made",
+            )),
             Opening::Exhausted(live) => Err(self.exhausted(&live)),
             Opening::Locked(until) => Err(self.locked(until)),
         }
@@ -182,8 +185,7 @@ impl Issuer {
                 }
             }
         }
-        let changing = "the verification changes too often; asking again is safe";
-        Err(Problem::new(ProblemCode::StoreUnavailable, changing).retry_after(1))
+        Err(changing("the verification changes too often"))
     }
 
     /// Completes the steps that must precede a change or withdrawal of the live verification;
@@ -241,7 +243,9 @@ impl Issuer {
         self.guard.admit(service).await
     }
 
-    /// Takes a fallback step that is due. An error is a peer that is away: bring it again.
+    /// Takes a fallback step that is due. After an error it must be brought again: a peer is away, or
+    /// the recipient had a message a moment ago. A step that another limit refuses is skipped: the
+    /// one after it is due at once.
     pub(crate) async fn step(&self, service: &Service, due: &StepDue) -> Result<Stepped, Problem> {
         let id = &due.verification_id;
         let of = StepOf {
@@ -252,10 +256,18 @@ impl Issuer {
         let Some(asked) = asked else {
             return Ok(Stepped::Ended);
         };
+        let next = match &asked {
+            Asked::NeedsCode(further) => further.next_if_refused(),
+            Asked::Decided(_) | Asked::Differs(_) => None,
+        };
         let (opening, counted) = match self.decided(service, asked, None).await {
             Ok(decided) => decided,
-            // The verification has not counted the message, so no count needs correction.
-            Err(problem) if is_limit(&problem) => return Ok(Stepped::Refused),
+            // The verification has not counted the message: there is nothing to settle.
+            Err(problem) if problem.code == ProblemCode::RateLimited => {
+                self.skip_to(id, &service.name, due.after_send, next)
+                    .await?;
+                return Ok(Stepped::Refused);
+            }
             Err(problem) => return Err(problem),
         };
         let message = match opening {
@@ -264,16 +276,18 @@ impl Issuer {
             Opening::Locked(_) => return Ok(Stepped::Refused),
             Opening::Cooling(_) | Opening::Ended(_) => return Ok(Stepped::Ended),
         };
-        let (delivery, channel) = (
+        let (delivery, channel, next) = (
             message.order.delivery_id.clone(),
             message.order.recipient.channel(),
+            message.next,
         );
         let mut span = Span::none();
         // The client of the request is no longer known.
         match self.send(service, message, None, counted, &mut span).await {
             Ok(_) => Ok(Stepped::Sent),
-            Err(problem) if is_limit(&problem) => {
+            Err(problem) if problem.code == ProblemCode::RateLimited => {
                 // The message was counted but may not go out: the ledger says so.
+                let send = delivery.send();
                 let settlement = Settlement {
                     id: delivery,
                     channel,
@@ -289,6 +303,7 @@ impl Issuer {
                         "the ledger cannot be written",
                     )
                 })?;
+                self.skip_to(id, &service.name, send, next).await?;
                 Ok(Stepped::Refused)
             }
             Err(problem) => Err(problem),
@@ -393,6 +408,24 @@ impl Issuer {
         published.map_err(|error| broker_problem(&error))
     }
 
+    /// Schedules the step after one that is not taken, due at once.
+    async fn skip_to(
+        &self,
+        id: &VerificationId,
+        service: &ServiceName,
+        after_send: u8,
+        next: Option<NextStep>,
+    ) -> Result<(), Problem> {
+        let Some(next) = next else {
+            return Ok(());
+        };
+        let at_once = NextStep {
+            after_ms: 0,
+            ..next
+        };
+        self.schedule(id, service, after_send, at_once).await
+    }
+
     fn exhausted(&self, live: &StoredVerification) -> Problem {
         Problem::new(
             ProblemCode::TooManySends,
@@ -420,6 +453,11 @@ impl Issuer {
     }
 }
 
+fn changing(detail: &str) -> Problem {
+    let detail = format!("{detail}; asking again is safe");
+    Problem::new(ProblemCode::StoreUnavailable, detail).retry_after(1)
+}
+
 fn broker_problem(error: &PublishError) -> Problem {
     let detail = match error {
         PublishError::Unavailable => "the broker is not connected; asking again is safe",
@@ -430,3 +468,6 @@ fn broker_problem(error: &PublishError) -> Problem {
     };
     Problem::new(ProblemCode::BrokerUnavailable, detail).retry_after(1)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,6 @@
 //! decided by the store, so that any issuer can take it, also after all were killed.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use watchword_broker::{Consumer, ParkReason, Received, work_until};
 use watchword_chassis::{Problem, ProblemCode, Services};
@@ -15,8 +14,8 @@ use watchword_ledger::LedgerStore;
 use crate::Issuer;
 use crate::telemetry::IssuerMetrics;
 
-/// A step that could not be taken because a peer is away is brought again after this.
-const AGAIN: Duration = Duration::from_secs(1);
+/// A step that could not be taken is brought again after this, unless the problem names a time.
+const AGAIN_SECONDS: u64 = 1;
 
 /// What became of a fallback step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,12 +127,9 @@ impl Stepper {
                 Turn::Done
             }
             Err(problem) => {
-                tracing::warn!(
-                    code = problem.code.as_str(),
-                    "a fallback step waits for a peer"
-                );
-                let again_ms = u64::try_from(AGAIN.as_millis()).unwrap_or(u64::MAX);
-                wait_of(again_ms).map_or(Turn::Done, Turn::Wait)
+                tracing::warn!(code = problem.code.as_str(), "a fallback step waits");
+                let again_seconds = problem.retry_after_seconds.unwrap_or(AGAIN_SECONDS);
+                wait_of(again_seconds.saturating_mul(1_000)).map_or(Turn::Done, Turn::Wait)
             }
         }
     }

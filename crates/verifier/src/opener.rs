@@ -11,7 +11,7 @@ use watchword_core::{
 use watchword_events::Sealer;
 
 use crate::index::{digest, same_for_all_spellings};
-use crate::opening::{Asked, Change, Further, Opening, at_step, message};
+use crate::opening::{Asked, Change, Further, Opening, at_step, message, step_after};
 use crate::store::{OpenCommand, Opened, SealedCode, Sent, StepOf, StoredVerification};
 use crate::vault::{
     FallbackStep, OrderDetails, VaultError, open_code, open_order, seal_code, seal_order,
@@ -181,8 +181,8 @@ impl Opener {
                 }
                 let names_subject = self.names_subject(&sent.verification, &details);
                 let plain = (code, details, tag);
-                let message = message(sent, plain, names_subject, at, 0, false)?;
-                return Ok(Asked::Decided(Opening::Send(Box::new(message))));
+                let opening = message(sent, plain, names_subject, at, 0, false);
+                return Ok(Asked::Decided(opening));
             }
             Opened::OtherContent(live) => (live, true),
             Opened::OtherDetails(live) => (live, false),
@@ -222,7 +222,7 @@ impl Opener {
         let asked = self
             .verifier
             .store
-            .resend(id, name, None, service.budget, now);
+            .resend(id, name, None, 0, service.budget, now);
         let opened = asked.await?;
         let turn = Turn::of_request(now);
         opened
@@ -241,7 +241,8 @@ impl Opener {
         let (code, budget) = (Some(self.mint(service, id)?.1), service.budget);
         let store = &self.verifier.store;
         let opened = if further.step == 0 {
-            store.resend(id, name, code, budget, now).await
+            let steps = if further.restarts { further.steps } else { 0 };
+            store.resend(id, name, code, steps, budget, now).await
         } else {
             let step = StepOf {
                 after: live.sends,
@@ -337,14 +338,18 @@ impl Opener {
                 let names_subject = self.names_subject(&sent.verification, &details);
                 let tag = self.details_tag(service, &sent.verification.id, &details);
                 let plain = (code, details, tag);
-                let message = message(sent, plain, names_subject, at, step, turn.restarts)?;
-                Opening::Send(Box::new(message))
+                message(sent, plain, names_subject, at, step, turn.restarts)
             }
             Opened::NeedsCode(sent) => {
                 let details = self.details(&sent)?;
                 let names_subject = self.names_subject(&sent.verification, &details);
-                let recipient = at_step(details.recipient, details.fallback, step)?;
                 let live = sent.verification;
+                let tag = self.details_tag(service, &live.id, &details);
+                let next = step_after(&details.fallback, step, tag);
+                let steps = u8::try_from(details.fallback.len()).unwrap_or(u8::MAX);
+                let Some(recipient) = at_step(details.recipient, &details.fallback, step) else {
+                    return Ok(Asked::Decided(Opening::Ended(live)));
+                };
                 return Ok(Asked::NeedsCode(Box::new(Further {
                     delivery_id: DeliveryId::new(live.id.clone(), live.sends.saturating_add(1)),
                     verification: live,
@@ -354,6 +359,8 @@ impl Opener {
                     step,
                     details: turn.details,
                     restarts: turn.restarts,
+                    steps,
+                    next,
                 })));
             }
             // Only requests with a content are compared; [`Opener::ask`] takes these.

@@ -6,7 +6,7 @@ use watchword_events::Order;
 
 use crate::opener::Draft;
 use crate::store::{Sent, StoredVerification};
-use crate::vault::{FallbackStep, OrderDetails, VaultError};
+use crate::vault::{FallbackStep, OrderDetails};
 
 /// The step to take if the code of a message was not used in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub enum Asked {
 pub enum Opening {
     /// A message to publish.
     Send(Box<Message>),
-    /// It ended while a message was asked for.
+    /// It ended while a message was asked for, or its fallback lacks the step that asks.
     Ended(StoredVerification),
     /// The live verification's message is young: there is nothing to publish.
     Cooling(StoredVerification),
@@ -84,6 +84,18 @@ pub struct Further {
     pub(crate) details: Option<ShortTag>,
     /// Whether the request begins a fallback after the message.
     pub(crate) restarts: bool,
+    /// Fallback steps of the verification.
+    pub(crate) steps: u8,
+    /// The step after the one that asks for it.
+    pub(crate) next: Option<NextStep>,
+}
+
+impl Further {
+    /// What is to follow the message before if a limit refuses this one: the step after the one that
+    /// asks for it. `None` if a request asks for it.
+    pub fn next_if_refused(&self) -> Option<NextStep> {
+        self.next.filter(|_| self.step > 0)
+    }
 }
 
 /// A request that differs from the live verification of its slot.
@@ -134,23 +146,33 @@ impl Change {
     }
 }
 
-/// Who gets the message of fallback step `step`: before all steps `first`.
-pub(crate) fn at_step(
-    first: Recipient,
-    fallback: Vec<FallbackStep>,
-    step: u8,
-) -> Result<Recipient, VaultError> {
+/// Who gets the message of fallback step `step`: before all steps `first`. `None`: the fallback has
+/// no such step.
+pub(crate) fn at_step(first: Recipient, fallback: &[FallbackStep], step: u8) -> Option<Recipient> {
     let Some(index) = step.checked_sub(1) else {
-        return Ok(first);
+        return Some(first);
     };
-    let taken = fallback.into_iter().nth(usize::from(index));
-    taken
-        .map(|taken| taken.recipient)
-        .ok_or(VaultError::Malformed)
+    let taken = fallback.get(usize::from(index));
+    taken.map(|taken| taken.recipient.clone())
+}
+
+/// The step that follows the one numbered `step` of a fallback whose details have this tag.
+pub(crate) fn step_after(
+    fallback: &[FallbackStep],
+    step: u8,
+    tag: Option<ShortTag>,
+) -> Option<NextStep> {
+    let next = fallback.get(usize::from(step))?;
+    Some(NextStep {
+        step: step.saturating_add(1),
+        after_ms: next.after_ms,
+        details: tag,
+    })
 }
 
 /// The message of `sent`: to the recipient, or to that of fallback step `step`. `tag` is that of its
-/// details; `restarts` begins the fallback whatever message it is.
+/// details; `restarts` begins the fallback whatever message it is. A step that the fallback does not
+/// have, planned by an earlier build for another fallback, has ended.
 pub(crate) fn message(
     sent: Sent,
     (code, details, tag): (Code, OrderDetails, Option<ShortTag>),
@@ -158,7 +180,7 @@ pub(crate) fn message(
     at: Timestamp,
     step: u8,
     restarts: bool,
-) -> Result<Message, VaultError> {
+) -> Opening {
     let Sent {
         verification,
         follows_approval,
@@ -167,31 +189,27 @@ pub(crate) fn message(
     let id = &verification.id;
     // A further message that someone asked for ends the workflow.
     let continues = step > 0 || verification.sends == 1 || restarts;
-    let next = details
-        .fallback
-        .get(usize::from(step))
-        .filter(|_| continues);
-    let next = next.map(|next| NextStep {
-        step: step.saturating_add(1),
-        after_ms: next.after_ms,
-        details: tag,
-    });
+    let next = step_after(&details.fallback, step, tag).filter(|_| continues);
+    let Some(recipient) = at_step(details.recipient, &details.fallback, step) else {
+        return Opening::Ended(verification);
+    };
     let order = Order {
         delivery_id: DeliveryId::new(id.clone(), verification.sends),
         service: verification.service.clone(),
-        recipient: at_step(details.recipient, details.fallback, step)?,
+        recipient,
         code,
         deadline: verification.expires_at,
         locale: details.locale,
         variables: details.variables,
         next_step: next.map(|next| next.step),
+        details: next.and_then(|next| next.details),
     };
-    Ok(Message {
+    Opening::Send(Box::new(Message {
         verification,
         follows_approval,
         names_subject,
         at,
         order,
         next,
-    })
+    }))
 }

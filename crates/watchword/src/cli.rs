@@ -58,7 +58,7 @@ pub enum Command {
         permissions: bool,
     },
     /// Lets a subject or a recipient get codes again: forgets the wrong codes and the messages of
-    /// the subject, and the messages to the recipient. A running issuer follows within 5 s.
+    /// the subject, and the messages to the recipient and its block of numbers. A running issuer follows within 5 s.
     /// With the embedded engine the process that runs must be stopped for it.
     Unlock {
         /// The service.

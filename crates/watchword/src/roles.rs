@@ -161,13 +161,18 @@ impl Shared {
         Ok(self.engine.limiter.forget(&Counter::Subject(tag)).await?)
     }
 
-    /// Forgets the messages to a recipient.
+    /// Forgets the messages to a recipient and, of a number, those to its block.
     pub async fn unlock_recipient(
         &self,
         service: &ServiceName,
         recipient: &Recipient,
     ) -> anyhow::Result<()> {
-        let tag = self.verifier()?.index().recipient_tag(service, recipient);
+        let index = self.verifier()?.index();
+        if let Recipient::Sms(number) = recipient {
+            let block = Counter::NumberBlock(index.number_block_tag(service, number));
+            self.engine.limiter.forget(&block).await?;
+        }
+        let tag = index.recipient_tag(service, recipient);
         Ok(self.engine.limiter.forget_recipient(tag).await?)
     }
 

@@ -13,6 +13,9 @@ use watchword_issuer::{MessageCheck, Unsendable};
 use watchword_sms_worker::{SmsText, TextError, check_templates};
 use watchword_verifier::OpenRequest;
 
+/// Below two minutes a message shows seconds.
+const LONGEST_IN_SECONDS: Duration = Duration::from_secs(119);
+
 /// The texts of both channels.
 pub struct Texts {
     sms: SmsText,
@@ -36,9 +39,25 @@ impl MessageCheck for Texts {
         channel: Channel,
         request: &OpenRequest,
     ) -> Result<(), Unsendable> {
+        let full = Duration::from_millis(service.policy.lifetime_ms);
+        // A message that is sent late shows the rest of the lifetime, in other and longer words.
+        for lifetime in [full, full.min(LONGEST_IN_SECONDS)] {
+            self.try_message(service, channel, request, lifetime)?;
+        }
+        Ok(())
+    }
+}
+
+impl Texts {
+    fn try_message(
+        &self,
+        service: &Service,
+        channel: Channel,
+        request: &OpenRequest,
+        lifetime: Duration,
+    ) -> Result<(), Unsendable> {
         let template = Unsendable::Template { channel };
         let digits = usize::from(service.policy.code_length.digits());
-        let lifetime = Duration::from_millis(service.policy.lifetime_ms);
         let dispatch = Dispatch::sample(&sender(service), digits, lifetime);
         let mut dispatch = dispatch.ok_or_else(|| template.clone())?;
         dispatch.locale.clone_from(&request.locale);
@@ -87,4 +106,57 @@ pub fn check_sms(folder: Option<&Path>, services: &Services) -> anyhow::Result<(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use watchword_chassis::config::{GuessesConfig, LimitsConfig, PolicyConfig, ServiceConfig};
+    use watchword_core::{Purpose, Recipient, Variables};
+
+    use super::*;
+
+    /// A message that is sent late has other words than one that is sent at once.
+    #[test]
+    fn the_words_of_a_late_message_are_tried_too() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("en")).unwrap();
+        let text = "{{ code }}{% if seconds < 120 %} {{ note }}{% endif %}";
+        std::fs::write(folder.path().join("en/sms.txt"), text).unwrap();
+        let texts = Texts::load(Some(folder.path())).unwrap();
+        let section = ServiceConfig {
+            app: "Example".to_owned(),
+            host: None,
+            api_keys: Vec::new(),
+            broker_users: Vec::new(),
+            countries: vec!["DE".to_owned()],
+            unknown_prefixes: Vec::new(),
+            fixed_line_prefixes: Vec::new(),
+            links_in_variables: false,
+            policy: PolicyConfig::default(),
+            limits: LimitsConfig::default(),
+            guesses: GuessesConfig::default(),
+        };
+        let sections = BTreeMap::from([("web".parse().unwrap(), section)]);
+        let services = Services::from_config(&sections).unwrap();
+        let service = services.iter().next().unwrap();
+        let mut request = OpenRequest {
+            recipient: Recipient::Sms("+4915112345678".parse().unwrap()),
+            subject: None,
+            purpose: Purpose::login(),
+            locale: None,
+            variables: Variables::default(),
+            fallback: Vec::new(),
+        };
+        let missing = Unsendable::MissingVariable {
+            channel: Channel::Sms,
+            name: "note".to_owned(),
+        };
+        let checked = texts.check(service, Channel::Sms, &request);
+        assert_eq!(checked, Err(missing));
+        let note = BTreeMap::from([("note".to_owned(), "hurry".to_owned())]);
+        request.variables = Variables::new(note).unwrap();
+        assert_eq!(texts.check(service, Channel::Sms, &request), Ok(()));
+    }
 }

@@ -111,6 +111,7 @@ fn order() -> Order {
         locale: Some("de".parse().expect("a locale")),
         variables: Variables::new(variables).expect("variables"),
         next_step: None,
+        details: None,
     }
 }
 

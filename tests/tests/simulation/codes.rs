@@ -164,11 +164,15 @@ impl VerificationStore for SimCodes {
         id: &VerificationId,
         service: &ServiceName,
         next: Option<SealedCode>,
+        steps: u8,
         budget: GuessBudget,
         now: Timestamp,
     ) -> Result<Option<Opened>, StoreError> {
         self.call(|state, node| {
-            let opened = state.codes.model.resend(id, service, next, budget, now);
+            let opened = state
+                .codes
+                .model
+                .resend(id, service, next, steps, budget, now);
             if let Some(opened) = &opened {
                 sent(state, node, opened, false);
             }

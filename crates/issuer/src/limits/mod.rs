@@ -149,6 +149,14 @@ impl Counter {
         }
     }
 
+    /// Its limit for a message that is for a subject of its own, or for its recipient as such: the
+    /// latter gets no more than three quarters of a block and a country, so that a page without a
+    /// login cannot use up all of them.
+    pub const fn share(&self, limits: &SendLimits, names_subject: bool) -> u32 {
+        let is_kept = matches!(self, Self::NumberBlock(_) | Self::Country(..));
+        window::share(self.most(limits), names_subject || !is_kept)
+    }
+
     /// How long a message counts.
     pub const fn span(&self) -> Span {
         match self {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use watchword_core::{SendLimits, Timestamp};
 use watchword_storage::StorageError;
 
@@ -48,29 +48,37 @@ impl Quota {
         &self,
         counters: &[Counter],
         limits: &SendLimits,
+        names_subject: bool,
         now: Timestamp,
     ) -> Result<Permit, StorageError> {
-        let held = |counter: &&Counter| counter.most(limits) > 0;
+        let held: Vec<_> = counters
+            .iter()
+            .map(|counter| (counter, counter.share(limits, names_subject)))
+            .filter(|(_, most)| *most > 0)
+            .collect();
         let due: Vec<_> = self.with(|counts| {
-            let due = |counter| Some((counter, counts.due(counter, limits, now)?));
-            counters.iter().filter(held).filter_map(due).collect()
+            let due = |&(counter, most)| Some((counter, counts.due(counter, most, now)?));
+            held.iter().filter_map(due).collect()
         });
         let reports = due.into_iter().map(async |(counter, messages)| {
             let counted = self.limiter.count(counter, messages, now).await;
-            self.with(|counts| counts.reported(counter, messages, counted.as_ref().ok()));
+            self.with(|counts| counts.reported(counter, messages, &counted, now));
             counted
         });
-        try_join_all(reports).await?;
+        // All of them are awaited: one that is dropped may have run, and nobody notes its answer.
+        for counted in join_all(reports).await {
+            counted?;
+        }
         Ok(self.with(|counts| {
-            let refusal = |counter: &Counter| {
-                let until = counts.full_until(counter, limits, now)?;
+            let refusal = |&(counter, most): &(&Counter, u32)| {
+                let until = counts.get(counter)?.full_until(counter, most, now)?;
                 Some((until, counter.limit()))
             };
-            let refusals = counters.iter().filter(held).filter_map(refusal);
+            let refusals = held.iter().filter_map(refusal);
             if let Some((until, limit)) = refusals.max_by_key(|(until, _)| *until) {
                 return Permit::Refused { until, limit };
             }
-            for counter in counters.iter().filter(held) {
+            for (counter, _) in held {
                 counts.add(counter, 1, now);
             }
             Permit::Granted
@@ -153,12 +161,16 @@ impl Counts {
         young.or_insert_with(|| old.remove(&hash).unwrap_or_default())
     }
 
-    /// Returns how many messages to report before one more is decided about: enough are unreported,
-    /// or the store's counter is full and was read a while ago.
-    fn due(&mut self, counter: &Counter, limits: &SendLimits, now: Timestamp) -> Option<i32> {
-        let most = counter.most(limits);
+    /// How many messages to report before one more is decided about: enough are unreported, or the
+    /// store's counter is full and was read a while ago.
+    ///
+    /// The messages count as reported from here on. The caller may go away before the store
+    /// answers, and a report that the store did not answer may have run: messages that were reported
+    /// twice would fill the counter for everyone.
+    fn due(&mut self, counter: &Counter, most: u32, now: Timestamp) -> Option<i32> {
+        let part = counter.span().part(now);
         let count = self.get(counter)?;
-        let unreported = count.unreported(counter.span().part(now));
+        let unreported = count.unreported(part);
         let report = i32::try_from((most / REPORT_SHARE).clamp(1, LARGEST_REPORT)).ok()?;
         let is_full = count.full_until(counter, most, now).is_some();
         let since_ms = |stored: &Stored| {
@@ -182,29 +194,33 @@ impl Counts {
             })
         });
         (stored.asked_at, stored.is_asking) = (now, true);
+        stored.tally = stored.tally.plus(unreported, part);
+        count.unreported = 0;
         Some(unreported)
     }
 
-    /// Notes that the store has counted `messages` that were unreported, or did not answer.
-    fn reported(&mut self, counter: &Counter, messages: i32, tally: Option<&Tally>) {
-        let count = self.entry(counter);
-        if let Some(stored) = &mut count.stored {
+    /// Notes the store's answer to a report of `messages`.
+    fn reported(
+        &mut self,
+        counter: &Counter,
+        messages: i32,
+        counted: &Result<Tally, StorageError>,
+        now: Timestamp,
+    ) {
+        let part = counter.span().part(now);
+        let stored = self.entry(counter).stored.as_deref_mut();
+        if let Some(stored) = stored {
             stored.is_asking = false;
-            if let Some(tally) = tally {
-                stored.tally = *tally;
-                count.unreported = count.unreported.saturating_sub(messages);
+            match counted {
+                Ok(tally) => stored.tally = *tally,
+                Err(StorageError::Timeout) => {}
+                Err(_) => stored.tally = stored.tally.plus(-messages, part),
             }
         }
-    }
-
-    fn full_until(
-        &self,
-        counter: &Counter,
-        limits: &SendLimits,
-        now: Timestamp,
-    ) -> Option<Timestamp> {
-        let count = self.get(counter)?;
-        count.full_until(counter, counter.most(limits), now)
+        // The store did not run it, so the messages are reported again.
+        if !matches!(counted, Ok(_) | Err(StorageError::Timeout)) {
+            self.add(counter, messages, now);
+        }
     }
 
     fn add(&mut self, counter: &Counter, messages: i32, now: Timestamp) {
@@ -232,7 +248,8 @@ mod tests {
     struct Store {
         calls: AtomicU32,
         sums: Mutex<HashMap<Counter, i64>>,
-        is_away: bool,
+        /// What it answers, and whether it counts nevertheless.
+        error: Mutex<Option<(StorageError, bool)>>,
     }
 
     #[async_trait]
@@ -270,12 +287,16 @@ mod tests {
             now: Timestamp,
         ) -> Result<Tally, StorageError> {
             self.calls.fetch_add(1, Ordering::Relaxed);
-            if self.is_away {
-                return Err(StorageError::Timeout);
+            let failure = self.error.lock().unwrap().clone();
+            if let Some((error, false)) = failure {
+                return Err(error);
             }
             let mut sums = self.sums.lock().unwrap();
             let sum = sums.entry(counter.clone()).or_default();
             *sum += i64::from(messages);
+            if let Some((error, _)) = failure {
+                return Err(error);
+            }
             let part = counter.span().part(now);
             Ok(Tally::read([(part, *sum)], part))
         }
@@ -306,13 +327,13 @@ mod tests {
         let quota = Quota::new(store.clone());
         for number in 0..200 {
             assert!(is_granted(
-                quota.take(&counter(number), &limits(10), T0).await
+                quota.take(&counter(number), &limits(10), true, T0).await
             ));
         }
         assert_eq!(store.calls.load(Ordering::Relaxed), 0);
         let many = limits(100_000);
         for _ in 0..6_400 {
-            assert!(is_granted(quota.take(&counter(201), &many, T0).await));
+            assert!(is_granted(quota.take(&counter(201), &many, true, T0).await));
         }
         let calls = store.calls.load(Ordering::Relaxed);
         assert!((95..=100).contains(&calls), "{calls}");
@@ -323,35 +344,101 @@ mod tests {
         let quota = Quota::new(Arc::new(Store::default()));
         let both = [counter(1), counter(2)].concat();
         for _ in 0..3 {
-            assert!(is_granted(quota.take(&counter(1), &limits(3), T0).await));
+            assert!(is_granted(
+                quota.take(&counter(1), &limits(3), true, T0).await
+            ));
         }
-        let refused = quota.take(&both, &limits(3), T0).await.unwrap();
+        let refused = quota.take(&both, &limits(3), true, T0).await.unwrap();
         let Permit::Refused { until, limit } = refused else {
             panic!("{refused:?}")
         };
         assert_eq!(limit, Limit::Subject);
         assert!(until > T0);
         quota.give_back(&counter(1), &limits(3), T0);
-        assert!(is_granted(quota.take(&both, &limits(3), T0).await));
-        assert!(!is_granted(quota.take(&both, &limits(3), T0).await));
+        assert!(is_granted(quota.take(&both, &limits(3), true, T0).await));
+        assert!(!is_granted(quota.take(&both, &limits(3), true, T0).await));
         for _ in 0..2 {
-            assert!(is_granted(quota.take(&counter(2), &limits(3), T0).await));
+            assert!(is_granted(
+                quota.take(&counter(2), &limits(3), true, T0).await
+            ));
         }
-        // 0 means no limit, and counts nothing.
-        assert!(is_granted(quota.take(&both, &limits(0), T0).await));
+        // 0 is no limit, and counts nothing.
+        assert!(is_granted(quota.take(&both, &limits(0), true, T0).await));
     }
 
     /// Without an answer of the store a process grants no more than it may keep unreported.
     #[tokio::test]
     async fn a_store_that_is_away_grants_nothing_beyond_a_report() {
         let store = Store {
-            is_away: true,
+            error: Mutex::new(Some((StorageError::Timeout, false))),
             ..Store::default()
         };
         let quota = Quota::new(Arc::new(store));
-        assert!(is_granted(quota.take(&counter(1), &limits(10), T0).await));
-        let away = quota.take(&counter(1), &limits(10), T0).await;
+        assert!(is_granted(
+            quota.take(&counter(1), &limits(10), true, T0).await
+        ));
+        let away = quota.take(&counter(1), &limits(10), true, T0).await;
         assert_eq!(away, Err(StorageError::Timeout));
+    }
+
+    /// A report without an answer may have run: it is not made again, and this process counts it.
+    /// A report that the store refused is made again.
+    #[tokio::test]
+    async fn a_slow_store_is_told_of_each_message_once() {
+        for (error, is_repeated) in [
+            (StorageError::Timeout, false),
+            (StorageError::Unavailable("loading"), true),
+        ] {
+            let store = Arc::new(Store::default());
+            let quota = Quota::new(store.clone());
+            *store.error.lock().unwrap() = Some((error.clone(), true));
+            for _ in 0..2 {
+                assert!(is_granted(
+                    quota.take(&counter(1), &limits(16), true, T0).await
+                ));
+            }
+            let failed = quota.take(&counter(1), &limits(16), true, T0).await;
+            assert_eq!(failed, Err(error));
+            *store.error.lock().unwrap() = None;
+            let mut granted = 2;
+            while is_granted(quota.take(&counter(1), &limits(16), true, T0).await) {
+                granted += 1;
+            }
+            assert_eq!(granted, 16 - 2 * u32::from(is_repeated));
+        }
+    }
+
+    /// A caller that goes away while the store is asked leaves nothing to report again.
+    #[tokio::test]
+    async fn a_report_that_is_dropped_is_not_made_again() {
+        let mut counts = Counts::default();
+        let [counter] = counter(1);
+        for _ in 0..2 {
+            counts.add(&counter, 1, T0);
+        }
+        assert_eq!(counts.due(&counter, 16, T0), Some(2));
+        let later = T0.plus_millis(REPORT_MS);
+        assert_eq!(counts.due(&counter, 16, later), Some(0));
+        let full = |most| counts.get(&counter)?.full_until(&counter, most, later);
+        assert!(full(2).is_some() && full(3).is_none());
+    }
+
+    /// Of a block of numbers and of a country a quarter is kept for messages with a subject.
+    #[tokio::test]
+    async fn a_page_without_a_login_cannot_use_up_a_block() {
+        let quota = Quota::new(Arc::new(Store::default()));
+        let block = [Counter::NumberBlock(SubjectTag::new([1; 10]))];
+        let limits = SendLimits {
+            number_block_per_hour: 8,
+            ..SendLimits::default()
+        };
+        let mut granted = [0, 0];
+        for (count, names_subject) in granted.iter_mut().zip([false, true]) {
+            while is_granted(quota.take(&block, &limits, names_subject, T0).await) {
+                *count += 1;
+            }
+        }
+        assert_eq!(granted, [6, 2]);
     }
 
     #[test]
@@ -366,6 +453,10 @@ mod tests {
             counts.add(&busy[0], i32::from(number == 0), T0);
         }
         assert!(counts.young.len() + counts.old.len() <= 2 * KEPT);
-        assert!(counts.full_until(&busy[0], &limits(1), T0).is_some());
+        assert!(
+            counts
+                .get(&busy[0])
+                .is_some_and(|count| count.full_until(&busy[0], 1, T0).is_some())
+        );
     }
 }

@@ -12,7 +12,7 @@ use watchword_storage::redis::{Value, cmd};
 use watchword_storage::{Arg, Redis, Script, StorageError};
 
 use super::tally::{PARTS, Tally};
-use super::window::{DAY_MINUTES, DAY_MS, MINUTE_MS, bounded_moment, is_live, reserve};
+use super::window::{AHEAD_MINUTES, DAY_MS, MINUTE_MS, bounded_moment, is_live, reserve};
 use super::{Counter, Limit, Permit, Reservation, SendLimiter};
 
 /// How long a service's counter is kept from the first request of its minute on: that minute and
@@ -62,7 +62,7 @@ impl RedisLimiter {
         let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
         match batches.get_mut(service) {
             Some(batch)
-                if (minute..=minute + DAY_MINUTES).contains(&batch.minute) && batch.left > 0 =>
+                if (minute..=minute + AHEAD_MINUTES).contains(&batch.minute) && batch.left > 0 =>
             {
                 batch.left -= 1;
                 true

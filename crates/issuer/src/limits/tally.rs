@@ -79,18 +79,19 @@ impl Tally {
         }
     }
 
-    /// Returns when one more message fits, if with `more` further messages of part `now` none fits
-    /// now.
-    pub fn full_until(&self, more: i32, limit: u32, span: Span, now: i64) -> Option<Timestamp> {
+    /// The tally with `more` messages of part `now` on top.
+    #[must_use]
+    pub fn plus(&self, more: i32, now: i64) -> Self {
         let parts = (self.newest.saturating_sub(LIVE - 1)..=self.newest)
             .rev()
-            .zip(self.by_age);
-        let current = Self::read(
-            parts
-                .map(|(part, count)| (part, i64::from(count)))
-                .chain([(now, i64::from(more))]),
-            now,
-        );
+            .zip(self.by_age)
+            .map(|(part, count)| (part, i64::from(count)));
+        Self::read(parts.chain([(now, i64::from(more))]), now)
+    }
+
+    /// When one more message fits, if with `more` messages of part `now` on top none fits now.
+    pub fn full_until(&self, more: i32, limit: u32, span: Span, now: i64) -> Option<Timestamp> {
+        let current = self.plus(more, now);
         let total: u64 = current.by_age.iter().copied().map(u64::from).sum();
         let mut excess = (total + 1)
             .checked_sub(u64::from(limit))

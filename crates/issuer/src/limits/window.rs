@@ -13,8 +13,10 @@ const HOUR_MS: u64 = 3_600_000;
 /// The longest window. A reservation that is this old is forgotten; so is one that lies this far
 /// ahead, because a wrong clock wrote it.
 pub const DAY_MS: u64 = 24 * HOUR_MS;
-/// A day of such minutes: a counter further ahead was written by a clock that was mended since.
-pub const DAY_MINUTES: i64 = 1_440;
+/// How many minutes ahead of now a service's counter may be, so that clocks that differ a little
+/// count in the same minute. A clock that has been corrected wrote a counter further ahead: while it
+/// counted, a full one refused every request of the service.
+pub const AHEAD_MINUTES: i64 = 2;
 /// The latest moment both stores can count with: 2^48 - 1 ms, in the year 10889.
 const LATEST_MS: i64 = (1 << 48) - 1;
 
@@ -33,8 +35,18 @@ pub fn is_live(at: Timestamp, now: Timestamp) -> bool {
     at.as_millis().abs_diff(now.as_millis()) < DAY_MS
 }
 
-/// A quarter of a recipient's hour and day is kept for messages with a subject of their own.
+/// A quarter of a recipient's hour and day, and of the counters of numbers, is kept for messages with
+/// a subject of their own.
 const KEPT_SHARE: u32 = 4;
+
+/// How many messages of `most` may be sent to a subject of its own, or to a recipient as such.
+pub const fn share(most: u32, names_subject: bool) -> u32 {
+    if names_subject {
+        most
+    } else {
+        most - most / KEPT_SHARE
+    }
+}
 
 /// Whether the message of `reservation` may go to a recipient whose other live reservations were
 /// made at `live`, oldest first. A refusal lasts no longer than the limit's own span: a moment
@@ -50,11 +62,7 @@ pub fn reserve(live: &[Timestamp], reservation: &Reservation) -> Permit {
             live.len()
         };
         let inside = live.get(first..last).unwrap_or_default();
-        let most = if reservation.names_subject {
-            most
-        } else {
-            most - most / KEPT_SHARE
-        };
+        let most = share(most, reservation.names_subject);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let excess = inside.len().checked_sub(most)?;
         // A limit of 0 has no oldest message: the refusal lasts a window from now on.
@@ -92,9 +100,9 @@ pub struct Minute {
 /// One more request; `Ok` is the minute to store.
 pub fn admit(stored: Option<Minute>, limit: u32, now: Timestamp) -> Result<Minute, Permit> {
     let current = now.as_millis().div_euclid(MINUTE_MS);
-    // A clock that steps back goes on in the minute it was in, so that it grants no more.
+    // A clock that steps back a little goes on in the minute it was in, so that it grants no more.
     let minute = stored
-        .filter(|minute| (current..=current + DAY_MINUTES).contains(&minute.number))
+        .filter(|minute| (current..=current + AHEAD_MINUTES).contains(&minute.number))
         .unwrap_or(Minute {
             number: current,
             count: 0,
@@ -225,19 +233,19 @@ mod tests {
     #[test]
     fn a_minute_counts_to_its_limit_and_a_clock_that_steps_back_stays_in_it() {
         let first = admit(None, 2, NOW).unwrap();
-        let second = admit(Some(first), 2, NOW.minus_millis(600_000)).unwrap();
+        let second = admit(Some(first), 2, NOW.minus_millis(120_000)).unwrap();
         assert_eq!(second.count, 2);
         let until = NOW.plus_millis(60_000);
         assert_eq!(
-            admit(Some(second), 2, NOW.minus_millis(600_000)),
+            admit(Some(second), 2, NOW.minus_millis(120_000)),
             Err(Permit::Refused {
                 until,
                 limit: Limit::ServiceMinute
             })
         );
         assert_eq!(admit(Some(second), 2, until).unwrap().count, 1);
-        let day_before = NOW.minus_millis(DAY_MS + 60_000);
-        assert_eq!(admit(Some(second), 2, day_before).unwrap().count, 1);
+        let corrected = NOW.minus_millis(180_000);
+        assert_eq!(admit(Some(second), 2, corrected).unwrap().count, 1);
     }
 
     proptest! {

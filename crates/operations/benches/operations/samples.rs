@@ -81,6 +81,7 @@ pub fn order(channel: Channel) -> anyhow::Result<Order> {
         locale: Some("de-AT".parse()?),
         variables: variables()?,
         next_step: None,
+        details: None,
     })
 }
 

@@ -63,12 +63,14 @@ pub trait VerificationStore: Send + Sync {
 
     /// Asks for another message of a verification that is known by id. `next` is the code to use
     /// if the verification's policy rotates codes; without one that gives [`Opened::NeedsCode`].
+    /// A message that is sent ends the fallback, or begins one of `steps`.
     /// Unknown, another service's, ended and expired ones give `None`.
     async fn resend(
         &self,
         id: &VerificationId,
         service: &watchword_core::ServiceName,
         next: Option<SealedCode>,
+        steps: u8,
         budget: GuessBudget,
         now: Timestamp,
     ) -> Result<Option<Opened>, StoreError>;

@@ -64,7 +64,7 @@ pub async fn a_locked_subject_gets_no_message_and_no_check(engine: &Engine) {
     };
     assert_eq!(store.open(again).await.unwrap(), Opened::Locked(until));
     let resent = store
-        .resend(&live.id, &service("web"), None, budget, due)
+        .resend(&live.id, &service("web"), None, 0, budget, due)
         .await;
     assert_eq!(resent.unwrap(), Some(Opened::Locked(until)));
     for code in [RIGHT, WRONG] {

@@ -6,7 +6,7 @@ use watchword_tests::until;
 use watchword_verifier::store::{OpenCommand, Opened};
 
 use crate::engine::{Engine, run};
-use crate::scene::{NOW, RIGHT, check, opened, order, seen, verdict};
+use crate::scene::{NOW, RIGHT, WRONG, check, opened, order, seen, verdict};
 
 /// The time of Redis' own clock.
 async fn server_time(engine: &Engine) -> Timestamp {
@@ -65,8 +65,8 @@ async fn a_slow_verifier_approves_nothing_late() {
     );
 }
 
-/// An issuer that is ahead within the cooldown makes no code live longer, and an issuer that was
-/// ahead by more leaves no live code once its clock is right.
+/// An issuer that is ahead, by however much, gives its codes the life of their policy by the clock of
+/// Redis.
 #[tokio::test]
 async fn a_fast_issuer_lengthens_no_life() {
     let engine = Engine::redis().await;
@@ -83,15 +83,33 @@ async fn a_fast_issuer_lengthens_no_life() {
     let right = check(&live.id, RIGHT, "1", now);
     assert_eq!(verdict(store, right).await, CheckVerdict::Refused);
 
-    let far = opened(
-        store,
-        OpenCommand {
-            now: now.plus_millis(7_200_000),
-            ..order(2, 1)
-        },
-    )
+    let far = now.plus_millis(7_200_000);
+    // Of one that was guessed at and one that was not: each has a script of its own.
+    for (subject, guesses) in [(2, 0), (3, 1)] {
+        let live = opened(
+            store,
+            OpenCommand {
+                now: far,
+                ..order(subject, 1)
+            },
+        )
+        .await;
+        let state = seen(store, &live.id, now).await.unwrap();
+        assert_eq!(state.status, Status::Pending);
+        for guess in 0..guesses {
+            let wrong = check(&live.id, WRONG, &format!("w{guess}"), now);
+            assert_eq!(verdict(store, wrong).await, CheckVerdict::Wrong);
+        }
+        let right = check(&live.id, RIGHT, "1", now);
+        assert_eq!(verdict(store, right).await, CheckVerdict::Approved);
+    }
+    let late = opened(store, short_lived(order(4, 1), 500, far)).await;
+    until(10, "as much time has passed as it may live", async || {
+        let passed = server_time(&engine).await.millis_since(now);
+        (passed > 1_500).then_some(())
+    })
     .await;
-    let right = check(&far.id, RIGHT, "1", now);
+    let right = check(&late.id, RIGHT, "1", now);
     assert_eq!(verdict(store, right).await, CheckVerdict::Refused);
 }
 

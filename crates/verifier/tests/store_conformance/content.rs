@@ -118,7 +118,7 @@ pub async fn other_details_replace_the_order_and_void_its_steps(engine: &Engine)
     store.confirm(&live.id, 3).await.unwrap();
     // A request without a change ends the fallback.
     let later = due.plus_millis(30_000);
-    let plain = store.resend(&live.id, &live.service, None, budget, later);
+    let plain = store.resend(&live.id, &live.service, None, 0, budget, later);
     let fourth = sent(plain.await.unwrap().unwrap());
     assert!(!fourth.verification.awaits_step);
 
@@ -133,6 +133,15 @@ pub async fn other_details_replace_the_order_and_void_its_steps(engine: &Engine)
     };
     let asked = store.open(over).await.unwrap();
     assert!(matches!(asked, Opened::NeedsCode(needs) if needs.sealed_order == "AAAA"));
+    // With that code the message begins the steps of its fallback.
+    let next = Some(sealed_code(&rotates.id, RIGHT));
+    let renewed = store.resend(&rotates.id, &rotates.service, next, 2, budget, due);
+    let renewed = sent(renewed.await.unwrap().unwrap());
+    assert!(renewed.verification.awaits_step);
+    store.confirm(&rotates.id, 2).await.unwrap();
+    let next = Some(sealed_code(&rotates.id, RIGHT));
+    let last = store.resend(&rotates.id, &rotates.service, next, 0, budget, later);
+    assert!(!sent(last.await.unwrap().unwrap()).verification.awaits_step);
 }
 
 pub async fn a_crowd_of_two_contents_leaves_one_alive(engine: &Engine) {

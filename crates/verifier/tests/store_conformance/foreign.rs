@@ -68,7 +68,7 @@ async fn all_refuse(store: &dyn VerificationStore, what: &str) {
     let id = order.id.clone();
     let errors = [
         store.open(crate::scene::order(1, 2)).await.err(),
-        store.resend(&id, &web, None, budget, NOW).await.err(),
+        store.resend(&id, &web, None, 0, budget, NOW).await.err(),
         store.confirm(&id, 1).await.err(),
         store.check(check(&id, RIGHT, "9", NOW), budget).await.err(),
         store.cancel(&id, &web, NOW).await.err(),

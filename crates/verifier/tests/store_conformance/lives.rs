@@ -72,7 +72,7 @@ pub async fn a_resend_gives_no_check_back(engine: &Engine) {
     }
     let due = NOW.plus_millis(30_000);
     let budget = GuessBudget::default();
-    let resent = store.resend(&id, &order.service, None, budget, due);
+    let resent = store.resend(&id, &order.service, None, 0, budget, due);
     assert_eq!(
         sent(resent.await.unwrap().unwrap())
             .verification

@@ -48,9 +48,21 @@ const REFUSED: Checked = Checked {
 impl Entry {
     fn status_at(&self, now: Timestamp) -> Status {
         match self.status {
-            Status::Pending if !self.pending.is_live(now) || self.has_lived() => Status::Expired,
+            Status::Pending if !self.is_live(now) || self.has_lived() => Status::Expired,
             status => status,
         }
+    }
+
+    /// A store with a clock of its own asks that one alone whether it was corrected since.
+    fn is_live(&self, now: Timestamp) -> bool {
+        let Some((begun, server)) = self.server else {
+            return self.pending.is_live(now);
+        };
+        let opened = Pending {
+            opened_at: begun,
+            ..self.pending
+        };
+        opened.is_live(server) && now < self.pending.expires_at
     }
 
     /// Whether its life is over by the store's own clock, whatever its issuer's clock said.
@@ -238,6 +250,7 @@ impl Model {
         id: &VerificationId,
         service: &ServiceName,
         next: Option<SealedCode>,
+        steps: u8,
         budget: GuessBudget,
         now: Timestamp,
     ) -> Option<Opened> {
@@ -247,7 +260,7 @@ impl Model {
         if entry.status_at(now) != Status::Pending {
             return None;
         }
-        Some(locked.map_or_else(|| entry.send(next, now, 0), Opened::Locked))
+        Some(locked.map_or_else(|| entry.send(next, now, steps), Opened::Locked))
     }
 
     pub fn step(
@@ -318,7 +331,9 @@ impl Model {
         }
         let fits = entry.fits(&command.expected);
         let matched = fits && command.candidates.contains(&entry.order.code.digest);
-        let verdict = match entry.pending.check(matched, now) {
+        // It is live, whatever the clock of its caller says.
+        let now_or_later = now.max(entry.pending.opened_at);
+        let verdict = match entry.pending.check(matched, now_or_later) {
             Ok(next) => {
                 entry.pending = next;
                 CheckVerdict::Wrong

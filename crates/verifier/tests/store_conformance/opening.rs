@@ -110,12 +110,19 @@ pub async fn a_rotating_policy_needs_a_code_and_kills_the_old_one(engine: &Engin
     };
     assert_eq!(needs.verification, before);
     assert_eq!(needs.sealed_order, order.sealed_order);
-    let again = store.resend(&before.id, &order.service, None, BUDGET, due);
+    let again = store.resend(&before.id, &order.service, None, 0, BUDGET, due);
     assert_eq!(again.await.unwrap(), Some(asked));
     assert_eq!(seen(store, &before.id, due).await, Some(before.clone()));
 
     let next = sealed_code(&before.id, WRONG);
-    let resent = store.resend(&before.id, &order.service, Some(next.clone()), BUDGET, due);
+    let resent = store.resend(
+        &before.id,
+        &order.service,
+        Some(next.clone()),
+        0,
+        BUDGET,
+        due,
+    );
     let resent = sent(resent.await.unwrap().unwrap());
     assert_eq!((resent.verification.sends, resent.is_new), (2, false));
     assert_eq!(resent.sealed_code, next.sealed);
@@ -182,7 +189,10 @@ pub async fn a_resend_is_for_live_verifications_of_the_caller(engine: &Engine) {
     let due = NOW.plus_millis(30_000);
     let resend = async |id, name: &str, now| {
         let name = service(name);
-        store.resend(&id, &name, None, BUDGET, now).await.unwrap()
+        store
+            .resend(&id, &name, None, 0, BUDGET, now)
+            .await
+            .unwrap()
     };
     assert_eq!(resend(id(1, 99), "web", due).await, None, "unknown");
     assert_eq!(resend(live.id.clone(), "other", due).await, None);
@@ -224,7 +234,7 @@ pub async fn a_step_follows_its_message_and_no_other(engine: &Engine) {
     let again = sent(step(1, NOW).await.unwrap().unwrap());
     assert_eq!(again.verification.sends, 2);
     let asked = store
-        .resend(&live.id, &live.service, None, budget, NOW)
+        .resend(&live.id, &live.service, None, 0, budget, NOW)
         .await;
     assert!(matches!(asked.unwrap().unwrap(), Opened::Cooling(_)));
     store.confirm(&live.id, 2).await.unwrap();
@@ -236,7 +246,7 @@ pub async fn a_step_follows_its_message_and_no_other(engine: &Engine) {
     let later = resent.resend_after;
     sent(
         store
-            .resend(&resent.id, &resent.service, None, budget, later)
+            .resend(&resent.id, &resent.service, None, 0, budget, later)
             .await
             .unwrap()
             .unwrap(),

@@ -62,7 +62,7 @@ async fn scripts_that_redis_forgot_are_sent_again() {
     flush().await;
     let due = NOW.plus_millis(30_000);
     let next = Some(sealed_code(&id, RIGHT));
-    let resent = store.resend(&id, &web, next, budget, due).await.unwrap();
+    let resent = store.resend(&id, &web, next, 0, budget, due).await.unwrap();
     assert!(matches!(resent, Some(Opened::Send(sent)) if sent.verification.sends == 2));
     flush().await;
     verdict(store, check(&id, WRONG, "1", due)).await;

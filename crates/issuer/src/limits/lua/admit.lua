@@ -3,7 +3,7 @@
 -- KEYS: counter, "<minute> <count>"
 -- ARGV: now ms, limit, ms until the counter is forgotten, how many are wanted
 -- -> {minute, how many are granted}; of none it is the minute before which all are refused
-local MINUTE_MS, DAY_MINUTES = 60000, 1440
+local MINUTE_MS, AHEAD_MINUTES = 60000, 2
 local key, now, limit = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
 
 local minute, count = math.floor(now / MINUTE_MS), 0
@@ -14,9 +14,9 @@ if stored then
     if not stored_minute then
         return redis.error_reply('ERR a send counter cannot be read')
     end
-    -- A clock that steps back goes on in the minute it was in; one that is a day behind it has
-    -- been mended since.
-    if stored_minute >= minute and stored_minute - minute <= DAY_MINUTES then
+    -- A clock that steps back a little goes on in the minute it was in. A clock that has been
+    -- corrected wrote a minute further ahead.
+    if stored_minute >= minute and stored_minute - minute <= AHEAD_MINUTES then
         minute, count = stored_minute, stored_count
     end
 end

@@ -14,7 +14,7 @@ local function approved()
   -- cooldown, 20 and 21 its digest.
   if type(v[25]) ~= 'table' or #v[25] ~= 0 or v[1] ~= 3 or v[2] ~= 'p' or v[6] ~= ARGV[5]
     or now >= v[27] + v[10] or TIME >= v[27] - v[26] + v[10]
-    or v[27] - now > math.max(v[13], 5000)
+    or v[27] - v[26] - TIME > math.max(v[13], 5000)
     or ARGV[4] == '0' or redis.call('EXISTS', KEYS[2]) ~= 0 then
     return false
   end

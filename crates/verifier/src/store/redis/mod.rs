@@ -130,12 +130,13 @@ impl VerificationStore for RedisVerifications {
         id: &VerificationId,
         service: &ServiceName,
         next: Option<SealedCode>,
+        steps: u8,
         budget: GuessBudget,
         now: Timestamp,
     ) -> Result<Option<Opened>, StoreError> {
         let code = next.as_ref().map(CodeArguments::of).transpose()?;
         let mut args = now_and_budget(now, budget).to_vec();
-        args.push(service.as_str().into());
+        args.extend([Arg::from(service.as_str()), steps.into()]);
         args.extend(code.iter().flat_map(CodeArguments::list));
         let keys = [verification_key(id), guesses_key(id.tag())];
         let reply = self.redis.script(&self.resend, &keys, &args).await?;

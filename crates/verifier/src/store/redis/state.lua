@@ -3,7 +3,7 @@
 -- exactly.
 
 local HOUR, DAY, AFTERLIFE = 3600000, 86400000, 3600000
--- How far ahead of now a verification may have been opened at least, and how long guesses are kept.
+-- How far ahead of the server's clock a verification may have been opened at least, and how long guesses are kept.
 local SKEW, GUESSES_KEPT = 5000, 90 * DAY
 
 -- A verification is one MessagePack array: a third of the memory of a hash, whose values beyond
@@ -66,10 +66,11 @@ local function close(v, status)
   v[RT], v[VT], v[DT] = '', '', ''
 end
 
--- As core's `Pending::is_live`; and by the clock of this server alone no code lives longer than its
--- policy says, whatever the clock of its issuer said.
+-- As core's `Pending::is_live`, where `OA - SK` is when it was opened by the clock of this server: that
+-- clock alone tells whether it was corrected since, because an issuer whose clock is ahead opens every
+-- verification ahead of it. And by that clock no code lives longer than its policy says.
 local function live(v)
-  return v[ST] == PENDING and now < v[EX] and v[OA] - now <= math.max(v[CD], SKEW)
+  return v[ST] == PENDING and now < v[EX] and v[OA] - v[SK] - TIME <= math.max(v[CD], SKEW)
     and TIME < v[EX] - v[SK]
 end
 

@@ -82,6 +82,7 @@ impl VerificationStore for SqliteVerifications {
         id: &VerificationId,
         service: &ServiceName,
         next: Option<SealedCode>,
+        steps: u8,
         budget: GuessBudget,
         now: Timestamp,
     ) -> Result<Option<Opened>, StoreError> {
@@ -90,6 +91,7 @@ impl VerificationStore for SqliteVerifications {
             next,
             now,
             of: None,
+            steps,
         };
         self.transact(move |connection| resend(connection, &id, &service, ask, budget))
             .await
@@ -106,7 +108,12 @@ impl VerificationStore for SqliteVerifications {
     ) -> Result<Option<Opened>, StoreError> {
         let (id, service, now) = (id.clone(), service.clone(), self.newest.write(now));
         let of = Some(step);
-        let ask = Ask { next, now, of };
+        let ask = Ask {
+            next,
+            now,
+            of,
+            steps: 0,
+        };
         self.transact(move |connection| resend(connection, &id, &service, ask, budget))
             .await
     }
@@ -269,8 +276,9 @@ fn again(
         next: None,
         now,
         of: None,
+        steps,
     };
-    Ok(send(connection, id, record, ask, steps)?.flatten())
+    Ok(send(connection, id, record, ask)?.flatten())
 }
 
 /// The request or step that asks for a message.
@@ -280,6 +288,8 @@ struct Ask {
     now: Timestamp,
     /// The fallback step that asks; a request otherwise.
     of: Option<StepOf>,
+    /// The steps of the fallback that a request's message begins.
+    steps: u8,
 }
 
 fn resend(
@@ -306,17 +316,15 @@ fn resend(
     if let Some(until) = guesses.locked_until(budget, now) {
         return Ok(Some(Some(Opened::Locked(until))));
     }
-    send(connection, id, *record, ask, 0)
+    send(connection, id, *record, ask)
 }
 
-/// Returns the meaning of `ask` for a live verification; the inner `None` is that it has none. A
-/// request that sends a message begins a fallback of `steps`.
+/// Returns the meaning of `ask` for a live verification; the inner `None` is that it has none.
 fn send(
     connection: &Connection,
     id: &VerificationId,
     mut record: Record,
     ask: Ask,
-    steps: u8,
 ) -> Step<Option<Opened>> {
     let now = ask.now;
     let (pending, sending) = match ask.of {
@@ -338,7 +346,7 @@ fn send(
             }
             record.advance(pending);
             if ask.of.is_none() {
-                record.plan(steps);
+                record.plan(ask.steps);
             }
             table::update(connection, id, &record)?;
         }
