@@ -206,20 +206,11 @@ impl SmppProvider {
         Ok((permit, jobs))
     }
 
-    /// How a message ends for which the time to prepare is over. While the window is full, the peer was not
-    /// called, and the messages in the window show how the peer does.
-    fn not_ready(&self) -> Attempted {
-        if self.window.available_permits() == 0 {
-            return Attempted::not_called(AttemptClass::Transient, "busy");
-        }
-        Attempted::new(AttemptClass::Transient, "busy")
-    }
-
     async fn send(&self, submit: SubmitSm) -> Attempted {
         let (_permit, jobs) = match timeout(self.limit / 2, self.prepared()).await {
             Ok(Ok(prepared)) => prepared,
             Ok(Err(attempted)) => return attempted,
-            Err(_) => return self.not_ready(),
+            Err(_) => return not_ready(self.window.available_permits()),
         };
         let (answer, answered) = oneshot::channel();
         if jobs.send((Box::new(submit), answer)).await.is_err() {
@@ -252,6 +243,17 @@ const fn answer_scope(status: u32) -> Scope {
     match status {
         0x0d..=0x0f => Scope::Provider,
         _ => Scope::Destination,
+    }
+}
+
+/// The end of an attempt whose time to prepare is over, with `free_places` in the window. While the window is
+/// full, the message makes no call, and those in the window show whether the peer works.
+fn not_ready(free_places: usize) -> Attempted {
+    let attempted = Attempted::new(AttemptClass::Transient, "busy");
+    if free_places == 0 {
+        attempted.about(Scope::NotCalled)
+    } else {
+        attempted
     }
 }
 
@@ -324,6 +326,13 @@ mod tests {
         ] {
             assert_eq!(answer_scope(status), Scope::Destination, "{status:#x}");
         }
+    }
+
+    #[test]
+    fn a_full_window_says_nothing_about_the_peer() {
+        assert_eq!(not_ready(0).scope, Scope::NotCalled);
+        assert_eq!(not_ready(1).scope, Scope::Destination);
+        assert_eq!(not_ready(0).class, AttemptClass::Transient);
     }
 
     #[test]
