@@ -2,6 +2,7 @@
 //! new line, and never a name that Watchword fills itself.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use crate::Malformed;
 
@@ -63,11 +64,15 @@ impl Variables {
     }
 }
 
-/// Whether `value` has a scheme (`https://`), a `www.` or a host with a path (`example.org/pay`). A
+/// Whether `value` has a scheme (`https://`), a `www.` or a host with a path, a query or a fragment
+/// (`example.org/pay`, `192.0.2.1/pay`). A
 /// bare name with a dot is no link, because payees are called `Amazon.de`; nor is a number or a
 /// unit (`3.50/month`).
 fn holds_link(value: &str) -> bool {
-    let lower = value.to_lowercase();
+    // Browsers read these as dots, too (UTS 46).
+    let lower = value
+        .to_lowercase()
+        .replace(['\u{3002}', '\u{ff0e}', '\u{ff61}'], ".");
     let begins_word = |at: usize| {
         let before = lower.get(..at).and_then(|head| head.chars().next_back());
         before.is_none_or(|c| !c.is_alphanumeric())
@@ -76,15 +81,20 @@ fn holds_link(value: &str) -> bool {
     lower.contains("://")
         || wwws.any(begins_word)
         || lower
-            .match_indices('/')
+            .match_indices(['/', '?', '#'])
             .any(|(at, _)| lower.get(..at).is_some_and(ends_in_host))
 }
 
 /// Whether `text` ends in a host: two labels, of which the last has two letters or more and nothing
-/// but letters; a port may follow.
+/// but letters, or an IPv4 address; a port may follow.
 fn ends_in_host(text: &str) -> bool {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_digit());
     let text = digits.strip_suffix(':').unwrap_or(text);
+    let is_part = |c: char| c.is_ascii_digit() || c == '.';
+    let address = &text[text.trim_end_matches(is_part).len()..];
+    if address.parse::<Ipv4Addr>().is_ok() {
+        return true;
+    }
     let Some((before, last)) = text.rsplit_once('.') else {
         return false;
     };
@@ -156,6 +166,12 @@ mod tests {
             "пример.рф/а",
             "x.xn--p1ai/a",
             "jane@evil.example/a",
+            "evil.example?pay=1",
+            "evil.example#a",
+            "evil\u{3002}example/pay",
+            "evil\u{ff0e}example/pay",
+            "192.0.2.1/a",
+            "pay at 192.0.2.1:8080/a",
         ] {
             let variables = variables("payee", link).unwrap();
             assert_eq!(variables.with_link(), Some("payee"), "{link}");
@@ -170,6 +186,9 @@ mod tests {
             "Smith & Co.",
             "c/o Jane",
             "24/7",
+            "1.2.3/4",
+            "Really?",
+            "Amazon.de, order #12",
             "01.02.2026/03.02.2026",
             "Nr. 12/2026",
             "wwww.x",
