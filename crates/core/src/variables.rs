@@ -82,7 +82,15 @@ fn holds_link(value: &str) -> bool {
         || wwws.any(begins_word)
         || lower
             .match_indices(['/', '?', '#'])
+            // A sentence may end in a name and a question mark.
+            .filter(|(at, mark)| *mark == "/" || continues(&lower, at + 1))
             .any(|(at, _)| lower.get(..at).is_some_and(ends_in_host))
+}
+
+/// Whether a letter or digit stands at `at`.
+fn continues(text: &str, at: usize) -> bool {
+    let rest = text.get(at..);
+    rest.is_some_and(|rest| rest.starts_with(char::is_alphanumeric))
 }
 
 /// Whether `text` ends in a host: two labels, of which the last has two letters or more and nothing
@@ -187,7 +195,7 @@ mod tests {
             "c/o Jane",
             "24/7",
             "1.2.3/4",
-            "Really?",
+            "Really from Amazon.de?",
             "Amazon.de, order #12",
             "01.02.2026/03.02.2026",
             "Nr. 12/2026",
