@@ -358,7 +358,7 @@ mod tests {
 
     type Answer = Result<(Option<country::Id>, Type), Misread>;
 
-    /// What the library answers, but for its two slips: it asks for the kind of a number without the
+    /// Returns the library's answer, but for its two slips: it asks for the kind of a number without the
     /// zeros in front, and takes a number whose first digits alone fit a pattern. There its plans are
     /// asked here for the whole number as it is.
     fn theirs(digits: &str) -> Answer {

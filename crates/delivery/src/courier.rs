@@ -220,7 +220,7 @@ impl Courier {
         self.end(order, DeliveryOutcome::Parked, park).await
     }
 
-    /// One attempt with the next provider; `tried` are those of this round and those that refused
+    /// Makes one attempt with the next provider; `tried` are those of this round and those that refused
     /// the destination in an earlier one.
     async fn turn(&self, errand: &Errand<'_>, tried: &mut Vec<usize>) -> Result<Turn, LedgerError> {
         let order = &errand.order;
