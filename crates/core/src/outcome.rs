@@ -94,11 +94,13 @@ words!(
         /// This provider does not deliver to this destination (a country, a network, a mail
         /// domain) for our account: another provider at once, no retry at this one.
         DestinationRefused = "destination_refused",
-        /// Our account or configuration is at fault, independent of the recipient: no retry at this
-        /// provider until an operator fixes it.
+        /// Our account or configuration is at fault, independent of the recipient: another provider
+        /// at once; without one, retries until an operator fixes it or the code ends.
         ConfigFault = "config_fault",
         /// It may or may not have been taken: retried only by policy.
         UnknownOutcome = "unknown_outcome",
+        /// Our own text could not be made, so no provider was called: no retry, no other provider.
+        TextFault = "text_fault",
     }
 );
 

@@ -24,6 +24,11 @@ impl ShortTag {
         Self(start[0])
     }
 
+    /// The tag with these bytes; `None` if they are not eight.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().map(Self).ok()
+    }
+
     /// Its bytes.
     pub const fn as_bytes(&self) -> &[u8; 8] {
         &self.0

@@ -54,7 +54,7 @@ const OUTCOMES: [DeliveryOutcome; 7] = [
     DeliveryOutcome::Expired,
     DeliveryOutcome::Parked,
 ];
-const CLASSES: [AttemptClass; 8] = [
+const CLASSES: [AttemptClass; 9] = [
     AttemptClass::Accepted,
     AttemptClass::RecipientInvalid,
     AttemptClass::RecipientBlocked,
@@ -63,6 +63,7 @@ const CLASSES: [AttemptClass; 8] = [
     AttemptClass::ConfigFault,
     AttemptClass::UnknownOutcome,
     AttemptClass::DestinationRefused,
+    AttemptClass::TextFault,
 ];
 
 const RECEIPTS: [ReceiptState; 4] = [

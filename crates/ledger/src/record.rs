@@ -9,7 +9,8 @@ use watchword_core::{
 /// One call of one provider.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// Who was called; `None` for an attempt that a crash left without an ending.
+    /// The provider that was called; `None` for an attempt that a crash left without an ending, and
+    /// for one that ended before a provider was called (`text_fault`).
     pub provider: Option<ProviderName>,
     /// How it ended.
     pub class: AttemptClass,

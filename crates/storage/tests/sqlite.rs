@@ -11,7 +11,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 use watchword_storage::rusqlite::Connection;
-use watchword_storage::{Migration, Sqlite, StorageError};
+use watchword_storage::{BackupError, Migration, Sqlite, StorageError, back_up, restore};
 
 const TABLE: &[Migration] = &[Migration {
     name: "t-1",
@@ -181,4 +181,130 @@ async fn full_disk_is_unavailable_for_the_whole_group() {
     );
     assert_eq!(file.write(insert(99)).await, Ok(()));
     assert!(file.is_healthy());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_one_moment_of_a_file_in_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("w.db"), folder.path().join("copy.db"));
+    let file = Sqlite::open(&path, TABLE).unwrap();
+    file.write(|c| {
+        c.execute_batch("CREATE TABLE pair (a INTEGER, b INTEGER); INSERT INTO pair VALUES (0, 0)")
+    })
+    .await
+    .unwrap();
+    // Both columns are always equal after a commit.
+    let writer = {
+        let file = file.clone();
+        tokio::spawn(async move {
+            for n in 1..400_i64 {
+                let write = file.write(move |c| {
+                    c.execute("UPDATE pair SET a = ?1", [n])?;
+                    insert(n)(c)?;
+                    c.execute("UPDATE pair SET b = ?1", [n])
+                });
+                write.await.unwrap();
+            }
+        })
+    };
+    let (from, to) = (path.clone(), copy.clone());
+    let copied = tokio::task::spawn_blocking(move || back_up(&from, &to));
+    copied.await.unwrap().unwrap();
+    writer.await.unwrap();
+    let found = Connection::open(&copy).unwrap();
+    let (a, b, rows): (i64, i64, i64) = found
+        .query_row(
+            "SELECT a, b, (SELECT count(*) FROM t) FROM pair",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .unwrap();
+    assert_eq!((a, a), (b, rows));
+    let mode = std::fs::metadata(&copy).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(matches!(back_up(&path, &copy), Err(BackupError::Exists(_))));
+    let nowhere = folder.path().join("nowhere/copy.db");
+    assert!(matches!(
+        back_up(&path, &nowhere),
+        Err(BackupError::Unwritable(..))
+    ));
+    let missing = folder.path().join("missing.db");
+    assert!(matches!(
+        back_up(&missing, &nowhere),
+        Err(BackupError::Unreadable(..))
+    ));
+    assert!(!missing.exists(), "nothing is created");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_whole_backup_is_restored_and_only_to_a_free_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let file = Sqlite::open(&at("w.db"), TABLE).unwrap();
+    for n in 0..500 {
+        file.write(insert(n)).await.unwrap();
+    }
+    back_up(&at("w.db"), &at("copy.db")).unwrap();
+    let finish = |c: &Connection| insert(9_000)(c);
+    let put_back = |from: &str, to: &str| restore(&at(from), &at(to), TABLE, finish);
+
+    // In use, and taken.
+    let in_use = put_back("copy.db", "w.db");
+    assert!(
+        matches!(in_use, Err(BackupError::Storage(StorageError::Config(_)))),
+        "{in_use:?}"
+    );
+    file.close().await;
+    std::fs::write(at("x.db-wal"), "log").unwrap();
+    for to in ["w.db", "x.db"] {
+        let taken = put_back("copy.db", to);
+        assert!(matches!(taken, Err(BackupError::Exists(_))), "{to}");
+    }
+    // Nothing is in them.
+    std::fs::write(at("new.db-wal"), "").unwrap();
+    std::fs::write(at("new.db-shm"), [7; 32_768]).unwrap();
+    // Cut off, changed, no database, of a later version, with a log beside it.
+    let whole = std::fs::read(at("copy.db")).unwrap();
+    let mut changed = whole.clone();
+    changed[whole.len() - 2_000..].fill(0x55);
+    std::fs::write(at("short.db"), &whole[..whole.len() / 2]).unwrap();
+    std::fs::write(at("changed.db"), changed).unwrap();
+    std::fs::write(
+        at("text.db"),
+        "not a database, and longer than its header: ".repeat(10),
+    )
+    .unwrap();
+    std::fs::write(at("empty.db"), "").unwrap();
+    for name in ["short.db", "changed.db", "text.db", "empty.db"] {
+        let refused = put_back(name, "new.db");
+        assert!(
+            matches!(refused, Err(BackupError::Damaged(_))),
+            "{name}: {refused:?}"
+        );
+    }
+    let later = restore(&at("copy.db"), &at("new.db"), &[], finish);
+    assert!(matches!(later, Err(BackupError::Later(_))), "{later:?}");
+    std::fs::write(at("short.db-wal"), "x").unwrap();
+    assert!(matches!(
+        put_back("short.db", "new.db"),
+        Err(BackupError::InUse(_))
+    ));
+    let failed = restore(&at("copy.db"), &at("new.db"), TABLE, |c| insert(1)(c));
+    assert!(matches!(failed, Err(BackupError::Storage(_))), "{failed:?}");
+    assert!(!at("new.db").exists(), "nothing is left of a failure");
+
+    put_back("copy.db", "new.db").unwrap();
+    let mode = std::fs::metadata(at("new.db"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let file = Sqlite::open(&at("new.db"), TABLE).unwrap();
+    assert_eq!(total(&file).await, 501);
+    let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    let left = names.into_iter().filter(|name| {
+        let name = name.as_ref().unwrap().file_name();
+        name.to_string_lossy().starts_with(".tmp")
+    });
+    assert_eq!(left.count(), 0, "no half of a file is left");
 }

@@ -8,7 +8,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use watchword_core::{
     Key, KeyRing, Locale, PhoneNumber, Purpose, Recipient, RequestId, ServiceName, ShortTag,
-    SubjectTag, Variables, VerificationId,
+    Subject, SubjectTag, Variables, VerificationId,
 };
 use zeroize::Zeroizing;
 
@@ -30,6 +30,16 @@ impl Index {
     /// The tag of a subject's keys.
     pub fn subject_tag(&self, service: &ServiceName, subject: &str) -> SubjectTag {
         tag(&mac(&self.key, &["subject", service.as_str(), subject]))
+    }
+
+    /// The tags that `subject` may have: it may be a mailbox that no request named a subject for,
+    /// and mailboxes are the same in every case.
+    pub fn subject_tags(&self, service: &ServiceName, subject: &Subject) -> [SubjectTag; 2] {
+        let text = Zeroizing::new(subject.as_str().to_ascii_lowercase());
+        [
+            self.subject_tag(service, subject.as_str()),
+            self.subject_tag(service, &text),
+        ]
     }
 
     /// The tag of the keys that limit messages to one recipient.
@@ -80,7 +90,7 @@ impl Index {
     }
 
     /// A tag that distinguishes a recipient from others of the service.
-    pub(crate) fn recipient_short(&self, service: &ServiceName, recipient: &Recipient) -> ShortTag {
+    pub fn recipient_short(&self, service: &ServiceName, recipient: &Recipient) -> ShortTag {
         let channel = recipient.channel().as_str();
         let spelled = same_for_all_spellings(recipient);
         ShortTag::of(&mac(

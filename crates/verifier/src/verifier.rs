@@ -181,18 +181,17 @@ impl Verifier {
     }
 
     /// Forgets the wrong guesses of a subject: an operator unlocks it, or it was bound anew.
+    /// Returns whether there were any.
     pub async fn unlock(
         &self,
         service: &ServiceName,
         subject: &Subject,
-    ) -> Result<(), VerifierError> {
-        let subject = subject.as_str();
-        // It may be a mailbox that no request named a subject for.
-        for subject in [subject, &subject.to_ascii_lowercase()] {
-            let tag = self.index.subject_tag(service, subject);
-            self.store.forget_guesses(tag).await?;
+    ) -> Result<bool, VerifierError> {
+        let mut found = false;
+        for tag in self.index.subject_tags(service, subject) {
+            found |= self.store.forget_guesses(tag).await?;
         }
-        Ok(())
+        Ok(found)
     }
 
     fn draw_check_id(&self) -> Result<CheckId, VerifierError> {

@@ -32,16 +32,23 @@ pub(super) struct Node {
     pub(super) port: u16,
 }
 
-fn wrong(problem: &str) -> StorageError {
-    StorageError::Config(format!("redis.url {problem}"))
+/// The URL cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct RedisUrlError(&'static str);
+
+impl From<RedisUrlError> for StorageError {
+    fn from(RedisUrlError(problem): RedisUrlError) -> Self {
+        Self::Config(format!("redis.url {problem}"))
+    }
 }
 
 impl Address {
-    pub(super) fn parse(settings: &RedisSettings) -> Result<Self, StorageError> {
+    pub(super) fn parse(settings: &RedisSettings) -> Result<Self, RedisUrlError> {
         let text = settings.url.expose();
         let (scheme, rest) = text
             .split_once("://")
-            .ok_or_else(|| wrong("has no scheme"))?;
+            .ok_or(RedisUrlError("has no scheme"))?;
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (userinfo, hosts) = authority
             .rsplit_once('@')
@@ -57,7 +64,7 @@ impl Address {
             .collect::<Result<Vec<_>, _>>()?;
         let tls = scheme.starts_with("rediss");
         if !tls && !settings.allow_cleartext && !nodes.iter().all(Node::is_loopback) {
-            return Err(wrong(
+            return Err(RedisUrlError(
                 "must be rediss beyond loopback: its password and masked recipients would pass in clear; \
                  redis.allow_cleartext allows it in a network you trust",
             ));
@@ -73,7 +80,7 @@ impl Address {
                 let node = nodes
                     .into_iter()
                     .next()
-                    .ok_or_else(|| wrong("names no host"))?;
+                    .ok_or(RedisUrlError("names no host"))?;
                 (Kind::Single(node), path.first().copied())
             }
             ("+sentinel", [service, database @ ..]) if database.len() <= 1 => (
@@ -85,7 +92,7 @@ impl Address {
             ),
             ("+cluster", []) => (Kind::Cluster(nodes), None),
             _ => {
-                return Err(wrong(
+                return Err(RedisUrlError(
                     "must be redis://, redis+sentinel://…/service or redis+cluster://",
                 ));
             }
@@ -102,7 +109,7 @@ impl Address {
                 .or(inline_password),
             database: database
                 .map_or(Ok(0), str::parse)
-                .map_err(|_| wrong("has a database that is no number"))?,
+                .map_err(|_| RedisUrlError("has a database that is no number"))?,
         })
     }
 
@@ -141,13 +148,13 @@ impl Node {
     }
 }
 
-fn node(text: &str, default_port: u16) -> Result<Node, StorageError> {
+fn node(text: &str, default_port: u16) -> Result<Node, RedisUrlError> {
     let url = Url::parse(&format!("redis://{text}"))
-        .map_err(|_| wrong("has a host that cannot be read"))?;
+        .map_err(|_| RedisUrlError("has a host that cannot be read"))?;
     let host = url
         .host_str()
         .filter(|host| !host.is_empty())
-        .ok_or_else(|| wrong("names no host"))?;
+        .ok_or(RedisUrlError("names no host"))?;
     let host = host
         .trim_start_matches('[')
         .trim_end_matches(']')
@@ -159,16 +166,16 @@ fn node(text: &str, default_port: u16) -> Result<Node, StorageError> {
 }
 
 /// User and password, percent-decoded.
-fn credentials(userinfo: Option<&str>) -> Result<(Option<String>, Option<String>), StorageError> {
+fn credentials(userinfo: Option<&str>) -> Result<(Option<String>, Option<String>), RedisUrlError> {
     let Some(userinfo) = userinfo else {
         return Ok((None, None));
     };
     let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
-    let decode = |text: &str| -> Result<Option<String>, StorageError> {
+    let decode = |text: &str| -> Result<Option<String>, RedisUrlError> {
         // The query parser decodes what stands after `=`; a plus must stay one.
         let query = format!("x={}", text.replace('+', "%2B"));
         let url = Url::parse(&format!("redis://h/?{query}"))
-            .map_err(|_| wrong("has a user that cannot be read"))?;
+            .map_err(|_| RedisUrlError("has a user that cannot be read"))?;
         Ok(url
             .query_pairs()
             .next()
@@ -184,7 +191,7 @@ mod tests {
 
     use super::*;
 
-    fn parse(url: &str) -> Result<Address, StorageError> {
+    fn parse(url: &str) -> Result<Address, RedisUrlError> {
         let settings = RedisSettings::new(SecretString::new(url.to_owned()));
         Address::parse(&RedisSettings {
             allow_cleartext: true,

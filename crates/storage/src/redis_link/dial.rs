@@ -12,6 +12,7 @@ use redis::io::tcp::socket2::TcpKeepalive;
 use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use redis::{AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, RedisError, TlsMode, Value};
 use tokio::time::timeout;
+use watchword_dial::TlsFault;
 
 use super::Target;
 use super::address::{Address, Kind, Node};
@@ -56,7 +57,9 @@ pub(super) async fn dial(target: &Target) -> Result<Connection, StorageError> {
     match dialled.await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => Err(match StorageError::from_redis(&error) {
-            StorageError::Timeout => StorageError::Unavailable("the connection failed"),
+            StorageError::Timeout => StorageError::Unavailable(
+                TlsFault::of(&error).map_or("the connection failed", TlsFault::advice),
+            ),
             StorageError::Rejected(_) => StorageError::Unavailable("the connection was refused"),
             other => other,
         }),

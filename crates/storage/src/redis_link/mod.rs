@@ -17,6 +17,7 @@ use watchword_core::{Live, SecretString};
 
 use crate::telemetry::Call;
 use crate::{Arg, Script, StorageError, StorageMetrics};
+pub use address::RedisUrlError;
 use address::{Address, Kind};
 use supervisor::{Link, Supervisor};
 
@@ -49,6 +50,11 @@ impl RedisSettings {
             command_timeout_ms: 1_000,
             connect_timeout_ms: 1_000,
         }
+    }
+
+    /// Whether the URL can be used.
+    pub fn check(&self) -> Result<(), RedisUrlError> {
+        Address::parse(self).map(|_| ())
     }
 }
 

@@ -25,7 +25,9 @@ pub(super) fn lock(path: &Path) -> Result<File, StorageError> {
     let mut lock_path = real.into_os_string();
     lock_path.push(".lock");
     let lock_path = PathBuf::from(lock_path);
-    let config = |problem: &str| StorageError::Config(format!("embedded.path: {problem}"));
+    let config = |problem: &str| {
+        StorageError::Config(format!("embedded.path: {}: {problem}", path.display()))
+    };
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -40,7 +42,9 @@ pub(super) fn lock(path: &Path) -> Result<File, StorageError> {
 
 /// Opens the file for writing and brings its schema up to date.
 pub(super) fn open(path: &Path, migrations: &[Migration]) -> Result<Connection, StorageError> {
-    let config = |problem: &str| StorageError::Config(format!("embedded.path: {problem}"));
+    let config = |problem: &str| {
+        StorageError::Config(format!("embedded.path: {}: {problem}", path.display()))
+    };
     OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -86,7 +90,7 @@ fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
         .map(|_| ())
 }
 
-fn migrate(connection: &Connection, migrations: &[Migration]) -> rusqlite::Result<()> {
+pub(super) fn migrate(connection: &Connection, migrations: &[Migration]) -> rusqlite::Result<()> {
     connection.execute_batch(
         "CREATE TABLE IF NOT EXISTS schema_migration (name TEXT NOT NULL PRIMARY KEY) STRICT",
     )?;

@@ -1,6 +1,7 @@
 //! The `SQLite` file: one writer thread that commits what waits as one group, one reader thread,
 //! each call with a deadline. Refuses a second process on the same file.
 
+mod backup;
 mod file;
 mod forget;
 mod worker;
@@ -18,6 +19,7 @@ use crate::telemetry::Call;
 use crate::{StorageError, StorageMetrics};
 use worker::{Job, Worker};
 
+pub use backup::{BackupError, back_up, restore};
 pub use forget::forget;
 
 /// How long a call may take.

@@ -13,6 +13,7 @@ use watchword_core::{
 };
 
 use super::VerifierState;
+use super::status::after_wrong_code;
 use crate::CheckRequest;
 
 /// The body of a check. Only the code is required. Every other field but `check_id` is an
@@ -55,22 +56,25 @@ pub(super) async fn check(
     span.say(Key::Service, || service.name.to_string());
     let request = CheckRequest::try_from(body)?;
     // An id that cannot exist is answered like one that does not.
-    let (verdict, approval) = match id.parse() {
-        Ok(id) => {
-            span.join(VerificationId::trace_id(&id));
+    let known: Option<VerificationId> = id.parse().ok();
+    let (verdict, approval) = match &known {
+        Some(id) => {
+            span.join(VerificationId::trace_id(id));
             span.say(Key::Verification, || id.to_string());
-            let checked = state.verifier.check(&service, &id, request);
+            let checked = state.verifier.check(&service, id, request);
             let checked = checked.await.inspect_err(|_| span.fail())?;
             (checked.verdict, checked.approval)
         }
-        Err(_) => (CheckVerdict::Refused, None),
+        None => (CheckVerdict::Refused, None),
     };
     span.say(Key::Verdict, || format!("{verdict:?}").to_lowercase());
-    let (status, valid) = match verdict {
-        CheckVerdict::Approved => (VerificationStatus::Approved, true),
-        CheckVerdict::Wrong => (VerificationStatus::Pending, false),
-        CheckVerdict::LastWrong => (VerificationStatus::MaxAttemptsReached, false),
-        CheckVerdict::Refused => (VerificationStatus::Expired, false),
+    let (status, valid) = match (verdict, &known) {
+        (CheckVerdict::Approved, _) => (VerificationStatus::Approved, true),
+        (CheckVerdict::Wrong, Some(id)) => {
+            (after_wrong_code(&state, &service.name, id).await, false)
+        }
+        (CheckVerdict::LastWrong, _) => (VerificationStatus::MaxAttemptsReached, false),
+        (CheckVerdict::Refused | CheckVerdict::Wrong, _) => (VerificationStatus::Expired, false),
     };
     let id = if id.len() <= 64 { id } else { String::new() };
     let (purpose, to) = approval.map(|one| (one.purpose, one.masked_to)).unzip();

@@ -7,7 +7,7 @@ use watchword_chassis::Problem;
 use watchword_chassis::http::{Caller, PathText};
 use watchword_core::{
     AttemptClass, Channel, DeliveryId, DeliveryOutcome, ProviderName, Purpose, ReceiptState,
-    Timestamp, VerificationStatus,
+    ServiceName, Timestamp, VerificationId, VerificationStatus,
 };
 use watchword_ledger::{Attempt, DeliveryRecord};
 
@@ -16,8 +16,8 @@ use crate::store::StoredVerification;
 
 #[derive(Serialize)]
 pub(super) struct StatusView {
-    id: watchword_core::VerificationId,
-    status: watchword_core::VerificationStatus,
+    id: VerificationId,
+    status: VerificationStatus,
     channel: Channel,
     to: String,
     expires_at: String,
@@ -62,9 +62,18 @@ pub(super) async fn status(
     PathText(id): PathText,
 ) -> Result<Json<StatusView>, Problem> {
     let id = parse_id(&id)?;
+    read_view(&state, &service.name, &id).await.map(Json)
+}
+
+/// Reads the verification and its deliveries.
+async fn read_view(
+    state: &VerifierState,
+    service: &ServiceName,
+    id: &VerificationId,
+) -> Result<StatusView, Problem> {
     let verification = state
         .verifier
-        .get(&service.name, &id)
+        .get(service, id)
         .await?
         .ok_or_else(not_found)?;
     let deliveries: Vec<_> = (1..=verification.sends)
@@ -75,7 +84,21 @@ pub(super) async fn status(
         .get(&deliveries)
         .await
         .map_err(ledger_problem)?;
-    Ok(Json(StatusView::new(&verification, deliveries, records)))
+    Ok(StatusView::new(&verification, deliveries, records))
+}
+
+/// Returns the status that [`status`] shows, for a verification that was pending when the store
+/// counted a wrong code. If the status cannot be read the answer is `pending`: the check was counted
+/// and must be answered.
+pub(super) async fn after_wrong_code(
+    state: &VerifierState,
+    service: &ServiceName,
+    id: &VerificationId,
+) -> VerificationStatus {
+    match read_view(state, service, id).await {
+        Ok(view) if view.status == VerificationStatus::Failed => VerificationStatus::Failed,
+        _ => VerificationStatus::Pending,
+    }
 }
 
 impl StatusView {
@@ -172,7 +195,7 @@ mod tests {
     fn failed_is_what_no_message_and_no_step_can_save() {
         use DeliveryOutcome::{Accepted, Failed, Parked, Queued};
         use VerificationStatus::{Approved, Canceled, Expired, Pending};
-        let id: watchword_core::VerificationId = "a".repeat(32).parse().unwrap();
+        let id: VerificationId = "a".repeat(32).parse().unwrap();
         let at = Timestamp::from_millis(0);
         let table = [
             (Pending, false, &[Failed][..], VerificationStatus::Failed),

@@ -5,12 +5,12 @@ mod redis;
 mod sqlite;
 
 pub use model::{
-    Approval, CheckCommand, Checked, Digest, Expected, OpenCommand, Opened, SealedCode, Sends,
-    Sent, SlotKey, StepOf, StoredVerification, TagKey,
+    Approval, CheckCommand, Checked, Digest, Expected, Inspected, OpenCommand, Opened, SealedCode,
+    Sends, Sent, SlotKey, StepOf, StoredVerification, TagKey,
 };
 
 pub use redis::RedisVerifications;
-pub use sqlite::{MIGRATIONS, SqliteVerifications};
+pub use sqlite::{MIGRATIONS, MachineClocks, SqliteVerifications, SteadyClock, end_live_codes};
 
 use async_trait::async_trait;
 use watchword_core::{GuessBudget, Timestamp, VerificationId};
@@ -50,7 +50,7 @@ pub enum StoreError {
 /// Code state. Every call is one atomic decision; none is retried by the store.
 ///
 /// The later of the caller's `now` and the store's own clock decides. Redis has its own clock; the
-/// embedded file has the newest time that was written to it.
+/// embedded file has a [`SteadyClock`].
 ///
 /// Records of ended verifications are kept for an hour past their deadline, so that their status
 /// can be read: those that were approved, canceled or used up without code and recipient, those
@@ -125,6 +125,33 @@ pub trait VerificationStore: Send + Sync {
         limit: usize,
     ) -> Result<(Vec<Sends>, Option<String>), StoreError>;
 
+    /// Returns the verification of any service as an operator sees it.
+    async fn inspect(
+        &self,
+        id: &VerificationId,
+        now: Timestamp,
+    ) -> Result<Option<Inspected>, StoreError>;
+
+    /// Returns verifications from `cursor` on and the next cursor, with `subject` only those of
+    /// that subject. A call examines about `limit` records. Records that come and go meanwhile may
+    /// be missed or returned twice; records that cannot be read are left out.
+    async fn list(
+        &self,
+        subject: Option<TagKey>,
+        cursor: Option<String>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<(Vec<Inspected>, Option<String>), StoreError>;
+
+    /// Returns until when a subject is locked for wrong guesses; `i64::MAX`: until it is unlocked.
+    async fn locked_until(
+        &self,
+        tag: TagKey,
+        budget: GuessBudget,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError>;
+
     /// Forgets the wrong guesses of a subject: it was bound anew, or an operator unlocks it.
-    async fn forget_guesses(&self, tag: TagKey) -> Result<(), StoreError>;
+    /// Returns whether there were any.
+    async fn forget_guesses(&self, tag: TagKey) -> Result<bool, StoreError>;
 }

@@ -165,6 +165,18 @@ pub struct Sends {
     pub expires_at: Timestamp,
 }
 
+/// A verification as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspected {
+    /// The verification.
+    pub verification: StoredVerification,
+    /// Whether the broker confirmed the last message.
+    pub confirmed: bool,
+    /// Distinguishes the recipient of the request from others of the service. `None` once the
+    /// verification was approved, canceled or used up.
+    pub recipient: Option<ShortTag>,
+}
+
 /// The fallback step that asks for a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepOf {

@@ -11,13 +11,13 @@ use watchword_core::{
 };
 use watchword_events::Sealer;
 use watchword_storage::redis::Value;
-use watchword_verifier::store::{RedisVerifications, SqliteVerifications, VerificationStore};
+use watchword_verifier::store::{RedisVerifications, VerificationStore};
 use watchword_verifier::{
     Asked, CheckRequest, FallbackStep, Index, OpenRequest, Opener, Opening, Verifier,
     VerifierMetrics, VerifierParts,
 };
 
-use crate::engine::{Engine, Place, keys, run};
+use crate::engine::{Engine, Place, keys, run, start};
 use crate::scene::{NOW, service};
 
 const RECIPIENT: &str = "+4915112345678";
@@ -33,7 +33,7 @@ pub async fn the_store_shows_no_code_and_no_recipient(engine: &Engine) {
     .unwrap();
     let services = Services::from_config(&services).unwrap();
     let web = services.by_name(&service("web")).unwrap();
-    let opener = opener(engine);
+    let opener = opener(engine).await;
     let verifier = opener.verifier();
     let opening = opener.open(web, request()).await.unwrap();
     let Asked::Decided(Opening::Send(message)) = opening else {
@@ -76,10 +76,10 @@ fn request() -> OpenRequest {
     }
 }
 
-fn opener(engine: &Engine) -> Opener {
+async fn opener(engine: &Engine) -> Opener {
     let store: Arc<dyn VerificationStore> = match engine.place() {
         Place::Redis { link, .. } => Arc::new(RedisVerifications::new(link.clone())),
-        Place::Sqlite { sqlite, .. } => Arc::new(SqliteVerifications::new(sqlite.clone())),
+        Place::Sqlite { sqlite, .. } => Arc::new(start(sqlite).await),
     };
     let key = |name: &str, byte| Key::new(name.parse().unwrap(), [byte; 32]);
     let ring = |name, byte| KeyRing::new(vec![key(name, byte)]).unwrap();

@@ -103,7 +103,12 @@ pub async fn a_digest_is_compared_under_its_own_key(engine: &Engine) {
     let mut hostile = under(&["d1"], "4");
     "';\r\nreturn".clone_into(&mut hostile.candidates[0].hex);
     assert_eq!(verdict(store, hostile).await, CheckVerdict::Wrong);
-    let both = verdict(store, under(&["d2", "d1"], "5")).await;
+    // The stored digest under another key's name, beside a wrong code under the right one.
+    let mut renamed = check(&id, WRONG, "5", NOW);
+    renamed.candidates.extend(under(&["d1"], "5").candidates);
+    "d2".clone_into(&mut renamed.candidates[1].key_id);
+    assert_eq!(verdict(store, renamed).await, CheckVerdict::Wrong);
+    let both = verdict(store, under(&["d2", "d1"], "6")).await;
     assert_eq!(both, CheckVerdict::Approved, "during a rotation");
 }
 

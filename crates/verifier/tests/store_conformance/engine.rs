@@ -1,13 +1,63 @@
 //! The engines under test: two stores over one state, and a way to damage what they keep.
 
+use std::sync::Arc;
+
 use tempfile::TempDir;
-use watchword_core::SecretString;
+use watchword_core::{ManualClock, SecretString, Timestamp, VerificationId};
 use watchword_storage::redis::{Value, cmd};
+use watchword_storage::rusqlite::Connection;
 use watchword_storage::{Redis, RedisSettings, Sqlite};
 use watchword_tests::RedisServer;
 use watchword_verifier::store::{
-    MIGRATIONS, RedisVerifications, SqliteVerifications, VerificationStore,
+    MIGRATIONS, MachineClocks, RedisVerifications, SqliteVerifications, SteadyClock,
+    VerificationStore,
 };
+
+/// A machine whose clocks are set by hand.
+#[derive(Clone)]
+pub struct Machine {
+    pub wall: Arc<ManualClock>,
+    pub uptime: Arc<ManualClock>,
+    pub boot: &'static str,
+}
+
+impl Machine {
+    pub fn at(wall: Timestamp) -> Self {
+        let clock = |at| Arc::new(ManualClock::at(at));
+        Self {
+            wall: clock(wall),
+            uptime: clock(Timestamp::from_millis(1_000)),
+            boot: "boot-1",
+        }
+    }
+
+    /// Lets time pass.
+    pub fn pass(&self, ms: i64) {
+        self.wall.advance_millis(ms);
+        self.uptime.advance_millis(ms);
+    }
+
+    /// Steps the wall clock; negative sets it back.
+    pub fn step(&self, ms: i64) {
+        self.wall.advance_millis(ms);
+    }
+
+    /// A process starts on this machine and file.
+    pub async fn start(&self, sqlite: &Sqlite) -> SqliteVerifications {
+        let clocks = MachineClocks {
+            wall: self.wall.clone(),
+            uptime: self.uptime.clone(),
+            boot: Some(self.boot.to_owned()),
+        };
+        let clock = SteadyClock::load(sqlite, clocks).await.unwrap();
+        SqliteVerifications::new(sqlite.clone(), clock)
+    }
+}
+
+/// A process whose machine's clock shows a moment before all cases: the callers' clock decides.
+pub async fn start(sqlite: &Sqlite) -> SqliteVerifications {
+    Machine::at(Timestamp::from_millis(0)).start(sqlite).await
+}
 
 /// Two stores over one state, and where that is.
 pub struct Engine {
@@ -23,20 +73,22 @@ pub enum Place {
 }
 
 impl Engine {
-    pub fn sqlite() -> Self {
+    pub async fn sqlite() -> Self {
         let folder = TempDir::with_prefix("watchword-verifier-").unwrap();
         let sqlite = Sqlite::open(&folder.path().join("state.db"), &MIGRATIONS).unwrap();
-        let store = || Box::new(SqliteVerifications::new(sqlite.clone()));
         Self {
-            stores: [store(), store()],
+            stores: [
+                Box::new(start(&sqlite).await),
+                Box::new(start(&sqlite).await),
+            ],
             place: Place::Sqlite { sqlite, folder },
         }
     }
 
-    /// A store over the same file that remembers nothing.
-    pub fn again(&self) -> SqliteVerifications {
+    /// The file of a test that is about SQLite.
+    pub fn file(&self) -> &Sqlite {
         match &self.place {
-            Place::Sqlite { sqlite, .. } => SqliteVerifications::new(sqlite.clone()),
+            Place::Sqlite { sqlite, .. } => sqlite,
             Place::Redis { .. } => panic!("a test about SQLite"),
         }
     }
@@ -63,6 +115,29 @@ impl Engine {
     /// The store that request number `n` comes to.
     pub fn any(&self, n: usize) -> &dyn VerificationStore {
         &*self.stores[n % 2]
+    }
+
+    /// The record of a verification as it is stored.
+    pub async fn record(&self, id: &VerificationId) -> Vec<u8> {
+        match &self.place {
+            Place::Sqlite { sqlite, .. } => {
+                let id = id.to_string();
+                let select = "SELECT record FROM verifier_verification WHERE id = ?1";
+                let read = move |file: &Connection| {
+                    file.query_row(select, [id], |row| row.get::<_, String>(0))
+                };
+                sqlite.read(read).await.unwrap().into_bytes()
+            }
+            Place::Redis { link, .. } => {
+                let mark = format!("{}}}:v:", id.tag());
+                let found = keys(link).await;
+                let key = found.iter().find(|key| key.contains(&mark)).unwrap();
+                match run(link, &["GET", key]).await {
+                    Value::BulkString(record) => record,
+                    other => panic!("a record, not {other:?}"),
+                }
+            }
+        }
     }
 
     pub const fn place(&self) -> &Place {

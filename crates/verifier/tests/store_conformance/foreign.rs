@@ -135,6 +135,9 @@ async fn a_record_with_a_hole_is_corrupt_and_charges_nobody() {
         "v[5] = 'x'",
         "v[11] = 'x'",
         "v[22] = {{'1', 'approved'}}",
+        "v[1] = 4",
+        "v[25] = {{'1', 'approved'}}",
+        "v[25] = {'1'}",
     ] {
         let script = format!(
             "local v = cmsgpack.unpack(redis.call('GET', KEYS[1])); {damage}
@@ -150,7 +153,7 @@ async fn a_record_with_a_hole_is_corrupt_and_charges_nobody() {
     }
     let guesses = format!("ww:{{{}}}:g", tag(1));
     assert!(!keys(link).await.contains(&guesses));
-    for damage in ["{}", "{0, 'x'}", "{'0'}"] {
+    for damage in ["{}", "{0, 'x'}", "{'0'}", "{1, {'a', 'b'}}", "{1, {7, 1}}"] {
         let script = format!("redis.call('SET', KEYS[1], cmsgpack.pack({damage}))");
         run(link, &["EVAL", &script, "1", &guesses]).await;
         let refused = store.check(check(&live.id, RIGHT, "1", NOW), GuessBudget::default());

@@ -1,10 +1,13 @@
 //! The life of a verification: one approval, five wrong codes, a deadline, a withdrawal.
 
-use watchword_core::{CheckVerdict, GuessBudget, VerificationStatus as Status};
+use watchword_core::{
+    CheckVerdict, GuessBudget, ShortTag, VerificationId, VerificationStatus as Status,
+};
+use watchword_verifier::store::OpenCommand;
 
 use crate::engine::Engine;
 use crate::scene::{
-    HOUR_MS, NOW, RIGHT, WRONG, check, id, opened, order, seen, sent, service, verdict,
+    HOUR_MS, NOW, RIGHT, WRONG, check, id, opened, order, seen, sent, service, short, verdict,
 };
 
 pub async fn the_right_code_is_approved_once(engine: &Engine) {
@@ -119,4 +122,39 @@ pub async fn an_ended_verification_is_shown_for_an_hour(engine: &Engine) {
     assert_eq!(refused, CheckVerdict::Refused);
     let other = store.get(&live.id, &service("other"), NOW).await.unwrap();
     assert_eq!(other, None, "never to another service");
+}
+
+pub async fn an_ended_verification_forgets_what_could_be_compared(engine: &Engine) {
+    let store = engine.store();
+    let (variables, details) = (short("variables"), short("details"));
+    let ordered = |subject| OpenCommand {
+        variables: Some(variables),
+        details: Some(details),
+        ..order(subject, 1)
+    };
+    let tags = [ordered(1).recipient, variables, details];
+    let held = async |id: &VerificationId| {
+        let record = engine.record(id).await;
+        let holds = |tag: &ShortTag| {
+            let forms = [tag.as_bytes().to_vec(), tag.to_string().into_bytes()];
+            let found = |form: &Vec<u8>| record.windows(form.len()).any(|part| part == form);
+            forms.iter().any(found)
+        };
+        tags.iter().filter(|tag| holds(tag)).count()
+    };
+    // How it ends: wrong codes, then the right one or a withdrawal.
+    for (subject, wrong, right) in [(1, 0, true), (2, 1, true), (3, 5, false), (4, 0, false)] {
+        let id = opened(store, ordered(subject)).await.id;
+        assert_eq!(held(&id).await, 3, "while it is live");
+        for guess in 0..wrong {
+            verdict(store, check(&id, WRONG, &format!("w{guess}"), NOW)).await;
+        }
+        if right {
+            let approved = verdict(store, check(&id, RIGHT, "r", NOW)).await;
+            assert_eq!(approved, CheckVerdict::Approved);
+        } else {
+            store.cancel(&id, &service("web"), NOW).await.unwrap();
+        }
+        assert_eq!(held(&id).await, 0, "{subject}");
+    }
 }

@@ -20,6 +20,7 @@ mod memory;
 mod model;
 mod older;
 mod opening;
+mod operators;
 mod outages;
 mod random;
 mod scene;
@@ -30,7 +31,7 @@ macro_rules! on_each_engine {
         mod sqlite {
             $(#[tokio::test]
             async fn $case() {
-                super::$module::$case(&super::engine::Engine::sqlite()).await;
+                super::$module::$case(&super::engine::Engine::sqlite().await).await;
             })*
         }
         mod redis {
@@ -63,6 +64,7 @@ on_each_engine!(
     lives::a_resend_gives_no_check_back,
     lives::a_canceled_code_is_worth_nothing,
     lives::an_ended_verification_is_shown_for_an_hour,
+    lives::an_ended_verification_forgets_what_could_be_compared,
     checks::another_services_verification_is_unknown_and_untouched,
     checks::another_purpose_counts_as_a_wrong_code,
     checks::a_digest_is_compared_under_its_own_key,
@@ -80,6 +82,10 @@ on_each_engine!(
     crowds::a_hundred_guesses_compare_five,
     crowds::a_thousand_right_codes_approve_once,
     crowds::a_crowd_opens_one_verification,
+    operators::an_operator_sees_any_services_verification,
+    operators::a_subjects_verifications_are_listed_and_no_others,
+    operators::an_operator_sees_until_when_a_subject_is_locked,
+    operators::an_unlock_says_whether_something_was_counted,
     foreign::records_of_others_are_corrupt,
     canary::the_store_shows_no_code_and_no_recipient,
     outages::a_reply_that_was_lost_is_asked_for_again,

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use watchword_core::{
-    CheckId, CheckVerdict, GuessBudget, GuessLog, Pending, Sending, ServiceName, Timestamp,
-    VerificationId, VerificationStatus as Status,
+    CheckId, CheckVerdict, GuessBudget, GuessLog, Pending, Sending, ServiceName, SteadyTime,
+    Timestamp, VerificationId, VerificationStatus as Status,
 };
 use watchword_verifier::store::{
     Approval, CheckCommand, Checked, Digest, Expected, OpenCommand, Opened, SealedCode, Sent,
@@ -14,8 +14,6 @@ use watchword_verifier::store::{
 
 /// How long an ended verification is known past its deadline.
 const AFTERLIFE_MS: u64 = 3_600_000;
-/// If the clock is set back by more, it was wrong before.
-const MOST_BACK_MS: u64 = 30_000;
 
 /// Code state as it should be.
 #[derive(Default)]
@@ -23,8 +21,10 @@ pub struct Model {
     verifications: HashMap<VerificationId, Entry>,
     slots: HashMap<SlotKey, VerificationId>,
     guesses: HashMap<String, GuessLog>,
-    /// The newest time that was written, where the store has no clock of its own.
-    pub newest: Option<Timestamp>,
+    /// The steady clock of a store that has one, and the machine's time since boot.
+    pub steady: Option<(SteadyTime, Timestamp)>,
+    /// The epoch whose beginning limited the times of the guesses.
+    limited_in: u32,
     /// The time of the store's own clock, if it has one that the caller of the model knows.
     pub server: Option<Timestamp>,
 }
@@ -34,6 +34,8 @@ struct Entry {
     pending: Pending,
     status: Status,
     last_step: u8,
+    /// The epoch in which it was opened, and the current one.
+    epochs: (u32, u32),
     /// When the store's own clock opened it, and the time that clock shows now.
     server: Option<(Timestamp, Timestamp)>,
     answers: Vec<(CheckId, Expected, Vec<Digest>, CheckVerdict)>,
@@ -48,7 +50,11 @@ const REFUSED: Checked = Checked {
 impl Entry {
     fn status_at(&self, now: Timestamp) -> Status {
         match self.status {
-            Status::Pending if !self.is_live(now) || self.has_lived() => Status::Expired,
+            Status::Pending
+                if !self.is_live(now) || self.has_lived() || self.epochs.0 < self.epochs.1 =>
+            {
+                Status::Expired
+            }
             status => status,
         }
     }
@@ -172,7 +178,9 @@ impl Model {
         service: &ServiceName,
         now: Timestamp,
     ) -> Option<&mut Entry> {
+        let epoch = self.epoch();
         let entry = self.verifications.get_mut(id)?;
+        entry.epochs.1 = epoch;
         if let (Some((_, seen)), Some(server)) = (&mut entry.server, self.server) {
             *seen = server;
         }
@@ -180,17 +188,27 @@ impl Model {
         (known && entry.order.service == *service).then_some(entry)
     }
 
-    fn read_at(&self, now: Timestamp) -> Timestamp {
+    fn epoch(&self) -> u32 {
+        self.steady.map_or(0, |(steady, _)| steady.epoch)
+    }
+
+    fn read_at(&mut self, now: Timestamp) -> Timestamp {
         let now = self.server.map_or(now, |server| server.max(now));
-        match self.newest {
-            Some(newest) if newest.millis_since(now) <= MOST_BACK_MS => newest.max(now),
-            _ => now,
-        }
+        let Some((steady, uptime)) = &mut self.steady else {
+            return now;
+        };
+        // The callers' clock is the wall clock of the machine.
+        *steady = steady.next(now, *uptime);
+        steady.now
     }
 
     fn write_at(&mut self, now: Timestamp) -> Timestamp {
         let now = self.read_at(now);
-        self.newest = self.newest.map(|_| now);
+        if self.limited_in < self.epoch() {
+            self.limited_in = self.epoch();
+            let times = self.guesses.values_mut().flat_map(|log| &mut log.wrong_at);
+            times.for_each(|at| *at = now.min(*at));
+        }
         now
     }
 
@@ -231,6 +249,7 @@ impl Model {
             pending: Pending::open(order.policy, now),
             status: Status::Pending,
             last_step: (order.steps + 1).min(order.policy.max_sends),
+            epochs: (self.epoch(), self.epoch()),
             server: self.server.map(|server| (server, server)),
             answers: Vec::new(),
             order,
@@ -394,7 +413,7 @@ impl Model {
         self.find(id, service, now).map(|entry| entry.seen(now))
     }
 
-    pub fn forget_guesses(&mut self, tag: &str) {
-        self.guesses.remove(tag);
+    pub fn forget_guesses(&mut self, tag: &str) -> bool {
+        self.guesses.remove(tag).is_some()
     }
 }

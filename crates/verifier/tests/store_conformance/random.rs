@@ -6,13 +6,16 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use watchword_core::{GuessBudget, Policy, ResendCode, ShortTag, Timestamp, VerificationId};
+use watchword_core::{
+    Clock, GuessBudget, Policy, ResendCode, ShortTag, SteadyTime, Timestamp, VerificationId,
+};
+use watchword_storage::rusqlite::Connection;
 use watchword_verifier::store::{
     CheckCommand, Checked, Expected, OpenCommand, Opened, SlotKey, StepOf, StoreError,
     StoredVerification, VerificationStore,
 };
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Machine};
 use crate::model::Model;
 use crate::scene::{
     HOUR_MS, NOW, RIGHT, WRONG, check, digest, id, order, purpose, sealed_code, service, short,
@@ -147,6 +150,8 @@ struct Run<'a> {
     /// Subjects of this run begin here, so that runs do not meet.
     first_subject: u64,
     now: Timestamp,
+    /// The machine of the embedded engine, whose wall clock shows `now`.
+    machine: Machine,
     ordered: Vec<VerificationId>,
     /// The newest verification ordered for each slot.
     newest: HashMap<SlotKey, VerificationId>,
@@ -187,8 +192,13 @@ impl Run<'_> {
     fn call(&mut self, step: &Step) -> Option<Call> {
         Some(match *step {
             Step::Wait { ms } => {
-                let at = self.now.as_millis() + ms;
-                self.now = Timestamp::from_millis(at.max(NOW.as_millis()));
+                let at = (self.now.as_millis() + ms).max(NOW.as_millis());
+                self.machine.step(at - self.now.as_millis());
+                self.machine.uptime.advance_millis(ms.max(0));
+                if let Some((_, uptime)) = &mut self.models[0].steady {
+                    *uptime = self.machine.uptime.now();
+                }
+                self.now = Timestamp::from_millis(at);
                 return None;
             }
             Step::Open {
@@ -357,7 +367,7 @@ fn both_stores_do_what_core_says() {
         .enable_all()
         .build()
         .unwrap();
-    let sqlite = runtime.block_on(async { Engine::sqlite() });
+    let sqlite = runtime.block_on(Engine::sqlite());
     let redis = runtime.block_on(Engine::redis());
     let runs = Cell::new(0_u64);
     let config = Config {
@@ -368,18 +378,30 @@ fn both_stores_do_what_core_says() {
     let steps = prop::collection::vec(step(), 1..80);
     let outcome = TestRunner::new(config).run(&steps, |steps| {
         runs.set(runs.get() + 1);
-        // The store remembers the newest time, so each run has its own store.
-        let sqlite = sqlite.again();
+        // Each run has a machine of its own, and the file nothing to hold against its clock.
+        let machine = Machine::at(NOW);
+        let sqlite = runtime.block_on(async {
+            let forget = |file: &Connection| file.execute("DELETE FROM verifier_clock", []);
+            sqlite.file().write(forget).await.unwrap();
+            machine.start(sqlite.file()).await
+        });
         // The clock of Redis shows some moment before all of the cases.
         let mut redis_model = Model::default();
         redis_model.server = Some(NOW.minus_millis(HOUR_MS));
         let mut sqlite_model = Model::default();
-        sqlite_model.newest = Some(Timestamp::from_millis(i64::MIN));
+        let uptime = machine.uptime.now();
+        let steady = SteadyTime {
+            now: NOW,
+            uptime,
+            epoch: 0,
+        };
+        sqlite_model.steady = Some((steady, uptime));
         let mut run = Run {
             stores: [&sqlite, redis.store()],
             models: [sqlite_model, redis_model],
             first_subject: runs.get() * 10,
             now: NOW,
+            machine,
             ordered: Vec::new(),
             newest: HashMap::new(),
         };

@@ -1,6 +1,7 @@
 -- The clock of every script. The later of the caller's and the server's decides: a caller whose
 -- clock is behind approves no expired code, and one whose clock is ahead lengthens no life.
 local stamp = redis.call('TIME')
-local TIME = stamp[1] * 1000 + math.floor(stamp[2] / 1000)
-local now = math.max(tonumber(ARGV[1] or 0), TIME)
+local TIME = stamp[1] * 1000 + (stamp[2] - stamp[2] % 1000) / 1000
+local now = (ARGV[1] or 0) + 0
+if TIME > now then now = TIME end
 

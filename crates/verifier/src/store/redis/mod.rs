@@ -21,7 +21,7 @@ use watchword_core::{
 use watchword_storage::{Arg, Redis, Script, StorageError};
 
 use super::model::{
-    CheckCommand, Checked, OpenCommand, Opened, SealedCode, Sends, Sent, StepOf,
+    CheckCommand, Checked, Inspected, OpenCommand, Opened, SealedCode, Sends, Sent, StepOf,
     StoredVerification, TagKey,
 };
 use super::{AFTERLIFE_MS, StoreError, VerificationStore};
@@ -69,6 +69,8 @@ pub struct RedisVerifications {
     cancel: Script,
     get: Script,
     sends: Script,
+    inspect: Script,
+    locked: Script,
 }
 
 impl RedisVerifications {
@@ -84,6 +86,8 @@ impl RedisVerifications {
             cancel: script!("#!lua", "cancel"),
             get: script!("#!lua flags=no-writes", "get"),
             sends: script!("#!lua flags=no-writes", "sends"),
+            inspect: script!("#!lua flags=no-writes", "inspect"),
+            locked: script!("#!lua flags=no-writes", "locked"),
         }
     }
 }
@@ -235,11 +239,57 @@ impl VerificationStore for RedisVerifications {
         Ok((page, next))
     }
 
-    async fn forget_guesses(&self, tag: TagKey) -> Result<(), StoreError> {
+    async fn inspect(
+        &self,
+        id: &VerificationId,
+        now: Timestamp,
+    ) -> Result<Option<Inspected>, StoreError> {
+        let keys = [verification_key(id)];
+        let reply = self
+            .redis
+            .script(&self.inspect, &keys, &[millis(now)])
+            .await?;
+        reply::inspected(reply, id)
+    }
+
+    async fn list(
+        &self,
+        subject: Option<TagKey>,
+        cursor: Option<String>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<(Vec<Inspected>, Option<String>), StoreError> {
+        let tag = subject.map_or_else(|| "*".to_owned(), |tag| tag.to_string());
+        let pattern = format!("ww:{{{tag}}}:v:*");
+        let (keys, next) = self.redis.scan(cursor.as_deref(), &pattern, limit).await?;
+        let mut page = Vec::new();
+        for id in keys.iter().filter_map(|key| id_of_key(key)) {
+            match self.inspect(&id, now).await {
+                Ok(found) => page.extend(found),
+                Err(StoreError::Corrupt) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((page, next))
+    }
+
+    async fn locked_until(
+        &self,
+        tag: TagKey,
+        budget: GuessBudget,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let keys = [guesses_key(&tag.to_string())];
+        let args = now_and_budget(now, budget);
+        let reply = self.redis.script(&self.locked, &keys, &args).await?;
+        reply::locked(reply)
+    }
+
+    async fn forget_guesses(&self, tag: TagKey) -> Result<bool, StoreError> {
         let mut command = watchword_storage::redis::cmd("DEL");
         command.arg(guesses_key(&tag.to_string()));
-        self.redis.command(&command).await?;
-        Ok(())
+        let deleted = self.redis.command(&command).await?;
+        Ok(matches!(deleted, watchword_storage::redis::Value::Int(1..)))
     }
 }
 

@@ -39,7 +39,6 @@ if withdrawn then
   close(withdrawn, CANCELED)
   save(KEYS[4], withdrawn)
 end
-local forget_at = now + tonumber(ARGV[6])
-redis.call('SET', KEYS[1], new, 'PXAT', forget_at)
-redis.call('SET', KEYS[2], ARGV[5], 'PXAT', forget_at)
-return {'new', follows, withdrawn and '1' or '0', text(now)}
+redis.call('SET', KEYS[1], new, 'PX', ARGV[6])
+redis.call('SET', KEYS[2], ARGV[5], 'PX', ARGV[6])
+return {'new', follows, withdrawn and '1' or '0', now}

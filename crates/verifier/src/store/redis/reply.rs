@@ -4,12 +4,14 @@
 use std::str::FromStr;
 
 use data_encoding::BASE64;
-use watchword_core::{Channel, CheckVerdict, Timestamp, VerificationId, VerificationStatus};
+use watchword_core::{
+    Channel, CheckVerdict, ShortTag, Timestamp, VerificationId, VerificationStatus,
+};
 use watchword_storage::StorageError;
 use watchword_storage::redis::Value;
 
 use super::super::StoreError;
-use super::super::model::{Approval, Checked, Opened, Sends, Sent, StoredVerification};
+use super::super::model::{Approval, Checked, Inspected, Opened, Sends, Sent, StoredVerification};
 
 /// What `open` leads to.
 pub(super) enum Opening {
@@ -73,6 +75,14 @@ impl Parts {
         self.parsed().map(Timestamp::from_millis)
     }
 
+    /// The script's `now`, a whole number.
+    fn now(&mut self) -> Result<Timestamp, StoreError> {
+        match self.next()? {
+            Value::Int(millis) => Ok(Timestamp::from_millis(millis)),
+            _ => Err(StoreError::Corrupt),
+        }
+    }
+
     fn base64(&mut self) -> Result<String, StoreError> {
         Ok(BASE64.encode(&self.bytes()?))
     }
@@ -89,7 +99,7 @@ pub(super) fn opening(reply: Value, id: &VerificationId) -> Result<Opening, Stor
         "new" => Ok(Opening::New(New {
             follows_approval: parts.flag()?,
             withdrew: parts.flag()?,
-            opened_at: parts.moment()?,
+            opened_at: parts.now()?,
         })),
         "taken" => Err(StorageError::Rejected("the id is in use").into()),
         word => {
@@ -149,6 +159,38 @@ pub(super) fn found(
     match parts.text()?.as_str() {
         "none" => Ok(None),
         "found" => inner(parts, id).map(Some),
+        _ => Err(StoreError::Corrupt),
+    }
+}
+
+/// Parses the answer of `inspect.lua`.
+pub(super) fn inspected(
+    reply: Value,
+    id: &VerificationId,
+) -> Result<Option<Inspected>, StoreError> {
+    let mut parts = Parts::new(reply)?;
+    match parts.text()?.as_str() {
+        "none" => Ok(None),
+        "found" => Ok(Some(Inspected {
+            recipient: ShortTag::from_bytes(&parts.bytes()?),
+            confirmed: parts.flag()?,
+            verification: inner(parts, id)?,
+        })),
+        _ => Err(StoreError::Corrupt),
+    }
+}
+
+/// Parses the answer of `locked.lua`.
+pub(super) fn locked(reply: Value) -> Result<Option<Timestamp>, StoreError> {
+    let mut parts = Parts::new(reply)?;
+    match parts.text()?.as_str() {
+        "found" => match parts.text()?.as_str() {
+            "" => Ok(None),
+            moment => {
+                let moment = moment.parse().map_err(|_| StoreError::Corrupt)?;
+                Ok(Some(Timestamp::from_millis(moment)))
+            }
+        },
         _ => Err(StoreError::Corrupt),
     }
 }

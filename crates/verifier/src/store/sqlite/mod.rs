@@ -1,9 +1,11 @@
-//! Code state in the SQLite file: the state machine of core runs inside a transaction. Refuses to
-//! have rules of its own.
+//! Code state in the SQLite file: the state machine of core runs inside a transaction, by the
+//! steady clock of the file.
 
-mod newest;
+mod clock;
 mod record;
 mod table;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use subtle::ConstantTimeEq;
@@ -15,16 +17,18 @@ use watchword_storage::rusqlite::{Connection, Result as SqlResult};
 use watchword_storage::{Migration, Sqlite};
 
 use super::model::{
-    CheckCommand, Checked, Digest, OpenCommand, Opened, SealedCode, Sends, Sent, StepOf,
+    CheckCommand, Checked, Digest, Inspected, OpenCommand, Opened, SealedCode, Sends, Sent, StepOf,
     StoredVerification, TagKey,
 };
 use super::{AFTERLIFE_MS, GUESSES_KEPT_MS, StoreError, VerificationStore, fingerprints};
-use newest::Newest;
+use clock::Moment;
 use record::{Record, Repeat};
 use table::{Found, Latest};
 
+pub use clock::{MachineClocks, SteadyClock, end_live_codes};
+
 /// The verifier's tables.
-pub const MIGRATIONS: [Migration; 2] = [
+pub const MIGRATIONS: [Migration; 3] = [
     Migration {
         name: "verifier-1",
         sql: table::SCHEMA,
@@ -32,6 +36,10 @@ pub const MIGRATIONS: [Migration; 2] = [
     Migration {
         name: "verifier-2",
         sql: table::SCHEMA_2,
+    },
+    Migration {
+        name: "verifier-3",
+        sql: clock::SCHEMA,
     },
 ];
 
@@ -48,33 +56,42 @@ const DAY_MS: u64 = 24 * 3_600_000;
 #[derive(Debug)]
 pub struct SqliteVerifications {
     sqlite: Sqlite,
-    newest: Newest,
+    clock: Arc<SteadyClock>,
 }
 
 /// The result of one step: `None` when a record could not be read.
 type Step<T> = SqlResult<Option<T>>;
 
 impl SqliteVerifications {
-    /// Code state in this file, which has [`MIGRATIONS`].
-    pub fn new(sqlite: Sqlite) -> Self {
-        let newest = Newest::default();
-        Self { sqlite, newest }
+    /// Code state in this file, which has [`MIGRATIONS`] and this clock.
+    pub const fn new(sqlite: Sqlite, clock: Arc<SteadyClock>) -> Self {
+        Self { sqlite, clock }
     }
 
     async fn transact<T: Send + 'static>(
         &self,
-        step: impl FnOnce(&Connection) -> Step<T> + Send + 'static,
+        now: Timestamp,
+        step: impl FnOnce(&Connection, Moment) -> Step<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.sqlite.write(step).await?.ok_or(StoreError::Corrupt)
+        let (clock, at) = (self.clock.clone(), self.clock.moment(now));
+        let write = self.sqlite.write(move |connection| {
+            clock.save(connection, at)?;
+            step(connection, at)
+        });
+        let answer = write.await?;
+        self.clock.committed(at);
+        answer.ok_or(StoreError::Corrupt)
     }
 }
 
 #[async_trait]
 impl VerificationStore for SqliteVerifications {
     async fn open(&self, mut command: OpenCommand) -> Result<Opened, StoreError> {
-        command.now = self.newest.write(command.now);
-        self.transact(move |connection| open(connection, command))
-            .await
+        self.transact(command.now, move |connection, at| {
+            command.now = at.now;
+            open(connection, command, at)
+        })
+        .await
     }
 
     async fn resend(
@@ -86,15 +103,17 @@ impl VerificationStore for SqliteVerifications {
         budget: GuessBudget,
         now: Timestamp,
     ) -> Result<Option<Opened>, StoreError> {
-        let (id, service, now) = (id.clone(), service.clone(), self.newest.write(now));
-        let ask = Ask {
-            next,
-            now,
-            of: None,
-            steps,
-        };
-        self.transact(move |connection| resend(connection, &id, &service, ask, budget))
-            .await
+        let (id, service) = (id.clone(), service.clone());
+        self.transact(now, move |connection, at| {
+            let ask = Ask {
+                next,
+                now: at.now,
+                of: None,
+                steps,
+            };
+            resend(connection, &id, &service, ask, budget, at)
+        })
+        .await
     }
 
     async fn step(
@@ -106,21 +125,22 @@ impl VerificationStore for SqliteVerifications {
         budget: GuessBudget,
         now: Timestamp,
     ) -> Result<Option<Opened>, StoreError> {
-        let (id, service, now) = (id.clone(), service.clone(), self.newest.write(now));
-        let of = Some(step);
-        let ask = Ask {
-            next,
-            now,
-            of,
-            steps: 0,
-        };
-        self.transact(move |connection| resend(connection, &id, &service, ask, budget))
-            .await
+        let (id, service) = (id.clone(), service.clone());
+        self.transact(now, move |connection, at| {
+            let ask = Ask {
+                next,
+                now: at.now,
+                of: Some(step),
+                steps: 0,
+            };
+            resend(connection, &id, &service, ask, budget, at)
+        })
+        .await
     }
 
     async fn confirm(&self, id: &VerificationId, send: u8) -> Result<(), StoreError> {
         let id = id.clone();
-        self.transact(move |connection| {
+        let write = self.sqlite.write(move |connection| {
             let mut record = match table::find(connection, &id, None)? {
                 Found::Nothing => return Ok(Some(())),
                 Found::Unreadable => return Ok(None),
@@ -132,18 +152,19 @@ impl VerificationStore for SqliteVerifications {
                 table::update(connection, &id, &record)?;
             }
             Ok(Some(()))
-        })
-        .await
+        });
+        write.await?.ok_or(StoreError::Corrupt)
     }
 
     async fn check(
         &self,
-        mut command: CheckCommand,
+        command: CheckCommand,
         budget: GuessBudget,
     ) -> Result<Checked, StoreError> {
-        command.now = self.newest.write(command.now);
-        self.transact(move |connection| check(connection, command, budget))
-            .await
+        self.transact(command.now, move |connection, at| {
+            check(connection, command, budget, at)
+        })
+        .await
     }
 
     async fn cancel(
@@ -152,9 +173,10 @@ impl VerificationStore for SqliteVerifications {
         service: &ServiceName,
         now: Timestamp,
     ) -> Result<Option<StoredVerification>, StoreError> {
-        let (id, service, now) = (id.clone(), service.clone(), self.newest.write(now));
-        self.transact(move |connection| {
-            let mut record = match table::find(connection, &id, Some(now))? {
+        let (id, service) = (id.clone(), service.clone());
+        self.transact(now, move |connection, at| {
+            let now = at.now;
+            let mut record = match table::find(connection, &id, Some(at))? {
                 Found::Record(record) if record.service == service => record,
                 Found::Unreadable => return Ok(None),
                 Found::Nothing | Found::Record(_) => return Ok(Some(None)),
@@ -174,13 +196,13 @@ impl VerificationStore for SqliteVerifications {
         service: &ServiceName,
         now: Timestamp,
     ) -> Result<Option<StoredVerification>, StoreError> {
-        let (wanted, now) = (id.clone(), self.newest.later(now));
+        let (wanted, at) = (id.clone(), self.clock.moment(now));
         match self
             .sqlite
-            .read(move |connection| table::find(connection, &wanted, Some(now)))
+            .read(move |connection| table::find(connection, &wanted, Some(at)))
             .await?
         {
-            Found::Record(record) if record.service == *service => Ok(Some(record.at(id, now))),
+            Found::Record(record) if record.service == *service => Ok(Some(record.at(id, at.now))),
             Found::Unreadable => Err(StoreError::Corrupt),
             Found::Nothing | Found::Record(_) => Ok(None),
         }
@@ -193,7 +215,7 @@ impl VerificationStore for SqliteVerifications {
     ) -> Result<(Vec<Sends>, Option<String>), StoreError> {
         let page = self
             .sqlite
-            .read(move |connection| table::page(connection, cursor.as_deref(), limit))
+            .read(move |connection| table::page(connection, "", cursor.as_deref(), limit))
             .await?;
         let next = (page.len() == limit).then(|| page.last().map(|(id, _)| id.to_string()));
         let sends = page.into_iter().map(|(id, record)| {
@@ -204,7 +226,57 @@ impl VerificationStore for SqliteVerifications {
         Ok((sends.collect::<Result<_, _>>()?, next.flatten()))
     }
 
-    async fn forget_guesses(&self, tag: TagKey) -> Result<(), StoreError> {
+    async fn inspect(
+        &self,
+        id: &VerificationId,
+        now: Timestamp,
+    ) -> Result<Option<Inspected>, StoreError> {
+        let (wanted, at) = (id.clone(), self.clock.moment(now));
+        let found = self
+            .sqlite
+            .read(move |connection| table::find(connection, &wanted, Some(at)));
+        match found.await? {
+            Found::Record(record) => Ok(Some(record.inspected(id, at.now))),
+            Found::Unreadable => Err(StoreError::Corrupt),
+            Found::Nothing => Ok(None),
+        }
+    }
+
+    async fn list(
+        &self,
+        subject: Option<TagKey>,
+        cursor: Option<String>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<(Vec<Inspected>, Option<String>), StoreError> {
+        let at = self.clock.moment(now);
+        let tag = subject.map(|tag| tag.to_string()).unwrap_or_default();
+        let read =
+            move |connection: &Connection| table::page(connection, &tag, cursor.as_deref(), limit);
+        let page = self.sqlite.read(read).await?;
+        let next = (page.len() == limit).then(|| page.last().map(|(id, _)| id.to_string()));
+        let readable = page.into_iter().filter_map(|(id, record)| {
+            let mut record = record.filter(|record| !record.is_forgotten(at.now))?;
+            record.end_if_before(at.epoch());
+            Some(record.inspected(&id, at.now))
+        });
+        Ok((readable.collect(), next.flatten()))
+    }
+
+    async fn locked_until(
+        &self,
+        tag: TagKey,
+        budget: GuessBudget,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let now = self.clock.moment(now).now;
+        let read = move |connection: &Connection| table::guesses(connection, &tag.to_string());
+        let guesses = self.sqlite.read(read).await?;
+        let guesses = guesses.ok_or(StoreError::Corrupt)?;
+        Ok(guesses.locked_until(budget, now))
+    }
+
+    async fn forget_guesses(&self, tag: TagKey) -> Result<bool, StoreError> {
         Ok(self
             .sqlite
             .write(move |connection| table::forget(connection, &tag.to_string()))
@@ -212,7 +284,7 @@ impl VerificationStore for SqliteVerifications {
     }
 }
 
-fn open(connection: &Connection, command: OpenCommand) -> Step<Opened> {
+fn open(connection: &Connection, command: OpenCommand, at: Moment) -> Step<Opened> {
     let now = command.now;
     // An hour longer than they are shown, so that a clock that steps back finds what it left.
     table::purge(connection, now.minus_millis(2 * AFTERLIFE_MS), now)?;
@@ -223,7 +295,7 @@ fn open(connection: &Connection, command: OpenCommand) -> Step<Opened> {
         return Ok(Some(Opened::Locked(until)));
     }
     let (mut follows_approval, mut withdrawn) = (false, None);
-    match table::latest(connection, &command.slot, now)? {
+    match table::latest(connection, &command.slot, at)? {
         Latest::Unreadable => return Ok(None),
         Latest::Nothing => {}
         Latest::Record(id, record) => match record.status_at(now) {
@@ -245,7 +317,7 @@ fn open(connection: &Connection, command: OpenCommand) -> Step<Opened> {
         table::update(connection, id, record)?;
     }
     let (id, slot) = (command.id.clone(), command.slot.clone());
-    let record = Record::new(command);
+    let record = Record::new(command, at.epoch());
     table::insert(connection, &id, &slot, &record)?;
     Ok(record.sent(&id, now, true, follows_approval).map(|sent| {
         Opened::Send(Sent {
@@ -298,9 +370,10 @@ fn resend(
     service: &ServiceName,
     ask: Ask,
     budget: GuessBudget,
+    at: Moment,
 ) -> Step<Option<Opened>> {
     let now = ask.now;
-    let record = match table::find(connection, id, Some(now))? {
+    let record = match table::find(connection, id, Some(at))? {
         Found::Record(record) if record.service == *service => record,
         Found::Unreadable => return Ok(None),
         Found::Nothing | Found::Record(_) => return Ok(Some(None)),
@@ -356,9 +429,14 @@ fn send(
         .map(|sent| Some(Opened::Send(sent))))
 }
 
-fn check(connection: &Connection, command: CheckCommand, budget: GuessBudget) -> Step<Checked> {
-    let (now, tag) = (command.now, command.id.tag());
-    let mut record = match table::find(connection, &command.id, Some(now))? {
+fn check(
+    connection: &Connection,
+    command: CheckCommand,
+    budget: GuessBudget,
+    at: Moment,
+) -> Step<Checked> {
+    let (now, tag) = (at.now, command.id.tag());
+    let mut record = match table::find(connection, &command.id, Some(at))? {
         Found::Record(record) if record.service == command.service => record,
         Found::Unreadable => return Ok(None),
         Found::Record(_) => return Ok(Some(REFUSED)),

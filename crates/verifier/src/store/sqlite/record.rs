@@ -9,7 +9,7 @@ use watchword_core::{
 
 use super::super::AFTERLIFE_MS;
 use super::super::model::{
-    Approval, Digest, Expected, OpenCommand, SealedCode, Sends, Sent, StoredVerification,
+    Approval, Digest, Expected, Inspected, OpenCommand, SealedCode, Sends, Sent, StoredVerification,
 };
 
 /// Everything that is kept of a verification but its id and slot.
@@ -46,6 +46,9 @@ pub(super) struct Record {
     last_step: u8,
     /// At most one for each check that was compared.
     answers: Vec<AnswerRecord>,
+    /// The epoch of the clock in which it was opened.
+    #[serde(default)]
+    epoch: u32,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -83,7 +86,7 @@ pub(super) enum Repeat {
 }
 
 impl Record {
-    pub(super) fn new(command: OpenCommand) -> Self {
+    pub(super) fn new(command: OpenCommand, epoch: u32) -> Self {
         let pending = Pending::open(command.policy, command.now);
         Self {
             service: command.service,
@@ -112,6 +115,7 @@ impl Record {
                 .saturating_add(1)
                 .min(command.policy.max_sends),
             answers: Vec::new(),
+            epoch,
         }
     }
 
@@ -200,6 +204,14 @@ impl Record {
         (self.recipient, self.variables, self.details) = (None, None, None);
     }
 
+    /// Ends a live verification that was opened before this epoch of the clock: nothing says how
+    /// long its code has lived.
+    pub(super) fn end_if_before(&mut self, epoch: u32) {
+        if self.is_pending() && self.epoch < epoch {
+            self.end(VerificationStatus::Expired);
+        }
+    }
+
     /// Whether this live verification, whose id is `id`, meets the expectations of a check's
     /// caller.
     pub(super) fn fits(&self, expected: &Expected, id: &VerificationId) -> bool {
@@ -273,6 +285,14 @@ impl Record {
             verdict,
             typed,
         });
+    }
+
+    pub(super) fn inspected(&self, id: &VerificationId, now: Timestamp) -> Inspected {
+        Inspected {
+            verification: self.at(id, now),
+            confirmed: self.confirmed,
+            recipient: self.recipient,
+        }
     }
 
     pub(super) fn at(&self, id: &VerificationId, now: Timestamp) -> StoredVerification {

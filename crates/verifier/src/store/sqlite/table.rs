@@ -4,7 +4,9 @@ use watchword_core::{GuessLog, ShortTag, Timestamp, VerificationId};
 use watchword_storage::forget as forget_rows;
 use watchword_storage::rusqlite::{Connection, Error, OptionalExtension, Result, params};
 
+use super::super::GUESSES_KEPT_MS;
 use super::super::model::SlotKey;
+use super::clock::Moment;
 use super::record::Record;
 
 pub(super) const SCHEMA: &str = "
@@ -47,18 +49,25 @@ pub(super) const SCHEMA_2: &str = "
 /// the tables do not grow.
 const PURGED_AT_ONCE: u32 = 8;
 
-/// Up to `limit` verifications after the id `cursor`, in the order of their ids; `None` for one
-/// that cannot be read.
+/// The longest lifetime that `core::Policy` allows.
+const LONGEST_LIFETIME_MS: u64 = 600_000;
+
+/// Up to `limit` verifications whose ids begin with `tag`, after the id `cursor`, in the order of
+/// their ids; `None` for one that cannot be read.
 pub(super) fn page(
     connection: &Connection,
+    tag: &str,
     cursor: Option<&str>,
     limit: usize,
 ) -> Result<Vec<(VerificationId, Option<Record>)>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(
-        "SELECT id, record FROM verifier_verification WHERE id > ?1 ORDER BY id LIMIT ?2",
+        "SELECT id, record FROM verifier_verification WHERE id > ?1 AND id < ?2
+         ORDER BY id LIMIT ?3",
     )?;
-    let rows = statement.query_map(params![cursor.unwrap_or(""), limit], |row| {
+    // No character of an id is behind this one.
+    let end = format!("{tag}~");
+    let rows = statement.query_map(params![cursor.unwrap_or(tag), end, limit], |row| {
         Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
     })?;
     rows.map(|row| {
@@ -76,12 +85,12 @@ pub(super) enum Found {
     Record(Box<Record>),
 }
 
-/// The verification of this id. With `now`, one whose time to be remembered is over is not there,
-/// whether its row was purged yet or not.
+/// The verification of this id. At a moment, a verification of an earlier epoch has ended, and one
+/// whose time to be remembered is over is not found, whether its row was purged yet or not.
 pub(super) fn find(
     connection: &Connection,
     id: &VerificationId,
-    now: Option<Timestamp>,
+    at: Option<Moment>,
 ) -> Result<Found> {
     let text: Option<String> = connection
         .prepare_cached("SELECT record FROM verifier_verification WHERE id = ?1")?
@@ -90,11 +99,16 @@ pub(super) fn find(
     let Some(text) = text else {
         return Ok(Found::Nothing);
     };
-    Ok(match serde_json::from_str::<Record>(&text) {
-        Err(_) => Found::Unreadable,
-        Ok(record) if now.is_some_and(|now| record.is_forgotten(now)) => Found::Nothing,
-        Ok(record) => Found::Record(Box::new(record)),
-    })
+    let Ok(mut record) = serde_json::from_str::<Record>(&text) else {
+        return Ok(Found::Unreadable);
+    };
+    if let Some(at) = at {
+        if record.is_forgotten(at.now) {
+            return Ok(Found::Nothing);
+        }
+        record.end_if_before(at.epoch());
+    }
+    Ok(Found::Record(Box::new(record)))
 }
 
 /// Reads some verification in place of one that is not there, so that a check of an unknown id
@@ -115,8 +129,8 @@ pub(super) enum Latest {
     Record(VerificationId, Box<Record>),
 }
 
-/// The slot's latest verification, if it is still known at `now`.
-pub(super) fn latest(connection: &Connection, slot: &SlotKey, now: Timestamp) -> Result<Latest> {
+/// The slot's latest verification, if it is still known at this moment.
+pub(super) fn latest(connection: &Connection, slot: &SlotKey, at: Moment) -> Result<Latest> {
     let id: Option<String> = connection
         .prepare_cached("SELECT id FROM verifier_slot WHERE slot = ?1")?
         .query_row([&slot.0], |row| row.get(0))
@@ -127,7 +141,7 @@ pub(super) fn latest(connection: &Connection, slot: &SlotKey, now: Timestamp) ->
     let Ok(id) = id.parse() else {
         return Ok(Latest::Unreadable);
     };
-    Ok(match find(connection, &id, Some(now))? {
+    Ok(match find(connection, &id, Some(at))? {
         Found::Nothing => Latest::Nothing,
         Found::Unreadable => Latest::Unreadable,
         Found::Record(record) => Latest::Record(id, record),
@@ -209,24 +223,57 @@ pub(super) fn guesses(connection: &Connection, tag: &str) -> Result<Option<Guess
     let Some((times, in_a_row)) = row else {
         return Ok(Some(GuessLog::default()));
     };
+    Ok(parse(&times, in_a_row))
+}
+
+fn parse(times: &str, in_a_row: u32) -> Option<GuessLog> {
     let mut log = GuessLog {
         in_a_row,
         ..GuessLog::default()
     };
     for part in times.split_whitespace() {
         if let Some((recipient, count)) = part.split_once(':') {
-            let (Ok(recipient), Ok(count)) = (recipient.parse(), count.parse()) else {
-                return Ok(None);
-            };
-            log.at_recipients.push((recipient, count));
+            log.at_recipients
+                .push((recipient.parse().ok()?, count.parse().ok()?));
         } else {
-            let Ok(ms) = part.parse() else {
-                return Ok(None);
-            };
-            log.wrong_at.push(Timestamp::from_millis(ms));
+            log.wrong_at
+                .push(Timestamp::from_millis(part.parse().ok()?));
         }
     }
-    Ok(Some(log))
+    Some(log)
+}
+
+/// Lets [`purge`] drop the rows of an earlier, later clock as if the codes were opened now. They have
+/// ended, and without this they would stay for as long as that clock was ahead.
+pub(super) fn limit_retention(connection: &Connection, now: Timestamp) -> Result<()> {
+    let latest = now.plus_millis(LONGEST_LIFETIME_MS).as_millis();
+    connection
+        .prepare_cached(
+            "UPDATE verifier_verification SET expires_at_ms = ?1 WHERE expires_at_ms > ?1",
+        )?
+        .execute([latest])
+        .map(|_| ())
+}
+
+/// Moves guesses that lie after `now`, which a wrong clock dated, to `now`: none is given back, and
+/// none locks its subject for longer than from now on.
+pub(super) fn limit_guess_times(connection: &Connection, now: Timestamp) -> Result<()> {
+    let mut all =
+        connection.prepare_cached("SELECT tag, wrong_at_ms, in_a_row FROM verifier_guesses")?;
+    let rows = all
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect::<Result<Vec<(String, String, u32)>>>()?;
+    for (tag, times, in_a_row) in rows {
+        // A log that cannot be read refuses its subject, and stays as it is.
+        let Some(mut log) = parse(&times, in_a_row) else {
+            continue;
+        };
+        if log.wrong_at.iter().any(|at| *at > now) {
+            log.wrong_at.iter_mut().for_each(|at| *at = now.min(*at));
+            remember(connection, &tag, &log, now.plus_millis(GUESSES_KEPT_MS))?;
+        }
+    }
+    Ok(())
 }
 
 /// Keeps `log` until `forget_at`: its times, then `recipient:count` for each recipient.
@@ -255,9 +302,10 @@ pub(super) fn remember(
         .map(|_| ())
 }
 
-pub(super) fn forget(connection: &Connection, tag: &str) -> Result<()> {
+/// Forgets the guesses of a subject; returns whether there were any.
+pub(super) fn forget(connection: &Connection, tag: &str) -> Result<bool> {
     connection
         .prepare_cached("DELETE FROM verifier_guesses WHERE tag = ?1")?
         .execute([tag])
-        .map(|_| ())
+        .map(|rows| rows > 0)
 }

@@ -1,0 +1,100 @@
+//! The operator's view of verifications, and unlocks, without the service's key.
+
+use std::collections::BTreeSet;
+
+use watchword_core::{GuessBudget, Timestamp, VerificationId, VerificationStatus};
+
+use crate::engine::Engine;
+use crate::scene::{
+    HOUR_MS, NOW, WRONG, check, opened, order, sent, service, short, slot, tag, verdict,
+};
+
+pub async fn an_operator_sees_any_services_verification(engine: &Engine) {
+    let store = engine.store();
+    let command = order(1, 1);
+    let (recipient, owner) = (command.recipient, command.service.clone());
+    let id = sent(store.open(command).await.unwrap()).verification.id;
+    let seen = store.inspect(&id, NOW).await.unwrap().unwrap();
+    assert_eq!(seen.verification.id, id);
+    assert_eq!(seen.verification.service, owner);
+    assert_eq!(seen.recipient, Some(recipient));
+    assert_ne!(Some(short("another")), seen.recipient);
+    assert!(!seen.confirmed);
+    store.confirm(&id, 1).await.unwrap();
+    assert!(store.inspect(&id, NOW).await.unwrap().unwrap().confirmed);
+    let told = store.get(&id, &owner, NOW).await.unwrap();
+    let seen = store.inspect(&id, NOW).await.unwrap().unwrap();
+    assert_eq!(told, Some(seen.verification));
+    assert_eq!(store.get(&id, &service("z"), NOW).await.unwrap(), None);
+
+    // An ended verification keeps no recipient.
+    store.cancel(&id, &owner, NOW).await.unwrap();
+    let seen = store.inspect(&id, NOW).await.unwrap().unwrap();
+    assert_eq!(seen.verification.status, VerificationStatus::Canceled);
+    assert_eq!(seen.recipient, None);
+    assert_eq!(
+        store.inspect(&crate::scene::id(9, 9), NOW).await.unwrap(),
+        None
+    );
+}
+
+pub async fn a_subjects_verifications_are_listed_and_no_others(engine: &Engine) {
+    let store = engine.store();
+    let mut expected = BTreeSet::new();
+    for subject in 1..=7 {
+        for number in 1..=3 {
+            let mut command = order(subject, number);
+            command.slot = slot(subject, &number.to_string());
+            expected.insert(opened(store, command).await.id);
+        }
+    }
+    let listed = async |subject: Option<u64>| {
+        let (mut found, mut cursor) = (BTreeSet::new(), None);
+        loop {
+            let page = store.list(subject.map(tag), cursor, 2, NOW).await.unwrap();
+            found.extend(page.0.into_iter().map(|one| one.verification.id));
+            cursor = page.1;
+            if cursor.is_none() {
+                return found;
+            }
+        }
+    };
+    assert_eq!(listed(None).await, expected);
+    let of_third: BTreeSet<VerificationId> = listed(Some(3)).await;
+    let of_tag = |one: &&VerificationId| one.subject_tag() == tag(3);
+    assert_eq!(of_third, expected.iter().filter(of_tag).cloned().collect());
+    assert_eq!(of_third.len(), 3);
+    assert!(listed(Some(8)).await.is_empty());
+}
+
+pub async fn an_unlock_says_whether_something_was_counted(engine: &Engine) {
+    let store = engine.store();
+    let id = opened(store, order(1, 1)).await.id;
+    assert!(!store.forget_guesses(tag(1)).await.unwrap());
+    verdict(store, check(&id, WRONG, "1", NOW)).await;
+    assert!(!store.forget_guesses(tag(2)).await.unwrap());
+    assert!(store.forget_guesses(tag(1)).await.unwrap());
+    assert!(!store.forget_guesses(tag(1)).await.unwrap());
+}
+
+pub async fn an_operator_sees_until_when_a_subject_is_locked(engine: &Engine) {
+    let store = engine.store();
+    let budget = |per_hour, in_a_row| GuessBudget {
+        per_hour,
+        in_a_row,
+        ..GuessBudget::default()
+    };
+    let until = async |budget, at| store.locked_until(tag(1), budget, at).await.unwrap();
+    let id = opened(store, order(1, 1)).await.id;
+    assert_eq!(until(budget(1, 100), NOW).await, None);
+    verdict(store, check(&id, WRONG, "1", NOW)).await;
+    verdict(store, check(&id, WRONG, "2", NOW)).await;
+    let end = NOW.plus_millis(HOUR_MS);
+    assert_eq!(until(budget(2, 100), NOW).await, Some(end));
+    assert_eq!(until(budget(2, 100), end).await, None);
+    assert_eq!(until(budget(3, 100), NOW).await, None);
+    let forever = Timestamp::from_millis(i64::MAX);
+    assert_eq!(until(budget(3, 2), NOW).await, Some(forever));
+    store.forget_guesses(tag(1)).await.unwrap();
+    assert_eq!(until(budget(2, 2), NOW).await, None);
+}
