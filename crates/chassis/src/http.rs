@@ -63,7 +63,7 @@ impl<S: Send + Sync> FromRequestParts<S> for CallerTrace {
 }
 
 /// The bearer token, if there is exactly one `Authorization` header and it has one.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next()?.to_str().ok()?;
     if values.next().is_some() {

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod config;
 pub mod figures;
+mod hashed_keys;
 pub mod http;
 pub mod lifecycle;
 mod problem;
@@ -13,6 +14,7 @@ pub mod spans;
 mod system;
 pub mod telemetry;
 
+pub use hashed_keys::HashedKeys;
 pub use problem::{Problem, ProblemCode};
 pub use services::{NumberPolicy, Service, Services};
-pub use system::{SystemClock, SystemEntropy};
+pub use system::{SystemClock, SystemEntropy, Uptime, boot_id};

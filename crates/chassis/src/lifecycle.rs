@@ -77,6 +77,7 @@ impl Lifecycle {
             ended = self.tasks.join_next() => ended,
         };
         tracing::info!("stopping");
+        crate::telemetry::silence_amqp_client();
         self.stop.cancel();
         let drained = timeout(DRAIN_DEADLINE, async {
             let mut panicked = false;

@@ -1,6 +1,8 @@
 //! Errors of the HTTP API: one RFC 9457 document shape, stable codes, one mapping to statuses.
 //! Refuses to quote what the caller sent.
 
+use std::borrow::Cow;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -37,6 +39,14 @@ macro_rules! codes {
 codes!(
     /// No key, or one that no service has.
     Unauthorized = "unauthorized", UNAUTHORIZED, "The request has no valid API key";
+    /// The key of the admin API may look and not change.
+    Forbidden = "forbidden", FORBIDDEN, "The key may not do this";
+    /// The process serves no admin API.
+    AdminOff = "admin_off", NOT_FOUND, "The admin API is off";
+    /// A process of another role serves this.
+    NotServedHere = "not_served_here", CONFLICT, "Another process serves this";
+    /// The key of the admin API made too many requests.
+    TooManyRequests = "too_many_requests", TOO_MANY_REQUESTS, "Too many requests";
     /// The body is not JSON, or a header is not usable.
     InvalidJson = "invalid_json", BAD_REQUEST, "The request cannot be read";
     /// A field is missing, unknown or has the wrong type.
@@ -66,9 +76,9 @@ codes!(
     /// The subject has guessed too often.
     SubjectLocked = "subject_locked", TOO_MANY_REQUESTS, "Too many wrong codes";
     /// Unknown, or another service's.
-    NotFound = "not_found", NOT_FOUND, "There is no such thing";
+    NotFound = "not_found", NOT_FOUND, "Not found";
     /// The method is not for this path.
-    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "The method is not for this path";
+    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "Method not allowed";
     /// The request waited longer than its code would have lived.
     RequestExpired = "request_expired", GONE, "The request is too old";
     /// The verification has ended otherwise.
@@ -90,8 +100,8 @@ pub struct Problem {
     pub code: ProblemCode,
     /// One sentence about this case; holds nothing the caller sent.
     pub detail: String,
-    /// The field it is about.
-    pub field: Option<&'static str>,
+    /// The field it is about, with its path where it is nested: `fallback[0].to`.
+    pub field: Option<Cow<'static, str>>,
     /// When asking again may help, in whole seconds.
     pub retry_after_seconds: Option<u64>,
 }
@@ -104,7 +114,7 @@ struct Document<'a> {
     code: &'static str,
     detail: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    field: Option<&'static str>,
+    field: Option<&'a str>,
 }
 
 impl Problem {
@@ -121,7 +131,7 @@ impl Problem {
     /// A field that is not what it must be.
     pub fn field(code: ProblemCode, field: &'static str, error: &Malformed) -> Self {
         Self {
-            field: Some(field),
+            field: Some(field.into()),
             ..Self::new(code, format!("{field}: {error}"))
         }
     }
@@ -148,7 +158,7 @@ impl IntoResponse for Problem {
             status: status.as_u16(),
             code: self.code.as_str(),
             detail: &self.detail,
-            field: self.field,
+            field: self.field.as_deref(),
         };
         let body = serde_json::to_vec(&document).unwrap_or_default();
         let mut response = (status, body).into_response();

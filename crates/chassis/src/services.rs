@@ -4,14 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use data_encoding::HEXLOWER_PERMISSIVE;
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 use watchword_core::{
     GuessBudget, NumberKind, NumberPrefix, PhoneNumber, Policy, SendLimits, ServiceName, is_country,
 };
 
 use crate::config::{ConfigError, ServiceConfig, ServicesConfig};
+use crate::hashed_keys::HashedKeys;
 use crate::{Problem, ProblemCode};
 
 /// One service.
@@ -113,13 +111,9 @@ impl NumberPolicy {
 
 /// All services.
 #[derive(Debug)]
-#[expect(
-    clippy::struct_field_names,
-    reason = "each is a way to find a service by something"
-)]
 pub struct Services {
     by_name: BTreeMap<ServiceName, Arc<Service>>,
-    by_key: Vec<([u8; 32], Arc<Service>)>,
+    keys: HashedKeys<Arc<Service>>,
     by_broker_user: BTreeMap<String, Arc<Service>>,
 }
 
@@ -128,7 +122,7 @@ impl Services {
     pub fn from_config(config: &ServicesConfig) -> Result<Self, ConfigError> {
         let mut services = Self {
             by_name: BTreeMap::new(),
-            by_key: Vec::new(),
+            keys: HashedKeys::default(),
             by_broker_user: BTreeMap::new(),
         };
         for (name, section) in config {
@@ -159,23 +153,11 @@ impl Services {
             links_in_variables: section.links_in_variables,
         });
         for (index, key) in section.api_keys.iter().enumerate() {
-            let hash = HEXLOWER_PERMISSIVE
-                .decode(key.sha256.as_bytes())
-                .ok()
-                .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
-                .ok_or_else(|| {
-                    ConfigError::new(
-                        format!("api_keys[{index}].sha256"),
-                        "must be 64 hexadecimal digits",
-                    )
+            self.keys
+                .add(&key.sha256, service.clone())
+                .map_err(|problem| {
+                    ConfigError::new(format!("api_keys[{index}].sha256"), problem)
                 })?;
-            if self.by_key.iter().any(|(other, _)| *other == hash) {
-                return Err(ConfigError::new(
-                    format!("api_keys[{index}].sha256"),
-                    "is in use already",
-                ));
-            }
-            self.by_key.push((hash, service.clone()));
         }
         for user in &section.broker_users {
             if self
@@ -193,16 +175,9 @@ impl Services {
         Ok(())
     }
 
-    /// The service whose key this is. Every known hash is compared, each in constant time.
+    /// The service whose key this is.
     pub fn by_api_key(&self, key: &str) -> Option<&Arc<Service>> {
-        let hash: [u8; 32] = Sha256::digest(key.as_bytes()).into();
-        self.by_key.iter().fold(None, |found, (known, service)| {
-            if bool::from(known.ct_eq(&hash)) {
-                Some(service)
-            } else {
-                found
-            }
-        })
+        self.keys.find(key)
     }
 
     /// The service for which this broker user speaks.

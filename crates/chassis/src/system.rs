@@ -1,9 +1,10 @@
-//! The machine's own clock and random generator: the only place that reads them.
+//! The machine's own clocks and random generator: the only place that reads them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rand::TryRng;
 use rand::rngs::SysRng;
+use rustix::time::{ClockId, clock_gettime};
 use watchword_core::{Clock, Entropy, EntropyError, Timestamp};
 
 /// Wall-clock time.
@@ -21,6 +22,25 @@ impl Clock for SystemClock {
             .unwrap_or_default();
         Timestamp::from_millis(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
     }
+}
+
+/// Time since the machine booted, also while it was suspended. Setting the wall clock does not
+/// change it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Uptime;
+
+impl Clock for Uptime {
+    fn now(&self) -> Timestamp {
+        let since_boot = clock_gettime(ClockId::Boottime);
+        let seconds_ms = since_boot.tv_sec.saturating_mul(1_000);
+        Timestamp::from_millis(seconds_ms.saturating_add(since_boot.tv_nsec / 1_000_000))
+    }
+}
+
+/// Returns the id of the machine's current boot; a container has that of its host.
+pub fn boot_id() -> std::io::Result<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(id.trim_end().to_owned())
 }
 
 /// The operating system's generator.

@@ -2,10 +2,16 @@
 //! into its log when a message is returned (facts L5), so no setting lets it go below `error`.
 
 use std::io::IsTerminal;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use tracing_subscriber::EnvFilter;
+use tracing::subscriber::Interest;
+use tracing::{Metadata, Subscriber};
+use tracing_subscriber::filter::dynamic_filter_fn;
 use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 use watchword_core::Clock;
 use watchword_metrics::prometheus::{Error, Registry};
 use watchword_metrics::{Kind, Maker, Series};
@@ -13,21 +19,79 @@ use watchword_metrics::{Kind, Maker, Series};
 use crate::config::{LogConfig, LogFormat, LogLevel};
 use crate::figures::Figures;
 
+/// Whether the process is stopping.
+static STOPPING: AtomicBool = AtomicBool::new(false);
+
 /// Starts logging to standard error. A second call changes nothing.
 pub fn init(config: LogConfig) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(config.level))
         .with_writer(std::io::stderr)
         .with_span_events(FmtSpan::NONE)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_ansi(has_colors());
     // Fails only if a subscriber is there already (tests).
     let _ = match config.format {
-        LogFormat::Human => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Human => {
+            let builder = builder.with_filter_reloading();
+            let filters = builder.reload_handle();
+            let started = builder.finish().with(client_filter()).try_init();
+            started.map(|()| keep(move |level| filters.reload(filter(level)).is_ok()))
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let filters = builder.reload_handle();
+            let started = builder.finish().with(client_filter()).try_init();
+            started.map(|()| keep(move |level| filters.reload(filter(level)).is_ok()))
+        }
     };
 }
 
-/// Watchword's own targets from `level` on, libraries from `warn`, the AMQP client from `error`.
+type SetLevel = Box<dyn Fn(LogLevel) -> bool + Send + Sync>;
+
+/// Changes the level of the process's log: there is one, as there is one subscriber.
+static SET_LEVEL: OnceLock<SetLevel> = OnceLock::new();
+
+fn keep(set: impl Fn(LogLevel) -> bool + Send + Sync + 'static) {
+    // Set once: a second subscriber does not start.
+    let _ = SET_LEVEL.set(Box::new(set));
+}
+
+/// Logs from `level` on. Changes nothing before [`init`].
+pub fn set_level(level: LogLevel) {
+    if let Some(set) = SET_LEVEL.get() {
+        set(level);
+    }
+}
+
+/// On a terminal, unless `NO_COLOR` is set.
+fn has_colors() -> bool {
+    let is_off = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !is_off && std::io::stderr().is_terminal()
+}
+
+/// Drops all further log lines of the AMQP client. While a process stops, the client reports as an
+/// error that channels close on which it still acknowledges.
+pub(crate) fn silence_amqp_client() {
+    STOPPING.store(true, Ordering::Relaxed);
+}
+
+fn client_filter<S: Subscriber>() -> impl Layer<S> {
+    let is_client = |metadata: &Metadata<'_>| metadata.target().starts_with("lapin");
+    dynamic_filter_fn(move |metadata, _: &Context<'_, S>| {
+        !is_client(metadata) || !STOPPING.load(Ordering::Relaxed)
+    })
+    // Only the answer for the client changes, so `tracing` may cache the others.
+    .with_callsite_filter(move |metadata| {
+        if is_client(metadata) {
+            Interest::sometimes()
+        } else {
+            Interest::always()
+        }
+    })
+}
+
+/// Watchword's own targets from `level` on, libraries from `warn`, the AMQP client from `error`, and
+/// the audit records of the admin API at every level: the log is their permanent copy.
 pub fn filter(level: LogLevel) -> EnvFilter {
     let level = match level {
         LogLevel::Error => "error",
@@ -37,7 +101,7 @@ pub fn filter(level: LogLevel) -> EnvFilter {
         LogLevel::Trace => "trace",
     };
     EnvFilter::new(format!(
-        "warn,watchword={level},lapin=error,amq_protocol=error"
+        "warn,watchword={level},watchword::admin_audit=info,lapin=error,amq_protocol=error"
     ))
 }
 
@@ -83,4 +147,29 @@ pub fn runs(registry: &Registry, roles: &[&str]) -> Result<(), Error> {
         gauges.with_label_values(&[role]).set(1);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::{Level, enabled};
+
+    use super::*;
+
+    #[test]
+    fn the_level_changes_while_the_process_runs() {
+        init(LogConfig::default());
+        let debug = || enabled!(target: "watchword", Level::DEBUG);
+        let library = || enabled!(target: "lapin", Level::WARN);
+        assert!(!debug());
+        set_level(LogLevel::Trace);
+        assert!(debug() && !library());
+        set_level(LogLevel::Warn);
+        assert!(!debug() && !enabled!(target: "watchword", Level::INFO));
+        for level in [LogLevel::Error, LogLevel::Warn, LogLevel::Info] {
+            set_level(level);
+            assert!(enabled!(target: "watchword::admin_audit", Level::INFO));
+        }
+        set_level(LogLevel::Error);
+        assert!(!enabled!(target: "watchword", Level::WARN));
+    }
 }

@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+mod tls;
+
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,6 +10,8 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
+
+pub use tls::TlsFault;
 
 /// How long one attempt runs alone (RFC 8305 §5, "Connection Attempt Delay").
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);

@@ -34,6 +34,15 @@ pub struct KeyConfig {
     pub env: Option<String>,
 }
 
+impl KeyConfig {
+    fn place(&self) -> SecretRef {
+        SecretRef {
+            file: self.file.clone(),
+            env: self.env.clone(),
+        }
+    }
+}
+
 /// Which keys a process needs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KeyNeeds {
@@ -110,11 +119,11 @@ fn ring(configs: &[KeyConfig], path: &str) -> Result<KeyRing, ConfigError> {
         .iter()
         .enumerate()
         .map(|(index, config)| {
-            let source = SecretRef {
-                file: config.file.clone(),
-                env: config.env.clone(),
-            };
-            key(config.id.clone(), &source, &format!("{path}[{index}]"))
+            key(
+                config.id.clone(),
+                &config.place(),
+                &format!("{path}[{index}]"),
+            )
         })
         .collect::<Result<_, _>>()?;
     KeyRing::new(keys).map_err(|error| ConfigError::new(path, error.rule()))

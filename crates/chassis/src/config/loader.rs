@@ -6,14 +6,19 @@
 //!
 //! The value is TOML. If the key wants a text, the variable's content is the text (`1234`, `true`);
 //! if the key wants a list, a text is split at its commas (`DE,AT`).
+//!
+//! A relative path in the file starts at the file's folder; one in a variable starts at the working
+//! directory.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::ConfigError;
+use super::paths::{collect_files, resolve_paths};
+use super::{ConfigError, SecretRef};
 
 const PREFIX: &str = "WATCHWORD_";
 
@@ -22,11 +27,19 @@ pub fn load<T: DeserializeOwned>(
     path: &Path,
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<T, ConfigError> {
+    load_with_table(path, environment).map(|(config, _)| config)
+}
+
+/// [`load`], with the table that was deserialized.
+pub fn load_with_table<T: DeserializeOwned>(
+    path: &Path,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<(T, Table), ConfigError> {
     let (mut table, mut variables) = whole(path, environment)?;
     let mut first = None;
     loop {
         let error = match serde_path_to_error::deserialize(Value::Table(table.clone())) {
-            Ok(config) => return Ok(config),
+            Ok(config) => return Ok((config, table)),
             Err(error) => error,
         };
         let key = error.path().to_string();
@@ -106,25 +119,55 @@ fn remove(table: &mut Table, key: &str) {
     }
 }
 
-fn collect_files(value: &Value, files: &mut BTreeSet<PathBuf>) {
+/// Returns an error for each secret of `path` under `environment` that cannot be read, so that an
+/// operator sees them all at once. Secrets below a key of `left_out` are not read.
+pub fn unreadable_secrets(
+    path: &Path,
+    environment: impl Iterator<Item = (String, String)>,
+    left_out: &[&str],
+) -> Vec<ConfigError> {
+    let mut errors = Vec::new();
+    if let Ok((mut table, _)) = whole(path, environment) {
+        for key in left_out {
+            remove(&mut table, key);
+        }
+        for (key, value) in &table {
+            try_secrets(key, value, &mut errors);
+        }
+    }
+    errors
+}
+
+fn try_secrets(key: &str, value: &Value, errors: &mut Vec<ConfigError>) {
     match value {
+        Value::Table(table) if is_secret_reference(table) => {
+            let text = |key| Some(table.get(key)?.as_str()?.to_owned());
+            let secret = SecretRef {
+                file: text("file").map(PathBuf::from),
+                env: text("env"),
+            };
+            if let Err(error) = secret.resolve() {
+                errors.push(error.within(key));
+            }
+        }
         Value::Table(table) => {
-            for (key, value) in table {
-                match value {
-                    Value::String(file) if key == "file" || key == "ca_file" => {
-                        files.insert(file.into());
-                    }
-                    value => collect_files(value, files),
-                }
+            for (name, value) in table {
+                try_secrets(&format!("{key}.{name}"), value, errors);
             }
         }
         Value::Array(values) => {
-            for value in values {
-                collect_files(value, files);
+            for (index, value) in values.iter().enumerate() {
+                try_secrets(&format!("{key}[{index}]"), value, errors);
             }
         }
         _ => {}
     }
+}
+
+/// `{ file = … }` or `{ env = … }`; a key has an `id` besides.
+fn is_secret_reference(table: &Table) -> bool {
+    let is_known = |key: &String| matches!(key.as_str(), "id" | "file" | "env");
+    (table.contains_key("file") || table.contains_key("env")) && table.keys().all(is_known)
 }
 
 /// A variable that sets a key.
@@ -155,23 +198,37 @@ fn whole(
     path: &Path,
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<(Table, Vec<Variable>), ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| ConfigError::new(path.display().to_string(), error.kind().to_string()))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| ConfigError::file(path, unread(&error)))?;
     let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
         let line = error.span().map_or(0, |span| {
             text[..span.start.min(text.len())].lines().count().max(1)
         });
-        ConfigError::new(
-            path.display().to_string(),
-            format!("line {line} is not valid TOML"),
-        )
+        let message = error.message().lines().next().unwrap_or_default();
+        ConfigError::file(path, format!("line {line} is not valid TOML: {message}"))
     })?;
     refuse_inline_passwords(&table, "")?;
+    if let Some(folder) = path.parent() {
+        resolve_paths(&mut table, folder);
+    }
     let variables = overlay(environment)?;
     for variable in &variables {
         insert(&mut table, &variable.keys, variable.value.clone())?;
     }
     Ok((table, variables))
+}
+
+/// Why a configuration file cannot be read.
+fn unread(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "not found",
+        io::ErrorKind::PermissionDenied => {
+            "this user may not read it; run as the service's user, or change its owner or mode"
+        }
+        io::ErrorKind::IsADirectory => "is a folder; name the file in it",
+        io::ErrorKind::InvalidData => "is not UTF-8 text",
+        _ => "cannot be read",
+    }
 }
 
 /// The variables that set keys: a table before what is in it, whatever order they come in.
@@ -267,6 +324,9 @@ fn without_values(message: &str) -> String {
     ]
     .iter()
     .any(|start| message.starts_with(start));
+    if message.contains("socket address") {
+        return "must be an address with a port: 127.0.0.1:8080".to_owned();
+    }
     if !quotes_a_value {
         return message.lines().next().unwrap_or_default().to_owned();
     }

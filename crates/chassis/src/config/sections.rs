@@ -28,18 +28,46 @@ impl Default for HttpConfig {
     }
 }
 
-/// `[admin]`: the listener for health and metrics.
+/// `[admin]`: the listener for health, metrics and the admin API.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
-    /// Where `/livez`, `/readyz` and `/metrics` are served; port 0 takes a free one.
+    /// Where `/livez`, `/readyz`, `/metrics` and `/admin/v1` are served; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Whether a front ends TLS before the listener. Without it the admin API is off while `listen`
+    /// is not a loopback address: it would carry keys and recipients in clear.
+    pub behind_tls: bool,
+    /// The keys of the admin API by name. Without any the admin API is off.
+    pub keys: BTreeMap<KeyId, AdminKeyConfig>,
+}
+
+/// `[admin.keys.<name>]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminKeyConfig {
+    /// SHA-256 of the key, 64 hexadecimal digits (`printf %s KEY | sha256sum`). A key is at
+    /// least 128 random bits, so a fast hash is enough.
+    pub hash: String,
+    /// The rights of the key.
+    pub role: AdminRole,
+}
+
+/// The rights of a key of the admin API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdminRole {
+    /// Look.
+    Viewer,
+    /// Look and change.
+    Operator,
 }
 
 impl Default for AdminConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
+            behind_tls: false,
+            keys: BTreeMap::new(),
         }
     }
 }

@@ -102,10 +102,7 @@ pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         let path = error.path().to_string();
         let error = error.into_inner();
         if error.is_data() {
-            Problem::new(
-                ProblemCode::InvalidRequest,
-                field_problem(&path, &error.to_string()),
-            )
+            field_problem(&path, &error.to_string())
         } else {
             Problem::new(ProblemCode::InvalidJson, "the body is not a JSON document")
         }
@@ -119,36 +116,56 @@ pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     Ok(parsed)
 }
 
-/// Says which field is wrong in our words; serde's own may quote the value.
-fn field_problem(path: &str, message: &str) -> String {
-    let named = |start: &str| {
-        let name = message.strip_prefix(start)?.split('`').next()?;
-        // A name the caller made up is quoted only if it looks like one.
-        let plain =
-            name.len() <= 32 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        plain.then(|| name.to_owned())
+/// Names the wrong field in our words; serde's own may quote the value.
+fn field_problem(path: &str, message: &str) -> Problem {
+    let wrong = |field: Option<String>, what: &str| {
+        let detail = match &field {
+            Some(field) => format!("{field}: {what}"),
+            None => what.to_owned(),
+        };
+        Problem {
+            field: field.map(Into::into),
+            ..Problem::new(ProblemCode::InvalidRequest, detail)
+        }
     };
-    if let Some(name) = named("missing field `") {
-        return format!("{name}: is missing");
-    }
-    if message.starts_with("unknown field") {
-        return match named("unknown field `") {
-            Some(name) => format!("{name}: is not a field of this request"),
-            None => "the request has a field that is unknown".to_owned(),
+    let path = Some(path).filter(|path| *path != "." && is_plain(path, 64, b"_.[]"));
+    for (start, what) in [
+        ("missing field `", "is missing"),
+        ("unknown field `", "is not a field of this request"),
+        ("duplicate field `", "is given twice"),
+    ] {
+        let Some(rest) = message.strip_prefix(start) else {
+            continue;
+        };
+        // A name the caller made up is quoted only if it looks like one.
+        let name = rest
+            .split('`')
+            .next()
+            .filter(|name| is_plain(name, 32, b"_"));
+        return match name {
+            Some(name) => wrong(Some(join_path(path, name)), what),
+            None => wrong(None, "the request has a field that is unknown"),
         };
     }
-    if let Some(name) = named("duplicate field `") {
-        return format!("{name}: is given twice");
+    match path {
+        Some(path) => wrong(Some(path.to_owned()), "has the wrong type"),
+        None => wrong(None, "the body has the wrong type"),
     }
-    let plain_path = path.len() <= 64
-        && path
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"_.[]".contains(&b));
-    if plain_path && path != "." {
-        format!("{path}: has the wrong type")
-    } else {
-        "the body has the wrong type".to_owned()
+}
+
+/// Returns the path of the field `name` of the object at `path`. A path may end with the name already.
+fn join_path(path: Option<&str>, name: &str) -> String {
+    match path {
+        Some(path) if path == name || path.ends_with(&format!(".{name}")) => path.to_owned(),
+        Some(path) => format!("{path}.{name}"),
+        None => name.to_owned(),
     }
+}
+
+/// Whether the text is short and holds letters, digits and these characters only.
+fn is_plain(text: &str, most: usize, more: &[u8]) -> bool {
+    let mut bytes = text.bytes();
+    text.len() <= most && bytes.all(|b| b.is_ascii_alphanumeric() || more.contains(&b))
 }
 
 #[cfg(test)]

@@ -65,11 +65,37 @@ fn the_files_it_names_are_known_wherever_they_stand() {
         "WATCHWORD_REDIS__PASSWORD".to_owned(),
         "{ file = \"d\" }".to_owned(),
     )];
+    // The path of a variable starts at the working directory, those of the file at its folder.
+    let folder = file.path().parent().unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|name| folder.join(name));
+    let d = PathBuf::from("d");
     let files = files_of(file.path(), environment.clone().into_iter(), &[]);
-    assert_eq!(files, ["a", "b", "c", "d"].map(PathBuf::from).into());
+    assert_eq!(files, [a, b, c.clone(), d.clone()].into());
     let left_out = ["keys.sealing", "email", "no.such"];
     let files = files_of(file.path(), environment.into_iter(), &left_out);
-    assert_eq!(files, ["c", "d"].map(PathBuf::from).into());
+    assert_eq!(files, [c, d].into());
+}
+
+#[test]
+fn all_unreadable_secrets_are_found_with_their_path_or_variable() {
+    let text = "[keys]\nindex = { file = \"nosuch\" }\nsealing = [{ id = \"s1\", env = \"WATCHWORD_NOSUCH_KEY\" }]\n\
+                [sms.providers.a.secrets]\ntoken = { env = \"hunter2\" }\n[email]\npassword = { file = \"left out\" }";
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let errors = unreadable_secrets(file.path(), std::iter::empty(), &["email"]);
+    let mut shown: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    shown.sort();
+    let path = file.path().parent().unwrap().join("nosuch");
+    assert_eq!(
+        shown,
+        [
+            format!("config key `keys.index.file`: the file {} does not exist", path.display()),
+            "config key `keys.sealing[0].env`: the environment variable WATCHWORD_NOSUCH_KEY is not set"
+                .to_owned(),
+            "config key `sms.providers.a.secrets.token.env`: the environment variable it names is not set"
+                .to_owned(),
+        ]
+    );
 }
 
 #[test]

@@ -65,12 +65,62 @@ fn wrong_bodies_are_told_by_field_and_never_by_value() {
         ),
     ];
     for (body, code, detail) in cases {
-        assert_eq!(problem(body), Problem::new(code, detail), "{body}");
+        let problem = problem(body);
+        assert_eq!((problem.code, &*problem.detail), (code, detail), "{body}");
+        let field = detail.split_once(": ").map(|(field, _)| field);
+        assert_eq!(problem.field.as_deref(), field, "{body}");
     }
     assert_eq!(
         problem(&"[".repeat(10_000)).code,
         ProblemCode::InvalidRequest
     );
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nested {
+    #[serde(rename = "to")]
+    _to: String,
+    #[serde(rename = "variables", default)]
+    _variables: std::collections::BTreeMap<String, String>,
+    #[serde(rename = "steps", default)]
+    _steps: Vec<Sample>,
+}
+
+#[test]
+fn the_path_of_a_wrong_field_is_named() {
+    for (body, field) in [
+        ("{\"to\":5}", Some("to")),
+        ("{\"to\":\"\",\"variables\":[]}", Some("variables")),
+        (
+            "{\"to\":\"\",\"variables\":{\"amount\":5}}",
+            Some("variables.amount"),
+        ),
+        ("{\"to\":\"\",\"variables\":{\"12 34\":5}}", None),
+        ("{\"to\":\"\",\"steps\":{}}", Some("steps")),
+        ("{\"to\":\"\",\"steps\":[7]}", Some("steps[0]")),
+        ("{\"to\":\"\",\"steps\":[{}]}", Some("steps[0].code")),
+        (
+            "{\"to\":\"\",\"steps\":[{\"code\":\"1\"},{\"code\":5}]}",
+            Some("steps[1].code"),
+        ),
+        (
+            "{\"to\":\"\",\"steps\":[{\"code\":\"1\",\"more\":5}]}",
+            Some("steps[0].more"),
+        ),
+        (
+            "{\"to\":\"\",\"steps\":[{\"code\":\"1\",\"code\":\"2\"}]}",
+            Some("steps[0].code"),
+        ),
+        ("[]", None),
+        ("5", None),
+    ] {
+        let problem = parse_json::<Nested>(body.as_bytes()).unwrap_err();
+        assert_eq!(problem.code, ProblemCode::InvalidRequest, "{body}");
+        assert_eq!(problem.field.as_deref(), field, "{body}");
+        let names_it = field.is_none_or(|field| problem.detail.starts_with(field));
+        assert!(names_it, "{}", problem.detail);
+    }
 }
 
 #[test]
