@@ -34,7 +34,7 @@ impl std::fmt::Debug for ParkedMessage {
 
 /// The parked queue could not be read or changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the parked queue cannot be reached: {0}")]
+#[error("the dead-letter queue cannot be reached: {0}")]
 pub struct ParkedError(pub &'static str);
 
 /// One look into the parked queue of a lane. Dropped, everything that was not replayed or

@@ -60,14 +60,14 @@ const SETTLED: Series = Series {
     kind: Kind::Counter,
     labels: &["lane", "how"],
     help: "Messages settled: `ack` done, `retry` into a wait queue, `park` put aside, `requeue` handed back, `late` moved to the late queue after a retry.",
-    action: "`park`: `watchword parked list`. `requeue`: the store is away.",
+    action: "`park`: `watchword dead-letters list`. `requeue`: the store is away.",
 };
 const QUEUED: Series = Series {
     name: "watchword_queue_messages",
     kind: Kind::Gauge,
     labels: &["lane", "state"],
     help: "Messages of a lane: `ready` to be taken, `waiting` for another attempt or past their deadline, `parked`. Every process looks by itself; take the largest.",
-    action: "`ready` growing: more workers, or a slow provider. `parked`: `watchword parked list`.",
+    action: "`ready` growing: more workers, or a slow provider. `parked`: `watchword dead-letters list`.",
 };
 const CONSUMERS: Series = Series {
     name: "watchword_queue_consumers",

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use watchword_chassis::Services;
 use watchword_chassis::spans::{Key, Kind, Span, Spans};
 use watchword_core::{
-    AttemptClass, Channel, Clock, DeliveryOutcome, Ladder, Live, Rung, Timestamp, TraceId,
-    TraceParent,
+    AttemptClass, Channel, Clock, DeliveryOutcome, Ladder, Live, ProviderName, Rung, Timestamp,
+    TraceId, TraceParent,
 };
 use watchword_events::{CloudEvent, Order, OrderError, OtpSend, SealError, Sealer};
 use watchword_failpoint::{Point, reach};
@@ -33,11 +33,14 @@ use crate::worker::Settling;
 use crate::{Attempted, Dispatch, Provider, Sender};
 use ending::{soon, when_free};
 use history::{History, tried_as};
-use learning::called;
+use learning::{called, callee};
 
 /// What a claim outlasts its attempt by: enough to write the outcome down, also over a hiccup of
 /// the store.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
+
+/// The longest retry delay of an order for which the worker could call no provider: the third (15 s).
+const LONGEST_UNCALLED: u32 = 3;
 
 /// Carries out orders of one channel.
 pub struct Courier {
@@ -316,7 +319,8 @@ impl Courier {
         Ok(claim)
     }
 
-    /// No provider can be asked: wait by the retry schedule while there is time.
+    /// Delays an order for which the worker can call no provider, or ends it if no time is left. The
+    /// last retry delay is not used: a barred provider gets a probe after seconds.
     async fn wait_for_anyone(
         &self,
         errand: &Errand<'_>,
@@ -325,11 +329,12 @@ impl Courier {
         self.parts.metrics.nobody.inc();
         let ended = Ended {
             class: AttemptClass::Transient,
-            attempt_count: errand.retries.saturating_add(1),
+            attempt_count: errand.retries.saturating_add(1).min(LONGEST_UNCALLED),
             unknown_count: 0,
             is_idempotent: false,
             has_another: false,
             has_left: true,
+            has_fallback: errand.order.next_step.is_some(),
             retry_after: None,
             now,
             deadline: errand.order.deadline,
@@ -382,7 +387,8 @@ impl Courier {
         let took = started.elapsed();
         // What is left is ours to do: the next call need not wait for it.
         drop(call);
-        called(calling, provider.as_ref(), attempted.class);
+        let callee = callee(provider.as_ref(), attempted.class);
+        called(calling, callee, attempted.class);
         reach(Point::DeliveryAttempted);
         let now = self.parts.clock.now();
         tried.push(pick.place);
@@ -395,7 +401,7 @@ impl Courier {
             now,
         );
         let rules = *self.parts.rules.get();
-        let this = (Some(provider.name()), attempted.class);
+        let this = (callee, attempted.class);
         let attempts = before.attempts.iter().map(tried_as).chain([this]);
         let history = History::of(attempts, &errand.router);
         // Busy with the repeat, its circuit is not open.
@@ -414,6 +420,7 @@ impl Courier {
                 is_idempotent: provider.is_idempotent(),
                 has_another: !stays && errand.router.has_another(&order.recipient, tried, now),
                 has_left: !stays && errand.router.has_left(&order.recipient, &refused),
+                has_fallback: order.next_step.is_some(),
                 retry_after: attempted.retry_after,
                 now,
                 deadline: order.deadline,
@@ -432,29 +439,32 @@ impl Courier {
             .provider_message_id
             .map(|id| id.chars().take(128).collect::<String>());
         if let Some(id) = message_id.as_deref().filter(|_| provider.wants_name()) {
-            // Before the outcome: a receipt can be here first. Failing, the receipt is unknown.
-            let named = self
-                .parts
-                .ledger
-                .name(provider.name(), id, &order.delivery_id, now);
-            if let Err(error) = named.await {
-                tracing::warn!(%error, delivery_id = %order.delivery_id, "a message id could not be remembered");
-            }
+            self.remember(provider.name(), id, order, now).await;
         }
         let attempt = Attempt {
-            provider: Some(provider.name().clone()),
+            provider: callee.cloned(),
             class: attempted.class,
             provider_message_id: message_id,
             at_ms: begun.as_millis(),
             took_ms: millis(took),
         };
         tracing::info!(
-            delivery_id = %order.delivery_id, provider = %provider.name(), class = %attempted.class,
+            delivery_id = %order.delivery_id, provider = callee.map(ProviderName::as_str), class = %attempted.class,
             reason = attempted.reason, outcome = %outcome, took_ms = attempt.took_ms, "attempt",
         );
         let trace = errand.span.trace();
         let settled = self.let_go(order, fence, Some(attempt), outcome, trace);
         Ok(settled.await?.map_or(turn, Turn::Settled))
+    }
+
+    /// Remembers the provider's id of a message before its outcome is recorded, because a receipt can
+    /// arrive first. If this fails, the receipt is unknown.
+    async fn remember(&self, provider: &ProviderName, id: &str, order: &Order, now: Timestamp) {
+        let delivery = &order.delivery_id;
+        let named = self.parts.ledger.name(provider, id, delivery, now);
+        if let Err(error) = named.await {
+            tracing::warn!(%error, delivery_id = %delivery, "a message id could not be remembered");
+        }
     }
 }
 

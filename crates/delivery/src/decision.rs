@@ -43,6 +43,10 @@ pub enum Decision {
 
 /// How an attempt ended, and where the delivery stands.
 #[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own that the table looks at"
+)]
 pub struct Ended {
     /// How it ended.
     pub class: AttemptClass,
@@ -57,6 +61,8 @@ pub struct Ended {
     pub has_another: bool,
     /// Whether a provider is left, healthy or not, that has not refused this delivery for good.
     pub has_left: bool,
+    /// Whether a fallback step follows if the delivery fails.
+    pub has_fallback: bool,
     /// How long the provider asks to wait.
     pub retry_after: Option<Duration>,
     /// Now.
@@ -98,11 +104,16 @@ pub fn decide(ended: Ended, rules: Rules) -> Decision {
         AttemptClass::RecipientInvalid | AttemptClass::RecipientBlocked => failed,
         AttemptClass::MessageRejected if rules.rejected_elsewhere => ended.elsewhere_or(failed),
         AttemptClass::MessageRejected => failed,
+        // Every provider would get the same text.
+        AttemptClass::TextFault => failed,
         // This provider refused for good. Another one may only be in trouble for now.
-        AttemptClass::DestinationRefused | AttemptClass::ConfigFault if ended.has_left => {
+        AttemptClass::DestinationRefused if ended.has_left => ended.elsewhere_or(ended.wait()),
+        AttemptClass::DestinationRefused => failed,
+        // An operator may fix the fault while the code lives. A fallback step is sooner.
+        AttemptClass::ConfigFault if ended.has_left || !ended.has_fallback => {
             ended.elsewhere_or(ended.wait())
         }
-        AttemptClass::DestinationRefused | AttemptClass::ConfigFault => failed,
+        AttemptClass::ConfigFault => failed,
         AttemptClass::Transient => ended.elsewhere_or(ended.wait()),
         // The same provider will know whether it has the message; another would not.
         AttemptClass::UnknownOutcome if ended.is_idempotent => ended.wait(),
@@ -136,6 +147,7 @@ mod tests {
             is_idempotent: false,
             has_another: false,
             has_left: false,
+            has_fallback: false,
             retry_after: None,
             now: NOW,
             deadline: NOW.plus_millis(left_ms),
@@ -159,8 +171,10 @@ mod tests {
             (Class::RecipientInvalid, 1, "failed", "failed"),
             (Class::RecipientBlocked, 1, "failed", "failed"),
             (Class::MessageRejected, 1, "failed", "failed"),
+            (Class::TextFault, 1, "failed", "failed"),
             (Class::DestinationRefused, 1, "failed", "failover"),
-            (Class::ConfigFault, 1, "failed", "failover"),
+            (Class::ConfigFault, 1, "1s", "failover"),
+            (Class::ConfigFault, 5, "45s", "failover"),
             (Class::Transient, 1, "1s", "failover"),
             (Class::Transient, 3, "15s", "failover"),
             (Class::UnknownOutcome, 1, "1s", "failover"),
@@ -195,6 +209,16 @@ mod tests {
             refused.has_left = true;
             assert_eq!(told(decide(refused, Rules::default())), "1s", "{class}");
         }
+    }
+
+    #[test]
+    fn a_fault_of_the_account_waits_for_an_operator_unless_a_fallback_step_is_left() {
+        let mut fault = ended(AttemptClass::ConfigFault, 1, 300_000);
+        assert_eq!(told(decide(fault, Rules::default())), "1s");
+        fault.has_fallback = true;
+        assert_eq!(told(decide(fault, Rules::default())), "failed");
+        let late = ended(AttemptClass::ConfigFault, 1, 3_999);
+        assert_eq!(told(decide(late, Rules::default())), "expired");
     }
 
     #[test]

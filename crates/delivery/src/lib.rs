@@ -4,6 +4,7 @@ mod courier;
 mod decision;
 mod health;
 mod inbox;
+mod operators;
 mod provider;
 mod receipts;
 mod report;
@@ -15,7 +16,9 @@ mod worker;
 
 pub use courier::{Courier, CourierParts};
 pub use decision::Rules;
+pub use health::{ByHand, Circuit};
 pub use inbox::{Inbox, InboxMessage};
+pub use operators::ProviderView;
 pub use provider::{Attempted, Dispatch, Provider, Scope, Sender, TlsPeer, attempt_limit};
 pub use receipts::{Receipts, ReceiptsParts};
 pub use report::Reporter;

@@ -1,5 +1,6 @@
 //! What a worker brings: something that sends one message and says how that ended.
 
+use std::error::Error;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -7,6 +8,7 @@ use watchword_chassis::config::ConfigError;
 use watchword_chassis::lifecycle::LONGEST_ATTEMPT;
 use watchword_core::{
     AttemptClass, Channel, Code, DeliveryId, Locale, ProviderName, Recipient, Variables,
+    is_separator,
 };
 
 /// One message to send, in clear. It lives for one attempt.
@@ -32,7 +34,7 @@ impl Dispatch {
     /// A sample message of `sender` without a recipient, with a code of `digits` digits that lives
     /// for `remaining`: the texts are rendered with it.
     pub fn sample(sender: &Sender, digits: usize, remaining: Duration) -> Option<Self> {
-        let code = "0123456789".get(..digits)?;
+        let code = SAMPLE_CODES.get(..digits)?;
         Some(Self {
             delivery_id: format!("{}-1", "a".repeat(32)).parse().ok()?,
             recipient: Recipient::parse(Channel::Email, "person@example.org").ok()?,
@@ -43,7 +45,31 @@ impl Dispatch {
             remaining,
         })
     }
+
+    /// The same sample with `variables`, and with a code that no other value of the message
+    /// contains: a code found in its texts is the code, not a part of an order number.
+    #[must_use]
+    pub fn bringing(mut self, variables: Variables) -> Self {
+        let values = variables.as_map().values();
+        let own = [Some(&self.sender.app), self.sender.host.as_ref()];
+        let all = values.chain(own.into_iter().flatten());
+        let all: Vec<String> = all
+            .map(|value| value.chars().filter(|c| !is_separator(*c)).collect())
+            .collect();
+        let digits = self.code.expose().len();
+        let free = (0..10)
+            .filter_map(|start| SAMPLE_CODES.get(start..start + digits))
+            .find(|code| !all.iter().any(|value| value.contains(code)));
+        if let Some(Ok(code)) = free.map(str::parse) {
+            self.code = code;
+        }
+        self.variables = variables;
+        self
+    }
 }
+
+/// Ten sample codes of up to ten digits, each a digit further than the one before.
+const SAMPLE_CODES: &str = "0123456789012345678";
 
 /// How a service presents itself to the people who get its codes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,8 +88,11 @@ pub enum Scope {
     NotCalled,
     /// The recipient's country or mail domain, until other destinations see the same.
     Destination,
+    /// Our account, as the answer to one message says: that destination, until a second one sees
+    /// the same with no acceptance in between.
+    Account,
     /// The provider, for every recipient: the call failed before the peer knew the recipient,
-    /// or the answer names our account.
+    /// or the answer refuses our credentials.
     Provider,
 }
 
@@ -99,10 +128,16 @@ impl Attempted {
         }
     }
 
-    /// An attempt that ended before the provider was called, for example because the text could not
-    /// be rendered.
+    /// An attempt that ended before the provider was called, for example because the request could
+    /// not be built.
     pub fn not_called(class: AttemptClass, reason: impl Into<String>) -> Self {
         Self::new(class, reason).about(Scope::NotCalled)
+    }
+
+    /// An attempt that ended because our own text could not be made, for the reason that `error`
+    /// names: no provider was called, and none is to blame.
+    pub fn without_text(error: &dyn Error) -> Self {
+        Self::not_called(AttemptClass::TextFault, error.to_string())
     }
 
     /// The same outcome as evidence about `scope`.

@@ -130,11 +130,10 @@ impl Receipts {
         let Heard::Counted(record) = heard else {
             return;
         };
-        router
-            .health
-            .receipt(place, receipt.state, parts.clock.now());
-        let worst = router.health.level(place);
-        parts.metrics.share(&receipt.provider, worst, None);
+        let now = parts.clock.now();
+        router.health.receipt(place, receipt.state, now);
+        let shown = router.health.level(place, now);
+        parts.metrics.share(&receipt.provider, shown, None);
         tracing::info!(
             delivery_id = %record.id, provider = %receipt.provider, state = %receipt.state,
             error = receipt.error.as_deref(), outcome = %record.outcome, "receipt",

@@ -13,8 +13,15 @@ pub(crate) const NOT_CALLED: Series = Series {
     name: "watchword_attempts_not_called_total",
     kind: Kind::Counter,
     labels: &["channel", "provider"],
-    help: "Attempts that ended before the provider was called, because the text could not be rendered or the request could not be built. They say nothing about the provider.",
-    action: "A template or a variable is wrong: `watchword provider test NAME`, and the reason in the worker's log.",
+    help: "Attempts that ended before the provider was called, because its request could not be built. They do not count as calls.",
+    action: "The provider's section of the configuration is wrong: `watchword provider test NAME`, and the reason in the worker's log.",
+};
+pub(crate) const TEXT_FAULTS: Series = Series {
+    name: "watchword_text_faults_total",
+    kind: Kind::Counter,
+    labels: &["channel"],
+    help: "Messages that ended as `text_fault`: the worker could not render the text, or the text did not show the code. No provider was called.",
+    action: "The worker's log names the template and the variable; `watchword config check`. The issuer refuses such requests, so look whether issuer and worker have the same `templates`.",
 };
 pub(crate) const ATTEMPT_SECONDS: Series = Series {
     name: "watchword_attempt_seconds",
@@ -34,14 +41,21 @@ pub(crate) const SHARE: Series = Series {
     name: "watchword_provider_share_tenths",
     kind: Kind::Gauge,
     labels: &["channel", "provider"],
-    help: "What a provider may get of its share, 0 to 10: the least of its own level and that of the worst country it worked for before; for mail, of the best domain. 0: its circuit is open.",
+    help: "What a provider may get of its share, 0 to 10: the lesser of its own level and that of the best country or mail domain it worked for before. 0: its circuit is open.",
     action: "0: `watchword provider test NAME`; the worker probes it by itself.",
+};
+pub(crate) const FAILURES_IN_A_ROW: Series = Series {
+    name: "watchword_provider_failures_in_a_row",
+    kind: Kind::Gauge,
+    labels: &["channel", "provider"],
+    help: "Calls of a provider that ended as `transient`, `unknown_outcome` or `config_fault` since it last accepted a message.",
+    action: "Growing: the provider is dead or refuses us, also if it gets too few messages for its share to fall. `watchword provider test NAME --to ADDRESS`.",
 };
 pub(crate) const COUNTRY_SHARE: Series = Series {
     name: "watchword_provider_country_share_tenths",
     kind: Kind::Gauge,
     labels: &["channel", "provider", "country"],
-    help: "The same in one country it was asked to send to; for mail (`none`) that of the provider.",
+    help: "The level of a provider in one country it was asked to send to, 0 to 10; for mail (`none`) the share of the provider.",
     action: "0 in one country only: the provider does not deliver there, or its route is down; other providers get the messages.",
 };
 pub(crate) const RECEIPTS: Series = Series {
@@ -77,7 +91,7 @@ pub(crate) const PARKED: Series = Series {
     kind: Kind::Counter,
     labels: &["channel", "reason"],
     help: "Orders put aside, by reason.",
-    action: "`watchword parked list`. `unknown_key`: the worker lacks a sealing key. `unknown_service`: configurations differ. `broken_seal`: someone else publishes. `panic`: a fault of ours; report it.",
+    action: "`watchword dead-letters list`. `unknown_key`: the worker lacks a sealing key. `unknown_service`: configurations differ. `broken_seal`: someone else publishes. `panic`: a fault of ours; report it.",
 };
 pub(crate) const RETRIES: Series = Series {
     name: "watchword_retries_total",
@@ -150,10 +164,12 @@ pub const SERIES: &[Series] = &[
     ENDED,
     ATTEMPTS,
     NOT_CALLED,
+    TEXT_FAULTS,
     ATTEMPT_SECONDS,
     COUNTRY_ATTEMPTS,
     SHARE,
     COUNTRY_SHARE,
+    FAILURES_IN_A_ROW,
     RECEIPTS,
     FAILOVERS,
     NO_PROVIDER,

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchword_core::{AttemptClass, Channel, DeliveryOutcome, Live, ProviderName, ReceiptState};
+use watchword_core::{
+    AttemptClass, Channel, DeliveryOutcome, Live, ProviderName, ReceiptState, Timestamp,
+};
 use watchword_metrics::prometheus::{
     Error, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
 use watchword_metrics::{Countries, Maker};
 
-use crate::series;
+use crate::{Router, series};
 
 /// What a receipt changed.
 const RECEIPT_RESULTS: [&str; 3] = ["counted", "repeated", "unknown"];
@@ -18,6 +20,12 @@ const RECEIPT_RESULTS: [&str; 3] = ["counted", "repeated", "unknown"];
 /// How the attempts of a country ended, in short: taken, refused for the recipient's or the text's
 /// own sake, or failed.
 const COUNTRY_RESULTS: [&str; 3] = ["accepted", "refused", "failed"];
+
+/// The classes that end a call: all but the last, `text_fault`, before which no provider is called.
+const CALL_CLASSES: &[AttemptClass] = match AttemptClass::ALL {
+    [calls @ .., AttemptClass::TextFault] => calls,
+    all => all,
+};
 
 /// Why an order is put aside.
 pub(crate) const PARK_REASONS: [&str; 10] = [
@@ -55,6 +63,7 @@ pub struct Handles {
     seconds: HistogramVec,
     not_called: IntCounterVec,
     share: IntGaugeVec,
+    failures_in_a_row: IntGaugeVec,
     receipts: IntCounterVec,
     /// By outcome if that is final, then by the class of the last attempt or none.
     ended: Vec<Vec<IntCounter>>,
@@ -71,6 +80,7 @@ pub struct Handles {
     pub(crate) events_dropped: IntCounter,
     pub(crate) in_flight: IntGauge,
     pub(crate) failovers: IntCounter,
+    pub(crate) text_faults: IntCounter,
     pub(crate) nobody: IntCounter,
 }
 
@@ -82,6 +92,7 @@ struct ProviderMetrics {
     seconds: Histogram,
     not_called: IntCounter,
     share: IntGauge,
+    failures_in_a_row: IntGauge,
     /// By state, then by [`RECEIPT_RESULTS`].
     receipts: Vec<[IntCounter; RECEIPT_RESULTS.len()]>,
     countries: Countries<CountryMetrics>,
@@ -124,6 +135,7 @@ impl DeliveryMetrics {
             seconds: make.histograms(&series::ATTEMPT_SECONDS)?,
             not_called: make.counters(&series::NOT_CALLED)?,
             share: make.gauges(&series::SHARE)?,
+            failures_in_a_row: make.gauges(&series::FAILURES_IN_A_ROW)?,
             receipts: make.counters(&series::RECEIPTS)?,
             ended: DeliveryOutcome::ALL.iter().map(ended_as).collect(),
             parked,
@@ -139,6 +151,7 @@ impl DeliveryMetrics {
             events_dropped: make.counter(&series::EVENTS_DROPPED)?,
             in_flight: make.gauge(&series::IN_FLIGHT)?,
             failovers: make.counter(&series::FAILOVERS)?,
+            text_faults: make.counter(&series::TEXT_FAULTS)?,
             nobody: make.counter(&series::NO_PROVIDER)?,
         };
         for provider in providers {
@@ -173,10 +186,11 @@ impl Handles {
         share.set(10);
         let provider = Arc::new(ProviderMetrics {
             name: text.to_owned(),
-            attempts: AttemptClass::ALL.iter().map(attempted).collect(),
+            attempts: CALL_CLASSES.iter().map(attempted).collect(),
             seconds: self.seconds.with_label_values(&[text]),
             not_called: self.not_called.with_label_values(&[text]),
             share,
+            failures_in_a_row: self.failures_in_a_row.with_label_values(&[text]),
             receipts: ReceiptState::ALL.iter().map(received).collect(),
             countries: Countries::default(),
         });
@@ -196,13 +210,29 @@ impl Handles {
         took: Duration,
     ) {
         let provider = self.provider(provider);
-        provider.attempts[class as usize].inc();
+        if let Some(counter) = provider.attempts.get(class as usize) {
+            counter.inc();
+        }
         provider.seconds.observe(took.as_secs_f64());
+        match class {
+            AttemptClass::Accepted => provider.failures_in_a_row.set(0),
+            AttemptClass::Transient | AttemptClass::UnknownOutcome | AttemptClass::ConfigFault => {
+                provider.failures_in_a_row.inc();
+            }
+            // The provider works and refuses the recipient, the text or the destination, or was
+            // not called.
+            AttemptClass::TextFault
+            | AttemptClass::RecipientInvalid
+            | AttemptClass::RecipientBlocked
+            | AttemptClass::MessageRejected
+            | AttemptClass::DestinationRefused => {}
+        }
         let result = match class {
             AttemptClass::Accepted => 0,
             AttemptClass::RecipientInvalid
             | AttemptClass::RecipientBlocked
-            | AttemptClass::MessageRejected => 1,
+            | AttemptClass::MessageRejected
+            | AttemptClass::TextFault => 1,
             AttemptClass::Transient
             | AttemptClass::UnknownOutcome
             | AttemptClass::DestinationRefused
@@ -222,6 +252,14 @@ impl Handles {
         provider.share.set(i64::from(shown));
         if let Some((country, level)) = country {
             self.country(&provider, country).share.set(i64::from(level));
+        }
+    }
+
+    /// Shows the shares of all providers of `router` at `now`. A circuit that an operator holds
+    /// ends without a message.
+    pub fn show_shares(&self, router: &Router, now: Timestamp) {
+        for (place, provider) in router.providers().iter().enumerate() {
+            self.share(provider.name(), router.health.level(place, now), None);
         }
     }
 
@@ -256,5 +294,30 @@ impl Handles {
     /// Rare: the only label that is looked up.
     pub(crate) fn parked(&self, reason: &'static str) {
         self.parked.with_label_values(&[reason]).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_in_a_row_end_with_an_acceptance_only() {
+        let registry = Registry::new();
+        let name: ProviderName = "acme".parse().unwrap();
+        let metrics = DeliveryMetrics::register(&registry, Channel::Sms, &[&name]).unwrap();
+        let series = metrics.failures_in_a_row.with_label_values(&["acme"]);
+        for (class, expected) in [
+            (AttemptClass::Transient, 1),
+            (AttemptClass::RecipientInvalid, 1),
+            (AttemptClass::UnknownOutcome, 2),
+            (AttemptClass::DestinationRefused, 2),
+            (AttemptClass::ConfigFault, 3),
+            (AttemptClass::Accepted, 0),
+            (AttemptClass::Transient, 1),
+        ] {
+            metrics.attempted(&name, "DE", class, Duration::ZERO);
+            assert_eq!(series.get(), expected, "{class}");
+        }
     }
 }

@@ -5,7 +5,7 @@
 
 use data_encoding::BASE64;
 use ring::rand::SystemRandom;
-use ring::signature::{Ed25519KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
+use ring::signature::{Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 use ring::{digest, digest::SHA256};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
@@ -22,6 +22,54 @@ pub struct DkimConfig {
     pub selector: String,
     /// The private key in PEM (PKCS#8), Ed25519 or RSA.
     pub key: SecretRef,
+}
+
+/// A TXT record for the DNS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DkimRecord {
+    /// The name, such as `e1._domainkey.example.org`.
+    pub name: String,
+    /// The text. A zone file splits a text of more than 255 characters into quoted parts.
+    pub text: String,
+}
+
+impl DkimConfig {
+    /// Returns the record with the public key, by which receivers verify the signatures.
+    pub fn dns_record(&self) -> Result<DkimRecord, ConfigError> {
+        let (kind, public) = match Key::read(&self.key)? {
+            Key::Ed25519(key) => ("ed25519", key.public_key().as_ref().to_vec()),
+            Key::Rsa(key) => ("rsa", subject_public_key_info(key.public().as_ref())),
+        };
+        Ok(DkimRecord {
+            name: format!("{}._domainkey.{}", self.selector, self.domain),
+            text: format!("v=DKIM1; k={kind}; p={}", BASE64.encode(&public)),
+        })
+    }
+}
+
+/// The RSA public key in the form of RFC 5280 §4.1, which verifiers expect (RFC 8301 §3.2).
+fn subject_public_key_info(key: &[u8]) -> Vec<u8> {
+    /// The algorithm `rsaEncryption` without parameters.
+    const RSA: [u8; 15] = [
+        0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00,
+    ];
+    let bits = der(0x03, &[&[0], key].concat());
+    der(0x30, &[&RSA[..], &bits].concat())
+}
+
+/// A DER value with its tag and length.
+fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = content.len().to_be_bytes();
+    let skipped = length.iter().take_while(|byte| **byte == 0).count();
+    let length = &length[skipped.min(length.len() - 1)..];
+    let mut value = vec![tag];
+    if content.len() >= 0x80 {
+        // The length of the length, of which there are at most eight bytes.
+        value.push(0x80 | u8::try_from(length.len()).unwrap_or_default());
+    }
+    value.extend_from_slice(length);
+    value.extend_from_slice(content);
+    value
 }
 
 /// What is signed; `from` twice, so that no second one can be put in.
@@ -50,6 +98,25 @@ struct Signer {
 enum Key {
     Ed25519(Box<Ed25519KeyPair>),
     Rsa(Box<RsaKeyPair>),
+}
+
+impl Key {
+    fn read(secret: &SecretRef) -> Result<Self, ConfigError> {
+        let pem = secret.resolve().map_err(|error| error.within("key"))?;
+        let wrong = |rule: &'static str| ConfigError::new("key", rule);
+        let der = PrivatePkcs8KeyDer::from_pem_slice(pem.expose().as_bytes())
+            .map_err(|_| wrong("must be a private key in PEM, PKCS#8"))?;
+        let der = der.secret_pkcs8_der();
+        if let Ok(key) = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der) {
+            return Ok(Self::Ed25519(Box::new(key)));
+        }
+        let key = RsaKeyPair::from_pkcs8(der)
+            .map_err(|_| wrong("must be an Ed25519 key, or an RSA key of 2048 bits or more"))?;
+        if key.public().modulus_len() < LEAST_RSA_BYTES {
+            return Err(wrong("is an RSA key of less than 2048 bits"));
+        }
+        Ok(Self::Rsa(Box::new(key)))
+    }
 }
 
 impl Dkim {
@@ -100,25 +167,10 @@ impl Signer {
                 "must be the sender's domain or one above it",
             ));
         }
-        let pem = config.key.resolve().map_err(|error| error.within("key"))?;
-        let wrong = |rule: &'static str| ConfigError::new("key", rule);
-        let der = PrivatePkcs8KeyDer::from_pem_slice(pem.expose().as_bytes())
-            .map_err(|_| wrong("must be a private key in PEM, PKCS#8"))?;
-        let der = der.secret_pkcs8_der();
-        let key = if let Ok(key) = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der) {
-            Key::Ed25519(Box::new(key))
-        } else {
-            let key = RsaKeyPair::from_pkcs8(der)
-                .map_err(|_| wrong("must be an Ed25519 key, or an RSA key of 2048 bits or more"))?;
-            if key.public().modulus_len() < LEAST_RSA_BYTES {
-                return Err(wrong("is an RSA key of less than 2048 bits"));
-            }
-            Key::Rsa(Box::new(key))
-        };
         Ok(Self {
             domain: config.domain.clone(),
             selector: config.selector.clone(),
-            key,
+            key: Key::read(&config.key)?,
         })
     }
 

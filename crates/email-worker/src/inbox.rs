@@ -32,8 +32,9 @@ impl Provider for InboxProvider {
     }
 
     async fn attempt(&self, dispatch: &Dispatch) -> Attempted {
-        let Ok(parts) = self.text.render(dispatch) else {
-            return Attempted::not_called(AttemptClass::MessageRejected, "template");
+        let parts = match self.text.render(dispatch) {
+            Ok(parts) => parts,
+            Err(error) => return Attempted::without_text(&error),
         };
         self.inbox.push(InboxMessage {
             to: dispatch.recipient.expose().to_owned(),

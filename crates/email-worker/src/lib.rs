@@ -7,6 +7,6 @@ mod message;
 mod smtp;
 
 pub use config::{EmailChannel, EmailConfig, EmailProviderConfig, SmtpConfig, build};
-pub use dkim::DkimConfig;
+pub use dkim::{DkimConfig, DkimRecord};
 pub use message::{EmailText, MessageError};
 pub use smtp::starttls;

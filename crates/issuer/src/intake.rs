@@ -3,7 +3,7 @@
 //! is away the intake holds a request and retries until the code would have expired, and answers
 //! `request_expired` then. A request whose answer the broker still refuses 600 s after it was made
 //! is counted and ends without one. A message that cannot be read is replaced by a note without its
-//! content.
+//! content. A user that is not configured here gets a minute: this process may not have reloaded yet.
 
 mod document;
 
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;
 use watchword_broker::{
     Consumer, Late, LinkState, Outbound, ParkReason, PublishError, Publisher, Received, Route,
@@ -39,6 +40,15 @@ const LATE_PATIENCE_MS: u64 = 60_000;
 /// How long a message is held until its note is published. If an alarm of the broker refuses notes
 /// for longer, the message is counted and dropped without a note.
 const NOTE_WITHIN_MS: u64 = 60_000;
+/// How long a request of a user that is not configured is held, and how often the configuration is
+/// looked at meanwhile. Orchestrators take up to a minute to bring a new configuration to every process.
+const USER_WAIT_MS: u64 = 60_000;
+const USER_LOOK: Duration = Duration::from_secs(1);
+/// How many such requests are held at once: half of what a service's own queue hands out, so that a
+/// stranger cannot take the places of the service's users.
+const USERS_HELD: usize = 8;
+/// No service has the publisher as one of its `broker_users`.
+const UNKNOWN_USER: ParkReason = "unknown_user";
 /// The largest request that is read, as over HTTP.
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
@@ -65,7 +75,7 @@ pub struct IntakeParts {
 
 /// Reads requests from the broker.
 #[derive(Clone)]
-pub struct Intake(IntakeParts);
+pub struct Intake(IntakeParts, Arc<Semaphore>);
 
 /// A request that was read, with the service it speaks for.
 struct Request {
@@ -97,21 +107,30 @@ enum Done {
 
 impl Intake {
     /// An intake of these parts.
-    pub const fn new(parts: IntakeParts) -> Self {
-        Self(parts)
+    pub fn new(parts: IntakeParts) -> Self {
+        Self(parts, Arc::new(Semaphore::new(USERS_HELD)))
     }
 
     /// Takes requests until `stop`, each in its own task; the consumer's prefetch bounds how many.
     pub async fn run(self, consumer: Box<dyn Consumer>, stop: impl Future<Output = ()> + Send) {
+        // Closed when the intake stops.
+        let (running, stopped) = watch::channel(());
+        let stop = async move {
+            stop.await;
+            drop(running);
+        };
         work_until(consumer, stop, move |received| {
-            let intake = self.clone();
-            async move { intake.take(received).await }
+            let (intake, stopped) = (self.clone(), stopped.clone());
+            async move { intake.take(received, stopped).await }
         })
         .await;
     }
 
-    async fn take(&self, received: Received) {
-        let read = self.read(&received);
+    async fn take(&self, received: Received, stopped: watch::Receiver<()>) {
+        let Some(read) = self.read_known(&received, stopped).await else {
+            // The broker delivers it again, to an issuer that runs.
+            return;
+        };
         // The body is not kept while a peer is away, because the broker's own limit on it is far
         // higher.
         let envelope = Envelope {
@@ -132,6 +151,39 @@ impl Intake {
         }
     }
 
+    /// Reads a message; one of a user that is not configured is read again until it is, at most for
+    /// [`USER_WAIT_MS`]. `None` if the process stops or the link is lost meanwhile.
+    async fn read_known(
+        &self,
+        received: &Received,
+        mut stopped: watch::Receiver<()>,
+    ) -> Option<Result<Request, ParkReason>> {
+        let read = self.read(received);
+        let may_be_new =
+            matches!(read, Err(UNKNOWN_USER)) && received.user.is_some() && received.late.is_none();
+        if !may_be_new {
+            return Some(read);
+        }
+        let Ok(_place) = self.1.try_acquire() else {
+            return Some(read);
+        };
+        let begun = self.0.clock.now();
+        loop {
+            tokio::select! {
+                _ = stopped.changed() => return None,
+                () = sleep(USER_LOOK) => {}
+            }
+            if !received.is_held() {
+                return None;
+            }
+            let read = self.read(received);
+            let waited_ms = self.0.clock.now().millis_since(begun);
+            if !matches!(read, Err(UNKNOWN_USER)) || waited_ms >= USER_WAIT_MS {
+                return Some(read);
+            }
+        }
+    }
+
     fn read(&self, received: &Received) -> Result<Request, ParkReason> {
         if received.body.len() > MAX_BODY_BYTES {
             return Err("too_large");
@@ -144,7 +196,7 @@ impl Intake {
             .user
             .as_deref()
             .and_then(|user| services.by_broker_user(user));
-        let service = service.ok_or("unknown_user")?.clone();
+        let service = service.ok_or(UNKNOWN_USER)?.clone();
         // Without topic permissions a user could publish into the queue of another service.
         let is_own_queue = received
             .service
@@ -289,7 +341,8 @@ impl Intake {
     /// [`NOTE_WITHIN_MS`]: if it were requeued it would come back at once, and count towards the
     /// delivery limit each time.
     async fn put_aside(&self, reason: ParkReason, envelope: &Envelope) -> Done {
-        tracing::warn!(reason, "a request by event was put aside");
+        let user = envelope.user.as_deref().unwrap_or("-");
+        tracing::warn!(reason, user, "a request by event was put aside");
         let begun = self.0.clock.now();
         let user = envelope.user.clone();
         let note = Note::new(reason, envelope.id.as_deref(), user, envelope.bytes, begun);

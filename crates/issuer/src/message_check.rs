@@ -30,11 +30,13 @@ pub enum Unsendable {
     /// Its values make an SMS too long.
     #[error("the variables make an SMS of more than two parts")]
     TooLong,
-    /// The template fails otherwise.
-    #[error("the {channel} template cannot be filled in with these variables")]
+    /// The template fails otherwise, for example because its conditions omit the code.
+    #[error("no {channel} message can be made with these variables: {problem}")]
     Template {
         /// The channel of the template.
         channel: Channel,
+        /// The template and its problem, without any value.
+        problem: String,
     },
 }
 
@@ -51,7 +53,7 @@ pub fn check(
         if used.contains(&channel) {
             let checked = texts.check(service, channel, request);
             checked.map_err(|error| Problem {
-                field: Some("variables"),
+                field: Some("variables".into()),
                 ..Problem::new(ProblemCode::TemplateVariables, error.to_string())
             })?;
         }

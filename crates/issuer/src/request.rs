@@ -79,7 +79,7 @@ fn recipient(
     })?;
     if let Recipient::Sms(number) = &recipient {
         service.numbers.admit(number).map_err(|problem| Problem {
-            field: Some(field),
+            field: Some(field.into()),
             ..problem
         })?;
     }
@@ -140,7 +140,7 @@ mod tests {
         for text in ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1"] {
             assert_eq!(read(Some(text), None), Ok(text.parse().ok()), "{text}");
         }
-        let refused = Err((ProblemCode::InvalidRequest, Some("client")));
+        let refused = Err((ProblemCode::InvalidRequest, Some("client".into())));
         for text in [
             "",
             "unknown",

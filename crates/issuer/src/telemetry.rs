@@ -39,7 +39,7 @@ const PARKED: Series = Series {
     kind: Kind::Counter,
     labels: &["reason"],
     help: "Requests by event put aside, by reason.",
-    action: "`watchword parked list --lane requests`; fix their publisher. `unknown_user`: no service has that `broker_users` entry. `wrong_queue`: a user published into another service's request queue; set topic permissions. `expired`, `delivery_limit`: no issuer answered in time, or issuers died or lost their link; the answer was `request_expired`.",
+    action: "`watchword dead-letters list --queue requests`; fix their publisher. `unknown_user`: no service has that `broker_users` entry. `wrong_queue`: a user published into another service's request queue; set topic permissions. `expired`, `delivery_limit`: no issuer answered in time, or issuers died or lost their link; the answer was `request_expired`.",
 };
 const STEPS: Series = Series {
     name: "watchword_fallback_steps_total",

@@ -6,6 +6,7 @@ mod receipts;
 mod relay;
 mod world;
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -25,8 +26,15 @@ pub enum SimulatorError {
     #[error("{0}")]
     Config(String),
     /// An address cannot be listened on.
-    #[error("cannot listen on {0}")]
-    Listen(SocketAddr),
+    #[error("{key}: cannot listen on {address}")]
+    Listen {
+        /// The key of the file.
+        key: &'static str,
+        /// Its address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
 }
 
 /// A running simulator; dropped, it ends.
@@ -49,7 +57,11 @@ impl Simulator {
         ];
         for (index, listen) in listens.into_iter().enumerate() {
             let Some(listen) = listen else { continue };
-            let failed = |_| SimulatorError::Listen(listen);
+            let failed = |source| SimulatorError::Listen {
+                key: ["sms.listen", "smtp.listen"][index],
+                address: listen,
+                source,
+            };
             let listener = TcpListener::bind(listen).await.map_err(failed)?;
             addresses[index] = Some(listener.local_addr().map_err(failed)?);
             let world = world.clone();
@@ -103,26 +115,39 @@ pub async fn run(
     path: Option<&Path>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), SimulatorError> {
-    let config = match path {
-        Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                SimulatorError::Config(format!("{}: {}", path.display(), error.kind()))
-            })?;
-            toml::from_str(&text)
-                .map_err(|error| SimulatorError::Config(format!("{}: {error}", path.display())))?
-        }
-        None => SimulatorConfig::default(),
-    };
+    let config = path.map_or_else(|| Ok(SimulatorConfig::default()), read)?;
     let mut simulator = Simulator::start(config).await?;
-    if let Some(address) = simulator.sms {
-        tracing::info!(%address, "the SMS gateway listens: POST /messages");
-    }
     if let Some(address) = simulator.smtp {
         tracing::info!(%address, "the SMTP relay listens");
+    }
+    if let Some(address) = simulator.sms {
+        tracing::info!(%address, "the SMS gateway listens: POST /messages");
+        tracing::info!(
+            "read the messages and their codes: curl -H 'Authorization: Bearer TOKEN' \
+             http://{address}/control/messages, where TOKEN is sms.token (simulator unless the file sets it)"
+        );
     }
     tokio::select! {
         () = stop => {}
         () = simulator.wait() => {}
     }
     Ok(())
+}
+
+fn read(path: &Path) -> Result<SimulatorConfig, SimulatorError> {
+    let wrong = |problem: String| SimulatorError::Config(format!("{}{problem}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => wrong(
+            " not found. 'watchword init DIR --with-simulator' writes one; without a file the simulator accepts \
+             everything."
+                .to_owned(),
+        ),
+        kind => wrong(format!(" cannot be read: {kind}")),
+    })?;
+    toml::from_str(&text).map_err(|error: toml::de::Error| {
+        let start = error.span().map_or(0, |span| span.start.min(text.len()));
+        let line = text[..start].split('\n').count();
+        let message = error.message().lines().next().unwrap_or_default();
+        wrong(format!(", line {line}: {message}"))
+    })
 }

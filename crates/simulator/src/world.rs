@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use reqwest::Client;
 use serde::Serialize;
 use tokio::sync::Semaphore;
+use watchword_core::{Channel, Recipient};
 
 use crate::behaviour::{Outcome, SimulatorConfig, SmsBehaviour, SmtpBehaviour, draw, listed};
 
@@ -34,6 +35,13 @@ pub struct SimulatedMessage {
     /// Where its receipts go.
     #[serde(skip)]
     pub callback: Option<String>,
+}
+
+/// The recipient as a log may show it.
+fn masked(message: &SimulatedMessage) -> String {
+    let channel = message.channel.parse::<Channel>();
+    let recipient = channel.and_then(|channel| Recipient::parse(channel, &message.to));
+    recipient.map_or_else(|_| "***".to_owned(), |recipient| recipient.masked())
 }
 
 #[derive(Clone)]
@@ -144,6 +152,13 @@ impl World {
             inner.messages.pop_front();
         }
         inner.messages.push_back(message.clone());
+        drop(inner);
+        tracing::info!(
+            channel = message.channel,
+            to = masked(&message),
+            id = message.id,
+            "accepted a message"
+        );
         message
     }
 

@@ -271,7 +271,7 @@ fn build_one(
         };
         return Ok((Arc::new(provider), None));
     }
-    let preset = described(config)?;
+    let mut preset = described(config)?;
     let mut settings = preset.settings.clone();
     for (key, value) in &config.settings {
         if config.kind != "http" && !settings.contains_key(key) {
@@ -284,6 +284,9 @@ fn build_one(
     }
     if let Some((key, _)) = settings.iter().find(|(_, value)| value.is_empty()) {
         return Err(ConfigError::new(format!("settings.{key}"), "is missing"));
+    }
+    if let Some(receipt) = preset.receipt.as_mut() {
+        receipt.verify.apply_settings(&settings)?;
     }
     let secrets = Secrets::read(&config.secrets)?;
     let mut needed: Vec<_> = preset.secrets.iter().collect();

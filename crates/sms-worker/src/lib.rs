@@ -11,10 +11,11 @@ mod smpp;
 mod text;
 
 pub use config::{SmsChannel, SmsConfig, SmsProviderConfig, build};
+pub use http::Preset;
 pub use presets::{PRESETS, preset};
 pub use receipt::{
-    Call, HeardReceipt, ReceiptMetrics, ReceiptPlan, ReceiptPlans, ReceiptRouteState, Refusal,
-    SERIES, Unread, queue_heard, routes,
+    Call, HeardReceipt, NO_SUCH_PROVIDER, ReceiptMetrics, ReceiptPlan, ReceiptPlans,
+    ReceiptRouteState, Refusal, SERIES, Unread, queue_heard, routes,
 };
 pub use segments::{Encoding, Segments, segments};
 pub use smpp::SmppConfig;

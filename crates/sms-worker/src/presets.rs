@@ -22,6 +22,7 @@ presets![
     "messagebird",
     "msg91",
     "plivo",
+    "simulator",
     "sinch",
     "telnyx",
     "twilio",
@@ -47,12 +48,16 @@ pub fn preset(name: &str) -> Result<Preset, ConfigError> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::sync::Arc;
 
+    use data_encoding::BASE64;
     use http::{HeaderMap, Method};
-    use watchword_core::{ProviderName, Timestamp};
+    use ring::hmac;
+    use watchword_core::{Clock, ManualClock, ProviderName, Timestamp};
+    use watchword_delivery::Inbox;
 
     use super::*;
-    use crate::config::Secrets;
+    use crate::config::{Secrets, SmsConfig, build};
     use crate::http::classify;
     use crate::receipt::{Call, ReceiptPlan};
 
@@ -145,5 +150,44 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// Whether `plivo` with this setting takes a receipt that is signed with the second version alone.
+    fn takes_second_version(require_v3: &str) -> Result<bool, ConfigError> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let config: SmsConfig = toml::from_str(&format!(
+            "public_url = \"https://otp.example.org\"\n[providers.plivo]\nkind = \"plivo\"\n\
+             settings = {{ auth_id = \"MA1\", require_v3 = \"{require_v3}\" }}\n\
+             secrets = {{ auth_token = {{ env = \"CARGO_PKG_NAME\" }} }}\n"
+        ))
+        .unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Timestamp::from_millis(0)));
+        let channel = build(&config, None, &Inbox::default(), &clock)?;
+        let url = "https://otp.example.org/v1/receipts/plivo";
+        let key = hmac::Key::new(hmac::HMAC_SHA256, env!("CARGO_PKG_NAME").as_bytes());
+        let signature = BASE64.encode(hmac::sign(&key, format!("{url}7").as_bytes()).as_ref());
+        let mut headers = HeaderMap::new();
+        headers.insert("x-plivo-signature-v2", signature.parse().unwrap());
+        headers.insert("x-plivo-signature-v2-nonce", "7".parse().unwrap());
+        let kind = "application/x-www-form-urlencoded";
+        headers.insert("content-type", kind.parse().unwrap());
+        let call = Call {
+            method: &Method::POST,
+            url,
+            headers: &headers,
+            query: &[("d".to_owned(), DELIVERY.to_owned())],
+            body: b"MessageUUID=u-1&Status=delivered",
+            now: Timestamp::from_millis(0),
+        };
+        let plan = &channel.receipts[&"plivo".parse().unwrap()];
+        Ok(plan.read(&call).is_ok())
+    }
+
+    #[test]
+    fn a_setting_of_plivo_requires_the_third_version() {
+        assert_eq!(takes_second_version("false"), Ok(true));
+        assert_eq!(takes_second_version("true"), Ok(false));
+        let wrong = takes_second_version("maybe").unwrap_err();
+        assert_eq!(wrong.key, "sms.providers.plivo.settings.require_v3");
     }
 }

@@ -1,10 +1,9 @@
 //! The text of an SMS: the template of its locale, then, if the service names a host, the
 //! origin-bound line, which is exactly the last one (R32). Refuses texts of more than two parts.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
-use watchword_core::{Locale, Variables};
 use watchword_delivery::{Dispatch, Embedded, Sender, TemplateError, Templates};
 
 use crate::segments::{Encoding, Segments, segments};
@@ -29,13 +28,16 @@ pub enum TextError {
     #[error(transparent)]
     Template(#[from] TemplateError),
     /// It would take more than two parts.
-    #[error("the SMS template for {locale} makes a text of {count} parts; at most 2 are sent")]
+    #[error("template {locale}/sms.txt makes a text of {count} parts; at most 2 are sent")]
     TooLong {
         /// The locale.
         locale: String,
         /// Its parts.
         count: usize,
     },
+    /// The encoding of the provider's protocol has no place for it.
+    #[error("the text cannot be encoded for the provider")]
+    Unencodable,
 }
 
 /// Makes texts.
@@ -44,9 +46,22 @@ pub struct SmsText {
 }
 
 impl SmsText {
+    /// The files of a locale.
+    pub const FILES: [&'static str; 1] = [FILE];
+
     /// The embedded templates, with those under `folder` on top.
     pub fn load(folder: Option<&Path>) -> Result<Self, TemplateError> {
-        Templates::load(&EMBEDDED, &[FILE], folder).map(|templates| Self { templates })
+        Templates::load(&EMBEDDED, &Self::FILES, folder).map(|templates| Self { templates })
+    }
+
+    /// Returns the templates of the texts.
+    pub const fn templates(&self) -> &Templates {
+        &self.templates
+    }
+
+    /// Returns the templates themselves.
+    pub fn into_templates(self) -> Templates {
+        self.templates
     }
 
     /// The text for `dispatch` and what it takes on the air.
@@ -57,62 +72,28 @@ impl SmsText {
         }
         let segments = segments(&text);
         if segments.count > MOST_PARTS {
-            let locale = dispatch
-                .locale
-                .as_ref()
-                .map_or_else(|| "en".to_owned(), ToString::to_string);
+            let locale = self.templates.locale_for(dispatch.locale.as_ref());
             return Err(TextError::TooLong {
-                locale,
+                locale: locale.to_owned(),
                 count: segments.count,
             });
         }
         Ok((text, segments))
     }
-
-    /// A short value for each variable that the texts of `locale` use.
-    pub fn sample_variables(&self, locale: Option<&Locale>) -> Variables {
-        self.templates.sample_variables(locale)
-    }
-
-    /// Whether `dispatch` can be sent as far as its variables decide it.
-    pub fn check_variables(&self, dispatch: &Dispatch) -> Result<(), TextError> {
-        if self.templates.uses_variables(dispatch.locale.as_ref()) {
-            self.render(dispatch)?;
-        }
-        Ok(())
-    }
-
-    /// The locales there are templates for.
-    pub fn locales(&self) -> Vec<String> {
-        self.templates.locales()
-    }
 }
 
-/// Lives of sample renderings: texts word seconds and minutes differently.
-const SAMPLE_LIVES: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(119)];
-
-/// Renders the text of every locale for `sender` with the longest code: a text that cannot be sent is an
-/// error at start, and those of two parts are returned (as locale, encoding and parts).
+/// Renders the text of every locale for `sender` with the longest code: a text that cannot be sent is
+/// an error, and those of two parts are returned (as locale, encoding and parts).
 pub fn check_templates(
     text: &SmsText,
     sender: &Sender,
-) -> Result<Vec<(String, Encoding, usize)>, TextError> {
-    let mut costly = Vec::new();
-    for locale in text.locales() {
-        let mut longest: Option<Segments> = None;
-        for remaining in SAMPLE_LIVES {
-            let Some(mut sample) = Dispatch::sample(sender, 10, remaining) else {
-                continue;
-            };
-            sample.locale = locale.parse().ok();
-            sample.variables = text.sample_variables(sample.locale.as_ref());
-            let (_, segments) = text.render(&sample)?;
-            if longest.is_none_or(|other| other.count < segments.count) {
-                longest = Some(segments);
-            }
-        }
-        if let Some(segments) = longest.filter(|segments| segments.count > 1) {
-            costly.push((locale, segments.encoding, segments.count));
+) -> Result<BTreeMap<String, (Encoding, usize)>, TextError> {
+    let mut costly = BTreeMap::new();
+    for sample in text.templates.samples(sender) {
+        let (_, segments) = text.render(&sample)?;
+        if segments.count > 1 {
+            let locale = text.templates.locale_for(sample.locale.as_ref());
+            costly.insert(locale.to_owned(), (segments.encoding, segments.count));
         }
     }
     Ok(costly)
@@ -120,6 +101,8 @@ pub fn check_templates(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use watchword_core::Variables;
 
     use super::*;
@@ -148,8 +131,11 @@ mod tests {
     fn every_embedded_text_fits_one_part_with_the_longest_values() {
         let text = SmsText::load(None).unwrap();
         let host = "login.jira.example-company.org";
-        assert_eq!(check_templates(&text, &sender(Some(host))).unwrap(), []);
-        assert_eq!(text.locales().len(), 8);
+        assert_eq!(
+            check_templates(&text, &sender(Some(host))).unwrap(),
+            BTreeMap::new()
+        );
+        assert_eq!(text.templates.locales().len(), 8);
     }
 
     #[test]
@@ -161,14 +147,24 @@ mod tests {
             std::fs::write(folder.join("sms.txt"), text).unwrap();
         };
         // Named as locales are written elsewhere, too.
-        write("en", "{{ app }}: {{ code }} for {{ amount }}");
-        write("pt_BR", "{{ code }} por {{ amount }}");
+        let declared = "{# variables: amount #}";
+        write(
+            "en",
+            &format!("{declared}{{{{ app }}}}: {{{{ code }}}} for {{{{ amount }}}}"),
+        );
+        write(
+            "pt_BR",
+            &format!("{declared}{{{{ code }}}} por {{{{ amount }}}}"),
+        );
         let text = SmsText::load(Some(folder.path())).unwrap();
-        assert_eq!(check_templates(&text, &sender(None)).unwrap(), []);
+        assert_eq!(
+            check_templates(&text, &sender(None)).unwrap(),
+            BTreeMap::new()
+        );
         let mut dispatch = sample(&sender(None)).unwrap();
         dispatch.locale = "pt-BR".parse().ok();
         assert!(text.render(&dispatch).is_err(), "this request brings none");
-        dispatch.variables = text.sample_variables(dispatch.locale.as_ref());
+        dispatch.variables = text.templates.sample_variables(dispatch.locale.as_ref());
         assert_eq!(text.render(&dispatch).unwrap().0, "0123456789 por 1");
         write("en", "{{ code }} to {{ to }}");
         assert!(SmsText::load(Some(folder.path())).is_err());
@@ -180,7 +176,7 @@ mod tests {
         std::fs::create_dir_all(folder.path().join("en")).unwrap();
         std::fs::write(
             folder.path().join("en/sms.txt"),
-            "{{ code }} pays {{ a }} {{ b }}",
+            "{# variables: a, b #}{{ code }} pays {{ a }} {{ b }}",
         )
         .unwrap();
         let text = SmsText::load(Some(folder.path())).unwrap();
@@ -191,7 +187,7 @@ mod tests {
             let mut dispatch = sample(&sender(None)).unwrap();
             dispatch.locale = locale.parse().ok();
             dispatch.variables = Variables::new(values.collect()).unwrap();
-            text.check_variables(&dispatch)
+            text.render(&dispatch)
         };
         assert!(check("en", &[("a", "1 EUR"), ("b", "x")]).is_ok());
         assert!(check("de", &[]).is_ok(), "its template uses none");
@@ -209,15 +205,16 @@ mod tests {
     }
 
     #[test]
-    fn no_text_promises_more_time_than_there_is() {
+    fn no_text_promises_ten_seconds_more_than_there_are() {
         let text = SmsText::load(None).unwrap();
-        for locale in text.locales() {
+        for locale in text.templates.locales() {
             for (seconds, said) in [
                 (30, "30 "),
                 (90, "90 "),
                 (119, "119 "),
                 (120, "2 "),
-                (299, "4 "),
+                (289, "4 "),
+                (290, "5 "),
             ] {
                 let remaining = Duration::from_millis(seconds * 1_000 + 900);
                 let mut dispatch = Dispatch::sample(&sender(None), 6, remaining).unwrap();
@@ -235,7 +232,7 @@ mod tests {
     #[test]
     fn the_last_line_is_bound_to_the_host() {
         let text = SmsText::load(None).unwrap();
-        for locale in text.locales() {
+        for locale in text.templates.locales() {
             let mut dispatch = sample(&sender(Some("login.example.org"))).unwrap();
             dispatch.locale = locale.parse().ok();
             let (rendered, _) = text.render(&dispatch).unwrap();

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use watchword_core::{Clock, Timestamp};
 use watchword_events::Lane;
 use watchword_storage::Sqlite;
+use watchword_storage::rusqlite::Connection;
 
 use crate::parked::{ParkedError, ParkedLook};
 use crate::port::{Broker, Consumer, LinkState, Publisher};
@@ -125,7 +126,9 @@ impl EmbeddedBroker {
         settings: EmbeddedSettings,
         metrics: BrokerMetrics,
     ) -> Result<Arc<Self>, watchword_storage::StorageError> {
-        let (lengths, token) = sqlite.write(table::recover).await?;
+        let now_ms = clock.now().as_millis();
+        let recover = move |connection: &Connection| table::recover(connection, now_ms);
+        let (lengths, token) = sqlite.write(recover).await?;
         let length = |lane: Lane| words(lane).filter_map(|word| lengths.get(word)).sum();
         let shared = Shared {
             sqlite,

@@ -46,16 +46,21 @@ pub(super) struct Taken {
     pub(super) handed_out: u32,
 }
 
-/// Takes back every lease, and tells how long each lane is and the highest token in use.
-pub(super) fn recover(connection: &Connection) -> Result<(HashMap<String, i64>, i64)> {
+/// No message waits longer than this; a later time was written by a clock that was ahead.
+const LONGEST_WAIT_MS: i64 = 3_600_000;
+
+/// Takes back every lease and every wait that a wrong clock made too long, and returns the length
+/// of each lane and the highest token in use.
+pub(super) fn recover(connection: &Connection, now_ms: i64) -> Result<(HashMap<String, i64>, i64)> {
     let highest = connection.query_row(
         "SELECT coalesce(max(token), 0) FROM broker_message",
         [],
         |row| row.get(0),
     )?;
     connection.execute(
-        "UPDATE broker_message SET token = NULL, due_ms = 0 WHERE token IS NOT NULL",
-        [],
+        "UPDATE broker_message SET token = NULL, due_ms = 0
+         WHERE token IS NOT NULL OR due_ms > ?1",
+        [now_ms.saturating_add(LONGEST_WAIT_MS)],
     )?;
     let mut statement = connection.prepare(
         "SELECT lane, count(*) FROM broker_message WHERE parked_reason IS NULL GROUP BY lane",
@@ -311,6 +316,35 @@ mod tests {
         assert_eq!(left(), [newer, newest.clone(), own("email", 0)]);
         bound_parked(&connection, "sms", PARKED_FOR_MS + 1, 1).unwrap();
         assert_eq!(left(), [newest, own("email", 0)]);
+    }
+
+    #[test]
+    fn a_start_ends_leases_and_waits_that_a_wrong_clock_made() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(MIGRATION.sql).unwrap();
+        connection.execute_batch(MIGRATION_2.sql).unwrap();
+        let now_ms = 1_000_000;
+        let longest = now_ms + LONGEST_WAIT_MS;
+        for due_ms in [Some(0), Some(longest), Some(longest + 1), None] {
+            let new = New {
+                lane: "sms",
+                message_id: String::new(),
+                kind: "kind",
+                body: Vec::new(),
+                traceparent: None,
+                due_ms,
+                expires_ms: None,
+                parked: None,
+            };
+            insert(&connection, &new).unwrap();
+        }
+        recover(&connection, now_ms).unwrap();
+        let mut all = connection
+            .prepare("SELECT due_ms FROM broker_message ORDER BY id")
+            .unwrap();
+        let rows = all.query_map([], |row| row.get::<_, Option<i64>>(0));
+        let rows: Vec<_> = rows.unwrap().collect::<Result<_>>().unwrap();
+        assert_eq!(rows, [Some(0), Some(longest), Some(0), None]);
     }
 
     #[test]

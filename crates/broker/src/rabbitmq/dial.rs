@@ -11,6 +11,7 @@ use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{AsyncTcpStream, Connection, ConnectionProperties};
 use tokio::time::timeout;
 use url::Url;
+use watchword_dial::TlsFault;
 
 use super::{RabbitMqSettings, UrlError};
 
@@ -197,7 +198,9 @@ fn is_loopback(url: &Url) -> bool {
 
 fn kind(error: &lapin::Error) -> &'static str {
     match error.kind() {
-        lapin::ErrorKind::IOError(_) => "network or TLS",
+        lapin::ErrorKind::IOError(error) => {
+            TlsFault::of(error.as_ref()).map_or("network", TlsFault::advice)
+        }
         lapin::ErrorKind::AuthProviderError(_) => "credentials",
         lapin::ErrorKind::ProtocolError(_) => "user, vhost or protocol",
         _ => "handshake",

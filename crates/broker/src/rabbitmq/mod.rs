@@ -92,6 +92,13 @@ impl RabbitMqSettings {
 #[error("config key `rabbitmq.url`: {0}")]
 pub struct UrlError(pub(crate) &'static str);
 
+impl UrlError {
+    /// What is wrong with it.
+    pub const fn problem(&self) -> &'static str {
+        self.0
+    }
+}
+
 /// The broker.
 pub struct RabbitMq {
     supervisor: Arc<Supervisor>,

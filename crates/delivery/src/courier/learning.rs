@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use watchword_chassis::spans::{Key, Span};
-use watchword_core::{AttemptClass, Timestamp};
+use watchword_core::{AttemptClass, ProviderName, Timestamp};
 
 use super::{Courier, Errand, millis};
 use crate::health::{Seen, witness};
@@ -36,12 +36,14 @@ impl Courier {
             retry_after: attempted.retry_after,
             now,
         });
-        if attempted.scope == Scope::NotCalled {
+        if attempted.class == AttemptClass::TextFault {
+            metrics.text_faults.inc();
+        } else if attempted.scope == Scope::NotCalled {
             metrics.not_called(name);
         } else {
             metrics.attempted(name, country, attempted.class, took);
-            let here = health.country_level(pick.place, &pick.region);
-            let shown = health.level(pick.place);
+            let here = health.country_level(pick.place, &pick.region, now);
+            let shown = health.level(pick.place, now);
             metrics.share(name, shown, Some((country, here)));
         }
         match attempted.class {
@@ -53,6 +55,10 @@ impl Courier {
                 provider = %name, reason = attempted.reason, country,
                 "the provider does not deliver to this destination; enable it there, route it to \
                  another provider, or take it from the service's countries",
+            ),
+            AttemptClass::TextFault => tracing::warn!(
+                delivery_id = %errand.order.delivery_id, reason = attempted.reason,
+                "the text could not be made; no provider was called; correct the template and reload",
             ),
             _ => {}
         }
@@ -68,9 +74,16 @@ impl Courier {
     }
 }
 
-/// Ends the step of a call.
-pub(super) fn called(mut calling: Span, provider: &dyn Provider, class: AttemptClass) {
-    calling.say(Key::Provider, || provider.name().to_string());
+/// Returns the provider that an attempt of `class` called: none if there was no text for it.
+pub(super) fn callee(provider: &dyn Provider, class: AttemptClass) -> Option<&ProviderName> {
+    (class != AttemptClass::TextFault).then(|| provider.name())
+}
+
+/// Ends the step of a call of `callee`.
+pub(super) fn called(mut calling: Span, callee: Option<&ProviderName>, class: AttemptClass) {
+    if let Some(callee) = callee {
+        calling.say(Key::Provider, || callee.to_string());
+    }
     calling.say(Key::Class, || class.to_string());
     if class != AttemptClass::Accepted {
         calling.fail();

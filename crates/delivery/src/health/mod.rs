@@ -13,11 +13,41 @@ use watchword_core::{AttemptClass, ReceiptState, Timestamp};
 
 use crate::provider::Scope;
 pub(crate) use gauge::Admission;
+use gauge::WHOLE;
+pub(crate) use provider::LONGEST_BY_HAND_MS;
 use provider::ProviderHealth;
 pub(crate) use region::{Region, witness};
 
 /// An acceptance that took longer counts against its provider.
 const SLOW: Duration = Duration::from_secs(3);
+
+/// A circuit that an operator holds open or closed until a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByHand {
+    /// Open: the provider is not called at all. Closed: it gets its full share at every
+    /// destination, whatever its calls show.
+    pub is_open: bool,
+    /// When the outcomes of calls decide again.
+    pub until: Timestamp,
+}
+
+impl ByHand {
+    const fn level(self) -> u8 {
+        if self.is_open { 0 } else { WHOLE }
+    }
+}
+
+/// The state of a provider's circuit breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Circuit {
+    /// The provider gets messages.
+    Closed,
+    /// It gets single messages as probes.
+    HalfOpen,
+    /// It gets none, or only what no other provider can take.
+    Open,
+}
 
 /// Health of the providers, by their place in the router's list.
 #[derive(Debug)]
@@ -70,18 +100,35 @@ impl Health {
     }
 
     /// The shown share of `provider` in tenths.
-    pub(crate) fn level(&self, provider: usize) -> u8 {
-        self.lock()[provider].level()
+    pub(crate) fn level(&self, provider: usize, now: Timestamp) -> u8 {
+        self.lock()[provider].level(now)
     }
 
     /// The same for one country; for mail, that of the provider.
-    pub(crate) fn country_level(&self, provider: usize, region: &Region) -> u8 {
+    pub(crate) fn country_level(&self, provider: usize, region: &Region, now: Timestamp) -> u8 {
         let providers = self.lock();
         if region.is_domain() {
-            providers[provider].level()
+            providers[provider].level(now)
         } else {
-            providers[provider].region_level(region)
+            providers[provider].region_level(region, now)
         }
+    }
+
+    /// Holds the circuit of `provider` as an operator says.
+    pub(crate) fn hold(&self, provider: usize, by_hand: Option<ByHand>) {
+        self.lock()[provider].hold(by_hand);
+    }
+
+    /// How an operator holds the circuit of `provider`.
+    pub(crate) fn by_hand(&self, provider: usize, now: Timestamp) -> Option<ByHand> {
+        self.lock()[provider].by_hand(now)
+    }
+
+    /// The state of the circuit of `provider`, its destinations, and those of them whose circuit is
+    /// open.
+    pub(crate) fn circuit(&self, provider: usize, now: Timestamp) -> (Circuit, (usize, usize)) {
+        let provider = &self.lock()[provider];
+        (provider.circuit(now), provider.destinations())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<ProviderHealth>> {

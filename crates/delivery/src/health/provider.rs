@@ -1,9 +1,11 @@
 //! The circuits of one provider, and the rule that decides which circuit an outcome moves. The
 //! people who request codes choose the destinations, so the outcome at one destination does not
-//! open the circuit of the whole provider: that takes a fault of our account, a call that failed
+//! open the circuit of the whole provider: that takes refused credentials, a call that failed
 //! before the peer knew the recipient, or the same failure at several destinations that worked
-//! before, with no acceptance in between. A fault of our account, or the provider's own request to
-//! wait, bars the provider; with any other open circuit it is the last resort.
+//! before, with no acceptance in between. For an answer that names our account two destinations are
+//! several, and one if the provider never worked at another. A fault of our account, or the
+//! provider's own request to wait, bars the provider; with any other open circuit it is the last
+//! resort.
 
 use std::time::Duration;
 
@@ -11,13 +13,16 @@ use watchword_core::{AttemptClass, ReceiptState, Timestamp};
 
 use super::gauge::{Admission, Gauge, IN_A_ROW, Sign, WHOLE};
 use super::region::{Region, Regions, Streak};
-use super::{SLOW, Seen};
+use super::{ByHand, Circuit, SLOW, Seen};
 use crate::provider::Scope;
 
 /// Half-open probes are kept this long for regions that worked before.
 const KEPT_MS: u64 = 5_000;
 /// The longest wait that answers for one region alone may ask for, in milliseconds.
 const LONGEST_REGION_WAIT_MS: u64 = 60_000;
+
+/// The longest time for which an operator may hold a circuit: a day.
+pub(crate) const LONGEST_BY_HAND_MS: u64 = 86_400_000;
 
 /// The meaning of an outcome.
 enum Word {
@@ -38,6 +43,8 @@ enum Word {
 pub(super) struct ProviderHealth {
     whole: Gauge,
     regions: Regions,
+    /// Regions that began to see a fault of our account, since the last acceptance.
+    faults: Streak,
     /// Regions that were refused, since the last acceptance.
     refusals: Streak,
     /// Regions whose calls failed, since the last acceptance.
@@ -48,6 +55,8 @@ pub(super) struct ProviderHealth {
     waits: Streak,
     /// When a region that never worked used a probe.
     lent_at: Timestamp,
+    /// How an operator holds the circuit, until then.
+    by_hand: Option<ByHand>,
 }
 
 impl ProviderHealth {
@@ -55,16 +64,58 @@ impl ProviderHealth {
         Self {
             whole: Gauge::new(now),
             regions: Regions::default(),
+            faults: Streak::default(),
             refusals: Streak::default(),
             failures: Streak::default(),
             answers: Streak::default(),
             waits: Streak::default(),
             lent_at: Timestamp::from_millis(0),
+            by_hand: None,
         }
     }
 
-    /// Returns what the provider may get for `region`: the lesser of the two circuits.
+    /// Holds the circuit as an operator says; `None` gives it back to the outcomes of calls.
+    pub(super) const fn hold(&mut self, by_hand: Option<ByHand>) {
+        self.by_hand = by_hand;
+    }
+
+    /// How an operator holds the circuit at `now`. An end that is further away than any may be was
+    /// set before the clock was set back, and does not count.
+    pub(super) fn by_hand(&self, now: Timestamp) -> Option<ByHand> {
+        let left = |held: &ByHand| held.until.millis_since(now);
+        self.by_hand
+            .filter(|held| (1..=LONGEST_BY_HAND_MS).contains(&left(held)))
+    }
+
+    /// The state of the circuit of the whole provider.
+    pub(super) fn circuit(&self, now: Timestamp) -> Circuit {
+        match self.by_hand(now) {
+            Some(held) if held.is_open => Circuit::Open,
+            Some(_) => Circuit::Closed,
+            None if !self.whole.is_open() => Circuit::Closed,
+            None if self.whole.rests(now) => Circuit::Open,
+            None => Circuit::HalfOpen,
+        }
+    }
+
+    /// How many destinations are known, and how many of them have an open circuit.
+    pub(super) fn destinations(&self) -> (usize, usize) {
+        let known = self.regions.iter();
+        known.fold((0, 0), |(all, open), (_, region)| {
+            (all + 1, open + usize::from(region.gauge.is_open()))
+        })
+    }
+
+    /// Returns what the provider may get for `region`: the lesser of the two circuits, unless an
+    /// operator decides.
     pub(super) fn admission(&self, region: &Region, now: Timestamp) -> Admission {
+        if let Some(held) = self.by_hand(now) {
+            return if held.is_open {
+                Admission::Barred
+            } else {
+                Admission::Share(WHOLE)
+            };
+        }
         let whole = match self.whole.admission(now) {
             Admission::Probe if !self.may_probe(region, now) => self.whole.refusal(),
             whole => whole,
@@ -138,6 +189,7 @@ impl ProviderHealth {
 
     fn accepted(&mut self, seen: &Seen<'_>) {
         for streak in [
+            &mut self.faults,
             &mut self.refusals,
             &mut self.failures,
             &mut self.answers,
@@ -163,15 +215,25 @@ impl ProviderHealth {
 
     fn fault(&mut self, seen: &Seen<'_>) {
         self.release_probe(seen);
-        let (counts, is_open) = (self.counts(seen.region), self.whole.is_open());
+        let (counts, is_barred) = (self.counts(seen.region), self.whole.is_faulty());
+        let is_alone = !self.regions.any_other_worked(seen.region);
         let region = self.regions.entry(seen.region, seen.now);
-        // The circuit of the whole closed again by messages to other regions: the fault is one of
-        // this region, such as a sender that only this country refuses.
-        let is_known = region.gauge.is_faulty() && !is_open;
+        // The circuit of the whole stayed closed, or closed again, by messages to other regions: the
+        // fault is one of this region, such as a sender that only this country refuses.
+        let is_known = region.gauge.is_faulty() && !is_barred;
         region.gauge.observe(Sign::Fault, seen.now);
         // Where the provider never worked although it works elsewhere, the destination is the more
         // likely reason.
-        if counts && !is_known {
+        if !counts {
+            return;
+        }
+        let witness = seen.region.witness();
+        let is_seen_elsewhere = self.faults.has_other(witness);
+        if !is_known {
+            self.faults.add(witness);
+        }
+        let is_of_all = !is_known && (is_alone || seen.scope == Scope::Provider);
+        if is_barred || is_seen_elsewhere || is_of_all {
             self.whole.observe(Sign::Fault, seen.now);
         }
     }
@@ -253,37 +315,32 @@ impl ProviderHealth {
     }
 
     /// The level of `region`.
-    pub(super) fn region_level(&self, region: &Region) -> u8 {
+    pub(super) fn region_level(&self, region: &Region, now: Timestamp) -> u8 {
+        if let Some(held) = self.by_hand(now) {
+            return held.level();
+        }
         let region = self.regions.get(region);
         region.map_or(WHOLE, |region| region.gauge.level())
     }
 
-    /// The level that is shown: the lesser of the whole's and the worst country's. For mail it is
-    /// the best domain's, since one domain of many says nothing. Regions that never worked count
-    /// only where no region ever worked.
-    pub(super) fn level(&self) -> u8 {
-        let counted = self
-            .regions
-            .iter()
-            .filter(|(_, region)| region.has_worked || !self.regions.any_worked());
-        let (mut countries, mut domains) = (WHOLE, None);
-        for (region, health) in counted {
-            let level = health.gauge.level();
-            if !region.is_domain() {
-                countries = countries.min(level);
-                continue;
+    /// Returns the level that is shown: that of a circuit held by hand, else the lesser of the whole's
+    /// and that of the best region, because one country or domain says nothing about the others.
+    /// Regions that never worked count only where no region ever worked.
+    pub(super) fn level(&self, now: Timestamp) -> u8 {
+        if let Some(held) = self.by_hand(now) {
+            return held.level();
+        }
+        let mut best = None;
+        for (_, region) in self.regions.iter() {
+            if region.has_worked || !self.regions.any_worked() {
+                best = best.max(Some(region.gauge.level()));
             }
-            domains = domains.max(Some(level));
-            if level == WHOLE {
-                // There can be a thousand domains, and no level is higher. A channel has only one
-                // kind of region.
+            if best == Some(WHOLE) {
+                // There can be a thousand regions, and no level is higher.
                 break;
             }
         }
-        self.whole
-            .level()
-            .min(countries)
-            .min(domains.unwrap_or(WHOLE))
+        self.whole.level().min(best.unwrap_or(WHOLE))
     }
 }
 
@@ -292,8 +349,11 @@ fn word(class: AttemptClass, scope: Scope) -> Word {
         AttemptClass::Accepted => Word::Accepted,
         AttemptClass::RecipientInvalid
         | AttemptClass::RecipientBlocked
-        | AttemptClass::MessageRejected => Word::Answered,
-        AttemptClass::ConfigFault if scope == Scope::Provider => Word::Fault,
+        | AttemptClass::MessageRejected
+        | AttemptClass::TextFault => Word::Answered,
+        AttemptClass::ConfigFault if matches!(scope, Scope::Account | Scope::Provider) => {
+            Word::Fault
+        }
         AttemptClass::ConfigFault | AttemptClass::DestinationRefused => Word::Refused,
         AttemptClass::Transient | AttemptClass::UnknownOutcome => Word::Failed,
     }

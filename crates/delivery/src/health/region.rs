@@ -80,6 +80,11 @@ impl Streak {
         self.length
     }
 
+    /// Whether a witness other than this one has seen a failure.
+    pub(super) fn has_other(&self, witness: u64) -> bool {
+        self.witnesses.iter().any(|seen| *seen != witness)
+    }
+
     pub(super) fn clear(&mut self) {
         self.length = 0;
         self.witnesses.clear();
@@ -123,6 +128,12 @@ impl Regions {
     /// Whether the provider accepted a message for any region.
     pub(super) const fn any_worked(&self) -> bool {
         self.worked > 0
+    }
+
+    /// Whether the provider accepted a message for another region than this one.
+    pub(super) fn any_other_worked(&self, region: &Region) -> bool {
+        let this_worked = self.get(region).is_some_and(|region| region.has_worked);
+        self.worked > usize::from(this_worked)
     }
 
     /// Returns the region's state, a new one if the region is unknown. A new region replaces the

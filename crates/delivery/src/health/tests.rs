@@ -104,6 +104,7 @@ fn no_outcome_of_one_destination_touches_another() {
         crate::Attempted::new(Class::DestinationRefused, "403"),
         crate::Attempted::new(Class::ConfigFault, "403"),
         by_status,
+        by_rule(),
         crate::Attempted::new(Class::Transient, "503"),
         crate::Attempted::new(Class::UnknownOutcome, "timeout"),
         crate::Attempted::new(Class::RecipientInvalid, "400"),
@@ -116,7 +117,11 @@ fn no_outcome_of_one_destination_touches_another() {
             watched.saw(&hostile, &outcome);
             assert_eq!(watched.admission(&sound), FULL, "{outcome:?}");
         }
-        assert_eq!(watched.health.level(0), 10, "{outcome:?}");
+        assert_eq!(
+            watched.health.level(0, at(watched.now_ms)),
+            10,
+            "{outcome:?}"
+        );
     }
 }
 
@@ -136,7 +141,7 @@ fn destinations_that_never_worked_do_not_count_while_others_do() {
             watched.see(&hostile, class);
             assert_eq!(watched.admission(&sound), FULL, "{class}");
         }
-        assert_eq!(watched.health.level(0), 10, "{class}");
+        assert_eq!(watched.health.level(0, at(watched.now_ms)), 10, "{class}");
     }
 }
 
@@ -158,7 +163,7 @@ fn refusals_of_several_countries_that_worked_open_the_circuit() {
     }
     // The same for a fourth; but a lone provider is still called.
     assert_eq!(watched.admission(&country("ES")), Admission::LastResort);
-    assert_eq!(watched.health.level(0), 0);
+    assert_eq!(watched.health.level(0, at(watched.now_ms)), 0);
 }
 
 #[test]
@@ -227,6 +232,50 @@ fn a_fault_that_one_country_keeps_stays_with_it() {
     }
     watched.see(&sound, Class::ConfigFault);
     assert_eq!(watched.admission(&country("FR")), Admission::Barred);
+}
+
+fn by_rule() -> crate::Attempted {
+    crate::Attempted::new(Class::ConfigFault, "400").about(Scope::Account)
+}
+
+/// A rule calls an answer a fault of our account, and only one country sees it: the others keep
+/// their share, however often it comes.
+#[test]
+fn a_fault_by_rule_that_one_country_sees_bars_no_other() {
+    let (sound, faulty) = (country("DE"), country("US"));
+    let mut watched = Watched::worked(&[sound.clone(), faulty.clone()]);
+    for _ in 0..20 {
+        watched.saw(&faulty, &by_rule());
+        assert_eq!(watched.admission(&faulty), Admission::Barred);
+        assert_eq!(watched.admission(&sound), FULL);
+        watched.see(&sound, Class::Accepted);
+        watched.now_ms += 5_000;
+        assert_eq!(watched.ask(&faulty), Admission::Probe);
+    }
+    // The account is refused now: the first other country that sees it shows so.
+    watched.saw(&sound, &by_rule());
+    watched.saw(&faulty, &by_rule());
+    assert_eq!(watched.admission(&country("FR")), Admission::Barred);
+}
+
+#[test]
+fn a_fault_by_rule_of_two_countries_in_a_row_bars_the_provider() {
+    let regions = ["DE", "US"].map(country);
+    let mut watched = Watched::worked(&regions);
+    watched.saw(&regions[0], &by_rule());
+    watched.see(&regions[1], Class::Accepted);
+    watched.saw(&regions[1], &by_rule());
+    assert_eq!(watched.admission(&country("FR")), FULL);
+    let mut watched = Watched::worked(&regions);
+    watched.saw(&regions[0], &by_rule());
+    watched.saw(&regions[1], &by_rule());
+    assert_eq!(watched.admission(&country("FR")), Admission::Barred);
+    // The only country that the provider ever worked for is enough.
+    for worked in [&regions[..1], &[]] {
+        let mut watched = Watched::worked(worked);
+        watched.saw(&regions[0], &by_rule());
+        assert_eq!(watched.admission(&regions[1]), Admission::Barred);
+    }
 }
 
 /// A receipt names no region: messages that do not arrive at one destination shrink no share.
@@ -338,7 +387,7 @@ fn failures_with_a_wish_to_wait_open_the_circuit_in_the_end() {
         assert_eq!(watched.admission(&region), Admission::Barred);
         watched.now_ms += 10_000;
         watched.saw(&region, &asks_to_wait(10));
-        if watched.health.level(0) == 0 {
+        if watched.health.level(0, at(watched.now_ms)) == 0 {
             break;
         }
     }
@@ -383,7 +432,7 @@ fn answers_that_every_destination_gets_open_the_circuit() {
 fn an_attempt_without_a_call_is_no_observation() {
     let region = country("DE");
     let outcomes = [
-        crate::Attempted::not_called(Class::MessageRejected, "template"),
+        crate::Attempted::not_called(Class::TextFault, "template"),
         crate::Attempted::not_called(Class::ConfigFault, "request"),
         crate::Attempted::new(Class::RecipientInvalid, "400"),
         crate::Attempted::new(Class::MessageRejected, "400"),
@@ -398,7 +447,11 @@ fn an_attempt_without_a_call_is_no_observation() {
             assert_eq!(watched.ask(&region), Admission::Probe, "{outcome:?}");
             watched.saw(&region, &outcome);
         }
-        assert_eq!(watched.health.level(0), 0, "{outcome:?}");
+        assert_eq!(
+            watched.health.level(0, at(watched.now_ms)),
+            0,
+            "{outcome:?}"
+        );
     }
 }
 
@@ -414,21 +467,67 @@ fn a_receipt_of_an_earlier_message_is_no_probe() {
             .receipt(0, ReceiptState::Delivered, at(6_000));
     }
     watched.health.receipt(0, ReceiptState::Failed, at(6_000));
-    assert_eq!(watched.health.level(0), 0);
+    assert_eq!(watched.health.level(0, at(watched.now_ms)), 0);
     assert_eq!(watched.admission(&region), Admission::Probe);
 }
 
-/// A bad domain among many is not shown as trouble of the relay; a bad country is.
+/// One bad country or domain among several is not shown as trouble of the provider.
 #[test]
-fn the_level_shown_is_of_the_worst_country_and_the_best_domain() {
+fn the_level_shown_is_that_of_the_best_region() {
     let domains = ["a.example", "b.example"].map(|name| Region::Domain(name.into()));
-    let mut watched = Watched::worked(&domains);
-    (0..10).for_each(|_| watched.see(&domains[0], Class::Transient));
-    assert_eq!(watched.health.level(0), 10);
-    (0..10).for_each(|_| watched.see(&domains[1], Class::Transient));
-    assert_eq!(watched.health.level(0), 0);
-    let countries = ["DE", "AT"].map(country);
-    let mut watched = Watched::worked(&countries);
-    (0..10).for_each(|_| watched.see(&countries[0], Class::Transient));
-    assert_eq!(watched.health.level(0), 0);
+    for regions in [domains, ["DE", "AT"].map(country)] {
+        let mut watched = Watched::worked(&regions);
+        (0..10).for_each(|_| watched.see(&regions[0], Class::Transient));
+        assert_eq!(watched.health.level(0, at(watched.now_ms)), 10);
+        let here = watched
+            .health
+            .country_level(0, &regions[0], at(watched.now_ms));
+        assert_eq!(here, if regions[0].is_domain() { 10 } else { 0 });
+        (0..10).for_each(|_| watched.see(&regions[1], Class::Transient));
+        assert_eq!(watched.health.level(0, at(watched.now_ms)), 0);
+    }
+}
+
+#[test]
+fn an_operator_holds_a_circuit_until_the_end_and_no_longer() {
+    let (german, french) = (country("DE"), country("FR"));
+    let held = |is_open, until_ms| {
+        Some(ByHand {
+            is_open,
+            until: at(until_ms),
+        })
+    };
+    let watched = Watched::worked(std::slice::from_ref(&german));
+    let health = &watched.health;
+    health.hold(0, held(true, 60_000));
+    for (ms, admission, level, circuit) in [
+        (0, Admission::Barred, 0, Circuit::Open),
+        (59_999, Admission::Barred, 0, Circuit::Open),
+        (60_000, Admission::Share(10), 10, Circuit::Closed),
+    ] {
+        assert_eq!(health.admission(0, &german, at(ms)), admission, "{ms}");
+        assert_eq!(health.level(0, at(ms)), level, "{ms}");
+        assert_eq!(health.country_level(0, &german, at(ms)), level, "{ms}");
+        assert_eq!(health.circuit(0, at(ms)).0, circuit, "{ms}");
+    }
+
+    // Closed by hand a provider gets its share although its calls fail, and what they showed
+    // counts again at the end.
+    let mut watched = Watched::worked(std::slice::from_ref(&german));
+    watched.see(&german, Class::ConfigFault);
+    watched.health.hold(0, held(false, 60_000));
+    for region in [&german, &french] {
+        let admission = watched.health.admission(0, region, at(1));
+        assert_eq!(admission, Admission::Share(10));
+    }
+    assert_eq!(watched.health.circuit(0, at(1)).0, Circuit::Closed);
+    assert_eq!(watched.health.level(0, at(60_000)), 0);
+    assert_ne!(watched.health.circuit(0, at(60_000)).0, Circuit::Closed);
+    watched.health.hold(0, held(false, 120_000));
+    watched.health.hold(0, None);
+    assert_eq!(watched.health.level(0, at(60_001)), 0);
+
+    // Set before the clock was set back by a week: it does not bind for a week.
+    watched.health.hold(0, held(true, 7 * 86_400_000));
+    assert_eq!(watched.health.by_hand(0, at(0)), None);
 }

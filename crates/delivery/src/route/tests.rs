@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use watchword_core::{AttemptClass, Channel};
 
 use super::*;
-use crate::health::{Seen, witness};
+use crate::health::{ByHand, Seen, witness};
 use crate::{Attempted, Dispatch, Scope};
 
 /// Recognises a repeat if its name says so.
@@ -172,7 +172,7 @@ impl Month {
             }
             tried.push(pick.place);
         };
-        let level = self.router.health.level(0);
+        let level = self.router.health.level(0, now);
         if self.steps_of_first.last().map(|(_, level)| *level) != Some(level) {
             self.steps_of_first.push((second, level));
         }
@@ -235,7 +235,8 @@ fn a_simulated_month_settles_and_does_not_flap() {
         // Healed: back in steps of one, and then quiet.
         let healed: Vec<_> = steps.iter().filter(|(at, _)| *at >= 20 * DAY).collect();
         assert!(healed.len() <= 12, "{choose}: {healed:?}");
-        assert_eq!(month.router.health.level(0), 10);
+        let end = NOW.plus_millis(30 * DAY * 1_000);
+        assert_eq!(month.router.health.level(0, end), 10);
         for pair in healed.windows(2) {
             assert!(pair[1].1 == pair[0].1 + 1, "{choose}: {healed:?}");
             assert!(pair[1].0 - pair[0].0 >= 30, "{choose}: {healed:?}");
@@ -377,4 +378,36 @@ fn a_provider_is_left_until_all_of_the_route_have_refused() {
     assert!(router.has_left(&to, &[0]));
     assert!(!router.has_left(&to, &[0, 1]), "c is of another route");
     assert!(!router.has_left(&sms("+436601234567"), &[2]));
+}
+
+#[test]
+fn a_circuit_opened_by_hand_gives_the_messages_to_the_next_provider_through_a_reload() {
+    let routes = route("routes = [{ providers = [\"a\", \"b\"] }]");
+    let router = || Router::new(providers(&["a", "b"]), &routes, NOW).unwrap();
+    let (first, second) = (router(), router());
+    let to = sms("+4915112345678");
+    let (name, nobody) = ("a".parse().unwrap(), "z".parse().unwrap());
+    let held = |seconds: u64| {
+        Some(ByHand {
+            is_open: true,
+            until: NOW.plus_millis(seconds * 1_000),
+        })
+    };
+    assert!(first.hold(&name, held(60), NOW));
+    assert!(!first.hold(&nobody, held(60), NOW));
+    second.keep_held(&first, NOW);
+    for router in [&first, &second] {
+        let picked = |tried: &[usize], ms| {
+            let pick = router.pick(&to, tried, 0, NOW.plus_millis(ms));
+            pick.map(|pick| pick.place)
+        };
+        assert_eq!(picked(&[], 59_999), Some(1));
+        assert_eq!(picked(&[1], 59_999), None, "it is no last resort");
+        assert_eq!(picked(&[], 60_000), Some(0));
+        let view = &router.views(NOW)[0];
+        assert_eq!((view.share_tenths, view.by_hand), (0, held(60)));
+    }
+    // No circuit is held for longer than a day.
+    first.hold(&name, held(1_000_000), NOW);
+    assert_eq!(first.views(NOW)[0].by_hand, held(86_400));
 }

@@ -5,6 +5,7 @@ use std::io;
 
 use watchword_core::AttemptClass;
 use watchword_delivery::Scope;
+use watchword_dial::TlsFault;
 
 use super::blame::Refusal;
 use super::reply::Reply;
@@ -33,7 +34,7 @@ pub(super) enum Cause {
     /// All connections stayed in use.
     Busy,
     /// The certificate was not accepted, or TLS failed.
-    Tls,
+    Tls(TlsFault),
     /// STARTTLS or a way to log in is not offered.
     NotOffered,
     /// Clear text after the reply to STARTTLS: an attacker sends it to be read inside TLS.
@@ -53,7 +54,7 @@ impl std::fmt::Display for Cause {
             Self::Timeout => f.write_str("timeout"),
             Self::Broken => f.write_str("broken"),
             Self::Busy => f.write_str("busy"),
-            Self::Tls => f.write_str("tls"),
+            Self::Tls(fault) => write!(f, "tls_{fault}"),
             Self::NotOffered => f.write_str("not_offered"),
             Self::Injected => f.write_str("injected"),
         }
@@ -80,11 +81,10 @@ impl Failure {
     /// The failure of a TLS handshake. Only an alert or an unacceptable certificate is about TLS; a
     /// cut connection is not.
     pub(super) fn handshake(error: &io::Error) -> Self {
-        let cause = match error.kind() {
-            io::ErrorKind::InvalidData => Cause::Tls,
-            _ => Cause::Broken,
-        };
-        Self::new(Step::StartTls, cause)
+        Self::new(
+            Step::StartTls,
+            TlsFault::of(error).map_or(Cause::Broken, Cause::Tls),
+        )
     }
 
     pub(super) fn refused(step: Step, reply: &Reply) -> Self {
@@ -122,7 +122,7 @@ impl Failure {
             // The final dot is on its way: the relay may have taken the mail.
             (Step::Body, Cause::Timeout | Cause::Broken) => Class::UnknownOutcome,
             (_, Cause::Timeout | Cause::Broken | Cause::Busy) => Class::Transient,
-            (_, Cause::Tls | Cause::NotOffered | Cause::Injected) => Class::ConfigFault,
+            (_, Cause::Tls(_) | Cause::NotOffered | Cause::Injected) => Class::ConfigFault,
             (step, Cause::Reply(refusal)) => match (refusal.code, step) {
                 (500..=599, Step::Rcpt | Step::Data | Step::Body) => refusal.class(step),
                 // No recipient was named yet: the relay refuses us.
@@ -159,7 +159,11 @@ mod tests {
             (Step::Connect, reply(554), Class::ConfigFault),
             (Step::StartTls, Cause::NotOffered, Class::ConfigFault),
             (Step::StartTls, Cause::Injected, Class::ConfigFault),
-            (Step::StartTls, Cause::Tls, Class::ConfigFault),
+            (
+                Step::StartTls,
+                Cause::Tls(TlsFault::Expired),
+                Class::ConfigFault,
+            ),
             (Step::StartTls, Cause::Broken, Class::Transient),
             (Step::StartTls, reply(454), Class::Transient),
             (Step::StartTls, reply(502), Class::ConfigFault),
@@ -212,5 +216,7 @@ mod tests {
         assert_eq!(failure.reason(), "connect_421");
         let failure = Failure::new(Step::StartTls, Cause::NotOffered);
         assert_eq!(failure.reason(), "starttls_not_offered");
+        let failure = Failure::new(Step::StartTls, Cause::Tls(TlsFault::UnknownIssuer));
+        assert_eq!(failure.reason(), "starttls_tls_unknown_issuer");
     }
 }

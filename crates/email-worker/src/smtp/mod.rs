@@ -23,7 +23,7 @@ use watchword_delivery::{Attempted, Dispatch, Provider, TlsPeer, attempt_limit};
 
 use crate::config::{SmtpConfig, TlsMode};
 use crate::dkim::Dkim;
-use crate::message::EmailText;
+use crate::message::{EmailText, MessageError};
 use failure::Failure;
 use link::{Dialler, Letter};
 use pool::Pool;
@@ -141,15 +141,16 @@ impl Provider for SmtpProvider {
     }
 
     async fn attempt(&self, dispatch: &Dispatch) -> Attempted {
-        let Ok(message) = self.text.message(dispatch, &self.from) else {
-            return Attempted::not_called(AttemptClass::MessageRejected, "template");
+        let message = match self.text.message(dispatch, &self.from) {
+            Ok(message) => message,
+            Err(error) => return Attempted::without_text(&error),
         };
         let Some(mail) = self.dkim.sign(message.formatted()) else {
             return Attempted::not_called(AttemptClass::ConfigFault, "dkim");
         };
         let envelope = message.envelope();
         let ([to], Some(from)) = (envelope.to(), envelope.from()) else {
-            return Attempted::new(AttemptClass::MessageRejected, "envelope");
+            return Attempted::without_text(&MessageError::Malformed);
         };
         let letter = Letter {
             from: from.as_ref(),

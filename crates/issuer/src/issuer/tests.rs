@@ -13,7 +13,7 @@ use watchword_events::CloudEvent;
 use watchword_ledger::{LedgerSettings, SqliteLedger};
 use watchword_metrics::prometheus::Registry;
 use watchword_storage::{Sqlite, StorageError};
-use watchword_verifier::store::SqliteVerifications;
+use watchword_verifier::store::{MachineClocks, SqliteVerifications, SteadyClock};
 use watchword_verifier::{Index, OpenRequest, Verifier, VerifierMetrics, VerifierParts};
 
 use super::*;
@@ -70,7 +70,7 @@ impl SendLimiter for Slow {
         self.limiter.is_reserved(recipient, delivery, now).await
     }
 
-    async fn forget_recipient(&self, recipient: SubjectTag) -> Result<(), StorageError> {
+    async fn forget_recipient(&self, recipient: SubjectTag) -> Result<bool, StorageError> {
         self.limiter.forget_recipient(recipient).await
     }
 
@@ -83,7 +83,7 @@ impl SendLimiter for Slow {
         self.limiter.count(counter, messages, now).await
     }
 
-    async fn forget(&self, counter: &Counter) -> Result<(), StorageError> {
+    async fn forget(&self, counter: &Counter) -> Result<bool, StorageError> {
         self.limiter.forget(counter).await
     }
 }
@@ -106,7 +106,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let migrations = [
             &watchword_ledger::MIGRATIONS[..],
@@ -120,8 +120,14 @@ impl World {
         let key = |id: &str| Key::new(id.parse().unwrap(), [7; 32]);
         let keys = KeyRing::new(vec![key("k1")]).unwrap();
         let sealer = Live::new(Sealer::new(keys.clone(), Arc::new(SystemEntropy)));
+        let machine = MachineClocks {
+            wall: clock.clone(),
+            uptime: clock.clone(),
+            boot: None,
+        };
+        let steady = SteadyClock::load(&sqlite, machine).await.unwrap();
         let verifier = Verifier::new(VerifierParts {
-            store: Arc::new(SqliteVerifications::new(sqlite.clone())),
+            store: Arc::new(SqliteVerifications::new(sqlite.clone(), steady)),
             index: Index::new(key("i1")),
             digest_keys: Live::new(keys),
             clock: clock.clone(),
@@ -207,7 +213,7 @@ fn email(to: &str) -> serde_json::Value {
 /// Another message to the recipient of a step a moment ago holds the step back for its cooldown only.
 #[tokio::test]
 async fn a_step_within_the_cooldown_of_its_recipient_is_brought_again() {
-    let world = World::new();
+    let world = World::new().await;
     let to = "jane@example.org";
     world
         .ask(json!({"channel": "sms", "to": "+4915112345678", "fallback": [email(to)]}))
@@ -226,7 +232,7 @@ async fn a_step_within_the_cooldown_of_its_recipient_is_brought_again() {
 #[tokio::test]
 async fn a_refused_step_makes_the_next_one_due() {
     for (resend, after_send) in [(ResendCode::Same, 2), (ResendCode::Rotate, 1)] {
-        let mut world = World::new();
+        let mut world = World::new().await;
         world.service.policy.resend = resend;
         world.service.limits.per_hour = 1;
         let to = "jane@example.org";
@@ -248,10 +254,32 @@ async fn a_refused_step_makes_the_next_one_due() {
     }
 }
 
+/// A step that the request does not have sends nothing.
+#[tokio::test]
+async fn a_step_that_the_request_lacks_has_ended() {
+    for resend in [ResendCode::Same, ResendCode::Rotate] {
+        let mut world = World::new().await;
+        world.service.policy.resend = resend;
+        let fallback = [email("jane@example.org")];
+        world
+            .ask(json!({"channel": "sms", "to": "+4915112345678", "fallback": fallback}))
+            .await;
+        let due = world.planned();
+        let published = world.queue.0.lock().unwrap().len();
+        world.clock.advance_millis(31_000);
+        let lacking = StepDue {
+            step: 2,
+            ..due.clone()
+        };
+        assert_eq!(world.step(&lacking).await, Ok(Stepped::Ended));
+        assert_eq!(world.queue.0.lock().unwrap().len(), published);
+    }
+}
+
 /// A verification that expires while its next message is counted sends nothing, and the answer says so.
 #[tokio::test]
 async fn a_request_whose_verification_ends_meanwhile_is_to_be_repeated() {
-    let mut world = World::new();
+    let mut world = World::new().await;
     world.service.policy.resend = ResendCode::Rotate;
     let request = json!({"channel": "email", "to": "jane@example.org"});
     world.ask(request.clone()).await;

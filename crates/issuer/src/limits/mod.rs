@@ -205,8 +205,8 @@ pub trait SendLimiter: Send + Sync {
         now: Timestamp,
     ) -> Result<bool, StorageError>;
 
-    /// Forgets the messages to a recipient: an operator unlocks it.
-    async fn forget_recipient(&self, recipient: SubjectTag) -> Result<(), StorageError>;
+    /// Forgets the messages to a recipient: an operator unlocks it. Returns whether there were any.
+    async fn forget_recipient(&self, recipient: SubjectTag) -> Result<bool, StorageError>;
 
     /// Adds `messages` to `counter` and returns what counts in it now. Below zero it corrects what
     /// was added before; 0 only reads.
@@ -217,6 +217,6 @@ pub trait SendLimiter: Send + Sync {
         now: Timestamp,
     ) -> Result<Tally, StorageError>;
 
-    /// Forgets the messages of `counter`.
-    async fn forget(&self, counter: &Counter) -> Result<(), StorageError>;
+    /// Forgets the messages of `counter`. Returns whether there were any.
+    async fn forget(&self, counter: &Counter) -> Result<bool, StorageError>;
 }

@@ -276,8 +276,8 @@ mod tests {
             Ok(false)
         }
 
-        async fn forget_recipient(&self, _: SubjectTag) -> Result<(), StorageError> {
-            Ok(())
+        async fn forget_recipient(&self, _: SubjectTag) -> Result<bool, StorageError> {
+            Ok(false)
         }
 
         async fn count(
@@ -301,8 +301,8 @@ mod tests {
             Ok(Tally::read([(part, *sum)], part))
         }
 
-        async fn forget(&self, _: &Counter) -> Result<(), StorageError> {
-            Ok(())
+        async fn forget(&self, _: &Counter) -> Result<bool, StorageError> {
+            Ok(false)
         }
     }
 

@@ -71,9 +71,11 @@ impl RedisLimiter {
         }
     }
 
-    async fn delete(&self, key: String) -> Result<(), StorageError> {
+    /// Deletes `key`; returns whether it was there.
+    async fn delete(&self, key: String) -> Result<bool, StorageError> {
         let command = cmd("DEL").arg(key).to_owned();
-        self.redis.command(&command).await.map(|_| ())
+        let deleted = self.redis.command(&command).await?;
+        Ok(matches!(deleted, Value::Int(1..)))
     }
 
     fn keep(&self, service: &ServiceName, taken: Batch) {
@@ -206,7 +208,7 @@ impl SendLimiter for RedisLimiter {
         Ok(sent.iter().any(is_it))
     }
 
-    async fn forget_recipient(&self, recipient: SubjectTag) -> Result<(), StorageError> {
+    async fn forget_recipient(&self, recipient: SubjectTag) -> Result<bool, StorageError> {
         self.delete(recipient_key(recipient)).await
     }
 
@@ -238,7 +240,7 @@ impl SendLimiter for RedisLimiter {
         Ok(Tally::read(pairs.collect::<Result<Vec<_>, _>>()?, part))
     }
 
-    async fn forget(&self, counter: &Counter) -> Result<(), StorageError> {
+    async fn forget(&self, counter: &Counter) -> Result<bool, StorageError> {
         self.delete(counter.to_string()).await
     }
 }

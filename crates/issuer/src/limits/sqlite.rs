@@ -212,13 +212,13 @@ impl SendLimiter for SqliteLimiter {
         reserved.await
     }
 
-    async fn forget_recipient(&self, recipient: SubjectTag) -> Result<(), StorageError> {
+    async fn forget_recipient(&self, recipient: SubjectTag) -> Result<bool, StorageError> {
         let recipient = recipient.to_string();
         let sql = "DELETE FROM limits_sent WHERE recipient = ?1";
         let deleted = self
             .sqlite
             .write(move |connection| connection.execute(sql, [recipient]));
-        deleted.await.map(|_| ())
+        deleted.await.map(|rows| rows > 0)
     }
 
     async fn count(
@@ -233,12 +233,12 @@ impl SendLimiter for SqliteLimiter {
             .await
     }
 
-    async fn forget(&self, counter: &Counter) -> Result<(), StorageError> {
+    async fn forget(&self, counter: &Counter) -> Result<bool, StorageError> {
         let key = counter.to_string();
         let sql = "DELETE FROM limits_count WHERE counter = ?1";
         let deleted = self
             .sqlite
             .write(move |connection| connection.execute(sql, [key]));
-        deleted.await.map(|_| ())
+        deleted.await.map(|rows| rows > 0)
     }
 }

@@ -18,6 +18,7 @@ pub fn operations() -> Vec<Operation> {
         is_idempotent: false,
         has_another: false,
         has_left: true,
+        has_fallback: false,
         retry_after: Some(Duration::from_secs(10)),
         now: NOW,
         deadline: DEADLINE,

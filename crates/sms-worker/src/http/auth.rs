@@ -11,6 +11,7 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 use watchword_chassis::config::ConfigError;
 use watchword_core::{Clock, SecretString, Timestamp};
+use watchword_dial::TlsFault;
 
 use super::config::AuthConfig;
 use super::placeholder::{Settings, Template};
@@ -66,7 +67,8 @@ struct TokenAnswer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AuthFault {
     Refused,
-    Away,
+    /// With the fault of the TLS handshake, if there was one.
+    Away(Option<TlsFault>),
 }
 
 impl Auth {
@@ -332,15 +334,16 @@ impl Oauth2 {
             .basic_auth(&self.client_id, Some(self.secret.expose()))
             .timeout(TOKEN_DEADLINE)
             .form(&form);
-        let mut response = request.send().await.map_err(|_| AuthFault::Away)?;
+        let mut response =
+            (request.send().await).map_err(|error| AuthFault::Away(TlsFault::of(&error)))?;
         match response.status().as_u16() {
             200 => {}
-            429 | 500..=599 => return Err(AuthFault::Away),
+            429 | 500..=599 => return Err(AuthFault::Away(None)),
             _ => return Err(AuthFault::Refused),
         }
         let body = super::read_answer(&mut response)
             .await
-            .ok_or(AuthFault::Away)?;
+            .ok_or(AuthFault::Away(None))?;
         let json = payload::json(&payload::text(response.headers(), &body));
         let answer = json.and_then(|json| serde_json::from_value::<TokenAnswer>(json).ok());
         let answer = answer.ok_or(AuthFault::Refused)?;

@@ -16,10 +16,11 @@ use async_trait::async_trait;
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Request, Response};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use watchword_chassis::config::ConfigError;
 use watchword_core::{AttemptClass, Clock, ProviderName};
 use watchword_delivery::{Attempted, Dispatch, Provider, Scope, TlsPeer, attempt_limit};
+use watchword_dial::TlsFault;
 
 pub use config::{Preset, ReceiptConfig, RequestConfig, ResponseConfig};
 pub use response::ResponsePlan;
@@ -29,7 +30,7 @@ use crate::config::{Secrets, Senders};
 use crate::payload;
 use crate::receipt::ReceiptPlan;
 use crate::segments::Encoding;
-use crate::text::SmsText;
+use crate::text::{SmsText, TextError};
 use auth::AuthFault;
 use placeholder::{Settings, Values};
 use request::RequestPlan;
@@ -37,6 +38,12 @@ use request::RequestPlan;
 /// How long a connection waits for the next message. Its buffers hold the last one, code and
 /// number, until it closes; under load it never waits this long.
 const IDLE_LIMIT: Duration = Duration::from_secs(5);
+/// Headers of an answer. Proxies in front of gateways add theirs, and an answer with more than this is
+/// lost, which may be that of an accepted message.
+const MAX_HEADERS: usize = 512;
+/// Reading an answer ends this much before the limit, at which the worker ends the attempt as one of
+/// unknown outcome.
+const MARGIN: Duration = Duration::from_millis(200);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
 /// What an [`HttpProvider`] is made of.
@@ -79,7 +86,7 @@ struct Answer {
 
 /// Why no request could be made.
 enum Unmade {
-    Template,
+    Text(TextError),
     Request,
     Auth(AuthFault),
 }
@@ -102,6 +109,7 @@ impl HttpProvider {
                 HeaderValue::from_static("identity"),
             )]))
             // A malformed header must not hide that the gateway took the message.
+            .http1_max_headers(MAX_HEADERS)
             .http1_ignore_invalid_headers_in_responses(true)
             .http1_allow_spaces_after_header_name_in_responses(true)
             .http1_allow_obsolete_multiline_headers_in_responses(true)
@@ -124,7 +132,7 @@ impl HttpProvider {
     }
 
     async fn request(&self, dispatch: &Dispatch) -> Result<Request, Unmade> {
-        let (text, segments) = self.text.render(dispatch).map_err(|_| Unmade::Template)?;
+        let (text, segments) = self.text.render(dispatch).map_err(Unmade::Text)?;
         let message_id = dispatch.delivery_id.to_string();
         let values = Values {
             to: dispatch.recipient.expose(),
@@ -156,12 +164,14 @@ impl HttpProvider {
 
     async fn exchange(&self, request: Request) -> (Attempted, Option<Answer>) {
         let alone = |class, reason: &str| (Attempted::new(class, reason), None);
+        let begun = Instant::now();
         let showed = request.headers().get(AUTHORIZATION).cloned();
         let mut response = match self.client.execute(request).await {
             Ok(response) => response,
             // Without a connection the message was not handed over; with one it may have been.
             Err(error) if error.is_connect() => {
-                let attempted = Attempted::new(AttemptClass::Transient, "connect");
+                let reason = unreached_reason("connect", TlsFault::of(&error));
+                let attempted = Attempted::new(AttemptClass::Transient, reason);
                 return (attempted.about(Scope::Provider), None);
             }
             Err(error) if error.is_timeout() => {
@@ -176,14 +186,12 @@ impl HttpProvider {
                 return alone(AttemptClass::Transient, "token");
             }
         }
-        let body = read_answer(&mut response).await;
+        // The status and the headers may decide without a body that stops arriving.
+        let patience = self.limit.saturating_sub(begun.elapsed() + MARGIN);
+        let body = timeout(patience, read_answer(&mut response)).await;
+        let body = body.ok().flatten();
         let headers = std::mem::take(response.headers_mut());
-        let (attempted, rule) = if let Some(body) = &body {
-            self.response.explain(status, &headers, body)
-        } else {
-            let reason = format!("http_{status}_unreadable");
-            (Attempted::new(AttemptClass::UnknownOutcome, reason), None)
-        };
+        let (attempted, rule) = self.response.explain(status, &headers, body.as_deref());
         let answer = Answer {
             status,
             headers,
@@ -200,10 +208,7 @@ impl HttpProvider {
         // harmless.
         let request = match timeout(self.limit / 2, self.request(dispatch)).await {
             Ok(Ok(request)) => request,
-            Ok(Err(Unmade::Template)) => {
-                let class = AttemptClass::MessageRejected;
-                return (Attempted::not_called(class, "template"), None);
-            }
+            Ok(Err(Unmade::Text(error))) => return (Attempted::without_text(&error), None),
             Ok(Err(Unmade::Request)) => {
                 let class = AttemptClass::ConfigFault;
                 return (Attempted::not_called(class, "request"), None);
@@ -212,7 +217,12 @@ impl HttpProvider {
                 return alone(AttemptClass::ConfigFault, "auth");
             }
             // The message was not handed over.
-            Ok(Err(Unmade::Auth(AuthFault::Away))) | Err(_) => {
+            Ok(Err(Unmade::Auth(AuthFault::Away(fault)))) => {
+                let reason = unreached_reason("auth_away", fault);
+                let attempted = Attempted::new(AttemptClass::Transient, reason);
+                return (attempted.about(Scope::Provider), None);
+            }
+            Err(_) => {
                 let attempted = Attempted::new(AttemptClass::Transient, "auth_away");
                 return (attempted.about(Scope::Provider), None);
             }
@@ -228,6 +238,14 @@ impl HttpProvider {
 pub(crate) fn classify(config: &ResponseConfig, status: u16, body: &[u8]) -> Attempted {
     let plan = ResponsePlan::compile(config).unwrap_or_else(|error| panic!("{error}"));
     plan.classify(status, &reqwest::header::HeaderMap::new(), body)
+}
+
+/// The reason of a call that did not reach its peer, with the fault of the TLS handshake.
+fn unreached_reason(reason: &str, fault: Option<TlsFault>) -> String {
+    fault.map_or_else(
+        || reason.to_owned(),
+        |fault| format!("{reason}_tls_{fault}"),
+    )
 }
 
 /// The answer's body without its compression, if it ends within its bounds.
@@ -267,19 +285,22 @@ impl Provider for HttpProvider {
     }
 
     async fn probe(&self) -> Result<&'static str, Attempted> {
-        let away = |reason| Attempted::new(AttemptClass::Transient, reason);
+        let unreached = |reason, fault| {
+            Attempted::new(AttemptClass::Transient, unreached_reason(reason, fault))
+        };
         let proven = match self.request.auth.probe(&self.client, &self.clock).await {
             Ok(true) => "reached, and a token fetched",
             Ok(false) => "reached; only a message shows whether the credentials are right",
             Err(AuthFault::Refused) => {
                 return Err(Attempted::new(AttemptClass::ConfigFault, "auth"));
             }
-            Err(AuthFault::Away) => return Err(away("auth_away")),
+            Err(AuthFault::Away(fault)) => return Err(unreached("auth_away", fault)),
         };
         // Any answer to a request for nothing shows that name, port and certificate are right.
-        let origin = self.request.origin().ok_or_else(|| away("url"))?;
+        let origin = (self.request.origin()).ok_or_else(|| unreached("url", None))?;
         let answered = self.client.head(origin).send().await;
-        answered.map(|_| proven).map_err(|_| away("connect"))
+        let failed = |error| unreached("connect", TlsFault::of(&error));
+        answered.map(|_| proven).map_err(failed)
     }
 
     async fn attempt(&self, dispatch: &Dispatch) -> Attempted {
@@ -299,79 +320,4 @@ impl Provider for HttpProvider {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use flate2::Compression;
-    use flate2::write::GzEncoder;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
-    use watchword_chassis::SystemClock;
-    use watchword_core::{Channel, Recipient, Variables};
-    use watchword_delivery::{Inbox, Sender};
-
-    use super::*;
-    use crate::config::{SmsConfig, build};
-
-    fn dispatch() -> Dispatch {
-        Dispatch {
-            delivery_id: format!("{}-1", "a".repeat(32)).parse().unwrap(),
-            recipient: Recipient::parse(Channel::Sms, "+4915112345678").unwrap(),
-            code: "012345".parse().unwrap(),
-            sender: Sender {
-                app: "App".into(),
-                host: None,
-            },
-            locale: None,
-            variables: Variables::default(),
-            remaining: Duration::from_secs(60),
-        }
-    }
-
-    /// An attempt at a gateway that answers with these bytes; returns the request's head as well.
-    async fn attempt(answer: Vec<u8>) -> (Attempted, String) {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let gateway = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut request = vec![0; 4096];
-            let read = stream.read(&mut request).await.unwrap();
-            stream.write_all(&answer).await.unwrap();
-            String::from_utf8_lossy(&request[..read]).to_ascii_lowercase()
-        });
-        let config: SmsConfig = toml::from_str(&format!(
-            r#"
-            [providers.gateway]
-            kind = "http"
-            request = {{ method = "GET", url = "http://127.0.0.1:{port}/", query = {{ to = "{{to}}" }} }}
-            [providers.gateway.response]
-            id = {{ json = "/id" }}
-            rules = [{{ status = ["202"], json = {{ "/status" = ["queued"] }}, class = "accepted" }}]"#,
-        ))
-        .unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let channel = build(&config, None, &Inbox::default(), &clock).unwrap();
-        let attempted = channel.providers[0].attempt(&dispatch()).await;
-        (attempted, gateway.await.unwrap())
-    }
-
-    #[tokio::test]
-    async fn an_answer_that_is_compressed_or_malformed_in_a_header_is_understood() {
-        let body = br#"{"status":"queued","id":"g1"}"#;
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-        gzip.write_all(body).unwrap();
-        for (header, body) in [
-            ("Content-Encoding: gzip\r\n", gzip.finish().unwrap()),
-            ("X-Trace : 7\r\nX Bad Name: 8\r\n", body.to_vec()),
-            ("X-Note: a\r\n b\r\n", body.to_vec()),
-        ] {
-            let length = body.len();
-            let head = format!("HTTP/1.1 202 Accepted\r\n{header}Content-Length: {length}\r\n\r\n");
-            let (attempted, request) = attempt([head.into_bytes(), body].concat()).await;
-            assert_eq!(attempted.class, AttemptClass::Accepted, "{header}");
-            assert_eq!(attempted.provider_message_id.as_deref(), Some("g1"));
-            assert!(request.contains("accept-encoding: identity"), "{request}");
-        }
-    }
-}
+mod tests;

@@ -53,36 +53,38 @@ impl ResponsePlan {
 
     /// What an answer means.
     pub fn classify(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Attempted {
-        self.explain(status, headers, body).0
+        self.explain(status, headers, Some(body)).0
     }
 
     /// Returns the meaning of an answer and the place of the rule that gave it; without a rule the
-    /// status decides.
+    /// status decides. Of an answer whose body could not be read the rules decide up to the first
+    /// that needs the body.
     pub(super) fn explain(
         &self,
         status: u16,
         headers: &HeaderMap,
-        body: &[u8],
+        body: Option<&[u8]>,
     ) -> (Attempted, Option<usize>) {
+        let mut rules = self.rules.iter();
+        let Some(body) = body else {
+            let place = rules.position(|rule| rule.fits_head(status, headers));
+            let rule = place.and_then(|place| self.rules.get(place));
+            if rule.is_some_and(Rule::needs_body) {
+                let reason = format!("http_{status}_unreadable");
+                return (Attempted::new(AttemptClass::UnknownOutcome, reason), None);
+            }
+            let mut attempted = decided(rule, status, headers);
+            attempted.provider_message_id = self.message_id(None, headers, "");
+            return (attempted, place);
+        };
         let text = payload::text(headers, body);
         let json = payload::json(&text);
-        let place = self
-            .rules
-            .iter()
-            .position(|rule| rule.fits(status, headers, json.as_ref(), &text));
+        let place = rules.position(|rule| {
+            rule.fits_head(status, headers) && rule.fits_body(json.as_ref(), &text)
+        });
         let rule = place.and_then(|place| self.rules.get(place));
-        let class = rule.map_or_else(|| by_status(status), |rule| rule.config.class);
-        let configured = rule
-            .and_then(|rule| rule.config.retry_after_seconds)
-            .map(Duration::from_secs);
-        let mut attempted = Attempted::new(class, format!("http_{status}"));
-        if rule.is_none() && status != 401 {
-            // A status alone can also speak of the number: 403 for a country, 404 for a path with
-            // the number in it.
-            attempted = attempted.about(Scope::Destination);
-        }
+        let mut attempted = decided(rule, status, headers);
         attempted.provider_message_id = self.message_id(json.as_ref(), headers, &text);
-        attempted.retry_after = retry_after(headers).or(configured);
         (attempted, place)
     }
 
@@ -160,6 +162,10 @@ impl Rule {
         if config.body_contains.iter().any(String::is_empty) {
             return Err(ConfigError::new("body_contains", "has an empty text"));
         }
+        if config.class == AttemptClass::TextFault {
+            let rule = "text_fault is for texts that cannot be made; use message_rejected";
+            return Err(ConfigError::new("class", rule));
+        }
         let regex = config.body_regex.as_deref();
         let body_regex = regex
             .map(|text| compile_regex(text, "body_regex"))
@@ -171,25 +177,54 @@ impl Rule {
         })
     }
 
-    fn fits(&self, status: u16, headers: &HeaderMap, json: Option<&Value>, body: &str) -> bool {
+    fn fits_head(&self, status: u16, headers: &HeaderMap) -> bool {
         let status_fits =
             self.statuses.is_empty() || self.statuses.iter().any(|pattern| pattern.fits(status));
+        let header_fits = self.config.header.iter().all(|(name, values)| {
+            let value = headers.get(name).map(HeaderValue::as_bytes);
+            let value = value.map(String::from_utf8_lossy);
+            value.is_some_and(|value| values.iter().any(|wanted| *wanted == value))
+        });
+        status_fits && header_fits
+    }
+
+    fn needs_body(&self) -> bool {
+        let is_by_text = !self.config.body_contains.is_empty() || self.body_regex.is_some();
+        !self.config.json.is_empty() || is_by_text
+    }
+
+    fn fits_body(&self, json: Option<&Value>, body: &str) -> bool {
         let json_fits = self.config.json.iter().all(|(pointer, values)| {
             json.and_then(|json| json.pointer(pointer))
                 .and_then(as_text)
                 .is_some_and(|text| values.contains(&text))
         });
         let texts = &self.config.body_contains;
-        let body_fits = texts.is_empty() || texts.iter().any(|text| body.contains(text));
-        let header_fits = self.config.header.iter().all(|(name, values)| {
-            let value = headers.get(name).map(HeaderValue::as_bytes);
-            let value = value.map(String::from_utf8_lossy);
-            value.is_some_and(|value| values.iter().any(|wanted| *wanted == value))
-        });
+        let text_fits = texts.is_empty() || texts.iter().any(|text| body.contains(text));
         let regex = self.body_regex.as_ref();
         let regex_fits = regex.is_none_or(|regex| regex.is_match(body));
-        status_fits && json_fits && header_fits && body_fits && regex_fits
+        json_fits && text_fits && regex_fits
     }
+}
+
+/// The outcome by `rule`, or by the status without one.
+fn decided(rule: Option<&Rule>, status: u16, headers: &HeaderMap) -> Attempted {
+    let class = rule.map_or_else(|| by_status(status), |rule| rule.config.class);
+    let configured = rule
+        .and_then(|rule| rule.config.retry_after_seconds)
+        .map(Duration::from_secs);
+    let mut attempted = Attempted::new(class, format!("http_{status}"));
+    if status != 401 {
+        attempted = attempted.about(match (rule, class) {
+            // The gateway knew the number when it gave this answer.
+            (Some(_), AttemptClass::ConfigFault) => Scope::Account,
+            // A status alone can also speak of the number: 403 for a country, 404 for a path with
+            // the number in it.
+            _ => Scope::Destination,
+        });
+    }
+    attempted.retry_after = retry_after(headers).or(configured);
+    attempted
 }
 
 impl Status {
@@ -253,148 +288,4 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use AttemptClass as Class;
-
-    #[test]
-    fn an_answer_of_200_can_be_an_error_and_has_an_id() {
-        let config: ResponseConfig = toml::from_str(
-            r#"
-            id = { json = "/messages/0/message-id" }
-            rules = [
-              { status = ["200"], json = { "/messages/0/status" = ["0"] }, class = "accepted" },
-              { json = { "/messages/0/status" = ["1", "5"] }, class = "transient", retry_after_seconds = 7 },
-              { status = ["2xx"], class = "config_fault" },
-            ]"#,
-        )
-        .unwrap();
-        let plan = ResponsePlan::compile(&config).unwrap();
-        let classify = |body: &str| plan.classify(200, &HeaderMap::new(), body.as_bytes());
-        let accepted = classify(r#"{"messages":[{"status":"0","message-id":"0A1"}]}"#);
-        assert_eq!(
-            (accepted.class, accepted.provider_message_id.as_deref()),
-            (Class::Accepted, Some("0A1"))
-        );
-        let throttled = classify(r#"{"messages":[{"status":1}]}"#);
-        assert_eq!(
-            (throttled.class, throttled.retry_after),
-            (Class::Transient, Some(Duration::from_secs(7)))
-        );
-        assert_eq!(classify("<html>").class, Class::ConfigFault);
-    }
-
-    #[test]
-    fn a_byte_a_mark_or_a_line_feed_does_not_hide_an_answer() {
-        let config: ResponseConfig = toml::from_str(
-            r#"
-            id = { json = "/id" }
-            rules = [
-              { status = ["202"], json = { "/status" = ["queued"] }, class = "accepted" },
-              { status = ["200"], body_contains = ["für später"], class = "accepted" },
-              { status = ["200"], body_regex = "^OK", class = "accepted" },
-              { status = ["200"], header = { x-state = ["envoyé"] }, class = "accepted" },
-            ]"#,
-        )
-        .unwrap();
-        let plan = ResponsePlan::compile(&config).unwrap();
-        let mut headers = HeaderMap::new();
-        for (body, id) in [
-            (
-                &b"\xef\xbb\xbf{\"status\":\"queued\",\"id\":\"g1\"}"[..],
-                Some("g1"),
-            ),
-            (
-                b"{\"status\":\"queued\",\"id\":\"g1\",\"text\":\"envoy\xe9\"}",
-                Some("g1"),
-            ),
-            (
-                b"{\"status\":\"queued\",\"id\":\"g1\",\"text\":\"a\nb\"}",
-                Some("g1"),
-            ),
-            (b"{\"status\":\"queued\",\"id\":\"g\xe9\"}", None),
-            (
-                b"{\"status\":\"queued\",\"id\":18446744073709551617}",
-                Some("18446744073709551617"),
-            ),
-        ] {
-            let read = plan.classify(202, &headers, body);
-            let shown = String::from_utf8_lossy(body);
-            assert_eq!(read.class, Class::Accepted, "{shown}");
-            assert_eq!(read.provider_message_id.as_deref(), id, "{shown}");
-        }
-        assert_eq!(
-            plan.classify(200, &headers, b"\xef\xbb\xbfOK \xe9").class,
-            Class::Accepted
-        );
-        let value = HeaderValue::from_bytes("envoyé".as_bytes()).unwrap();
-        headers.insert("x-state", value);
-        assert_eq!(plan.classify(200, &headers, b"").class, Class::Accepted);
-        let kind = HeaderValue::from_static("text/plain; charset=iso-8859-1");
-        headers = HeaderMap::from_iter([(reqwest::header::CONTENT_TYPE, kind)]);
-        let latin = plan.classify(200, &headers, b"f\xfcr sp\xe4ter");
-        assert_eq!(latin.class, Class::Accepted);
-    }
-
-    #[test]
-    fn a_status_without_a_rule_has_its_class() {
-        for (statuses, class) in [
-            (
-                &[200, 202, 204, 504, 520, 524, 600][..],
-                Class::UnknownOutcome,
-            ),
-            (
-                &[408, 409, 423, 425, 429, 500, 502, 503, 522, 599],
-                Class::Transient,
-            ),
-            (
-                &[301, 302, 401, 405, 406, 407, 415, 421, 426, 431],
-                Class::ConfigFault,
-            ),
-            (&[402, 403, 404, 410, 451], Class::DestinationRefused),
-            (&[400, 411, 413, 414, 422], Class::MessageRejected),
-        ] {
-            for status in statuses {
-                assert_eq!(by_status(*status), class, "{status}");
-            }
-        }
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let headers = |retry: &'static str| {
-            HeaderMap::from_iter([
-                (RETRY_AFTER, retry.parse().unwrap()),
-                (DATE, "Tue, 24 Nov 2026 10:00:00 GMT".parse().unwrap()),
-            ])
-        };
-        assert_eq!(retry_after(&headers("12")), Some(Duration::from_secs(12)));
-        assert_eq!(
-            retry_after(&headers("Tue, 24 Nov 2026 10:00:30 GMT")),
-            Some(Duration::from_secs(30))
-        );
-        assert_eq!(retry_after(&headers("soon")), None);
-    }
-
-    #[test]
-    fn wrong_rules_are_told_by_key() {
-        for (text, key) in [
-            (
-                "rules = [{ status = [\"6xx\"], class = \"accepted\" }]",
-                "rules[0].status",
-            ),
-            (
-                "rules = [{ json = { \"x\" = [\"1\"] }, class = \"accepted\" }]",
-                "rules[0].json",
-            ),
-            (
-                "rules = [{ body_contains = [\"\"], class = \"accepted\" }]",
-                "rules[0].body_contains",
-            ),
-            ("id = {}", "id"),
-        ] {
-            let config: ResponseConfig = toml::from_str(text).unwrap();
-            assert_eq!(ResponsePlan::compile(&config).err().unwrap().key, key);
-        }
-    }
-}
+mod tests;

@@ -16,7 +16,9 @@ use watchword_events::ReceiptReceived;
 
 pub use heard::{HeardReceipt, Unread, queue_heard};
 pub use plans::ReceiptPlans;
-pub use route::{ReceiptMetrics, ReceiptState as ReceiptRouteState, SERIES, routes};
+pub use route::{
+    NO_SUCH_PROVIDER, ReceiptMetrics, ReceiptState as ReceiptRouteState, SERIES, routes,
+};
 pub(crate) use verify::Verify;
 pub use verify::{Call, Encoding, HmacAlgorithm, VerifyConfig};
 

@@ -79,6 +79,10 @@ pub struct ReceiptState {
     pub metrics: ReceiptMetrics,
 }
 
+/// The detail of the answer to a receipt for an unknown provider: it shows that an SMS worker
+/// answers.
+pub const NO_SUCH_PROVIDER: &str = "no such provider takes receipts";
+
 /// The route.
 pub fn routes(state: ReceiptState) -> Router {
     let routes = Router::new().route("/v1/receipts/{provider}", get(take).post(take));
@@ -90,7 +94,7 @@ async fn take(
     PathText(provider): PathText,
     request: Request,
 ) -> Result<StatusCode, Problem> {
-    let not_found = || Problem::new(ProblemCode::NotFound, "no such provider takes receipts");
+    let not_found = || Problem::new(ProblemCode::NotFound, NO_SUCH_PROVIDER);
     let plans = state.plans.get();
     let name = provider.parse::<ProviderName>().ok();
     let name = name.filter(|name| plans.has(name)).ok_or_else(not_found)?;

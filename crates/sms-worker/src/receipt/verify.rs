@@ -2,6 +2,8 @@
 //! configured public URL. Everything secret is compared in constant time. Refuses what is stale
 //! where the scheme tells a time, and every algorithm but the one configured.
 
+use std::collections::BTreeMap;
+
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use http::{HeaderMap, Method};
 use ring::{hmac, signature};
@@ -96,6 +98,20 @@ pub enum VerifyConfig {
         /// The claim with the SHA-256 of the URL, hexadecimal.
         url_claim: Option<String>,
     },
+}
+
+impl VerifyConfig {
+    /// Applies the settings of a preset to its scheme.
+    pub(crate) fn apply_settings(
+        &mut self,
+        settings: &BTreeMap<String, String>,
+    ) -> Result<(), ConfigError> {
+        if let (Self::Plivo { require_v3, .. }, Some(value)) = (self, settings.get("require_v3")) {
+            let wrong = |_| ConfigError::new("settings.require_v3", "must be true or false");
+            *require_v3 = value.parse().map_err(wrong)?;
+        }
+        Ok(())
+    }
 }
 
 fn body() -> String {

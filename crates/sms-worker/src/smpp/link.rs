@@ -29,6 +29,8 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 /// The answer to a submit.
 pub(super) struct Answer {
     pub(super) status: u32,
+    /// Whether the peer answered with a `generic_nack`.
+    pub(super) is_nack: bool,
     /// The message's id as the peer writes it; empty where it gave none.
     pub(super) id: String,
 }
@@ -188,6 +190,7 @@ fn reply(
             // A caller that gave up waiting has counted the message as unknown.
             let _ = waiting.remove(&frame.sequence)?.send(Answer {
                 status,
+                is_nack: id == GENERIC_NACK,
                 id: frame.first_text(),
             });
             None
@@ -229,7 +232,8 @@ mod tests {
         let refusal = CommandStatus::EsmeRinvbndsts;
         let nack = Command::new(refusal, first.sequence, Pdu::GenericNack);
         peer.send(nack).await.unwrap();
-        assert_eq!(answered.await.unwrap().status, 0x04);
+        let answered = answered.await.unwrap();
+        assert_eq!((answered.status, answered.is_nack), (0x04, true));
     }
 
     /// Returns the reply to a frame, and the answer to the caller that waits for number 7.

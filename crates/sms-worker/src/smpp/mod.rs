@@ -31,7 +31,7 @@ pub use config::SmppConfig;
 use crate::config::{Secrets, Senders};
 use crate::receipt::{HeardReceipt, Unread};
 use crate::segments::Encoding;
-use crate::text::SmsText;
+use crate::text::{SmsText, TextError};
 use link::{Account, Answer, Job, Unbound, bind};
 use receipt::MessageIds;
 use status::{INVALID_BIND, INVALID_COMMAND, Statuses, THROTTLED};
@@ -139,19 +139,17 @@ impl SmppProvider {
     }
 
     fn submit(&self, dispatch: &Dispatch) -> Result<SubmitSm, Attempted> {
-        let rejected = |reason| Attempted::not_called(AttemptClass::MessageRejected, reason);
-        let (text, segments) = self
-            .text
-            .render(dispatch)
-            .map_err(|_| rejected("template"))?;
+        let rendered = self.text.render(dispatch);
+        let (text, segments) = rendered.map_err(|error| Attempted::without_text(&error))?;
+        let unencodable = || Attempted::without_text(&TextError::Unencodable);
+        let fault = |reason| Attempted::not_called(AttemptClass::ConfigFault, reason);
         let (coding, octets) = match segments.encoding {
             Encoding::Ucs2 => (DataCoding::Ucs2, alphabet::ucs2(&text)),
             Encoding::Gsm7 => {
-                let octets = alphabet::gsm(&text).ok_or_else(|| rejected("alphabet"))?;
+                let octets = alphabet::gsm(&text).ok_or_else(unencodable)?;
                 (DataCoding::McSpecific, octets)
             }
         };
-        let fault = |_| Attempted::not_called(AttemptClass::ConfigFault, "sender");
         let sender = self.senders.of(&dispatch.recipient);
         let digits = sender.trim_start_matches('+');
         let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -168,12 +166,12 @@ impl SmppProvider {
         let mut submit = SubmitSm::builder()
             .source_addr_ton(ton)
             .source_addr_npi(npi)
-            .source_addr(COctetString::from_str(source).map_err(fault)?)
+            .source_addr(COctetString::from_str(source).map_err(|_| fault("sender"))?)
             .dest_addr_ton(Ton::International)
             .dest_addr_npi(Npi::Isdn)
             .destination_addr(COctetString::from_str(to).map_err(wrong)?)
             .registered_delivery(RegisteredDelivery::from(1))
-            .validity_period(validity.map_err(|_| rejected("validity"))?)
+            .validity_period(validity.map_err(|_| fault("validity"))?)
             .data_coding(coding)
             .build();
         let fits = match segments.encoding {
@@ -181,8 +179,7 @@ impl SmppProvider {
             Encoding::Ucs2 => octets.len() <= SHORT_OCTETS,
         };
         if fits {
-            submit
-                .set_short_message(OctetString::from_vec(octets).map_err(|_| rejected("length"))?);
+            submit.set_short_message(OctetString::from_vec(octets).map_err(|_| unencodable())?);
         } else {
             let payload = MessagePayload::new(AnyOctetString::from_vec(octets));
             submit.push_tlv(MessageSubmissionRequestTlvValue::MessagePayload(payload));
@@ -217,15 +214,20 @@ impl SmppProvider {
             // It never left.
             return Attempted::new(AttemptClass::Transient, "unbound");
         }
-        let Ok(Answer { status, id }) = answered.await else {
+        let Ok(answer) = answered.await else {
             return Attempted::new(AttemptClass::UnknownOutcome, "unbound");
         };
-        if matches!(status, INVALID_COMMAND | INVALID_BIND) {
+        let Answer {
+            status,
+            is_nack,
+            id,
+        } = answer;
+        if (is_nack && status != THROTTLED) || matches!(status, INVALID_COMMAND | INVALID_BIND) {
             self.unlink(&jobs).await;
         }
-        let class = self.statuses.class(status);
-        let mut attempted =
-            Attempted::new(class, format!("smpp_0x{status:02x}")).about(answer_scope(status));
+        let class = self.statuses.class(status, is_nack);
+        let mut attempted = Attempted::new(class, format!("smpp_0x{status:02x}"))
+            .about(self.statuses.scope(status));
         if class == AttemptClass::Accepted {
             attempted.provider_message_id = self.message_ids.of_answer(id);
         }
@@ -234,15 +236,6 @@ impl SmppProvider {
             *self.resting_until.lock().await = Some(now() + THROTTLE_REST);
         }
         attempted
-    }
-}
-
-/// What the status of an answer to a message is evidence about. The sender depends on the
-/// recipient's country, so only a refusal of the bind's own credentials is about the provider.
-const fn answer_scope(status: u32) -> Scope {
-    match status {
-        0x0d..=0x0f => Scope::Provider,
-        _ => Scope::Destination,
     }
 }
 
@@ -315,18 +308,6 @@ pub(crate) fn receipts() -> (mpsc::Sender<HeardReceipt>, mpsc::Receiver<HeardRec
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_refusal_of_the_credentials_is_about_the_provider() {
-        for status in [0x0d, 0x0e, 0x0f] {
-            assert_eq!(answer_scope(status), Scope::Provider, "{status:#x}");
-        }
-        for status in [
-            0x0a, 0x15, 0x48, 0x51, 0x53, 0x61, 0x62, 0x100, 0x103, 0x401,
-        ] {
-            assert_eq!(answer_scope(status), Scope::Destination, "{status:#x}");
-        }
-    }
 
     #[test]
     fn a_full_window_says_nothing_about_the_peer() {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use watchword_chassis::config::ConfigError;
 use watchword_core::AttemptClass;
+use watchword_delivery::Scope;
 
 /// The peer does not know the command: it does not take the connection for a bind.
 pub(super) const INVALID_COMMAND: u32 = 0x03;
@@ -38,12 +39,26 @@ impl Statuses {
         Ok(Self(statuses))
     }
 
-    /// The class of `status`.
-    pub(super) fn class(&self, status: u32) -> AttemptClass {
-        self.0
-            .get(&status)
-            .copied()
-            .unwrap_or_else(|| standard(status))
+    /// Returns the class of an answer with `status`. A `generic_nack` says that the peer could not
+    /// read the command, whatever its status: that is about the bind, not about the message.
+    pub(super) fn class(&self, status: u32, is_nack: bool) -> AttemptClass {
+        let otherwise = if is_nack {
+            AttemptClass::Transient
+        } else {
+            standard(status)
+        };
+        self.0.get(&status).copied().unwrap_or(otherwise)
+    }
+
+    /// Returns the subject that the status of an answer to a message is evidence about. The sender
+    /// depends on the recipient's country, so only a refusal of the bind's own credentials is about
+    /// the provider. The configuration may know that another one is about our account.
+    pub(super) fn scope(&self, status: u32) -> Scope {
+        match (status, self.0.get(&status)) {
+            (0x0d..=0x0f, _) => Scope::Provider,
+            (_, Some(AttemptClass::ConfigFault)) => Scope::Account,
+            _ => Scope::Destination,
+        }
     }
 }
 
@@ -63,8 +78,9 @@ const fn standard(status: u32) -> AttemptClass {
         0x0a | 0x0d | 0x0e | 0x0f | 0x15 | 0x48..=0x51 | 0x53 | 0x61 | 0x62 | 0x100 | 0x103 => {
             AttemptClass::ConfigFault
         }
-        // Lengths, a permanent error of the receiver, TLVs, the alphabet.
-        0x01 | 0x02 | 0x65 | 0x66 | 0xc0..=0xc4 | 0x104 => AttemptClass::MessageRejected,
+        // Lengths, TLVs, the alphabet. The general refusals of a receiving application (0x65, 0x66)
+        // are not among them: they do not say what is wrong.
+        0x01 | 0x02 | 0xc0..=0xc4 | 0x104 => AttemptClass::MessageRejected,
         _ => AttemptClass::DestinationRefused,
     }
 }
@@ -91,22 +107,50 @@ mod tests {
             (0x0e, Class::ConfigFault),
             (0x45, Class::DestinationRefused),
             (0x58, Class::Transient),
+            (0x64, Class::Transient),
+            (0x65, Class::DestinationRefused),
+            (0x66, Class::DestinationRefused),
             (0xc3, Class::MessageRejected),
             (0xfe, Class::DestinationRefused),
             (0xff, Class::DestinationRefused),
             (0x400, Class::DestinationRefused),
             (0x4ff, Class::DestinationRefused),
         ] {
-            assert_eq!(statuses.class(status), class, "{status:#x}");
+            assert_eq!(statuses.class(status, false), class, "{status:#x}");
         }
+    }
+
+    #[test]
+    fn only_a_refusal_of_the_credentials_is_about_the_provider() {
+        let statuses =
+            table(&[("0x401", Class::ConfigFault), ("0x402", Class::Transient)]).unwrap();
+        for status in [0x0d, 0x0e, 0x0f] {
+            assert_eq!(statuses.scope(status), Scope::Provider, "{status:#x}");
+        }
+        for status in [
+            0x0a, 0x15, 0x48, 0x51, 0x53, 0x61, 0x62, 0x100, 0x103, 0x400, 0x402,
+        ] {
+            assert_eq!(statuses.scope(status), Scope::Destination, "{status:#x}");
+        }
+        assert_eq!(statuses.scope(0x401), Scope::Account);
+    }
+
+    #[test]
+    fn a_generic_nack_is_transient_unless_the_configuration_says_otherwise() {
+        let statuses = table(&[("0x0b", Class::RecipientInvalid)]).unwrap();
+        for status in [0x01, 0x02, 0x03, 0x08, 0x45, 0x58, 0x66, 0xff, 0x400] {
+            let class = statuses.class(status, true);
+            assert_eq!(class, Class::Transient, "{status:#x}");
+        }
+        assert_eq!(statuses.class(0x0b, true), Class::RecipientInvalid);
     }
 
     #[test]
     fn the_configuration_decides_first() {
         let statuses = table(&[("0x401", Class::ConfigFault), ("69", Class::Transient)]).unwrap();
-        assert_eq!(statuses.class(0x401), Class::ConfigFault);
-        assert_eq!(statuses.class(0x45), Class::Transient);
-        assert_eq!(statuses.class(0x400), Class::DestinationRefused);
+        assert_eq!(statuses.class(0x401, false), Class::ConfigFault);
+        assert_eq!(statuses.class(0x45, false), Class::Transient);
+        assert_eq!(statuses.class(0x400, false), Class::DestinationRefused);
         for wrong in [
             &[("0", Class::Transient)][..],
             &[("0x0", Class::Transient)],
