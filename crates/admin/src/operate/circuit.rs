@@ -1,0 +1,183 @@
+//! Providers as the workers of this process judge them, and circuits that an operator holds.
+
+use serde::{Deserialize, Serialize};
+use watchword_chassis::{Problem, ProblemCode};
+use watchword_core::{Channel, ProviderName, Timestamp};
+use watchword_delivery::{ByHand, Circuit, ProviderView};
+
+use super::{OperatedChannel, Operator, elsewhere, fields};
+use crate::trail::holds_address;
+
+/// The longest time for which a circuit may be held: a day.
+const LONGEST_SECONDS: u64 = 86_400;
+/// Health is local to a worker, and so is a circuit by hand.
+const LOCAL: &str = "Applies to this worker only; set it on each worker. A held circuit ends at the \
+    stated time, or when the process stops.";
+
+/// The providers of the channels whose workers run here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvidersReport {
+    /// The providers.
+    pub providers: Vec<ProviderReport>,
+}
+
+/// A provider, as this process judges it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderReport {
+    /// Its channel.
+    pub channel: Channel,
+    /// Its name.
+    pub name: ProviderName,
+    /// Its circuit breaker.
+    pub circuit: Circuit,
+    /// The part of its share that it may get, 0 to 10.
+    pub share_tenths: u8,
+    /// Countries or mail domains it was asked to send to.
+    pub destinations: usize,
+    /// Those of them whose own circuit is open.
+    pub destinations_open: usize,
+    /// Present while an operator holds the circuit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_hand: Option<HeldCircuit>,
+}
+
+/// A circuit that an operator holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldCircuit {
+    /// `open` or `closed`.
+    pub state: CircuitState,
+    /// When the outcomes of calls decide again, RFC 3339.
+    pub until: String,
+}
+
+/// How to hold a circuit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CircuitState {
+    /// The provider is not called.
+    Open,
+    /// The provider gets its full share, whatever its calls show.
+    Closed,
+    /// The outcomes of calls decide.
+    Automatic,
+}
+
+/// A circuit to hold.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CircuitRequest {
+    /// How.
+    pub state: CircuitState,
+    /// For how long: 1 to 86,400 s. Needed unless the state is `automatic`.
+    pub for_seconds: Option<u64>,
+    /// Why.
+    pub reason: String,
+}
+
+impl CircuitRequest {
+    /// The circuit and its new state as the trail names them.
+    pub fn target(&self, name: &ProviderName) -> String {
+        // There may be no such provider: the name could be anything.
+        let is_shown = !holds_address(name.as_str());
+        let name = if is_shown { name.as_str() } else { "?" };
+        let state = match self.state {
+            CircuitState::Open => "open",
+            CircuitState::Closed => "closed",
+            CircuitState::Automatic => return format!("provider {name} automatic"),
+        };
+        let seconds = self.for_seconds.unwrap_or_default();
+        format!("provider {name} {state} for {seconds} s")
+    }
+}
+
+/// The provider after the change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CircuitReport {
+    /// The provider.
+    pub provider: ProviderReport,
+    /// How far the change reaches.
+    pub note: String,
+}
+
+impl Operator {
+    /// Returns the providers of the workers of this process.
+    pub fn providers(&self) -> Result<ProvidersReport, Problem> {
+        if self.channels.is_empty() {
+            return Err(elsewhere("an sms-worker or an email-worker"));
+        }
+        let now = self.clock.now();
+        let of = |channel: &OperatedChannel| {
+            let views = channel.router.get().views(now);
+            let report = |view| report(channel.channel, view);
+            views.into_iter().map(report).collect::<Vec<_>>()
+        };
+        Ok(ProvidersReport {
+            providers: self.channels.iter().flat_map(of).collect(),
+        })
+    }
+
+    /// Holds the circuit of the provider `name`, or gives it back. Where two channels have a
+    /// provider of that name, both are held.
+    pub fn hold_circuit(
+        &self,
+        name: &ProviderName,
+        request: &CircuitRequest,
+    ) -> Result<CircuitReport, Problem> {
+        let now = self.clock.now();
+        let held = held(request, now)?;
+        if self.channels.is_empty() {
+            return Err(elsewhere("an sms-worker or an email-worker"));
+        }
+        let mut report = None;
+        for channel in &self.channels {
+            let router = channel.router.get();
+            if !router.hold(name, held, now) {
+                continue;
+            }
+            channel.metrics.show_shares(&router, now);
+            let views = router.views(now);
+            let view = views.into_iter().find(|view| view.name == *name);
+            report = view.map(|view| self::report(channel.channel, view));
+        }
+        let detail = "no worker of this process has a provider of this name";
+        let provider = report.ok_or_else(|| Problem::new(ProblemCode::NotFound, detail))?;
+        Ok(CircuitReport {
+            provider,
+            note: LOCAL.to_owned(),
+        })
+    }
+}
+
+fn held(request: &CircuitRequest, now: Timestamp) -> Result<Option<ByHand>, Problem> {
+    let is_open = match request.state {
+        CircuitState::Open => true,
+        CircuitState::Closed => false,
+        CircuitState::Automatic => return Ok(None),
+    };
+    let seconds = request.for_seconds;
+    let seconds = seconds.filter(|seconds| (1..=LONGEST_SECONDS).contains(seconds));
+    let seconds = seconds.ok_or_else(|| fields::invalid("for_seconds", "must be 1 to 86400"))?;
+    Ok(Some(ByHand {
+        is_open,
+        until: now.plus_millis(seconds * 1_000),
+    }))
+}
+
+fn report(channel: Channel, view: ProviderView) -> ProviderReport {
+    ProviderReport {
+        channel,
+        name: view.name,
+        circuit: view.circuit,
+        share_tenths: view.share_tenths,
+        destinations: view.destinations,
+        destinations_open: view.destinations_open,
+        by_hand: view.by_hand.map(|held| HeldCircuit {
+            state: if held.is_open {
+                CircuitState::Open
+            } else {
+                CircuitState::Closed
+            },
+            until: held.until.to_rfc3339(),
+        }),
+    }
+}

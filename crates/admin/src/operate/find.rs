@@ -1,0 +1,379 @@
+//! Finds verifications by id, subject or recipient, with their timeline. Searches read through the
+//! store as an audit does, bounded in time and in records; the way of a code keeps no index for
+//! them. A verification keeps no recipient once it was approved, canceled or used up: it is then
+//! found by its id or its subject only.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use watchword_chassis::Problem;
+use watchword_core::{
+    Channel, DeliveryId, DeliveryOutcome, ProviderName, Purpose, Recipient, ServiceName, ShortTag,
+    Subject, SubjectTag, Timestamp, VerificationId, VerificationStatus,
+};
+use watchword_ledger::DeliveryRecord;
+use watchword_verifier::store::Inspected;
+
+use super::{Operator, diagnosis, fields, ledger_problem, store_problem, unknown};
+
+/// Records that are read in one step.
+const PAGE: usize = 500;
+/// Steps of one search.
+const MOST_PAGES: usize = 400;
+/// How long a search may take.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Verifications in an answer.
+const MOST_FOUND: usize = 20;
+
+/// A verification to find: an id, or a service with a subject or a recipient. It holds a recipient in clear,
+/// so it is only read, never written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FindRequest {
+    id: Option<String>,
+    service: Option<String>,
+    subject: Option<String>,
+    recipient: Option<String>,
+}
+
+/// The verifications that were found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FindReport {
+    /// The newest first, at most 20.
+    pub verifications: Vec<VerificationReport>,
+    /// Whether there may be more: the search ended at its bounds, or more than 20 were found.
+    pub truncated: bool,
+}
+
+/// A verification with what happened to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerificationReport {
+    /// Its id.
+    pub id: VerificationId,
+    /// Whose it is.
+    pub service: ServiceName,
+    /// Its status.
+    pub status: VerificationStatus,
+    /// The diagnosis, in one sentence.
+    pub diagnosis: String,
+    /// The channel of the request.
+    pub channel: Channel,
+    /// The recipient of the request, masked.
+    pub to: String,
+    /// The purpose of the code.
+    pub purpose: Purpose,
+    /// When it was opened.
+    pub opened_at: String,
+    /// When its code expires.
+    pub expires_at: String,
+    /// Messages so far.
+    pub sends: u8,
+    /// Codes that may still be compared.
+    pub checks_left: u8,
+    /// Until when the subject is locked for wrong codes, RFC 3339; far away: until it is unlocked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject_locked_until: Option<String>,
+    /// Whether a fallback step may still send a message.
+    pub awaits_fallback: bool,
+    /// The events, in order.
+    pub timeline: Vec<TimelineEntry>,
+}
+
+/// An event of a verification.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimelineEntry {
+    /// When, RFC 3339.
+    pub at: String,
+    /// Which message it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<DeliveryId>,
+    /// What.
+    pub event: String,
+}
+
+/// The values that a search compares.
+enum Search {
+    Id(VerificationId),
+    Subject(Vec<SubjectTag>),
+    Recipient {
+        service: ServiceName,
+        tag: ShortTag,
+        subject: SubjectTag,
+    },
+}
+
+impl FindRequest {
+    /// Whether it is a look-up by subject or recipient, which are limited.
+    pub const fn is_lookup(&self) -> bool {
+        self.subject.is_some() || self.recipient.is_some()
+    }
+}
+
+impl Operator {
+    /// Finds verifications.
+    pub async fn find(&self, request: &FindRequest) -> Result<FindReport, Problem> {
+        let (found, truncated) = match self.search_of(request)?.0 {
+            Search::Id(id) => (vec![self.inspect(&id).await?], false),
+            Search::Subject(tags) => self.search(&tags, |_| true).await?,
+            Search::Recipient {
+                service,
+                tag,
+                subject,
+            } => {
+                let fits = |one: &Inspected| {
+                    // Where a request names no subject, the recipient is the subject.
+                    one.verification.service == service
+                        && (one.recipient == Some(tag)
+                            || one.verification.id.subject_tag() == subject)
+                };
+                self.search(&[], fits).await?
+            }
+        };
+        let mut verifications = Vec::new();
+        for inspected in found {
+            verifications.push(self.described(inspected).await?);
+        }
+        Ok(FindReport {
+            verifications,
+            truncated,
+        })
+    }
+
+    /// Returns the target of `request` as the trail names it: by its keyed hash.
+    pub fn find_target(&self, request: &FindRequest) -> Result<String, Problem> {
+        self.search_of(request).map(|(_, target)| target)
+    }
+
+    fn search_of(&self, request: &FindRequest) -> Result<(Search, String), Problem> {
+        const RULE: &str = "give an id alone, or a service with a subject or a recipient";
+        let FindRequest {
+            id,
+            service,
+            subject,
+            recipient,
+        } = request;
+        match (id, service, subject, recipient) {
+            (Some(id), None, None, None) => {
+                // A text of another form is the id of nothing.
+                let id: VerificationId = id.parse().map_err(|_| unknown())?;
+                let target = format!("verification {id}");
+                Ok((Search::Id(id), target))
+            }
+            (None, Some(service), Some(subject), None) => {
+                let service = self.known_service(service)?;
+                let subject: Subject = fields::parsed("subject", subject)?;
+                let tags = self.index()?.subject_tags(&service, &subject);
+                let target = format!("subject {}", tags[0]);
+                let tags = if tags[0] == tags[1] {
+                    &tags[..1]
+                } else {
+                    &tags[..]
+                };
+                Ok((Search::Subject(tags.to_vec()), target))
+            }
+            (None, Some(service), None, Some(recipient)) => {
+                let service = self.known_service(service)?;
+                let recipient: Recipient = fields::recipient(recipient)?;
+                let index = self.index()?;
+                let spelled = watchword_verifier::same_for_all_spellings(&recipient);
+                let search = Search::Recipient {
+                    tag: index.recipient_short(&service, &recipient),
+                    subject: index.subject_tag(&service, &spelled),
+                    service: service.clone(),
+                };
+                let target = format!("recipient {}", index.recipient_tag(&service, &recipient));
+                Ok((search, target))
+            }
+            _ => Err(fields::invalid("id", RULE)),
+        }
+    }
+
+    /// Reads through the store, with `tags` through the verifications of these subjects only.
+    /// Returns the newest that fit, and whether there may be more.
+    async fn search(
+        &self,
+        tags: &[SubjectTag],
+        fits: impl Fn(&Inspected) -> bool,
+    ) -> Result<(Vec<Inspected>, bool), Problem> {
+        let _one = self.search_alone().await?;
+        let (begun, now) = (Instant::now(), self.clock.now());
+        let (mut found, mut is_cut) = (Vec::new(), false);
+        let subjects: Vec<_> = if tags.is_empty() {
+            vec![None]
+        } else {
+            tags.iter().copied().map(Some).collect()
+        };
+        let mut pages = 0;
+        for subject in subjects {
+            let mut cursor = None;
+            loop {
+                let page = self.verifications.list(subject, cursor, PAGE, now).await;
+                let (page, next) = page.map_err(|error| store_problem(&error))?;
+                found.extend(page.into_iter().filter(&fits));
+                newest_first(&mut found);
+                is_cut |= found.len() > MOST_FOUND;
+                found.truncate(MOST_FOUND);
+                pages += 1;
+                cursor = next;
+                if cursor.is_none() {
+                    break;
+                }
+                if pages >= MOST_PAGES || begun.elapsed() >= DEADLINE {
+                    return Ok((found, true));
+                }
+            }
+        }
+        Ok((found, is_cut))
+    }
+
+    /// The verification of this id.
+    pub(super) async fn inspect(&self, id: &VerificationId) -> Result<Inspected, Problem> {
+        let found = self.verifications.inspect(id, self.clock.now()).await;
+        let found = found.map_err(|error| store_problem(&error))?;
+        found.ok_or_else(unknown)
+    }
+
+    /// The verification of this id with its timeline.
+    pub(super) async fn report(&self, id: &VerificationId) -> Result<VerificationReport, Problem> {
+        let inspected = self.inspect(id).await?;
+        self.described(inspected).await
+    }
+
+    async fn described(&self, inspected: Inspected) -> Result<VerificationReport, Problem> {
+        let verification = &inspected.verification;
+        let ids: Vec<_> = (1..=verification.sends)
+            .map(|send| DeliveryId::new(verification.id.clone(), send))
+            .collect();
+        let records = self.ledger.get(&ids).await;
+        let records = records.map_err(|_| ledger_problem())?;
+        let locked = self.locked_until(&inspected).await?;
+        Ok(describe(inspected, &records, locked))
+    }
+
+    /// Until when the subject is locked, by the budget of its service.
+    async fn locked_until(&self, inspected: &Inspected) -> Result<Option<Timestamp>, Problem> {
+        let verification = &inspected.verification;
+        let services = self.services.get();
+        let Some(service) = services.by_name(&verification.service) else {
+            return Ok(None);
+        };
+        let tag = verification.id.subject_tag();
+        let now = self.clock.now();
+        let until = self.verifications.locked_until(tag, service.budget, now);
+        until.await.map_err(|error| store_problem(&error))
+    }
+}
+
+/// Sorts and removes what was found twice.
+fn newest_first(found: &mut Vec<Inspected>) {
+    found.sort_by(|a, b| {
+        let (a, b) = (&a.verification, &b.verification);
+        b.opened_at.cmp(&a.opened_at).then_with(|| a.id.cmp(&b.id))
+    });
+    found.dedup_by(|a, b| a.verification.id == b.verification.id);
+}
+
+fn describe(
+    inspected: Inspected,
+    records: &[DeliveryRecord],
+    locked_until: Option<Timestamp>,
+) -> VerificationReport {
+    let diagnosis = diagnosis::diagnose(&inspected, records, locked_until);
+    let timeline = timeline(&inspected, records);
+    let verification = inspected.verification;
+    VerificationReport {
+        id: verification.id,
+        service: verification.service,
+        status: verification.status,
+        diagnosis,
+        channel: verification.channel,
+        to: verification.masked_to,
+        purpose: verification.purpose,
+        opened_at: verification.opened_at.to_rfc3339(),
+        expires_at: verification.expires_at.to_rfc3339(),
+        sends: verification.sends,
+        checks_left: verification.checks_left,
+        subject_locked_until: locked_until.map(Timestamp::to_rfc3339),
+        awaits_fallback: verification.awaits_step,
+        timeline,
+    }
+}
+
+fn timeline(inspected: &Inspected, records: &[DeliveryRecord]) -> Vec<TimelineEntry> {
+    let verification = &inspected.verification;
+    let mut entries = vec![(
+        verification.opened_at,
+        None,
+        format!("opened by {}", verification.service),
+    )];
+    for record in records {
+        let id = Some(record.id.clone());
+        for attempt in &record.attempts {
+            let provider = attempt.provider.as_ref();
+            let provider = provider.map_or("a worker that crashed", ProviderName::as_str);
+            let event = format!("{provider}: {} in {} ms", attempt.class, attempt.took_ms);
+            entries.push((Timestamp::from_millis(attempt.at_ms), id.clone(), event));
+        }
+        if let Some(receipt) = record.receipt {
+            let event = format!("receipt: {}", receipt.state);
+            entries.push((receipt.at, id.clone(), event));
+        }
+        if matches!(
+            record.outcome,
+            DeliveryOutcome::Failed | DeliveryOutcome::Expired | DeliveryOutcome::Parked
+        ) {
+            entries.push((record.updated_at, id, record.outcome.to_string()));
+        }
+    }
+    if verification.status == VerificationStatus::Expired {
+        let event = format!("code expired, {} checks left", verification.checks_left);
+        entries.push((verification.expires_at, None, event));
+    }
+    entries.sort_by_key(|(at, ..)| *at);
+    entries
+        .into_iter()
+        .map(|(at, delivery, event)| TimelineEntry {
+            at: at.to_rfc3339(),
+            delivery,
+            event,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use watchword_core::{AttemptClass, ReceiptState};
+
+    use super::*;
+    use crate::operate::diagnosis::tests::{inspected, record};
+
+    #[test]
+    fn the_timeline_is_in_order_and_names_the_message() {
+        let records = [record(
+            DeliveryOutcome::Delivered,
+            Some(AttemptClass::Accepted),
+            Some(ReceiptState::Delivered),
+        )];
+        let report = describe(inspected(VerificationStatus::Expired, true), &records, None);
+        let events: Vec<_> = report
+            .timeline
+            .iter()
+            .map(|entry| entry.event.as_str())
+            .collect();
+        assert_eq!(
+            events,
+            [
+                "opened by web",
+                "twilio: accepted in 240 ms",
+                "receipt: delivered",
+                "code expired, 5 checks left"
+            ]
+        );
+        assert!(report.timeline.is_sorted_by_key(|entry| &entry.at));
+        let named = report
+            .timeline
+            .iter()
+            .filter(|entry| entry.delivery.is_some());
+        assert_eq!(named.count(), 2);
+    }
+}

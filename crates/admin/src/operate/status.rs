@@ -1,0 +1,337 @@
+//! The status of the process: roles, dependencies, queues, providers, and the last hour by channel.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use watchword_chassis::admin::Readiness;
+use watchword_core::Channel;
+use watchword_metrics::prometheus::Registry;
+use watchword_metrics::prometheus::proto::{LabelPair, Metric, MetricFamily};
+
+use super::{Operator, ProviderReport};
+
+/// How often the counters are sampled, and how many samples are kept: an hour and the current one.
+const SAMPLE_EVERY: Duration = Duration::from_secs(60);
+const SAMPLES: usize = 61;
+
+const OPENED: &str = "watchword_verifications_opened_total";
+const APPROVED: &str = "watchword_verifications_approved_total";
+const ENDED: &str = "watchword_deliveries_ended_total";
+const QUEUES: &str = "watchword_queue_messages";
+const CONSUMERS: &str = "watchword_queue_consumers";
+
+/// The process as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// The version of the program.
+    pub version: String,
+    /// The roles of the process.
+    pub roles: Vec<String>,
+    /// Whether the process takes part.
+    pub ready: bool,
+    /// Its dependencies, and whether each is there: the store, the broker, `started`.
+    pub dependencies: BTreeMap<String, bool>,
+    /// The queues, in a process with a link to them; at most 30 s old.
+    pub queues: Vec<QueueReport>,
+    /// The providers of the workers of this process.
+    pub providers: Vec<ProviderReport>,
+    /// Seconds that `last_hour` covers: fewer than 3,600 while the process is younger.
+    pub covers_seconds: u64,
+    /// The counts of this process by channel.
+    pub last_hour: Vec<ChannelHour>,
+}
+
+/// A queue with those that belong to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueReport {
+    /// Its kind: `requests`, `sms`, `email`, `receipts` or `timers`.
+    pub queue: String,
+    /// Messages that are ready.
+    pub ready: u64,
+    /// Messages that wait for another attempt, or are past their deadline.
+    pub waiting: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+    /// Consumers, where the engine counts them.
+    pub consumers: Option<u64>,
+}
+
+/// A channel in the last hour. A figure is absent if the process has not the role that counts it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChannelHour {
+    /// The channel.
+    pub channel: Channel,
+    /// Verifications opened, by an issuer.
+    pub opened: Option<u64>,
+    /// Verifications approved, by a verifier.
+    pub approved: Option<u64>,
+    /// Approved of opened, where one process counts both.
+    pub conversion: Option<f64>,
+    /// Deliveries that a provider accepted, by a worker.
+    pub accepted: Option<u64>,
+    /// Deliveries that ended otherwise, by a worker.
+    pub not_delivered: Option<u64>,
+}
+
+/// Sums of counters by channel at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Sums {
+    opened: u64,
+    approved: u64,
+    accepted: u64,
+    not_delivered: u64,
+}
+
+type Sample = [Sums; Channel::ALL.len()];
+
+/// The counters of the last hour.
+#[derive(Debug)]
+pub struct History(Mutex<VecDeque<(Instant, Sample)>>);
+
+impl History {
+    /// Begins with the counters as they are at the start of the process: none.
+    pub fn new() -> Self {
+        Self(Mutex::new(VecDeque::new()))
+    }
+
+    /// Samples the counters of `registry` every minute; never returns.
+    pub async fn sample(&self, registry: &Registry) {
+        let mut minutes = tokio::time::interval(SAMPLE_EVERY);
+        loop {
+            minutes.tick().await;
+            let sample = sums(&registry.gather());
+            let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            samples.push_back((Instant::now(), sample));
+            if samples.len() > SAMPLES {
+                samples.pop_front();
+            }
+        }
+    }
+
+    /// Returns the seconds since the oldest sample, and the counts of a process of these `roles`
+    /// since then.
+    fn since(&self, now: &Sample, roles: &[&str]) -> (u64, Vec<ChannelHour>) {
+        let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (covers, before) = match samples.front() {
+            Some((at, sample)) => (at.elapsed().as_secs(), *sample),
+            None => (0, Sample::default()),
+        };
+        let hours = Channel::ALL.into_iter().zip(now.iter().zip(&before));
+        let hours = hours.map(|(channel, (now, before))| hour(channel, roles, *now, *before));
+        (covers, hours.collect())
+    }
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn hour(channel: Channel, roles: &[&str], now: Sums, before: Sums) -> ChannelHour {
+    let worker = match channel {
+        Channel::Sms => "sms-worker",
+        Channel::Email => "email-worker",
+    };
+    let grown = |role: &str, now: u64, before: u64| {
+        roles.contains(&role).then(|| now.saturating_sub(before))
+    };
+    let opened = grown("issuer", now.opened, before.opened);
+    let approved = grown("verifier", now.approved, before.approved);
+    #[expect(clippy::cast_precision_loss, reason = "counts of an hour")]
+    let conversion = opened
+        .zip(approved)
+        .filter(|(opened, _)| *opened > 0)
+        .map(|(opened, approved)| approved as f64 / opened as f64);
+    ChannelHour {
+        channel,
+        opened,
+        approved,
+        conversion,
+        accepted: grown(worker, now.accepted, before.accepted),
+        not_delivered: grown(worker, now.not_delivered, before.not_delivered),
+    }
+}
+
+fn label<'a>(metric: &'a Metric, name: &str) -> Option<&'a str> {
+    let labels = metric.get_label().iter();
+    let mut found = labels.filter(|label| label.name() == name);
+    found.next().map(LabelPair::value)
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts are whole and far below 2^53"
+)]
+const fn whole(value: f64) -> u64 {
+    value as u64
+}
+
+fn family<'a>(families: &'a [MetricFamily], name: &str) -> Option<&'a MetricFamily> {
+    families.iter().find(|family| family.name() == name)
+}
+
+/// The sum of a counter over its labels, for `channel` and for those that fit.
+fn sum(
+    families: &[MetricFamily],
+    name: &str,
+    channel: Channel,
+    fits: impl Fn(&Metric) -> bool,
+) -> u64 {
+    let metrics = family(families, name).map(MetricFamily::get_metric);
+    let metrics = metrics.unwrap_or_default().iter();
+    metrics
+        .filter(|metric| label(metric, "channel") == Some(channel.as_str()) && fits(metric))
+        .map(|metric| whole(metric.get_counter().get_value()))
+        .sum()
+}
+
+fn sums(families: &[MetricFamily]) -> Sample {
+    let accepted =
+        |metric: &Metric| matches!(label(metric, "outcome"), Some("accepted" | "delivered"));
+    Channel::ALL.map(|channel| Sums {
+        opened: sum(families, OPENED, channel, |_| true),
+        approved: sum(families, APPROVED, channel, |_| true),
+        accepted: sum(families, ENDED, channel, accepted),
+        not_delivered: sum(families, ENDED, channel, |metric| !accepted(metric)),
+    })
+}
+
+fn queues(families: &[MetricFamily]) -> Vec<QueueReport> {
+    let Some(depths) = family(families, QUEUES) else {
+        return Vec::new();
+    };
+    let of = |family: &MetricFamily, queue: &str, state: Option<&str>| {
+        let mut metrics = family.get_metric().iter();
+        let found = metrics
+            .find(|metric| label(metric, "lane") == Some(queue) && label(metric, "state") == state);
+        found.map(|metric| whole(metric.get_gauge().get_value()))
+    };
+    let depth = |queue: &str, state| of(depths, queue, Some(state)).unwrap_or_default();
+    watchword_events::Lane::ALL
+        .iter()
+        .map(|lane| lane.as_str())
+        .map(|queue| QueueReport {
+            queue: queue.to_owned(),
+            ready: depth(queue, "ready"),
+            waiting: depth(queue, "waiting"),
+            dead_letters: depth(queue, "parked"),
+            consumers: family(families, CONSUMERS).and_then(|family| of(family, queue, None)),
+        })
+        .collect()
+}
+
+impl Operator {
+    /// Reports the process.
+    pub fn status(
+        &self,
+        roles: &[&str],
+        readiness: &Readiness,
+        registry: &Registry,
+        history: &History,
+    ) -> StatusReport {
+        let families = registry.gather();
+        let (covers_seconds, last_hour) = history.since(&sums(&families), roles);
+        let dependencies = readiness.report();
+        StatusReport {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+            ready: dependencies.values().all(|up| *up),
+            dependencies: dependencies
+                .into_iter()
+                .map(|(name, up)| (name.to_owned(), up))
+                .collect(),
+            queues: queues(&families),
+            providers: self
+                .providers()
+                .map(|report| report.providers)
+                .unwrap_or_default(),
+            covers_seconds,
+            last_hour,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use watchword_metrics::{Kind, Maker, Series};
+
+    use super::*;
+
+    const fn series(name: &'static str, kind: Kind, labels: &'static [&'static str]) -> Series {
+        Series {
+            name,
+            kind,
+            labels,
+            help: "A series.",
+            action: "",
+        }
+    }
+
+    #[test]
+    fn the_last_hour_is_what_was_counted_since_the_oldest_sample() {
+        let registry = Registry::new();
+        let make = Maker::new(&registry);
+        let opened = series(OPENED, Kind::Counter, &["channel", "country"]);
+        let opened = make.counters(&opened).unwrap();
+        let approved = series(APPROVED, Kind::Counter, &["channel"]);
+        let approved = make.counters(&approved).unwrap();
+        let history = History::new();
+        opened.with_label_values(&["sms", "DE"]).inc_by(5);
+        let before = sums(&registry.gather());
+        history
+            .0
+            .lock()
+            .unwrap()
+            .push_back((Instant::now(), before));
+        opened.with_label_values(&["sms", "DE"]).inc_by(6);
+        opened.with_label_values(&["sms", "FR"]).inc_by(2);
+        opened.with_label_values(&["email", "none"]).inc();
+        approved.with_label_values(&["sms"]).inc_by(2);
+        let now = sums(&registry.gather());
+        let (_, hours) = history.since(&now, &["issuer", "verifier"]);
+        let sms = &hours[0];
+        assert_eq!((sms.opened, sms.approved), (Some(8), Some(2)));
+        assert_eq!(sms.conversion, Some(0.25));
+        assert_eq!((sms.accepted, sms.not_delivered), (None, None));
+        assert_eq!(hours[1].conversion, Some(0.0));
+        // A process alone knows no conversion: the other half is counted elsewhere.
+        let (_, hours) = history.since(&now, &["issuer", "sms-worker"]);
+        let sms = &hours[0];
+        assert_eq!((sms.opened, sms.approved), (Some(8), None));
+        assert_eq!((sms.conversion, sms.accepted), (None, Some(0)));
+        assert_eq!(hours[1].accepted, None);
+    }
+
+    #[test]
+    fn deliveries_are_summed_by_whether_a_provider_accepted_them() {
+        let registry = Registry::new();
+        let ended = series(ENDED, Kind::Counter, &["channel", "outcome", "class"]);
+        let ended = Maker::fixed(&registry, "channel", "email").counters(&ended);
+        let ended = ended.unwrap();
+        ended.with_label_values(&["accepted", "accepted"]).inc_by(3);
+        ended.with_label_values(&["failed", "transient"]).inc();
+        let [sms, email] = sums(&registry.gather());
+        assert_eq!(sms, Sums::default());
+        assert_eq!((email.accepted, email.not_delivered), (3, 1));
+    }
+
+    #[test]
+    fn queues_are_read_from_their_series() {
+        let registry = Registry::new();
+        let depths = series(QUEUES, Kind::Gauge, &["lane", "state"]);
+        let depths = Maker::new(&registry).gauges(&depths).unwrap();
+        assert!(queues(&Registry::new().gather()).is_empty());
+        for (state, depth) in [("ready", 3), ("waiting", 2), ("parked", 1)] {
+            depths.with_label_values(&["sms", state]).set(depth);
+        }
+        let queues = queues(&registry.gather());
+        assert_eq!(queues.len(), 5);
+        let sms = queues.iter().find(|queue| queue.queue == "sms").unwrap();
+        assert_eq!((sms.ready, sms.waiting, sms.dead_letters), (3, 2, 1));
+        assert_eq!(sms.consumers, None);
+    }
+}
