@@ -2,6 +2,7 @@
 //! binary, and helpers that wait for conditions. What it starts it stops, by process id. A peer
 //! that is not installed is a failure, never a skipped test.
 
+pub mod clock;
 pub mod fault;
 pub mod gateway;
 pub mod load;
@@ -16,6 +17,7 @@ pub mod redis;
 pub mod sink;
 pub mod wait;
 
+pub use clock::SteppedClock;
 pub use gateway::Gateway;
 pub use pipeline::{Pipeline, Settings};
 pub use postfix::Postfix;

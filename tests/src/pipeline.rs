@@ -21,6 +21,10 @@ use crate::wait::{free_port, until};
 pub const KEY: &str = "harness-key-0123456789abcdef";
 /// The key of the service `other`.
 pub const OTHER_KEY: &str = "harness-key-fedcba9876543210";
+/// An operator's key of the admin API.
+pub const ADMIN_KEY: &str = "harness-admin-0123456789abcdef";
+/// A viewer's key of the admin API.
+pub const VIEWER_KEY: &str = "harness-viewer-0123456789abcdef";
 
 /// What a pipeline is made of.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +51,16 @@ impl Settings {
         }
     }
 
+    /// The same with an operator's and a viewer's key of the admin API.
+    #[must_use]
+    pub fn with_admin_keys(mut self) -> Self {
+        let operator = admin_key("ops", ADMIN_KEY, "operator");
+        let viewer = admin_key("desk", VIEWER_KEY, "viewer");
+        self.providers.push_str(&operator);
+        self.providers.push_str(&viewer);
+        self
+    }
+
     /// On a `SQLite` file.
     pub fn embedded() -> Self {
         let engine = "engine = \"embedded\"\n[embedded]\npath = \"FOLDER/watchword.db\"\n";
@@ -59,6 +73,12 @@ impl Settings {
             ..Self::default()
         }
     }
+}
+
+/// The section of an admin key.
+pub fn admin_key(name: &str, key: &str, role: &str) -> String {
+    let hash = HEXLOWER.encode(&Sha256::digest(key.as_bytes()));
+    format!("[admin.keys.{name}]\nhash = \"{hash}\"\nrole = \"{role}\"\n")
 }
 
 /// `service` with limits that a load within one block of numbers does not reach, while every
@@ -164,9 +184,11 @@ impl Pipeline {
         self.folder.path()
     }
 
-    /// A command of the binary with this pipeline's configuration.
+    /// A command of the binary with this pipeline's configuration. It finds no admin API: what
+    /// listens at the default port is another installation's.
     pub fn command(&self) -> Command {
         let mut command = Command::new(binary());
+        command.env("WATCHWORD_ADMIN__LISTEN", "127.0.0.1:1");
         command.env(
             "WATCHWORD_CONFIG",
             self.folder.path().join("watchword.toml"),
@@ -191,13 +213,13 @@ impl Pipeline {
         let (http, admin) = self.ports(name);
         let mut command = self.command();
         command
-            .envs(self.own_variables.get(name).into_iter().flatten().cloned())
             .env("WATCHWORD_HTTP__LISTEN", format!("127.0.0.1:{http}"))
             .env("WATCHWORD_ADMIN__LISTEN", format!("127.0.0.1:{admin}"))
             .env(
                 "WATCHWORD_SMS__PUBLIC_URL",
                 format!("http://127.0.0.1:{http}"),
             )
+            .envs(self.own_variables.get(name).into_iter().flatten().cloned())
             .arg("run")
             .args(roles);
         let output = self.folder.path().join(format!("{name}.log"));
@@ -296,6 +318,29 @@ impl Pipeline {
             None,
         )
         .await
+    }
+
+    /// A call of the admin API of process `name`; without a key if `key` is empty.
+    pub async fn admin(
+        &self,
+        name: &str,
+        key: &str,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Answer {
+        let url = format!(
+            "http://127.0.0.1:{}/admin/v1{path}",
+            self.processes[name].admin
+        );
+        let mut request = self.http.request(method, url);
+        if !key.is_empty() {
+            request = request.bearer_auth(key);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        Answer::of(request.send().await.expect("an answer")).await
     }
 
     /// A raw client and address for requests the helpers do not make.

@@ -79,7 +79,7 @@ fn every_alert_leads_to_its_entry_of_the_runbook() {
             "**Means.** ",
             "**First.** `watchword ",
             "**Shows.** ",
-            "**Mend.** ",
+            "**Fix.** ",
         ] {
             assert_eq!(entry.matches(part).count(), 1, "{part} in {entry}");
         }
@@ -95,7 +95,10 @@ fn the_commands_of_the_runbook_exist() {
         };
         // Names in capitals stand for what the operator puts there.
         let words: Vec<_> = arguments.split(' ').collect();
-        let is_command = |word: &&&str| word.bytes().all(|byte| byte.is_ascii_lowercase());
+        let is_command = |word: &&&str| {
+            let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
+            !word.starts_with('-') && word.bytes().all(is_plain)
+        };
         let path: Vec<_> = words.iter().take_while(is_command).collect();
         let mut help = Command::new(watchword_tests::pipeline::binary());
         let help = help.arg("help").args(&path).output().unwrap();

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use watchword_simulator::{
     Outcome, ReceiptBehaviour, Simulator, SimulatorConfig, SmsBehaviour, SmtpBehaviour,
 };
-use watchword_tests::pipeline::{KEY, code_in};
+use watchword_tests::pipeline::{KEY, code_in, secret};
 use watchword_tests::{Gateway, Pipeline, RabbitMq, RedisServer, Settings, until};
 
 const RECEIPTS_AT_ONCE: ReceiptBehaviour = ReceiptBehaviour {
@@ -963,6 +963,75 @@ async fn a_wrong_rule_is_refused_with_its_line() {
     }
 }
 
+/// A wrong secret of the only provider delays a message: it is sent once the secret is right. With
+/// a fallback step the next channel is sooner.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_waits_for_the_secret_of_its_only_provider() {
+    let first = simulator().await;
+    let mut settings = Settings::embedded();
+    settings.providers = gateway("first", ports(&first).0, 2).replace(
+        "token = { env = \"SIMULATOR_TOKEN\" }",
+        "token = { file = \"FOLDER/token\" }",
+    ) + "[email.providers.inbox]\nkind = \"inbox\"\n";
+    let mut pipeline = with_secrets(Pipeline::configure(&settings));
+    secret(pipeline.folder(), "token", "wrong");
+    pipeline.start("all", &[]).await;
+    let step = json!({ "channel": "email", "to": "jane@example.org", "after_seconds": 200 });
+    let body = json!({ "channel": "sms", "to": number(2), "fallback": [step] });
+    let asked = pipeline.post("all", "/v1/verifications", body).await;
+    let id = asked.text("id").to_owned();
+    outcome_is(&pipeline, "all", &id, 2, "accepted").await;
+    outcome_is(&pipeline, "all", &id, 1, "failed").await;
+
+    let asked = pipeline.ask("all", "sms", &number(1)).await;
+    let id = asked.text("id").to_owned();
+    let waiting = until(20, "the gateway refused us", || async {
+        let status = pipeline.status("all", &id).await.body;
+        let class = &status["deliveries"][0]["attempts"][0]["class"];
+        (class == "config_fault").then_some(status)
+    })
+    .await;
+    assert_eq!(waiting["deliveries"][0]["outcome"], "queued", "{waiting}");
+    assert_eq!(waiting["status"], "pending");
+
+    // The doctor sends no message, and still finds it.
+    let (_, admin) = pipeline.ports("all");
+    let mut command = pipeline.command();
+    command.env("WATCHWORD_ADMIN__LISTEN", format!("127.0.0.1:{admin}"));
+    let found = command.arg("doctor").output().unwrap();
+    let found = String::from_utf8_lossy(&found.stdout).into_owned();
+    let tells = |line: &str| line.contains("sms first") && line.contains("in a row failed");
+    assert!(found.lines().any(tells), "{found}");
+    assert!(first.messages().is_empty());
+
+    secret(pipeline.folder(), "token", "simulator");
+    outcome_is(&pipeline, "all", &id, 1, "accepted").await;
+    assert_eq!(first.messages().len(), 1);
+}
+
+/// A check and the status agree about a verification whose every message failed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_code_for_a_message_that_failed_says_so() {
+    let (pipeline, first, _second) = two_providers().await;
+    first.set_sms(sms(|sms| {
+        sms.numbers = BTreeMap::from([(number(1), Outcome::RecipientInvalid)]);
+    }));
+    for (to, outcome, status) in [
+        (number(1), "failed", "failed"),
+        (number(2), "accepted", "pending"),
+    ] {
+        let asked = pipeline.ask("all", "sms", &to).await;
+        let id = asked.text("id").to_owned();
+        let shown = outcome_is(&pipeline, "all", &id, 1, outcome).await;
+        assert_eq!(shown["status"], status);
+        let checked = pipeline.check("all", &id, "0000000000").await;
+        assert_eq!(
+            (&checked.body["status"], &checked.body["valid"]),
+            (&json!(status), &json!(false)),
+        );
+    }
+}
+
 /// `provider test` shows the request without a secret, and sends one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_provider_is_shown_masked_and_tried() {
@@ -1088,7 +1157,7 @@ async fn parked_orders_are_listed_shown_replayed_and_dropped() {
         let output = world
             .pipeline
             .command()
-            .arg("parked")
+            .arg("dead-letters")
             .args(arguments)
             .output()
             .unwrap();
@@ -1101,14 +1170,14 @@ async fn parked_orders_are_listed_shown_replayed_and_dropped() {
     let delivery = |n: usize| format!("{}-1", ids[n]);
     let (fine, list) = run(&["list"]);
     assert!(
-        fine && list.contains("3 parked") && list.contains("unknown_service"),
+        fine && list.contains("3 dead letters") && list.contains("unknown_service"),
         "{list}"
     );
     for id in &ids {
         assert!(list.contains(&format!("{id}-1")), "{list}");
     }
     let (_, none) = run(&["list", "--reason", "broken_seal"]);
-    assert!(none.contains("0 parked"), "{none}");
+    assert!(none.contains("0 dead letters"), "{none}");
     let (fine, shown) = run(&["show", &delivery(0)]);
     assert!(
         fine && shown.contains("\"reason\": \"unknown_service\"")
@@ -1127,13 +1196,16 @@ async fn parked_orders_are_listed_shown_replayed_and_dropped() {
     assert_eq!(world.first.messages().len(), 2);
     let (fine, dropped) = run(&["discard", "--id", &delivery(1)]);
     assert!(fine && dropped.contains("1 discarded"), "{dropped}");
-    let (_, list) = run(&["list", "--lane", "sms"]);
+    let (_, list) = run(&["list", "--queue", "sms"]);
     assert!(
-        list.contains("1 parked") && list.contains(&delivery(2)),
+        list.contains("1 dead letters") && list.contains(&delivery(2)),
         "{list}"
     );
     let (_, list) = run(&["list", "--service", "test"]);
-    assert!(list.contains("1 parked"), "looking changes nothing: {list}");
+    assert!(
+        list.contains("1 dead letters"),
+        "looking changes nothing: {list}"
+    );
     let audit = world.pipeline.command().arg("audit").output().unwrap();
     assert!(
         audit.status.success(),

@@ -440,11 +440,13 @@ async fn a_role_that_is_told_to_stop_finishes_and_loses_nothing() {
         ] {
             let role = pipeline.processes.get_mut(name).unwrap();
             role.process.signal("TERM");
-            assert!(
-                role.process.wait(30).success(),
-                "{name}: {}",
-                role.process.output()
-            );
+            let ended = role.process.wait(30);
+            let log = role.process.output();
+            assert!(ended.success(), "{name}: {log}");
+            let last = log.lines().last().unwrap_or_default();
+            assert!(last.ends_with("stopped"), "{name}: {log}");
+            let stopping = log.split(": stopping").last().unwrap_or_default();
+            assert!(!stopping.contains("ERROR"), "{name}: {log}");
             pipeline.processes.remove(name);
             pipeline.start(name, &[roles]).await;
         }
@@ -580,7 +582,8 @@ async fn requests_by_event_are_refused_repeated_and_parked_as_they_should() {
     publish(Some("mallory")).await.unwrap();
     publish(None).await.unwrap();
     let count = parked.len() as u64 + 2;
-    until(20, "all are parked", || async {
+    // The issuer holds it for a minute: its user may be about to be configured.
+    until(80, "all are parked", || async {
         (world.rabbitmq.messages("watchword.requests.parked") == count).then_some(())
     })
     .await;
@@ -707,7 +710,9 @@ async fn no_secret_is_in_any_log_metric_queue_or_store() {
 async fn the_python_example_asks_reads_and_checks() {
     use std::io::Write;
     let world = world().await;
-    world.rabbitmq.add_user("portal", "portal-secret").await;
+    for user in ["portal", "portal-reader"] {
+        world.rabbitmq.add_user(user, "portal-secret").await;
+    }
     let python = std::env::var("WATCHWORD_PYTHON").unwrap_or_else(|_| "python3".into());
     let mut example = std::process::Command::new(python)
         .arg(concat!(
@@ -716,6 +721,10 @@ async fn the_python_example_asks_reads_and_checks() {
         ))
         .args(["test", "email", "python@example.org"])
         .env("AMQP_URL", world.rabbitmq.url_of("portal", "portal-secret"))
+        .env(
+            "AMQP_READER_URL",
+            world.rabbitmq.url_of("portal-reader", "portal-secret"),
+        )
         .env("WATCHWORD_URL", world.pipeline.raw("verifier").1)
         .env("WATCHWORD_KEY", watchword_tests::pipeline::KEY)
         .stdin(std::process::Stdio::piped())

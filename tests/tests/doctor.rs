@@ -4,6 +4,9 @@
 use std::process::Output;
 
 use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use watchword_tests::fault::certificate::{Authority, Flaw};
 use watchword_tests::sink::Script;
 use watchword_tests::{Pipeline, RabbitMq, RedisServer, Settings, Sink, until};
 
@@ -58,6 +61,19 @@ impl Installation {
     }
 }
 
+/// A port where TLS begins with a certificate of an unknown authority.
+async fn untrusted() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let acceptor = TlsAcceptor::from(Authority::new().server(Flaw::None));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let _ = acceptor.accept(stream).await;
+        }
+    });
+    port
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_finds_what_is_broken_and_nothing_else() {
     let mut all = Installation::start().await;
@@ -87,18 +103,38 @@ async fn it_finds_what_is_broken_and_nothing_else() {
     all.finds(&[("WATCHWORD_REDIS__URL", nowhere)], &["redis", "running"])
         .await;
     let example = "[{ id = \"k1\", sha256 = \"22a60ff8c666ee7f81ede927b1adfb38922412b0bbd7162b99525a22607f603b\" }]";
-    // Here the published key is a warning, beyond loopback the configuration is refused.
+    // The published key of the earlier samples is refused.
     let with_example = ("WATCHWORD_SERVICES__TEST__API_KEYS", example);
     let (is_well, text) = all.asked(&[with_example]).await;
-    let warns = |line: &str| line.starts_with("warn services") && line.contains("example API key");
-    assert!(is_well && text.lines().any(warns), "{text}");
-    for listener in ["WATCHWORD_HTTP__LISTEN", "WATCHWORD_ADMIN__LISTEN"] {
-        let (is_well, text) = all.asked(&[with_example, (listener, "0.0.0.0:0")]).await;
-        let says = "the variable WATCHWORD_SERVICES__TEST__API_KEYS";
-        assert!(
-            !is_well && text.contains(says) && text.contains("example key"),
-            "{text}"
-        );
+    let says = "the variable WATCHWORD_SERVICES__TEST__API_KEYS";
+    assert!(
+        !is_well && text.contains(says) && text.contains("published example key"),
+        "{text}"
+    );
+    // Receipts: the address of a process that takes none, and of nobody.
+    let process = &all.pipeline.processes["all"];
+    for (port, words) in [
+        (process.admin, "something else than an SMS worker"),
+        (1, "cannot be reached"),
+    ] {
+        let url = format!("http://127.0.0.1:{port}");
+        let (is_well, text) = all.asked(&[("WATCHWORD_SMS__PUBLIC_URL", &url)]).await;
+        let warns = |line: &str| line.starts_with("warn receipts") && line.contains(words);
+        assert!(is_well && text.lines().any(warns), "{text}");
+    }
+    let url = format!("http://127.0.0.1:{}", process.http);
+    let (is_well, text) = all.asked(&[("WATCHWORD_SMS__PUBLIC_URL", &url)]).await;
+    assert!(is_well && text.contains("leads to an SMS worker"), "{text}");
+
+    // A certificate of an authority that is not trusted here.
+    let port = untrusted().await;
+    for (variable, url, about) in [
+        ("WATCHWORD_RABBITMQ__URL", "amqps://watchword@", "rabbitmq"),
+        ("WATCHWORD_REDIS__URL", "rediss://", "redis"),
+    ] {
+        let url = format!("{url}127.0.0.1:{port}");
+        let words = [about, "no authority that is trusted here"];
+        all.finds(&[(variable, &url)], &words).await;
     }
 
     // A clock, by a library that sets ours.
@@ -216,5 +252,5 @@ async fn a_verifier_alone_needs_nothing_of_the_broker() {
         (reloads(&["ok"]).await > 0).then_some(())
     })
     .await;
-    assert_eq!(reloads(&["wrong"]).await, 0);
+    assert_eq!(reloads(&["refused"]).await, 0);
 }

@@ -8,7 +8,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use watchword_tests::load::{Mailbox, SmsGateway};
 use watchword_tests::pipeline::{KEY, OTHER_KEY};
-use watchword_tests::{Pipeline, Settings, until};
+use watchword_tests::{Pipeline, Settings, SteppedClock, until};
 
 async fn running() -> Pipeline {
     let mut pipeline = Pipeline::configure(&Settings::embedded());
@@ -572,6 +572,80 @@ async fn a_refused_message_leaves_the_code_before_it_good() {
     assert_eq!(valid.body["valid"], true, "{:?}", valid.body);
 }
 
+/// The page of docs/login-page.md: its id stays on the server, and a new cookie follows the password.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_login_page_signs_a_person_in_with_60_lines() {
+    const TO: &str = "+4915112345678";
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/login_page.py");
+    let source = std::fs::read_to_string(file).unwrap();
+    let code = source
+        .splitn(3, "\"\"\"")
+        .nth(2)
+        .unwrap()
+        .lines()
+        .map(str::trim);
+    let is_note = |line: &str| line.starts_with('#') || line.starts_with("\"\"\"");
+    let is_code = |line: &&str| !line.is_empty() && !is_note(line);
+    let lines = code.filter(is_code).count();
+    assert!(lines <= 60 && source.contains(TO), "{lines} lines of code");
+
+    let mailbox = Arc::<Mailbox>::default();
+    let gateway = SmsGateway::start(mailbox.clone()).await;
+    let mut settings = Settings::embedded();
+    settings.providers =
+        SmsGateway::config(gateway.port()) + "[email.providers.inbox]\nkind = \"inbox\"\n";
+    let mut pipeline = Pipeline::configure(&settings);
+    pipeline.start("all", &[]).await;
+    let port = watchword_tests::free_port();
+    let (http, url) = pipeline.raw("all");
+    let mut python = Command::new(std::env::var("WATCHWORD_PYTHON").unwrap_or("python3".into()));
+    python.arg(file).env("PORT", port.to_string());
+    python.env("WATCHWORD_URL", url).env("WATCHWORD_KEY", KEY);
+    let server = watchword_tests::Process::start(python, &pipeline.folder().join("page"));
+    let page = format!("http://127.0.0.1:{port}/");
+    until(20, "the page", || async {
+        http.get(&page).send().await.ok()
+    })
+    .await;
+    let submit = async |cookie: &str, form: String| {
+        let request = http.post(&page).header("cookie", cookie).body(form);
+        let answer = request.send().await.unwrap();
+        let cookie = answer.headers()["set-cookie"].to_str().unwrap();
+        let cookie = cookie.split(';').next().unwrap().to_owned();
+        (cookie, answer.text().await.unwrap())
+    };
+
+    let (_, text) = submit("session=chosen", "user=jane&password=guessed".into()).await;
+    assert!(
+        text.contains("not right") && mailbox.of(TO).is_empty(),
+        "{text}"
+    );
+    let (cookie, text) = submit("session=chosen", "user=jane&password=wonderland".into()).await;
+    assert!(
+        text.contains("+49*********78") && !cookie.contains("chosen"),
+        "{text}"
+    );
+    let code = mailbox.first(TO).await.code;
+    let wrong = if code == "000000" { "000001" } else { "000000" };
+    for (form, says) in [
+        ("", "Wait"),
+        ("code=abc", "digits"),
+        // An empty field is no request for another message.
+        ("code=", "digits"),
+        (&format!("code={wrong}"), "not right"),
+    ] {
+        let (_, text) = submit(&cookie, form.into()).await;
+        assert!(
+            text.contains(says) && !text.contains("Welcome"),
+            "{form}: {text}"
+        );
+    }
+    let (_, text) = submit("session=chosen", format!("code={code}")).await;
+    assert!(!text.contains("Welcome"), "another browser: {text}");
+    let (_, text) = submit(&cookie, format!("code={code}")).await;
+    assert!(text.contains("Welcome"), "{text} {}", server.output());
+}
+
 #[tokio::test]
 async fn a_killed_process_loses_nothing() {
     let mut pipeline = Pipeline::configure(&Settings::embedded());
@@ -610,6 +684,162 @@ async fn a_killed_process_loses_nothing() {
     assert!(role.process.wait(30).success());
 }
 
+/// Runs a command and returns its output, which must end as `succeeds` says.
+fn said(pipeline: &Pipeline, arguments: &[&str], succeeds: bool) -> String {
+    let output = pipeline.command().args(arguments).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert_eq!(output.status.success(), succeeds, "{arguments:?}: {text}");
+    text
+}
+
+/// A backup is made while the process runs; after its restoration no code of before is right, and
+/// the guesses that it knows still count.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restored_file_makes_no_used_code_right_again() {
+    const USED: &str = "+4915112345678";
+    const GUESSED: &str = "+4915112345679";
+    let mailbox = Arc::<Mailbox>::default();
+    let gateway = SmsGateway::start(mailbox.clone()).await;
+    let mut settings = Settings::embedded();
+    settings.providers =
+        SmsGateway::config(gateway.port()) + "[email.providers.inbox]\nkind = \"inbox\"\n";
+    settings.service =
+        "[services.test.policy]\ncooldown_seconds = 0\n[services.test.guesses]\nper_hour = 4"
+            .into();
+    let mut pipeline = Pipeline::configure(&settings);
+    pipeline.start("before", &[]).await;
+    let ask = async |pipeline: &Pipeline, name: &str, to: &str| {
+        let answer = pipeline.ask(name, "sms", to).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{:?}", answer.body);
+        let arrivals = until(10, "its message", || async {
+            let arrivals = mailbox.of(to);
+            (!arrivals.is_empty()).then_some(arrivals)
+        });
+        let code = arrivals.await[0].code.clone();
+        (answer.text("id").to_owned(), code)
+    };
+    let (used, used_code) = ask(&pipeline, "before", USED).await;
+    let (guessed, guessed_code) = ask(&pipeline, "before", GUESSED).await;
+    for _ in 0..3 {
+        pipeline.check("before", &guessed, "00000").await;
+    }
+
+    let backup = pipeline.folder().join("backup.db");
+    let name = backup.display().to_string();
+    said(&pipeline, &["backup", &name], true);
+    let mode = std::fs::metadata(&backup).unwrap().permissions();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&mode);
+    assert_eq!(mode & 0o777, 0o600);
+    let again = said(&pipeline, &["backup", &name], false);
+    assert!(again.contains("exists and is not overwritten"), "{again}");
+    let approved = pipeline.check("before", &used, &used_code).await;
+    assert_eq!(approved.body["valid"], true);
+
+    let running = said(&pipeline, &["restore", &name], false);
+    assert!(
+        running.contains("another process uses this file"),
+        "{running}"
+    );
+    let process = &mut pipeline.processes.get_mut("before").unwrap().process;
+    process.signal("TERM");
+    assert!(process.wait(30).success());
+    let taken = said(&pipeline, &["restore", &name], false);
+    assert!(taken.contains("exists and is not overwritten"), "{taken}");
+    for ending in ["", "-wal", "-shm"] {
+        let name = format!("watchword.db{ending}");
+        let to = pipeline.folder().join(format!("replaced.db{ending}"));
+        let moved = std::fs::rename(pipeline.folder().join(name), to);
+        assert!(moved.is_ok() || !ending.is_empty(), "{moved:?}");
+    }
+    let restored = said(&pipeline, &["restore", &name], true);
+    assert!(restored.contains("have ended"), "{restored}");
+
+    pipeline.start("after", &[]).await;
+    for (id, code) in [(&used, &used_code), (&guessed, &guessed_code)] {
+        let answer = pipeline.check("after", id, code).await;
+        assert_eq!(answer.body["valid"], false, "{:?}", answer.body);
+        assert_eq!(pipeline.status("after", id).await.text("status"), "expired");
+    }
+    // The fourth wrong code locks.
+    let (new, _) = ask(&pipeline, "after", GUESSED).await;
+    pipeline.check("after", &new, "00000").await;
+    let locked = pipeline.ask("after", "sms", GUESSED).await;
+    assert_eq!(locked.text("code"), "subject_locked", "{:?}", locked.body);
+    // Another subject is served.
+    let (other, _) = ask(&pipeline, "after", USED).await;
+    let code = until(10, "the second message", || async {
+        mailbox.of(USED).get(1).map(|arrival| arrival.code.clone())
+    });
+    let valid = pipeline.check("after", &other, &code.await).await;
+    assert_eq!(valid.body["valid"], true, "{:?}", valid.body);
+}
+
+/// A real clock that is set back a little lengthens nothing; set back by more it ends the codes
+/// that were sent before, in the running process and after a restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_set_back_ends_the_codes_sent_before() {
+    let mailbox = Arc::<Mailbox>::default();
+    let gateway = SmsGateway::start(mailbox.clone()).await;
+    let mut settings = Settings::embedded();
+    settings.providers =
+        SmsGateway::config(gateway.port()) + "[email.providers.inbox]\nkind = \"inbox\"\n";
+    let mut pipeline = Pipeline::configure(&settings);
+    let clock = SteppedClock::of(pipeline.folder(), "all");
+    pipeline.variables = clock.variables();
+    pipeline.start("all", &[]).await;
+    let ask = async |pipeline: &Pipeline, number: u64| {
+        let to = format!("+4915112{number:06}");
+        let answer = pipeline.ask("all", "sms", &to).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{:?}", answer.body);
+        let code = until(10, "its message", || async {
+            mailbox.of(&to).first().map(|arrival| arrival.code.clone())
+        });
+        (answer.text("id").to_owned(), code.await)
+    };
+    let begun = pipeline.metrics("all").await["watchword_clock_seconds"];
+    let is_behind = async |pipeline: &Pipeline, seconds: f64| {
+        until(10, "the process sees its clock", || async {
+            let clock = pipeline.metrics("all").await["watchword_clock_seconds"];
+            // The test takes less time than the smaller step.
+            (begun - clock > seconds - 20.0 && begun - clock <= seconds).then_some(())
+        })
+        .await;
+    };
+    let valid = async |pipeline: &Pipeline, (id, code): &(String, String)| {
+        pipeline.check("all", id, code).await.body["valid"].clone()
+    };
+
+    let (small, large, restarted) = (
+        ask(&pipeline, 1).await,
+        ask(&pipeline, 2).await,
+        ask(&pipeline, 3).await,
+    );
+    clock.step(-20);
+    is_behind(&pipeline, 20.0).await;
+    assert_eq!(valid(&pipeline, &small).await, true);
+    clock.step(-1_200);
+    is_behind(&pipeline, 1_200.0).await;
+    assert_eq!(valid(&pipeline, &large).await, false);
+    assert!(pipeline.logs().contains("was set back by more than 30 s"));
+    let next = ask(&pipeline, 4).await;
+    assert_eq!(valid(&pipeline, &next).await, true);
+
+    let live = ask(&pipeline, 5).await;
+    let process = &mut pipeline.processes.get_mut("all").unwrap().process;
+    process.signal("TERM");
+    assert!(process.wait(30).success());
+    clock.step(-1_260);
+    pipeline.start("all", &[]).await;
+    for ended in [&restarted, &live] {
+        assert_eq!(valid(&pipeline, ended).await, false);
+        let status = pipeline.status("all", &ended.0).await;
+        assert_eq!(status.text("status"), "expired", "{:?}", status.body);
+    }
+    let next = ask(&pipeline, 6).await;
+    assert_eq!(valid(&pipeline, &next).await, true);
+}
+
 #[test]
 fn a_wrong_configuration_names_its_key_and_no_value() {
     let cases = [
@@ -628,10 +858,16 @@ fn a_wrong_configuration_names_its_key_and_no_value() {
         refused(&Pipeline::configure(&settings), &[], key);
     }
     let sound = Pipeline::configure(&Settings::embedded());
+    // The path of a secret is named, the secret is not.
     refused(
         &sound,
-        &[("WATCHWORD_KEYS__INDEX__FILE", "/nonexistent/hunter2")],
-        "keys.index",
+        &[("WATCHWORD_KEYS__INDEX__FILE", "/nonexistent/index")],
+        "`keys.index.file`: the file /nonexistent/index does not exist",
+    );
+    refused(
+        &sound,
+        &[("WATCHWORD_KEYS__INDEX", "{ env = \"hunter2\" }")],
+        "keys.index.env",
     );
     refused(
         &sound,
@@ -667,6 +903,35 @@ fn a_wrong_configuration_names_its_key_and_no_value() {
     refused(&sound, &[], "keys.sealing[0]");
 }
 
+/// The verdict on addresses is that of a start.
+#[test]
+fn an_unusable_address_of_broker_or_store_is_refused() {
+    let (broker, store) = ("amqp://hunter2@127.0.0.1", "redis://:hunter2@127.0.0.1");
+    for (broker, store, key) in [
+        ("amqp://hunter2@broker.example", store, "rabbitmq.url"),
+        ("http://hunter2", store, "rabbitmq.url"),
+        (broker, "redis://:hunter2@store.example", "redis.url"),
+        (broker, "redis+sentinel://:hunter2@127.0.0.1", "redis.url"),
+    ] {
+        let pipeline = Pipeline::configure(&Settings::distributed(broker, store));
+        refused(&pipeline, &[], key);
+        let allowed = [
+            ("WATCHWORD_RABBITMQ__ALLOW_CLEARTEXT", "true"),
+            ("WATCHWORD_REDIS__ALLOW_CLEARTEXT", "true"),
+        ];
+        if broker.contains("broker.") || store.contains("store.") {
+            let mut command: Command = pipeline.command();
+            let output = command.envs(allowed).args(["config", "check"]).output();
+            assert!(output.unwrap().status.success(), "{key}");
+        }
+    }
+    let pipeline = Pipeline::configure(&Settings {
+        engine: "engine = \"embedded\"\n".into(),
+        ..Settings::embedded()
+    });
+    refused(&pipeline, &[], "embedded");
+}
+
 const PLAIN_SMTP: &str = r#"{ kind = "smtp", host = "smtp.example.org", port = 25, tls = "none", from = "a@example.org" }"#;
 const PLAIN_HTTP: &str =
     r#"{ kind = "http", request = { method = "POST", url = "http://api.example.org/hunter2" } }"#;
@@ -684,10 +949,13 @@ fn refused(pipeline: &Pipeline, variables: &[(&str, &str)], key: &str) {
     assert!(!text.contains("hunter2"), "{text}");
 }
 
+/// The samples are for reading: they lack nothing but the hash of an API key, and the error about it
+/// says how to make one.
 #[test]
-fn the_shipped_configurations_are_valid() {
+fn the_shipped_configurations_are_valid_but_for_an_api_key() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
     let pipeline = Pipeline::configure(&Settings::embedded());
+    let api_keys = format!("[{{ id = \"k1\", sha256 = \"{}\" }}]", "1".repeat(64));
     for file in ["watchword.toml", "distributed.toml"] {
         let mut command = pipeline.command();
         let key = |name: &str| pipeline.folder().join(name);
@@ -706,10 +974,14 @@ fn the_shipped_configurations_are_valid() {
             .env("WATCHWORD_RABBITMQ_PASSWORD", "guest")
             .env("WATCHWORD_KANNEL_PASSWORD", "x");
         let output = command.args(["config", "check"]).output().unwrap();
-        assert!(
-            output.status.success(),
-            "{file}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let shown = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{file}");
+        for word in ["services.example.api_keys[0].sha256", "watchword init"] {
+            assert!(shown.contains(word), "{file}: {shown}");
+        }
+        let output = command.env("WATCHWORD_SERVICES__EXAMPLE__API_KEYS", &api_keys);
+        let output = output.output().unwrap();
+        let shown = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{file}: {shown}");
     }
 }

@@ -299,7 +299,7 @@ async fn what_breaks_is_seen_named_and_explained() {
             "WatchwordChannelDown",
             "WatchwordBrokerBlocked",
         ],
-        says: &["config_fault", "did not take it"],
+        says: &["config_fault", "did not accept"],
     };
     world.looked_at(&provider_refuses, &[]).await;
     world.load.abort();

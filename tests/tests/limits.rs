@@ -134,6 +134,60 @@ async fn one_mailbox_has_one_limit_and_an_operator_unlocks_it() {
     assert_eq!(after.status, 202, "{:?}", after.body);
 }
 
+/// `unlock --recipient` also clears the block of numbers that the recipient belongs to, and no other.
+#[tokio::test]
+async fn an_operator_unlocks_a_block_of_numbers() {
+    let mut pipeline = limited("number_block_per_hour = 3").await;
+    let sms = |last: u8| {
+        let to = format!("+491511235000{last}");
+        json!({"channel": "sms", "to": to, "subject": to})
+    };
+    for last in 1..=3 {
+        assert_eq!(ask(&pipeline, sms(last)).await.status, 202);
+    }
+    let fourth = ask(&pipeline, sms(4)).await;
+    refused(&fourth, "rate_limited", "limits.number_block_per_hour");
+    for (unlocked, next, is_cleared) in [
+        ("+4915112990001", [5, 6], false),
+        ("+4915112350009", [7, 8], true),
+    ] {
+        let mut role = pipeline.processes.remove("all").unwrap();
+        role.process.signal("TERM");
+        assert!(role.process.wait(30).success());
+        let mut command = pipeline.command();
+        command.args(["unlock", "test", "--recipient", unlocked]);
+        assert!(command.output().unwrap().status.success());
+        pipeline.start("all", &[]).await;
+        // A process asks the store for its count with the second message of a block.
+        ask(&pipeline, sms(next[0])).await;
+        let next = ask(&pipeline, sms(next[1])).await;
+        if is_cleared {
+            assert_eq!(next.status, 202, "{:?}", next.body);
+        } else {
+            refused(&next, "rate_limited", "limits.number_block_per_hour");
+        }
+    }
+}
+
+/// After the last wrong code the person asks again within the cooldown: the answer names that, not a
+/// limit of messages.
+#[tokio::test]
+async fn asking_again_after_the_last_wrong_code_is_a_cooldown() {
+    let pipeline = limited("").await;
+    let body = json!({"channel": "sms", "to": "+4915112345678", "subject": "ann"});
+    let first = ask(&pipeline, body.clone()).await;
+    assert_eq!(first.status, 202);
+    let mut last = String::new();
+    for _ in 0..5 {
+        // Ten digits where six are right.
+        let checked = pipeline.check("all", first.text("id"), "0000000000").await;
+        checked.text("status").clone_into(&mut last);
+    }
+    assert_eq!(last, "max_attempts_reached");
+    let again = ask(&pipeline, body).await;
+    refused(&again, "cooldown", "less than 30 s ago");
+}
+
 /// Requests without a subject leave a quarter of a recipient's hour to requests with a subject.
 #[tokio::test]
 async fn a_page_without_a_login_cannot_use_up_a_persons_hour() {
@@ -151,6 +205,23 @@ async fn a_page_without_a_login_cannot_use_up_a_persons_hour() {
     assert_eq!(ask(&pipeline, by(4, Some("ann"))).await.status, 202);
     let fifth = ask(&pipeline, by(5, Some("ann"))).await;
     refused(&fifth, "rate_limited", "limits.recipient_per_hour)");
+}
+
+/// A message that its recipient's limit refuses counts against no other limit.
+#[tokio::test]
+async fn a_refused_message_counts_against_no_limit() {
+    let pipeline = limited("subject_per_hour = 2").await;
+    let to = |to: &str, purpose: &str| json!({"channel": "sms", "to": to, "purpose": purpose, "subject": "jane"});
+    let first = ask(&pipeline, to("+4915112345678", "login")).await;
+    assert_eq!(first.status, 202);
+    for purpose in ["pay", "enrol", "unlock"] {
+        let cooling = ask(&pipeline, to("+4915112345678", purpose)).await;
+        refused(&cooling, "cooldown", "less than 30 s ago");
+    }
+    let second = ask(&pipeline, to("+4915112340001", "login")).await;
+    assert_eq!(second.status, 202, "{:?}", second.body);
+    let third = ask(&pipeline, to("+4915112350001", "login")).await;
+    refused(&third, "rate_limited", "limits.subject_per_hour");
 }
 
 /// A fallback step counts as the message it is.

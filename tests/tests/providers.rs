@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use watchword_core::{
     AttemptClass as Class, Channel, Clock, ManualClock, Recipient, Timestamp, Variables,
 };
@@ -294,14 +295,18 @@ async fn a_wrong_certificate_is_a_fault() {
     let folder = tempfile::tempdir().unwrap();
     let ca = folder.path().join("ca.pem");
     std::fs::write(&ca, authority.pem()).unwrap();
-    for flaw in [Flaw::Expired, Flaw::WrongName, Flaw::UnknownAuthority] {
+    for (flaw, reason) in [
+        (Flaw::Expired, "starttls_tls_expired"),
+        (Flaw::WrongName, "starttls_tls_wrong_name"),
+        (Flaw::UnknownAuthority, "starttls_tls_unknown_issuer"),
+    ] {
         let sink = Sink::start().await;
         sink.offer_starttls(authority.server(flaw));
         let settings = format!("tls = \"starttls\"\nca_file = \"{}\"", ca.display());
         let attempted = mail(&relay(sink.port(), &settings)).await;
         assert_eq!(
             (attempted.class, attempted.reason.as_str()),
-            (Class::ConfigFault, "starttls_tls"),
+            (Class::ConfigFault, reason),
             "{flaw:?}"
         );
         assert!(sink.mails().is_empty());
@@ -392,6 +397,7 @@ fn is_root() -> bool {
 enum Answer {
     Whole(String),
     Start(String),
+    Stall(String),
     Drip,
     Hang,
     Cut,
@@ -409,6 +415,10 @@ async fn gateway(answer: Answer) -> u16 {
                 match answer {
                     Answer::Whole(text) | Answer::Start(text) => {
                         let _ = stream.write_all(text.as_bytes()).await;
+                    }
+                    Answer::Stall(text) => {
+                        let _ = stream.write_all(text.as_bytes()).await;
+                        std::future::pending::<()>().await;
                     }
                     Answer::Drip => {
                         for byte in b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n"
@@ -429,10 +439,14 @@ async fn gateway(answer: Answer) -> u16 {
 }
 
 fn http(port: u16) -> Arc<dyn Provider> {
+    http_at(&format!("http://127.0.0.1:{port}/messages"))
+}
+
+fn http_at(url: &str) -> Arc<dyn Provider> {
     watchword_tests::tls();
     let text = format!(
         "[providers.acme]\nkind = \"http\"\ntimeout_seconds = 2\n[providers.acme.request]\nmethod = \"POST\"\n\
-         url = \"http://127.0.0.1:{port}/messages\"\njson = {{ to = \"{{to}}\", text = \"{{text}}\", ttl = \"{{ttl_seconds}}\" }}\n\
+         url = \"{url}\"\njson = {{ to = \"{{to}}\", text = \"{{text}}\", ttl = \"{{ttl_seconds}}\" }}\n\
          [providers.acme.response]\nid = {{ json = \"/id\" }}\nrules = [{{ status = [\"201\"], class = \"accepted\" }}]\n"
     );
     let config: SmsConfig = toml::from_str(&text).unwrap();
@@ -446,7 +460,15 @@ fn http(port: u16) -> Arc<dyn Provider> {
 async fn classified(answer: Answer) -> Attempted {
     let provider = http(gateway(answer).await);
     let begun = Instant::now();
-    let attempted = provider.attempt(&dispatch(Channel::Sms, 1)).await;
+    let message = dispatch(Channel::Sms, 1);
+    // As a worker does: it looks at the limit first.
+    let attempted = tokio::select! {
+        biased;
+        () = tokio::time::sleep(provider.attempt_limit()) => {
+            Attempted::new(Class::UnknownOutcome, "deadline")
+        }
+        attempted = provider.attempt(&message) => attempted,
+    };
     assert!(
         begun.elapsed() < Duration::from_secs(4),
         "{:?}",
@@ -460,6 +482,31 @@ fn whole(head: &str, body: &str) -> Answer {
         "HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     ))
+}
+
+/// A gateway whose certificate is not trusted: the reason names that, and the probe of `doctor` as well.
+#[tokio::test]
+async fn a_gateway_that_fails_in_tls_is_named() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = TlsAcceptor::from(Authority::new().server(Flaw::None));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let _ = server.accept(stream).await;
+        }
+    });
+    let unknown = http_at(&format!("https://127.0.0.1:{port}/messages"));
+    let attempted = unknown.attempt(&dispatch(Channel::Sms, 1)).await;
+    assert_eq!(
+        (attempted.class, attempted.reason.as_str()),
+        (Class::Transient, "connect_tls_unknown_issuer")
+    );
+    let probed = unknown.probe().await.unwrap_err();
+    assert_eq!(probed.reason, "connect_tls_unknown_issuer");
+    let clear = gateway(whole("201 Created", "")).await;
+    let clear = http_at(&format!("https://127.0.0.1:{clear}/messages"));
+    let attempted = clear.attempt(&dispatch(Channel::Sms, 1)).await;
+    assert_eq!(attempted.reason, "connect_tls_not_tls");
 }
 
 #[tokio::test]
@@ -487,15 +534,18 @@ async fn a_gateway_is_read_by_its_rules_and_bounded_in_everything() {
             whole("302 Found\r\nlocation: http://169.254.169.254/", ""),
             Class::ConfigFault,
         ),
-        (
-            whole("201 Created", &"x".repeat(10 << 20)),
-            Class::UnknownOutcome,
-        ),
+        // The rule needs no body, so a body that cannot be read changes nothing.
+        (whole("201 Created", &"x".repeat(10 << 20)), Class::Accepted),
         (
             Answer::Start("HTTP/1.1 201 Created\r\ncontent-length: 99\r\n\r\nhalf".into()),
-            Class::UnknownOutcome,
+            Class::Accepted,
+        ),
+        (
+            Answer::Stall("HTTP/1.1 201 Created\r\ncontent-length: 99\r\n\r\nhalf".into()),
+            Class::Accepted,
         ),
         (Answer::Start("HTTP/1.1 2".into()), Class::UnknownOutcome),
+        (Answer::Stall("HTTP/1.1 2".into()), Class::UnknownOutcome),
         (Answer::Drip, Class::UnknownOutcome),
         (Answer::Hang, Class::UnknownOutcome),
         (Answer::Cut, Class::UnknownOutcome),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions,
-    QueueBindOptions, QueueDeclareOptions,
+    ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
@@ -121,6 +121,29 @@ impl Portal {
                 )
                 .await
         };
+        bound.await.is_ok()
+    }
+
+    /// Declares those of the two exchanges that are its own, and binds `to` to all messages of `from`;
+    /// whether it may.
+    async fn bridge(&self, from: &str, to: &str) -> bool {
+        let own = [from, to]
+            .into_iter()
+            .filter(|name| name.starts_with(self.user));
+        for name in own {
+            let kind = lapin::ExchangeKind::Topic;
+            let (options, arguments) = (ExchangeDeclareOptions::default(), FieldTable::default());
+            let declared = self
+                .channel
+                .exchange_declare(name.into(), kind, options, arguments);
+            if declared.await.is_err() {
+                return false;
+            }
+        }
+        let (options, arguments) = (ExchangeBindOptions::default(), FieldTable::default());
+        let bound =
+            self.channel
+                .exchange_bind(to.into(), from.into(), "#".into(), options, arguments);
         bound.await.is_ok()
     }
 
@@ -324,8 +347,8 @@ async fn a_request_that_waits_too_long_is_answered_when_an_issuer_runs() {
     .await;
 }
 
-/// With the permissions that `watchword topology --permissions` prints, a tenant publishes under its
-/// own key and reads its own events, and nothing else.
+/// With the permissions that `watchword topology --permissions` prints, the two users of a service
+/// publish under its own key and read its own events, and nothing else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tenant_is_held_to_its_own_requests_and_events() {
     let world = World::start().await;
@@ -338,26 +361,31 @@ async fn a_tenant_is_held_to_its_own_requests_and_events() {
     let commands: Vec<_> = text
         .lines()
         .filter(|line| line.starts_with("rabbitmqctl "))
-        .filter(|line| line.contains(" portal "))
+        .filter(|line| line.contains(" portal"))
         .collect();
-    assert_eq!(commands.len(), 3, "{text}");
+    assert_eq!(commands.len(), 4, "{text}");
+    world
+        .rabbitmq
+        .add_user("portal-reader", "portal-secret")
+        .await;
     for command in commands {
         let words = command.split_whitespace().skip(1);
         let words: Vec<_> = words.map(|word| word.trim_matches('\'')).collect();
         world.rabbitmq.control(&words);
     }
     let mut portal = Portal::connect(&world.rabbitmq, "portal").await;
+    let mut reader = Portal::connect(&world.rabbitmq, "portal-reader").await;
     for foreign in [
         "#",
         "*.updated.*",
         "*.updated.other",
         "verification.updated.other",
     ] {
-        assert!(!portal.bind(foreign).await, "{foreign}");
-        portal.reopen().await;
+        assert!(!reader.bind(foreign).await, "{foreign}");
+        reader.reopen().await;
     }
     for own in ["*.updated.test", "verification.updated.test"] {
-        assert!(portal.bind(own).await, "{own}");
+        assert!(reader.bind(own).await, "{own}");
     }
     for foreign in ["requests", "requests.other"] {
         assert!(
@@ -366,7 +394,23 @@ async fn a_tenant_is_held_to_its_own_requests_and_events() {
         );
         portal.reopen().await;
     }
-    let mut answers = portal.answers().await;
+    assert!(!reader.publish("requests.test", "r1", &document("r1")).await);
+    reader.reopen().await;
+    // An exchange passes messages on without a look at topic permissions, so none may be bound.
+    for (user, from, to) in [
+        (
+            "portal-reader",
+            "portal-reader.bridge",
+            "watchword.requests",
+        ),
+        ("portal-reader", "watchword.events", "portal-reader.bridge"),
+        ("portal", "portal.bridge", "watchword.requests"),
+        ("portal", "watchword.requests", "watchword.requests"),
+    ] {
+        let tenant = Portal::connect(&world.rabbitmq, user).await;
+        assert!(!tenant.bridge(from, to).await, "{user}: {from} to {to}");
+    }
+    let mut answers = reader.answers().await;
     assert!(portal.publish("requests.test", "r1", &document("r1")).await);
     let answered = answer(&mut answers).await;
     assert_eq!(answered["data"]["request_id"], "r1", "{answered}");
@@ -374,7 +418,8 @@ async fn a_tenant_is_held_to_its_own_requests_and_events() {
     // A user without such permissions cannot publish for the service.
     let shop = Portal::connect(&world.rabbitmq, "shop").await;
     assert!(shop.publish("requests.test", "r2", &document("r2")).await);
-    until(20, "its note is parked", || async {
+    // The issuer holds it for a minute: its user may be about to be configured.
+    until(80, "its note is parked", || async {
         (world.rabbitmq.messages(PARKED) == 1).then_some(())
     })
     .await;
@@ -384,4 +429,45 @@ async fn a_tenant_is_held_to_its_own_requests_and_events() {
         parked.contains("unknown_user") && !parked.contains(NUMBER),
         "{parked}"
     );
+    let mut command = world.pipeline.command();
+    let listed = command.args(["dead-letters", "list"]).output().unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(listed.contains("broker user shop"), "{listed}");
+    let logs = world.pipeline.logs();
+    assert!(logs.contains("user=\"shop\""), "{logs}");
+}
+
+/// A rollout brings a new user to the issuers within a minute: its requests are held until then. An
+/// issuer that stops meanwhile leaves them to another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_of_a_user_that_is_configured_late_is_answered() {
+    let mut world = World::start().await;
+    let portal = Portal::connect(&world.rabbitmq, "portal").await;
+    assert!(portal.bind("verification.updated.test").await);
+    let mut answers = portal.answers().await;
+    let shop = Portal::connect(&world.rabbitmq, "shop").await;
+    assert!(shop.publish("requests.test", "r1", &document("r1")).await);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(world.rabbitmq.messages(PARKED), 0);
+
+    let path = world.pipeline.folder().join("watchword.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let with_shop = text.replace("[\"portal\"]", "[\"portal\", \"shop\"]");
+    assert_ne!(with_shop, text);
+    std::fs::write(&path, with_shop).unwrap();
+    world.pipeline.processes["issuer"].process.signal("HUP");
+    let answered = answer(&mut answers).await;
+    assert_eq!(answered["data"]["request_id"], "r1", "{answered}");
+    assert_eq!(answered["data"]["status"], "pending", "{answered}");
+    assert_eq!(world.rabbitmq.messages(PARKED), 0);
+
+    world.rabbitmq.add_user("stranger", "portal-secret").await;
+    let stranger = Portal::connect(&world.rabbitmq, "stranger").await;
+    let document = document("r2");
+    assert!(stranger.publish("requests.test", "r2", &document).await);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let begun = std::time::Instant::now();
+    world.stop();
+    assert!(begun.elapsed() < Duration::from_secs(10), "it drained");
+    assert_eq!(world.rabbitmq.messages(OWN), 1, "another issuer gets it");
 }

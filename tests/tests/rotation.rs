@@ -113,7 +113,7 @@ async fn every_secret_changes_under_load_and_nobody_notices() {
     edit(&stand.pipeline, |text| {
         text.replace("[services.other]", "[services.other]\nnonsense = 1")
     });
-    tell(&stand.pipeline, &names, "wrong").await;
+    tell(&stand.pipeline, &names, "refused").await;
     edit(&stand.pipeline, |text| text.replace("\nnonsense = 1", ""));
     tell(&stand.pipeline, &names, "ok").await;
     let bad = last_bad(&load.lives(), &stand.mailbox, 0);
@@ -244,14 +244,46 @@ async fn a_changed_file_is_noticed_by_itself() {
         assert_eq!(answer.status, status);
     }
 
-    // The index key is what everything is found by.
+    // Everything is found by the index key: it takes a restart, as the log's format does, and holds
+    // up nothing else.
+    let index = std::fs::read_to_string(pipeline.folder().join("index")).unwrap();
     secret(pipeline.folder(), "index", &random(9));
-    tell(&pipeline, &["all"], "wrong").await;
+    edit(&pipeline, |text| {
+        let text = text.replace("level = \"info\"", "format = \"json\"");
+        text.replace(&hash, &old)
+    });
+    tell(&pipeline, &["all"], "restart_needed").await;
+    let body = json!({ "channel": "email", "to": "two@example.org" });
+    for (key, status) in [
+        (NEW_KEY, StatusCode::UNAUTHORIZED),
+        (KEY, StatusCode::ACCEPTED),
+    ] {
+        let (path, body) = ("/v1/verifications", Some(body.clone()));
+        let answer = pipeline.call("all", key, Method::POST, path, body).await;
+        assert_eq!(answer.status, status);
+    }
     let logs = pipeline.logs();
-    assert!(
-        logs.contains("`keys.index`: takes a restart to change"),
-        "{logs}"
+    assert!(logs.contains("keys=\"log.format, keys.index\""), "{logs}");
+    let waiting = "watchword_config_restart_needed";
+    assert_eq!(pipeline.total(waiting, &[]).await, 2);
+    // Taken back, nothing waits.
+    secret(pipeline.folder(), "index", index.trim());
+    edit(&pipeline, |text| {
+        text.replace("format = \"json\"", "level = \"info\"")
+    });
+    tell(&pipeline, &["all"], "ok").await;
+    assert_eq!(pipeline.total(waiting, &[]).await, 0);
+
+    let successful = "watchword_config_last_reload_successful";
+    assert_eq!(pipeline.total(successful, &[]).await, 1);
+    secret(pipeline.folder(), "token", "");
+    tell(&pipeline, &["all"], "refused").await;
+    assert_eq!(pipeline.total(successful, &[]).await, 0);
+    let named = format!(
+        "the file {} is empty",
+        pipeline.folder().join("token").display()
     );
+    assert!(pipeline.logs().contains(&named), "{}", pipeline.logs());
 }
 
 /// A gateway that calls back with this password.
@@ -378,7 +410,10 @@ async fn what_changes_while_the_store_is_away_counts() {
         .unwrap()
         .unwrap();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && told.contains("Error"), "{told}");
+    assert!(
+        !output.status.success() && told.contains("error: "),
+        "{told}"
+    );
     assert!(
         asked.elapsed() < Duration::from_secs(15),
         "{:?}",

@@ -215,13 +215,25 @@ async fn an_smsc_with_habits_of_its_own_is_understood() {
     assert_eq!(heard.message_id, after.provider_message_id);
 
     // A connection that the SMSC does not take for a bind is replaced.
-    for (binds, to) in [(2, "+4915112340008"), (3, "+4915112340011")] {
+    for (binds, to) in [
+        (2, "+4915112340008"),
+        (3, "+4915112340011"),
+        (4, "+4915112340012"),
+    ] {
         let unbound = attempt(to).await;
         assert_eq!(unbound.class, Class::Transient, "{}", unbound.reason);
         let next = attempt("+4915112345678").await;
         assert_eq!(next.class, Class::Accepted, "{}", next.reason);
         assert_eq!(smsc.message()["binds"], binds);
     }
+    // A refusal without a reason is no fault of the message: another provider may take it.
+    let refused = attempt("+4915112340013").await;
+    assert_eq!(
+        refused.class,
+        Class::DestinationRefused,
+        "{}",
+        refused.reason
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

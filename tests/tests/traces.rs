@@ -192,4 +192,22 @@ async fn a_collector_that_is_away_holds_nobody_up() {
             .logs()
             .contains("the collector of traces does not take them")
     );
+
+    // A reload leads the steps to another collector.
+    let (collector, port) = Collector::start().await;
+    let path = pipeline.folder().join("watchword.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let moved = text.replace("127.0.0.1:1/v1", &format!("127.0.0.1:{port}/v1"));
+    std::fs::write(&path, moved).unwrap();
+    pipeline.processes["all"].process.signal("HUP");
+    let reloads = "watchword_config_reloads_total";
+    until(10, "the reload", async || {
+        (pipeline.total(reloads, &["result=\"ok\""]).await > 0).then_some(())
+    })
+    .await;
+    pipeline.ask("all", "sms", "+4915112345670").await;
+    until(10, "the steps arrive", async || {
+        (!collector.spans().is_empty()).then_some(())
+    })
+    .await;
 }

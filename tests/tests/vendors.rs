@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use watchword_chassis::SystemClock;
 use watchword_core::{AttemptClass, Channel, Clock, ReceiptState, Recipient, Timestamp, Variables};
 use watchword_delivery::{Dispatch, Inbox, Sender};
-use watchword_email_worker::EmailConfig;
+use watchword_email_worker::{DkimConfig, EmailConfig};
 use watchword_sms_worker::{Call, Refusal, SmsChannel, SmsConfig};
 
 const SECRET: &str = "a-secret-of-some-thirty-two-bytes";
@@ -343,6 +343,20 @@ async fn mails_are_signed_so_that_dkimpy_agrees() {
         ),
     ] {
         assert_eq!(build(&[keys]).err().unwrap().key, key);
+    }
+    for (selector, file, record) in [
+        ("r", "rsa", "rsa_record"),
+        ("e", "ed25519", "ed25519_record"),
+    ] {
+        let key = folder.path().join(file);
+        let key: DkimConfig = toml::from_str(&format!(
+            "domain = \"example.org\"\nselector = \"{selector}\"\nkey = {{ file = \"{}\" }}",
+            key.display()
+        ))
+        .unwrap();
+        let printed = key.dns_record().unwrap();
+        assert_eq!(printed.name, format!("{selector}._domainkey.example.org"));
+        assert_eq!(printed.text, text(record));
     }
     let relay = build(&[
         ("example.org", "r", "rsa"),

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::interval;
+use tokio_util::sync::CancellationToken;
 use watchword_broker::Publisher;
 use watchword_chassis::config::ConfigError;
 use watchword_core::{Channel, Clock, Live, ProviderName, Timestamp};
-use watchword_delivery::{Inbox, Router, Rules};
+use watchword_delivery::{DeliveryMetrics, Inbox, Router, Rules};
 use watchword_sms_worker::{HeardReceipt, ReceiptMetrics, ReceiptPlan, ReceiptPlans, queue_heard};
 
 use crate::config::Config;
@@ -29,10 +32,15 @@ pub struct ChannelSetup {
 
 /// Configurations, one after the other, that wait to be listened to.
 const CONFIGURATIONS: usize = 8;
+/// How often the shown shares of providers are updated.
+const SHOW_EVERY: Duration = Duration::from_secs(5);
 
 /// What of a running channel can be replaced.
 pub struct LiveChannel {
-    channel: Channel,
+    /// Which.
+    pub channel: Channel,
+    /// Where its worker counts.
+    pub metrics: DeliveryMetrics,
     /// Who sends what.
     pub router: Live<Router>,
     /// What follows where there is a choice.
@@ -56,10 +64,11 @@ pub struct Change {
 
 impl LiveChannel {
     /// Starts with `setup`.
-    pub fn start(channel: Channel, setup: ChannelSetup) -> (Self, Heard) {
+    pub fn start(channel: Channel, setup: ChannelSetup, metrics: DeliveryMetrics) -> (Self, Heard) {
         let (sender, receiver) = mpsc::channel(CONFIGURATIONS);
         let live = Self {
             channel,
+            metrics,
             router: Live::new(setup.router),
             rules: Live::new(setup.rules),
             plans: Live::new(ReceiptPlans::new(setup.receipts)),
@@ -95,8 +104,26 @@ impl LiveChannel {
         let plans = plans.followed_by(change.receipts, now, change.grace_minutes);
         self.plans.replace(plans);
         self.rules.replace(change.rules);
+        change.router.keep_held(&self.router.get(), now);
         self.router.replace(change.router);
         self.hear(change.heard);
+    }
+
+    /// Shows the shares of the providers now and then: a circuit that an operator holds ends
+    /// without a message.
+    pub async fn show_shares(
+        router: Live<Router>,
+        metrics: DeliveryMetrics,
+        clock: Arc<dyn Clock>,
+        stop: CancellationToken,
+    ) {
+        let mut looks = interval(SHOW_EVERY);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = looks.tick() => metrics.show_shares(&router.get(), clock.now()),
+            }
+        }
     }
 
     fn hear(&self, heard: Option<mpsc::Receiver<HeardReceipt>>) {

@@ -2,19 +2,24 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use reqwest::header::HeaderValue;
-use reqwest::{Client, RequestBuilder, Response, Url};
+use reqwest::redirect::Policy;
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde_json::{Value, json};
 
 use crate::cli::{CheckArguments, SendArguments, Server};
+use crate::failure::Failure;
+use crate::output;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// A client with a deadline, without proxies.
+/// A client with a deadline, without proxies. It follows no redirect: the target could get the
+/// recipient and the code in clear.
 pub fn client() -> anyhow::Result<Client> {
     Client::builder()
         .timeout(DEADLINE)
+        .redirect(Policy::none())
         .no_proxy()
         .build()
         .context("no HTTP client can be made")
@@ -24,14 +29,56 @@ pub fn client() -> anyhow::Result<Client> {
 fn post(server: &Server, path: &str) -> anyhow::Result<RequestBuilder> {
     let base = server.url.trim().trim_end_matches('/');
     let url = Url::parse(&format!("{base}{path}"))
-        .context("--url is not a URL; it looks like https://otp.example.org")?;
-    let key = server.key.trim_end_matches(['\r', '\n']);
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https"));
+    let url = url.ok_or_else(|| {
+        Failure::usage("--url is not an HTTP address; it looks like https://otp.example.org.")
+    })?;
+    let key = server.key.as_deref().unwrap_or_default();
+    let key = key.trim_end_matches(['\r', '\n']);
+    if key.is_empty() {
+        let text = "No API key. Pass --key or set WATCHWORD_KEY; 'watchword init' prints one.";
+        return Err(Failure::usage(text).into());
+    }
     if HeaderValue::from_str(key).is_err() {
-        bail!(
-            "the key holds a line break or another character that no key has; check WATCHWORD_KEY"
-        );
+        return Err(Failure::usage(
+            "The key holds a line break or another character that no key has; check WATCHWORD_KEY.",
+        )
+        .into());
     }
     Ok(client()?.post(url).bearer_auth(key))
+}
+
+/// Sends `request` to a process of `role`; an error says what to do.
+async fn ask(server: &Server, role: &str, request: RequestBuilder) -> anyhow::Result<Value> {
+    let sent = request.send().await;
+    let response = sent.map_err(|error| {
+        // The words of the HTTP library repeat the URL, which may hold a password.
+        let error = anyhow::Error::new(error.without_url());
+        error.context(Failure::new(format!(
+            "The {role} cannot be reached. Is 'watchword run' running, and is {} its http.listen? Pass --url \
+             or set WATCHWORD_URL.",
+            shown(&server.url)
+        )))
+    })?;
+    let status = response.status();
+    let advice = match status {
+        StatusCode::UNAUTHORIZED => " Check --key and WATCHWORD_KEY.",
+        StatusCode::NOT_FOUND => " Check --url and WATCHWORD_URL.",
+        _ => "",
+    };
+    answer(response)
+        .await
+        .map_err(|error| anyhow::anyhow!("{error:#}.{advice}"))
+}
+
+/// `url` without a user and a password.
+fn shown(url: &str) -> String {
+    let Ok(mut url) = Url::parse(url.trim()) else {
+        return "it".to_owned();
+    };
+    let _ = (url.set_username(""), url.set_password(None));
+    url.to_string()
 }
 
 /// Asks for a code and prints the answer.
@@ -42,26 +89,23 @@ pub async fn send(arguments: SendArguments) -> anyhow::Result<()> {
             body[name] = Value::String(value);
         }
     }
-    let response = post(&arguments.server, "/v1/verifications")?
-        .json(&body)
-        .send()
-        .await;
-    println!(
-        "{:#}",
-        answer(response.context("the issuer cannot be reached")?).await?
-    );
-    Ok(())
+    let request = post(&arguments.server, "/v1/verifications")?.json(&body);
+    let answer = ask(&arguments.server, "issuer", request).await?;
+    output::json(&answer)
 }
 
 /// Checks a code and prints the answer; an error if it is not right.
 pub async fn check(arguments: CheckArguments) -> anyhow::Result<()> {
     let path = format!("/v1/verifications/{}/check", arguments.id);
     let body = json!({ "code": arguments.code });
-    let response = post(&arguments.server, &path)?.json(&body).send().await;
-    let answer = answer(response.context("the verifier cannot be reached")?).await?;
-    println!("{answer:#}");
+    let request = post(&arguments.server, &path)?.json(&body);
+    let answer = ask(&arguments.server, "verifier", request).await?;
+    output::json(&answer)?;
     if answer["valid"] != true {
-        bail!("the code is not right");
+        bail!(
+            "The code is not right (status {}).",
+            answer["status"].as_str().unwrap_or("unknown")
+        );
     }
     Ok(())
 }
@@ -69,7 +113,14 @@ pub async fn check(arguments: CheckArguments) -> anyhow::Result<()> {
 /// The JSON of a success, or the problem's code and detail as an error.
 pub async fn answer(response: Response) -> anyhow::Result<Value> {
     let status = response.status();
-    let body: Value = response.json().await.context("the answer is not JSON")?;
+    ensure!(
+        !status.is_redirection(),
+        "the address redirects; name its target"
+    );
+    let body: Value = response
+        .json()
+        .await
+        .context("the answer is not JSON: is another program at this address?")?;
     if !status.is_success() {
         let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
         bail!("{status}: {}: {}", text("code"), text("detail"));
@@ -81,13 +132,23 @@ pub async fn answer(response: Response) -> anyhow::Result<Value> {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_redirect_is_an_error() {
+        let redirect = axum::http::Response::builder()
+            .status(308)
+            .body("")
+            .unwrap();
+        let error = answer(redirect.into()).await.unwrap_err().to_string();
+        assert_eq!(error, "the address redirects; name its target");
+    }
+
     #[test]
     fn a_key_or_url_that_cannot_be_sent_is_named() {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let post = |url: &str, key: &str| {
             let server = Server {
                 url: url.to_owned(),
-                key: key.to_owned(),
+                key: Some(key.to_owned()),
             };
             post(&server, "/v1/verifications").map_err(|error| error.to_string())
         };
@@ -95,7 +156,13 @@ mod tests {
         let request = request.build().unwrap();
         assert_eq!(request.url().path(), "/v1/verifications");
         assert_eq!(request.headers()["authorization"], "Bearer key");
-        assert!(post("http://a", "k\ney").unwrap_err().contains("the key"));
+        assert!(post("http://a", "k\ney").unwrap_err().contains("The key"));
+        assert!(
+            post("http://a", "\n")
+                .unwrap_err()
+                .contains("WATCHWORD_KEY")
+        );
+        assert!(post("ftp://a", "key").unwrap_err().contains("--url"));
         assert!(post("nonsense", "key").unwrap_err().contains("--url"));
     }
 }

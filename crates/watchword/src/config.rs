@@ -1,13 +1,13 @@
 //! The whole configuration: the sections of the crates under one roof.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use serde::Deserialize;
 use watchword_chassis::config::{
     AdminConfig, ApiKeyConfig, ConfigError, HttpConfig, KeysConfig, LogConfig, SecretRef,
-    ServicesConfig, load,
+    ServicesConfig, load_with_table,
 };
 use watchword_core::SecretString;
 use watchword_email_worker::EmailConfig;
@@ -50,16 +50,48 @@ pub struct Config {
     pub sms: Option<SmsConfig>,
     /// Email.
     pub email: Option<EmailConfig>,
+    /// The same as it was written, with the environment over it.
+    #[serde(skip)]
+    pub source: toml::Table,
+}
+
+/// What is allowed and will surprise: `config check`, `doctor`, a start and a reload show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// The configuration key it is about.
+    pub key: String,
+    /// What to know, and what to do.
+    pub text: String,
+}
+
+impl Warning {
+    /// A warning about `key`.
+    pub fn new(key: impl Into<String>, text: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            text: text.into(),
+        }
+    }
 }
 
 /// What holds state and queues.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum EngineKind {
     /// One `SQLite` file and one process.
     Embedded,
     /// `RabbitMQ` and Redis.
     Distributed,
+}
+
+impl EngineKind {
+    /// The engine's name in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Distributed => "distributed",
+        }
+    }
 }
 
 /// `[embedded]`.
@@ -139,7 +171,8 @@ impl Config {
         path: &Path,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let config: Self = load(path, environment)?;
+        let (mut config, source) = load_with_table::<Self>(path, environment)?;
+        config.source = source;
         if !(1..=100_000).contains(&config.http.max_in_flight) {
             return Err(ConfigError::new(
                 "http.max_in_flight",
@@ -155,31 +188,24 @@ impl Config {
         Ok(config)
     }
 
-    /// Returns the configuration key of the example's API key, if a service has it: that API key is
-    /// published. An error if other machines reach a listener.
-    pub fn example_key(&self) -> Result<Option<String>, ConfigError> {
-        let found = self.services.iter().find_map(|(name, service)| {
-            let is_example = |key: &ApiKeyConfig| key.sha256.eq_ignore_ascii_case(EXAMPLE_KEY);
-            let index = service.api_keys.iter().position(is_example)?;
-            Some(format!("services.{name}.api_keys[{index}].sha256"))
-        });
-        let is_local = |listen: SocketAddr| listen.ip().to_canonical().is_loopback();
-        match found {
-            Some(key) if !(is_local(self.http.listen) && is_local(self.admin.listen)) => {
-                Err(ConfigError::new(key, EXAMPLE_KEY_REFUSED))
+    /// Refuses the API key that the samples of earlier versions had: everybody knows it.
+    pub fn refuse_published_key(&self) -> Result<(), ConfigError> {
+        for (name, service) in &self.services {
+            let is_published = |key: &ApiKeyConfig| key.sha256.eq_ignore_ascii_case(PUBLISHED_KEY);
+            if let Some(index) = service.api_keys.iter().position(is_published) {
+                return Err(ConfigError::new(
+                    format!("services.{name}.api_keys[{index}].sha256"),
+                    "is the hash of a published example key. Make a key with `openssl rand -hex 24` and put its \
+                     SHA-256 here (printf %s KEY | sha256sum)",
+                ));
             }
-            found => Ok(found),
         }
+        Ok(())
     }
 }
 
-/// The SHA-256 of `example-key-change-me`, which the sample configurations have.
-const EXAMPLE_KEY: &str = "22a60ff8c666ee7f81ede927b1adfb38922412b0bbd7162b99525a22607f603b";
-const EXAMPLE_KEY_REFUSED: &str = "is the published example key, and http.listen or admin.listen is not a loopback address: \
-     make a key with `openssl rand -hex 24` and put its SHA-256 here";
-/// The warning where the example's API key is let through.
-pub const EXAMPLE_KEY_WARNING: &str =
-    "the published example API key is in use: replace it before this leaves the machine";
+/// The SHA-256 of `example-key-change-me`.
+const PUBLISHED_KEY: &str = "22a60ff8c666ee7f81ede927b1adfb38922412b0bbd7162b99525a22607f603b";
 
 /// The process's environment, as far as it is text.
 pub fn environment() -> impl Iterator<Item = (String, String)> {

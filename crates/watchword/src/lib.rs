@@ -1,8 +1,13 @@
 //! Command line and wiring of the binary `watchword`. No logic lives here. A library besides the
 //! binary so that the fuzz targets drive the same wiring; nothing else builds on it.
-#![expect(clippy::print_stdout, reason = "a command line prints")]
 
-pub mod audit;
+/// Prints a line for people by [`output::line`]; the standard macro panics on a closed pipe.
+macro_rules! println {
+    () => { $crate::output::line(format_args!("")) };
+    ($($argument:tt)*) => { $crate::output::line(format_args!($($argument)*)) };
+}
+
+pub mod backup;
 pub mod certificates;
 pub mod channels;
 pub mod cli;
@@ -10,13 +15,20 @@ pub mod client;
 pub mod config;
 pub mod demo;
 pub mod doctor;
+mod elsewhere;
 pub mod engine;
+pub mod failure;
+mod inbox;
+pub mod init;
 pub mod metrics;
 pub mod needs;
+pub mod operator;
 pub mod otlp;
-pub mod parked;
+pub mod output;
 pub mod provider;
+pub mod reference;
 pub mod reload;
+pub mod restart;
 pub mod roles;
 pub mod run;
 pub mod simulate;

@@ -1,6 +1,7 @@
 //! The binary: from the command line to the library's commands.
 
 use std::num::NonZero;
+use std::process::ExitCode;
 use std::thread::available_parallelism;
 
 use anyhow::Context;
@@ -8,7 +9,10 @@ use clap::Parser;
 use tikv_jemallocator::Jemalloc;
 use tokio::runtime::{Builder, Runtime};
 use watchword::cli::{Cli, Command, ConfigCommand, ProviderCommand};
-use watchword::{audit, client, demo, doctor, metrics, parked, provider, run, simulate, topology};
+use watchword::{
+    backup, client, demo, doctor, failure, init, metrics, operator, output, provider, reference,
+    run, simulate, topology,
+};
 use zeroizing_alloc::ZeroAlloc;
 
 /// Wipes whatever is freed: a code passes through buffers of the HTTP, SMTP and JSON libraries,
@@ -19,45 +23,66 @@ static ALLOCATOR: ZeroAlloc<Jemalloc> = ZeroAlloc(Jemalloc);
 /// The most threads that work on orders and requests.
 const MOST_THREADS: usize = 4;
 
-fn main() -> anyhow::Result<()> {
-    watchword_chassis::process::harden().context("the process cannot be closed to core dumps")?;
+/// The exit codes are part of the interface: 0 success, 1 failure, 2 a wrong command line, 141 a
+/// closed pipe (`output`).
+fn main() -> ExitCode {
+    // The first line: what is open before stays open.
+    let hardened = watchword_chassis::process::harden();
     let cli = Cli::parse();
+    if cli.quiet {
+        output::set_quiet();
+    }
+    let is_verbose = cli.verbose;
+    let ended = hardened
+        .context("the process cannot be closed to core dumps")
+        .and_then(|()| execute(cli));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => ExitCode::from(failure::report(&error, is_verbose)),
+    }
+}
+
+fn execute(cli: Cli) -> anyhow::Result<()> {
     // The one TLS provider of the process; fails only if it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     runtime()?.block_on(async {
         match cli.command {
             Command::Demo { exit } => demo::run(exit).await,
+            Command::Init(arguments) => init::run(&arguments),
             Command::Run { roles } => run::run(&cli.config, &roles).await,
             Command::Config {
-                command: ConfigCommand::Check { roles },
-            } => run::check(&cli.config, &roles),
-            Command::Doctor { roles } => doctor::run(&cli.config, &roles).await,
+                command: ConfigCommand::Check { roles, json },
+            } => run::check(&cli.config, &roles, json),
+            Command::Doctor { roles, json } => doctor::run(&cli.config, &roles, json).await,
             Command::Topology {
-                permissions: true, ..
-            } => topology::print_permissions(&cli.config),
-            Command::Topology { apply, .. } => topology::run(&cli.config, apply).await,
-            Command::Unlock {
-                service,
-                subject,
-                recipient,
-            } => {
-                let (subject, recipient) = (subject.as_deref(), recipient.as_deref());
-                run::unlock(&cli.config, &service, subject, recipient).await
-            }
-            Command::Parked { command } => parked::run(&cli.config, command).await,
-            Command::Audit => audit::run(&cli.config).await,
-            Command::Metrics => metrics::run(),
+                permissions: true,
+                json,
+                ..
+            } => topology::print_permissions(&cli.config, json),
+            Command::Topology { apply, json, .. } => topology::run(&cli.config, apply, json).await,
+            Command::Status(arguments) => operator::status(&cli.config, &arguments).await,
+            Command::Find(arguments) => operator::find(&cli.config, arguments).await,
+            Command::Resend(arguments) => operator::resend(&cli.config, arguments).await,
+            Command::Cancel(arguments) => operator::cancel(&cli.config, arguments).await,
+            Command::Unlock(arguments) => operator::unlock(&cli.config, arguments).await,
+            Command::DeadLetters { command } => operator::dead_letters(&cli.config, command).await,
+            Command::Audit(arguments) => operator::audit(&cli.config, &arguments).await,
+            Command::Providers(arguments) => operator::providers(&cli.config, arguments).await,
+            Command::AuditTrail(arguments) => operator::trail(&cli.config, &arguments).await,
+            Command::Backup { file } => backup::make(&cli.config, &file),
+            Command::Restore { file } => backup::put_back(&cli.config, &file),
+            Command::Metrics { json } => metrics::run(json),
             Command::Provider {
-                command:
-                    ProviderCommand::Test {
-                        name,
-                        to,
-                        variables,
-                    },
-            } => provider::test(&cli.config, &name, to.as_deref(), variables).await,
+                command: ProviderCommand::Test(arguments),
+            } => provider::test(&cli.config, arguments).await,
             Command::Simulate { file } => simulate::run(file.as_deref()).await,
             Command::Send(arguments) => client::send(arguments).await,
             Command::Check(arguments) => client::check(arguments).await,
+            Command::Completions { shell } => {
+                reference::completions(shell);
+                Ok(())
+            }
+            Command::Man { folder } => reference::man(&folder),
         }
     })
 }

@@ -1,10 +1,11 @@
 //! `watchword metrics`: the document of every series, made of the declarations beside the code that
 //! counts. Refuses to say anything of its own but how to read it.
 
+use serde_json::json;
 use watchword_chassis::{figures, telemetry};
-use watchword_metrics::{Series, markdown};
+use watchword_metrics::{Kind, Series, markdown};
 
-use crate::certificates;
+use crate::{certificates, output};
 
 const HEAD: &str = "# Metrics
 
@@ -16,7 +17,8 @@ Labels come from closed sets and from the configuration (names of providers), ne
 or text of a service is in any. Series stand at 0 from the start, those with a country from its first message.
 
 **Objective.** 99 % of the codes are handed to a provider within 5 s of being accepted: the bucket `le=\"5\"` of
-`watchword_handover_age_seconds`, of all handed over, expired, parked and failed for another cause than the recipient or the text.
+`watchword_handover_age_seconds`, of all handed over, expired, parked and failed for another cause than the recipient
+or a text that a provider refused.
 
 **Not to be had.** Conversion (approved of opened) is told by channel, not by provider or country: a check is one call of the
 store for one record, which knows neither; the ledger knows the provider and issuer the country, and asking them would be a call
@@ -27,7 +29,7 @@ watched. SMPP binds are made without TLS.
 ";
 
 /// The groups in the way of a code.
-pub const GROUPS: [(&str, &[Series]); 10] = [
+pub const GROUPS: [(&str, &[Series]); 11] = [
     ("Requests (issuer)", watchword_issuer::SERIES),
     (
         "Code state and checks (verifier; opened by the issuer)",
@@ -49,6 +51,7 @@ pub const GROUPS: [(&str, &[Series]); 10] = [
         crate::reload::SERIES,
     ),
     ("Certificates (every role)", certificates::SERIES),
+    ("Admin API (every role)", watchword_admin::SERIES),
     ("Process (every role, on Linux)", figures::SERIES),
 ];
 
@@ -57,18 +60,32 @@ pub fn document() -> String {
     format!("{HEAD}{}", markdown(&GROUPS))
 }
 
-/// Prints it.
-pub fn run() -> anyhow::Result<()> {
-    print!("{}", document());
-    Ok(())
+/// Prints it, or the series as JSON.
+pub fn run(as_json: bool) -> anyhow::Result<()> {
+    if !as_json {
+        output::data(&document());
+        return Ok(());
+    }
+    let series = GROUPS.iter().flat_map(|(group, series)| {
+        series.iter().map(move |series| {
+            let kind = match series.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Histogram(_) => "histogram",
+            };
+            json!({
+                "group": group, "name": series.name, "kind": kind, "labels": series.labels,
+                "help": series.help, "action": series.action,
+            })
+        })
+    });
+    output::json(&series.collect::<Vec<_>>())
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
-
-    use watchword_metrics::Kind;
 
     use super::*;
 

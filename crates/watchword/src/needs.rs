@@ -8,6 +8,10 @@ use crate::cli::Role;
 
 /// The needs of a process or a command.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "a part of the configuration each"
+)]
 pub struct Needs {
     /// A link to the broker. A process that only checks codes has none: it works while the broker
     /// is away.
@@ -18,6 +22,8 @@ pub struct Needs {
     pub sms: bool,
     /// The relays, with their secrets.
     pub email: bool,
+    /// The texts of both channels, which an issuer renders for each request.
+    pub texts: bool,
 }
 
 impl Needs {
@@ -25,6 +31,7 @@ impl Needs {
     pub const ALL: Self = Self {
         queues: true,
         keys: KeyNeeds::ALL,
+        texts: true,
         ..Self::PROVIDERS
     };
 
@@ -38,9 +45,10 @@ impl Needs {
         },
         sms: true,
         email: true,
+        texts: false,
     };
 
-    /// `watchword audit` and `watchword parked` need the queues.
+    /// `watchword audit` and `watchword dead-letters` need the queues.
     pub const QUEUES: Self = Self {
         queues: true,
         sms: false,
@@ -48,7 +56,7 @@ impl Needs {
         ..Self::PROVIDERS
     };
 
-    /// `watchword unlock` needs the parts that a verifier needs.
+    /// `watchword unlock`, `find` and `cancel` need the parts that a verifier needs.
     pub const UNLOCK: Self = Self {
         queues: false,
         keys: KeyNeeds {
@@ -57,6 +65,13 @@ impl Needs {
         },
         sms: false,
         email: false,
+        texts: false,
+    };
+
+    /// A command that reads the store needs no secret but the store's.
+    pub const STORE: Self = Self {
+        queues: false,
+        ..Self::QUEUES
     };
 
     /// Returns the needs of a process with these `roles`; no role means all.
@@ -76,6 +91,7 @@ impl Needs {
                 },
                 sms: needs.sms || *role == Role::SmsWorker,
                 email: needs.email || *role == Role::EmailWorker,
+                texts: needs.texts || issues,
             }
         })
     }
@@ -86,6 +102,16 @@ impl Needs {
             Channel::Sms => self.sms,
             Channel::Email => self.email,
         }
+    }
+
+    /// Whether the store is needed: by every role, and by the commands that ask it.
+    pub const fn store(self) -> bool {
+        self.queues || self.keys.index
+    }
+
+    /// Whether the texts of `channel` are needed: by the worker that sends them, or by the issuer.
+    pub const fn texts(self, channel: Channel) -> bool {
+        self.texts || self.channel(channel)
     }
 
     /// The parts of the configuration whose files are left alone.

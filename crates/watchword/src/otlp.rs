@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use watchword_chassis::config::ConfigError;
 use watchword_chassis::lifecycle::Lifecycle;
 use watchword_chassis::spans::{Finished, Kind, Spans};
+use watchword_core::Live;
 use watchword_metrics::prometheus::Registry;
 
 use crate::config::TracesConfig;
@@ -33,10 +34,28 @@ const GATHER: Duration = Duration::from_secs(1);
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Where the steps go.
-struct Exporter {
+pub struct Exporter {
     client: Client,
     url: Url,
     headers: HeaderMap,
+}
+
+/// The traces of a process.
+pub struct Traces {
+    /// Where the way of requests is recorded.
+    pub spans: Spans,
+    /// Where the steps go; a reload may replace it.
+    pub exporter: Option<Live<Exporter>>,
+}
+
+impl Traces {
+    /// No traces.
+    pub fn off() -> Self {
+        Self {
+            spans: Spans::off(),
+            exporter: None,
+        }
+    }
 }
 
 /// Checks the section.
@@ -49,19 +68,23 @@ pub fn start(
     config: Option<&TracesConfig>,
     registry: &Registry,
     lifecycle: &mut Lifecycle,
-) -> anyhow::Result<Spans> {
+) -> anyhow::Result<Traces> {
     let Some(config) = config else {
-        return Ok(Spans::off());
+        return Ok(Traces::off());
     };
-    let exporter = Exporter::new(config)?;
+    let exporter = Live::new(Exporter::new(config)?);
     let (spans, finished) = Spans::on(config.share, registry).context("traces")?;
-    let work = exporter.run(finished, spans.clone(), lifecycle.stop());
+    let work = run(exporter.clone(), finished, spans.clone(), lifecycle.stop());
     lifecycle.spawn("traces", work);
-    Ok(spans)
+    Ok(Traces {
+        spans,
+        exporter: Some(exporter),
+    })
 }
 
 impl Exporter {
-    fn new(config: &TracesConfig) -> Result<Self, ConfigError> {
+    /// An exporter to the collector of `config`.
+    pub fn new(config: &TracesConfig) -> Result<Self, ConfigError> {
         let error = |key: &str, problem: &str| ConfigError::new(format!("traces.{key}"), problem);
         let url = Url::parse(&config.url).ok();
         let url = url.filter(|url| matches!(url.scheme(), "http" | "https"));
@@ -102,52 +125,6 @@ impl Exporter {
         })
     }
 
-    /// Exports until `stop`, then what is left.
-    async fn run(
-        self,
-        mut finished: mpsc::Receiver<Finished>,
-        spans: Spans,
-        stop: CancellationToken,
-    ) {
-        let mut is_well = true;
-        loop {
-            let mut batch = Vec::new();
-            let more = tokio::select! {
-                () = stop.cancelled() => false,
-                count = finished.recv_many(&mut batch, BATCH) => count > 0,
-            };
-            if more && batch.len() < BATCH {
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = sleep(GATHER) => {}
-                }
-            }
-            while batch.len() < BATCH
-                && let Ok(one) = finished.try_recv()
-            {
-                batch.push(one);
-            }
-            let (count, was_well) = (batch.len(), is_well);
-            if count > 0 {
-                is_well = self.send(batch).await;
-                if !is_well {
-                    spans.lost(count);
-                }
-            }
-            if was_well && !is_well {
-                tracing::warn!("the collector of traces does not take them; they are dropped");
-            }
-            if !more && (count < BATCH || !is_well) {
-                // A collector that is away must not hold up the end of the process.
-                let mut left = 0;
-                while finished.try_recv().is_ok() {
-                    left += 1;
-                }
-                return spans.lost(left);
-            }
-        }
-    }
-
     async fn send(&self, batch: Vec<Finished>) -> bool {
         let request = self
             .client
@@ -156,6 +133,52 @@ impl Exporter {
             .body(request(batch).encode_to_vec());
         let answer = request.send().await;
         answer.is_ok_and(|answer| answer.status().is_success())
+    }
+}
+
+/// Exports until `stop`, then what is left.
+async fn run(
+    exporter: Live<Exporter>,
+    mut finished: mpsc::Receiver<Finished>,
+    spans: Spans,
+    stop: CancellationToken,
+) {
+    let mut is_well = true;
+    loop {
+        let mut batch = Vec::new();
+        let more = tokio::select! {
+            () = stop.cancelled() => false,
+            count = finished.recv_many(&mut batch, BATCH) => count > 0,
+        };
+        if more && batch.len() < BATCH {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = sleep(GATHER) => {}
+            }
+        }
+        while batch.len() < BATCH
+            && let Ok(one) = finished.try_recv()
+        {
+            batch.push(one);
+        }
+        let (count, was_well) = (batch.len(), is_well);
+        if count > 0 {
+            is_well = exporter.get().send(batch).await;
+            if !is_well {
+                spans.lost(count);
+            }
+        }
+        if was_well && !is_well {
+            tracing::warn!("the collector of traces does not take them; they are dropped");
+        }
+        if !more && (count < BATCH || !is_well) {
+            // A collector that is away must not hold up the end of the process.
+            let mut left = 0;
+            while finished.try_recv().is_ok() {
+                left += 1;
+            }
+            return spans.lost(left);
+        }
     }
 }
 

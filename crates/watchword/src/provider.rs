@@ -6,52 +6,49 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use serde_json::json;
 use watchword_chassis::{SystemClock, SystemEntropy};
 use watchword_core::{AttemptClass, DeliveryId, SubjectTag};
 use watchword_core::{Channel, Clock, Code, CodeLength, Recipient, Variables, VerificationId};
-use watchword_delivery::{Dispatch, Inbox, Sender};
+use watchword_delivery::{Dispatch, Inbox, Provider, Sender};
+use watchword_dial::TlsFault;
 use watchword_email_worker::EmailText;
 use watchword_sms_worker::SmsText;
 
-use crate::channels;
+use crate::cli::ProviderTestArguments;
+use crate::config::Config;
+use crate::failure::Failure;
 use crate::needs::Needs;
 use crate::run::checked;
+use crate::{channels, output};
 
-/// Shows the request that provider `name` would send, or sends one message to `to`. `variables`
+/// Shows the request that a provider would send, or sends one message. The variables of `arguments`
 /// override the samples of the start.
-pub async fn test(
-    path: &Path,
-    name: &str,
-    to: Option<&str>,
-    variables: Vec<(String, String)>,
-) -> anyhow::Result<()> {
+pub async fn test(path: &Path, arguments: ProviderTestArguments) -> anyhow::Result<()> {
+    let ProviderTestArguments {
+        name,
+        to,
+        variables,
+        json: as_json,
+    } = arguments;
     let config = checked(path, Needs::PROVIDERS)?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let mut found = None;
-    for channel in Channel::ALL {
-        let Ok(setup) = channels::build(&config, channel, &Inbox::default(), &clock) else {
-            continue;
-        };
-        let provider = setup
-            .router
-            .providers()
-            .iter()
-            .find(|one| one.name().as_str() == name);
-        if let Some(provider) = provider {
-            found = Some((channel, provider.clone()));
-        }
-    }
-    let (channel, provider) = found.context("no provider of this name is configured")?;
+    let (channel, provider) = find(&config, &name, to.as_deref()).map_err(|known| {
+        anyhow::anyhow!(
+            "{} has no provider of that name. It has: {known}.",
+            path.display()
+        )
+    })?;
     let sample = match channel {
         Channel::Sms => "+12025550123",
         Channel::Email => "person@example.com",
     };
-    let recipient = Recipient::parse(channel, to.unwrap_or(sample)).context("--to")?;
+    let recipient = Recipient::parse(channel, to.as_deref().unwrap_or(sample))
+        .map_err(|error| Failure::usage(format!("--to: {error}")))?;
     let id = VerificationId::draw(SubjectTag::new([0; 10]), &SystemEntropy)?;
     let folder = config.templates.as_deref();
     let samples = match channel {
-        Channel::Sms => SmsText::load(folder)?.sample_variables(None),
-        Channel::Email => EmailText::load(folder)?.sample_variables(None),
+        Channel::Sms => SmsText::load(folder)?.templates().sample_variables(None),
+        Channel::Email => EmailText::load(folder)?.templates().sample_variables(None),
     };
     let mut all = samples.as_map().clone();
     all.extend(variables);
@@ -73,30 +70,73 @@ pub async fn test(
         remaining: Duration::from_secs(300),
     };
     if to.is_none() {
-        match provider.show(&dispatch).await {
+        let request = provider.show(&dispatch).await;
+        if as_json {
+            return output::json(
+                &json!({ "provider": name, "channel": channel.as_str(), "request": request }),
+            );
+        }
+        match request {
             Some(request) => println!("{request}"),
             None => println!(
                 "{name} has no request to show. Send a message with --to ADDRESS; if that ends as \
-                 template, check the templates with 'watchword config check'."
+                 text_fault, check the templates with 'watchword config check'."
             ),
         }
         return Ok(());
     }
     let (attempted, answer) = provider.try_out(&dispatch).await;
-    if let Some(answer) = answer {
-        println!("{answer}");
+    if as_json {
+        output::json(&json!({
+            "provider": name, "channel": channel.as_str(), "class": attempted.class.as_str(),
+            "reason": attempted.reason, "id": attempted.provider_message_id, "answer": answer,
+        }))?;
+    } else {
+        if let Some(answer) = answer {
+            println!("{answer}");
+        }
+        let id = &attempted.provider_message_id;
+        let id = id
+            .as_ref()
+            .map_or_else(String::new, |id| format!(", id {id}"));
+        println!("{} ({}){id}", attempted.class, attempted.reason);
+        if let Some(fault) = TlsFault::in_reason(&attempted.reason) {
+            println!("TLS failed: {}", fault.advice());
+        }
     }
-    println!(
-        "{} ({}){}",
-        attempted.class,
-        attempted.reason,
-        attempted
-            .provider_message_id
-            .map_or_else(String::new, |id| format!(", id {id}")),
-    );
     anyhow::ensure!(
         attempted.class == AttemptClass::Accepted,
-        "the provider did not take it"
+        "{name} did not accept the message: {} ({}).",
+        attempted.class,
+        attempted.reason
     );
     Ok(())
+}
+
+/// Finds the provider `name`, or lists those that there are. Both channels may have one of that name:
+/// `to` decides, and without it SMS.
+fn find(
+    config: &Config,
+    name: &str,
+    to: Option<&str>,
+) -> Result<(Channel, Arc<dyn Provider>), String> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let wanted = match to {
+        Some(to) if to.contains('@') => Channel::Email,
+        _ => Channel::Sms,
+    };
+    let (mut found, mut known) = (None, Vec::new());
+    for channel in Channel::ALL {
+        let Ok(setup) = channels::build(config, channel, &Inbox::default(), &clock) else {
+            continue;
+        };
+        for provider in setup.router.providers() {
+            known.push(format!("{} ({channel})", provider.name()));
+            let is_it = provider.name().as_str() == name;
+            if is_it && (found.is_none() || channel == wanted) {
+                found = Some((channel, provider.clone()));
+            }
+        }
+    }
+    found.ok_or_else(|| known.join(", "))
 }

@@ -1,29 +1,36 @@
-//! What may change while a process runs: keys, services and their API keys, providers with their
-//! routes, secrets and templates, the passwords of broker and store. Read anew at SIGHUP and when
-//! one of the files changes; all of it is checked before any of it is used, and what is wrong
-//! leaves everything as it was. Refuses to change where a process listens and what it stands on.
+//! Reloads: at SIGHUP, and when the configuration or a file it names changed. The whole new
+//! configuration is checked first; if anything is wrong, the process keeps the one it has. Keys that
+//! take a restart ([`crate::restart`]) keep their running values and are reported; the rest is applied.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context;
 use sha2::{Digest, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
-use watchword_chassis::Services;
+use watchword_admin::AdminKeys;
+use watchword_admin::configuration::Loaded;
+use watchword_admin::http::ReloadRequest;
 use watchword_chassis::config::files_of;
 use watchword_chassis::spans::DROPPED;
+use watchword_chassis::{Services, telemetry};
 use watchword_core::Key;
-use watchword_metrics::prometheus::{Error, IntCounterVec, Registry};
+use watchword_metrics::prometheus::{Error, IntCounterVec, IntGauge, Registry};
 use watchword_metrics::{Kind, Maker, Series};
 
-use crate::config::{Config, PeerConfig, environment};
+use crate::config::environment;
 use crate::needs::Needs;
+use crate::otlp::Exporter;
+use crate::restart::{Waiting, hold};
 use crate::roles::{Shared, sealer_of};
-use crate::texts::{Texts, check_sms};
+use crate::run::{log, looked_at, validate};
+use crate::texts::Texts;
 
 /// How often the files are looked at. Orchestrators take up to a minute to bring a changed secret.
 const LOOK: Duration = Duration::from_secs(5);
@@ -93,15 +100,23 @@ impl Reader {
 pub struct Reloader {
     reader: Reader,
     shared: Arc<Shared>,
+    asked: mpsc::Receiver<ReloadRequest>,
 }
 
 impl Reloader {
-    /// A reloader of the configuration that `shared` was made from.
-    pub const fn new(reader: Reader, shared: Arc<Shared>) -> Self {
-        Self { reader, shared }
+    /// A reloader of the configuration that `shared` was made from, and where the admin API asks
+    /// for a reload.
+    pub fn new(reader: Reader, shared: Arc<Shared>) -> (Self, mpsc::Sender<ReloadRequest>) {
+        let (ask, asked) = mpsc::channel(1);
+        let reloader = Self {
+            reader,
+            shared,
+            asked,
+        };
+        (reloader, ask)
     }
 
-    /// Reads the configuration anew at SIGHUP and when a file of it changed.
+    /// Reloads the configuration at SIGHUP and when a file of it changed.
     pub async fn run(mut self, stop: CancellationToken) {
         let Ok(mut hangups) = signal(SignalKind::hangup()) else {
             tracing::error!("the process cannot receive SIGHUP");
@@ -116,38 +131,56 @@ impl Reloader {
                 looks.tick().await;
                 self.reader.has_changed().await
             };
-            let has_changed = tokio::select! {
+            let (has_changed, answer) = tokio::select! {
                 () = stop.cancelled() => return,
-                _ = hangups.recv() => None,
-                has_changed = looked => Some(has_changed),
+                _ = hangups.recv() => (None, None),
+                // The sender lives as long as the listener, which may end first.
+                Some(answer) = self.asked.recv() => (None, Some(answer)),
+                has_changed = looked => (Some(has_changed), None),
             };
-            match has_changed {
+            let result = match has_changed {
                 None => {
                     self.reader.take().await;
-                    self.reload().await;
+                    self.reload().await
                 }
                 Some(true) => self.reload().await,
-                Some(false) => {}
+                Some(false) => continue,
+            };
+            if let Some(answer) = answer {
+                // The caller may have gone.
+                let _ = answer.send(result);
             }
         }
     }
 
-    async fn reload(&self) {
+    /// Reloads the configuration and returns the keys that wait for a restart; the error names the key
+    /// and holds no value.
+    async fn reload(&self) -> Result<Vec<String>, String> {
         let begun = Instant::now();
         let (shared, path) = (self.shared.clone(), self.reader.path.clone());
         let reloaded = spawn_blocking(move || shared.reload(&path)).await;
         let reloaded = reloaded.unwrap_or_else(|_| Err(anyhow::anyhow!("a panic")));
-        self.shared.reloads.count(reloaded.is_ok());
-        match reloaded {
-            Ok(()) => tracing::info!(
-                took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-                "the configuration was read anew"
-            ),
+        self.shared.reloads.count(reloaded.as_ref().ok());
+        let reloaded = reloaded.map_err(|error| format!("{error:#}"));
+        match &reloaded {
+            Ok(waiting) => {
+                tracing::info!(
+                    took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+                    "the configuration was reloaded"
+                );
+                if !waiting.keys().is_empty() {
+                    tracing::warn!(
+                        keys = waiting.keys().join(", "),
+                        "these keys take a restart; until then the process keeps their running values"
+                    );
+                }
+            }
             Err(error) => tracing::error!(
-                error = format!("{error:#}"),
-                "the changed configuration is wrong; the one before stays in use"
+                error,
+                "the changed configuration is wrong; the process keeps the one it has"
             ),
         }
+        reloaded.map(|waiting| waiting.keys().iter().map(ToString::to_string).collect())
     }
 }
 
@@ -168,46 +201,31 @@ fn fingerprints(path: &Path, needs: Needs) -> Prints {
 }
 
 impl Shared {
-    /// Reads `path` anew and uses it.
-    fn reload(&self, path: &Path) -> anyhow::Result<()> {
-        let config = crate::run::checked(path, self.needs)?;
-        let fixed = |differs: bool, key: &str| {
-            anyhow::ensure!(!differs, "config key `{key}`: takes a restart to change");
-            Ok(())
-        };
-        fixed(config.engine != self.config.engine, "engine")?;
-        let url = |peer: &Option<PeerConfig>| peer.as_ref().map(|peer| peer.url.clone());
-        let queues = self.engine.broker.is_some();
-        for (key, is_used, next, now) in [
-            ("redis.url", true, &config.redis, &self.config.redis),
-            (
-                "rabbitmq.url",
-                queues,
-                &config.rabbitmq,
-                &self.config.rabbitmq,
-            ),
-        ] {
-            fixed(is_used && url(next) != url(now), key)?;
-        }
-        // Receipts are verified over it, at a route that stands since the start.
-        let public_url =
-            |config: &Config| config.sms.as_ref().and_then(|sms| sms.public_url.clone());
-        fixed(
-            public_url(&config) != public_url(&self.config),
-            "sms.public_url",
-        )?;
-        let keys = config.keys.resolve(self.needs.keys)?;
+    /// Reads `path` and applies it; returns the keys that wait for a restart.
+    fn reload(&self, path: &Path) -> anyhow::Result<Waiting> {
+        let (next, mut warnings) = looked_at(path, self.needs)?;
+        let keys = next.keys.resolve(self.needs.keys)?;
+        let (config, mut waiting) = hold(&self.config, next, self.needs);
         let index = self.index.as_ref().map(Key::expose);
-        fixed(keys.index.as_ref().map(Key::expose) != index, "keys.index")?;
+        let differs = keys.index.as_ref().map(Key::expose) != index;
+        waiting.note("keys.index", self.needs.keys.index, differs);
+        if !waiting.keys().is_empty() {
+            // What is valid with the file's values may not be with the running ones: the example's
+            // API key with a listener that is open to others.
+            warnings = validate(&config, self.needs)
+                .context("with the running values of the keys that take a restart")?;
+        }
         let services = Services::from_config(&config.services)?;
+        let exporter = self.exporter.as_ref().zip(config.traces.as_ref());
+        let exporter = exporter
+            .map(|(live, traces)| Ok::<_, anyhow::Error>((live, Exporter::new(traces)?)))
+            .transpose()?;
+        let admin_keys = AdminKeys::from_config(&config.admin)?;
         let channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let changes: Vec<_> = channels
             .iter()
             .map(|channel| channel.next(&config, &self.inbox, &self.clock))
             .collect::<Result<_, _>>()?;
-        if !channels.is_empty() {
-            check_sms(config.templates.as_deref(), &services)?;
-        }
         let texts = self.texts.get();
         let texts = texts
             .map(|live| Ok::<_, anyhow::Error>((live, Texts::load(config.templates.as_deref())?)))
@@ -226,13 +244,22 @@ impl Shared {
             metrics.serves(&services);
         }
         self.services.replace(services);
+        self.admin_keys.replace(admin_keys);
+        let restart_needed = waiting.keys().iter().map(ToString::to_string).collect();
+        self.shown
+            .replace(Loaded::new(&config.source, restart_needed));
         if let Some((live, texts)) = texts {
             live.replace(Box::new(texts));
         }
         for (channel, change) in channels.iter().zip(changes) {
             channel.replace(change, self.clock.now());
         }
-        Ok(())
+        if let Some((live, exporter)) = exporter {
+            live.replace(exporter);
+        }
+        telemetry::set_level(config.log.level);
+        log(&warnings);
+        Ok(waiting)
     }
 }
 
@@ -240,30 +267,65 @@ const RELOADS: Series = Series {
     name: "watchword_config_reloads_total",
     kind: Kind::Counter,
     labels: &["result"],
-    help: "Times the configuration was read anew, by result: `ok`, or `wrong` and left as it was.",
-    action: "`wrong`: the log names the key; `watchword config check`. The process runs on with the configuration before.",
+    help: "Reloads of the configuration, by result: `ok`, `restart_needed` (applied except the keys that take a restart), or `refused` (nothing was applied).",
+    action: "`refused`: the log names the key; correct it, `watchword config check`. `restart_needed`: the log names the keys; restart the process when it suits.",
+};
+const SUCCESSFUL: Series = Series {
+    name: "watchword_config_last_reload_successful",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "1 if the last reload was applied, or none was tried; 0 if it was refused.",
+    action: "0: the process runs with an earlier configuration than the file: an API key that was removed is still valid. The log names the key; `watchword config check`.",
+};
+const RESTART_NEEDED: Series = Series {
+    name: "watchword_config_restart_needed",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "Keys of the configuration whose change waits for a restart of this process.",
+    action: "Above 0: the log names the keys at the last reload; restart the process, or take the change back.",
 };
 
-/// What becomes of configuration and traces.
-pub const SERIES: &[Series] = &[RELOADS, DROPPED];
+/// The series of configuration and traces.
+pub const SERIES: &[Series] = &[RELOADS, SUCCESSFUL, RESTART_NEEDED, DROPPED];
 
-/// Counts when the configuration was read anew.
+/// Counts reloads.
 #[derive(Debug, Clone)]
-pub struct Reloads(IntCounterVec);
+pub struct Reloads {
+    results: IntCounterVec,
+    successful: IntGauge,
+    restart_needed: IntGauge,
+}
 
 impl Reloads {
-    /// Registers the counter.
+    /// Registers the series.
     pub fn register(registry: &Registry) -> Result<Self, Error> {
-        let counter = Maker::new(registry).counters(&RELOADS)?;
-        for result in ["ok", "wrong"] {
-            counter.with_label_values(&[result]);
+        let make = Maker::new(registry);
+        let results = make.counters(&RELOADS)?;
+        for result in ["ok", "restart_needed", "refused"] {
+            results.with_label_values(&[result]);
         }
-        Ok(Self(counter))
+        let successful = make.gauge(&SUCCESSFUL)?;
+        successful.set(1);
+        Ok(Self {
+            results,
+            successful,
+            restart_needed: make.gauge(&RESTART_NEEDED)?,
+        })
     }
 
-    fn count(&self, is_ok: bool) {
-        let result = if is_ok { "ok" } else { "wrong" };
-        self.0.with_label_values(&[result]).inc();
+    /// Counts a reload: `None` was refused.
+    fn count(&self, waiting: Option<&Waiting>) {
+        let result = match waiting {
+            None => "refused",
+            Some(waiting) if waiting.keys().is_empty() => "ok",
+            Some(_) => "restart_needed",
+        };
+        self.results.with_label_values(&[result]).inc();
+        self.successful.set(i64::from(waiting.is_some()));
+        if let Some(waiting) = waiting {
+            let count = i64::try_from(waiting.keys().len()).unwrap_or(i64::MAX);
+            self.restart_needed.set(count);
+        }
     }
 }
 

@@ -6,17 +6,19 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use anyhow::Context;
 use axum::Router;
 use tokio::sync::Semaphore;
+use watchword_admin::AdminKeys;
+use watchword_admin::configuration::Loaded;
+use watchword_admin::operate::{OperatedChannel, Operator};
 use watchword_chassis::lifecycle::Lifecycle;
 use watchword_chassis::spans::Spans;
 use watchword_chassis::{Services, SystemEntropy, http, telemetry};
-use watchword_core::{Channel, Clock, Key, KeyRing, Live, Recipient, ServiceName, Subject};
+use watchword_core::{Channel, Clock, Key, KeyRing, Live};
 use watchword_delivery::{
     Courier, CourierParts, DeliveryMetrics, Inbox, Receipts, ReceiptsParts, Reporter, Worker,
     prefetch,
 };
 use watchword_events::{Lane, Sealer};
 use watchword_issuer::http::IssuerState;
-use watchword_issuer::limits::Counter;
 use watchword_issuer::{
     Intake, IntakeParts, Issuer, IssuerMetrics, IssuerParts, MessageCheck, Stepper, StepperParts,
 };
@@ -31,8 +33,9 @@ use crate::cli::Role;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::needs::Needs;
+use crate::otlp::{Exporter, Traces};
 use crate::reload::Reloads;
-use crate::texts::{self, Texts};
+use crate::texts::Texts;
 
 /// Requests by event in work at once.
 const REQUESTS_IN_WORK: u16 = 128;
@@ -44,7 +47,7 @@ const RECEIPTS_IN_WORK: u16 = 64;
 
 /// What all roles of a process share.
 pub struct Shared {
-    /// The configuration.
+    /// The configuration of the start. What a reload changed is in the other fields.
     pub config: Config,
     /// State and queues.
     pub engine: Engine,
@@ -58,13 +61,19 @@ pub struct Shared {
     pub inbox: Inbox,
     /// Where the way of requests is recorded.
     pub spans: Spans,
-    /// Counts when the configuration was read anew.
+    /// Counts reloads of the configuration.
     pub reloads: Reloads,
+    pub(crate) exporter: Option<Live<Exporter>>,
     pub(crate) needs: Needs,
     pub(crate) index: Option<Key>,
     pub(crate) digest_keys: Option<Live<KeyRing>>,
     pub(crate) sealer: Option<Live<Sealer>>,
     pub(crate) channels: Mutex<Vec<LiveChannel>>,
+    /// The keys of the admin API.
+    pub admin_keys: Live<AdminKeys>,
+    /// The configuration as it was loaded, without secrets.
+    pub shown: Live<Loaded>,
+    issuer: OnceLock<Arc<Issuer>>,
     pub(crate) issuer_metrics: OnceLock<IssuerMetrics>,
     pub(crate) texts: OnceLock<Live<Box<dyn MessageCheck>>>,
     verifier: Option<Arc<Verifier>>,
@@ -77,11 +86,13 @@ impl Shared {
         needs: Needs,
         engine: Engine,
         services: Services,
-        clock: Arc<dyn Clock>,
         registry: Registry,
-        spans: Spans,
+        traces: Traces,
     ) -> anyhow::Result<Self> {
+        let clock = engine.clock.clone();
         let keys = config.keys.resolve(needs.keys)?;
+        let admin_keys = Live::new(AdminKeys::from_config(&config.admin)?);
+        let shown = Live::new(Loaded::new(&config.source, Vec::new()));
         let sealer = keys.sealing.map(|keys| Live::new(sealer_of(keys)));
         let digest_keys = keys.digest.map(Live::new);
         let verifier = match (&keys.index, &digest_keys) {
@@ -101,7 +112,8 @@ impl Shared {
             engine,
             services: Live::new(services),
             clock,
-            spans,
+            spans: traces.spans,
+            exporter: traces.exporter,
             reloads: Reloads::register(&registry)?,
             registry,
             inbox: Inbox::default(),
@@ -109,10 +121,20 @@ impl Shared {
             digest_keys,
             sealer,
             channels: Mutex::default(),
+            admin_keys,
+            shown,
+            issuer: OnceLock::new(),
             issuer_metrics: OnceLock::new(),
             texts: OnceLock::new(),
             verifier,
         })
+    }
+
+    /// The same, with the keys that the listener knows already.
+    #[must_use]
+    pub fn with_admin_keys(mut self, keys: Live<AdminKeys>) -> Self {
+        self.admin_keys = keys;
+        self
     }
 
     /// Starts `roles`; gives the public routes of those that have some.
@@ -153,27 +175,29 @@ impl Shared {
         Ok(http::within(api, self.config.http.max_in_flight).merge(receipts))
     }
 
-    /// Forgets the wrong codes and the messages of a subject.
-    pub async fn unlock(&self, service: &ServiceName, subject: &Subject) -> anyhow::Result<()> {
-        let verifier = self.verifier()?;
-        verifier.unlock(service, subject).await?;
-        let tag = verifier.index().subject_tag(service, subject.as_str());
-        Ok(self.engine.limiter.forget(&Counter::Subject(tag)).await?)
-    }
-
-    /// Forgets the messages to a recipient and, of a number, those to its block.
-    pub async fn unlock_recipient(
-        &self,
-        service: &ServiceName,
-        recipient: &Recipient,
-    ) -> anyhow::Result<()> {
-        let index = self.verifier()?.index();
-        if let Recipient::Sms(number) = recipient {
-            let block = Counter::NumberBlock(index.number_block_tag(service, number));
-            self.engine.limiter.forget(&block).await?;
+    /// Returns the operations of this process: with the roles that were started, or with the store
+    /// alone.
+    pub fn operator(&self) -> Operator {
+        let channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let operated = |live: &LiveChannel| OperatedChannel {
+            channel: live.channel,
+            router: live.router.clone(),
+            metrics: live.metrics.clone(),
+        };
+        Operator {
+            services: self.services.clone(),
+            clock: self.clock.clone(),
+            verifications: self.engine.verifications.clone(),
+            ledger: self.engine.ledger.clone(),
+            limiter: self.engine.limiter.clone(),
+            broker: self.engine.broker.clone(),
+            verifier: self.verifier.clone(),
+            issuer: self.issuer.get().cloned(),
+            channels: channels.iter().map(operated).collect(),
+            searching: Semaphore::new(1),
+            reading_dead_letters: Semaphore::new(1),
+            auditing: Semaphore::new(1),
         }
-        let tag = index.recipient_tag(service, recipient);
-        Ok(self.engine.limiter.forget_recipient(tag).await?)
     }
 
     fn verifier(&self) -> anyhow::Result<&Arc<Verifier>> {
@@ -206,6 +230,7 @@ impl Shared {
             metrics: metrics.clone(),
             texts,
         }));
+        let _ = self.issuer.set(issuer.clone());
         if self.engine.takes_requests {
             let intake = Intake::new(IntakeParts {
                 issuer: issuer.clone(),
@@ -256,9 +281,6 @@ impl Shared {
     async fn worker(&self, channel: Channel, lifecycle: &mut Lifecycle) -> anyhow::Result<Router> {
         let broker = self.engine.queues()?;
         let setup = channels::build(&self.config, channel, &self.inbox, &self.clock)?;
-        if channel == Channel::Sms {
-            texts::check_sms(self.config.templates.as_deref(), &self.services.get())?;
-        }
         let providers = setup.router.providers();
         let names: Vec<_> = providers.iter().map(|provider| provider.name()).collect();
         let metrics = DeliveryMetrics::register(&self.registry, channel, &names)?;
@@ -272,7 +294,14 @@ impl Shared {
         let by_bind = providers.iter().filter(|provider| provider.wants_name());
         let by_bind = by_bind.map(|provider| provider.name());
         let takers: BTreeSet<_> = setup.receipts.keys().chain(by_bind).cloned().collect();
-        let (live, heard) = LiveChannel::start(channel, setup);
+        let (live, heard) = LiveChannel::start(channel, setup, metrics.clone());
+        let shares = LiveChannel::show_shares(
+            live.router.clone(),
+            metrics.clone(),
+            self.clock.clone(),
+            lifecycle.stop(),
+        );
+        lifecycle.spawn("shares", shares);
         let mut routes = Router::new();
         if channel == Channel::Sms {
             let (publisher, clock) = (broker.publisher(), self.clock.clone());

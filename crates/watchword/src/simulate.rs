@@ -5,8 +5,11 @@ use std::path::Path;
 use watchword_chassis::config::LogConfig;
 use watchword_chassis::lifecycle::stop_signal;
 use watchword_chassis::telemetry;
+use watchword_simulator::SimulatorError;
 
-/// Runs the simulator of `path`, or one that takes everything, until a signal.
+use crate::failure::cannot_listen;
+
+/// Runs the simulator of `path`, or one that accepts everything, until a signal.
 pub async fn run(path: Option<&Path>) -> anyhow::Result<()> {
     telemetry::init(LogConfig::default());
     let stop = async {
@@ -15,5 +18,12 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<()> {
             std::future::pending::<()>().await;
         }
     };
-    Ok(watchword_simulator::run(path, stop).await?)
+    match watchword_simulator::run(path, stop).await {
+        Err(SimulatorError::Listen {
+            key,
+            address,
+            source,
+        }) => Err(cannot_listen(key, address, source)),
+        ended => Ok(ended?),
+    }
 }

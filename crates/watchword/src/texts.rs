@@ -1,17 +1,21 @@
-//! The texts of both channels: checked at start and reload, and rendered by the issuer for each
-//! request.
+//! The texts of both channels: [`check`] is the one verdict on them, at `config check`, `doctor`,
+//! start and reload; the issuer renders them for each request.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
+use watchword_chassis::config::ConfigError;
 use watchword_chassis::{Service, Services};
-use watchword_core::Channel;
-use watchword_delivery::{Dispatch, Sender, TemplateError};
-use watchword_email_worker::{EmailText, MessageError};
+use watchword_core::{Channel, Locale};
+use watchword_delivery::{Dispatch, Sender, TemplateError, Templates};
+use watchword_email_worker::EmailText;
 use watchword_issuer::{MessageCheck, Unsendable};
 use watchword_sms_worker::{SmsText, TextError, check_templates};
 use watchword_verifier::OpenRequest;
+
+use crate::config::{Config, Warning};
+use crate::needs::Needs;
 
 /// Below two minutes a message shows seconds.
 const LONGEST_IN_SECONDS: Duration = Duration::from_secs(119);
@@ -39,6 +43,13 @@ impl MessageCheck for Texts {
         channel: Channel,
         request: &OpenRequest,
     ) -> Result<(), Unsendable> {
+        let templates = match channel {
+            Channel::Sms => self.sms.templates(),
+            Channel::Email => self.email.templates(),
+        };
+        if !templates.uses_variables(request.locale.as_ref()) {
+            return Ok(());
+        }
         let full = Duration::from_millis(service.policy.lifetime_ms);
         // A message that is sent late shows the rest of the lifetime, in other and longer words.
         for lifetime in [full, full.min(LONGEST_IN_SECONDS)] {
@@ -56,34 +67,30 @@ impl Texts {
         request: &OpenRequest,
         lifetime: Duration,
     ) -> Result<(), Unsendable> {
-        let template = Unsendable::Template { channel };
+        let template = |problem: String| Unsendable::Template { channel, problem };
         let digits = usize::from(service.policy.code_length.digits());
         let dispatch = Dispatch::sample(&sender(service), digits, lifetime);
-        let mut dispatch = dispatch.ok_or_else(|| template.clone())?;
+        let dispatch = dispatch.ok_or_else(|| template("the code is too long".to_owned()))?;
+        let mut dispatch = dispatch.bringing(request.variables.clone());
         dispatch.locale.clone_from(&request.locale);
-        dispatch.variables.clone_from(&request.variables);
-        let missing = |error| match error {
+        let unsendable = |error| match error {
             TemplateError::MissingVariable { variable, .. } => Unsendable::MissingVariable {
                 channel,
                 name: variable,
             },
-            _ => template.clone(),
+            error => template(error.to_string()),
         };
         match channel {
-            Channel::Sms => self
-                .sms
-                .check_variables(&dispatch)
-                .map_err(|error| match error {
-                    TextError::TooLong { .. } => Unsendable::TooLong,
-                    TextError::Template(error) => missing(error),
-                }),
-            Channel::Email => self
-                .email
-                .check_variables(&dispatch)
-                .map_err(|error| match error {
-                    MessageError::Template(error) => missing(error),
-                    MessageError::Malformed => template.clone(),
-                }),
+            Channel::Sms => match self.sms.render(&dispatch) {
+                Ok(_) => Ok(()),
+                Err(TextError::TooLong { .. }) => Err(Unsendable::TooLong),
+                Err(TextError::Template(error)) => Err(unsendable(error)),
+                Err(error @ TextError::Unencodable) => Err(template(error.to_string())),
+            },
+            Channel::Email => {
+                let templates = self.email.templates();
+                templates.check(&dispatch).map_err(unsendable)
+            }
         }
     }
 }
@@ -95,17 +102,113 @@ fn sender(service: &Service) -> Sender {
     }
 }
 
-/// Loads the SMS texts and warns of those that take two parts, which cost twice. Longer ones are an error.
-pub fn check_sms(folder: Option<&Path>, services: &Services) -> anyhow::Result<()> {
-    let text = SmsText::load(folder)?;
-    for service in services.iter() {
-        let costly = check_templates(&text, &sender(service))
-            .with_context(|| format!("the texts of service {}", service.name))?;
-        for (locale, encoding, parts) in costly {
-            tracing::warn!(service = %service.name, locale, ?encoding, parts, "an SMS takes more than one part");
+/// Checks the texts that a process with these `needs` sends or renders, for each of `services`.
+/// Returns what works and will surprise: SMS of two parts, and files that are not used.
+pub fn check(
+    config: &Config,
+    services: &Services,
+    needs: Needs,
+) -> Result<Vec<Warning>, ConfigError> {
+    let folder = config.templates.as_deref();
+    let mut warnings = Vec::new();
+    let mut used = Vec::new();
+    if needs.texts(Channel::Sms) {
+        let text = SmsText::load(folder).map_err(|error| refused(&error))?;
+        for service in services.iter() {
+            let costly = check_templates(&text, &sender(service));
+            for (locale, (encoding, parts)) in costly.map_err(|error| of(service, &error))? {
+                warnings.push(Warning::new(
+                    format!("services.{}", service.name),
+                    format!("an SMS in {locale} takes {parts} parts ({encoding:?})"),
+                ));
+            }
+        }
+        used.push((Channel::Sms, text.into_templates()));
+    }
+    if needs.texts(Channel::Email) {
+        let text = EmailText::load(folder).map_err(|error| refused(&error))?;
+        for service in services.iter() {
+            let checked = text.templates().check_for(&sender(service));
+            checked.map_err(|error| of(service, &error))?;
+        }
+        used.push((Channel::Email, text.into_templates()));
+    }
+    if let Some(folder) = folder {
+        let is_configured = |channel| match channel {
+            Channel::Sms => config.sms.is_some(),
+            Channel::Email => config.email.is_some(),
+        };
+        used.retain(|(channel, _)| is_configured(*channel));
+        let unused = unused(folder, &used).map_err(|_| {
+            let unreadable = "cannot be read; its files must be readable for this process";
+            ConfigError::new("templates", unreadable)
+        })?;
+        warnings.extend(
+            unused
+                .into_iter()
+                .map(|text| Warning::new("templates", text)),
+        );
+    }
+    Ok(warnings)
+}
+
+fn refused(error: &dyn std::error::Error) -> ConfigError {
+    ConfigError::new("templates", error.to_string())
+}
+
+fn of(service: &Service, error: &dyn std::error::Error) -> ConfigError {
+    let name = &service.name;
+    ConfigError::new("templates", format!("for service {name}: {error}"))
+}
+
+/// Returns what of `folder` is not used, and the locales in which a channel sends another language.
+fn unused(folder: &Path, channels: &[(Channel, Templates)]) -> std::io::Result<Vec<String>> {
+    let known = [SmsText::FILES.as_slice(), &EmailText::FILES].concat();
+    let mut unused = Vec::new();
+    let mut locales = BTreeSet::new();
+    for (name, path) in entries(folder)? {
+        let Some(locale) = name.parse::<Locale>().ok().filter(|_| path.is_dir()) else {
+            unused.push(format!(
+                "{name} is not used: it is no folder of a locale, such as de or pt-BR"
+            ));
+            continue;
+        };
+        for (file, _) in entries(&path)? {
+            if !known.contains(&file.as_str()) {
+                let known = known.join(", ");
+                unused.push(format!("{name}/{file} is not used: the names are {known}"));
+            }
+        }
+        locales.insert(locale.to_string());
+    }
+    for locale in &locales {
+        for (channel, templates) in channels {
+            let missing = templates.missing_files(locale);
+            if !missing.is_empty() {
+                let wish: Option<Locale> = locale.parse().ok();
+                unused.push(format!(
+                    "{channel} messages in {locale} are sent in {}: the folder {locale} lacks {}",
+                    templates.locale_for(wish.as_ref()),
+                    missing.join(", ")
+                ));
+            }
         }
     }
-    Ok(())
+    Ok(unused)
+}
+
+/// Returns what lies in `folder`, sorted, except hidden files: Kubernetes and editors keep their own there.
+fn entries(folder: &Path) -> std::io::Result<Vec<(String, std::path::PathBuf)>> {
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') {
+            entries.push((name, entry.path()));
+        }
+    }
+    entries.sort();
+    Ok(entries)
 }
 
 #[cfg(test)]
@@ -122,7 +225,7 @@ mod tests {
     fn the_words_of_a_late_message_are_tried_too() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("en")).unwrap();
-        let text = "{{ code }}{% if seconds < 120 %} {{ note }}{% endif %}";
+        let text = "{# variables: note #}{{ code }}{% if seconds < 120 %} {{ note }}{% endif %}";
         std::fs::write(folder.path().join("en/sms.txt"), text).unwrap();
         let texts = Texts::load(Some(folder.path())).unwrap();
         let section = ServiceConfig {

@@ -3,62 +3,91 @@
 use std::path::Path;
 
 use anyhow::Context;
+use serde_json::json;
 use watchword_broker::{RabbitMqSettings, Topology};
+use watchword_chassis::config::ConfigError;
 use watchword_chassis::telemetry;
 use watchword_core::{SecretString, ServiceName};
 use watchword_events::names::{EVENTS_EXCHANGE, REQUESTS_EXCHANGE};
 
-use crate::config::Config;
 use crate::engine::distributed::{rabbitmq_settings, request_services};
+use crate::failure::Failure;
+use crate::output;
+use crate::run::{at_line, read};
 
 /// Prints the exchanges, queues and bindings, or declares them at the configured broker.
-pub async fn run(path: &Path, apply: bool) -> anyhow::Result<()> {
+pub async fn run(path: &Path, apply: bool, as_json: bool) -> anyhow::Result<()> {
     if apply {
-        let config = Config::read(path)?;
+        let config = read(path)?;
         telemetry::init(config.log);
-        let settings = rabbitmq_settings(&config)?;
+        let settings = rabbitmq_settings(&config).map_err(|error| at_line(path, error.into()))?;
         let topology = &settings.topology;
-        topology.apply(&settings).await?;
-        println!(
-            "declared {} exchanges and {} queues",
-            topology.exchanges.len(),
-            topology.queues.len()
-        );
+        let (exchanges, queues) = (topology.exchanges.len(), topology.queues.len());
+        topology.apply(&settings).await.map_err(|error| {
+            let text = format!(
+                "RabbitMQ did not accept the declaration: {error}. Check rabbitmq.url, or run 'watchword doctor'."
+            );
+            anyhow::Error::new(error).context(Failure::new(text))
+        })?;
+        if as_json {
+            return output::json(&json!({ "exchanges": exchanges, "queues": queues }));
+        }
+        println!("declared {exchanges} exchanges and {queues} queues");
         return Ok(());
     }
     // Without a configuration there are no services that publish requests.
     let topology = if path.exists() {
-        let services = request_services(&Config::read(path)?);
+        let services = request_services(&read(path)?);
         Topology::standard().with_request_queues(&services)
     } else {
         Topology::standard()
     };
-    println!("{}", serde_json::to_string_pretty(&topology)?);
-    Ok(())
+    output::json(&topology)
 }
 
 /// Prints the commands that limit each broker user to the permissions it needs.
-pub fn print_permissions(path: &Path) -> anyhow::Result<()> {
-    let config = Config::read(path)?;
-    let section = config.rabbitmq.as_ref();
-    let section = section.context("config key `rabbitmq`: is missing")?;
+pub fn print_permissions(path: &Path, as_json: bool) -> anyhow::Result<()> {
+    let config = read(path)?;
+    let section = config.rabbitmq.as_ref().ok_or_else(|| {
+        let error = ConfigError::new(
+            "rabbitmq",
+            "is missing; only the distributed engine has broker users",
+        );
+        at_line(path, error.into())
+    })?;
     // Nothing connects here, so neither the password nor the route matters.
     let settings = RabbitMqSettings {
         allow_cleartext: true,
         ..RabbitMqSettings::new(SecretString::new(section.url.clone()))
     };
     let host = settings.virtual_host().context("rabbitmq.url")?;
-    println!("# Watchword's own user");
-    println!(
-        "{}",
-        own_permissions(&host, &settings.user().context("rabbitmq.url")?)
-    );
+    let own = settings.user().context("rabbitmq.url")?;
+    let mut users = vec![(own.clone(), None, vec![own_permissions(&host, &own)])];
     for (service, section) in &config.services {
         for user in &section.broker_users {
-            println!("# {user}, for the service {service}");
-            for command in tenant_permissions(&host, user, service) {
-                println!("{command}");
+            let reader = format!("{user}-reader");
+            let commands = service_permissions(&host, user, &reader, service).to_vec();
+            users.push((user.clone(), Some(service), commands));
+        }
+    }
+    if as_json {
+        let users = users.iter().map(|(user, service, commands)| {
+            json!({ "user": user, "service": service.map(ToString::to_string), "commands": commands })
+        });
+        return output::json(&users.collect::<Vec<_>>());
+    }
+    for (user, service, commands) in users {
+        match service {
+            None => println!("# Watchword's own user"),
+            Some(service) => {
+                println!(
+                    "# {service}: {user} publishes requests, {user}-reader reads answers and events."
+                );
+                println!("# Create both first: rabbitmqctl add_user NAME");
             }
+        }
+        for command in commands {
+            println!("{command}");
         }
     }
     Ok(())
@@ -73,22 +102,27 @@ fn own_permissions(host: &str, user: &str) -> String {
     )
 }
 
-/// An auth service has queues of its own, whose names begin with the user's. It publishes under its
-/// service's key and binds its queues to its service's events.
-fn tenant_permissions(host: &str, user: &str, service: &ServiceName) -> [String; 3] {
+/// Returns the permissions of the two users of a service: `user` publishes under the service's key,
+/// and `reader` binds queues of its own to the service's events.
+///
+/// One user for both would not be safe: `RabbitMQ` checks no topic permission for messages that an
+/// exchange passes on, so a user that declares exchanges and writes to `watchword.requests` can
+/// bind one to the other and publish under the key of another service.
+fn service_permissions(host: &str, user: &str, reader: &str, service: &ServiceName) -> [String; 4] {
     let exchange = |name: &str| name.replace('.', "[.]");
     let (requests, events) = (exchange(REQUESTS_EXCHANGE), exchange(EVENTS_EXCHANGE));
-    let own = format!("{}[.]", literal(user));
+    let own = format!("{}[.]", literal(reader));
     [
-        format!(
-            "rabbitmqctl set_permissions -p {host} {user} '^{own}' '^({requests}$|{own})' '^({events}$|{own})'"
-        ),
+        format!("rabbitmqctl set_permissions -p {host} {user} '^$' '^{requests}$' '^$'"),
         format!(
             "rabbitmqctl set_topic_permissions -p {host} {user} {REQUESTS_EXCHANGE} '^requests[.]{service}$' '^$'"
         ),
+        format!(
+            "rabbitmqctl set_permissions -p {host} {reader} '^{own}' '^{own}' '^({events}$|{own})'"
+        ),
         // RabbitMQ compares the key of a binding as it is written, its wildcards included.
         format!(
-            "rabbitmqctl set_topic_permissions -p {host} {user} {EVENTS_EXCHANGE} '^$' '^([*]|[a-z]+)[.]updated[.]{service}$'"
+            "rabbitmqctl set_topic_permissions -p {host} {reader} {EVENTS_EXCHANGE} '^$' '^([*]|[a-z]+)[.]updated[.]{service}$'"
         ),
     ]
 }
@@ -110,16 +144,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tenant_has_its_own_names_and_keys_only() {
+    fn a_service_has_its_own_names_and_keys_only() {
         let service = "shop".parse().unwrap();
-        let commands = tenant_permissions("/", "shop.eu", &service);
+        let commands = service_permissions("/", "shop.eu", "shop.eu-reader", &service);
         assert_eq!(
             commands,
             [
-                "rabbitmqctl set_permissions -p / shop.eu '^shop[.]eu[.]' \
-                 '^(watchword[.]requests$|shop[.]eu[.])' '^(watchword[.]events$|shop[.]eu[.])'",
+                "rabbitmqctl set_permissions -p / shop.eu '^$' '^watchword[.]requests$' '^$'",
                 "rabbitmqctl set_topic_permissions -p / shop.eu watchword.requests '^requests[.]shop$' '^$'",
-                "rabbitmqctl set_topic_permissions -p / shop.eu watchword.events '^$' \
+                "rabbitmqctl set_permissions -p / shop.eu-reader '^shop[.]eu-reader[.]' \
+                 '^shop[.]eu-reader[.]' '^(watchword[.]events$|shop[.]eu-reader[.])'",
+                "rabbitmqctl set_topic_permissions -p / shop.eu-reader watchword.events '^$' \
                  '^([*]|[a-z]+)[.]updated[.]shop$'",
             ]
         );

@@ -1,5 +1,6 @@
 //! The configuration as `watchword config check` takes it: no file and no environment breaks it,
-//! and no error shows a value, be it of the file, of a variable or of a secret.
+//! and no error shows a value, be it of the file, of a variable or of a secret. Errors name the paths of
+//! secrets and templates, and the variables that hold secrets if they are written in capitals.
 //!
 //! An input is the file; behind a line `===` variables follow, `NAME=VALUE` a line. `keys/` leads to
 //! a folder with keys that fit, one that does not, and a certificate that is none.
@@ -58,6 +59,7 @@ pub fn run(input: &[u8]) {
 
     let name = place.checked_rem(variables.len());
     let name = name.and_then(|at| variables.keys().nth(at).copied());
+    let name = name.filter(|name| !is_path(name.rsplit("__").next().unwrap_or_default()));
     if let Some(value) = name.and_then(|name| variables.get_mut(name)) {
         let planted = format!("{value}{CANARY}");
         *value = &planted;
@@ -93,9 +95,7 @@ fn check(error: anyhow::Error, path: &Path) {
 fn plant(file: &str, place: usize) -> Option<String> {
     let table = DeTable::parse(file).ok()?;
     let mut spans = Vec::new();
-    for value in table.get_ref().values() {
-        leaves(value, &mut spans);
-    }
+    table_leaves(table.get_ref(), &mut spans);
     let (span, is_text) = spans.get(place.checked_rem(spans.len())?)?.clone();
     let (before, value, after) = (&file[..span.start], &file[span.clone()], &file[span.end..]);
     let planted = match (place / spans.len()) % 3 {
@@ -110,9 +110,24 @@ fn plant(file: &str, place: usize) -> Option<String> {
     Some(format!("{before}{planted}{after}"))
 }
 
-fn leaves(value: &toml::Spanned<DeValue<'_>>, spans: &mut Vec<(std::ops::Range<usize>, bool)>) {
+/// Whether the value of `key` is a path, which errors show.
+fn is_path(key: &str) -> bool {
+    matches!(key.to_ascii_lowercase().as_str(), "file" | "templates")
+}
+
+type Spans = Vec<(std::ops::Range<usize>, bool)>;
+
+fn table_leaves(table: &DeTable<'_>, spans: &mut Spans) {
+    for (key, value) in table {
+        if !is_path(key.get_ref()) {
+            leaves(value, spans);
+        }
+    }
+}
+
+fn leaves(value: &toml::Spanned<DeValue<'_>>, spans: &mut Spans) {
     match value.get_ref() {
-        DeValue::Table(table) => table.values().for_each(|value| leaves(value, spans)),
+        DeValue::Table(table) => table_leaves(table, spans),
         DeValue::Array(values) => values.iter().for_each(|value| leaves(value, spans)),
         leaf => spans.push((value.span(), leaf.is_str())),
     }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -14,13 +13,10 @@ use super::sentinel::Sentinels;
 use super::strangers::Strangers;
 use crate::load::{Load, Mailbox, SmsGateway, Target};
 use crate::pipeline::KEY;
-use crate::{Pipeline, RabbitMq, RedisServer, Settings, Sink, TcpProxy};
+use crate::{Pipeline, RabbitMq, RedisServer, Settings, Sink, SteppedClock, TcpProxy};
 
 /// A code of the load lives so long: as short as a policy may be, so that deadlines matter.
 pub const LIFETIME: Duration = Duration::from_secs(30);
-
-/// The clock of a role that can be stepped, see `libfaketime`.
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
 /// Which installation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -267,36 +263,20 @@ impl Stand {
     }
 
     fn clock_variables(&self, name: &str) -> Vec<(String, String)> {
-        if !matches!(self.kind, Kind::Clocks | Kind::Embedded) {
-            return Vec::new();
+        if matches!(self.kind, Kind::Clocks | Kind::Embedded) {
+            self.clock(name).variables()
+        } else {
+            Vec::new()
         }
-        self.step(name, 0);
-        assert!(
-            std::path::Path::new(FAKETIME).exists(),
-            "libfaketime is not installed: tests/run does that"
-        );
-        let file = self.clock_file(name).display().to_string();
-        [
-            ("LD_PRELOAD", FAKETIME),
-            ("FAKETIME_TIMESTAMP_FILE", &file),
-            ("FAKETIME_CACHE_DURATION", "1"),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .to_vec()
     }
 
-    fn clock_file(&self, name: &str) -> PathBuf {
-        self.pipeline.folder().join(format!("clock-{name}"))
+    fn clock(&self, name: &str) -> SteppedClock {
+        SteppedClock::of(self.pipeline.folder(), name)
     }
 
     /// Sets the clock of `name` so many seconds off; it is noticed within a second.
     pub fn step(&self, name: &str, seconds: i64) {
-        let path = self.clock_file(name);
-        // Whole or not at all: it may be read at any moment.
-        let new = path.with_extension("new");
-        fs::write(&new, format!("{seconds:+}\n")).expect("a clock file");
-        fs::rename(&new, &path).expect("a clock file");
+        self.clock(name).step(seconds);
     }
 
     /// What an operator's command needs to find the peers.

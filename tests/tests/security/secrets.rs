@@ -10,9 +10,10 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use data_encoding::{BASE64, BASE64URL, HEXLOWER};
+use reqwest::Method;
 use serde_json::json;
 use watchword_tests::gateway::PASSWORD;
-use watchword_tests::pipeline::KEY;
+use watchword_tests::pipeline::{ADMIN_KEY, KEY};
 use watchword_tests::{Gateway, Pipeline, RabbitMq, Recorder, RedisServer, Settings, Sink, until};
 
 const ROLES: [(&str, &str); 4] = [
@@ -101,6 +102,7 @@ async fn no_secret_stays_in_memory_or_crosses_a_wire_in_clear() {
         gateway.url(),
         sink.port()
     );
+    let mut settings = settings.with_admin_keys();
     settings.level = "trace".into();
     settings.service = "[services.test.policy]\ncode_length = 10".into();
     let mut pipeline = Pipeline::configure(&settings);
@@ -113,7 +115,7 @@ async fn no_secret_stays_in_memory_or_crosses_a_wire_in_clear() {
     }
 
     // Half of them are checked, wrong and right; the others stay open.
-    let mut secrets = vec![KEY.to_owned()];
+    let mut secrets = vec![KEY.to_owned(), ADMIN_KEY.to_owned()];
     for number in 0..8 {
         let (channel, to) = if number % 2 == 0 {
             ("sms", format!("+4915157700{number:03}"))
@@ -140,6 +142,21 @@ async fn no_secret_stays_in_memory_or_crosses_a_wire_in_clear() {
                 json!({ "code": code, "to": to, "channel": channel, "variables": variables });
             let right = pipeline.post("verifier", &path, body).await;
             assert_eq!(right.body["valid"], true);
+        }
+        // An operator looks for the person, and unlocks.
+        for (path, body) in [
+            (
+                "/verifications/find",
+                json!({ "service": "test", "recipient": to }),
+            ),
+            (
+                "/unlock",
+                json!({ "service": "test", "recipient": to, "reason": "a test" }),
+            ),
+        ] {
+            let call = pipeline.admin("verifier", ADMIN_KEY, Method::POST, path, Some(body));
+            let answer = call.await;
+            assert_eq!(answer.status, 200, "{:?}", answer.body);
         }
         secrets.extend([to.trim_start_matches('+').to_owned(), code, payee]);
     }

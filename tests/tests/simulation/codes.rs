@@ -9,7 +9,7 @@ use watchword_core::{
     VerificationStatus,
 };
 use watchword_verifier::store::{
-    CheckCommand, Checked, OpenCommand, Opened, SealedCode, Sends, StepOf, StoreError,
+    CheckCommand, Checked, Inspected, OpenCommand, Opened, SealedCode, Sends, StepOf, StoreError,
     StoredVerification, VerificationStore,
 };
 
@@ -250,10 +250,37 @@ impl VerificationStore for SimCodes {
         Ok((Vec::new(), None))
     }
 
-    async fn forget_guesses(&self, tag: SubjectTag) -> Result<(), StoreError> {
+    async fn inspect(
+        &self,
+        _id: &VerificationId,
+        _now: Timestamp,
+    ) -> Result<Option<Inspected>, StoreError> {
+        Ok(None)
+    }
+
+    async fn list(
+        &self,
+        _subject: Option<SubjectTag>,
+        _cursor: Option<String>,
+        _limit: usize,
+        _now: Timestamp,
+    ) -> Result<(Vec<Inspected>, Option<String>), StoreError> {
+        Ok((Vec::new(), None))
+    }
+
+    async fn locked_until(
+        &self,
+        _tag: SubjectTag,
+        _budget: GuessBudget,
+        _now: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        Ok(None)
+    }
+
+    async fn forget_guesses(&self, tag: SubjectTag) -> Result<bool, StoreError> {
         self.call(|state, _| {
-            state.codes.model.forget_guesses(&tag.to_string());
             state.codes.wrong_at.remove(&tag.to_string());
+            state.codes.model.forget_guesses(&tag.to_string())
         })
         .await
     }

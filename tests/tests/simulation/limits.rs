@@ -83,9 +83,9 @@ impl SendLimiter for SimLimiter {
         reserved.await.map_err(failed)
     }
 
-    async fn forget_recipient(&self, recipient: SubjectTag) -> Result<(), StorageError> {
+    async fn forget_recipient(&self, recipient: SubjectTag) -> Result<bool, StorageError> {
         let forgotten = self.0.call(Peer::Limits, STORE_PATIENCE, |state| {
-            state.limits.sent.remove(&recipient);
+            state.limits.sent.remove(&recipient).is_some()
         });
         forgotten.await.map_err(failed)
     }
@@ -105,9 +105,9 @@ impl SendLimiter for SimLimiter {
         counted.await.map_err(failed)
     }
 
-    async fn forget(&self, counter: &Counter) -> Result<(), StorageError> {
+    async fn forget(&self, counter: &Counter) -> Result<bool, StorageError> {
         let forgotten = self.0.call(Peer::Limits, STORE_PATIENCE, |state| {
-            state.limits.counts.remove(counter);
+            state.limits.counts.remove(counter).is_some()
         });
         forgotten.await.map_err(failed)
     }

@@ -1,24 +1,24 @@
 //! `watchword demo`: the whole pipeline on the embedded engine in a temporary folder, with an
 //! inbox in place of phones and mailboxes, and two real verifications.
 
-mod inbox;
 mod setup;
 mod walk;
 
-use std::io::{IsTerminal, stdout};
 use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
 use watchword_chassis::admin::{self, Readiness};
 use watchword_chassis::lifecycle::Lifecycle;
-use watchword_chassis::spans::Spans;
 use watchword_chassis::{Services, SystemClock, http, server, telemetry};
 use watchword_core::Clock;
 
 use crate::cli::Role;
 use crate::engine::Engine;
+use crate::inbox;
 use crate::needs::Needs;
+use crate::otlp::Traces;
+use crate::output::has_colors;
 use crate::roles::Shared;
 use setup::Setup;
 
@@ -30,15 +30,14 @@ pub async fn run(exit: bool) -> anyhow::Result<()> {
     let registry = telemetry::registry(clock.clone())?;
     let readiness = Readiness::default();
     let services = Services::from_config(&setup.config.services)?;
-    let engine = Engine::start(&setup.config, &registry, &readiness, clock.clone(), true).await?;
+    let engine = Engine::start(&setup.config, &registry, &readiness, clock, true).await?;
     let shared = Shared::new(
         setup.config.clone(),
         Needs::ALL,
         engine,
         services,
-        clock,
         registry.clone(),
-        Spans::off(),
+        Traces::off(),
     )?;
 
     let mut lifecycle = Lifecycle::default();
@@ -71,7 +70,7 @@ pub async fn run(exit: bool) -> anyhow::Result<()> {
     );
 
     let style = Style {
-        colours: stdout().is_terminal(),
+        has_colors: has_colors(),
     };
     let walked = walk::walk(&url, &setup.api_key, style).await;
     if walked.is_ok() && !exit {
@@ -101,15 +100,15 @@ async fn listen(port: u16) -> anyhow::Result<TcpListener> {
     }
 }
 
-/// How lines look: coloured on a terminal only.
+/// How lines look.
 #[derive(Debug, Clone, Copy)]
 struct Style {
-    colours: bool,
+    has_colors: bool,
 }
 
 impl Style {
     fn paint(self, code: &str, text: &str) -> String {
-        if self.colours {
+        if self.has_colors {
             format!("\x1b[{code}m{text}\x1b[0m")
         } else {
             text.to_owned()

@@ -14,6 +14,7 @@ use watchword_chassis::config::load;
 use watchword_core::Entropy;
 
 use crate::config::Config;
+use crate::failure::Failure;
 
 /// The demo's folder and configuration.
 pub(super) struct Setup {
@@ -28,7 +29,9 @@ impl Setup {
         let folder = tempfile::Builder::new()
             .prefix("watchword-demo-")
             .tempdir()
-            .context("no temporary folder")?;
+            .context(Failure::new(
+                "No temporary folder can be created. Set TMPDIR to a folder that this user may write to.",
+            ))?;
         for name in ["sealing", "digest", "index"] {
             write_secret(&folder.path().join(name), &BASE64.encode(&random()?))?;
         }

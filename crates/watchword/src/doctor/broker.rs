@@ -88,7 +88,9 @@ fn read(queue: &QueueState, findings: &mut Findings) {
                 .trim_end_matches(".parked");
             findings.careful(
                 name,
-                format!("{messages} put aside: `watchword parked list --lane {lane}` says why"),
+                format!(
+                    "{messages} put aside: `watchword dead-letters list --queue {lane}` says why"
+                ),
             );
         }
         return;

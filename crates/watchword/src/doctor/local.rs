@@ -1,11 +1,11 @@
 //! What needs no peer: keys, services, texts, the embedded engine's file.
 
-use watchword_chassis::Services;
+use watchword_admin::AdminKeys;
+use watchword_core::Channel;
 
 use super::Findings;
-use crate::config::{Config, EXAMPLE_KEY_WARNING, EngineKind};
+use crate::config::{Config, EngineKind};
 use crate::needs::Needs;
-use crate::texts::check_sms;
 
 pub(super) fn look(config: &Config, needs: Needs, findings: &mut Findings) {
     let rings = [
@@ -24,9 +24,14 @@ pub(super) fn look(config: &Config, needs: Needs, findings: &mut Findings) {
             rings.join(", ")
         ),
     );
-    // Beyond loopback the configuration is refused.
-    if let Ok(Some(key)) = config.example_key() {
-        findings.careful("services", format!("{key}: {EXAMPLE_KEY_WARNING}"));
+    if let Ok(keys) = AdminKeys::from_config(&config.admin) {
+        match keys.refusal() {
+            Some(why) => findings.careful("admin API", format!("off: {why}")),
+            None if keys.is_on() => {
+                findings.fine("admin API", format!("{} keys", config.admin.keys.len()));
+            }
+            None => findings.fine("admin API", "off: no key under [admin.keys]"),
+        }
     }
     for (name, service) in &config.services {
         let about = format!("service {name}");
@@ -40,13 +45,11 @@ pub(super) fn look(config: &Config, needs: Needs, findings: &mut Findings) {
             findings.careful(&about, "sends no SMS: its countries are empty");
         }
     }
-    if let Ok(services) = Services::from_config(&config.services)
-        && config.sms.is_some()
-    {
-        match check_sms(config.templates.as_deref(), &services) {
-            Ok(()) => findings.fine("texts", "fit into two SMS at most"),
-            Err(error) => findings.wrong("texts", format!("{error:#}")),
-        }
+    if Channel::ALL.into_iter().any(|channel| needs.texts(channel)) {
+        findings.fine(
+            "texts",
+            "show the code in every locale, and fit into two SMS",
+        );
     }
     if let (EngineKind::Embedded, Some(embedded)) = (config.engine, &config.embedded) {
         let folder = embedded
@@ -59,7 +62,8 @@ pub(super) fn look(config: &Config, needs: Needs, findings: &mut Findings) {
             Err(error) => findings.wrong(
                 "embedded",
                 format!(
-                    "its folder cannot be written ({}): mend its owner or mode",
+                    "its folder {} cannot be written ({}): create it, or fix its owner or mode",
+                    folder.display(),
                     error.kind()
                 ),
             ),

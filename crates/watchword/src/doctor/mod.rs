@@ -1,17 +1,22 @@
-//! `watchword doctor`: connects to everything the configuration names and says what is wrong and
-//! how to mend it. Refuses to send a message, to declare a queue and to print a secret.
+//! `watchword doctor`: connects to everything the configuration names and reports what is wrong and
+//! how to fix it. Sends no message, declares no queue and prints no secret.
 
 mod broker;
 mod local;
 mod providers;
+mod receipts;
+mod running;
 mod store;
 
 use std::path::Path;
 
+use serde_json::json;
+
 use crate::cli::Role;
-use crate::config::EngineKind;
+use crate::config::{EngineKind, Warning};
 use crate::needs::Needs;
-use crate::run::checked;
+use crate::output;
+use crate::run::looked_at;
 
 /// What the doctor found, a line each.
 #[derive(Debug, Default)]
@@ -73,11 +78,15 @@ impl Findings {
 
 /// Looks at everything that a process of these roles needs, none means all; an error if something
 /// is wrong.
-pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
+pub async fn run(path: &Path, roles: &[Role], as_json: bool) -> anyhow::Result<()> {
     let needs = Needs::of(roles);
-    let config = checked(path, needs)?;
+    let (config, warnings) = looked_at(path, needs)?;
     let mut findings = Findings::default();
     findings.fine("config", format!("{} is valid", path.display()));
+    for Warning { key, text } in warnings {
+        let section = key.split('.').next().unwrap_or_default();
+        findings.careful(section, format!("{key}: {text}"));
+    }
     local::look(&config, needs, &mut findings);
     if config.engine == EngineKind::Distributed {
         if needs.queues {
@@ -86,11 +95,42 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
         store::look(&config, &mut findings).await;
     }
     providers::look(&config, needs, &mut findings).await;
-    for Finding { state, about, what } in &findings.0 {
-        println!("{:<4} {about:<20} {what}", state.word());
+    receipts::look(&config, needs, &mut findings).await;
+    if needs.sms || needs.email {
+        running::look(&config, &mut findings).await;
     }
     let (wrong, careful) = (findings.count(State::Wrong), findings.count(State::Careful));
-    println!("\n{wrong} wrong, {careful} to be careful about");
-    anyhow::ensure!(wrong == 0, "something is wrong");
+    if as_json {
+        let lines = findings.0.iter().map(|Finding { state, about, what }| {
+            json!({ "state": state.word().to_ascii_lowercase(), "about": about, "what": what })
+        });
+        output::json(
+            &json!({ "errors": wrong, "warnings": careful, "findings": lines.collect::<Vec<_>>() }),
+        )?;
+    } else {
+        for Finding { state, about, what } in &findings.0 {
+            let line = format!("{:<4} {about:<20} {what}", state.word());
+            if *state == State::Wrong {
+                output::data(&format!("{line}\n"));
+            } else {
+                println!("{line}");
+            }
+        }
+        println!(
+            "\n{}, {}",
+            counted(wrong, "error"),
+            counted(careful, "warning")
+        );
+    }
+    anyhow::ensure!(
+        wrong == 0,
+        "The doctor found {}. Fix what a line with FAIL names.",
+        counted(wrong, "error")
+    );
     Ok(())
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
 }

@@ -6,7 +6,8 @@ use tokio::time::timeout;
 use watchword_chassis::SystemClock;
 use watchword_core::{AttemptClass, Channel, Clock};
 use watchword_delivery::{Attempted, Inbox, Provider};
-use watchword_email_worker::EmailProviderConfig;
+use watchword_dial::TlsFault;
+use watchword_email_worker::{DkimRecord, EmailProviderConfig, SmtpConfig};
 
 use super::Findings;
 use crate::channels;
@@ -28,13 +29,29 @@ pub(super) async fn look(config: &Config, needs: Needs, findings: &mut Findings)
             Err(error) => findings.careful(channel.as_str(), format!("is not sent: {error}")),
         }
     }
-    for (name, provider) in config.email.iter().flat_map(|email| &email.providers) {
-        if let EmailProviderConfig::Smtp(relay) = provider
-            && !relay.has_full_hello()
-        {
-            findings.careful(
-                &format!("email {name}"),
-                "EHLO has no fully qualified name, which strict relays refuse: set `hello = \"otp.example.org\"` at this provider",
+    if needs.email {
+        for (name, provider) in config.email.iter().flat_map(|email| &email.providers) {
+            if let EmailProviderConfig::Smtp(relay) = provider {
+                look_at_relay(&format!("email {name}"), relay, findings);
+            }
+        }
+    }
+}
+
+/// The parts of a relay that receivers judge mails by.
+fn look_at_relay(about: &str, relay: &SmtpConfig, findings: &mut Findings) {
+    if !relay.has_full_hello() {
+        findings.careful(
+            about,
+            "EHLO has no fully qualified name, which strict relays refuse: set `hello = \"otp.example.org\"` at this provider",
+        );
+    }
+    for key in &relay.dkim {
+        // A key that cannot be read was reported with the channel.
+        if let Ok(DkimRecord { name, text }) = key.dns_record() {
+            findings.fine(
+                about,
+                format!("`dig +short TXT {name}` must show its DKIM record: \"{text}\""),
             );
         }
     }
@@ -46,16 +63,19 @@ async fn probe(provider: &dyn Provider, channel: Channel, findings: &mut Finding
     let probed = timeout(provider.attempt_limit(), provider.probe())
         .await
         .unwrap_or_else(|_| Err(late()));
-    match probed {
-        Ok(proven) => findings.fine(&about, proven),
-        Err(Attempted { class: AttemptClass::ConfigFault, reason, .. }) => findings
-            .wrong(
-                &about,
-                format!("it refuses us ({reason}): mend its secrets in the configuration, `watchword provider test {}`", provider.name()),
-            ),
-        Err(Attempted { reason, .. }) => findings.wrong(
-            &about,
-            format!("it cannot be reached ({reason}): is its address right, does the network let us out, is its certificate good?"),
+    let Attempted { class, reason, .. } = match probed {
+        Ok(proven) => return findings.fine(&about, proven),
+        Err(attempted) => attempted,
+    };
+    let name = provider.name();
+    let what = match (TlsFault::in_reason(&reason), class) {
+        (Some(fault), _) => format!("TLS failed ({reason}): {}", fault.advice()),
+        (None, AttemptClass::ConfigFault) => format!(
+            "it refuses us ({reason}): fix its secrets in the configuration, `watchword provider test {name}`"
         ),
-    }
+        (None, _) => format!(
+            "it cannot be reached ({reason}): is its address right, and does the network let us out?"
+        ),
+    };
+    findings.wrong(&about, what);
 }

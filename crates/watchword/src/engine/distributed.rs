@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use watchword_admin::trail::RedisTrail;
 use watchword_broker::{Broker, BrokerMetrics, LinkState, RabbitMq, RabbitMqSettings};
 use watchword_chassis::admin::Readiness;
 use watchword_chassis::config::ConfigError;
@@ -15,7 +16,7 @@ use watchword_metrics::prometheus::Registry;
 use watchword_storage::{Redis, RedisSettings, StorageMetrics};
 use watchword_verifier::store::RedisVerifications;
 
-use super::{Engine, Peers};
+use super::{Engine, NO_SECTION, Peers};
 use crate::config::Config;
 
 pub(super) async fn start(
@@ -30,7 +31,7 @@ pub(super) async fn start(
     let store = redis.clone();
     readiness.require("redis", move || store.is_healthy());
     let rabbitmq = if queues {
-        Some(link(config, registry, readiness, clock)?)
+        Some(link(config, registry, readiness, clock.clone())?)
     } else {
         None
     };
@@ -43,6 +44,8 @@ pub(super) async fn start(
         ledger: Arc::new(RedisLedger::new(redis.clone(), settings)),
         limiter: Arc::new(RedisLimiter::new(redis.clone())),
         requests: Arc::new(RedisRequests::new(redis.clone())),
+        clock,
+        trail: Arc::new(RedisTrail::new(redis.clone())),
         peers: Some(Peers { rabbitmq, redis }),
         takes_requests: true,
     })
@@ -62,18 +65,20 @@ fn link(
     Ok(broker)
 }
 
-/// The settings of the configured broker.
+/// The settings of the configured broker, whose URL can be used.
 pub fn rabbitmq_settings(config: &Config) -> Result<RabbitMqSettings, ConfigError> {
     let section = config
         .rabbitmq
         .as_ref()
-        .ok_or_else(|| ConfigError::new("rabbitmq", "is missing"))?;
+        .ok_or_else(|| ConfigError::new("rabbitmq", NO_SECTION))?;
     let (url, password) = section.resolve("rabbitmq")?;
     let settings = RabbitMqSettings {
         password,
         allow_cleartext: section.allow_cleartext,
         ..RabbitMqSettings::new(url)
     };
+    let checked = settings.check();
+    checked.map_err(|error| ConfigError::new("rabbitmq.url", error.problem()))?;
     Ok(settings.with_request_queues(request_services(config)))
 }
 
@@ -86,16 +91,19 @@ pub fn request_services(config: &Config) -> BTreeSet<ServiceName> {
         .collect()
 }
 
-/// The settings of the configured store.
+/// The settings of the configured store, whose URL can be used.
 pub fn redis_settings(config: &Config) -> Result<RedisSettings, ConfigError> {
     let section = config
         .redis
         .as_ref()
-        .ok_or_else(|| ConfigError::new("redis", "is missing"))?;
+        .ok_or_else(|| ConfigError::new("redis", NO_SECTION))?;
     let (url, password) = section.resolve("redis")?;
-    Ok(RedisSettings {
+    let settings = RedisSettings {
         password,
         allow_cleartext: section.allow_cleartext,
         ..RedisSettings::new(url)
-    })
+    };
+    let checked = settings.check();
+    checked.map_err(|error| ConfigError::new("redis.url", error.to_string()))?;
+    Ok(settings)
 }

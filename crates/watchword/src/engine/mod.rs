@@ -1,11 +1,12 @@
 //! The two engines under one shape: queues, code state, ledger, limits and remembered requests.
 
 pub mod distributed;
-mod embedded;
+pub mod embedded;
 
 use std::sync::Arc;
 
 use anyhow::Context;
+use watchword_admin::trail::AuditTrail;
 use watchword_broker::{Broker, RabbitMq};
 use watchword_chassis::admin::Readiness;
 use watchword_core::Clock;
@@ -17,6 +18,9 @@ use watchword_storage::Redis;
 use watchword_verifier::store::VerificationStore;
 
 use crate::config::{Config, EngineKind};
+
+/// The error about a section that the configured engine needs.
+pub const NO_SECTION: &str = "is missing: the configured engine needs this section";
 
 /// What holds state and queues.
 pub struct Engine {
@@ -30,6 +34,10 @@ pub struct Engine {
     pub limiter: Arc<dyn SendLimiter>,
     /// Answered requests.
     pub requests: Arc<dyn RequestLog>,
+    /// The clock that everything in the process goes by.
+    pub clock: Arc<dyn Clock>,
+    /// The audit trail.
+    pub trail: Arc<dyn AuditTrail>,
     /// The distributed engine's peers, whose passwords may change.
     pub peers: Option<Peers>,
     /// Whether auth services can publish requests to the broker.
@@ -52,15 +60,13 @@ impl Peers {
             return Ok(self.redis.redirect(redis)?);
         };
         let rabbitmq = distributed::rabbitmq_settings(config)?;
-        // Both or none.
-        rabbitmq.check()?;
         self.redis.redirect(redis)?;
         Ok(broker.redirect(rabbitmq)?)
     }
 }
 
 impl Engine {
-    /// Starts the configured engine; what it needs is added to `readiness`. Without `queues` the
+    /// Starts the configured engine by the wall clock `clock`; what it needs is added to `readiness`. Without `queues` the
     /// distributed one has no link to the broker and does not miss it.
     pub async fn start(
         config: &Config,

@@ -1,0 +1,204 @@
+//! `watchword init`: a commented configuration with fresh keys, an API key and an admin key. It
+//! overwrites nothing, and of the two keys it writes only the hashes.
+
+mod ask;
+mod text;
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use anyhow::Context;
+use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use watchword_chassis::SystemEntropy;
+use watchword_core::{Entropy, is_country};
+use watchword_sms_worker::preset;
+use zeroize::Zeroizing;
+
+use crate::cli::InitArguments;
+use crate::config::EngineKind;
+use crate::failure::Failure;
+use crate::output;
+use text::{Gateway, Plan};
+
+/// What the simulator accepts and signs with unless its file says otherwise.
+const SIMULATOR_TOKEN: &str = "simulator";
+const SIMULATOR_SECRET: &str = "simulator-secret";
+
+/// The user `guest` of a fresh `RabbitMQ`, which it accepts from loopback only.
+const RABBITMQ_PASSWORD: &str = "guest";
+
+/// Writes the files and prints the keys and the next commands.
+pub fn run(arguments: &InitArguments) -> anyhow::Result<()> {
+    let answers = ask::answers(arguments)?;
+    let plan = plan(arguments, answers)?;
+    let folder = &arguments.folder;
+    let secrets = secrets(&plan)?;
+    refuse_existing(folder, &secrets)?;
+
+    let (api_key, admin_key) = (key("ww_")?, key("wwadmin_")?);
+    create_folder(folder)?;
+    create_folder(&folder.join("keys"))?;
+    for (name, content) in &secrets {
+        write(&folder.join("keys").join(name), content)?;
+    }
+    if plan.gateway == Gateway::Simulator {
+        write(&folder.join("simulate.toml"), text::SIMULATE)?;
+    }
+    // The last file: with it the installation is complete.
+    let config = text::config(&plan, &hash(&api_key), &hash(&admin_key));
+    write(&folder.join("watchword.toml"), &config)?;
+
+    if arguments.json {
+        let written = json!({
+            "config": folder.join("watchword.toml"), "service": text::SERVICE,
+            "api_key": *api_key, "admin_key": *admin_key,
+        });
+        return output::json(&written);
+    }
+    let shown = folder.display();
+    println!("Created {shown}/watchword.toml and the keys in {shown}/keys.\n");
+    output::data(&format!(
+        "API key of the service \"{}\": {}\nadmin key \"admin\" (operator):   {}\n",
+        text::SERVICE,
+        *api_key,
+        *admin_key
+    ));
+    println!("Keep both: the configuration has their hashes only.\n");
+    println!("{}", text::next_commands(&plan, folder, &api_key));
+    Ok(())
+}
+
+/// Checks what was asked for.
+fn plan(arguments: &InitArguments, answers: ask::Answers) -> anyhow::Result<Plan> {
+    let gateway = match answers.gateway.as_str() {
+        _ if arguments.with_simulator => Gateway::Simulator,
+        "inbox" => Gateway::Inbox,
+        name => Gateway::Preset(name.to_owned(), Box::new(preset(name)?)),
+    };
+    let is_known = |country: &String| country == "*" || is_country(country);
+    if let Some(unknown) = answers.countries.iter().find(|one| !is_known(one)) {
+        return Err(Failure::usage(format!(
+            "--country {unknown}: not a country of ISO 3166. Write two capital letters each, as in DE,AT (GB, not UK), \
+             or '*' for every country."
+        ))
+        .into());
+    }
+    let is_real = matches!(gateway, Gateway::Preset(..));
+    if is_real && answers.countries.is_empty() {
+        return Err(Failure::usage(
+            "A real gateway needs --country: the countries whose numbers get SMS, as in --country DE,AT.",
+        )
+        .into());
+    }
+    if !is_sender(&answers.sender) {
+        let text =
+            "--sender must be a name of 1 to 11 characters, or a number such as +12025550100.";
+        return Err(Failure::usage(text).into());
+    }
+    let countries = if answers.countries.is_empty() {
+        vec!["*".to_owned()]
+    } else {
+        answers.countries
+    };
+    Ok(Plan {
+        engine: arguments.engine,
+        gateway,
+        sender: answers.sender,
+        countries,
+    })
+}
+
+fn is_sender(text: &str) -> bool {
+    let is_number = text
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'+');
+    let most = if is_number { 16 } else { 11 };
+    (1..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+}
+
+/// The files under `keys/` that the configuration names and that need nobody to fill them in.
+fn secrets(plan: &Plan) -> anyhow::Result<Vec<(&'static str, Zeroizing<String>)>> {
+    let mut secrets = Vec::new();
+    for name in ["sealing", "digest", "index"] {
+        secrets.push((name, Zeroizing::new(BASE64.encode(&*random()?))));
+    }
+    let fixed = |text: &str| Zeroizing::new(text.to_owned());
+    if plan.gateway == Gateway::Simulator {
+        secrets.push(("simulator-token", fixed(SIMULATOR_TOKEN)));
+        secrets.push(("simulator-webhook", fixed(SIMULATOR_SECRET)));
+    }
+    if plan.engine == EngineKind::Distributed {
+        secrets.push(("rabbitmq-password", fixed(RABBITMQ_PASSWORD)));
+    }
+    Ok(secrets)
+}
+
+fn refuse_existing(
+    folder: &Path,
+    secrets: &[(&'static str, Zeroizing<String>)],
+) -> anyhow::Result<()> {
+    let keys = secrets
+        .iter()
+        .map(|(name, _)| folder.join("keys").join(name));
+    let files = ["watchword.toml", "simulate.toml"].map(|name| folder.join(name));
+    if let Some(existing) = files.into_iter().chain(keys).find(|path| path.exists()) {
+        anyhow::bail!(
+            "{} exists, and init overwrites nothing. Name another folder: watchword init DIR.",
+            existing.display()
+        );
+    }
+    Ok(())
+}
+
+fn create_folder(folder: &Path) -> anyhow::Result<()> {
+    let created = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    created.with_context(|| cannot_write(folder))
+}
+
+fn write(path: &Path, content: &str) -> anyhow::Result<()> {
+    let opened = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(path);
+    let written = opened.and_then(|mut file| {
+        file.write_all(content.as_bytes())?;
+        file.sync_all()
+    });
+    match written {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => anyhow::bail!(
+            "{} exists, and init overwrites nothing. Name another folder: watchword init DIR.",
+            path.display()
+        ),
+        written => written.with_context(|| cannot_write(path)),
+    }
+}
+
+fn cannot_write(path: &Path) -> Failure {
+    Failure::new(format!(
+        "{} cannot be written. Name a folder that this user may write to: watchword init DIR.",
+        path.display()
+    ))
+}
+
+fn random() -> anyhow::Result<Zeroizing<[u8; 32]>> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    SystemEntropy.fill(&mut *bytes)?;
+    Ok(bytes)
+}
+
+fn key(prefix: &str) -> anyhow::Result<Zeroizing<String>> {
+    let random = BASE64URL_NOPAD.encode(&*random()?);
+    Ok(Zeroizing::new(format!("{prefix}{random}")))
+}
+
+fn hash(key: &str) -> String {
+    HEXLOWER.encode(&Sha256::digest(key.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,319 @@
+//! The commands of an operator. They ask the admin API of a running process, and work on the store
+//! directly only if none listens; both give the same report, which is printed here.
+
+/// Prints a line that the command was asked for, also with `--quiet`.
+macro_rules! println {
+    () => { $crate::output::data("\n") };
+    ($($argument:tt)*) => { $crate::output::data(&format!("{}\n", format_args!($($argument)*))) };
+}
+
+mod print;
+mod session;
+
+use std::path::Path;
+
+use anyhow::ensure;
+use reqwest::Method;
+use serde::Serialize;
+use serde_json::{Value, json};
+use watchword_admin::operate::{
+    AuditReport, ChangeReport, CircuitReport, DeadLetterDetails, DeadLettersReport, FindReport,
+    ProvidersReport, StatusReport, UnlockReport, VerificationReport,
+};
+use watchword_admin::trail::MOST_RECORDS;
+
+use crate::cli::{
+    AdminArguments, ByIdArguments, DeadLetterArguments, DeadLetterChange, DeadLettersCommand,
+    FindArguments, ProvidersArguments, ProvidersCommand, UnlockArguments,
+};
+use crate::needs::Needs;
+use crate::output;
+use print::{TrailReport, print};
+use session::{Note, Session};
+
+/// Dead letters of a queue that an audit on the store reads: all that the queue can hold.
+const MOST_DEAD_LETTERS: usize = 100_000;
+
+/// Prints the report, or its JSON.
+fn show<T: Serialize>(report: &T, as_json: bool, print: impl Fn(&T)) -> anyhow::Result<()> {
+    if as_json {
+        return output::json(report);
+    }
+    print(report);
+    Ok(())
+}
+
+/// Reads a request as the admin API does.
+fn read<T: serde::de::DeserializeOwned>(body: &Value) -> Result<T, watchword_chassis::Problem> {
+    serde_json::from_value(body.clone()).map_err(|_| {
+        let code = watchword_chassis::ProblemCode::InvalidRequest;
+        watchword_chassis::Problem::new(code, "the arguments cannot be read")
+    })
+}
+
+/// `watchword status`.
+pub async fn status(path: &Path, arguments: &AdminArguments) -> anyhow::Result<()> {
+    let session = Session::open(path, Needs::STORE, arguments).await?;
+    let report: StatusReport = session.ask_process((Method::GET, "/status"), None).await?;
+    show(&report, arguments.json, print::status)
+}
+
+/// `watchword find`.
+pub async fn find(path: &Path, arguments: FindArguments) -> anyhow::Result<()> {
+    let FindArguments {
+        admin,
+        id,
+        service,
+        subject,
+        recipient,
+    } = arguments;
+    let session = Session::open(path, Needs::UNLOCK, &admin).await?;
+    let body = json!({
+        "id": id, "service": service, "subject": subject, "recipient": recipient,
+    });
+    let note = Note {
+        action: "find",
+        reason: "not given",
+    };
+    let to = (Method::POST, "/verifications/find");
+    let report: FindReport = session
+        .ask(to, Some(body.clone()), Some(note), async |operator| {
+            let request = read(&body)?;
+            let target = operator.find_target(&request)?;
+            Ok((operator.find(&request).await?, target))
+        })
+        .await?;
+    show(&report, admin.json, print::found)
+}
+
+/// `watchword resend`.
+pub async fn resend(path: &Path, arguments: ByIdArguments) -> anyhow::Result<()> {
+    let ByIdArguments { change, id } = arguments;
+    let session = Session::open(path, Needs::STORE, &change.admin).await?;
+    let id = checked_id(&id)?;
+    let to = format!("/verifications/{id}/resend");
+    let body = json!({ "reason": change.why });
+    let report: VerificationReport = session.ask_process((Method::POST, &to), Some(body)).await?;
+    show(&report, change.admin.json, print::verification)
+}
+
+/// `watchword cancel`.
+pub async fn cancel(path: &Path, arguments: ByIdArguments) -> anyhow::Result<()> {
+    let ByIdArguments { change, id } = arguments;
+    let session = Session::open(path, Needs::UNLOCK, &change.admin).await?;
+    let id = checked_id(&id)?;
+    let to = format!("/verifications/{id}/cancel");
+    let note = Note {
+        action: "cancel",
+        reason: &change.why,
+    };
+    let body = json!({ "reason": change.why });
+    let report: VerificationReport = session
+        .ask(
+            (Method::POST, &to),
+            Some(body),
+            Some(note),
+            async |operator| Ok((operator.cancel(&id).await?, format!("verification {id}"))),
+        )
+        .await?;
+    show(&report, change.admin.json, print::verification)
+}
+
+/// Refuses a text of another form: it may be a recipient, which must not become part of a URL.
+fn checked_id(text: &str) -> anyhow::Result<watchword_core::VerificationId> {
+    text.parse().map_err(|_| {
+        anyhow::anyhow!("an id is 32 characters of a-z and 2-7; 'watchword find' shows it")
+    })
+}
+
+/// `watchword unlock`.
+pub async fn unlock(path: &Path, arguments: UnlockArguments) -> anyhow::Result<()> {
+    let UnlockArguments {
+        change,
+        service,
+        subject,
+        recipient,
+    } = arguments;
+    let session = Session::open(path, Needs::UNLOCK, &change.admin).await?;
+    let body = json!({
+        "service": service, "subject": subject, "recipient": recipient, "reason": change.why,
+    });
+    let note = Note {
+        action: "unlock",
+        reason: &change.why,
+    };
+    let to = (Method::POST, "/unlock");
+    let report: UnlockReport = session
+        .ask(to, Some(body.clone()), Some(note), async |operator| {
+            let request = read(&body)?;
+            let target = operator.unlock_target(&request)?;
+            Ok((operator.unlock(&request).await?, target))
+        })
+        .await?;
+    show(&report, change.admin.json, |report| {
+        println!("{}", report.summary);
+    })
+}
+
+/// `watchword dead-letters`.
+pub async fn dead_letters(path: &Path, command: DeadLettersCommand) -> anyhow::Result<()> {
+    match command {
+        DeadLettersCommand::List { admin, filter } => {
+            let session = Session::open(path, Needs::QUEUES, &admin).await?;
+            let body = filter_of(&filter);
+            let to = (Method::POST, "/dead-letters/list");
+            let report: DeadLettersReport = session
+                .ask(to, Some(body.clone()), None, async |operator| {
+                    let filter = read(&body)?;
+                    Ok((operator.dead_letters(&filter).await?, String::new()))
+                })
+                .await?;
+            show(&report, admin.json, print::dead_letters)
+        }
+        DeadLettersCommand::Show { admin, id } => {
+            let session = Session::open(path, Needs::QUEUES, &admin).await?;
+            let to = (Method::POST, "/dead-letters/show");
+            let body = json!({ "id": id });
+            let report: DeadLetterDetails = session
+                .ask(to, Some(body), None, async |operator| {
+                    Ok((operator.dead_letter(&id).await?, String::new()))
+                })
+                .await?;
+            show(&report, true, |_| ())
+        }
+        DeadLettersCommand::Replay(change) => change_dead_letters(path, change, true).await,
+        DeadLettersCommand::Discard(change) => change_dead_letters(path, change, false).await,
+    }
+}
+
+fn filter_of(arguments: &DeadLetterArguments) -> Value {
+    let DeadLetterArguments {
+        queue,
+        reason,
+        service,
+        id,
+        older_than_seconds,
+        limit,
+    } = arguments;
+    json!({
+        "queue": queue, "reason": reason, "service": service, "id": id,
+        "older_than_seconds": older_than_seconds, "limit": limit,
+    })
+}
+
+async fn change_dead_letters(
+    path: &Path,
+    arguments: DeadLetterChange,
+    replays: bool,
+) -> anyhow::Result<()> {
+    let DeadLetterChange {
+        change,
+        filter,
+        all,
+    } = arguments;
+    let is_open = filter.id.is_none() && filter.reason.is_none() && filter.service.is_none();
+    ensure!(
+        all || !is_open || filter.older_than_seconds.is_some(),
+        "Name the dead letters with --id, --reason, --service or --older-than-seconds, or pass --all."
+    );
+    let session = Session::open(path, Needs::QUEUES, &change.admin).await?;
+    let body = json!({ "filter": filter_of(&filter), "all": all, "reason": change.why });
+    let (to, action) = if replays {
+        ("/dead-letters/replay", "dead_letters_replay")
+    } else {
+        ("/dead-letters/discard", "dead_letters_discard")
+    };
+    let note = Note {
+        action,
+        reason: &change.why,
+    };
+    let report: ChangeReport = session
+        .ask(
+            (Method::POST, to),
+            Some(body.clone()),
+            Some(note),
+            async |operator| {
+                let request: watchword_admin::operate::ChangeRequest = read(&body)?;
+                let changed = if replays {
+                    operator.replay(&request).await?
+                } else {
+                    operator.discard(&request).await?
+                };
+                Ok((changed, request.target()))
+            },
+        )
+        .await?;
+    show(&report, change.admin.json, |report| {
+        print::changed(report, replays);
+    })
+}
+
+/// `watchword audit`: an error if a message is lost.
+pub async fn audit(path: &Path, arguments: &AdminArguments) -> anyhow::Result<()> {
+    let session = Session::open(path, Needs::QUEUES, arguments).await?;
+    let note = Note {
+        action: "audit",
+        reason: "not given",
+    };
+    let report: AuditReport = session
+        .ask(
+            (Method::POST, "/audit"),
+            None,
+            Some(note),
+            async |operator| Ok((operator.audit(MOST_DEAD_LETTERS).await?, String::new())),
+        )
+        .await?;
+    show(&report, arguments.json, print::audit)?;
+    ensure!(
+        report.lost == 0 || report.dead_letters_read,
+        "{} accepted messages have no outcome in the ledger; they may be dead letters. The dead-letter \
+         queues could not be read: run the audit again when the broker is back",
+        report.lost
+    );
+    ensure!(
+        report.lost == 0,
+        "{} accepted messages have no outcome in the ledger",
+        report.lost
+    );
+    Ok(())
+}
+
+/// `watchword providers`.
+pub async fn providers(path: &Path, arguments: ProvidersArguments) -> anyhow::Result<()> {
+    let ProvidersArguments { admin, command } = arguments;
+    let session = Session::open(path, Needs::STORE, &admin).await?;
+    let Some(ProvidersCommand::Circuit {
+        name,
+        state,
+        for_seconds,
+        why,
+    }) = command
+    else {
+        let to = (Method::GET, "/providers");
+        let report: ProvidersReport = session.ask_process(to, None).await?;
+        return show(&report, admin.json, |report| {
+            print::providers(&report.providers);
+        });
+    };
+    let name: watchword_core::ProviderName = name.parse()?;
+    let to = format!("/providers/{name}/circuit");
+    let state = format!("{state:?}").to_lowercase();
+    let body = json!({ "state": state, "for_seconds": for_seconds, "reason": why });
+    let report: CircuitReport = session.ask_process((Method::POST, &to), Some(body)).await?;
+    show(&report, admin.json, |report| {
+        print::providers(std::slice::from_ref(&report.provider));
+        println!("{}", report.note);
+    })
+}
+
+/// `watchword audit-trail`.
+pub async fn trail(path: &Path, arguments: &AdminArguments) -> anyhow::Result<()> {
+    let session = Session::open(path, Needs::STORE, arguments).await?;
+    let report: TrailReport = session
+        .read("/audit-trail", async |shared| {
+            let records = shared.engine.trail.newest(MOST_RECORDS).await?;
+            Ok(TrailReport { records })
+        })
+        .await?;
+    show(&report, arguments.json, print)
+}

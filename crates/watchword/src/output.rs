@@ -1,0 +1,64 @@
+//! Standard output of the commands. It ends quietly when its reader has gone away, as in
+//! `watchword metrics | head`, where the standard macros panic.
+
+use std::fmt::Arguments;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::process::exit;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::Serialize;
+
+/// The status of a program that SIGPIPE ended, as shells report it.
+const CLOSED_PIPE: i32 = 141;
+
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Drops every [`line`] from now on (`--quiet`).
+pub fn set_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
+/// Prints a line for people. The crate's `println!` leads here.
+pub fn line(arguments: Arguments<'_>) {
+    if !QUIET.load(Ordering::Relaxed) {
+        write(arguments, "\n");
+    }
+}
+
+/// Prints what the command was asked for, also with `--quiet`. Adds no line break.
+pub fn data(text: &str) {
+    write(format_args!("{text}"), "");
+}
+
+/// Prints `value` as JSON, also with `--quiet`.
+pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(value)?;
+    write(format_args!("{text}"), "\n");
+    Ok(())
+}
+
+/// Whether standard output shows colors: on a terminal, unless `NO_COLOR` is set.
+pub fn has_colors() -> bool {
+    let is_off = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !is_off && io::stdout().is_terminal()
+}
+
+/// Prints a line to standard error. Nobody is left to hear of a failure there.
+pub fn error_line(arguments: Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{arguments}");
+}
+
+fn write(arguments: Arguments<'_>, end: &str) {
+    let mut out = io::stdout().lock();
+    let written = write!(out, "{arguments}{end}").and_then(|()| out.flush());
+    match written {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => exit(CLOSED_PIPE),
+        Err(error) => {
+            error_line(format_args!(
+                "error: standard output cannot be written: {error}"
+            ));
+            exit(1);
+        }
+    }
+}
