@@ -207,6 +207,8 @@ def check_references(case, objects, deployments):
         delivers = any(role.endswith("worker") for role in pods[0]["spec"]["template"]["spec"]["containers"][0]["args"])
         out = {port["port"] for rule in one["spec"]["egress"] for port in rule["ports"]}
         expect((443 in out) == delivers, f"{case}: {one['metadata']['name']} gets out to {sorted(out)}")
+        for rule in one["spec"]["egress"]:
+            expect(rule.get("to"), f"{case}: {one['metadata']['name']} gets out to any address on {rule['ports']}")
     return services
 
 
@@ -291,8 +293,11 @@ def lay_out(deployment, objects, content, root):
                 secrets.append(f"{mounts[volume['name']]}/{item['path']}")
         else:  # ours, or one that the operator has: the authority of the relay
             name = volume["configMap"]["name"]
-            for key, text in maps.get(name, {"relay.pem": content(name, "relay.pem")}).items():
-                (folder / key).write_text(text)
+            data = maps.get(name, {"relay.pem": content(name, "relay.pem")})
+            paths = {item["key"]: item["path"] for item in volume["configMap"].get("items", [])} or {key: key for key in data}
+            for key, path in paths.items():
+                (folder / path).parent.mkdir(exist_ok=True)
+                (folder / path).write_text(data[key])
     environment = {variable["name"]: variable.get("value", "a-secret") for variable in container["env"]}
     config = root / environment.pop("WATCHWORD_CONFIG").lstrip("/")
     config.write_text(config.read_text().replace('"/etc/watchword/', f'"{root}/etc/watchword/'))
@@ -332,7 +337,7 @@ def check_program(case, objects, deployments, scratch, values):
         expect(checked.returncode == 0, f"{what}: the program refuses its configuration: {checked.stderr}")
         lines = dict(line.split(None, 1) for line in checked.stdout.splitlines() if " " in line)
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-        expect(lines.get("engine") == "Distributed", f"{what}: engine {lines.get('engine')}")
+        expect(lines.get("engine") == "distributed", f"{what}: engine {lines.get('engine')}")
         expect(lines.get("admin") == f"0.0.0.0:{ports['admin']}", f"{what}: admin listens at {lines.get('admin')}")
         if "http" in ports:
             expect(lines.get("http") == f"0.0.0.0:{ports['http']}", f"{what}: http listens at {lines.get('http')}")
@@ -400,6 +405,15 @@ def check_refusals(chart, scratch):
 
 def check_rest(chart, scratch):
     minimal, full = chart / "ci/minimal-values.yaml", chart / "ci/full-values.yaml"
+    # A changed text is a rollout of those that render texts, and of no other.
+    text = scratch / "text.yaml"
+    text.write_text(yaml.safe_dump({"templates": {"de/sms.txt": "{{ app }}: {{ code }}"}, "api": {"enabled": False}, "ingress": {"enabled": False}}))
+    sums = [{one["metadata"]["labels"]["app.kubernetes.io/component"]: one["spec"]["template"]["metadata"]["annotations"]
+             for one in of_kind(parsed(render(HELMS[1], chart, full, *more).stdout), "Deployment")}
+            for more in ([text], [text, another_text(scratch)])]
+    for component, annotations in sums[0].items():
+        changed = annotations.get("checksum/templates") != sums[1][component].get("checksum/templates")
+        expect(changed == (component != "verifier"), f"a changed text and {component}: {changed}")
     # Without the operator's CRDs the same values still install, and the notes say what is missing.
     objects = parsed(render(HELMS[1], chart, full, apis=["gateway.networking.k8s.io/v1"]).stdout)
     kinds = {one["kind"] for one in objects}
@@ -433,6 +447,9 @@ def check_rest(chart, scratch):
     # The notes, and the package with what it embeds.
     notes = run([HELMS[1], "install", "otp", chart, "--dry-run=client", "-f", minimal, "-n", NAMESPACE])
     expect(f"http://otp-watchword-verifier.{NAMESPACE}.svc" in notes.stdout, f"notes: {notes.stdout[-900:]}{notes.stderr}")
+    for role in ("issuer", "verifier", "email-worker"):
+        line = f"exec deployment/otp-watchword-{role} -- /usr/bin/watchword doctor {role}\n"
+        expect(line in notes.stdout, f"notes: no {line}")
     for helm in HELMS:
         packed = run([helm, "package", chart, "-d", scratch])
         expect(packed.returncode == 0, f"{helm.name} package: {packed.stderr}")
@@ -445,6 +462,26 @@ def check_rest(chart, scratch):
     told = set(re.findall(r"^\| `([^`]+)` \|", readme, re.M))
     values = yaml.safe_load((chart / "values.yaml").read_text())
     expect(told == set(leaves(values)), f"README and values.yaml differ: {sorted(told ^ set(leaves(values)))}")
+    # A default that stands there is the one of values.yaml.
+    defaults = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|", readme, re.M)
+    expect(len(defaults) > 20, f"README: only {len(defaults)} defaults are read")
+    for name, text in defaults:
+        if name != "image.tag":
+            expect(yaml.safe_load(text) == default_of(values, name), f"README: {name} is {text}, values.yaml: {default_of(values, name)}")
+
+
+def another_text(scratch):
+    """Values with another text."""
+    file = scratch / "another.yaml"
+    file.write_text(yaml.safe_dump({"templates": {"de/sms.txt": "{{ code }}: {{ app }}"}}))
+    return file
+
+
+def default_of(values, name):
+    """The default of a value as README.md names it."""
+    for part in name.replace("ROLE", "issuer").split("."):
+        values = values[part]
+    return values
 
 
 def leaves(values):

@@ -1,9 +1,9 @@
-"""Holds compose.yaml to the compose specification's schema, and to what it starts: the program takes
-the configuration with the variables a container gets, Prometheus takes its own, and a real Redis comes
-up from its command as a store Watchword may use, and a real RabbitMQ from its configuration with a user that
-has the permissions of docs/deploy.md. There is no engine here: no container is started."""
+"""Holds compose.yaml to the compose specification's schema, and to what it starts: the secrets are made by
+the commands of docs/deploy.md; the program takes the configuration with the files and variables a container
+gets; Caddy and Prometheus take their own; a real Redis comes up from its command as a store Watchword may
+use, and a real RabbitMQ from its command and configuration, with a user that has the permissions of
+docs/deploy.md. There is no engine here: no container is started."""
 
-import base64
 import contextlib
 import json
 import os
@@ -22,9 +22,10 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOOLS = pathlib.Path(os.environ["WATCHWORD_TOOLS"]) / "python/bin"
 ROLES = ["issuer", "verifier", "sms-worker", "email-worker"]
-WORKER = {"REDIS_PASSWORD", "RABBITMQ_PASSWORD", "SEALING_KEY"}
-SECRETS = {"issuer": WORKER | {"DIGEST_KEY", "INDEX_KEY"}, "verifier": {"REDIS_PASSWORD", "DIGEST_KEY", "INDEX_KEY"},
+WORKER = {"redis-password", "rabbitmq-password", "sealing"}
+SECRETS = {"issuer": WORKER | {"digest", "index"}, "verifier": {"redis-password", "digest", "index"},
            "sms-worker": WORKER, "email-worker": WORKER}
+IN_CONTAINER = "/run/secrets/"
 
 failures = []
 
@@ -44,24 +45,34 @@ def sources(service):
     return [volume.split(":")[:2] for volume in service.get("volumes", []) if volume.startswith("./")]
 
 
-def filled(value):
-    """The value with what .env holds, as docs/deploy.md makes it."""
-    def of(match):
-        return os.urandom(32).hex() if match[1] == "API_KEY_SHA256" else base64.b64encode(os.urandom(32)).decode()
+def make_secrets(folder):
+    """Runs the commands of docs/deploy.md up to the start of the containers. Gives what .env then holds."""
+    section = (ROOT / "docs/deploy.md").read_text().split("\n## One machine\n")[1]
+    commands = section.split("```\n")[1].split("docker compose")[0]
+    made = run("bash", "-euc", commands, cwd=folder)
+    expect(made.returncode == 0, f"docs/deploy.md: {made.stderr}")
+    expect((folder / "secrets").stat().st_mode & 0o777 == 0o700, "the folder of the secrets is open to others")
+    for file in (folder / "secrets").iterdir():
+        expect(file.stat().st_mode & 0o777 == 0o440, f"docs/deploy.md makes {file.name} with {oct(file.stat().st_mode)}")
+    return dict(line.split("=", 1) for line in (folder / ".env").read_text().splitlines())
 
-    return re.sub(r"\$\{(\w+):\?\}", of, value)
+
+def filled(value, known):
+    """The value with what .env holds."""
+    return re.sub(r"\$\{(\w+):\?\}", lambda match: known[match[1]], value)
 
 
-def check_redis(service, scratch):
+def check_redis(service, secrets, scratch):
     """Runs the container's command with a server that listens at a socket of ours."""
-    expect(service["entrypoint"] == ["sh", "-c"], "redis: its command is no line of a shell")
     server, path = scratch / "bin/redis-server", scratch / "redis.sock"
     server.parent.mkdir()
     real = shutil.which("redis-server")
     server.write_text(f'#!/bin/sh\nexec {real} "$@" --port 0 --unixsocket {path} --dir {scratch}\n')
     server.chmod(0o755)
-    line = service["command"][0].replace("$$", "$").replace("/tmp/", f"{scratch}/")
-    environment = {"PATH": f"{server.parent}:{os.environ['PATH']}", "REDIS_PASSWORD": "0f0f"}
+    # The folder of the secrets is below /tmp as well.
+    line = service["command"][0].replace("$$", "$").replace("/tmp/", "SCRATCH/").replace(IN_CONTAINER, f"{secrets}/")
+    line = line.replace("SCRATCH", str(scratch))
+    environment = {"PATH": f"{server.parent}:{os.environ['PATH']}"}
     with open(scratch / "redis.log", "w") as log:
         process = subprocess.Popen(["sh", "-c", line], env=environment, stdout=log, stderr=log)
     try:
@@ -70,8 +81,9 @@ def check_redis(service, scratch):
             time.sleep(0.05)
         client = ["redis-cli", "-s", path]
         expect("NOAUTH" in run(*client, "ping").stdout, "redis takes anybody")
-        known = dict(os.environ, REDISCLI_AUTH="0f0f")
-        for key, wanted in (("maxmemory-policy", "noeviction"), ("appendonly", "yes"), ("appendfsync", "everysec")):
+        known = dict(os.environ, REDISCLI_AUTH=(secrets / "redis-password").read_text().strip())
+        for key, wanted in (("maxmemory-policy", "noeviction"), ("appendonly", "yes"), ("appendfsync", "always"),
+                            ("maxmemory", str(512 << 20))):
             found = run(*client, "config", "get", key, env=known).stdout.split()
             expect(found == [key, wanted], f"redis: {found}; {(scratch / 'redis.log').read_text()[-500:]}")
     finally:
@@ -79,8 +91,8 @@ def check_redis(service, scratch):
         expect(process.wait(10) == 0, f"redis does not end at SIGTERM: {process.returncode}")
 
 
-def check_rabbitmq(service, folder, scratch):
-    """Starts a broker with the container's configuration and variables, and looks at the user it makes."""
+def check_rabbitmq(service, secrets, folder, scratch):
+    """Starts a broker by the container's command, configuration and variables, and looks at the user it makes."""
     mounted = [(source, target) for source, target in sources(service) if target.startswith("/etc/rabbitmq/conf.d/")]
     expect(len(mounted) == 1 and (folder / mounted[0][0]).is_file(), f"rabbitmq: configured by {mounted}")
     if not mounted or not (folder / mounted[0][0]).is_file():
@@ -94,9 +106,13 @@ def check_rabbitmq(service, folder, scratch):
     (home / "conf.d/10-test.conf").write_text(
         f"listeners.tcp.1 = 127.0.0.1:{amqp}\nlog.console = false\ndisk_free_limit.absolute = 50MB\n")
     (home / "plugins").write_text("[].")
-    given = {name: "0f0f" if "PASS" in name else value for name, value in service["environment"].items()}
-    environment = given | {
-        "PATH": os.environ["PATH"], "HOME": str(home), "RABBITMQ_NODENAME": f"compose{amqp}@localhost",
+    expect(service["environment"] == {"RABBITMQ_DEFAULT_USER": "watchword"}, f"rabbitmq: {service['environment']}")
+    line = service["command"][0].replace("$$", "$").replace(IN_CONTAINER, f"{secrets}/")
+    entrypoint = home / "docker-entrypoint.sh"
+    entrypoint.write_text("#!/bin/sh\nexec /usr/lib/rabbitmq/bin/rabbitmq-server\n")
+    entrypoint.chmod(0o755)
+    environment = service["environment"] | {
+        "PATH": f"{home}:{os.environ['PATH']}", "HOME": str(home), "RABBITMQ_NODENAME": f"compose{amqp}@localhost",
         "RABBITMQ_DIST_PORT": str(distribution), "ERL_EPMD_PORT": str(mapper), "ERL_EPMD_ADDRESS": "127.0.0.1",
         "RABBITMQ_MNESIA_BASE": str(home / "db"), "RABBITMQ_LOG_BASE": str(home / "log"),
         "RABBITMQ_PID_FILE": str(home / "pid"), "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "plugins"),
@@ -108,7 +124,7 @@ def check_rabbitmq(service, folder, scratch):
 
     log = open(home / "output", "w")
     started = [subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True) for command in
-               (["epmd", "-address", "127.0.0.1", "-port", str(mapper)], ["/usr/lib/rabbitmq/bin/rabbitmq-server"])]
+               (["epmd", "-address", "127.0.0.1", "-port", str(mapper)], ["sh", "-c", line])]
     try:
         control("wait", "--timeout", "90", home / "pid")
         control("await_startup")
@@ -125,7 +141,7 @@ def check_rabbitmq(service, folder, scratch):
         limit = control("eval", "application:get_env(rabbit, max_message_size).").stdout
         expect("131072" in limit, f"rabbitmq: takes messages of {limit}")
         # The password works.
-        login = control("authenticate_user", "watchword", "0f0f")
+        login = control("authenticate_user", "watchword", (secrets / "rabbitmq-password").read_text().strip())
         expect(login.returncode == 0, f"rabbitmq: {login.stdout}{login.stderr}")
     finally:
         for process in reversed(started):
@@ -133,6 +149,25 @@ def check_rabbitmq(service, folder, scratch):
         for process in started:
             process.wait(60)
         log.close()
+
+
+def check_proxy(services, known, folder, scratch):
+    """Caddy takes its configuration with the container's variables, listens where compose publishes, and its
+    addresses are the roles'. tests/operate/front.py sends requests through it."""
+    service = services["proxy"]
+    mounted = dict((target, source) for source, target in sources(service))
+    variables = {key: filled(value, known) for key, value in service["environment"].items()}
+    path = pathlib.PurePath(service["command"][service["command"].index("--config") + 1])
+    file = folder / mounted.get(str(path.parent), "none") / path.name
+    environment = variables | {"PATH": os.environ["PATH"], "HOME": str(scratch), "XDG_DATA_HOME": str(scratch), "XDG_CONFIG_HOME": str(scratch)}
+    for command in (["validate"], ["adapt"]):
+        checked = run("caddy", *command, "--config", file, "--adapter", "caddyfile", env=environment)
+        expect(checked.returncode == 0, f"proxy: {checked.stderr}")
+    servers = json.loads(checked.stdout)["apps"]["http"]["servers"]
+    listens = [address for server in servers.values() for address in server["listen"]]
+    expect([f"127.0.0.1{address}{address}" for address in listens] == service["ports"], f"proxy: listens at {listens}")
+    dialed = set(re.findall(r'"dial":"([^"]+)"', checked.stdout))
+    expect(dialed == {f"{role}:8080" for role in ROLES if role != "email-worker"}, f"proxy: leads to {dialed}")
 
 
 def main():
@@ -150,6 +185,13 @@ def main():
     for name, service in services.items():
         for port in service.get("ports", []):
             expect(port.startswith("127.0.0.1:"), f"{name} is open to the network: {port}")
+        options = service.get("logging", {}).get("options", {})
+        expect({"max-size", "max-file"} <= set(options), f"{name}: its log grows without end")
+        for variable, value in service.get("environment", {}).items():
+            secret = re.search(r"PASS|SECRET|TOKEN|(?<!API_)KEY(?!S)", variable)
+            expect(not secret, f"{name}: the variable {variable} shows a secret to whoever describes the container")
+        for secret in service.get("secrets", []):
+            expect(secret in compose["secrets"], f"{name} has {secret}, which nobody makes")
         for other in service.get("depends_on", {}):
             expect("healthcheck" in services.get(other, {}), f"{name} waits for {other}, which has no health")
         for volume in service.get("volumes", []):
@@ -161,33 +203,52 @@ def main():
 
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
+        known = make_secrets(scratch)
+        made = scratch / "secrets"
+        expect(set(known) == {one.removesuffix(":?") for one in used}, f"docs/deploy.md makes {sorted(known)}, and {used} are used")
+        expect({file.name for file in made.iterdir()} == set(compose["secrets"]), "docs/deploy.md makes other secrets")
+        for name, secret in compose["secrets"].items():
+            expect(secret == {"file": f"./secrets/{name}"}, f"the secret {name} is {secret}")
         for role in ROLES:
             service = services.get(role, {})
             expect(service.get("command") == ["run", role], f"{role} runs {service.get('command')}")
             expect(service.get("read_only") is True and service.get("cap_drop") == ["ALL"], f"{role} has rights")
+            # The folder is mounted, so that a file that an editor replaces is seen.
             mounted = dict((target, source) for source, target in sources(service))
-            config = folder / mounted.get("/etc/watchword/config/watchword.toml", "none")
-            secrets = {key: filled(value) for key, value in service.get("environment", {}).items()}
-            checked = run(os.environ["WATCHWORD_BIN"], "-c", config, "config", "check", role, env=secrets)
+            variables = {key: filled(value, known) for key, value in service["environment"].items()}
+            path = pathlib.PurePath(variables.pop("WATCHWORD_CONFIG"))
+            config = folder / mounted.get(str(path.parent), "none") / path.name
+            expect(config.is_file(), f"{role} has no configuration at {path}")
+            given = scratch / role
+            given.mkdir()
+            for name in service["secrets"]:
+                shutil.copy(made / name, given / name)
+            own = given / "watchword.toml"
+            own.write_text(config.read_text().replace(IN_CONTAINER, f"{given}/"))
+            checked = run(os.environ["WATCHWORD_BIN"], "-c", own, "config", "check", role, env=variables)
             expect(checked.returncode == 0, f"{role}: {checked.stderr}")
             for wanted in ("http      0.0.0.0:8080", "admin     0.0.0.0:9090"):
                 expect(wanted in checked.stdout, f"{role} does not listen: {checked.stdout}")
-            for host in re.findall(r'^url = "\w+://(?:\w+@)?([\w-]+)', config.read_text() if config.is_file() else "", re.M):
+            for host in re.findall(r'^url = "\w+://(?:\w+@)?([\w-]+)', config.read_text(), re.M):
                 # Codes are checked while the broker is away.
                 waits = (role, host) != ("verifier", "rabbitmq")
                 expect((host in service.get("depends_on", {})) == waits, f"{role} and whether it waits for {host}")
-            has = {name for name in secrets if not name.startswith("WATCHWORD_")}
-            expect(has == SECRETS[role], f"{role} has {sorted(has)}")
+            expect(set(service["secrets"]) == SECRETS[role], f"{role} has {service['secrets']}")
+            expect(service.get("group_add") == ["${SECRETS_GID:?}"], f"{role} cannot read its secrets")
             key = "service   example (1 keys, countries DE)"
             expect((key in checked.stdout) == (role in ("issuer", "verifier")), f"{role}: {checked.stdout}")
-            missing = run(os.environ["WATCHWORD_BIN"], "-c", config, "config", "check", role,
-                          env={name: value for name, value in secrets.items() if name != "REDIS_PASSWORD"} | {"DIGEST_KEY": "", "SEALING_KEY": ""})
-            expect("config key `keys." in missing.stderr, f"{role} without its keys: {missing.stderr}")
-            for port in service.get("ports", []):
-                expect(port.endswith(":8080"), f"{role} publishes {port}")
+            for name in service["secrets"]:
+                (given / name).rename(given / "away")
+                missing = run(os.environ["WATCHWORD_BIN"], "-c", own, "config", "check", role, env=variables)
+                expect(missing.returncode != 0, f"{role} has {name} and does not read it")
+                (given / "away").rename(given / name)
+            expect("ports" not in service, f"{role} is published beside the proxy")
 
-        check_redis(services["redis"], scratch)
-        check_rabbitmq(services["rabbitmq"], folder, scratch)
+        memory = re.search(r"maxmemory ([0-9]+)mb", services["redis"]["command"][0])
+        expect(services["redis"]["mem_limit"] == "1g" and int(memory[1]) <= 512, "redis has no room to rewrite its file")
+        check_redis(services["redis"], made, scratch)
+        check_rabbitmq(services["rabbitmq"], made, folder, scratch)
+        check_proxy(services, known, folder, scratch)
 
         # Prometheus, with the chart's rules if they are there and with one of ours.
         for source, target in sources(services["prometheus"]):

@@ -20,7 +20,7 @@ import time
 
 from chart import HELMS, PROGRAM, ROOT, contents, fits, lay_out, of_kind, parsed, render, rules_of
 
-KEY = "example-key-change-me"
+KEY = "play-key-of-no-other-installation"
 PASSWORDS = {("watchword-rabbitmq", "password"): "broker-secret", ("simulator", "token"): "gateway-token",
              ("simulator", "webhook"): "gateway-webhook"}
 

@@ -2,7 +2,7 @@
 // is in the last digits of the number: 0001 unknown number, 0002 throttled, 0003 never answered,
 // 0004 the connection is cut, 0005 accepted and not delivered, 0006 hexadecimal id in the answer and decimal one in
 // the receipt, 0007 failed without a reason, 0008 not bound, 0009 an answer without a body, 0010 a receipt in TLVs after
-// a command that no codec reads, 0011 generic_nack; all others are delivered.
+// a command that no codec reads, 0011 and 0012 generic_nack, 0013 refused by an application; all others are delivered.
 const smpp = require("smpp");
 
 let ids = 0;
@@ -34,6 +34,8 @@ const server = smpp.createServer((session) => {
     if (last === "0008") return session.send(pdu.response({ command_status: 0x04 }));
     if (last === "0009") return session.socket.write(raw(0x80000004, 0, pdu.sequence_number, Buffer.alloc(0)));
     if (last === "0011") return session.socket.write(raw(0x80000000, 0x03, pdu.sequence_number, Buffer.alloc(0)));
+    if (last === "0012") return session.socket.write(raw(0x80000000, 0x02, pdu.sequence_number, Buffer.alloc(0)));
+    if (last === "0013") return session.send(pdu.response({ command_status: 0x66 }));
     if (last === "0010") {
       const long = Buffer.from("\0\x01\x01" + "4".repeat(30) + "\0\x01\x01\0\x04\0\0\0\0\0\0\0\0\x02hi", "latin1");
       session.socket.write(raw(0x00000005, 0, 7001, long));
