@@ -1,8 +1,9 @@
 {{/* The program's configuration: from the tree to TOML, and which Secrets it reads. */}}
 
 {{- define "watchword.secretsDir" -}}/etc/watchword/secrets{{- end -}}
+{{- define "watchword.templatesDir" -}}/etc/watchword/templates{{- end -}}
 
-{{/* The SHA-256 of `example-key-change-me`, which the program refuses beyond loopback. */}}
+{{/* The SHA-256 of `example-key-change-me`, which the program refuses. */}}
 {{- define "watchword.exampleKey" -}}22a60ff8c666ee7f81ede927b1adfb38922412b0bbd7162b99525a22607f603b{{- end -}}
 
 {{/* The configuration of one workload, as JSON. Each gets the sections and keys its roles need: the API no
@@ -24,11 +25,15 @@
 {{- $omitted := ternary (list "sms" "email") (list (ternary "email" "sms" (eq .workload.channel "sms"))) (empty .workload.channel) -}}
 {{- /* The issuer renders the texts of the workers; a verifier on its own needs no templates. */ -}}
 {{- if eq (join "," .workload.roles) "verifier" }}{{ $omitted = append $omitted "templates" }}{{ end -}}
+{{- if $values.templates -}}
+{{- if $tree.templates }}{{ fail "config.templates and templates exclude each other: the chart sets the first for the second" }}{{ end -}}
+{{- $_ := set $tree "templates" (include "watchword.templatesDir" .) -}}
+{{- end -}}
 {{- range $omitted }}{{ $_ := unset $tree . }}{{ end -}}
 {{- $_ := set $tree "engine" "distributed" -}}
 {{- $_ := set $tree "log" (merge (default dict $tree.log) (dict "format" "json")) -}}
 {{- $_ := set $tree "http" (merge (default dict $tree.http) (dict "listen" (printf "%s:%d" $values.bindAddress (int $values.httpPort)))) -}}
-{{- $_ := set $tree "admin" (dict "listen" (printf "%s:%d" $values.bindAddress (int $values.adminPort))) -}}
+{{- $_ := set $tree "admin" (merge (dict "listen" (printf "%s:%d" $values.bindAddress (int $values.adminPort))) (default dict $tree.admin)) -}}
 {{- range $peer := include "watchword.peers" .workload | fromJsonArray -}}
 {{- $given := index $values $peer -}}
 {{- $section := dict "url" $given.url -}}
@@ -117,9 +122,11 @@
 {{- end -}}
 
 {{/* What a workload mounts, as JSON: a table from each Secret to its keys. What refers to nothing that
-     the pod has is refused here, and not by a pod that cannot start. Takes config, pod, component. */}}
+     the pod has is refused here, and not by a pod that cannot start. Takes config, pod, component, and
+     whether the chart mounts templates. */}}
 {{- define "watchword.secrets" -}}
 {{- $dir := include "watchword.secretsDir" . -}}
+{{- $own := ternary (include "watchword.templatesDir" .) "" .templates -}}
 {{- $pod := .pod -}}
 {{- $component := .component -}}
 {{- $secrets := dict -}}
@@ -139,7 +146,7 @@
 {{- end -}}
 {{- $_ := set $secrets (first $parts) (append (default list (index $secrets (first $parts))) (last $parts)) -}}
 {{- else -}}
-{{- $mounted := false -}}
+{{- $mounted := eq $what $own -}}
 {{- range $pod.extraVolumeMounts }}{{ if or (eq $what .mountPath) (hasPrefix (printf "%s/" (trimSuffix "/" .mountPath)) $what) }}{{ $mounted = true }}{{ end }}{{ end -}}
 {{- if not $mounted -}}
 {{- fail (printf "%s: config refers to the file %s, which is neither %s/SECRET/KEY nor below a mountPath of pod.extraVolumeMounts" $component $what $dir) -}}
