@@ -2,16 +2,22 @@
 what the person typed. Needs pika (pip install pika).
 
   AMQP_URL=amqp://portal:secret@127.0.0.1:5672/%2f \\
+  AMQP_READER_URL=amqp://portal-reader:secret@127.0.0.1:5672/%2f \\
   WATCHWORD_URL=http://127.0.0.1:8080 WATCHWORD_KEY=… \\
-  python examples/auth_service.py jira sms +4915112345678
+  python examples/auth_service.py example sms +4915112345678
 
-The broker user (here portal) must stand in broker_users of the service (here jira).
+The user of AMQP_URL publishes; it must be one of the broker_users of the service (here example), and a
+code is sent for the service of that user. The user of AMQP_READER_URL reads the answer. `watchword
+topology --permissions` prints the permissions of both.
+
+WATCHWORD_URL is the address of the verifier: that of `watchword run issuer verifier`, or the verifier's own.
 """
 
 import datetime
 import json
 import os
 import sys
+import urllib.error
 import urllib.request
 import uuid
 
@@ -19,15 +25,21 @@ import pika
 
 service, channel_name, recipient = sys.argv[1:4]
 parameters = pika.URLParameters(os.environ["AMQP_URL"])
-connection = pika.BlockingConnection(parameters)
-channel = connection.channel()
-channel.confirm_delivery()
+publisher = pika.BlockingConnection(parameters)
+requests = publisher.channel()
+requests.confirm_delivery()
 
-# Answers go to a queue of our own, bound before we ask. Its name begins with the user's, which is what the
-# user's permissions allow (watchword topology --permissions).
-answers = f"{parameters.credentials.username}.answers.{uuid.uuid4()}"
-channel.queue_declare(answers, exclusive=True)
-channel.queue_bind(answers, "watchword.events", routing_key=f"verification.updated.{service}")
+# Answers go to a queue of the reader, bound before we ask. The reader may declare names that begin with
+# its own name only.
+reader_parameters = pika.URLParameters(os.environ["AMQP_READER_URL"])
+reader = pika.BlockingConnection(reader_parameters)
+events = reader.channel()
+answers = f"{reader_parameters.credentials.username}.answers.{uuid.uuid4()}"
+try:
+    events.queue_declare(answers, exclusive=True)
+    events.queue_bind(answers, "watchword.events", routing_key=f"verification.updated.{service}")
+except pika.exceptions.ChannelClosedByBroker as refusal:
+    sys.exit(f"the broker refused the queue: {refusal.reply_text}")
 
 # The event's id is its idempotency key: publishing it again opens nothing twice.
 request_id = str(uuid.uuid4())
@@ -40,7 +52,7 @@ event = {
     "datacontenttype": "application/json",
     "data": {"channel": channel_name, "to": recipient, "purpose": "login"},
 }
-channel.basic_publish(
+requests.basic_publish(
     "watchword.requests",
     f"requests.{service}",
     json.dumps(event).encode(),
@@ -54,17 +66,19 @@ channel.basic_publish(
 )
 
 verification = None
-for method, _, body in channel.consume(answers, inactivity_timeout=20):
+for method, _, body in events.consume(answers, inactivity_timeout=20):
     if method is None:
-        sys.exit("no answer")
-    channel.basic_ack(method.delivery_tag)
+        sys.exit(f"no answer for the service {service}: is {parameters.credentials.username} one of its broker_users, "
+                 "and does an issuer run?")
+    events.basic_ack(method.delivery_tag)
     answer = json.loads(body)["data"]
     if answer["request_id"] == request_id:
         if "refusal" in answer:
             sys.exit(f"refused: {answer['refusal']['code']}: {answer['refusal']['detail']}")
         verification = answer["verification_id"]
         break
-connection.close()
+publisher.close()
+reader.close()
 print(f"verification {verification} for {answer['to']}", flush=True)
 
 # The id stays on this side: a browser that chose it could bring another person's verification.
@@ -73,7 +87,13 @@ check = urllib.request.Request(
     data=json.dumps({"code": input("code: ").strip()}).encode(),
     headers={"Authorization": f"Bearer {os.environ['WATCHWORD_KEY']}", "Content-Type": "application/json"},
 )
-with urllib.request.urlopen(check) as response:
-    result = json.load(response)
+try:
+    with urllib.request.urlopen(check) as response:
+        result = json.load(response)
+except urllib.error.HTTPError as refusal:
+    problem = json.load(refusal)
+    sys.exit(f"the check was refused: {refusal.code} {problem['code']}: {problem['detail']}")
+except urllib.error.URLError as error:
+    sys.exit(f"the verifier at WATCHWORD_URL cannot be reached: {error.reason}")
 print(result["status"])
 sys.exit(0 if result["valid"] else 1)
