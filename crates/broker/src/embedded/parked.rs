@@ -1,4 +1,5 @@
-//! The parked messages of a lane in the table. Refuses to touch those that are not parked.
+//! Dead-lettered messages of one queue in the table. Every statement requires `parked_reason`, so
+//! that no other message can change.
 
 use async_trait::async_trait;
 use bytes::Bytes;

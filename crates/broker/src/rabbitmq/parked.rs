@@ -1,5 +1,5 @@
-//! The parked queue of a lane, looked at by taking its messages without settling them: they go
-//! back when the look ends. One connection of its own, so that no consumer is disturbed.
+//! The dead-letter queue of a queue kind. Listing takes messages without settling them, so they
+//! return when the connection closes. It uses a connection of its own and disturbs no consumer.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub(super) struct RabbitLook {
     held: Vec<Option<(Acker, BasicProperties)>>,
 }
 
-/// Looks into the parked queue of `lane`: at up to `limit` messages.
+/// Reads up to `limit` messages from the dead-letter queue of `lane`.
 pub(super) async fn look(
     settings: &RabbitMqSettings,
     lane: Lane,
@@ -78,7 +78,8 @@ pub(super) async fn look(
     Ok(look)
 }
 
-/// Ours, or the broker's for a message that was handed out too often.
+/// Returns the reason of this crate's header, or `delivery_limit` if the broker itself
+/// dead-lettered the message. The header is untrusted and is filtered for display.
 fn reason(properties: &BasicProperties) -> String {
     let header = |name: &str| properties.headers().as_ref()?.inner().get(name);
     match header(REASON_HEADER) {
@@ -142,7 +143,7 @@ impl ParkedLook for RabbitLook {
     }
 
     async fn close(self: Box<Self>) -> Result<(), ParkedError> {
-        // What is unsettled goes back with the end of the connection.
+        // Unsettled messages return to the queue when the connection closes.
         within(self.connection.close(200, "done".into()), "not closed").await
     }
 }
