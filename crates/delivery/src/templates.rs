@@ -73,7 +73,7 @@ pub enum TemplateError {
     /// No template for English, which every other locale falls back to.
     #[error("template en/{file} is missing; English is required")]
     Missing {
-        /// The file's name.
+        /// The file name without a locale.
         file: &'static str,
     },
     /// Two folder names mean the same locale.
