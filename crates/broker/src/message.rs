@@ -69,8 +69,7 @@ pub struct Received {
     pub id: Option<String>,
     /// The document as it arrived, not checked in any way.
     pub body: Bytes,
-    /// How many times the message went through a wait queue. The publisher counts in a header of
-    /// its own, because brokers count deliveries differently from version to version.
+    /// How many times the message went through a wait queue, counted in a header of this crate.
     pub retries: u32,
     /// Whether the broker delivered the message before.
     pub redelivered: bool,

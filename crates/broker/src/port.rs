@@ -53,8 +53,8 @@ pub enum LinkState {
 /// Publishes messages with confirmation. Success means that a durable queue holds the message.
 #[async_trait]
 pub trait Publisher: Send + Sync {
-    /// Publishes `message` and waits for the confirm, at most `deadline`. Concurrent calls do not
-    /// wait for each other.
+    /// Publishes `message` and waits for the confirm, at most `deadline`. Calls may run
+    /// concurrently.
     async fn publish(&self, message: Outbound, deadline: Duration) -> Result<(), PublishError>;
 
     /// Returns the link's state as it concerns publishing.

@@ -162,7 +162,7 @@ impl Courier {
         span.say(Key::Service, || order.service.to_string());
         let carried = self.carry_order(order, event.time, letter, span).await;
         carried.unwrap_or_else(|error| {
-            tracing::warn!(%error, delivery_id = %event.id, "the ledger is not available");
+            tracing::warn!(%error, delivery_id = %event.id, "the ledger is unavailable");
             // While the ledger is unavailable, wait longer with each retry.
             Ladder::STANDARD
                 .covering(u64::from(letter.retries) * 2_000)
@@ -247,6 +247,7 @@ impl Courier {
         let now = self.parts.clock.now();
         let salt = salt(order, errand.retries);
         let is_bound = errand.before.bind(self.parts.rules.get().unknown_retries);
+        // A provider that may already have the message is tried first, once per round.
         let is_first = tried.len() == errand.before.refused.len();
         let knows = errand.before.knows.filter(|_| is_first);
         let again =
@@ -318,7 +319,7 @@ impl Courier {
             after_crash: true, ..
         } = claim
         {
-            tracing::warn!(delivery_id = %order.delivery_id, "taken over from a worker that went silent");
+            tracing::warn!(delivery_id = %order.delivery_id, "taken over from a worker that stopped responding");
             self.parts.metrics.after_crash.inc();
         }
         Ok(claim)

@@ -79,8 +79,8 @@ const SAMPLE_CODES: &str = "0123456789012345678";
 pub struct Sender {
     /// The name that users know: `Example Jira`.
     pub app: String,
-    /// The host of the page that asks for the code. If set, an SMS ends with the line that binds the
-    /// code to this domain (origin-bound one-time codes).
+    /// The host of the page that asks for the code. If set, an SMS ends with the line that binds
+    /// the code to this domain (WICG draft "Origin-bound one-time codes").
     pub host: Option<String>,
 }
 

@@ -341,7 +341,7 @@ impl Route {
                 .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
         };
         if !config.prefixes.iter().all(prefix) {
-            return Err(ConfigError::new("prefixes", "are + and digits each: +4915"));
+            return Err(ConfigError::new("prefixes", "must be + and digits: +4915"));
         }
         if config.providers.is_empty() {
             return Err(ConfigError::new("providers", "must name at least one"));
@@ -352,7 +352,7 @@ impl Route {
             let place = providers
                 .iter()
                 .position(|provider| provider.name().as_str() == name)
-                .ok_or_else(|| ConfigError::new("providers", "names one that is not configured"))?;
+                .ok_or_else(|| ConfigError::new("providers", "names an unknown provider"))?;
             let weight = weight
                 .parse()
                 .ok()
@@ -361,7 +361,7 @@ impl Route {
                 ConfigError::new("providers", "has a weight that is not 1 to 1000")
             })?;
             if members.iter().any(|(member, _)| *member == place) {
-                return Err(ConfigError::new("providers", "names one twice"));
+                return Err(ConfigError::new("providers", "names a provider twice"));
             }
             members.push((place, weight));
         }

@@ -7,7 +7,7 @@ pub(crate) const ATTEMPTS: Series = Series {
     kind: Kind::Counter,
     labels: &["channel", "provider", "class"],
     help: "Provider calls, by outcome class.",
-    action: "`config_fault`: account or configuration, `watchword provider test NAME`. `destination_refused`: the provider does not deliver to that country or mail domain for our account: enable it there, route it to another provider, or take it from the service's `countries`. `transient`, `unknown_outcome`: the provider has a problem; its share falls by itself. `recipient_invalid`, `recipient_blocked`: wrong numbers; a burst means that someone is guessing numbers.",
+    action: "`config_fault`: account or configuration, `watchword provider test NAME`. `destination_refused`: the provider does not deliver to that country or mail domain for our account: enable it there, route it to another provider, or remove it from the service's `countries`. `transient`, `unknown_outcome`: the provider has a problem; its share falls by itself. `recipient_invalid`, `recipient_blocked`: wrong numbers; a burst means that someone is guessing numbers.",
 };
 pub(crate) const NOT_CALLED: Series = Series {
     name: "watchword_attempts_not_called_total",

@@ -71,6 +71,7 @@ async fn work(courier: Arc<Courier>, received: Received) {
         redelivered: received.redelivered,
         traceparent: received.traceparent.clone(),
     };
+    // A panic dead-letters the order: redelivered, it would only panic again.
     let carried = AssertUnwindSafe(courier.carry(&letter))
         .catch_unwind()
         .await;

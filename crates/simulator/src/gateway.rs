@@ -40,7 +40,7 @@ pub(crate) async fn serve(listener: TcpListener, world: World) {
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(world);
     if let Err(error) = axum::serve(listener, routes).await {
-        tracing::error!(%error, "the gateway ended");
+        tracing::error!(%error, "the SMS gateway stopped");
     }
 }
 
@@ -117,6 +117,7 @@ fn cut() -> Response {
     let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
     let body = Body::from_stream(futures_stream(broken));
     let mut response = Response::new(body);
+    // The client expects 100 bytes and gets none.
     response.headers_mut().insert("content-length", 100.into());
     response
 }

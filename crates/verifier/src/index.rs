@@ -174,8 +174,8 @@ fn tag(hash: &[u8; 32]) -> SubjectTag {
     SubjectTag::new(bytes)
 }
 
-/// Returns the digest of `code` for `id` under `key`. A keyed hash, because an attacker could hash
-/// a million plain codes in an instant.
+/// Returns the digest of `code` for `id` under `key`. It is keyed because a code has too few values
+/// for a plain hash: an attacker with a copy of the store could hash all of them in an instant.
 pub fn digest(key: &Key, service: &ServiceName, id: &VerificationId, code: &str) -> Digest {
     let hash = mac(key, &["code", service.as_str(), id.as_str(), code]);
     Digest {

@@ -134,6 +134,8 @@ impl Opener {
             fallback: request.fallback,
         };
         let sealer = self.sealer.get();
+        // Drawn before the store is asked, so that opening takes a single call; dropped if the slot
+        // has a live verification.
         let (code, sealed_code) = self.mint(service, &id)?;
         let command = OpenCommand {
             service: service.name.clone(),

@@ -124,6 +124,8 @@ pub(super) fn take(
     lease_until_ms: i64,
 ) -> Result<Found> {
     let mut found = Found::default();
+    // Expired messages can fill a whole batch, so continue until fresh ones are found, but bound
+    // the transaction.
     while found.taken.is_empty() && found.late < LATE_AT_ONCE {
         let (mut met, mut late_ones) = (0, Vec::new());
         let mut due = connection.prepare_cached(DUE)?;
@@ -150,6 +152,7 @@ pub(super) fn take(
             put.execute(params![row, late])?;
         }
         found.late += late_ones.len();
+        // No more messages are due.
         if met < limit {
             break;
         }
@@ -244,11 +247,12 @@ pub(super) enum Fate {
     },
 }
 
-// Returns false if `token` no longer holds the message.
+/// Settles a message. Returns false if `token` no longer holds it.
 pub(super) fn settle(connection: &Connection, row: i64, token: i64, fate: &Fate) -> Result<bool> {
     let (sql, values): (&str, Vec<Value>) = match fate {
         Fate::Done => ("DELETE FROM broker_message WHERE id = ?1 AND token = ?2", vec![row.into(), token.into()]),
-        // A message that was never handed to the caller does not count as delivered.
+        // A message that was never handed to the caller does not count as delivered. A retry starts
+        // a new count, as the republished copy on `RabbitMQ` does.
         Fate::Due { at_ms, retried, returned } => (
             "UPDATE broker_message SET token = NULL, due_ms = ?3, retries = retries + ?4,
              handed_out = CASE WHEN ?4 THEN 0 ELSE handed_out - ?5 END WHERE id = ?1 AND token = ?2",

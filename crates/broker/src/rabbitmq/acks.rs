@@ -118,6 +118,8 @@ async fn write(mut waiting: mpsc::UnboundedReceiver<Done>, acks: Weak<Acks>) {
             let options = BasicAckOptions { multiple };
             acks.channel.basic_ack(tag, options).await.is_ok()
         }));
+        // After a timeout it is unknown which frames were written: report all as failed, and the
+        // broker redelivers what it still holds.
         let written = timeout(DEADLINE, written).await.unwrap_or(vec![false]);
         let is_written = written.into_iter().all(|is_written| is_written) && acks.is_connected();
         for done in batch.drain(..) {

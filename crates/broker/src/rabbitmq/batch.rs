@@ -1,10 +1,11 @@
 //! Publishing in batches. Each task has a channel, takes all waiting messages as one batch, and
 //! answers when the whole batch is confirmed.
 //!
-//! The client library (lapin) attaches a returned message to whichever confirm completes next, so a
-//! single confirm does not tell which message was returned. The task therefore waits for the whole
-//! batch and matches returned messages by their id. Under low load a batch is one message; under
-//! high load batches grow, and the broker confirms many messages at once.
+//! The client library (lapin) attaches a returned message to whichever confirm completes next
+//! (lapin issues 254 and 369), so a single confirm does not tell which message was returned. The
+//! task therefore waits for the whole batch and matches returned messages by their id. Under low
+//! load a batch is one message; under high load batches grow, and the broker confirms many messages
+//! at once.
 //!
 //! A caller gets [`PublishError::Unconfirmed`] whenever its message may have been written.
 
@@ -123,6 +124,7 @@ async fn carry(waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>, supervisor: Arc<Sup
     let mut refusals = Refusals::default();
     loop {
         let mut batch = Vec::new();
+        // The tasks share the receiver: whichever is idle takes the next batch.
         if waiting.lock().await.recv_many(&mut batch, MOST).await == 0 {
             return;
         }

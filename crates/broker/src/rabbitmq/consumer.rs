@@ -213,7 +213,7 @@ impl Pump {
             };
             let Some(link) = link else { return };
             if self.read(&link).await.is_none() {
-                tracing::debug!(lane = self.lane.as_str(), "a consumer is set up again");
+                tracing::debug!(lane = self.lane.as_str(), "setting up a consumer again");
             }
             drop(link);
             tokio::select! {
@@ -397,7 +397,7 @@ pub(super) fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<
 }
 
 /// Returns how many times the message was retried. Any publisher can forge this header; a wrong
-/// value only makes the waits longer.
+/// value makes the waits longer, but none of them exceeds the deadline.
 pub(super) fn retries(properties: &BasicProperties) -> u32 {
     let count = match header(properties, RETRIES_HEADER) {
         Some(AMQPValue::LongLongInt(count)) => *count,

@@ -14,7 +14,7 @@ use super::topology::{Queue, is_mismatch};
 
 /// Deadline for the broker's confirm.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(2);
-// Time to wait for `connection.blocked` after a confirm.
+/// Time to wait for `connection.blocked` after a confirm.
 const BLOCKED_WITHIN: Duration = Duration::from_millis(500);
 /// The name of a queue that does not exist.
 const NOWHERE: &str = "watchword.nowhere";

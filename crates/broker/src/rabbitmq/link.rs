@@ -94,6 +94,7 @@ impl Link {
         loop {
             let event = tokio::select! {
                 event = publishing.next() => event,
+                // Only an error matters on the consuming connection: blocking concerns publishing.
                 event = consuming.next() => event.filter(|event| matches!(event, Event::Error(_))).or(Some(Event::Connected)),
                 () = self.broken.notified() => None,
                 _ = look.tick() => self.is_alive().then_some(Event::Connected),

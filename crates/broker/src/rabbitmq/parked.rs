@@ -33,7 +33,7 @@ pub(super) async fn look(
     lane: Lane,
     limit: usize,
 ) -> Result<RabbitLook, ParkedError> {
-    let address = Address::parse(settings).map_err(|_| ParkedError("the URL is wrong"))?;
+    let address = Address::parse(settings).map_err(|_| ParkedError("the URL is invalid"))?;
     let connection = address
         .connect("parked")
         .await
@@ -95,7 +95,7 @@ fn reason(properties: &BasicProperties) -> String {
 impl RabbitLook {
     fn take(&mut self, place: usize) -> Result<(Acker, BasicProperties), ParkedError> {
         let held = self.held.get_mut(place).and_then(Option::take);
-        held.ok_or(ParkedError("no such message in this look"))
+        held.ok_or(ParkedError("no such message in this listing"))
     }
 }
 
@@ -119,14 +119,14 @@ impl ParkedLook for RabbitLook {
             &body,
             replayed(&properties),
         );
-        let confirm = within(published, "the lane cannot be reached").await?;
-        match within(confirm, "the lane did not confirm").await? {
+        let confirm = within(published, "the message could not be published").await?;
+        match within(confirm, "the publish was not confirmed").await? {
             Confirmation::Ack(None) => {}
-            _ => return Err(ParkedError("the lane did not take it")),
+            _ => return Err(ParkedError("the queue rejected the message")),
         }
         within(
             acker.ack(BasicAckOptions::default()),
-            "it was not taken out",
+            "the message could not be removed",
         )
         .await?;
         Ok(())
@@ -136,7 +136,7 @@ impl ParkedLook for RabbitLook {
         let (acker, _) = self.take(place)?;
         within(
             acker.ack(BasicAckOptions::default()),
-            "it was not taken out",
+            "the message could not be removed",
         )
         .await?;
         Ok(())

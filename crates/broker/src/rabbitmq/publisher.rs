@@ -21,8 +21,9 @@ use crate::telemetry::BrokerMetrics;
 /// Delivery mode 2: the broker writes the message to disk before it confirms.
 const PERSISTENT: u8 = 2;
 
-/// Number of waits so far. A header of our own, because the meaning of the broker's counters
-/// changes between its versions.
+/// Number of waits so far. A header of our own, because `RabbitMQ` 4 ignores an `x-death` header
+/// that a client republishes, and the meaning of `x-delivery-count` depends on the version
+/// (rabbitmq-server issues 10709 and 11331).
 pub(super) const RETRIES_HEADER: &str = "x-watchword-retries";
 /// The deadline of a republished order, in milliseconds since the epoch. A dead-lettered message
 /// loses its `expiration`, so a header has to keep the deadline.

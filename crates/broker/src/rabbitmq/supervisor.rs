@@ -147,6 +147,7 @@ impl Supervisor {
             let queue_count = u32::try_from(topology.queues.len()).unwrap_or(u32::MAX);
             let margin = OPEN_MARGIN + MARGIN_PER_QUEUE * queue_count;
             let opened = timeout(
+                // Two connections, then the declarations.
                 address.connect_deadline() * 2 + margin,
                 Link::open(&address, &topology),
             );

@@ -55,11 +55,11 @@ impl Courier {
             AttemptClass::DestinationRefused => tracing::warn!(
                 provider = %name, reason = attempted.reason, country,
                 "the provider does not deliver to this destination; enable it there, route it to \
-                 another provider, or take it from the service's countries",
+                 another provider, or remove it from the service's countries",
             ),
             AttemptClass::TextFault => tracing::warn!(
                 delivery_id = %errand.order.delivery_id, reason = attempted.reason,
-                "the text could not be made; no provider was called; correct the template and reload",
+                "the text could not be rendered and no provider was called; fix the template and reload",
             ),
             _ => {}
         }

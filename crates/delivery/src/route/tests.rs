@@ -192,7 +192,7 @@ fn a_simulated_month_settles_and_does_not_flap() {
         for second in 0..30 * DAY {
             let bad = match second / DAY {
                 0..=4 => 20,      // sound: 2 % transient
-                5..=9 => 80,      // between the bounds: nothing is to change
+                5..=9 => 80,      // between the thresholds: no change
                 10..=14 => 300,   // poor: it keeps the smallest share
                 15..=19 => 1_000, // dead
                 _ => 10,

@@ -35,7 +35,10 @@ pub(super) fn declared(
             Variables::new([sample].into()).map_err(|error| TemplateError::Invalid {
                 name: name.to_owned(),
                 line,
-                problem: format!("`{variable}` is not a valid variable name: {}", error.rule()),
+                problem: format!(
+                    "`{variable}` is not a valid variable name: {}",
+                    error.rule()
+                ),
             })?;
             names.insert(variable.to_owned());
         }

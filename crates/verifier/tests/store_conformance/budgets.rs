@@ -1,4 +1,5 @@
-//! Limits of wrong guesses per subject, across verifications and messages.
+//! Limits of wrong guesses per subject, across verifications and messages (NIST SP 800-63B section
+//! 3.2.2).
 
 use watchword_core::{CheckVerdict, GuessBudget, Timestamp};
 use watchword_verifier::store::{OpenCommand, Opened};
