@@ -40,8 +40,7 @@ use learning::{called, callee};
 /// short outage of the store.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
-/// The longest retry delay of an order for which the worker could call no provider: the third (15
-/// s).
+/// The number of the longest retry delay (15 s) for an order for which no provider could be called.
 const LONGEST_UNCALLED: u32 = 3;
 
 /// Processes the orders of one channel.
@@ -143,7 +142,7 @@ impl Courier {
             Ok(event) => event,
             Err(error) => return Settling::Park(error.reason()),
         };
-        // A valid order in the other channel's queue was moved there by hand.
+        // A valid order in the other channel's queue was moved there by a third party.
         if event.data.channel != self.parts.channel {
             return Settling::Park("wrong_channel");
         }

@@ -143,7 +143,7 @@ impl Router {
         }
     }
 
-    /// Returns the providers; [`Pick`] and health refer to them by index.
+    /// Returns the providers, in the order in which picks and health index them.
     pub fn providers(&self) -> &[Arc<dyn Provider>] {
         &self.providers
     }

@@ -33,8 +33,7 @@ const PARKED_MAX_LENGTH: i64 = 100_000;
 /// How long a request waits in clear in a request queue, and then in the late queue: 600 s each,
 /// the longest lifetime of a code. The late queue drops a request after that time.
 const REQUEST_TTL_MS: i64 = 600_000;
-/// Bytes of requests in the shared queue and in the late queue: 128 MiB. A request has 0.3 to 16
-/// KiB.
+/// Bytes of requests in the shared queue and in the late queue: 128 MiB, at 0.3 to 16 KiB each.
 const REQUESTS_MAX_BYTES: i64 = 128 * 1024 * 1024;
 /// Bytes of requests in the queue of one service: 32 MiB.
 const SERVICE_MAX_BYTES: i64 = 32 * 1024 * 1024;

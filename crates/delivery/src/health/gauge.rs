@@ -11,7 +11,7 @@ pub(super) const WHOLE: u8 = 10;
 
 /// Half-life of the weighted counts of successes and failures.
 const HALF_LIFE_MS: f64 = 120_000.0;
-/// The least weighted number of observations that can change a share.
+/// With fewer weighted observations the rate of failures is not judged.
 const FEW: f64 = 10.0;
 /// Above this rate of failures the circuit opens.
 const BROKEN: f64 = 0.5;

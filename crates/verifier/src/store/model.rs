@@ -110,8 +110,8 @@ pub struct Sent {
     pub is_new: bool,
     /// Whether this call withdrew a live verification.
     pub withdrew: bool,
-    /// Whether the slot's previous verification was approved. Its user then controls the address, so
-    /// the recipient's cooldown need not delay this message.
+    /// Whether the slot's previous verification was approved. Its user then controls the address,
+    /// so the recipient's cooldown need not delay this message.
     pub follows_approval: bool,
     /// The current code under AEAD, base64.
     pub sealed_code: String,
