@@ -1,4 +1,4 @@
-//! What is published and what is received. Refuses to look into bodies.
+//! Messages to publish, and received messages with the methods that settle them.
 
 use std::time::Duration;
 
@@ -11,18 +11,19 @@ use crate::port::{Settle, SettleError};
 /// A message to publish.
 #[derive(Clone)]
 pub struct Outbound {
-    /// The event's id; confirms and returns are matched by it.
+    /// The event's id, unique among messages in flight: returned messages are matched by it.
     pub id: String,
-    /// The event's type, for the `type` property.
+    /// The event's type, sent as the `type` property.
     pub kind: &'static str,
-    /// Where it goes.
+    /// The destination.
     pub route: Route,
     /// The `CloudEvents` document.
     pub body: Bytes,
-    /// W3C trace context to carry along.
+    /// W3C trace context to send along.
     pub traceparent: Option<String>,
-    /// How long it is wanted, in a lane that has a late queue: what still waits then is handed out
-    /// after everything that is not late, by the same consumer.
+    /// Time-to-live, for a queue kind that has a late queue. The engine moves a message that waits
+    /// longer to the late queue, which the same consumer reads, so that expired messages do not
+    /// delay fresh ones.
     pub ttl: Option<Duration>,
 }
 
@@ -35,77 +36,82 @@ impl std::fmt::Debug for Outbound {
     }
 }
 
-/// Where a published message goes.
+/// The destination of a published message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
-    /// To the readers of a lane. It must arrive in a queue, or the publish fails.
+    /// The queue of a queue kind. The publish fails if no queue receives the message.
     Lane(Lane),
-    /// To the lane's parked queue, with the reason: for a document about a message that must not
-    /// be kept as it is (a request with a recipient in clear).
+    /// The dead-letter queue of a queue kind, with the reason. For a note about a message that must
+    /// not be kept itself, such as a request with a recipient in clear.
     Parked(Lane, ParkReason),
-    /// To whoever listens, by topic routing key; nobody listening is no failure.
+    /// The events exchange, with this topic routing key. The publish succeeds even if no queue is
+    /// bound to it.
     Event(String),
 }
 
-/// Why a message was put aside: a stable word (`unknown_type`, `broken_seal`, …).
+/// Why a message was dead-lettered: a stable word (`unknown_type`, `broken_seal`, …).
 pub type ParkReason = &'static str;
 
-/// Why a message comes from its lane's late queue.
+/// Why a message was moved to its late queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Late {
-    /// It waited past its deadline.
+    /// The message passed its deadline while it waited.
     Expired,
-    /// The broker delivered it as often as the queue allows, and no consumer settled it. Only
-    /// requests are handed out then ([`Lane::is_republished`]); other messages are dead-lettered.
+    /// The message reached the delivery limit without being settled. Consumers hand out only
+    /// requests for this reason ([`Lane::is_republished`]) and dead-letter other messages.
     DeliveryLimit,
 }
 
-/// A message that was taken from a lane and waits to be settled. Dropped unsettled, it is
-/// redelivered once its connection or lease ends: that is what a crash does.
+/// A received message that waits to be settled. If it is dropped unsettled, as in a crash, the
+/// broker redelivers it once the connection or the lease ends.
 pub struct Received {
     /// The `message_id` property, if the publisher set one.
     pub id: Option<String>,
-    /// The document as it came; not checked in any way.
+    /// The document as it arrived, not checked in any way.
     pub body: Bytes,
-    /// How often it went through a wait queue, from 0, by our own header (R47).
+    /// How many times the message went through a wait queue, counted in a header of this crate.
     pub retries: u32,
-    /// Whether the broker says that it was handed out before.
+    /// Whether the broker delivered the message before.
     pub redelivered: bool,
-    /// Why the broker moved it to the lane's late queue, if it did.
+    /// Why the message comes from the late queue, if it does.
     pub late: Option<Late>,
-    /// The service whose own request queue it comes from; `None` from a queue that services share.
+    /// The service whose request queue the message comes from; `None` for a queue that services
+    /// share.
     pub service: Option<ServiceName>,
     /// The publisher's user name, validated by the broker.
     pub user: Option<String>,
-    /// W3C trace context, if it fits that form.
+    /// W3C trace context, if the header is well-formed.
     pub traceparent: Option<String>,
-    /// How to settle it.
+    /// The engine's handle that settles the message.
     pub settle: Box<dyn Settle>,
 }
 
 impl Received {
-    /// Whether this process can still settle the message. `false` once its connection is lost: the
-    /// broker then delivers the message again, so further work on it has no effect.
+    /// Returns whether this process can still settle the message. `false` once its connection is
+    /// lost: the broker then delivers the message again, so further work on it has no effect.
     pub fn is_held(&self) -> bool {
         self.settle.is_held()
     }
 
-    /// Its work is recorded: forget the message.
+    /// Acknowledges the message. Call it once the outcome is recorded: the broker forgets the
+    /// message.
     pub async fn ack(self) -> Result<(), SettleError> {
         self.settle.ack().await
     }
 
-    /// Bring it back after `rung`: published to the wait queue and confirmed, then acked.
+    /// Schedules a retry after the delay of `rung`: publishes the message to the wait queue, waits
+    /// for the confirm, then acknowledges it.
     pub async fn retry(self, rung: Rung) -> Result<(), SettleError> {
         self.settle.retry(rung).await
     }
 
-    /// Put it aside for an operator: published to the parked queue and confirmed, then acked.
+    /// Dead-letters the message for an operator: publishes it to the dead-letter queue, waits for
+    /// the confirm, then acknowledges it.
     pub async fn park(self, reason: ParkReason) -> Result<(), SettleError> {
         self.settle.park(reason).await
     }
 
-    /// Hand it back unprocessed, at once.
+    /// Returns the message to its queue unprocessed, for immediate redelivery.
     pub async fn requeue(self) -> Result<(), SettleError> {
         self.settle.requeue().await
     }

@@ -1,25 +1,25 @@
-//! What was put aside, for an operator: look at it, put it back to work, or drop it. Refuses to
-//! change anything that was only looked at.
+//! Access to dead-lettered messages for an operator: list, replay, discard. Listing changes
+//! nothing.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-/// One message that was put aside.
+/// A dead-lettered message.
 #[derive(Clone)]
 pub struct ParkedMessage {
-    /// Its place in this look; what the other calls name it by.
+    /// Index in [`ParkedLook::messages`], for `replay` and `discard`.
     pub place: usize,
     /// The `message_id` property.
     pub id: Option<String>,
     /// The event's type.
     pub kind: Option<String>,
-    /// Why it was put aside.
+    /// The reason for dead-lettering: a stable word such as `broken_seal`.
     pub reason: String,
-    /// When, in milliseconds since the epoch, if the engine kept it.
+    /// Time of dead-lettering in milliseconds since the epoch, if the engine keeps it.
     pub parked_at_ms: Option<i64>,
-    /// How often it went through a wait queue before.
+    /// How many times the message went through a wait queue before.
     pub retries: u32,
-    /// The document. It may hold anything: it is for reading the parts in clear, never to be shown.
+    /// The document. It can hold anything, so read only its clear parts and never print it.
     pub body: Bytes,
 }
 
@@ -32,24 +32,25 @@ impl std::fmt::Debug for ParkedMessage {
     }
 }
 
-/// The parked queue could not be read or changed.
+/// An error of reading or changing a dead-letter queue.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the dead-letter queue cannot be reached: {0}")]
 pub struct ParkedError(pub &'static str);
 
-/// One look into the parked queue of a lane. Dropped, everything that was not replayed or
-/// discarded is where it was.
+/// An open view of a dead-letter queue. When it is dropped, every message that was neither replayed
+/// nor discarded stays in the queue.
 #[async_trait]
 pub trait ParkedLook: Send {
-    /// The messages, oldest first; at most as many as were asked for.
+    /// Returns the messages, oldest first, at most as many as were requested.
     fn messages(&self) -> &[ParkedMessage];
 
-    /// Puts a message back into its lane, confirmed, and then out of the parked queue.
+    /// Publishes a message to its queue again, waits for the confirm, then removes it from the
+    /// dead-letter queue.
     async fn replay(&mut self, place: usize) -> Result<(), ParkedError>;
 
-    /// Drops a message.
+    /// Removes a message.
     async fn discard(&mut self, place: usize) -> Result<(), ParkedError>;
 
-    /// Ends the look.
+    /// Closes the view and returns the remaining messages to the queue.
     async fn close(self: Box<Self>) -> Result<(), ParkedError>;
 }

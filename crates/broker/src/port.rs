@@ -1,4 +1,4 @@
-//! The traits both engines stand behind, and the errors by what the caller does next.
+//! The traits that both engines implement, and their errors, divided by how the caller reacts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,97 +10,104 @@ use watchword_events::Lane;
 use crate::message::{Outbound, ParkReason, Received};
 use crate::parked::{ParkedError, ParkedLook};
 
-/// Why a publish did not succeed.
+/// An error of a publish.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// There is no connection, or too much is unconfirmed. It was not published; try later.
+    /// There is no connection, or too many messages are unconfirmed. The message was not published;
+    /// try again later.
     #[error("the broker is not available")]
     Unavailable,
-    /// The broker refuses publishes because of an alarm (memory, disk). It was not published.
+    /// The broker refuses publishes because of an alarm (memory, disk). The message was not
+    /// published.
     #[error("the broker refuses publishes for now")]
     Blocked,
-    /// The broker said no: its queue is full. It was not kept.
+    /// The broker rejected the message because its queue is full. The message was not kept.
     #[error("the queue is full")]
     Rejected,
-    /// No queue is bound where it should go. It was not kept; the topology is being restored.
+    /// No queue is bound to the message's route. The message was not kept; the topology is being
+    /// restored.
     #[error("the message reached no queue")]
     Unroutable,
-    /// No answer in time: it may or may not have been kept. Publishing it again is safe because
-    /// its id stays the same.
+    /// No confirm arrived in time: the broker may or may not have the message. Publishing it again
+    /// is safe because its id stays the same.
     #[error("the broker did not confirm in time")]
     Unconfirmed,
 }
 
-/// Settling failed: the broker will hand the message out again.
+/// An error of settling a message. The broker will deliver the message again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the message could not be settled and will be redelivered")]
 pub struct SettleError;
 
-/// The state of the link to the queues, for readiness and metrics.
+/// The state of the link to the broker, for readiness and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkState {
-    /// Publishes and consumers work.
+    /// Publishing and consuming work.
     Up,
     /// Connected, but the broker refuses publishes.
     Blocked,
-    /// Not connected; reconnecting.
+    /// Not connected; the engine is reconnecting.
     Down,
 }
 
-/// Publishes with confirmation. Success means: a durable queue has it.
+/// Publishes messages with confirmation. Success means that a durable queue holds the message.
 #[async_trait]
 pub trait Publisher: Send + Sync {
-    /// Publishes and waits for the confirm, at most `deadline`. Calls run side by side.
+    /// Publishes `message` and waits for the confirm, at most `deadline`. Calls may run
+    /// concurrently.
     async fn publish(&self, message: Outbound, deadline: Duration) -> Result<(), PublishError>;
 
-    /// Whether a publish can succeed now.
+    /// Returns the link's state as it concerns publishing.
     fn state(&self) -> LinkState;
 }
 
-/// Takes messages from one lane.
+/// Receives messages of one queue kind.
 #[async_trait]
 pub trait Consumer: Send {
-    /// The next message; waits through lost connections. `None` once the broker was closed.
-    /// Cancelling the call loses nothing.
+    /// Returns the next message, waiting through lost connections, or `None` once the broker is
+    /// closed. The method is cancel safe: no message is lost.
     async fn receive(&mut self) -> Option<Received>;
 
-    /// Stops taking: what was handed out stays to be settled, the rest goes back to the queue.
+    /// Stops receiving. Messages that the caller holds can still be settled; messages that were
+    /// read ahead go back to their queue.
     async fn stop(&mut self);
 
-    /// Whether the lane can be read now.
+    /// Returns the link's state as it concerns consuming.
     fn state(&self) -> LinkState;
 }
 
-/// Settles one received message. Use the methods of [`Received`].
+/// Settles one received message. Callers use the methods of [`Received`].
 #[async_trait]
 pub trait Settle: Send + Sync {
-    /// See [`Received::is_held`].
+    /// Returns whether the message can still be settled; see [`Received::is_held`].
     fn is_held(&self) -> bool {
         true
     }
-    /// See [`Received::ack`].
+    /// Acknowledges the message; see [`Received::ack`].
     async fn ack(self: Box<Self>) -> Result<(), SettleError>;
-    /// See [`Received::retry`]. Fails in a lane whose messages are not republished.
+    /// Schedules a retry; see [`Received::retry`]. Fails for a queue whose messages are not
+    /// republished.
     async fn retry(self: Box<Self>, rung: Rung) -> Result<(), SettleError>;
-    /// See [`Received::park`]. Fails in a lane whose messages are not republished.
+    /// Dead-letters the message; see [`Received::park`]. Fails for a queue whose messages are not
+    /// republished.
     async fn park(self: Box<Self>, reason: ParkReason) -> Result<(), SettleError>;
-    /// See [`Received::requeue`].
+    /// Returns the message to its queue; see [`Received::requeue`].
     async fn requeue(self: Box<Self>) -> Result<(), SettleError>;
 }
 
-/// An engine: gives publishers and consumers and keeps their link alive.
+/// An engine: creates publishers and consumers and keeps their link alive.
 #[async_trait]
 pub trait Broker: Send + Sync {
-    /// The publisher; one for the process.
+    /// Returns the publisher, which the whole process shares.
     fn publisher(&self) -> Arc<dyn Publisher>;
 
-    /// A consumer of `lane` that holds at most `prefetch` unsettled messages, and beside them a few
-    /// of those that were late ([`Outbound::ttl`]).
+    /// Starts a consumer of `lane` that holds at most `prefetch` unsettled messages, plus up to 32
+    /// that expired ([`Outbound::ttl`]) and, of requests, up to 16 from the queue of each service.
     async fn consume(&self, lane: Lane, prefetch: u16) -> Box<dyn Consumer>;
 
-    /// A look into what was put aside of `lane`, at up to `limit` messages.
+    /// Opens the dead-letter queue of `lane` and reads up to `limit` messages.
     async fn parked(&self, lane: Lane, limit: usize) -> Result<Box<dyn ParkedLook>, ParkedError>;
 
-    /// Ends the link: publishes fail, consumers end. Unsettled messages are redelivered later.
+    /// Closes the link: publishes fail and consumers end. Unsettled messages are redelivered later.
     async fn close(&self);
 }

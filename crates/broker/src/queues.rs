@@ -1,5 +1,5 @@
-//! How long the lanes are and how old what waits in them can be, from a look every few seconds.
-//! Refuses to take a message for it, and to ask anything for a message.
+//! Queue depth and an upper bound of the age of waiting messages, from a sample every few seconds.
+//! Handling a message costs nothing extra.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -9,17 +9,17 @@ use watchword_metrics::prometheus::IntGauge;
 
 use crate::telemetry::BrokerMetrics;
 
-/// How often the lanes are looked at.
+/// Interval between samples of the queues.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Looks that are kept of a lane; from there on every second one goes.
+/// Samples kept for each queue; beyond this, every second one is dropped.
 const LOOKS: usize = 200;
 
-/// What was seen of all lanes.
+/// The samples of all queues.
 #[derive(Debug, Default)]
 pub(crate) struct Queues([Watched; Lane::ALL.len()]);
 
 impl Queues {
-    /// At `now` so many messages of `lane` are ready to be taken.
+    /// Records that `lane` has `ready` waiting messages at `now`, and updates the gauges.
     pub(crate) fn ready(&mut self, lane: Lane, ready: u64, metrics: &BrokerMetrics, now: Instant) {
         let metrics = metrics.lane(lane);
         let oldest = self.0[lane.place()].look(ready, metrics.taken(), now);
@@ -28,12 +28,12 @@ impl Queues {
     }
 }
 
-/// Shows a number that fits for certain.
+/// Sets a gauge, saturating at the largest `i64`.
 pub(crate) fn set(gauge: &IntGauge, number: u64) {
     gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
 }
 
-/// The looks at one lane, of which the first bounds the age of what is ready.
+/// The samples of one queue. The first one bounds the age of the waiting messages.
 #[derive(Debug, Default)]
 struct Watched(VecDeque<Look>);
 
@@ -45,9 +45,10 @@ struct Look {
 }
 
 impl Watched {
-    /// What is ready is taken in its order. Of those seen at an earlier look none is left once as
-    /// many have been taken since: what is ready now is younger than that look. Others take too,
-    /// which this process does not see, so that the truth is that or less.
+    /// Adds a sample and returns the largest age that a waiting message can have. Queues are read
+    /// in order: once as many messages were taken as an earlier sample saw waiting, all of those
+    /// are gone, and every waiting message is younger than that sample. Other processes take
+    /// messages too, which this process does not see, so the true age is at most the returned one.
     fn look(&mut self, ready: u64, taken: u64, now: Instant) -> Duration {
         let at = now;
         self.0.push_back(Look { at, ready, taken });
@@ -55,7 +56,7 @@ impl Watched {
         let last_gone = self.0.iter().rposition(gone).unwrap_or(0);
         self.0.drain(..last_gone);
         if self.0.len() > LOOKS {
-            // Not the first: that is the one that counts.
+            // Keep the first sample: the age counts from it.
             let mut place = 0;
             self.0.retain(|_| {
                 place += 1;
@@ -73,7 +74,8 @@ impl Watched {
 mod tests {
     use super::*;
 
-    /// A look every 5 s at (ready, taken since the look before): the bound in seconds after each.
+    /// Returns the bound in seconds after each of `looks`: (ready, taken since the previous
+    /// sample), one every 5 s.
     fn bounds(looks: &[(u64, u64)]) -> Vec<u64> {
         let (mut watched, mut taken, begun) = (Watched::default(), 0, Instant::now());
         let mut bounds = Vec::new();
@@ -97,7 +99,8 @@ mod tests {
 
     #[test]
     fn a_backlog_is_as_old_as_the_look_whose_messages_are_taken() {
-        // 100 are there at 5 s; 60 are taken by 10 s, 120 by 15 s: then what was there at 5 s is gone.
+        // 100 wait at 5 s; 60 are taken by 10 s and 120 by 15 s, so all that waited at 5 s are
+        // gone.
         let looks = [(0, 0), (100, 0), (140, 60), (180, 60), (180, 150)];
         assert_eq!(bounds(&looks), [0, 5, 10, 10, 10]);
     }

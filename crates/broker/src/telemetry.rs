@@ -1,5 +1,5 @@
-//! What the links to the queues count, for either engine. Labels come from closed sets, handles are
-//! there from the start. Refuses to look a label up for a message.
+//! Metrics of the broker links of both engines. Labels come from closed sets, and every handle is
+//! created at start, so that counting needs no lookup.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,74 +17,74 @@ const PUBLISH: Series = Series {
         0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0,
     ]),
     labels: &["route", "result"],
-    help: "How long a publish took until its confirm, by kind of route (`lane`, `parked`, `event`) and result.",
-    action: "Slow or unconfirmed: the broker's disk or its quorum. `blocked`, `rejected`: an alarm or a full queue; callers get 503 meanwhile.",
+    help: "Time from a publish to its confirm, by route (`lane` a work queue, `parked` a dead-letter queue, `event`) and result.",
+    action: "Slow or `unconfirmed`: check the broker's disk and its quorum. `blocked`, `rejected`: an alarm or a full queue; callers get 503 until it clears.",
 };
 const CONNECTED: Series = Series {
     name: "watchword_broker_connected",
     kind: Kind::Gauge,
     labels: &[],
     help: "1 while publishing and consuming are possible.",
-    action: "0: is the broker there, and do user and virtual host fit? The log names the reason once.",
+    action: "0: check that the broker runs and that user and virtual host are right. The log names the reason once.",
 };
 const CONNECTS: Series = Series {
     name: "watchword_broker_connects_total",
     kind: Kind::Counter,
     labels: &[],
-    help: "Connections made to the broker, the first included.",
-    action: "Growing: the link breaks again and again; look at the network and the broker's log.",
+    help: "Connections made to the broker, including the first.",
+    action: "Growing: the link breaks repeatedly; check the network and the broker's log.",
 };
 const BLOCKED: Series = Series {
     name: "watchword_broker_blocked",
     kind: Kind::Gauge,
     labels: &[],
     help: "1 while the broker refuses publishes because of an alarm.",
-    action: "1: free memory or disk on the broker's node; it clears by itself.",
+    action: "1: free memory or disk on the broker's node; the alarm then clears by itself.",
 };
 const RECEIVED: Series = Series {
     name: "watchword_messages_received_total",
     kind: Kind::Counter,
     labels: &["lane"],
-    help: "Messages handed out to this process.",
-    action: "Still while the lane holds messages: its consumers are stuck.",
+    help: "Messages delivered to this process.",
+    action: "Flat while the queue holds messages: its consumers are stuck.",
 };
 const REDELIVERED: Series = Series {
     name: "watchword_messages_redelivered_total",
     kind: Kind::Counter,
     labels: &["lane"],
-    help: "Messages handed out again after someone held them.",
-    action: "Growing without restarts: processes die or lose their link in the middle of work.",
+    help: "Messages that the broker had already delivered once before.",
+    action: "Growing without restarts: processes crash or lose their link while they hold messages.",
 };
 const SETTLED: Series = Series {
     name: "watchword_messages_settled_total",
     kind: Kind::Counter,
     labels: &["lane", "how"],
-    help: "Messages settled: `ack` done, `retry` into a wait queue, `park` put aside, `requeue` handed back, `late` moved to the late queue after a retry.",
-    action: "`park`: `watchword dead-letters list`. `requeue`: the store is away.",
+    help: "Messages settled: `ack` done, `retry` moved to a wait queue, `park` dead-lettered, `requeue` returned to the queue, `late` expired after a retry and moved to the late queue.",
+    action: "`park`: `watchword dead-letters list`. `requeue`: the store is unavailable.",
 };
 const QUEUED: Series = Series {
     name: "watchword_queue_messages",
     kind: Kind::Gauge,
     labels: &["lane", "state"],
-    help: "Messages of a lane: `ready` to be taken, `waiting` for another attempt or past their deadline, `parked`. Every process looks by itself; take the largest.",
-    action: "`ready` growing: more workers, or a slow provider. `parked`: `watchword dead-letters list`.",
+    help: "Messages by queue: `ready`, `waiting` for a retry or expired, `parked` (dead-lettered). Every process reports its own sample; use the maximum.",
+    action: "`ready` growing: add workers, or find the slow provider. `parked`: `watchword dead-letters list`.",
 };
 const CONSUMERS: Series = Series {
     name: "watchword_queue_consumers",
     kind: Kind::Gauge,
     labels: &["lane"],
-    help: "Processes that take messages of a lane. Every process looks by itself; take the largest.",
-    action: "0: the role that reads the lane does not run, or has no link.",
+    help: "Consumers of a queue. Every process reports its own sample; use the maximum.",
+    action: "0: the role that reads the queue does not run, or has no link.",
 };
 const OLDEST: Series = Series {
     name: "watchword_queue_oldest_seconds",
     kind: Kind::Gauge,
     labels: &["lane"],
-    help: "The longest that a message of the lane can have been ready, as far as this process can tell: the time since it last saw no more of them than it has taken since. Take the least over processes. Too small for as long as a process is younger than the message.",
-    action: "Near the life of a code: messages expire in the queue. More workers, or find what holds them.",
+    help: "Upper bound of the age of the oldest ready message of a queue: the time since this process last saw no more ready messages than it has taken since. Use the minimum over processes. Too small until the process is older than the message.",
+    action: "Near the lifetime of a code: messages expire in the queue. Add workers, or find the cause of the delay.",
 };
 
-/// Everything this crate counts.
+/// All metrics of this crate.
 pub const SERIES: &[Series] = &[
     PUBLISH,
     CONNECTED,
@@ -109,13 +109,13 @@ const RESULTS: [&str; 6] = [
 ];
 const WAYS: [&str; 5] = ["ack", "retry", "park", "requeue", "late"];
 
-/// Counters of the broker links of one process; cheap to clone.
+/// Metrics of the broker links of one process; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct BrokerMetrics(Arc<Handles>);
 
 #[derive(Debug)]
 struct Handles {
-    /// By [`ROUTES`], then by [`RESULTS`].
+    /// Indexed by [`ROUTES`], then by [`RESULTS`].
     publish: [[Histogram; RESULTS.len()]; ROUTES.len()],
     connected: IntGauge,
     connects: IntCounter,
@@ -123,7 +123,7 @@ struct Handles {
     lanes: [LaneMetrics; Lane::ALL.len()],
 }
 
-/// What is counted of one lane.
+/// Metrics of one queue kind.
 #[derive(Debug)]
 pub(crate) struct LaneMetrics {
     received: IntCounter,
@@ -137,14 +137,14 @@ pub(crate) struct LaneMetrics {
 }
 
 impl LaneMetrics {
-    /// Messages this process took out of the lane.
+    /// Returns how many messages this process took, without redeliveries.
     pub(crate) fn taken(&self) -> u64 {
         self.received.get().saturating_sub(self.redelivered.get())
     }
 }
 
 impl BrokerMetrics {
-    /// Registers the counters; series start at zero.
+    /// Registers the metrics; all series start at zero.
     pub fn register(registry: &Registry) -> Result<Self, Error> {
         let make = Maker::new(registry);
         let publish = make.histograms(&PUBLISH)?;

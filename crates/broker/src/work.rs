@@ -1,12 +1,13 @@
-//! The loop of every role that takes messages: each in a task of its own, until told to stop, then
-//! no more and those in work to their end. Refuses to bound how many: the consumer's prefetch does.
+//! The receive loop that every role uses. Each message runs in a task of its own; the consumer's
+//! prefetch bounds how many run at once.
 
 use tokio::task::JoinSet;
 
 use crate::message::Received;
 use crate::port::Consumer;
 
-/// Gives every message of `consumer` to `work` until `stop`, then finishes those in work.
+/// Runs `work` for every message of `consumer` until `stop` resolves, then waits for the messages
+/// that are still in flight.
 pub async fn work_until<Work, Done>(
     mut consumer: Box<dyn Consumer>,
     stop: impl Future<Output = ()> + Send,

@@ -1,5 +1,6 @@
-//! The way of one order: read, open, keep the deadline, pick a provider, claim, attempt, decide,
-//! record, report. Refuses to let go of an order whose outcome is not in the ledger.
+//! Processing of one order: decode, open the seal, check the deadline, pick a provider, claim the
+//! delivery, attempt, decide, record, report. An order is settled only after its outcome is in the
+//! ledger.
 
 mod ending;
 mod history;
@@ -35,47 +36,47 @@ use ending::{soon, when_free};
 use history::{History, tried_as};
 use learning::{called, callee};
 
-/// What a claim outlasts its attempt by: enough to write the outcome down, also over a hiccup of
-/// the store.
+/// How much longer than its attempt a claim lasts: enough to record the outcome, even across a
+/// short outage of the store.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
-/// The longest retry delay of an order for which the worker could call no provider: the third (15 s).
+/// The number of the longest retry delay (15 s) for an order for which no provider could be called.
 const LONGEST_UNCALLED: u32 = 3;
 
-/// Carries out orders of one channel.
+/// Processes the orders of one channel.
 pub struct Courier {
     parts: CourierParts,
     reporter: Arc<Reporter>,
 }
 
-/// What a [`Courier`] is made of.
+/// The parts of a [`Courier`].
 pub struct CourierParts {
-    /// The channel.
+    /// The channel whose orders the courier processes.
     pub channel: Channel,
-    /// Who sends what.
+    /// The providers, their routes and their health.
     pub router: Live<Router>,
-    /// What follows where there is a choice.
+    /// The rules for outcomes that leave a choice.
     pub rules: Live<Rules>,
-    /// What became of deliveries.
+    /// The outcome of every delivery.
     pub ledger: Arc<dyn LedgerStore>,
-    /// Opens orders.
+    /// Opens sealed orders.
     pub sealer: Live<Sealer>,
-    /// How services present themselves.
+    /// The services and how they present themselves.
     pub services: Live<Services>,
-    /// How many calls of providers there are at once. An order waits for its turn before it is
-    /// claimed, so that a claim never waits.
+    /// Limits concurrent provider calls. An order waits for its permit before it is claimed, so
+    /// that a claim never waits.
     pub calls: Semaphore,
-    /// The process ends: what is called ends as it will, nothing else is begun.
+    /// Signals shutdown: calls in flight finish, and no new call starts.
     pub stop: CancellationToken,
-    /// The time.
+    /// The time source, also for deadlines.
     pub clock: Arc<dyn Clock>,
-    /// Where it counts.
+    /// The worker's metrics.
     pub metrics: DeliveryMetrics,
-    /// Where the way of orders is recorded.
+    /// Records the trace spans.
     pub spans: Spans,
 }
 
-/// A message as it came, without the right to settle it.
+/// A received message without the handle that settles it.
 pub(crate) struct Letter {
     pub body: Bytes,
     pub retries: u32,
@@ -83,7 +84,7 @@ pub(crate) struct Letter {
     pub traceparent: Option<String>,
 }
 
-/// One order on its way, with what its message told.
+/// An order in progress, with the context from its message.
 struct Errand<'a> {
     order: Order,
     router: Arc<Router>,
@@ -94,14 +95,14 @@ struct Errand<'a> {
     span: &'a Span,
 }
 
-/// The end of one attempt.
+/// The result of one attempt.
 enum Turn {
     Settled(Settling),
     NextProvider,
 }
 
 impl Courier {
-    /// A courier of these parts that tells outcomes to `reporter`.
+    /// Creates a courier that reports outcomes to `reporter`.
     pub const fn new(parts: CourierParts, reporter: Arc<Reporter>) -> Self {
         Self { parts, reporter }
     }
@@ -110,7 +111,8 @@ impl Courier {
         &self.parts.metrics
     }
 
-    /// Carries out the order in `letter` as far as it goes now.
+    /// Processes the order in `letter` as far as possible now, and returns how to settle its
+    /// message.
     pub(crate) async fn carry(&self, letter: &Letter) -> Settling {
         let caller = letter.traceparent.as_deref().and_then(TraceParent::parse);
         let name = match self.parts.channel {
@@ -140,7 +142,7 @@ impl Courier {
             Ok(event) => event,
             Err(error) => return Settling::Park(error.reason()),
         };
-        // A valid order in the other channel's queue was moved there by someone.
+        // A valid order in the other channel's queue was moved there by a third party.
         if event.data.channel != self.parts.channel {
             return Settling::Park("wrong_channel");
         }
@@ -159,7 +161,8 @@ impl Courier {
         span.say(Key::Service, || order.service.to_string());
         let carried = self.carry_order(order, event.time, letter, span).await;
         carried.unwrap_or_else(|error| {
-            tracing::warn!(%error, delivery_id = %event.id, "the ledger is not available");
+            tracing::warn!(%error, delivery_id = %event.id, "the ledger is unavailable");
+            // While the ledger is unavailable, wait longer with each retry.
             Ladder::STANDARD
                 .covering(u64::from(letter.retries) * 2_000)
                 .map_or(Settling::Requeue, Settling::Retry)
@@ -202,8 +205,8 @@ impl Courier {
     }
 
     /// Settles an order of a service that is not configured here. This process may not have
-    /// reloaded yet: the issuer may have read the configuration first, and orchestrators take up to
-    /// a minute.
+    /// reloaded yet: the issuer may have read the new configuration first, and orchestrators take
+    /// up to a minute to distribute it.
     async fn without_service(
         &self,
         order: &Order,
@@ -223,25 +226,27 @@ impl Courier {
         self.end(order, DeliveryOutcome::Parked, park).await
     }
 
-    /// Makes one attempt with the next provider; `tried` are those of this round and those that refused
-    /// the destination in an earlier one.
+    /// Makes one attempt with the next provider. `tried` holds the providers of this round and
+    /// those that refused the destination earlier.
     async fn turn(&self, errand: &Errand<'_>, tried: &mut Vec<usize>) -> Result<Turn, LedgerError> {
         let order = &errand.order;
         let now = self.parts.clock.now();
         if attempt_budget(Duration::MAX, now, order.deadline).is_none() {
-            // Whatever the provider: it takes no place from those who are in time.
+            // No provider could deliver in time, so do not take a permit from orders that are in
+            // time.
             let ended = self.end(order, DeliveryOutcome::Expired, Settling::Ack);
             return ended.await.map(Turn::Settled);
         }
-        // Never closed.
+        // Fails only if the semaphore was closed, which never happens.
         let call = self.parts.calls.acquire().await.ok();
         if self.parts.stop.is_cancelled() {
-            // A call takes longer than there is; another worker has the time.
+            // A call would take longer than the shutdown allows; another worker has the time.
             return Ok(Turn::Settled(Settling::Requeue));
         }
         let now = self.parts.clock.now();
         let salt = salt(order, errand.retries);
         let is_bound = errand.before.bind(self.parts.rules.get().unknown_retries);
+        // A provider that may already have the message is tried first, once per round.
         let is_first = tried.len() == errand.before.refused.len();
         let knows = errand.before.knows.filter(|_| is_first);
         let again =
@@ -283,8 +288,8 @@ impl Courier {
         }
     }
 
-    /// The worker did not call the provider of `pick`: if this was a half-open probe, the next
-    /// message may be one.
+    /// Records that the worker did not call the provider of `pick`. If the pick was a half-open
+    /// probe, the next message may become the probe.
     fn uncalled(&self, errand: &Errand<'_>, pick: &Pick) {
         if pick.is_probe {
             let now = self.parts.clock.now();
@@ -292,7 +297,7 @@ impl Courier {
         }
     }
 
-    /// Claims the delivery for work that takes `budget` at most.
+    /// Claims the delivery for work that takes at most `budget`.
     async fn claim(
         &self,
         order: &Order,
@@ -313,14 +318,15 @@ impl Courier {
             after_crash: true, ..
         } = claim
         {
-            tracing::warn!(delivery_id = %order.delivery_id, "taken over from a worker that went silent");
+            tracing::warn!(delivery_id = %order.delivery_id, "taken over from a worker that stopped responding");
             self.parts.metrics.after_crash.inc();
         }
         Ok(claim)
     }
 
-    /// Delays an order for which the worker can call no provider, or ends it if no time is left. The
-    /// last retry delay is not used: a barred provider gets a probe after seconds.
+    /// Delays an order for which the worker can call no provider, or ends it if no time is left.
+    /// The longest retry delay is not used, because a barred provider gets a half-open probe after
+    /// seconds.
     async fn wait_for_anyone(
         &self,
         errand: &Errand<'_>,
@@ -357,7 +363,7 @@ impl Courier {
     ) -> Result<Turn, LedgerError> {
         let order = &errand.order;
         let begun = self.parts.clock.now();
-        // Once more: the claim takes its time, and a process that is stopped in it much.
+        // Check the deadline again: claiming takes time, and the process may have been suspended.
         let limit = provider.attempt_limit();
         let Some(budget) = attempt_budget(limit, begun, order.deadline) else {
             drop(call);
@@ -375,8 +381,8 @@ impl Courier {
             variables: order.variables.clone(),
             remaining: order.deadline.since(begun),
         };
-        // The deadline is looked at first: in a process that stood still both may be due, and what
-        // was not sent by then must not be.
+        // Poll the deadline first. In a process that was suspended both may be ready, and a message
+        // that was not sent before its deadline must not be sent after it.
         let started = Instant::now();
         let calling = errand.span.child("attempt", Kind::Client);
         let attempted = tokio::select! {
@@ -385,7 +391,7 @@ impl Courier {
             attempted = provider.attempt(&dispatch) => attempted,
         };
         let took = started.elapsed();
-        // What is left is ours to do: the next call need not wait for it.
+        // Release the permit: the provider call is over, only bookkeeping remains.
         drop(call);
         let callee = callee(provider.as_ref(), attempted.class);
         called(calling, callee, attempted.class);
@@ -404,7 +410,8 @@ impl Courier {
         let this = (callee, attempted.class);
         let attempts = before.attempts.iter().map(tried_as).chain([this]);
         let history = History::of(attempts, &errand.router);
-        // Busy with the repeat, its circuit is not open.
+        // A transient failure of a repeat: while its circuit is not open, the provider keeps the
+        // message, because it recognizes the repeat and another provider would send it again.
         let is_busy = attempted.class == AttemptClass::Transient
             && history.knows.is_some()
             && errand.router.is_open(pick, now);
@@ -457,13 +464,13 @@ impl Courier {
         Ok(settled.await?.map_or(turn, Turn::Settled))
     }
 
-    /// Remembers the provider's id of a message before its outcome is recorded, because a receipt can
-    /// arrive first. If this fails, the receipt is unknown.
+    /// Stores the provider's id of a message before the outcome is recorded, because a receipt can
+    /// arrive first. If this fails, the receipt will be unknown.
     async fn remember(&self, provider: &ProviderName, id: &str, order: &Order, now: Timestamp) {
         let delivery = &order.delivery_id;
         let named = self.parts.ledger.name(provider, id, delivery, now);
         if let Err(error) = named.await {
-            tracing::warn!(%error, delivery_id = %delivery, "a message id could not be remembered");
+            tracing::warn!(%error, delivery_id = %delivery, "cannot store the provider's message id; its receipt will be unknown");
         }
     }
 }
@@ -472,17 +479,18 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// How long an order waits for the configuration of its service, from its acceptance on.
+/// How long an order waits for the configuration of its service, counted from its acceptance.
 const SERVICE_WAIT: Duration = Duration::from_secs(60);
-/// How often the worker looks at such an order again at least, a second apart: an order that waited
-/// for a worker may be older already.
+/// The least number of retries of such an order, a second apart. An order that waited long in the
+/// queue may already be older than [`SERVICE_WAIT`].
 const SERVICE_WAITS: u32 = 10;
 
-/// How often a message under a key that is not in use here is looked at again, a second apart.
+/// How many times a message under an unknown key is retried, a second apart.
 const KEY_WAITS: u32 = 90;
 
-/// What a message gets that does not open. A key that is not in use here may be on its way to us:
-/// the issuer may have been told of it first, and orchestrators take up to a minute.
+/// Returns how to settle a message that cannot be opened. An unknown key may still be on its way to
+/// this process: the issuer may have read it first, and orchestrators take up to a minute to
+/// distribute it.
 fn unopened(error: OrderError, retries: u32) -> Settling {
     if error == OrderError::Seal(SealError::UnknownKey) && retries < KEY_WAITS {
         return soon();
@@ -490,16 +498,15 @@ fn unopened(error: OrderError, retries: u32) -> Settling {
     Settling::Park(error.reason())
 }
 
-/// A number that differs from order to order and from round to round: it spreads orders over
-/// providers and their returns over time.
+/// Returns a number that differs for each order and each retry. It spreads orders over providers.
 fn salt(order: &Order, retries: u32) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&order.delivery_id, retries).hash(&mut hasher);
     hasher.finish()
 }
 
-/// How long an order is held before it goes into its wait queue: up to a fifth of the wait and at
-/// most half a second, so that what failed together does not come back together.
+/// Returns how long to hold an order before it enters its wait queue: up to a fifth of the delay
+/// and at most 0.5 s, so that orders that failed together do not return together.
 pub(crate) fn jitter(rung: Rung, letter: &Letter) -> Duration {
     let mut hasher = DefaultHasher::new();
     (&letter.body, letter.retries).hash(&mut hasher);

@@ -1,21 +1,20 @@
-//! What follows an attempt, as a pure function of how it ended and how much time is left. Refuses
-//! to act.
+//! The decision after an attempt, as a pure function of its outcome class and the remaining time.
 
 use std::time::Duration;
 
 use watchword_core::{AttemptClass, DeliveryOutcome, Ladder, Rung, Timestamp};
 
-/// With less life left than this a code is of no use to the person who waits for it: no attempt
-/// starts.
+/// The least remaining lifetime with which an attempt starts. A code that lives shorter is of no
+/// use to the person waiting for it.
 pub const LEAST_USEFUL: Duration = Duration::from_secs(3);
 
-/// What a channel's configuration decides about ends that leave a choice.
+/// A channel's configuration for outcomes that leave a choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
-    /// How often an attempt of unknown outcome is followed by another, in the life of a message.
-    /// The person may then get the same code twice, which is better than not at all; more often
-    /// only costs money. A provider that recognises a repeat by its id gets as many as it takes, and
-    /// counts once if another provider gets the message then.
+    /// How many times an attempt of unknown outcome is followed by another one, per message. The
+    /// person may then receive the same code twice, which is better than not at all; more attempts
+    /// only cost money. A provider that recognizes a repeat by its id is retried without this
+    /// limit, and counts once if another provider gets the message afterwards.
     pub unknown_retries: u32,
     /// Whether a text that one provider refused is offered to another.
     pub rejected_elsewhere: bool,
@@ -30,49 +29,49 @@ impl Default for Rules {
     }
 }
 
-/// What follows.
+/// The next step of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// The delivery has ended.
     End(DeliveryOutcome),
-    /// Another provider, at once.
+    /// Try another provider immediately.
     Failover,
-    /// Another attempt after this wait.
+    /// Try again after this retry delay.
     Wait(Rung),
 }
 
-/// How an attempt ended, and where the delivery stands.
+/// The outcome of an attempt and the state of the delivery.
 #[derive(Debug, Clone, Copy)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a fact of its own that the table looks at"
 )]
 pub struct Ended {
-    /// How it ended.
+    /// The attempt's outcome class.
     pub class: AttemptClass,
-    /// Attempts made, this one included.
+    /// Attempts made, including this one.
     pub attempt_count: u32,
-    /// Attempts of unknown outcome, this one included; of a provider that recognises a repeat one for
-    /// all in a row.
+    /// Attempts of unknown outcome, including this one. Consecutive attempts of a provider that
+    /// recognizes a repeat count once.
     pub unknown_count: u32,
-    /// Whether this provider recognises a repeat.
+    /// Whether this provider recognizes a repeat.
     pub is_idempotent: bool,
-    /// Whether a healthy provider is left that was not asked in this round.
+    /// Whether a healthy provider is left that was not tried in this round.
     pub has_another: bool,
     /// Whether a provider is left, healthy or not, that has not refused this delivery for good.
     pub has_left: bool,
     /// Whether a fallback step follows if the delivery fails.
     pub has_fallback: bool,
-    /// How long the provider asks to wait.
+    /// The delay that the provider asked for.
     pub retry_after: Option<Duration>,
-    /// Now.
+    /// The time of the decision.
     pub now: Timestamp,
-    /// Nothing is sent from this moment on.
+    /// The order's deadline; nothing is sent from this time on.
     pub deadline: Timestamp,
 }
 
 impl Ended {
-    /// The wait before the next round, or the end of the delivery.
+    /// Returns the retry delay before the next round, or the end of the delivery if none fits.
     pub fn wait(&self) -> Decision {
         let rung = Ladder::STANDARD.next(
             self.attempt_count,
@@ -100,30 +99,31 @@ pub fn decide(ended: Ended, rules: Rules) -> Decision {
     let failed = Decision::End(DeliveryOutcome::Failed);
     match ended.class {
         AttemptClass::Accepted => Decision::End(DeliveryOutcome::Accepted),
-        // Going round an opt-out by another provider would be a breach; a wrong number stays wrong.
+        // Sending through another provider would bypass an opt-out; an invalid number stays
+        // invalid.
         AttemptClass::RecipientInvalid | AttemptClass::RecipientBlocked => failed,
         AttemptClass::MessageRejected if rules.rejected_elsewhere => ended.elsewhere_or(failed),
         AttemptClass::MessageRejected => failed,
         // Every provider would get the same text.
         AttemptClass::TextFault => failed,
-        // This provider refused for good. Another one may only be in trouble for now.
+        // This provider refused for good. Others may only be unhealthy for now.
         AttemptClass::DestinationRefused if ended.has_left => ended.elsewhere_or(ended.wait()),
         AttemptClass::DestinationRefused => failed,
-        // An operator may fix the fault while the code lives. A fallback step is sooner.
+        // An operator may fix the fault while the code lives. A fallback step is faster.
         AttemptClass::ConfigFault if ended.has_left || !ended.has_fallback => {
             ended.elsewhere_or(ended.wait())
         }
         AttemptClass::ConfigFault => failed,
         AttemptClass::Transient => ended.elsewhere_or(ended.wait()),
-        // The same provider will know whether it has the message; another would not.
+        // The same provider recognizes whether it has the message; another would send it again.
         AttemptClass::UnknownOutcome if ended.is_idempotent => ended.wait(),
         AttemptClass::UnknownOutcome if ended.unknown_count > rules.unknown_retries => failed,
         AttemptClass::UnknownOutcome => ended.elsewhere_or(ended.wait()),
     }
 }
 
-/// How long an attempt may take now, or `None` when it must not start: shorter than the code's
-/// remaining life by a second, and never longer than the provider's own limit.
+/// Returns how long an attempt may take now, or `None` if it must not start. The result is at least
+/// a second shorter than the code's remaining lifetime, and at most `limit`.
 pub fn attempt_budget(limit: Duration, now: Timestamp, deadline: Timestamp) -> Option<Duration> {
     let left = deadline.since(now);
     (left >= LEAST_USEFUL).then(|| limit.min(left.saturating_sub(Duration::from_secs(1))))
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn each_class_has_its_consequence() {
         use AttemptClass as Class;
-        // Class, attempts, alone, with another provider.
+        // Class, attempts, decision without and with another provider.
         let table = [
             (Class::Accepted, 1, "accepted", "accepted"),
             (Class::RecipientInvalid, 1, "failed", "failed"),

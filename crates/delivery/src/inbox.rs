@@ -1,5 +1,5 @@
-//! The demo's mailbox and message box in one: what was sent stays in memory to be read. Refuses
-//! to be used outside the demo, where codes are read by anyone who looks.
+//! In-memory inbox of the demo: it keeps sent messages so that they can be read. For demos only,
+//! because anyone who can open the page can read the codes.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,21 +7,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 use watchword_core::Channel;
 
-/// Messages that are kept; older ones are dropped.
+/// Messages kept; older ones are dropped.
 const KEPT: usize = 1_000;
 
-/// One message as a person would have got it.
+/// A message as its recipient would have received it.
 #[derive(Debug, Clone, Serialize)]
 pub struct InboxMessage {
-    /// Who got it.
+    /// The recipient.
     pub to: String,
-    /// By which channel.
+    /// The message's channel.
     pub channel: Channel,
-    /// The mail's subject.
+    /// The mail's subject; `None` for SMS.
     pub subject: Option<String>,
-    /// The text.
+    /// The message text.
     pub body: String,
-    /// When; RFC 3339.
+    /// Time of sending, RFC 3339.
     pub at: String,
 }
 
@@ -30,7 +30,7 @@ pub struct InboxMessage {
 pub struct Inbox(Arc<Mutex<VecDeque<InboxMessage>>>);
 
 impl Inbox {
-    /// Adds a message.
+    /// Adds a message and drops the oldest one if the inbox is full.
     pub fn push(&self, message: InboxMessage) {
         let mut messages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if messages.len() == KEPT {
@@ -39,7 +39,7 @@ impl Inbox {
         messages.push_back(message);
     }
 
-    /// The messages to `to`, or all, oldest first.
+    /// Returns the messages to `to`, or all messages, oldest first.
     pub fn messages(&self, to: Option<&str>) -> Vec<InboxMessage> {
         let messages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         messages

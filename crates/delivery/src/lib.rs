@@ -28,7 +28,7 @@ pub use telemetry::DeliveryMetrics;
 pub use templates::{Embedded, TemplateError, Templates};
 pub use worker::{DEFAULT_CONCURRENCY, Worker, prefetch};
 
-/// What is measured alone and nothing else should call: insides on the way of a code.
+/// Internals exposed for benchmarks only. Not part of the API.
 #[doc(hidden)]
 pub mod measured {
     pub use crate::decision::{Decision, Ended, decide};

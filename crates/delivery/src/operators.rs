@@ -1,4 +1,5 @@
-//! The operator's view of the providers of a channel, and the circuits that an operator holds.
+//! The operator's view of a channel's providers, and circuits that an operator forced open or
+//! closed.
 
 use std::sync::Arc;
 
@@ -8,20 +9,20 @@ use crate::health::{ByHand, Circuit, LONGEST_BY_HAND_MS};
 use crate::provider::Provider;
 use crate::route::Router;
 
-/// A provider as an operator sees it.
+/// A provider as shown to an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderView {
-    /// Its name.
+    /// The provider's name in the configuration.
     pub name: ProviderName,
-    /// The share it may get, in tenths.
+    /// The share of traffic that it may get, in tenths.
     pub share_tenths: u8,
-    /// Its circuit.
+    /// The state of its circuit breaker.
     pub circuit: Circuit,
-    /// How an operator holds the circuit, if one does.
+    /// The operator's override of the circuit, if there is one.
     pub by_hand: Option<ByHand>,
-    /// Countries or mail domains it was asked to send to.
+    /// Countries or mail domains that the provider was asked to send to.
     pub destinations: usize,
-    /// Those of them whose own circuit is open.
+    /// Destinations among them whose own circuit is open.
     pub destinations_open: usize,
 }
 
@@ -42,8 +43,8 @@ impl Router {
         self.providers().iter().enumerate().map(view).collect()
     }
 
-    /// Holds the circuit of the provider `name` open or closed, at most for a day, or gives it back
-    /// to the outcomes of calls. `false` if there is no such provider.
+    /// Forces the circuit of the provider `name` open or closed, for at most a day, or (`None`)
+    /// returns it to the outcomes of calls. Returns `false` if there is no such provider.
     pub fn hold(&self, name: &ProviderName, by_hand: Option<ByHand>, now: Timestamp) -> bool {
         let Some(place) = self.place(name) else {
             return false;
@@ -58,8 +59,8 @@ impl Router {
         true
     }
 
-    /// Takes over the circuits that an operator holds in `earlier`, by the providers' names: a
-    /// reload does not end them.
+    /// Copies the operator's overrides from `earlier`, by provider name, so that a reload does not
+    /// end them.
     pub fn keep_held(&self, earlier: &Self, now: Timestamp) {
         for (place, provider) in earlier.providers().iter().enumerate() {
             if let Some(held) = earlier.health.by_hand(place, now) {

@@ -1,4 +1,5 @@
-//! What a worker brings: something that sends one message and says how that ended.
+//! The interface to a gateway or relay, which the workers implement: send one message and classify
+//! the outcome.
 
 use std::error::Error;
 use std::time::Duration;
@@ -14,25 +15,26 @@ use watchword_core::{
 /// One message to send, in clear. It lives for one attempt.
 #[derive(Debug, Clone)]
 pub struct Dispatch {
-    /// The delivery; the same for every attempt, so that a peer can recognise a repeat.
+    /// The delivery id; the same for every attempt, so that a provider can recognize a repeat.
     pub delivery_id: DeliveryId,
-    /// Who gets it.
+    /// The recipient's number or address.
     pub recipient: Recipient,
-    /// The code.
+    /// The code to send.
     pub code: Code,
-    /// How the service is called in its messages.
+    /// How the service presents itself in the message.
     pub sender: Sender,
-    /// The language asked for, if any.
+    /// The requested language, if any.
     pub locale: Option<Locale>,
     /// The caller's template variables.
     pub variables: Variables,
-    /// How long the code will still be right: what a provider is told as validity.
+    /// The remaining lifetime of the code, which the text and the provider's validity period use.
     pub remaining: Duration,
 }
 
 impl Dispatch {
-    /// A sample message of `sender` without a recipient, with a code of `digits` digits that lives
-    /// for `remaining`: the texts are rendered with it.
+    /// Returns a sample message of `sender` for rendering texts, with a placeholder recipient and a
+    /// code of `digits` digits that lives for `remaining`. Returns `None` for more digits than a
+    /// sample code has.
     pub fn sample(sender: &Sender, digits: usize, remaining: Duration) -> Option<Self> {
         let code = SAMPLE_CODES.get(..digits)?;
         Some(Self {
@@ -46,8 +48,9 @@ impl Dispatch {
         })
     }
 
-    /// The same sample with `variables`, and with a code that no other value of the message
-    /// contains: a code found in its texts is the code, not a part of an order number.
+    /// Returns the sample with `variables` and with a code that no other value of the message
+    /// contains. A code found in the rendered text is then the code itself and not, for example,
+    /// part of an order number.
     #[must_use]
     pub fn bringing(mut self, variables: Variables) -> Self {
         let values = variables.as_map().values();
@@ -68,52 +71,53 @@ impl Dispatch {
     }
 }
 
-/// Ten sample codes of up to ten digits, each a digit further than the one before.
+/// Ten sample codes of up to ten digits, each starting one digit later.
 const SAMPLE_CODES: &str = "0123456789012345678";
 
-/// How a service presents itself to the people who get its codes.
+/// How a service presents itself to the recipients of its codes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sender {
-    /// The name people know: `Example Jira`.
+    /// The name that users know: `Example Jira`.
     pub app: String,
-    /// The host whose page asks for the code; with it, an SMS ends with the origin-bound line
-    /// (R32).
+    /// The host of the page that asks for the code. If set, an SMS ends with the line that binds
+    /// the code to this domain (WICG draft "Origin-bound one-time codes").
     pub host: Option<String>,
 }
 
-/// The subject that the outcome of an attempt is evidence about.
+/// The subject of the evidence that an attempt's outcome gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// The provider was not called: the outcome is evidence about nothing.
+    /// None: the provider was not called.
     NotCalled,
-    /// The recipient's country or mail domain, until other destinations see the same.
+    /// The recipient's country or mail domain, until other destinations have the same outcome.
     Destination,
-    /// Our account, as the answer to one message says: that destination, until a second one sees
-    /// the same with no acceptance in between.
+    /// Our account, according to the answer to one message. Counts for that destination only, until
+    /// a second destination has the same outcome with no acceptance in between.
     Account,
-    /// The provider, for every recipient: the call failed before the peer knew the recipient,
-    /// or the answer refuses our credentials.
+    /// The provider, for every recipient: the call failed before the peer knew the recipient, or
+    /// the answer refuses our credentials.
     Provider,
 }
 
-/// How one attempt ended.
+/// The outcome of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempted {
-    /// What may follow.
+    /// The outcome class, which decides the next step.
     pub class: AttemptClass,
     /// The subject that the outcome is evidence about.
     pub scope: Scope,
     /// The provider's id for the message.
     pub provider_message_id: Option<String>,
-    /// How long the provider asks to wait before the next attempt.
+    /// The delay that the provider asks for before the next attempt.
     pub retry_after: Option<Duration>,
-    /// A short reason for the log: a status code, an error word. Never text that a peer sent.
+    /// A short reason for the log: a status code or an error word. Must not contain text that a
+    /// peer sent.
     pub reason: String,
 }
 
 impl Attempted {
-    /// An attempt that ended as `class`, for `reason`. A `config_fault` is about the provider,
-    /// every other class about the destination.
+    /// Creates an outcome of `class`. Its scope is the provider for `config_fault`, and the
+    /// destination for every other class.
     pub fn new(class: AttemptClass, reason: impl Into<String>) -> Self {
         let scope = match class {
             AttemptClass::ConfigFault => Scope::Provider,
@@ -128,19 +132,19 @@ impl Attempted {
         }
     }
 
-    /// An attempt that ended before the provider was called, for example because the request could
-    /// not be built.
+    /// Creates an outcome for an attempt that ended before the provider was called, for example
+    /// because the request could not be built.
     pub fn not_called(class: AttemptClass, reason: impl Into<String>) -> Self {
         Self::new(class, reason).about(Scope::NotCalled)
     }
 
-    /// An attempt that ended because our own text could not be made, for the reason that `error`
-    /// names: no provider was called, and none is to blame.
+    /// Creates the outcome of an attempt whose text could not be rendered because of `error`. No
+    /// provider was called, and none is at fault.
     pub fn without_text(error: &dyn Error) -> Self {
         Self::not_called(AttemptClass::TextFault, error.to_string())
     }
 
-    /// The same outcome as evidence about `scope`.
+    /// Returns the outcome with its scope set to `scope`.
     #[must_use]
     pub const fn about(mut self, scope: Scope) -> Self {
         self.scope = scope;
@@ -151,15 +155,16 @@ impl Attempted {
 /// A peer that presents a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsPeer {
-    /// Its host.
+    /// DNS name or IP address.
     pub host: String,
-    /// Its port.
+    /// TCP port.
     pub port: u16,
-    /// Whether TLS begins in an SMTP dialogue.
+    /// Whether TLS starts with `STARTTLS` in an SMTP session.
     pub starttls: bool,
 }
 
-/// The time of an attempt as `timeout_seconds` sets it: what has begun ends while the process drains.
+/// Validates `timeout_seconds` and returns it as a duration. The upper bound ensures that an
+/// attempt in flight finishes while the process drains.
 pub fn attempt_limit(seconds: u64) -> Result<Duration, ConfigError> {
     let limit = Duration::from_secs(seconds);
     if limit.is_zero() || limit > LONGEST_ATTEMPT {
@@ -173,49 +178,52 @@ pub fn attempt_limit(seconds: u64) -> Result<Duration, ConfigError> {
 /// A configured SMS gateway or SMTP relay.
 #[async_trait]
 pub trait Provider: Send + Sync {
-    /// Its name in config, ledger and labels.
+    /// Returns the name used in config, ledger and labels.
     fn name(&self) -> &ProviderName;
 
-    /// The longest an attempt takes, whatever the peer does: every wait inside is bounded by it.
+    /// Returns the longest time that an attempt takes, whatever the peer does. It bounds every wait
+    /// inside.
     fn attempt_limit(&self) -> Duration;
 
-    /// Whether it recognises a repeat of the same delivery, so that one of unknown outcome can be
-    /// sent again without a second message.
+    /// Returns whether the provider recognizes a repeat of the same delivery, so that an attempt of
+    /// unknown outcome can be repeated without a second message.
     fn is_idempotent(&self) -> bool {
         false
     }
 
-    /// Whether its receipts name a message by the provider's id alone, so that the id must be
-    /// remembered.
+    /// Returns whether the provider's receipts identify a message by the provider's id alone, so
+    /// that the id must be stored.
     fn wants_name(&self) -> bool {
         false
     }
 
-    /// Connects and logs in as far as that can be done without sending anything; gives what that
-    /// proved. Bounded by [`Provider::attempt_limit`] by whoever calls.
+    /// Connects and logs in as far as possible without sending anything, and returns what was
+    /// verified. The caller bounds the call by [`Provider::attempt_limit`].
     async fn probe(&self) -> Result<&'static str, Attempted> {
         Ok("needs no connection")
     }
 
-    /// Who presents a certificate on its behalf: whoever takes its messages or logs us in.
+    /// Returns the hosts that present a certificate: those that take messages and those that issue
+    /// tokens.
     fn tls_peers(&self) -> Vec<TlsPeer> {
         Vec::new()
     }
 
-    /// The request it would make for this message, for whoever configures it: secrets masked,
-    /// nothing sent. `None` where there is no such thing to show.
+    /// Returns the request that would be made for this message, with secrets masked, for an
+    /// operator who configures the provider. Sends nothing. `None` if the protocol has no request
+    /// to show.
     async fn show(&self, _dispatch: &Dispatch) -> Option<String> {
         None
     }
 
-    /// Sends one message as [`Provider::attempt`] does, and describes what came back to an operator who
-    /// configures the provider: secrets, recipient and code masked. `None` where there is nothing
-    /// to describe.
+    /// Sends one message as [`Provider::attempt`] does, and describes the response for an operator
+    /// who configures the provider, with secrets, recipient and code masked. `None` if there is
+    /// nothing to describe.
     async fn try_out(&self, dispatch: &Dispatch) -> (Attempted, Option<String>) {
         (self.attempt(dispatch).await, None)
     }
 
-    /// Sends one message. Called again with the same delivery after a transient end. Dropping the
-    /// call leaves nothing behind that a later call could trip over.
+    /// Sends one message. May be called again for the same delivery. The method is cancel safe:
+    /// dropping the future leaves no state that affects a later call.
     async fn attempt(&self, dispatch: &Dispatch) -> Attempted;
 }

@@ -1,6 +1,6 @@
-//! What providers say later, from the queue into the ledger: duplicates and disorder change
-//! nothing, what is news is told as an event and goes into the provider's health. Refuses to wait
-//! long for an attempt that is not written down: a receipt that stays unknown is counted and gone.
+//! Delivery receipts: from their queue into the ledger, the provider's health and an event.
+//! Duplicates and reordering change nothing. A receipt whose attempt is not in the ledger is
+//! retried for 21 s, then counted as unknown and dropped.
 
 use std::sync::Arc;
 
@@ -14,37 +14,37 @@ use crate::route::Router;
 use crate::telemetry::DeliveryMetrics;
 use crate::worker::Settling;
 
-/// A receipt for a message nobody knows is brought again so often (1, 5 and 15 s): it may have
-/// overtaken the word of the worker that sent the message, also of one whose store was away.
+/// How many times a receipt for an unknown message is retried (after 1, 5 and 15 s). It may have
+/// arrived before the worker recorded the attempt, for example while the store was unavailable.
 const WAITS: u32 = 3;
 
-/// What [`Receipts`] is made of.
+/// The parts of [`Receipts`].
 #[derive(Clone)]
 pub struct ReceiptsParts {
-    /// Whose health they are about.
+    /// The providers, whose health depends on receipts.
     pub router: Live<Router>,
-    /// What became of deliveries.
+    /// The outcome of every delivery.
     pub ledger: Arc<dyn LedgerStore>,
-    /// Tells what changed.
+    /// Publishes changed outcomes.
     pub reporter: Arc<Reporter>,
-    /// The time.
+    /// The time source.
     pub clock: Arc<dyn Clock>,
-    /// Where it counts.
+    /// The worker's metrics.
     pub metrics: DeliveryMetrics,
 }
 
-/// Takes receipts until told to stop.
+/// Applies receipts until it is stopped.
 #[derive(Clone)]
 pub struct Receipts(ReceiptsParts);
 
 impl Receipts {
-    /// A taker of these parts.
+    /// Creates a receipt handler.
     pub const fn new(parts: ReceiptsParts) -> Self {
         Self(parts)
     }
 
-    /// Takes receipts until `stop`, then finishes those in work; the consumer's prefetch bounds
-    /// how many.
+    /// Applies receipts until `stop` resolves, then finishes those in flight. The consumer's
+    /// prefetch bounds how many there are.
     pub async fn run(self, consumer: Box<dyn Consumer>, stop: impl Future<Output = ()> + Send) {
         work_until(consumer, stop, move |received| {
             let receipts = self.clone();
@@ -84,7 +84,7 @@ impl Receipts {
                 Settling::Ack
             }
             Err(error) => {
-                tracing::warn!(%error, "the ledger is not available for a receipt");
+                tracing::warn!(%error, "the ledger is unavailable; a receipt will be retried");
                 Ladder::STANDARD
                     .covering(u64::from(retries) * 2_000)
                     .map_or(Settling::Requeue, Settling::Retry)

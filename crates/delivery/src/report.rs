@@ -1,6 +1,6 @@
-//! Publishes outcomes of deliveries, as `watchword.delivery.updated.v1`, and the fallback step that
-//! a failed delivery makes due. It delays no worker: the ledger has the outcome, and an event that
-//! cannot be published is counted.
+//! Publishes delivery outcomes as `watchword.delivery.updated.v1`, and starts the fallback step
+//! after a failed delivery. A publish that fails is only counted, because the outcome is already in
+//! the ledger.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::telemetry::DeliveryMetrics;
 
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Publishes outcomes.
+/// Publishes delivery outcomes.
 pub struct Reporter {
     publisher: Arc<dyn Publisher>,
     clock: Arc<dyn Clock>,
@@ -24,7 +24,7 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// A reporter that publishes through `publisher`.
+    /// Creates a reporter that uses `publisher`.
     pub fn new(
         publisher: Arc<dyn Publisher>,
         clock: Arc<dyn Clock>,
@@ -37,15 +37,14 @@ impl Reporter {
         }
     }
 
-    /// Publishes the outcome in `record`. The event's id is made of delivery and outcome, so that
-    /// a repeat is recognised.
+    /// Publishes the outcome in `record`. The event id consists of delivery id and outcome, so that
+    /// consumers can recognize a repeat.
     pub(crate) async fn report(&self, service: &ServiceName, record: &DeliveryRecord) {
         self.publish(service, record, None).await;
     }
 
-    /// Starts the fallback step of a delivery that no provider took, instead of after its wait.
-    /// When the step's own timer is due later, the step is done already: the store decides about a
-    /// step once.
+    /// Starts the fallback step of a failed delivery immediately instead of after its delay. The
+    /// step's own timer comes later and does nothing, because the store runs each step once.
     pub(crate) async fn step_due(&self, order: &Order, outcome: DeliveryOutcome) {
         let Some(event) = early_step(order, outcome, self.clock.now()) else {
             return;
@@ -62,11 +61,11 @@ impl Reporter {
             ttl: None,
         };
         if let Err(error) = self.publisher.publish(outbound, PUBLISH_DEADLINE).await {
-            tracing::warn!(%error, delivery_id = %order.delivery_id, "a fallback step could not be started early; its timer starts it later");
+            tracing::warn!(%error, delivery_id = %order.delivery_id, "cannot start a fallback step early; its timer will start it later");
         }
     }
 
-    /// Publishes what a receipt changed.
+    /// Publishes the change that a receipt made.
     pub(crate) async fn heard(
         &self,
         service: &ServiceName,
@@ -122,7 +121,8 @@ impl Reporter {
     }
 }
 
-/// The step that is due at `now` because the delivery of `order` ended as `outcome`, if any.
+/// Returns the step that is due at `now` because the delivery of `order` ended as `outcome`, if
+/// any.
 fn early_step(
     order: &Order,
     outcome: DeliveryOutcome,
@@ -135,8 +135,8 @@ fn early_step(
     let source = format!("/watchword/{}-worker", order.recipient.channel());
     let follows = (&order.service, &order.delivery_id);
     let mut event = StepDue::event(&source, follows, step, (now, now));
-    // Without it the store takes the step for one of an earlier build, and the step of a fallback
-    // that was replaced goes to the recipient of the new one.
+    // Without `details` the store treats the step as one of an earlier build, and the step of a
+    // replaced fallback would go to the new recipient.
     event.data.details = order.details;
     Some(event)
 }

@@ -1,5 +1,5 @@
-//! Which provider gets a message: the first route that fits the recipient, then by order or by
-//! weight among its providers, each as far as its health admits it. Refuses to wait and to call.
+//! Provider selection: the first route that matches the recipient, then by order or weight among
+//! its providers, as far as their health admits them. This module calls no provider.
 
 use std::sync::Arc;
 
@@ -14,36 +14,36 @@ use crate::provider::Provider;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {
-    /// Countries (ISO 3166) it is for.
+    /// Countries (ISO 3166) that the route matches.
     #[serde(default)]
     pub countries: Vec<String>,
-    /// Starts of numbers it is for: `+4915`.
+    /// Number prefixes that the route matches: `+4915`.
     #[serde(default)]
     pub prefixes: Vec<String>,
-    /// Mail domains it is for; subdomains included.
+    /// Mail domains that the route matches, including subdomains.
     #[serde(default)]
     pub domains: Vec<String>,
-    /// How its providers share the work.
+    /// How the providers share the traffic.
     #[serde(default)]
     pub choose: Choose,
-    /// Its providers; with `choose = "weighted"` a name may carry its weight: `"acme:3"`.
+    /// Names of the providers; with `choose = "weighted"` a name may have a weight: `"acme:3"`.
     pub providers: Vec<String>,
 }
 
-/// How the providers of a route share the work.
+/// How the providers of a route share the traffic.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Choose {
-    /// The first that is healthy.
+    /// The first healthy provider gets it.
     #[default]
     Ordered,
-    /// By their weights.
+    /// In proportion to their weights.
     Weighted,
 }
 
 struct Route {
     config: RouteConfig,
-    /// Places in the list of providers, with their weights.
+    /// Indexes into the list of providers, with their weights.
     members: Vec<(usize, u32)>,
 }
 
@@ -63,8 +63,8 @@ pub(crate) struct Pick {
 }
 
 impl Router {
-    /// Checks `routes` against `providers`; without routes there must be one provider, which gets
-    /// everything.
+    /// Validates `routes` against `providers`. Without routes there must be exactly one provider,
+    /// which gets all messages.
     pub fn new(
         providers: Vec<Arc<dyn Provider>>,
         routes: &[RouteConfig],
@@ -86,7 +86,7 @@ impl Router {
         if routes.is_empty() && providers.len() > 1 {
             return Err(ConfigError::new(
                 "routes",
-                "is needed to say which of several providers gets what",
+                "is required if there are several providers",
             ));
         }
         let listed = if routes.is_empty() {
@@ -100,7 +100,7 @@ impl Router {
             if compiled.last().is_some_and(|route| route.config.is_open()) {
                 return Err(within(ConfigError::new(
                     "providers",
-                    "is never reached: the route before it takes everything",
+                    "is never reached: the route before it matches everything",
                 )));
             }
             compiled.push(Route::compile(config, &providers).map_err(within)?);
@@ -115,7 +115,7 @@ impl Router {
             let used = |route: &Route| route.members.iter().any(|(member, _)| *member == place);
             if !compiled.iter().any(used) {
                 let key = format!("providers.{}", provider.name());
-                return Err(ConfigError::new(key, "stands in no route"));
+                return Err(ConfigError::new(key, "is not used by any route"));
             }
         }
         let health = Health::new(providers.len(), now);
@@ -126,7 +126,7 @@ impl Router {
         })
     }
 
-    /// A router that gives everything to one provider.
+    /// Creates a router that sends everything through one provider.
     pub fn single(provider: Arc<dyn Provider>, now: Timestamp) -> Self {
         let members = vec![(0, 1)];
         let config = RouteConfig {
@@ -143,7 +143,7 @@ impl Router {
         }
     }
 
-    /// The providers.
+    /// Returns the providers, in the order in which picks and health index them.
     pub fn providers(&self) -> &[Arc<dyn Provider>] {
         &self.providers
     }
@@ -154,9 +154,9 @@ impl Router {
             .position(|provider| provider.name() == name)
     }
 
-    /// The provider for the next attempt, `tried` ones left out; `salt` decides between shares.
-    /// A provider whose circuit is open because calls failed is better than none; one that refuses
-    /// our account or asked to wait is not.
+    /// Picks the provider for the next attempt, leaving out `tried`; `salt` decides between shares.
+    /// If no provider is healthy, a provider whose circuit opened because calls failed is still
+    /// used, but not one that refuses our account or asked to wait.
     pub(crate) fn pick(
         &self,
         recipient: &Recipient,
@@ -196,8 +196,9 @@ impl Router {
         })
     }
 
-    /// The provider at `place` for another attempt with a message it may have already, unless its
-    /// circuit is open; if no other provider may get the message, it is the last resort here too.
+    /// Picks the provider at `place` again for a message that it may already have, unless its
+    /// circuit is open. If no other provider may get the message, it is used even with an open
+    /// circuit.
     pub(crate) fn again(
         &self,
         place: usize,
@@ -221,12 +222,12 @@ impl Router {
         })
     }
 
-    /// Whether the picked provider could be asked once more.
+    /// Returns whether the picked provider could be called again.
     pub(crate) fn is_open(&self, pick: &Pick, now: Timestamp) -> bool {
         self.health.admission(pick.place, &pick.region, now) >= Admission::Probe
     }
 
-    /// Whether another provider than `tried` could be asked now.
+    /// Returns whether a provider other than `tried` could be called now.
     pub(crate) fn has_another(
         &self,
         recipient: &Recipient,
@@ -242,7 +243,7 @@ impl Router {
         })
     }
 
-    /// Whether the recipient's route has a provider that is none of `refused`, whatever its health.
+    /// Returns whether the recipient's route has a provider outside `refused`, whatever its health.
     pub(crate) fn has_left(&self, recipient: &Recipient, refused: &[usize]) -> bool {
         let region = Region::of(recipient);
         self.route(recipient, &region).is_some_and(|route| {
@@ -265,14 +266,16 @@ fn weight_in(open: &[Candidate], wanted: usize) -> u32 {
         .map_or(0, |(_, weight, _)| *weight)
 }
 
-/// A probe goes first: it is one message, and other providers can take it if the probe fails.
+/// Returns the provider that is due for a half-open probe. It goes first: it is one message, and
+/// other providers can take it if the probe fails.
 fn probe(open: &[Candidate]) -> Option<usize> {
     open.iter()
         .find(|(_, _, admission)| *admission == Admission::Probe)
         .map(|(place, ..)| *place)
 }
 
-/// The first in order gets as many tenths as its level says, the next the same of what is left.
+/// Picks by order: the first provider gets as many tenths as its health score says, the next one
+/// the same part of the rest.
 fn ordered(open: &[Candidate], salt: u64) -> Option<usize> {
     let mut last = None;
     for (index, (place, _, admission)) in open.iter().enumerate() {
@@ -311,7 +314,7 @@ fn weighted(open: &[Candidate], salt: u64) -> Option<usize> {
         .map(|(place, ..)| *place)
 }
 
-/// Spreads the bits of a counter (`SplitMix64`'s finaliser): no secret depends on it.
+/// Mixes the bits of `salt` (`SplitMix64`'s finalizer). Not for secrets.
 const fn mix(salt: u64) -> u64 {
     let z = salt.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -338,7 +341,7 @@ impl Route {
                 .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
         };
         if !config.prefixes.iter().all(prefix) {
-            return Err(ConfigError::new("prefixes", "are + and digits each: +4915"));
+            return Err(ConfigError::new("prefixes", "must be + and digits: +4915"));
         }
         if config.providers.is_empty() {
             return Err(ConfigError::new("providers", "must name at least one"));
@@ -349,7 +352,7 @@ impl Route {
             let place = providers
                 .iter()
                 .position(|provider| provider.name().as_str() == name)
-                .ok_or_else(|| ConfigError::new("providers", "names one that is not configured"))?;
+                .ok_or_else(|| ConfigError::new("providers", "names an unknown provider"))?;
             let weight = weight
                 .parse()
                 .ok()
@@ -358,7 +361,7 @@ impl Route {
                 ConfigError::new("providers", "has a weight that is not 1 to 1000")
             })?;
             if members.iter().any(|(member, _)| *member == place) {
-                return Err(ConfigError::new("providers", "names one twice"));
+                return Err(ConfigError::new("providers", "names a provider twice"));
             }
             members.push((place, weight));
         }

@@ -1,4 +1,4 @@
-//! What a worker counts. Labels come from closed sets and the configuration.
+//! Metrics of a worker. Labels come from closed sets and from the configuration.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,20 +14,20 @@ use watchword_metrics::{Countries, Maker};
 
 use crate::{Router, series};
 
-/// What a receipt changed.
+/// The effects of a receipt.
 const RECEIPT_RESULTS: [&str; 3] = ["counted", "repeated", "unknown"];
 
-/// How the attempts of a country ended, in short: taken, refused for the recipient's or the text's
-/// own sake, or failed.
+/// The results of calls by country: accepted, refused because of the recipient or the text, or
+/// failed.
 const COUNTRY_RESULTS: [&str; 3] = ["accepted", "refused", "failed"];
 
-/// The classes that end a call: all but the last, `text_fault`, before which no provider is called.
+/// The classes that end a call: all but the last, `text_fault`, which ends before the call.
 const CALL_CLASSES: &[AttemptClass] = match AttemptClass::ALL {
     [calls @ .., AttemptClass::TextFault] => calls,
     all => all,
 };
 
-/// Why an order is put aside.
+/// The reasons for dead-lettering an order.
 pub(crate) const PARK_REASONS: [&str; 10] = [
     "too_large",
     "not_an_event",
@@ -41,7 +41,7 @@ pub(crate) const PARK_REASONS: [&str; 10] = [
     "unknown_service",
 ];
 
-/// Counters of one worker; cheap to clone.
+/// Metrics of one worker; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct DeliveryMetrics(Arc<Handles>);
 
@@ -57,7 +57,7 @@ impl std::ops::Deref for DeliveryMetrics {
 #[derive(Debug)]
 pub struct Handles {
     channel: Channel,
-    /// By name: a configuration that is read anew may bring others.
+    /// By name, because a reload may add providers.
     providers: Live<BTreeMap<ProviderName, Arc<ProviderMetrics>>>,
     attempts: IntCounterVec,
     seconds: HistogramVec,
@@ -65,7 +65,7 @@ pub struct Handles {
     share: IntGaugeVec,
     failures_in_a_row: IntGaugeVec,
     receipts: IntCounterVec,
-    /// By outcome if that is final, then by the class of the last attempt or none.
+    /// By final outcome, then by the class of the last attempt, or none.
     ended: Vec<Vec<IntCounter>>,
     parked: IntCounterVec,
     country_attempts: IntCounterVec,
@@ -107,8 +107,8 @@ struct CountryMetrics {
 }
 
 impl DeliveryMetrics {
-    /// Registers the counters of the worker of `channel` that sends through `providers`; series
-    /// start at zero, those of a country when it is first sent to.
+    /// Registers the metrics of the worker of `channel` that sends through `providers`. Series
+    /// start at zero; those of a country start with its first message.
     pub fn register(
         registry: &Registry,
         channel: Channel,
@@ -162,12 +162,12 @@ impl DeliveryMetrics {
 }
 
 impl Handles {
-    /// The worker's channel.
+    /// Returns the worker's channel.
     pub const fn channel(&self) -> Channel {
         self.channel
     }
 
-    /// The series of `name`, which begin when it is first heard of.
+    /// Returns the series of `name`, creating them on first use.
     fn provider(&self, name: &ProviderName) -> Arc<ProviderMetrics> {
         let known = self.providers.get();
         if let Some(provider) = known.get(name) {
@@ -194,14 +194,15 @@ impl Handles {
             receipts: ReceiptState::ALL.iter().map(received).collect(),
             countries: Countries::default(),
         });
-        // Two at once make the same series; the one that is forgotten is made again.
+        // Two concurrent calls create the same series; the one that is lost here is created again
+        // later.
         let mut more = BTreeMap::clone(&known);
         more.insert(name.clone(), provider.clone());
         self.providers.replace(more);
         provider
     }
 
-    /// An attempt of `provider` for a recipient in `country`.
+    /// Counts an attempt of `provider` for a recipient in `country`.
     pub(crate) fn attempted(
         &self,
         provider: &ProviderName,
@@ -219,8 +220,8 @@ impl Handles {
             AttemptClass::Transient | AttemptClass::UnknownOutcome | AttemptClass::ConfigFault => {
                 provider.failures_in_a_row.inc();
             }
-            // The provider works and refuses the recipient, the text or the destination, or was
-            // not called.
+            // The provider works but refused the recipient, the text or the destination, or was not
+            // called.
             AttemptClass::TextFault
             | AttemptClass::RecipientInvalid
             | AttemptClass::RecipientBlocked
@@ -241,12 +242,12 @@ impl Handles {
         self.country(&provider, country).attempts[result].inc();
     }
 
-    /// An attempt ended before `provider` was called.
+    /// Counts an attempt that ended before `provider` was called.
     pub(crate) fn not_called(&self, provider: &ProviderName) {
         self.provider(provider).not_called.inc();
     }
 
-    /// The share that `provider` may get, and its share in `country`.
+    /// Updates the share that `provider` may get, overall and in a country.
     pub(crate) fn share(&self, provider: &ProviderName, shown: u8, country: Option<(&str, u8)>) {
         let provider = self.provider(provider);
         provider.share.set(i64::from(shown));
@@ -255,8 +256,8 @@ impl Handles {
         }
     }
 
-    /// Shows the shares of all providers of `router` at `now`. A circuit that an operator holds
-    /// ends without a message.
+    /// Updates the shares of all providers of `router` at `now`. An operator's override can expire
+    /// without any message that would update them.
     pub fn show_shares(&self, router: &Router, now: Timestamp) {
         for (place, provider) in router.providers().iter().enumerate() {
             self.share(provider.name(), router.health.level(place, now), None);
@@ -283,7 +284,7 @@ impl Handles {
         }
     }
 
-    /// A delivery ended; `last` is how its last attempt did.
+    /// Counts a delivery that ended; `last` is the class of its last attempt.
     pub(crate) fn ended(&self, outcome: DeliveryOutcome, last: Option<AttemptClass>) {
         let last = last.map_or(AttemptClass::ALL.len(), |class| class as usize);
         if let Some(counter) = self.ended[outcome as usize].get(last) {
@@ -291,7 +292,7 @@ impl Handles {
         }
     }
 
-    /// Rare: the only label that is looked up.
+    /// Counts a dead-lettered order. Rare, so it is the only counter that looks up a label.
     pub(crate) fn parked(&self, reason: &'static str) {
         self.parked.with_label_values(&[reason]).inc();
     }

@@ -1,5 +1,5 @@
-//! Message texts: minijinja templates by locale. Embedded templates come first, the files of the
-//! operator override them. Values are data; a template is never made from one.
+//! Message texts: minijinja templates by locale. The operator's files override the embedded
+//! templates. Values are only data; they are never compiled as templates.
 
 mod names;
 
@@ -12,32 +12,33 @@ use watchword_core::{Locale, Variables, is_separator};
 
 use crate::{Dispatch, Sender};
 
-/// The templates of one channel, compiled once.
+/// The compiled templates of one channel.
 pub struct Templates {
     environment: Environment<'static>,
     files: &'static [&'static str],
-    /// The locales that have every file of the channel, with the variables their files use. All
-    /// parts of a message come from one locale.
+    /// The locales that have every file of the channel, with the variables that their files use.
+    /// All parts of a message come from the same locale.
     locales: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// An embedded template: its name is `<locale>/<file>`, as under `config/templates/`.
+/// An embedded template: its name, `<locale>/<file>` as under `config/templates/`, and its text.
 pub type Embedded = (&'static str, &'static str);
 
-/// The values that every text gets.
+/// The values that every template gets.
 const OWN: [&str; 5] = ["app", "code", "host", "minutes", "seconds"];
-/// The language that a message falls back to.
+/// The last fallback language.
 const ENGLISH: &str = "en";
-/// The remaining lives of sample renderings: texts treat seconds and minutes differently.
+/// The remaining lifetimes of sample renderings, because texts treat seconds and minutes
+/// differently.
 const SAMPLE_LIVES: [Duration; 3] = [
     Duration::from_secs(600),
     Duration::from_secs(119),
     Duration::from_secs(45),
 ];
-/// The digits of the code in sample renderings: the longest code.
+/// The number of digits in the code of sample renderings: the longest code.
 const SAMPLE_DIGITS: usize = 10;
 
-/// Why templates are refused, or why a text could not be rendered. No message shows a value.
+/// An error of loading or rendering templates. No message shows a value.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
     /// A file or folder cannot be read.
@@ -46,14 +47,14 @@ pub enum TemplateError {
         /// `<locale>/<file>`, or the folder.
         name: String,
     },
-    /// A template has a syntax error, or a step of it fails.
+    /// A template has a syntax error, or one of its expressions fails.
     #[error("template {name}, line {line}: {problem}")]
     Invalid {
         /// `<locale>/<file>`.
         name: String,
-        /// The line, from 1.
+        /// Line number, from 1.
         line: usize,
-        /// The problem.
+        /// The fault, without any value.
         problem: String,
     },
     /// A template uses a name that neither Watchword nor the template's declaration defines.
@@ -64,21 +65,21 @@ pub enum TemplateError {
     Undefined {
         /// `<locale>/<file>`.
         name: String,
-        /// The line, from 1.
+        /// Line number, from 1.
         line: usize,
-        /// The name.
+        /// The undefined name.
         variable: String,
     },
-    /// No locale, not even English, has the file.
-    #[error("there is no template {file} for English")]
+    /// No template for English, which every other locale falls back to.
+    #[error("template en/{file} is missing; English is required")]
     Missing {
-        /// The file's name.
+        /// The file name without a locale.
         file: &'static str,
     },
-    /// Two folders have the same locale.
+    /// Two folder names mean the same locale.
     #[error("two template folders have the locale {locale}; keep one")]
     Twice {
-        /// The locale.
+        /// The locale in its normal form.
         locale: String,
     },
     /// A text does not show the code.
@@ -87,26 +88,26 @@ pub enum TemplateError {
         /// `<locale>/<file>`.
         name: String,
     },
-    /// A subject shows the code, which locked screens display.
+    /// A subject shows the code. Locked screens display subjects.
     #[error("template {name} shows the code; a subject must not, because locked screens show it")]
     CodeInSubject {
         /// `<locale>/<file>`.
         name: String,
     },
-    /// The request brings no value for a variable of the template.
+    /// The request has no value for a variable of the template.
     #[error("template {name} needs the variable {variable}")]
     MissingVariable {
         /// `<locale>/<file>`.
         name: String,
-        /// The variable.
+        /// Name of the missing variable.
         variable: String,
     },
 }
 
 impl Templates {
-    /// Compiles `embedded`, then the files of the same names under `folder`
-    /// (`<folder>/<locale>/<file>`), which take precedence. `files` are the names that this channel
-    /// uses; it ignores others in the folder.
+    /// Compiles `embedded`, overridden by the files of the same names under `folder`
+    /// (`<folder>/<locale>/<file>`). `files` are the names that this channel uses; others in the
+    /// folder are ignored.
     pub fn load(
         embedded: &[Embedded],
         files: &'static [&'static str],
@@ -136,7 +137,7 @@ impl Templates {
                 .map_err(|error| TemplateError::Invalid {
                     name: name.clone(),
                     line: error.line().unwrap_or(1),
-                    // Quotes the template at most; no value exists yet.
+                    // Quotes at most the template: no values exist yet.
                     problem: format!("{}: {}", error.kind(), error.detail().unwrap_or_default()),
                 })?;
             let variables = names::variables(&environment, &name, &declared)?;
@@ -168,7 +169,7 @@ impl Templates {
         Ok(())
     }
 
-    /// Returns sample messages of `sender`: each locale with several remaining lives.
+    /// Returns sample messages of `sender`: each locale with several remaining lifetimes.
     pub fn samples(&self, sender: &Sender) -> impl Iterator<Item = Dispatch> {
         self.locales.keys().flat_map(move |locale| {
             let locale: Option<Locale> = locale.parse().ok();
@@ -181,8 +182,8 @@ impl Templates {
         })
     }
 
-    /// Renders every part of the message of `dispatch`, whose code is a sample. Every part shows the
-    /// code, except a subject, which does not.
+    /// Renders every part of `dispatch`, whose code is a sample. Fails unless every part shows the
+    /// code, except a subject, which must not show it.
     pub fn check(&self, dispatch: &Dispatch) -> Result<(), TemplateError> {
         for file in self.files {
             let text = self.render(file, dispatch)?;
@@ -211,12 +212,12 @@ impl Templates {
     pub fn sample_variables(&self, locale: Option<&Locale>) -> Variables {
         let used = self.locales.get(self.locale_for(locale));
         let samples = used.into_iter().flatten().take(Variables::MOST);
-        // A template may convert it to a number.
+        // A digit, because a template may convert the value to a number.
         let samples = samples.map(|name| (name.clone(), "1".to_owned()));
         Variables::new(samples.collect()).unwrap_or_default()
     }
 
-    /// Whether a message in `locale` depends on the variables of a request.
+    /// Returns whether a message in `locale` depends on variables of the request.
     pub fn uses_variables(&self, locale: Option<&Locale>) -> bool {
         let variables = self.locales.get(self.locale_for(locale));
         variables.is_some_and(|variables| !variables.is_empty())
@@ -236,8 +237,8 @@ impl Templates {
             .ok()
     }
 
-    /// Renders `file` for `dispatch` in the locale of the message, without trailing white space. A
-    /// text that does not show the code is an error: a condition of the template may omit it.
+    /// Renders `file` for `dispatch` in the message's locale, without trailing white space. Fails
+    /// if the text does not show the code, which a condition in the template can omit.
     pub fn render(&self, file: &'static str, dispatch: &Dispatch) -> Result<String, TemplateError> {
         let locale = self.locale_for(dispatch.locale.as_ref());
         let template = self.template(locale, file);
@@ -251,8 +252,8 @@ impl Templates {
     }
 }
 
-/// Returns the locales that have all of `files`, with the variables they use: mixed with another
-/// locale, one that lacks a file would make a message of two languages.
+/// Returns the locales that have all of `files`, with the variables that they use. A locale that
+/// lacks a file is left out, because a message would otherwise mix two languages.
 fn complete(
     used: &BTreeMap<String, BTreeSet<String>>,
     files: &[&'static str],
@@ -271,12 +272,12 @@ fn complete(
         .collect()
 }
 
-/// A code that lives at most this much less than full minutes counts as living full minutes: the text
-/// of a fresh code of five minutes says five. No reader can tell the difference.
+/// How many seconds short of a full minute still count as that minute, so that the text of a fresh
+/// five-minute code says five. No reader can tell the difference.
 const FULL_MINUTE_SECONDS: u64 = 10;
 
-/// Renders `template`. Times are rounded down, minutes but for [`FULL_MINUTE_SECONDS`], so that no text
-/// promises more time than there is.
+/// Renders `template`. Times are rounded down, except for [`FULL_MINUTE_SECONDS`], so that no text
+/// promises more time than is left.
 fn render(template: &Template<'_, '_>, dispatch: &Dispatch) -> Result<String, TemplateError> {
     let variables = dispatch.variables.as_map();
     let seconds = dispatch.remaining.as_secs();
@@ -312,7 +313,7 @@ fn render(template: &Template<'_, '_>, dispatch: &Dispatch) -> Result<String, Te
         })
 }
 
-/// Whether a person can read `code` in `text`, in groups or not.
+/// Returns whether `code` is readable in `text`, even if it is printed in groups.
 fn shows(text: &str, code: &str) -> bool {
     text.contains(code) || {
         let compact: String = text.chars().filter(|c| !is_separator(*c)).collect();
@@ -348,7 +349,7 @@ fn read_folder(
             if path.exists() {
                 let name = format!("{locale}/{file}");
                 let text = std::fs::read_to_string(path).map_err(unreadable(name.clone()))?;
-                // Some editors put a byte order mark in front, which would make an SMS UCS-2.
+                // Some editors write a byte order mark, which would turn an SMS into UCS-2.
                 let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
                 if sources.insert(name, text).is_some() {
                     let locale = locale.to_string();

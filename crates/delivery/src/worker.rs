@@ -1,5 +1,5 @@
-//! One worker: takes orders from its lane, each in its own task, and settles each message last.
-//! Refuses to let one order stop the others: a panic parks the order that caused it.
+//! The worker loop: runs each order in its own task and settles its message last. A panic
+//! dead-letters the order that caused it and does not stop the others.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use watchword_failpoint::{Point, reach};
 
 use crate::courier::{Courier, Letter, jitter};
 
-/// How many calls of providers a worker has at once unless the config says otherwise: with a
-/// provider that answers in 100 ms, 2,500 a second.
+/// Default limit of concurrent provider calls. With a provider that responds in 100 ms, it allows
+/// 2,500 messages a second.
 pub const DEFAULT_CONCURRENCY: u16 = 256;
 
-/// How many orders a worker holds for that many calls: those whose outcome is being written down,
-/// and those that can be called for as soon as a call ends.
+/// Returns how many orders a worker holds for `concurrency` calls: some more, whose outcomes are
+/// being recorded or which start as soon as a call ends.
 pub const fn prefetch(concurrency: u16) -> u16 {
     concurrency
         .saturating_add(concurrency / 4)
@@ -26,31 +26,31 @@ pub const fn prefetch(concurrency: u16) -> u16 {
 /// How a message is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Settling {
-    /// Its outcome is recorded.
+    /// The outcome is recorded.
     Ack,
-    /// It comes back after this wait.
+    /// Retry after this delay.
     Retry(Rung),
-    /// It cannot be processed.
+    /// The message cannot be processed; dead-letter it.
     Park(ParkReason),
-    /// The store is away: hand it back.
+    /// The store is unavailable; return the message to its queue.
     Requeue,
 }
 
-/// Takes orders until told to stop.
+/// Processes the orders of one channel until it is stopped.
 pub struct Worker {
     courier: Arc<Courier>,
 }
 
 impl Worker {
-    /// A worker that has its orders carried out by `courier`.
+    /// Creates a worker that processes its orders with `courier`.
     pub fn new(courier: Courier) -> Self {
         Self {
             courier: Arc::new(courier),
         }
     }
 
-    /// Takes orders until `stop`, then finishes those in work. The consumer's prefetch bounds how
-    /// many these are.
+    /// Processes orders until `stop` resolves, then finishes those in flight. The consumer's
+    /// prefetch bounds how many there are.
     pub async fn run(self, consumer: Box<dyn Consumer>, stop: impl Future<Output = ()> + Send) {
         work_until(consumer, stop, move |received| {
             work(self.courier.clone(), received)
@@ -71,6 +71,7 @@ async fn work(courier: Arc<Courier>, received: Received) {
         redelivered: received.redelivered,
         traceparent: received.traceparent.clone(),
     };
+    // A panic dead-letters the order: redelivered, it would only panic again.
     let carried = AssertUnwindSafe(courier.carry(&letter))
         .catch_unwind()
         .await;
@@ -84,14 +85,14 @@ async fn work(courier: Arc<Courier>, received: Received) {
             received.retry(rung).await
         }
         Settling::Park(reason) => {
-            tracing::error!(reason, "an order was put aside");
+            tracing::error!(reason, "an order was dead-lettered");
             metrics.parked(reason);
             received.park(reason).await
         }
         Settling::Requeue => received.requeue().await,
     };
     if settled.is_err() {
-        // It will be handed out again; the ledger recognises it.
+        // The broker redelivers the message; the ledger recognizes the delivery.
         tracing::debug!("an order could not be settled and will be redelivered");
     }
     metrics.in_flight.dec();

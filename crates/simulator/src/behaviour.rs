@@ -1,5 +1,5 @@
-//! What can be scripted. Shares are parts of one; what they leave is accepted. Refuses keys it
-//! does not know.
+//! Scripted behavior. Outcomes have shares between 0 and 1; the rest of the messages is accepted.
+//! Unknown keys are errors.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,16 +8,16 @@ use std::time::Duration;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
-/// The whole file.
+/// The configuration file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SimulatorConfig {
-    /// Makes a run repeatable.
+    /// Seed of the random generator; the same seed repeats a run.
     #[serde(default)]
     pub seed: u64,
-    /// The SMS gateway; without it there is none.
+    /// The SMS gateway; it does not run without this section.
     pub sms: Option<SmsBehaviour>,
-    /// The SMTP relay; without it there is none.
+    /// The SMTP relay; it does not run without this section.
     pub smtp: Option<SmtpBehaviour>,
 }
 
@@ -41,24 +41,24 @@ impl Default for SimulatorConfig {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SmsBehaviour {
-    /// Where it listens; read at start only.
+    /// Listen address; changes take effect only at start.
     pub listen: SocketAddr,
-    /// The bearer token it wants.
+    /// The bearer token that requests must have.
     pub token: String,
-    /// The key its receipts are signed with.
+    /// The key that signs receipts.
     pub secret: String,
-    /// How long an answer takes.
+    /// The response time.
     pub latency: Latency,
-    /// Which part of messages has which outcome.
+    /// The share of messages with each outcome.
     pub outcomes: BTreeMap<Outcome, f64>,
-    /// The outcome for a number, for all numbers that end in the pattern (`*0001`), or for all that
-    /// begin with it (`+53*`).
+    /// The outcome for a number, for all numbers that end with the pattern (`*0001`), or for all
+    /// that begin with it (`+53*`).
     pub numbers: BTreeMap<String, Outcome>,
-    /// Messages a second; above it 429.
+    /// The most messages per second; more are answered with 429.
     pub throttle_per_second: Option<u32>,
-    /// Whether it may call back to other hosts than loopback.
+    /// Whether receipts may go to hosts other than loopback.
     pub allow_remote_callbacks: bool,
-    /// What it says later.
+    /// The delivery receipts.
     pub receipts: ReceiptBehaviour,
 }
 
@@ -82,21 +82,22 @@ impl Default for SmsBehaviour {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReceiptBehaviour {
-    /// How long after the answer.
+    /// Delay after the response.
     pub delay_ms: u64,
-    /// Share of messages whose receipts never come.
+    /// Share of messages without receipts.
     pub lost: f64,
-    /// Share that fails.
+    /// Share of messages that fail.
     pub failed: f64,
-    /// Share that comes late …
+    /// Share of messages with late receipts …
     pub late: f64,
-    /// … by so much.
+    /// … and their additional delay.
     pub late_ms: u64,
-    /// Share that comes twice.
+    /// Share of messages whose last receipt is duplicated.
     pub duplicate: f64,
-    /// Share whose `sent` comes after the last word.
+    /// Share of messages whose `sent` receipt arrives after the last one.
     pub reordered: f64,
-    /// Share that is preceded by one with a wrong signature that says the opposite.
+    /// Share of messages whose receipts are preceded by one with the opposite status and a wrong
+    /// signature.
     pub forged: f64,
 }
 
@@ -119,15 +120,15 @@ impl Default for ReceiptBehaviour {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SmtpBehaviour {
-    /// Where it listens; read at start only.
+    /// Listen address; changes take effect only at start.
     pub listen: SocketAddr,
-    /// How long the reply to the final dot takes.
+    /// Delay of the reply to the final dot.
     pub latency: Latency,
-    /// Which part of mails has which outcome.
+    /// The share of mails with each outcome.
     pub outcomes: BTreeMap<Outcome, f64>,
     /// The outcome for an address, or for all of a domain (`*@example.net`).
     pub addresses: BTreeMap<String, Outcome>,
-    /// Whether a recipient's first try gets 450.
+    /// Whether a recipient's first mail gets 450 (greylisting).
     pub greylist: bool,
 }
 
@@ -143,55 +144,55 @@ impl Default for SmtpBehaviour {
     }
 }
 
-/// What becomes of one message.
+/// The outcome of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It is taken.
+    /// The message is accepted.
     Accepted,
     /// The recipient does not exist.
     RecipientInvalid,
     /// The recipient has opted out.
     RecipientBlocked,
-    /// The text is refused.
+    /// The text is rejected.
     MessageRejected,
-    /// Try later.
+    /// A temporary failure.
     Transient,
     /// Messages to this country or domain are refused.
     DestinationRefused,
     /// The account is suspended.
     ConfigFault,
-    /// Too many at once, with `Retry-After`.
+    /// Too many requests, with `Retry-After`.
     Throttled,
-    /// No answer.
+    /// No response.
     Hang,
-    /// It is taken, and the connection cut before the answer.
+    /// The message is accepted, but the connection is closed before the response.
     DropAfterAccept,
-    /// The connection is cut before it is taken.
+    /// The connection is closed before the message is accepted.
     DropBeforeAccept,
 }
 
-/// How long something takes.
+/// A distribution of durations.
 #[derive(Debug, Clone, Copy, Deserialize, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Latency {
-    /// Always the same.
+    /// Always the same duration.
     Fixed {
-        /// Milliseconds.
+        /// Duration in milliseconds.
         ms: u64,
     },
-    /// Between two bounds.
+    /// Uniformly distributed.
     Uniform {
-        /// At least.
+        /// Lower bound in milliseconds.
         from_ms: u64,
-        /// At most.
+        /// Upper bound in milliseconds.
         to_ms: u64,
     },
-    /// Mostly about the median, now and then much longer.
+    /// Log-normally distributed: mostly near the median, sometimes much longer.
     Lognormal {
-        /// Half take less.
+        /// Median in milliseconds.
         median_ms: u64,
-        /// One in a hundred takes more.
+        /// 99th percentile in milliseconds.
         p99_ms: u64,
     },
 }
@@ -219,7 +220,7 @@ impl Latency {
     }
 }
 
-/// The outcome of a draw by shares.
+/// Draws an outcome by shares.
 pub(crate) fn draw(outcomes: &BTreeMap<Outcome, f64>, random: &mut impl Rng) -> Outcome {
     let mut dice: f64 = random.random();
     for (outcome, share) in outcomes {
@@ -231,7 +232,7 @@ pub(crate) fn draw(outcomes: &BTreeMap<Outcome, f64>, random: &mut impl Rng) -> 
     Outcome::Accepted
 }
 
-/// The outcome listed for `to`: its own, or that of a pattern with one `*` at either end.
+/// Returns the outcome listed for `to`: by exact match, or by a pattern with one `*` at either end.
 pub(crate) fn listed(outcomes: &BTreeMap<String, Outcome>, to: &str) -> Option<Outcome> {
     let fits = |pattern: &str| match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
         (Some(end), _) => to.ends_with(end),

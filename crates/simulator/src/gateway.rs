@@ -1,4 +1,4 @@
-//! The gateway: takes messages, answers as told, and is steered while it runs.
+//! The SMS gateway: accepts messages, responds as scripted, and serves the control calls.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::receipts;
 use crate::world::{SimulatedMessage, World};
 
 const MAX_BODY_BYTES: usize = 64 * 1024;
-/// As long as any client waits.
+/// Longer than any client waits.
 const HANG: Duration = Duration::from_secs(600);
 
 #[derive(Deserialize)]
@@ -40,7 +40,7 @@ pub(crate) async fn serve(listener: TcpListener, world: World) {
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(world);
     if let Err(error) = axum::serve(listener, routes).await {
-        tracing::error!(%error, "the gateway ended");
+        tracing::error!(%error, "the SMS gateway stopped");
     }
 }
 
@@ -112,11 +112,12 @@ async fn submit(State(world): State<World>, headers: HeaderMap, body: Bytes) -> 
     }
 }
 
-/// An answer that breaks off: its body fails before a byte.
+/// Returns a response that breaks off: its body fails before the first byte.
 fn cut() -> Response {
     let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
     let body = Body::from_stream(futures_stream(broken));
     let mut response = Response::new(body);
+    // The client expects 100 bytes and gets none.
     response.headers_mut().insert("content-length", 100.into());
     response
 }

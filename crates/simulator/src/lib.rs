@@ -19,25 +19,25 @@ pub use behaviour::{
 pub use world::SimulatedMessage;
 use world::World;
 
-/// Why a simulator does not run.
+/// An error of starting the simulator.
 #[derive(Debug, thiserror::Error)]
 pub enum SimulatorError {
-    /// The file cannot be read or is wrong; tells where.
+    /// The file cannot be read or is invalid; the text names the place.
     #[error("{0}")]
     Config(String),
-    /// An address cannot be listened on.
+    /// Binding an address failed.
     #[error("{key}: cannot listen on {address}")]
     Listen {
-        /// The key of the file.
+        /// The config key of the address.
         key: &'static str,
-        /// Its address.
+        /// The configured address.
         address: SocketAddr,
-        /// Why.
+        /// The error of the operating system.
         source: std::io::Error,
     },
 }
 
-/// A running simulator; dropped, it ends.
+/// A running simulator; dropping it stops it.
 pub struct Simulator {
     world: World,
     sms: Option<SocketAddr>,
@@ -46,7 +46,7 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Listens where `config` says; port 0 takes a free one.
+    /// Listens on the addresses of `config`; port 0 picks a free port.
     pub async fn start(config: SimulatorConfig) -> Result<Self, SimulatorError> {
         let world = World::new(&config);
         let mut tasks = JoinSet::new();
@@ -79,38 +79,39 @@ impl Simulator {
         })
     }
 
-    /// Where the gateway listens.
+    /// Returns the gateway's listen address.
     pub const fn sms_address(&self) -> Option<SocketAddr> {
         self.sms
     }
 
-    /// Where the relay listens.
+    /// Returns the relay's listen address.
     pub const fn smtp_address(&self) -> Option<SocketAddr> {
         self.smtp
     }
 
-    /// Changes how the gateway behaves from now on.
+    /// Changes the gateway's behavior from now on.
     pub fn set_sms(&self, behaviour: SmsBehaviour) {
         self.world.set_sms(behaviour);
     }
 
-    /// Changes how the relay behaves from now on.
+    /// Changes the relay's behavior from now on.
     pub fn set_smtp(&self, behaviour: SmtpBehaviour) {
         self.world.set_smtp(behaviour);
     }
 
-    /// What was taken, oldest first.
+    /// Returns the accepted messages, oldest first.
     pub fn messages(&self) -> Vec<SimulatedMessage> {
         self.world.messages(0)
     }
 
-    /// Runs until its listeners end, which they do only when it is dropped.
+    /// Runs until the listeners end, which happens only when the simulator is dropped.
     pub async fn wait(&mut self) {
         while self.tasks.join_next().await.is_some() {}
     }
 }
 
-/// Runs the simulator of the file at `path`, or one that takes everything, until `stop`.
+/// Runs the simulator configured by the file at `path`, or one that accepts everything, until
+/// `stop` resolves.
 pub async fn run(
     path: Option<&Path>,
     stop: impl Future<Output = ()>,

@@ -1,5 +1,6 @@
-//! Receipts: JSON to the message's callback, signed with HMAC-SHA-256 over `<timestamp>.<body>`,
-//! and everything that can be wrong with them. Refuses to call hosts beyond loopback unless told.
+//! Delivery receipts: JSON to the message's callback URL, signed with HMAC-SHA-256 over
+//! `<timestamp>.<body>`, with scripted faults. They go to loopback only, unless the configuration
+//! allows other hosts.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,12 +13,12 @@ use url::{Host, Url};
 
 use crate::world::{SimulatedMessage, World};
 
-/// Further tries of a receipt the receiver did not take, and the first wait before one.
+/// Retries of a receipt that the receiver did not accept, and the delay before the first one.
 const TRIES: u32 = 3;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 
-/// Sends the receipts of `message` as the behaviour says. At most 1,024 are on their way; those
-/// outlive a simulator that is dropped, until their delay is over.
+/// Sends the receipts of `message` as scripted. At most 1,024 messages have pending receipts.
+/// Pending receipts outlive a simulator that is dropped, until their delay is over.
 pub(crate) fn follow(world: &World, message: SimulatedMessage) {
     if message.callback.is_none() {
         return;
@@ -68,7 +69,7 @@ fn unix_seconds() -> Option<u64> {
     Some(SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs())
 }
 
-/// Sends one receipt; the status of the answer, if there was one.
+/// Sends one receipt and returns the response status, or `None` without a response.
 pub(crate) async fn send(
     world: &World,
     message: &SimulatedMessage,

@@ -1,4 +1,5 @@
-//! The relay: SMTP without TLS. Each outcome has its reply at the verb where a real relay gives it.
+//! The SMTP relay, without TLS. Each outcome is replied at the verb where a real relay would reply
+//! it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ pub(crate) async fn serve(listener: TcpListener, world: World) {
                 };
                 let world = world.clone();
                 tasks.spawn(async move {
-                    // A client that goes away ends its dialogue, nothing else.
+                    // A client that disconnects ends only its own session.
                     let _ = dialogue(stream, &world).await;
                     drop(permit);
                 });

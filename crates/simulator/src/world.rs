@@ -1,4 +1,4 @@
-//! What the listeners share: how to behave, chance, and the messages that were taken.
+//! State that the listeners share: behavior, random generator and accepted messages.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,30 +14,30 @@ use watchword_core::{Channel, Recipient};
 use crate::behaviour::{Outcome, SimulatorConfig, SmsBehaviour, SmtpBehaviour, draw, listed};
 
 const KEPT: usize = 100_000;
-/// Receipts on their way at once.
+/// Messages with pending receipts at once.
 const RECEIPTS: usize = 1_024;
 
-/// One message that was taken.
+/// An accepted message.
 #[derive(Debug, Clone, Serialize)]
 pub struct SimulatedMessage {
-    /// Its number, from 1.
+    /// Sequence number, from 1.
     pub n: u64,
-    /// Its id.
+    /// `sim-` and the sequence number.
     pub id: String,
     /// `sms` or `email`.
     pub channel: &'static str,
-    /// Who gets it.
+    /// The recipient as submitted.
     pub to: String,
-    /// The text, or the whole mail.
+    /// The text of an SMS, or the whole mail.
     pub text: String,
     /// The sender's reference.
     pub reference: Option<String>,
-    /// Where its receipts go.
+    /// The URL for its receipts.
     #[serde(skip)]
     pub callback: Option<String>,
 }
 
-/// The recipient as a log may show it.
+/// Returns the recipient in a form that may be logged.
 fn masked(message: &SimulatedMessage) -> String {
     let channel = message.channel.parse::<Channel>();
     let recipient = channel.and_then(|channel| Recipient::parse(channel, &message.to));
@@ -101,7 +101,7 @@ impl World {
         self.lock().sms.clone()
     }
 
-    /// What becomes of an SMS to `to`, and how long that takes.
+    /// Returns the outcome of an SMS to `to` and the response time.
     pub(crate) fn sms_fate(&self, to: &str) -> (Outcome, Duration) {
         let mut inner = self.lock();
         let inner = &mut *inner;
@@ -120,7 +120,7 @@ impl World {
         (outcome, latency)
     }
 
-    /// The same for a mail.
+    /// Returns the outcome of a mail to `to` and the response time.
     pub(crate) fn mail_fate(&self, to: &str) -> (Outcome, Duration) {
         let mut inner = self.lock();
         let inner = &mut *inner;
@@ -136,13 +136,13 @@ impl World {
         (outcome, latency)
     }
 
-    /// Whether a thing of this share happens now.
+    /// Returns true with the probability `share`.
     pub(crate) fn happens(&self, share: f64) -> bool {
         use rand::RngExt;
         share > 0.0 && self.lock().random.random::<f64>() < share
     }
 
-    /// Keeps a message; gives it with its number and id.
+    /// Stores a message and returns it with its number and id.
     pub(crate) fn keep(&self, mut message: SimulatedMessage) -> SimulatedMessage {
         let mut inner = self.lock();
         inner.taken += 1;

@@ -1,4 +1,4 @@
-//! The simulator behaves as it is told.
+//! Tests that the simulator follows its configuration.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeMap;

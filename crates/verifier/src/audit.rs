@@ -1,6 +1,6 @@
-//! The conservation check: every message the issuer had confirmed must have ended, be on its way,
-//! or lie parked. Reads both stores side by side and names what is none of it. Refuses to change
-//! anything.
+//! The conservation check: every message whose publish was confirmed must have ended, be in flight
+//! or be dead-lettered. It reads both stores side by side, changes nothing, and reports messages
+//! that are none of these.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,39 +9,39 @@ use watchword_ledger::{LedgerError, LedgerStore};
 
 use crate::store::{StoreError, VerificationStore};
 
-/// How long after its deadline a message must have ended: the longest wait of the ladder, and time
-/// to write it down.
+/// How long after its deadline a message must have ended: the longest retry delay, and time to
+/// record the outcome.
 const GRACE_MS: u64 = 60_000;
-/// Verifications looked at in one step.
+/// Verifications read per step.
 const PAGE: usize = 500;
 
-/// What the check found. It balances when `lost` is empty and `accepted` is the sum of the rest.
+/// The result of the check. It balances if `lost` is empty and `accepted` is the sum of the rest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Audit {
-    /// Verifications that are remembered.
+    /// Verifications in the store.
     pub verifications: u64,
     /// Messages whose publish was confirmed.
     pub accepted: u64,
-    /// Those that ended, by outcome.
+    /// Messages that ended, by outcome; `parked` counts dead-lettered ones.
     pub ended: BTreeMap<&'static str, u64>,
-    /// Those on their way, with where they stand.
+    /// Messages in flight, with their current outcome.
     pub open: Vec<(DeliveryId, DeliveryOutcome)>,
-    /// Those that should have ended by now and did not.
+    /// Messages that are past their deadline without an outcome.
     pub lost: Vec<DeliveryId>,
 }
 
-/// Why there is no answer.
+/// An error of the check.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuditError {
-    /// Code state cannot be read.
+    /// Code state could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The ledger cannot be read.
+    /// The ledger could not be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
 }
 
-/// Compares what was accepted with what became of it. `parked` are the ids in the parked queues.
+/// Compares accepted messages with their outcomes. `parked` has the ids in the dead-letter queues.
 pub async fn audit(
     store: &dyn VerificationStore,
     ledger: &dyn LedgerStore,
@@ -60,8 +60,9 @@ pub async fn audit(
             let records = ledger.get(&ids).await?;
             for id in ids {
                 let record = records.iter().find(|record| record.id == id);
-                // A further message is asked for only after the one before was confirmed. The last
-                // one's mark may be missing, if the store was away just then: a worker had it.
+                // A further message is sent only after the previous one was confirmed. The last
+                // one's mark may be missing if the store was unavailable at that time; a ledger
+                // record then proves that a worker received the message.
                 let is_marked = id.send() < sends.sends || sends.confirmed;
                 if !is_marked && record.is_none() {
                     continue;

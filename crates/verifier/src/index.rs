@@ -1,5 +1,5 @@
-//! Keyed hashes of what must not stand in the store: subjects, recipients, slots. Also the
-//! digests codes are compared by. Refuses to keep or print what it hashes.
+//! Keyed hashes of values that must not be in the store in clear (subjects, recipients, slots), and
+//! the digests by which codes are compared.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -15,25 +15,25 @@ use zeroize::Zeroizing;
 use crate::store::{Digest, SlotKey};
 use crate::vault::FallbackStep;
 
-/// Hashes under the index key, which stays the same for the life of an installation.
+/// Keyed hashes under the index key, which stays the same for the life of an installation.
 #[derive(Debug, Clone)]
 pub struct Index {
     key: Key,
 }
 
 impl Index {
-    /// An index under `key`.
+    /// Creates an index with `key`.
     pub const fn new(key: Key) -> Self {
         Self { key }
     }
 
-    /// The tag of a subject's keys.
+    /// Returns the tag of a subject's keys.
     pub fn subject_tag(&self, service: &ServiceName, subject: &str) -> SubjectTag {
         tag(&mac(&self.key, &["subject", service.as_str(), subject]))
     }
 
-    /// The tags that `subject` may have: it may be a mailbox that no request named a subject for,
-    /// and mailboxes are the same in every case.
+    /// Returns the tags that `subject` may have. The subject may be a mailbox from a request that
+    /// named no subject, and mailboxes are compared without regard to case.
     pub fn subject_tags(&self, service: &ServiceName, subject: &Subject) -> [SubjectTag; 2] {
         let text = Zeroizing::new(subject.as_str().to_ascii_lowercase());
         [
@@ -42,7 +42,7 @@ impl Index {
         ]
     }
 
-    /// The tag of the keys that limit messages to one recipient.
+    /// Returns the tag of the keys that limit messages to one recipient.
     pub fn recipient_tag(&self, service: &ServiceName, recipient: &Recipient) -> SubjectTag {
         tag(&mac(
             &self.key,
@@ -50,15 +50,16 @@ impl Index {
         ))
     }
 
-    /// The tag of the counter of messages to numbers that differ in their last four digits only.
+    /// Returns the tag of the counter of messages to numbers that differ only in their last four
+    /// digits.
     pub fn number_block_tag(&self, service: &ServiceName, number: &PhoneNumber) -> SubjectTag {
         let digits = number.expose_digits();
         let block = &digits[..digits.len().saturating_sub(4)];
         tag(&mac(&self.key, &["block", service.as_str(), block]))
     }
 
-    /// The tag of the counter of messages for one client: its IPv4 address, or the /64 network of
-    /// its IPv6 address, because one client can use all addresses of that network.
+    /// Returns the tag of the counter of messages for one client: its IPv4 address, or the /64
+    /// network of its IPv6 address, because one client can use all addresses of that network.
     pub fn client_tag(&self, service: &ServiceName, address: IpAddr) -> SubjectTag {
         let client = match address.to_canonical() {
             IpAddr::V4(address) => address.to_string(),
@@ -70,8 +71,8 @@ impl Index {
         tag(&mac(&self.key, &["client", service.as_str(), &client]))
     }
 
-    /// Whether `subject` is the tag of an account, not of the recipient itself: a request without a
-    /// subject has its recipient as the subject.
+    /// Returns whether `subject` is the tag of a named account. A request without a subject uses
+    /// its recipient as the subject.
     pub fn names_subject(
         &self,
         service: &ServiceName,
@@ -81,7 +82,7 @@ impl Index {
         subject != self.subject_tag(service, &same_for_all_spellings(recipient))
     }
 
-    /// The tag of the key that remembers a request by event.
+    /// Returns the tag of the key that remembers a request by event.
     pub fn request_tag(&self, service: &ServiceName, request: &RequestId) -> SubjectTag {
         tag(&mac(
             &self.key,
@@ -89,7 +90,7 @@ impl Index {
         ))
     }
 
-    /// A tag that distinguishes a recipient from others of the service.
+    /// Returns a tag that distinguishes a recipient from others of the service.
     pub fn recipient_short(&self, service: &ServiceName, recipient: &Recipient) -> ShortTag {
         let channel = recipient.channel().as_str();
         let spelled = same_for_all_spellings(recipient);
@@ -99,9 +100,9 @@ impl Index {
         ))
     }
 
-    /// A tag that distinguishes the variables of a message to the subject `tag` from others; `None`
-    /// without any. Keyed and bound to the subject: equal amounts of two subjects do not look equal
-    /// in the store.
+    /// Returns a tag that distinguishes the variables of a message to the subject `tag` from
+    /// others; `None` if there are none. The tag is keyed and bound to the subject, so that equal
+    /// amounts of two subjects do not look equal in the store.
     pub(crate) fn variables(
         &self,
         service: &ServiceName,
@@ -114,8 +115,8 @@ impl Index {
         (!values.is_empty()).then(|| ShortTag::of(&mac(&self.key, &parts)))
     }
 
-    /// A tag that distinguishes locale and fallback of a request for the subject `tag` from others;
-    /// `None` without either.
+    /// Returns a tag that distinguishes the locale and fallback of a request for the subject `tag`
+    /// from others; `None` if there is neither.
     pub(crate) fn details(
         &self,
         service: &ServiceName,
@@ -138,7 +139,7 @@ impl Index {
         Some(ShortTag::of(&mac(&self.key, &parts)))
     }
 
-    /// The slot in which at most one verification lives.
+    /// Returns the slot, in which at most one verification is live.
     pub fn slot(
         &self,
         service: &ServiceName,
@@ -158,8 +159,8 @@ impl Index {
     }
 }
 
-/// The recipient as it is counted: mailboxes are the same whatever the case of their letters, in the
-/// domain by the standard and before it by all that people use.
+/// Returns the recipient as it is compared. Mailboxes are lowercased: the domain is
+/// case-insensitive by the standard (RFC 5321 section 2.4), and in practice the local part is too.
 pub fn same_for_all_spellings(recipient: &Recipient) -> Zeroizing<String> {
     Zeroizing::new(match recipient {
         Recipient::Sms(number) => number.expose().to_owned(),
@@ -173,8 +174,8 @@ fn tag(hash: &[u8; 32]) -> SubjectTag {
     SubjectTag::new(bytes)
 }
 
-/// The digest of `code` for `id` under `key` (R8): a keyed hash, because a million codes are
-/// hashed in no time.
+/// Returns the digest of `code` for `id` under `key`. It is keyed because a code has too few values
+/// for a plain hash: an attacker with a copy of the store could hash all of them in an instant.
 pub fn digest(key: &Key, service: &ServiceName, id: &VerificationId, code: &str) -> Digest {
     let hash = mac(key, &["code", service.as_str(), id.as_str(), code]);
     Digest {
@@ -183,7 +184,7 @@ pub fn digest(key: &Key, service: &ServiceName, id: &VerificationId, code: &str)
     }
 }
 
-/// The digests of `code` under every key of the ring, for a check during rotation.
+/// Returns the digests of `code` under every key of the ring, for a check during key rotation.
 pub fn digests(
     keys: &KeyRing,
     service: &ServiceName,
@@ -195,9 +196,10 @@ pub fn digests(
         .collect()
 }
 
-/// HMAC-SHA-256 over the parts, each with its length, so that no two lists give the same bytes.
+/// Returns the HMAC-SHA-256 of the parts, each preceded by its length, so that no two lists produce
+/// the same input.
 fn mac(key: &Key, parts: &[&str]) -> [u8; 32] {
-    // The MAC takes a key of one block; shorter ones are filled up with zeros (RFC 2104 §2).
+    // HMAC pads a shorter key with zeros to a full block (RFC 2104 section 2).
     let mut block = Zeroizing::new([0; 64]);
     block[..32].copy_from_slice(key.expose());
     let mut mac = Hmac::<Sha256>::new(&(*block).into());
@@ -284,7 +286,7 @@ mod tests {
             (slot, index.recipient_tag(&service, &to))
         };
         assert_eq!(of("Jane@Example.ORG"), of("jane@example.org"));
-        // Another tag in the address makes another verification, but counts against the same limit.
+        // An address with another `+tag` has its own verification but shares the limit.
         let (tagged, plain) = (of("jane+1@example.org"), of("jane@example.org"));
         assert_ne!(tagged.0, plain.0);
         assert_eq!(tagged.1, plain.1);

@@ -17,7 +17,7 @@ pub use telemetry::{SERIES, VerifierMetrics};
 pub use vault::{FallbackStep, VaultError};
 pub use verifier::{CheckRequest, Verifier, VerifierError, VerifierParts};
 
-/// What is measured alone and nothing else should call: insides on the way of a code.
+/// Internals exposed for benchmarks only. Not part of the API.
 #[doc(hidden)]
 pub mod measured {
     pub use crate::index::{digest, digests};

@@ -1,5 +1,5 @@
-//! The half of the verifier that opens: it mints and seals codes, asks the store for one decision,
-//! and unseals what a further message repeats. It does not publish.
+//! The opening half of the crate: it draws and seals codes, asks the store for one decision, and
+//! opens the sealed values that a further message repeats. The caller publishes.
 
 use std::sync::Arc;
 
@@ -18,24 +18,24 @@ use crate::vault::{
 };
 use crate::{Verifier, VerifierError};
 
-/// A request for a code, parsed.
+/// A parsed request for a code.
 #[derive(Debug, Clone)]
 pub struct OpenRequest {
-    /// The recipient.
+    /// The number or address that gets the code.
     pub recipient: Recipient,
-    /// The account; the recipient when `None`.
+    /// The account that the code is for; `None` makes the recipient itself the subject.
     pub subject: Option<Subject>,
-    /// The purpose of the code.
+    /// The purpose that a check must match.
     pub purpose: Purpose,
-    /// The language of the message.
+    /// The requested language of the message.
     pub locale: Option<Locale>,
     /// The values for the templates.
     pub variables: Variables,
-    /// The steps that follow if the code was not used in time.
+    /// The steps to take if the code is not used in time.
     pub fallback: Vec<FallbackStep>,
 }
 
-/// A request as the store gets it, with the values that the store does not see.
+/// A request as the store receives it, with the values that the store does not see.
 pub(crate) struct Draft {
     pub(crate) command: OpenCommand,
     pub(crate) details: OrderDetails,
@@ -47,11 +47,11 @@ pub(crate) struct Draft {
 #[derive(Clone, Copy)]
 struct Turn {
     at: Timestamp,
-    /// The fallback step; 0: a request.
+    /// The fallback step; 0 for a request.
     step: u8,
-    /// The details that the step was planned for, or that the request brings.
+    /// The details for which the step was planned, or those of the request.
     details: Option<ShortTag>,
-    /// Whether a fallback begins after the message.
+    /// Whether a fallback starts after the message.
     restarts: bool,
 }
 
@@ -66,25 +66,25 @@ impl Turn {
     }
 }
 
-/// Opens verifications and asks for further messages: a [`Verifier`] with the sealing keys.
+/// Opens verifications and requests further messages: a [`Verifier`] with the sealing keys.
 pub struct Opener {
     verifier: Arc<Verifier>,
     sealer: Live<Sealer>,
 }
 
 impl Opener {
-    /// An opener of what `verifier` checks; `sealer` seals codes and orders in the store.
+    /// Creates an opener on top of `verifier`; `sealer` seals codes and orders in the store.
     pub const fn new(verifier: Arc<Verifier>, sealer: Live<Sealer>) -> Self {
         Self { verifier, sealer }
     }
 
-    /// The half that checks.
+    /// Returns the checking half.
     pub fn verifier(&self) -> &Verifier {
         &self.verifier
     }
 
-    /// Opens a verification, or continues the live one of the same service, subject, recipient
-    /// and purpose.
+    /// Opens a verification, or continues the live one of the same service, subject, recipient and
+    /// purpose.
     pub async fn open(
         &self,
         service: &Service,
@@ -94,9 +94,9 @@ impl Opener {
         self.ask(service, draft).await
     }
 
-    /// Applies the request of `change`: if the live verification's message showed other variables,
-    /// it is withdrawn in the step that opens the new one; if other details differ, the live
-    /// verification gets the new ones.
+    /// Applies the request of `change`. If the live verification's message showed other variables,
+    /// the verification is withdrawn in the same step that opens the new one. If only locale or
+    /// fallback differ, the live verification gets the new ones.
     pub async fn change(&self, service: &Service, change: Change) -> Result<Asked, VerifierError> {
         let Change {
             verification: live,
@@ -134,6 +134,8 @@ impl Opener {
             fallback: request.fallback,
         };
         let sealer = self.sealer.get();
+        // Drawn before the store is asked, so that opening takes a single call; dropped if the slot
+        // has a live verification.
         let (code, sealed_code) = self.mint(service, &id)?;
         let command = OpenCommand {
             service: service.name.clone(),
@@ -172,7 +174,7 @@ impl Opener {
         let (purpose, tag, at) = (command.purpose.clone(), command.details, command.now);
         let restarts = command.over.is_some();
         let (live, withdraws) = match self.verifier.store.open(command).await? {
-            // A value that was just sealed need not be opened.
+            // The values were sealed in this call, so there is no need to open them.
             Opened::Send(sent) if sent.is_new => {
                 let metrics = &self.verifier.metrics;
                 metrics.opened(&details.recipient);
@@ -211,7 +213,7 @@ impl Opener {
         })))
     }
 
-    /// Asks for another message of the verification `id`. Returns `None` if there is no such live
+    /// Requests another message of the verification `id`. Returns `None` if there is no such live
     /// verification.
     pub async fn resend(
         &self,
@@ -230,7 +232,7 @@ impl Opener {
             .transpose()
     }
 
-    /// Draws the code of `further`; the earlier code is invalid from now on.
+    /// Draws the code of `further`; the previous code becomes invalid.
     pub async fn renew(
         &self,
         service: &Service,
@@ -259,8 +261,8 @@ impl Opener {
         let asked = opened?.map(|opened| self.asked(name, opened, turn));
         Ok(match asked.transpose()? {
             Some(Asked::Decided(opening)) => opening,
-            // No store requests a code that it was given, or compares values that a resend does not
-            // bring.
+            // Unreachable: a store does not ask for a code that it was given, and a resend brings
+            // no values to compare.
             Some(Asked::NeedsCode(_) | Asked::Differs(_)) => Opening::Cooling(live),
             None => Opening::Ended(live),
         })
@@ -289,7 +291,7 @@ impl Opener {
             .transpose()
     }
 
-    /// The broker has confirmed this message: its cooldown counts from now on.
+    /// Records that the broker confirmed this message: its cooldown is counted from now on.
     pub async fn confirm(&self, delivery: &DeliveryId) -> Result<(), VerifierError> {
         Ok(self
             .verifier
@@ -363,7 +365,7 @@ impl Opener {
                     next,
                 })));
             }
-            // Only requests with a content are compared; [`Opener::ask`] takes these.
+            // Only requests with content are compared, and [`Opener::ask`] handles those.
             Opened::OtherContent(live) | Opened::OtherDetails(live) | Opened::Cooling(live) => {
                 Opening::Cooling(live)
             }

@@ -1,5 +1,5 @@
-//! What a request for a message leads to, and the message that is to be published. Refuses to ask
-//! the store: [`crate::opener`] does.
+//! The result of a request for a message, and the message to publish. [`crate::opener`] computes
+//! them with the store.
 
 use watchword_core::{Code, DeliveryId, Recipient, ShortTag, Timestamp, VerificationId};
 use watchword_events::Order;
@@ -8,24 +8,24 @@ use crate::opener::Draft;
 use crate::store::{Sent, StoredVerification};
 use crate::vault::{FallbackStep, OrderDetails};
 
-/// The step to take if the code of a message was not used in time.
+/// The fallback step to take if the code of a message is not used in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NextStep {
-    /// Which step, from 1.
+    /// The step's number, from 1.
     pub step: u8,
-    /// How long after the message, in milliseconds.
+    /// Delay after the message, in milliseconds.
     pub after_ms: u64,
-    /// Distinguishes the fallback it belongs to from one that replaces it.
+    /// Distinguishes the step's fallback from one that replaces it.
     pub details: Option<ShortTag>,
 }
 
-/// What a request for a message led to, or what it waits for.
+/// The result of a request for a message, or the input that it still needs.
 #[derive(Debug)]
 pub enum Asked {
-    /// All is decided.
+    /// The result is final.
     Decided(Opening),
-    /// A further message is due, under a new code. Nothing has changed yet: the code before is good
-    /// until [`crate::Opener::renew`] draws that one.
+    /// A further message is due, under a new code. Nothing has changed yet: the previous code stays
+    /// valid until [`crate::Opener::renew`] draws the new one.
     NeedsCode(Box<Further>),
     /// The request differs from the live verification in the variables of its message, or in locale
     /// or fallback. Nothing has changed yet: the live verification stays as it is until
@@ -33,66 +33,66 @@ pub enum Asked {
     Differs(Box<Change>),
 }
 
-/// What a request for a message led to.
+/// The result of a request for a message.
 #[derive(Debug)]
 pub enum Opening {
     /// A message to publish.
     Send(Box<Message>),
-    /// It ended while a message was asked for, or its fallback lacks the step that asks.
+    /// The verification ended meanwhile, or its fallback lacks the requested step.
     Ended(StoredVerification),
-    /// The live verification's message is young: there is nothing to publish.
+    /// The cooldown after the live verification's last message has not passed; nothing to publish.
     Cooling(StoredVerification),
-    /// The live verification has used up its messages.
+    /// The live verification has reached its maximum of messages.
     Exhausted(StoredVerification),
-    /// The subject may not guess until then, so it gets no code.
+    /// The subject is locked for wrong guesses until this time and gets no code.
     Locked(Timestamp),
 }
 
 /// A message to publish, with its code in clear.
 #[derive(Debug)]
 pub struct Message {
-    /// The verification as it is now.
+    /// The verification in its current state.
     pub verification: StoredVerification,
-    /// Whether its slot's last verification was approved.
+    /// Whether the previous verification of its slot was approved.
     pub follows_approval: bool,
-    /// Whether the message is for a subject of its own, not for its recipient as such.
+    /// Whether the message is for a named subject; otherwise the recipient itself is the subject.
     pub names_subject: bool,
-    /// When it was decided on.
+    /// The time of the decision.
     pub at: Timestamp,
-    /// What to seal and publish.
+    /// The order to seal and publish.
     pub order: Order,
-    /// What is to follow it, if the workflow goes on.
+    /// The fallback step to schedule after the message, if there is one.
     pub next: Option<NextStep>,
 }
 
-/// A message that is to have a code of its own.
+/// A further message that needs a new code.
 #[derive(Debug)]
 pub struct Further {
-    /// The verification as it is now.
+    /// The verification in its current state.
     pub verification: StoredVerification,
-    /// Which message it would be.
+    /// The delivery id that the message would have.
     pub delivery_id: DeliveryId,
-    /// Who would get it.
+    /// The recipient of the message.
     pub recipient: Recipient,
-    /// Whether the message is for a subject of its own, not for its recipient as such.
+    /// Whether the message is for a named subject; otherwise the recipient itself is the subject.
     pub names_subject: bool,
-    /// When it was asked for.
+    /// The time of the request.
     pub at: Timestamp,
-    /// Which fallback step asks for it; 0: none.
+    /// The fallback step that asks for the message; 0 for a request.
     pub(crate) step: u8,
-    /// The details that the step was planned for.
+    /// The details for which the step was planned.
     pub(crate) details: Option<ShortTag>,
-    /// Whether the request begins a fallback after the message.
+    /// Whether the request starts a fallback after the message.
     pub(crate) restarts: bool,
-    /// Fallback steps of the verification.
+    /// Number of fallback steps of the verification.
     pub(crate) steps: u8,
-    /// The step after the one that asks for it.
+    /// The step after the one that asks for the message.
     pub(crate) next: Option<NextStep>,
 }
 
 impl Further {
-    /// What is to follow the message before if a limit refuses this one: the step after the one that
-    /// asks for it. `None` if a request asks for it.
+    /// Returns the fallback step to schedule if a send limit refuses this message: the step after
+    /// the one that asked for it. `None` if a request asked for it.
     pub fn next_if_refused(&self) -> Option<NextStep> {
         self.next.filter(|_| self.step > 0)
     }
@@ -100,9 +100,9 @@ impl Further {
 
 /// A request that differs from the live verification of its slot.
 pub struct Change {
-    /// The verification as it is now.
+    /// The live verification in its current state.
     pub verification: StoredVerification,
-    /// Whether the live verification is withdrawn for the request: its message showed other
+    /// Whether the live verification is withdrawn for the request, because its message showed other
     /// variables.
     pub withdraws: bool,
     pub(crate) draft: Draft,
@@ -118,23 +118,23 @@ impl std::fmt::Debug for Change {
 }
 
 impl Change {
-    /// The id of the message it would be: the first of another verification.
+    /// Returns the id of the message, which would be the first of a new verification.
     pub fn delivery_id(&self) -> DeliveryId {
         DeliveryId::new(self.draft.command.id.clone(), 1)
     }
 
-    /// The recipient of the message.
+    /// Returns the recipient of the message.
     pub const fn recipient(&self) -> &Recipient {
         &self.draft.details.recipient
     }
 
-    /// The time of the request.
+    /// Returns the time of the request.
     pub const fn at(&self) -> Timestamp {
         self.draft.command.now
     }
 
-    /// The live verification, and the first step of the fallback that follows its newest message from
-    /// now on, if the request names one.
+    /// Returns the live verification's id and newest message, and the first step of the request's
+    /// fallback, which from now on follows that message. `None` if the request has no fallback.
     pub fn next(&self) -> Option<(&VerificationId, u8, NextStep)> {
         let first = self.draft.details.fallback.first()?;
         let next = NextStep {
@@ -146,8 +146,8 @@ impl Change {
     }
 }
 
-/// Who gets the message of fallback step `step`: before all steps `first`. `None`: the fallback has
-/// no such step.
+/// Returns the recipient of fallback step `step`; step 0 is the original message to `first`. `None`
+/// if the fallback has no such step.
 pub(crate) fn at_step(first: Recipient, fallback: &[FallbackStep], step: u8) -> Option<Recipient> {
     let Some(index) = step.checked_sub(1) else {
         return Some(first);
@@ -156,7 +156,7 @@ pub(crate) fn at_step(first: Recipient, fallback: &[FallbackStep], step: u8) -> 
     taken.map(|taken| taken.recipient.clone())
 }
 
-/// The step that follows the one numbered `step` of a fallback whose details have this tag.
+/// Returns the step after `step` of a fallback whose details have the tag `tag`.
 pub(crate) fn step_after(
     fallback: &[FallbackStep],
     step: u8,
@@ -170,9 +170,10 @@ pub(crate) fn step_after(
     })
 }
 
-/// The message of `sent`: to the recipient, or to that of fallback step `step`. `tag` is that of its
-/// details; `restarts` begins the fallback whatever message it is. A step that the fallback does not
-/// have, planned by an earlier build for another fallback, has ended.
+/// Builds the message of `sent` for fallback step `step`, or for the original recipient if `step`
+/// is 0. `tag` is the tag of its details; `restarts` starts the fallback after any message. If the
+/// fallback lacks the step, which an earlier build may have planned for another fallback, returns
+/// `Ended`.
 pub(crate) fn message(
     sent: Sent,
     (code, details, tag): (Code, OrderDetails, Option<ShortTag>),
@@ -187,7 +188,7 @@ pub(crate) fn message(
         ..
     } = sent;
     let id = &verification.id;
-    // A further message that someone asked for ends the workflow.
+    // A further message on request ends the fallback.
     let continues = step > 0 || verification.sends == 1 || restarts;
     let next = step_after(&details.fallback, step, tag).filter(|_| continues);
     let Some(recipient) = at_step(details.recipient, &details.fallback, step) else {

@@ -1,5 +1,5 @@
-//! What the verifier counts. Labels come from closed sets; series start at zero, those of a country
-//! with its first verification.
+//! Metrics of checks and verifications. Labels come from closed sets; series start at zero, those
+//! of a country with its first verification.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,39 +14,39 @@ const OPENED: Series = Series {
     name: "watchword_verifications_opened_total",
     kind: Kind::Counter,
     labels: &["channel", "country"],
-    help: "Verifications opened, by channel and the recipient's country (ISO 3166; `none` for mail). Begins with the first of a country.",
-    action: "One country grows out of nothing: someone earns by your messages; take it from the service's `countries`.",
+    help: "Verifications opened, by channel and the recipient's country (ISO 3166; `none` for mail). A series starts with the first verification of its country.",
+    action: "One country grows suddenly: probably SMS pumping fraud; remove it from the service's `countries`.",
 };
 const APPROVED: Series = Series {
     name: "watchword_verifications_approved_total",
     kind: Kind::Counter,
     labels: &["channel"],
-    help: "Verifications approved, by the channel they were opened for; a fallback step may have brought the code by another.",
-    action: "Over those opened it is the share of codes that people use. It falls: messages do not arrive, or nobody waits for them.",
+    help: "Verifications approved, by the channel they were opened for; a fallback step may have sent the code by another.",
+    action: "Approved / opened is the conversion rate. A drop means that messages do not arrive or that users give up.",
 };
 const ENDED: Series = Series {
     name: "watchword_verifications_ended_total",
     kind: Kind::Counter,
     labels: &["status"],
-    help: "Verifications ended, by status. Those that ran out of time end unobserved: opened less ended less live.",
-    action: "`max_attempts_reached` grows: someone guesses.",
+    help: "Verifications ended, by status. Expired ones are not counted: they are opened - ended - live.",
+    action: "`max_attempts_reached` growing: someone is guessing codes.",
 };
 const CHECKS: Series = Series {
     name: "watchword_checks_total",
     kind: Kind::Counter,
     labels: &["result"],
-    help: "Checks by result: `approved`; `wrong`; `refused` were not compared (unknown, ended, expired, or a subject that may not guess); `repeated` got a stored answer; `failed` got none.",
-    action: "`refused` or `wrong` grow: someone guesses, or codes come too late. `failed`: the store.",
+    help: "Checks by result: `approved`; `wrong`; `refused` not compared (unknown, ended, expired, or the subject is locked); `repeated` got the stored result; `failed` got no result.",
+    action: "`refused` or `wrong` growing: someone is guessing, or codes arrive too late. `failed`: check the store.",
 };
 const SECONDS: Series = Series {
     name: "watchword_check_seconds",
     kind: Kind::Histogram(LATENCY),
     labels: &[],
-    help: "How long a check took: the store's one decision.",
+    help: "Duration of checks: one decision of the store.",
     action: "Slow: compare `watchword_store_call_seconds`.",
 };
 
-/// Everything this crate counts.
+/// All metrics of this crate.
 pub const SERIES: &[Series] = &[OPENED, APPROVED, ENDED, CHECKS, SECONDS];
 
 const ENDINGS: [VerificationStatus; 3] = [
@@ -55,7 +55,7 @@ const ENDINGS: [VerificationStatus; 3] = [
     VerificationStatus::MaxAttemptsReached,
 ];
 
-/// Counters of the verifier; cheap to clone.
+/// Metrics of the verifier; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct VerifierMetrics(Arc<Handles>);
 
@@ -64,7 +64,7 @@ struct Handles {
     opened: IntCounterVec,
     opened_in: [Countries<IntCounter>; Channel::ALL.len()],
     approved: [IntCounter; Channel::ALL.len()],
-    /// Approved, canceled, used up.
+    /// By [`ENDINGS`].
     ended: [IntCounter; ENDINGS.len()],
     checks: Checks,
     seconds: Histogram,
@@ -80,7 +80,7 @@ struct Checks {
 }
 
 impl VerifierMetrics {
-    /// Registers the counters.
+    /// Registers the metrics.
     pub fn register(registry: &Registry) -> Result<Self, Error> {
         let make = Maker::new(registry);
         let approved = make.counters(&APPROVED)?;
@@ -121,7 +121,7 @@ impl VerifierMetrics {
         }
     }
 
-    /// A check has ended, with an answer or without.
+    /// Counts a check, with or without a result.
     pub(crate) fn checked<E>(&self, checked: &Result<Checked, E>, took: Duration) {
         let checks = &self.0.checks;
         self.0.seconds.observe(took.as_secs_f64());

@@ -1,5 +1,5 @@
-//! What the store keeps under seal: the code, and the order (recipient, locale, variables) that a
-//! resend repeats. Bound to the verification it belongs to. Refuses to open another's.
+//! Sealed values in the store: the code, and the order (recipient, locale, variables, fallback)
+//! that a resend repeats. Each seal is bound to its verification and opens for no other.
 
 use std::collections::BTreeMap;
 
@@ -9,35 +9,35 @@ use watchword_core::{Channel, Code, Locale, Recipient, Variables, VerificationId
 use watchword_events::{Aad, SealError, Sealer};
 use zeroize::{Zeroize, Zeroizing};
 
-/// What a message is made of besides its code.
+/// The parts of a message except its code.
 #[derive(Debug, Clone)]
 pub struct OrderDetails {
-    /// Who gets it.
+    /// The original recipient.
     pub recipient: Recipient,
-    /// In which language.
+    /// The requested language.
     pub locale: Option<Locale>,
-    /// With which values.
+    /// The values for the templates.
     pub variables: Variables,
-    /// What is tried when the code was not used in time, in this order.
+    /// The steps to take, in this order, if the code is not used in time.
     pub fallback: Vec<FallbackStep>,
 }
 
-/// Another way to the same person.
+/// A fallback step: another way to reach the same person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FallbackStep {
-    /// Who gets it then.
+    /// The recipient of the step's message.
     pub recipient: Recipient,
-    /// How long after the message before it, in milliseconds.
+    /// Delay after the previous message, in milliseconds.
     pub after_ms: u64,
 }
 
-/// Why sealed state could not be made or read.
+/// An error of creating or reading sealed state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum VaultError {
-    /// The seal did not open, or the key is no longer in use.
+    /// The seal did not open, or its key is no longer configured.
     #[error(transparent)]
     Seal(#[from] SealError),
-    /// It opened, but its content is malformed.
+    /// The seal opened, but the content is malformed.
     #[error("sealed state is malformed")]
     Malformed,
 }
@@ -67,12 +67,12 @@ impl Drop for Plain {
     }
 }
 
-/// Seals `code` for `id`; base64.
+/// Seals `code` for `id` and encodes it as base64.
 pub fn seal_code(sealer: &Sealer, id: &VerificationId, code: &Code) -> Result<String, VaultError> {
     Ok(BASE64.encode(&sealer.seal(code_aad(id), code.expose().as_bytes())?))
 }
 
-/// Opens what [`seal_code`] gave.
+/// Opens the output of [`seal_code`].
 pub fn open_code(
     sealer: &Sealer,
     id: &VerificationId,
@@ -86,7 +86,7 @@ pub fn open_code(
         .ok_or(VaultError::Malformed)
 }
 
-/// Seals `details` for `id`; base64.
+/// Seals `details` for `id` and encodes them as base64.
 pub fn seal_order(
     sealer: &Sealer,
     id: &VerificationId,
@@ -111,7 +111,7 @@ pub fn seal_order(
     Ok(BASE64.encode(&sealer.seal(aad, &plain)?))
 }
 
-/// Opens what [`seal_order`] gave.
+/// Opens the output of [`seal_order`].
 pub fn open_order(
     sealer: &Sealer,
     id: &VerificationId,

@@ -1,5 +1,5 @@
-//! The half of the verifier that checks: it digests a typed code, asks the store for one decision,
-//! and turns the answer back into values. It holds no sealing key and cannot read a stored code or
+//! The checking half of the crate: it digests a typed code, asks the store for one decision, and
+//! converts the reply into values. It holds no sealing key and cannot read a stored code or
 //! recipient.
 
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use crate::store::{
 use crate::telemetry::VerifierMetrics;
 use crate::vault::VaultError;
 
-/// Why there is no answer. The caller must fail closed.
+/// An error of the verifier. The caller must fail closed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VerifierError {
-    /// The store did not answer.
+    /// The store did not reply.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Sealed state could not be made or read.
+    /// Sealed state could not be created or read.
     #[error(transparent)]
     Vault(#[from] VaultError),
     /// The random generator failed.
@@ -34,13 +34,13 @@ pub enum VerifierError {
     Entropy(#[from] EntropyError),
 }
 
-/// A check, parsed: the typed code, and the caller's expectations about it. An expectation that is
+/// A parsed check: the typed code and the caller's expectations about it. An expectation that is
 /// not met makes the code wrong.
 #[derive(Debug, Clone)]
 pub struct CheckRequest {
-    /// The code as the person typed it.
+    /// The code as the user typed it.
     pub code: TypedCode,
-    /// Makes a repeat of the same check safe.
+    /// Idempotency key: a repeat of the same check gets the stored result.
     pub check_id: Option<CheckId>,
     /// The purpose of the request.
     pub purpose: Option<Purpose>,
@@ -50,12 +50,12 @@ pub struct CheckRequest {
     pub channel: Option<Channel>,
     /// The recipient of the request; not that of a fallback step.
     pub recipient: Option<Recipient>,
-    /// The variables that the message showed; empty ones expect a message without any.
+    /// The variables that the message showed; an empty map expects a message without variables.
     pub variables: Option<Variables>,
 }
 
 impl CheckRequest {
-    /// Returns a check of `code` without expectations.
+    /// Creates a check of `code` without expectations.
     pub const fn of(code: TypedCode) -> Self {
         Self {
             code,
@@ -79,24 +79,24 @@ pub struct Verifier {
     pub(crate) metrics: VerifierMetrics,
 }
 
-/// Parts of a [`Verifier`].
+/// The parts of a [`Verifier`].
 pub struct VerifierParts {
-    /// Code state.
+    /// The store of code state.
     pub store: Arc<dyn VerificationStore>,
-    /// Hashes subjects and recipients.
+    /// Computes the keyed hashes of subjects and recipients.
     pub index: Index,
-    /// Digest codes; the first digests, all verify.
+    /// Keys that digest codes. New codes use the first key; checks try all.
     pub digest_keys: Live<KeyRing>,
-    /// The time.
+    /// The caller-side clock; the store also uses its own.
     pub clock: Arc<dyn Clock>,
-    /// The random source.
+    /// The source of verification ids, codes and check ids.
     pub entropy: Arc<dyn Entropy>,
     /// Counts checks and verifications.
     pub metrics: VerifierMetrics,
 }
 
 impl Verifier {
-    /// A verifier of these parts.
+    /// Creates a verifier.
     pub fn new(parts: VerifierParts) -> Self {
         let VerifierParts {
             store,
@@ -116,13 +116,13 @@ impl Verifier {
         }
     }
 
-    /// The hashes of this installation, for those who count by recipient.
+    /// Returns the keyed hashes of this installation, for callers that count by recipient.
     pub const fn index(&self) -> &Index {
         &self.index
     }
 
-    /// Checks a typed code. The verdict says neither why nothing was compared nor which expectation
-    /// was not met.
+    /// Checks a typed code. The verdict reveals neither why nothing was compared nor which
+    /// expectation was not met.
     pub async fn check(
         &self,
         service: &Service,
@@ -158,7 +158,8 @@ impl Verifier {
         Ok(checked?)
     }
 
-    /// Withdraws a pending verification. `None`: unknown or another service's.
+    /// Withdraws a pending verification. Returns `None` if it is unknown or belongs to another
+    /// service.
     pub async fn cancel(
         &self,
         service: &ServiceName,
@@ -171,7 +172,8 @@ impl Verifier {
         Ok(canceled)
     }
 
-    /// The verification as it is now. `None`: unknown or another service's.
+    /// Returns the verification in its current state, or `None` if it is unknown or belongs to
+    /// another service.
     pub async fn get(
         &self,
         service: &ServiceName,
@@ -180,8 +182,8 @@ impl Verifier {
         Ok(self.store.get(id, service, self.clock.now()).await?)
     }
 
-    /// Forgets the wrong guesses of a subject: an operator unlocks it, or it was bound anew.
-    /// Returns whether there were any.
+    /// Clears the wrong guesses of a subject, because an operator unlocks it or its authenticator
+    /// was bound again. Returns whether there were any.
     pub async fn unlock(
         &self,
         service: &ServiceName,

@@ -1,6 +1,6 @@
-//! Taking messages from the table under a lease, and settling them. A task takes ahead of the
-//! reader, so that a cancelled `receive` loses nothing; idle, it sleeps until the next message is
-//! due or one arrives.
+//! Consumer of the embedded engine: takes messages from the table under a lease and settles them. A
+//! background task reads ahead of the caller, so that cancelling `receive` loses nothing. An idle
+//! task sleeps until the next message is due or one arrives.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +19,14 @@ use super::table::{self, Fate, Taken};
 use crate::message::{Late, ParkReason, Received};
 use crate::port::{Consumer, LinkState, Settle, SettleError};
 
-/// The longest sleep without a look at the table: a bound for surprises such as a stepped clock.
+/// The longest sleep between two looks at the table. It bounds the delay after a clock step.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
-/// Messages taken in one transaction at most.
+/// The most messages taken in one transaction.
 const BATCH: usize = 64;
-/// Late messages held beside the others: few, since nobody waits for them.
+/// Expired messages held beside the others. Few, because no user waits for them.
 const LATE_PREFETCH: usize = 32;
 
-/// Reads one lane.
+/// Consumer of one queue.
 pub(super) struct EmbeddedConsumer {
     shared: Arc<Shared>,
     taken: mpsc::Receiver<(Taken, Holding)>,
@@ -34,7 +34,7 @@ pub(super) struct EmbeddedConsumer {
     pumps: Vec<JoinHandle<()>>,
 }
 
-/// A message this process holds.
+/// A message leased to this process.
 struct Holding {
     shared: Arc<Shared>,
     lane: Lane,
@@ -102,7 +102,7 @@ impl Consumer for EmbeddedConsumer {
     async fn stop(&mut self) {
         self.stop.cancel();
         for pump in self.pumps.drain(..) {
-            // A pump that panicked has nothing to give back; its leases end by themselves.
+            // A task that panicked has nothing to return; its leases expire.
             let _ = pump.await;
         }
         while let Ok((_, holding)) = self.taken.try_recv() {
@@ -115,11 +115,12 @@ impl Consumer for EmbeddedConsumer {
     }
 }
 
-/// Moves what is due from the table to the reader.
+/// Moves due messages from the table to the consumer.
 struct Pump {
     shared: Arc<Shared>,
     lane: Lane,
-    /// The lane as the table has it, and where of it goes what is late.
+    /// The value of the table's `lane` column that this task reads, and the one that its expired
+    /// messages get.
     word: &'static str,
     late: Option<&'static str>,
     permits: Arc<Semaphore>,
@@ -137,7 +138,7 @@ impl Pump {
                 _ = closed.wait_for(|closed| *closed) => return,
                 permits = self.permits() => permits,
             };
-            // Not cancelled half-way: what was taken must reach the reader.
+            // Do not cancel this halfway: messages that were taken must reach the consumer.
             let wait = match self.take(permits).await {
                 Ok(0) => self.until_due().await,
                 Ok(_) => continue,
@@ -155,10 +156,10 @@ impl Pump {
         }
     }
 
-    /// At least one permit, and as many more as are free.
+    /// Waits for one permit and takes as many more as are free, up to a batch.
     async fn permits(&self) -> Vec<OwnedSemaphorePermit> {
         let mut permits = Vec::new();
-        // Fails only if the semaphore was closed, which nobody does.
+        // Fails only if the semaphore was closed, which never happens.
         permits.extend(self.permits.clone().acquire_owned().await.ok());
         while permits.len() < BATCH
             && let Ok(permit) = self.permits.clone().try_acquire_owned()
@@ -217,7 +218,8 @@ impl Pump {
                     lane,
                     "a message reached its delivery limit and is dead-lettered"
                 );
-                // Failing, its lease ends and it is parked then.
+                // If this fails, the lease expires and the message is dead-lettered when it is
+                // taken again.
                 let _ = Box::new(holding).park("delivery_limit").await;
                 continue;
             }
@@ -227,7 +229,7 @@ impl Pump {
                     Ok(place) => place.send((message, holding)),
                     Err(_) => break,
                 },
-                // Whoever stops reads no more.
+                // A consumer that stops reads no more.
                 () = self.stop.cancelled() => holding.give_back().await,
             }
         }
@@ -253,7 +255,8 @@ impl Pump {
 }
 
 impl Holding {
-    /// Back to its lane, as if it had not been taken. Failing, its lease ends by itself.
+    /// Returns the message to its queue as if it had not been taken. If this fails, the lease
+    /// expires.
     async fn give_back(&self) {
         let fate = Fate::Due {
             at_ms: 0,

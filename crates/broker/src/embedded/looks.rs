@@ -1,5 +1,5 @@
-//! How many messages of each lane the table holds, counted by its indexes every few seconds. Refuses
-//! to keep a broker alive that nobody uses.
+//! Queue depths of the embedded engine, counted through the table's indexes every few seconds. The
+//! task holds only a weak reference, so that it does not keep an unused broker alive.
 
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
@@ -11,7 +11,7 @@ use watchword_events::Lane;
 use super::{Shared, table};
 use crate::queues::{LOOK_EVERY, Queues, set};
 
-/// Looks until the broker is closed or gone.
+/// Samples all queues until the broker is closed or dropped.
 pub(super) async fn look_on(shared: Weak<Shared>) {
     let mut queues = Queues::default();
     while let Some(shared) = shared.upgrade() {
@@ -26,15 +26,15 @@ pub(super) async fn look_on(shared: Weak<Shared>) {
     }
 }
 
-/// The table is right where the lengths are not: a publish or a settlement whose caller gave up is
-/// committed later and changes no length.
+/// Counts one queue, and corrects its cached length: a publish or settlement whose caller gave up
+/// can commit later without changing that length.
 async fn look(shared: &Shared, lane: Lane, queues: &mut Queues) {
     let now_ms = shared.now().as_millis();
     let words = (lane.as_str(), lane.late());
     let counted = shared
         .sqlite
         .read(move |connection| table::count(connection, words, now_ms));
-    // Failing, the store's own series say so.
+    // On failure, keep the last values; the store's own metrics show the fault.
     let Ok(counts) = counted.await else {
         return;
     };

@@ -1,6 +1,5 @@
 //! The embedded engine: durable queues in the `SQLite` file, for one process on one machine.
-//! Refuses nothing that the `RabbitMQ` engine grants, but nobody can listen to events here: there
-//! is no broker to bind a queue at, so they are accepted and dropped.
+//! Nothing can subscribe to events here, so the publisher accepts and drops them.
 
 mod consumer;
 mod looks;
@@ -25,18 +24,18 @@ use crate::telemetry::BrokerMetrics;
 use consumer::EmbeddedConsumer;
 use publisher::EmbeddedPublisher;
 
-/// The migrations of the queue's table, in their order.
+/// The migrations of the queue table, in order.
 pub const EMBEDDED_MIGRATIONS: [watchword_storage::Migration; 2] =
     [table::MIGRATION, table::MIGRATION_2];
 
-/// Bounds of the embedded queues.
+/// Limits of the embedded queues.
 #[derive(Debug, Clone, Copy)]
 pub struct EmbeddedSettings {
-    /// Messages a lane holds; more are rejected.
+    /// The most messages a queue holds; further publishes are rejected.
     pub max_length: u64,
-    /// How long a message may be held unsettled, in milliseconds; longer than any attempt.
+    /// Lease of a message in milliseconds. Must be longer than any delivery attempt.
     pub lease_ms: u64,
-    /// How often a message may be handed out before it is parked.
+    /// How many times a message is delivered before it is dead-lettered.
     pub delivery_limit: u32,
 }
 
@@ -50,16 +49,16 @@ impl Default for EmbeddedSettings {
     }
 }
 
-/// What publishers, consumers and settlers of one process share.
+/// State shared by the publishers, consumers and settlers of one process.
 struct Shared {
     sqlite: Sqlite,
     clock: Arc<dyn Clock>,
     settings: EmbeddedSettings,
     metrics: BrokerMetrics,
-    /// Wakes the readers of a lane, or of its late lane, when something became due.
+    /// Wakes the consumer of a queue, or of its late queue, when a message became due.
     arrivals: HashMap<&'static str, Notify>,
-    /// Messages in each lane, so that a full lane is found without counting. Each publish and
-    /// settlement changes a length, and a look at the table every few seconds corrects it.
+    /// Length of each queue, so that a publish finds a full queue without counting. Publishes and
+    /// settlements adjust it, and a count of the table every few seconds corrects it.
     lengths: HashMap<Lane, AtomicI64>,
     closed: watch::Sender<bool>,
     is_closed: AtomicBool,
@@ -107,19 +106,20 @@ impl Shared {
     }
 }
 
-/// What a lane's messages have as their lane: its own name, and that of what is late.
+/// Returns the values of the `lane` column for a queue: its own name and the name of its late
+/// queue.
 fn words(lane: Lane) -> impl Iterator<Item = &'static str> {
     std::iter::once(lane.as_str()).chain(lane.late())
 }
 
-/// Queues in the `SQLite` file.
+/// A broker whose queues are in the `SQLite` file.
 pub struct EmbeddedBroker {
     shared: Arc<Shared>,
 }
 
 impl EmbeddedBroker {
-    /// Queues in `sqlite`, which has [`EMBEDDED_MIGRATIONS`]. What an earlier process held comes
-    /// back at once: the file has one owner, so that process is gone.
+    /// Starts the broker on `sqlite`, which must have [`EMBEDDED_MIGRATIONS`]. Messages that an
+    /// earlier process held are due at once: the file has one owner, so that process is gone.
     pub async fn start(
         sqlite: Sqlite,
         clock: Arc<dyn Clock>,

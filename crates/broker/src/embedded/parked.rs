@@ -1,4 +1,5 @@
-//! The parked messages of a lane in the table. Refuses to touch those that are not parked.
+//! Dead-lettered messages of one queue in the table. Every statement requires `parked_reason`, so
+//! that no other message can change.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -62,7 +63,7 @@ impl EmbeddedLook {
         let row = *self
             .rows
             .get(place)
-            .ok_or(ParkedError("no such message in this look"))?;
+            .ok_or(ParkedError("no such message in this listing"))?;
         let now_ms = self.now_ms;
         let changed = self
             .sqlite
@@ -70,7 +71,7 @@ impl EmbeddedLook {
             .await;
         match changed {
             Ok(1) => Ok(()),
-            Ok(_) => Err(ParkedError("it is not parked any more")),
+            Ok(_) => Err(ParkedError("the message is no longer dead-lettered")),
             Err(_) => Err(ParkedError("the file cannot be written")),
         }
     }

@@ -1,4 +1,4 @@
-//! Publishing into the table: on disk before it is confirmed.
+//! Publisher of the embedded engine. A confirm means that the message is on disk.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,5 +1,4 @@
-//! The table of queued messages and the statements on it. Each function is one step of a
-//! transaction. Refuses to know what a message is for.
+//! The table of queued messages and its statements. Each function is one step of a transaction.
 
 use std::collections::HashMap;
 
@@ -7,8 +6,8 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use watchword_storage::{Migration, rusqlite};
 
-/// The queue's table. A message is due from `due_ms` on; while someone holds it, that is the end
-/// of the lease and `token` tells who. Parked ones are due never.
+/// Creates the queue table. A message is due from `due_ms` on. While a consumer holds it, `due_ms`
+/// is the end of the lease and `token` names the holder. Dead-lettered messages are never due.
 pub const MIGRATION: Migration = Migration {
     name: "broker-1",
     sql: "CREATE TABLE broker_message (
@@ -29,28 +28,29 @@ pub const MIGRATION: Migration = Migration {
           CREATE INDEX broker_message_parked ON broker_message (lane, parked_at_ms) WHERE parked_reason IS NOT NULL;",
 };
 
-/// Since when a message is late. What is late stands in the lane's late lane once it was looked at.
+/// Adds the deadline of a message. The `lane` of an expired message changes to the late queue when
+/// a consumer finds it.
 pub const MIGRATION_2: Migration = Migration {
     name: "broker-2",
     sql: "ALTER TABLE broker_message ADD COLUMN expires_ms INTEGER;",
 };
 
-/// A message that was taken.
+/// A message that a consumer took.
 pub(super) struct Taken {
     pub(super) row: i64,
     pub(super) message_id: Option<String>,
     pub(super) body: Vec<u8>,
     pub(super) traceparent: Option<String>,
     pub(super) retries: u32,
-    /// How often it was handed out, this time included.
+    /// How many times the message was delivered, including this time.
     pub(super) handed_out: u32,
 }
 
-/// No message waits longer than this; a later time was written by a clock that was ahead.
+/// The longest wait of a message. A later due time was written by a clock that was ahead.
 const LONGEST_WAIT_MS: i64 = 3_600_000;
 
-/// Takes back every lease and every wait that a wrong clock made too long, and returns the length
-/// of each lane and the highest token in use.
+/// Ends every lease and every wait that a wrong clock made too long. Returns the length of each
+/// queue and the highest token in use.
 pub(super) fn recover(connection: &Connection, now_ms: i64) -> Result<(HashMap<String, i64>, i64)> {
     let highest = connection.query_row(
         "SELECT coalesce(max(token), 0) FROM broker_message",
@@ -97,24 +97,24 @@ pub(super) fn insert(connection: &Connection, new: &New) -> Result<()> {
         .map(|_| ())
 }
 
-/// The statement that finds what is due; a test looks at its plan.
+/// Selects due messages. A test checks its query plan.
 pub(super) const DUE: &str =
     "SELECT id, message_id, body, traceparent, retries, handed_out, expires_ms FROM broker_message
      WHERE parked_reason IS NULL AND lane = ?1 AND due_ms <= ?2 ORDER BY due_ms, id LIMIT ?3";
 
-/// Messages put into the late lane in one transaction at most.
+/// The most messages moved to the late queue in one transaction.
 const LATE_AT_ONCE: usize = 2_048;
 
-/// What [`take`] found.
+/// The result of [`take`].
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) taken: Vec<Taken>,
-    /// How many were late and went to the late lane.
+    /// How many messages were expired and went to the late queue.
     pub(super) late: usize,
 }
 
-/// Takes up to `limit` due messages for `token` until `lease_until_ms`. Those it meets that are
-/// late go to the lane `late`, if there is one.
+/// Takes up to `limit` due messages for `token` until `lease_until_ms`. Expired messages that it
+/// finds move to the queue `late`, if there is one.
 pub(super) fn take(
     connection: &Connection,
     (lane, late): (&str, Option<&str>),
@@ -124,6 +124,8 @@ pub(super) fn take(
     lease_until_ms: i64,
 ) -> Result<Found> {
     let mut found = Found::default();
+    // Expired messages can fill a whole batch, so continue until fresh ones are found, but bound
+    // the transaction.
     while found.taken.is_empty() && found.late < LATE_AT_ONCE {
         let (mut met, mut late_ones) = (0, Vec::new());
         let mut due = connection.prepare_cached(DUE)?;
@@ -150,6 +152,7 @@ pub(super) fn take(
             put.execute(params![row, late])?;
         }
         found.late += late_ones.len();
+        // No more messages are due.
         if met < limit {
             break;
         }
@@ -163,7 +166,7 @@ pub(super) fn take(
     Ok(found)
 }
 
-/// When the next message of `lane` is due, if there is one.
+/// Returns when the next message of `lane` is due, if it has one.
 pub(super) fn next_due(connection: &Connection, lane: &str) -> Result<Option<i64>> {
     connection
         .prepare_cached(
@@ -173,16 +176,16 @@ pub(super) fn next_due(connection: &Connection, lane: &str) -> Result<Option<i64
         .optional()
 }
 
-/// How many messages a lane has.
+/// Message counts of one queue.
 pub(super) struct Counts {
-    /// Due messages in the lane itself.
+    /// Due messages in the queue itself.
     pub(super) ready: u64,
-    /// Messages that are not parked, expired ones included.
+    /// All messages that are not dead-lettered, including expired ones.
     pub(super) length: u64,
     pub(super) parked: u64,
 }
 
-/// Counts the messages of `lane`, whose expired messages are in the lane `late`.
+/// Counts the messages of `lane`, whose expired messages are in the queue `late`.
 pub(super) fn count(
     connection: &Connection,
     (lane, late): (&str, Option<&str>),
@@ -209,11 +212,11 @@ pub(super) fn count(
     })
 }
 
-/// How long parked messages are kept, and how many of a lane: as on the other engine.
+/// Age and number of dead-lettered messages kept for each queue, the same as on `RabbitMQ`.
 pub(super) const PARKED_FOR_MS: i64 = 14 * 24 * 3_600_000;
 pub(super) const PARKED_AT_MOST: i64 = 100_000;
 
-/// Forgets parked messages of `lane` that are too old or too many, the oldest first.
+/// Deletes dead-lettered messages of `lane` that are too old, or more than `at_most`, oldest first.
 pub(super) fn bound_parked(
     connection: &Connection,
     lane: &str,
@@ -229,7 +232,7 @@ pub(super) fn bound_parked(
         .execute(params![lane, now_ms - PARKED_FOR_MS, at_most])
 }
 
-/// What becomes of a message that `token` holds. `false`: it holds it no more.
+/// How a held message is settled.
 pub(super) enum Fate {
     Done,
     Due {
@@ -244,10 +247,12 @@ pub(super) enum Fate {
     },
 }
 
+/// Settles a message. Returns false if `token` no longer holds it.
 pub(super) fn settle(connection: &Connection, row: i64, token: i64, fate: &Fate) -> Result<bool> {
     let (sql, values): (&str, Vec<Value>) = match fate {
         Fate::Done => ("DELETE FROM broker_message WHERE id = ?1 AND token = ?2", vec![row.into(), token.into()]),
-        // What was never handed to anyone is not counted as handed out.
+        // A message that was never handed to the caller does not count as delivered. A retry starts
+        // a new count, as the republished copy on `RabbitMQ` does.
         Fate::Due { at_ms, retried, returned } => (
             "UPDATE broker_message SET token = NULL, due_ms = ?3, retries = retries + ?4,
              handed_out = CASE WHEN ?4 THEN 0 ELSE handed_out - ?5 END WHERE id = ?1 AND token = ?2",
@@ -311,7 +316,7 @@ mod tests {
             rows.collect::<Result<_>>().unwrap()
         };
         let own = |lane: &str, at_ms: i64| (lane.to_owned(), at_ms.to_string());
-        // The third was put aside when the first had become too old.
+        // The third message was dead-lettered when the first had become too old.
         let (newer, newest) = (own("sms", PARKED_FOR_MS), own("sms", PARKED_FOR_MS + 1));
         assert_eq!(left(), [newer, newest.clone(), own("email", 0)]);
         bound_parked(&connection, "sms", PARKED_FOR_MS + 1, 1).unwrap();

@@ -1,6 +1,7 @@
-//! Acknowledgements of one channel. Those that wait together are written together, and as one frame
-//! where everything before them is settled: the broker works for each frame. Refuses to cover a
-//! message that is not done by the acknowledgement of a later one.
+//! Acknowledgements of one channel. Acknowledgements that wait together are written together, and
+//! as a single frame (`multiple`) when every earlier message is settled, because each frame costs
+//! the broker work. A frame never covers a message that is not settled; a property test enforces
+//! it.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -12,12 +13,12 @@ use lapin::options::{BasicAckOptions, BasicNackOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-/// The broker's number of a message on its channel, in the order of delivery.
+/// Delivery tag: the broker's number of a message on its channel, in order of delivery.
 type Tag = u64;
 
-/// For the frames of one go.
+/// Deadline for writing the frames of one batch.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Acknowledgements written in one go.
+/// The most acknowledgements in one batch.
 const MOST: usize = 256;
 
 struct Done {
@@ -25,11 +26,12 @@ struct Done {
     answer: oneshot::Sender<bool>,
 }
 
-/// The messages of one channel, which stays open for as long as one of them is unsettled.
+/// The acknowledgements of one channel. The channel stays open as long as one of its messages is
+/// unsettled.
 pub(super) struct Acks {
     channel: Channel,
     open: Mutex<Open>,
-    /// No more than the prefetch: each message is acknowledged once.
+    /// Unbounded, but never longer than the prefetch: each message is acknowledged once.
     done: mpsc::UnboundedSender<Done>,
 }
 
@@ -41,25 +43,26 @@ impl Acks {
             open: Mutex::default(),
             done,
         });
-        // It ends with the last message: then nobody can send it anything.
+        // The task ends with the last message, because the sender is then dropped.
         tokio::spawn(write(waiting, Arc::downgrade(&acks)));
         acks
     }
 
-    /// `tag` was handed out: until it is settled no later one covers it.
+    /// Records that `tag` was delivered. Until it is settled, no later acknowledgement covers it.
     pub(super) fn handed_out(&self, tag: Tag) {
         self.open().0.insert(tag);
     }
 
-    /// Whether `tag` was acknowledged, as far as this end can tell.
+    /// Acknowledges `tag`. Returns whether the frame was written to an open channel; the broker
+    /// sends no reply to it.
     pub(super) async fn ack(&self, tag: Tag) -> bool {
         let (answer, answered) = oneshot::channel();
         let is_sent = self.is_connected() && self.done.send(Done { tag, answer }).is_ok();
         is_sent && answered.await.unwrap_or(false)
     }
 
-    /// Hands `tag` back to its queue. If that fails it stays open, and with it whatever comes
-    /// after it is acknowledged one by one.
+    /// Returns `tag` to its queue (`basic.nack` with requeue). If that fails, the tag stays open,
+    /// and later messages are acknowledged one by one.
     pub(super) async fn hand_back(&self, tag: Tag) -> bool {
         let options = BasicNackOptions {
             requeue: true,
@@ -72,7 +75,7 @@ impl Acks {
         is_back
     }
 
-    /// Whether the channel is open, so that its messages can be settled.
+    /// Returns whether the channel is open, so that its messages can be settled.
     pub(super) fn is_connected(&self) -> bool {
         self.channel.status().connected()
     }
@@ -82,13 +85,13 @@ impl Acks {
     }
 }
 
-/// What was handed out and is not settled.
+/// Tags that were delivered and are not settled.
 #[derive(Default)]
 struct Open(BTreeSet<Tag>);
 
 impl Open {
-    /// Settles `tags`, and tells what to write: up to which one all are acknowledged, and which
-    /// others are.
+    /// Settles `tags` and returns the frames to write: the tag up to which all messages are
+    /// acknowledged, and the remaining single tags.
     fn settle(&mut self, tags: &[Tag]) -> (Option<Tag>, Vec<Tag>) {
         for tag in tags {
             self.0.remove(tag);
@@ -102,7 +105,8 @@ impl Open {
 async fn write(mut waiting: mpsc::UnboundedReceiver<Done>, acks: Weak<Acks>) {
     let mut batch = Vec::with_capacity(MOST);
     while waiting.recv_many(&mut batch, MOST).await > 0 {
-        // Whoever waits for an answer holds it.
+        // A caller that waits for an answer holds a reference; without one there is no answer to
+        // give.
         let Some(acks) = acks.upgrade() else { return };
         let tags: Vec<_> = batch.iter().map(|done| done.tag).collect();
         let (all_up_to, others) = acks.open().settle(&tags);
@@ -114,6 +118,8 @@ async fn write(mut waiting: mpsc::UnboundedReceiver<Done>, acks: Weak<Acks>) {
             let options = BasicAckOptions { multiple };
             acks.channel.basic_ack(tag, options).await.is_ok()
         }));
+        // After a timeout it is unknown which frames were written: report all as failed, and the
+        // broker redelivers what it still holds.
         let written = timeout(DEADLINE, written).await.unwrap_or(vec![false]);
         let is_written = written.into_iter().all(|is_written| is_written) && acks.is_connected();
         for done in batch.drain(..) {

@@ -1,8 +1,13 @@
-//! Publishing in batches: each task has a channel, takes whatever waits as one batch, and answers
-//! for all of it once all of it is confirmed. The client hands a returned message to whichever
-//! confirm is completed next (facts L1), so of several on the way only the whole tells which came
-//! back: by its id. Alone a message is a batch of one; under load batches grow by themselves, and
-//! the broker confirms many at once. Refuses to say that a message was not written when it may be.
+//! Publishing in batches. Each task has a channel, takes all waiting messages as one batch, and
+//! answers when the whole batch is confirmed.
+//!
+//! The client library (lapin) attaches a returned message to whichever confirm completes next
+//! (lapin issues 254 and 369), so a single confirm does not tell which message was returned. The
+//! task therefore waits for the whole batch and matches returned messages by their id. Under low
+//! load a batch is one message; under high load batches grow, and the broker confirms many messages
+//! at once.
+//!
+//! A caller gets [`PublishError::Unconfirmed`] whenever its message may have been written.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,20 +26,20 @@ use super::link::Link;
 use super::supervisor::Supervisor;
 use crate::port::{LinkState, PublishError};
 
-/// Batches on the way at once: one is confirmed while the next is written.
+/// Batches in flight at once: one is confirmed while the next is written.
 const CHANNELS: usize = 2;
-/// Messages of one batch. All batches together are 100 to 250 messages: more only lengthen queues
-/// (facts, performance §4).
+/// The most messages in one batch. Together the batches hold 100 to 250 messages; larger ones only
+/// lengthened the queues in measurements.
 const MOST: usize = 64;
-/// How long a batch waits for confirms beyond the last of its callers.
+/// How long a batch waits for confirms after the last caller's deadline.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// How long a channel may get nothing but refusals. The broker's own side of a channel that first
-/// published while the queue had no leader goes on to refuse when it has one again: seen with
-/// `RabbitMQ` 3.10 after a node of a cluster was killed. A new channel is registered anew.
+/// How long a channel may get only nacks before it is replaced. If a channel first publishes while
+/// the queue has no leader, the broker's side of that channel keeps refusing after a leader is
+/// elected. Seen with `RabbitMQ` 3.10 after a cluster node was killed. A new channel works.
 const REFUSED_AT_MOST: Duration = Duration::from_secs(1);
 
-/// A message in the broker's terms.
+/// A message with its AMQP routing and properties.
 pub(super) struct Parcel {
     pub(super) exchange: &'static str,
     pub(super) key: String,
@@ -46,12 +51,13 @@ pub(super) struct Parcel {
 struct Waiting {
     parcel: Parcel,
     until: Instant,
-    /// Set by whoever is first: the task that writes the message, or the caller who gives up.
+    /// Set by whichever comes first: the task that writes the message, or the caller that gives up.
     is_taken: Arc<AtomicBool>,
     answer: oneshot::Sender<Result<(), PublishError>>,
 }
 
-/// Messages of one kind of destination, so that a queue that does not answer holds up only its own.
+/// Publishes to one kind of destination, so that a queue that does not answer delays only its own
+/// messages.
 pub(super) struct Batches {
     sender: mpsc::Sender<Waiting>,
     supervisor: Arc<Supervisor>,
@@ -67,7 +73,7 @@ impl Batches {
         Self { sender, supervisor }
     }
 
-    /// Publishes and waits for the confirm, at most `deadline`.
+    /// Publishes `parcel` and waits for the confirm, at most `deadline`.
     pub(super) async fn send(
         &self,
         parcel: Parcel,
@@ -93,7 +99,7 @@ impl Batches {
             }
             answered.await.unwrap_or(Err(PublishError::Unconfirmed))
         };
-        // One that was written may still be taken.
+        // If the task already took the message, the broker may still accept it.
         let given_up = |otherwise| {
             let is_written = is_taken.swap(true, Ordering::AcqRel);
             Err(if is_written {
@@ -111,13 +117,14 @@ impl Batches {
     }
 }
 
-/// Carries batches over one channel after the other until nobody can send any more.
+/// Publishes batches, on one channel after another, until every sender is dropped.
 async fn carry(waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>, supervisor: Arc<Supervisor>) {
-    // A link that is lost ends, whatever channel of it is still kept.
+    // Weak, because a lost link must end even while a channel of it is kept here.
     let mut kept: Option<(Weak<Link>, Channel)> = None;
     let mut refusals = Refusals::default();
     loop {
         let mut batch = Vec::new();
+        // The tasks share the receiver: whichever is idle takes the next batch.
         if waiting.lock().await.recv_many(&mut batch, MOST).await == 0 {
             return;
         }
@@ -129,14 +136,14 @@ async fn carry(waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>, supervisor: Arc<Sup
         };
         batch.retain(|message| !message.is_taken.swap(true, Ordering::AcqRel));
         let published = publish(&channel, batch, &supervisor).await;
-        // Otherwise the channel is closed by being dropped.
+        // A channel that is not kept closes when it is dropped.
         if refusals.is_fit(published, Instant::now()) {
             kept = Some((Arc::downgrade(&link), channel));
         }
     }
 }
 
-/// The channel from before, if it is one of the link that stands; or a new one.
+/// Returns the kept channel if it belongs to the current link and is open; otherwise a new channel.
 async fn channel(
     kept: Option<(Weak<Link>, Channel)>,
     supervisor: &Supervisor,
@@ -152,16 +159,16 @@ async fn channel(
     Some((link, channel))
 }
 
-/// Since when a channel gets nothing but refusals.
+/// Since when a channel gets only nacks.
 #[derive(Debug, Default)]
 struct Refusals(Option<Instant>);
 
 impl Refusals {
-    /// Whether the channel is to be used again after this.
+    /// Returns whether the channel may be used again after this batch.
     fn is_fit(&mut self, published: Published, now: Instant) -> bool {
         if published != Published::Refused {
             self.0 = None;
-            // Broken, an answer may be outstanding on it.
+            // On a broken channel a confirm may still be outstanding.
             return published == Published::Whole;
         }
         let since = *self.0.get_or_insert(now);
@@ -173,14 +180,14 @@ impl Refusals {
     }
 }
 
-/// What came of a batch.
+/// The result of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Published {
-    /// Every confirm came.
+    /// Every confirm arrived.
     Whole,
-    /// Every confirm came, and each was a refusal.
+    /// Every confirm arrived, and each was a nack.
     Refused,
-    /// Not every confirm came: the channel cannot be used again.
+    /// A confirm is missing: the channel cannot be used again.
     Broken,
 }
 
@@ -188,7 +195,7 @@ async fn publish(channel: &Channel, batch: Vec<Waiting>, supervisor: &Supervisor
     let Some(until) = batch.iter().map(|message| message.until).max() else {
         return Published::Whole;
     };
-    // What is left of each message once it is written: who waits for it, and how it is told from others.
+    // Keep for each written message its waiting caller, its id and whether it is mandatory.
     let (told, parcels): (Vec<_>, Vec<_>) = batch
         .into_iter()
         .map(|message| {
@@ -200,7 +207,7 @@ async fn publish(channel: &Channel, batch: Vec<Waiting>, supervisor: &Supervisor
         })
         .unzip();
     let all = join_all(parcels.into_iter().map(|parcel| write(channel, parcel)));
-    // Dropped without an answer, the callers hear that nothing was confirmed.
+    // Dropping the answers reports `Unconfirmed` to the callers.
     let Ok(confirms) = timeout_at(until + GRACE, all).await else {
         return Published::Broken;
     };
@@ -216,7 +223,7 @@ async fn publish(channel: &Channel, batch: Vec<Waiting>, supervisor: &Supervisor
                 returned.extend(back.map(|back| back.properties.message_id().clone()));
                 Err(PublishError::Rejected)
             }
-            // Not a confirming channel, or it broke.
+            // The channel is not in confirm mode, or it broke.
             Ok(Confirmation::NotRequested) | Err(_) => Err(PublishError::Unconfirmed),
         })
         .collect();
@@ -231,7 +238,8 @@ async fn publish(channel: &Channel, batch: Vec<Waiting>, supervisor: &Supervisor
         let came_back = returned.contains(&id);
         let published = match confirm {
             Ok(()) | Err(PublishError::Rejected) if came_back => Err(PublishError::Unroutable),
-            // The one that came back may have been this: its confirm broke with the channel.
+            // The message that was returned may be this one: the confirm that carried the return
+            // was lost with the channel.
             Ok(()) if !is_whole && mandatory => Err(PublishError::Unconfirmed),
             confirm => confirm,
         };

@@ -1,6 +1,6 @@
-//! Taking messages from one lane through lost connections. A task reads ahead of the caller, so
-//! that a cancelled `receive` loses nothing. Refuses to trust headers: each is read only if it
-//! has the type and form it must have.
+//! Consumer of the `RabbitMQ` engine, which survives lost connections. A background task reads
+//! ahead of the caller, so that cancelling `receive` loses nothing. Headers are untrusted: each is
+//! used only if it has the expected type and form.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,9 +32,9 @@ use crate::port::{Consumer, LinkState};
 use crate::telemetry::BrokerMetrics;
 
 const SETUP_DEADLINE: Duration = Duration::from_secs(5);
-/// Before a consumer whose channel broke is set up again.
+/// Delay before a consumer whose channel broke is set up again.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Late messages held beside the others: few, since nobody waits for them.
+/// Expired messages held beside the others. Few, because no user waits for them.
 const LATE_PREFETCH: u16 = 32;
 /// Requests held from the queue of one service. The limit bounds the share of an issuer that one
 /// service can take.
@@ -47,7 +47,7 @@ pub(super) struct RabbitConsumer {
     pumps: Vec<JoinHandle<()>>,
 }
 
-/// The state that the pumps of one lane share.
+/// The state that the read-ahead tasks of one consumer share.
 #[derive(Clone)]
 struct Pumps {
     supervisor: Arc<Supervisor>,
@@ -57,7 +57,7 @@ struct Pumps {
     stop: CancellationToken,
 }
 
-/// Reads one queue of a lane.
+/// A task that reads one queue.
 struct Pump {
     supervisor: Arc<Supervisor>,
     publisher: Arc<RabbitPublisher>,
@@ -70,10 +70,10 @@ struct Pump {
     stop: CancellationToken,
 }
 
-/// The role of a queue in its lane.
+/// The role of a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum QueueKind {
-    /// The lane's queue.
+    /// The main queue.
     Main,
     /// The queue of messages that expired or reached their delivery limit.
     Late,
@@ -131,7 +131,8 @@ impl Pumps {
         tokio::spawn(pump.run())
     }
 
-    /// Reads the request queue of each configured service, as the configuration changes.
+    /// Reads the request queue of each configured service, and follows changes of the
+    /// configuration.
     async fn follow_services(self) {
         let mut objects = self.supervisor.objects();
         let mut running: BTreeMap<ServiceName, (CancellationToken, JoinHandle<()>)> =
@@ -142,7 +143,7 @@ impl Pumps {
             for service in removed.cloned().collect::<Vec<_>>() {
                 if let Some((stop, pump)) = running.remove(&service) {
                     stop.cancel();
-                    // A pump that panicked leaves its messages to the end of the connection.
+                    // If a task panicked, its messages are redelivered when the connection ends.
                     let _ = pump.await;
                 }
             }
@@ -185,11 +186,11 @@ impl Consumer for RabbitConsumer {
     async fn stop(&mut self) {
         self.stop.cancel();
         for pump in self.pumps.drain(..) {
-            // A pump that panicked leaves its messages to the end of the connection.
+            // If a task panicked, its messages are redelivered when the connection ends.
             let _ = pump.await;
         }
         while let Ok(message) = self.messages.try_recv() {
-            // Failing, it comes back with the end of the connection.
+            // If this fails, the broker redelivers the message when the connection ends.
             let _ = message.requeue().await;
         }
     }
@@ -212,7 +213,7 @@ impl Pump {
             };
             let Some(link) = link else { return };
             if self.read(&link).await.is_none() {
-                tracing::debug!(lane = self.lane.as_str(), "a consumer is set up again");
+                tracing::debug!(lane = self.lane.as_str(), "setting up a consumer again");
             }
             drop(link);
             tokio::select! {
@@ -256,19 +257,19 @@ impl Pump {
             }
         }
         while moves.next().await.is_some() {}
-        // No more from here on; what had been sent already goes back in order.
+        // After the cancel no more deliveries are sent. Return those that were already under way.
         let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
         timeout(SETUP_DEADLINE, cancelled).await.ok()?.ok()?;
         while let Ok(Some(Ok(delivery))) = timeout(PAUSE, consumer.next()).await {
-            // Failing, it goes back with the end of the channel.
+            // If this fails, the message returns to its queue when the channel closes.
             let _ = self.received(delivery, &acks).requeue().await;
         }
         Some(())
     }
 
-    /// Whether a message of the lane's queue is past its deadline. The broker itself moves expired
-    /// messages that were never retried; a message that returns from a wait queue has lost its
-    /// expiration and has its deadline in a header.
+    /// Returns whether a message of the main queue is past its deadline. The broker itself moves
+    /// expired messages that were never retried. A message that returns from a wait queue has lost
+    /// its expiration and has its deadline in a header.
     fn is_past_deadline(&self, properties: &BasicProperties) -> bool {
         self.kind == QueueKind::Main
             && self.lane.is_republished()
@@ -285,7 +286,7 @@ impl Pump {
             delivery.data,
             acks,
         );
-        // If this fails, the message goes back to its queue and is read again.
+        // If this fails, the message returns to its queue and is read again.
         let _ = settle.move_late().await;
     }
 
@@ -297,8 +298,8 @@ impl Pump {
             tokio::select! {
                 biased;
                 place = self.sender.reserve() => place.ok()?.send(received),
-                // A consumer that stops reads no more; if this fails, the message goes back with
-                // the end of the channel.
+                // A consumer that stops reads no more. If the requeue fails, the message returns to
+                // its queue when the channel closes.
                 () = self.stop.cancelled() => {
                     let _ = received.requeue().await;
                 }
@@ -309,7 +310,8 @@ impl Pump {
             lane = self.lane.as_str(),
             "a message reached its delivery limit and is dead-lettered"
         );
-        // Failing, it goes back to its queue and is parked then.
+        // If this fails, the message returns to the late queue and is dead-lettered on the next
+        // read.
         let _ = received.park("delivery_limit").await;
         Some(())
     }
@@ -337,7 +339,8 @@ impl Pump {
         let user = properties.user_id().as_ref().map(ToString::to_string);
         let traceparent = header(&properties, "traceparent").and_then(traceparent);
         let mut settle = self.settle(tag, properties, data, acks);
-        // The receiver alone holds a body that is never republished, and can free it at once.
+        // The receiver alone holds a body that is never republished, so that it can free the body
+        // early.
         let body = if self.lane.is_republished() {
             settle.body.clone()
         } else {
@@ -377,8 +380,8 @@ impl Pump {
     }
 }
 
-/// Whether the broker put the message into the late queue because its time was over, by the newest
-/// entry of its list of deaths.
+/// Returns whether the broker moved the message to the late queue because it expired, by the newest
+/// entry of `x-death`.
 fn expired(properties: &BasicProperties) -> bool {
     let Some(AMQPValue::FieldArray(deaths)) = header(properties, "x-death") else {
         return false;
@@ -393,8 +396,8 @@ pub(super) fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<
     properties.headers().as_ref()?.inner().get(name)
 }
 
-/// Whoever can publish can forge this; a wrong value makes waits longer, never more of them than
-/// the deadline allows.
+/// Returns how many times the message was retried. Any publisher can forge this header; a wrong
+/// value makes the waits longer, but none of them exceeds the deadline.
 pub(super) fn retries(properties: &BasicProperties) -> u32 {
     let count = match header(properties, RETRIES_HEADER) {
         Some(AMQPValue::LongLongInt(count)) => *count,
@@ -404,7 +407,7 @@ pub(super) fn retries(properties: &BasicProperties) -> u32 {
     u32::try_from(count).unwrap_or(0)
 }
 
-/// `00-<32 hex>-<16 hex>-<2 hex>` in lower case (W3C trace context).
+/// Returns a valid W3C `traceparent`: `00-<32 hex>-<16 hex>-<2 hex>` in lower case.
 pub(super) fn traceparent(value: &AMQPValue) -> Option<String> {
     let AMQPValue::LongString(text) = value else {
         return None;

@@ -1,5 +1,6 @@
-//! From a URL to a connection within a deadline. Refuses to wait for a peer that accepts and then
-//! says nothing (facts L3), and to show the URL.
+//! Parsing the URL and opening connections. The deadline also covers a peer that accepts the
+//! connection and then sends nothing: the client library reads the URL's `connection_timeout` only
+//! in its blocking connector. No error shows the URL, which may hold a password.
 
 use std::io;
 use std::net::IpAddr;
@@ -15,34 +16,37 @@ use watchword_dial::TlsFault;
 
 use super::{RabbitMqSettings, UrlError};
 
-/// Two missed ones tell a dead peer: 20 s at most (R44).
+/// Two missed heartbeats close a connection, so a dead peer is noticed within 20 s. `RabbitMQ`
+/// recommends 5 to 20 s; its default is 60 s.
 const HEARTBEAT_SECONDS: u64 = 10;
-/// The largest frame in bytes where we only publish: the headers are ours and short, and a body may
-/// be several frames. The client keeps room for 32 frames in each direction, which is 8 MiB at the
-/// broker's own 128 KiB. Who consumes takes those: others' headers are one frame, however long, and
-/// a frame that is longer than agreed ends the connection, at each delivery again.
+/// The largest frame in bytes on the publishing connection. The client keeps room for 32 frames in
+/// each direction, which is 8 MiB at the broker's default of 128 KiB. Published headers are short,
+/// and a body may span several frames. The consuming connection keeps the broker's default: foreign
+/// headers arrive as one frame of any length, and a frame longer than negotiated would end the
+/// connection at each redelivery.
 const PUBLISHED_FRAME_MAX: u32 = 16_384;
 
-/// A checked URL with its heartbeat and password; of a cluster one for each node.
+/// A validated URL with heartbeat and password, one for each node of a cluster.
 #[derive(Clone)]
 pub(super) struct Address {
     uris: Vec<String>,
     connect_deadline: Duration,
 }
 
-/// Why there is no connection; the client's own words can hold the URL.
+/// An error of connecting. It never quotes the client library, whose messages can contain the URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
-    /// Refused, or the handshake failed: wrong user, vhost or certificate among others.
+    /// The broker refused the connection or the handshake failed, for example because of a wrong
+    /// user, virtual host or certificate.
     #[error("the broker refused the connection: {0}")]
     Refused(&'static str),
-    /// Nothing came in time.
+    /// No answer before the deadline.
     #[error("the broker did not answer in time")]
     Timeout,
-    /// A queue or exchange stands there with other arguments.
-    #[error("{0} exists with other arguments; delete it or rename it, then it is declared anew")]
+    /// A queue or exchange exists with other arguments.
+    #[error("{0} exists with other arguments; delete or rename it, and it is declared again")]
     Mismatch(String),
-    /// Declaring failed otherwise.
+    /// A declaration failed for another reason.
     #[error("{0} could not be declared")]
     Undeclared(String),
 }
@@ -57,18 +61,20 @@ impl Address {
         })
     }
 
-    /// One connection, called `name` in the broker's overview.
+    /// Opens a connection, shown as `name` in the broker's management page.
     pub(super) async fn connect(&self, name: &str) -> Result<Connection, LinkError> {
         self.dial("", name).await
     }
 
-    /// One connection that takes no messages but returned ones.
+    /// Opens a connection for publishing, with a smaller frame size: it receives only returned
+    /// messages.
     pub(super) async fn connect_to_publish(&self, name: &str) -> Result<Connection, LinkError> {
         self.dial(&format!("&frame_max={PUBLISHED_FRAME_MAX}"), name)
             .await
     }
 
-    /// The first node that answers, beginning with one that differs from process to process.
+    /// Tries the nodes in turn. The first node depends on the process id, to spread processes over
+    /// the cluster.
     async fn dial(&self, more: &str, name: &str) -> Result<Connection, LinkError> {
         let first = usize::try_from(std::process::id()).unwrap_or(0) % self.uris.len();
         let mut last = LinkError::Timeout;
@@ -109,13 +115,13 @@ impl Address {
         Connection::connector(uri, default_runtime()?, connect, properties).await
     }
 
-    /// How long dialling takes at most.
+    /// Returns the longest time that dialing all nodes can take.
     pub(super) fn connect_deadline(&self) -> Duration {
         self.connect_deadline * u32::try_from(self.uris.len()).unwrap_or(u32::MAX)
     }
 }
 
-/// The URL with each of its hosts alone: `amqp://user@a:5672,b:5672/vhost`.
+/// Splits a URL with several hosts (`amqp://user@a:5672,b:5672/vhost`) into one URL for each host.
 fn each_node(url: &str) -> Vec<String> {
     let Some((scheme, rest)) = url.split_once("://") else {
         return vec![url.to_owned()];
@@ -131,7 +137,7 @@ fn each_node(url: &str) -> Vec<String> {
         .collect()
 }
 
-/// One URL as the client takes it.
+/// Validates one URL and returns it in the form that the client library takes.
 fn uri(url: &str, settings: &RabbitMqSettings) -> Result<String, UrlError> {
     let mut url = Url::parse(url).map_err(|_| UrlError("is no URL"))?;
     if !matches!(url.scheme(), "amqp" | "amqps") {
@@ -169,12 +175,12 @@ fn uri(url: &str, settings: &RabbitMqSettings) -> Result<String, UrlError> {
     Ok(url.into())
 }
 
-/// The virtual host of the settings' URL.
+/// Returns the virtual host of the settings' URL.
 pub(super) fn virtual_host(settings: &RabbitMqSettings) -> Result<String, UrlError> {
     Ok(parts(settings)?.vhost)
 }
 
-/// The user of the settings' URL.
+/// Returns the user of the settings' URL.
 pub(super) fn user(settings: &RabbitMqSettings) -> Result<String, UrlError> {
     Ok(parts(settings)?.authority.userinfo.username)
 }
@@ -185,8 +191,8 @@ fn parts(settings: &RabbitMqSettings) -> Result<AMQPUri, UrlError> {
     uri.parse().map_err(|_| UrlError("is no URL"))
 }
 
-/// Whether the URL's host is this machine. The parser of other schemes than `http` gives addresses as
-/// names.
+/// Returns whether the URL's host is this machine. For schemes other than `http`, the URL parser
+/// returns IP addresses as names.
 fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']');

@@ -1,5 +1,5 @@
-//! A look at the broker for an operator: can we log in, do the queues stand as they should, what
-//! lies in them and who reads them, does it take messages. Refuses to declare what is missing.
+//! Examines the broker for an operator (`watchword doctor`): login, queues and their arguments,
+//! depth, consumers, and whether it accepts publishes. It declares no missing object.
 
 use std::time::Duration;
 
@@ -12,61 +12,63 @@ use super::RabbitMqSettings;
 use super::dial::{Address, LinkError};
 use super::topology::{Queue, is_mismatch};
 
-/// How long a broker may take to confirm, or to say that it will not.
+/// Deadline for the broker's confirm.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(2);
+/// Time to wait for `connection.blocked` after a confirm.
 const BLOCKED_WITHIN: Duration = Duration::from_millis(500);
-/// A queue that is not there.
+/// The name of a queue that does not exist.
 const NOWHERE: &str = "watchword.nowhere";
 const STEP_DEADLINE: Duration = Duration::from_secs(5);
 
-/// What was found.
+/// The findings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Examined {
-    /// The queues that stand there as they should.
+    /// The queues that exist with the expected arguments.
     pub queues: Vec<QueueState>,
-    /// Queues that are not there: a role declares them when it connects.
+    /// Queues that do not exist. A role declares them when it connects.
     pub missing: Vec<String>,
-    /// Queues that stand there with other arguments.
+    /// Queues that exist with other arguments.
     pub mismatched: Vec<String>,
-    /// Whether it takes messages.
+    /// Whether the broker accepts publishes.
     pub publishing: Publishing,
 }
 
-/// Whether a broker takes messages.
+/// Whether a broker accepts publishes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Publishing {
-    /// It does.
+    /// It confirms them.
     #[default]
     Taken,
-    /// It has an alarm of memory or disk.
+    /// A memory or disk alarm blocks publishers.
     Blocked,
-    /// Our user has no right to.
+    /// The user lacks the permission to publish.
     Forbidden,
 }
 
-/// One queue.
+/// A queue and its load.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueState {
-    /// Its name.
+    /// The queue's name.
     pub name: String,
-    /// Messages that wait in it.
+    /// Messages ready for delivery.
     pub messages: u32,
-    /// Who reads it.
+    /// Number of consumers.
     pub consumers: u32,
 }
 
-/// Why the broker could not be looked at.
+/// An error of the examination.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExamineError {
-    /// The URL cannot be used.
+    /// The URL is not usable.
     #[error(transparent)]
     Url(#[from] super::UrlError),
-    /// No connection.
+    /// The broker cannot be reached, or does not answer.
     #[error(transparent)]
     Link(#[from] LinkError),
 }
 
-/// Looks at the broker of `settings`.
+/// Connects to the broker of `settings`, checks every queue and test-publishes one message that is
+/// bound to no queue.
 pub async fn examine(settings: &RabbitMqSettings) -> Result<Examined, ExamineError> {
     let address = Address::parse(settings)?;
     let connection = address.connect("doctor").await?;
@@ -79,7 +81,7 @@ pub async fn examine(settings: &RabbitMqSettings) -> Result<Examined, ExamineErr
         }
     }
     examined.publishing = publishing(&connection).await?;
-    // All is known; how the connection ends does not matter.
+    // Everything is known, so an error while closing the connection does not matter.
     let _ = timeout(STEP_DEADLINE, connection.close(200, "done".into())).await;
     Ok(examined)
 }
@@ -90,7 +92,7 @@ enum Look {
     Mismatched,
 }
 
-/// A refusal closes the channel, so that each queue has its own.
+/// Checks one queue. Each check opens its own channel, because an error reply closes the channel.
 async fn look(connection: &Connection, queue: &Queue) -> Result<Look, LinkError> {
     let channel = step(connection.create_channel(), "channel").await?;
     let passive = QueueDeclareOptions {
@@ -108,7 +110,7 @@ async fn look(connection: &Connection, queue: &Queue) -> Result<Look, LinkError>
     let Ok(there) = there else {
         return Ok(Look::Missing);
     };
-    // It stands: declaring it again changes nothing, and compares the arguments.
+    // The queue exists, so declaring it changes nothing but compares the arguments.
     let durable = QueueDeclareOptions {
         durable: true,
         ..QueueDeclareOptions::default()
@@ -132,8 +134,9 @@ async fn look(connection: &Connection, queue: &Queue) -> Result<Look, LinkError>
     }))
 }
 
-/// What becomes of a message that no queue wants: the broker drops it, unless it has an alarm (then it
-/// says so to whoever publishes, and confirms nothing) or we may not publish as we retry and park.
+/// Publishes a message that no queue receives and returns whether the broker accepts it. The broker
+/// drops such a message. Under an alarm it sends `connection.blocked` and no confirm; without
+/// permission on the default exchange, which retries and dead letters use, it closes the channel.
 async fn publishing(connection: &Connection) -> Result<Publishing, LinkError> {
     let channel = step(connection.create_channel(), "channel").await?;
     let confirms = channel.confirm_select(ConfirmSelectOptions::default());
@@ -147,7 +150,7 @@ async fn publishing(connection: &Connection) -> Result<Publishing, LinkError> {
             .await
     };
     let published = timeout(CONFIRM_WITHIN, publish).await;
-    // It may confirm the first and say then that it takes no more.
+    // The broker may confirm the first message and block the connection only afterwards.
     sleep(BLOCKED_WITHIN).await;
     match published {
         Ok(Err(_)) => Ok(Publishing::Forbidden),

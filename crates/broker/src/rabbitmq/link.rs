@@ -1,5 +1,5 @@
-//! Two connections that live and die together, and the channels on them. Refuses to outlive
-//! either connection.
+//! The pair of connections of this process and the channels on them. If one connection is lost, the
+//! pair is replaced.
 
 use std::time::Duration;
 
@@ -14,26 +14,26 @@ use super::topology::Topology;
 
 const CHANNEL_DEADLINE: Duration = Duration::from_secs(3);
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
-/// How often the connections are asked whether they live, besides being listened to.
+/// Interval of checking the connections' status, in addition to their events.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct Link {
     publishing: Connection,
     consuming: Connection,
-    /// Someone found that a connection does not work.
+    /// Signals that opening a channel failed.
     broken: Notify,
 }
 
-/// What happened to a link.
+/// An event of a link.
 pub(super) enum Happening {
-    /// The broker refuses publishes from now on, or does so no more.
+    /// The broker started (`true`) or stopped refusing publishes.
     Blocked(bool),
-    /// One of the connections is gone.
+    /// One of the connections was lost.
     Lost,
 }
 
 impl Link {
-    /// Connects twice and declares the topology.
+    /// Opens both connections and declares the topology.
     pub(super) async fn open(address: &Address, topology: &Topology) -> Result<Self, LinkError> {
         let publishing = address.connect_to_publish("publishing").await?;
         let consuming = address.connect("consuming").await?;
@@ -44,18 +44,18 @@ impl Link {
         };
         let declaring = link.channel(&link.consuming).await?;
         topology.declare(&declaring).await?;
-        // The channel has done its work; if closing fails the connection will tell.
+        // The declarations are done. If closing fails, the connection reports it.
         let _ = timeout(CHANNEL_DEADLINE, declaring.close(200, "declared".into())).await;
         Ok(link)
     }
 
-    /// Declares the topology again, after a message found no queue.
+    /// Declares the topology again, after a message was unroutable.
     pub(super) async fn declare(&self, topology: &Topology) -> Result<(), LinkError> {
         let channel = self.channel(&self.consuming).await?;
         topology.declare(&channel).await
     }
 
-    /// A channel that confirms what is published on it.
+    /// Opens a channel in confirm mode.
     pub(super) async fn publishing_channel(&self) -> Result<Channel, LinkError> {
         let channel = self.channel(&self.publishing).await?;
         match timeout(
@@ -70,7 +70,7 @@ impl Link {
         }
     }
 
-    /// A channel for a consumer.
+    /// Opens a channel for a consumer.
     pub(super) async fn consuming_channel(&self) -> Result<Channel, LinkError> {
         self.channel(&self.consuming).await
     }
@@ -86,7 +86,7 @@ impl Link {
         }
     }
 
-    /// Tells what happens to the link until it is lost.
+    /// Reports the events of the link until it is lost.
     pub(super) async fn watch(&self, mut tell: impl FnMut(Happening)) {
         let mut publishing = std::pin::pin!(self.publishing.events_listener());
         let mut consuming = std::pin::pin!(self.consuming.events_listener());
@@ -94,6 +94,7 @@ impl Link {
         loop {
             let event = tokio::select! {
                 event = publishing.next() => event,
+                // Only an error matters on the consuming connection: blocking concerns publishing.
                 event = consuming.next() => event.filter(|event| matches!(event, Event::Error(_))).or(Some(Event::Connected)),
                 () = self.broken.notified() => None,
                 _ = look.tick() => self.is_alive().then_some(Event::Connected),
@@ -111,7 +112,7 @@ impl Link {
         self.publishing.status().connected() && self.consuming.status().connected()
     }
 
-    /// Closes both, at most for a moment: a peer that hangs must not hold anyone up.
+    /// Closes both connections. The deadline keeps a peer that hangs from delaying the caller.
     pub(super) async fn close(&self) {
         let both = async {
             tokio::join!(

@@ -1,5 +1,5 @@
-//! How many messages stand in which queue, asked of the broker every few seconds over a channel of
-//! its own: a passive declaration tells it and takes nothing. Refuses to hold up whoever works.
+//! Queue depths from the broker, sampled every few seconds with passive declarations, which take no
+//! message. A channel of its own keeps the samples from delaying consumers.
 
 use std::time::{Duration, Instant};
 
@@ -18,11 +18,11 @@ use crate::queues::{LOOK_EVERY, Queues, set};
 use crate::telemetry::BrokerMetrics;
 
 const DEADLINE: Duration = Duration::from_secs(3);
-/// Wait, late, parked and services' request queues are many, so they are looked at only once in
-/// this number of looks.
+/// Wait, late, dead-letter and service queues are many, so they are sampled only in every sixth
+/// round.
 const ASIDE_EVERY: u32 = 6;
 
-/// Looks for as long as it is polled.
+/// Samples the queues for as long as it is polled.
 pub(super) async fn look_on(
     link: &Link,
     objects: watch::Receiver<Objects>,
@@ -31,10 +31,10 @@ pub(super) async fn look_on(
 ) {
     loop {
         if let Ok(channel) = link.consuming_channel().await {
-            // Ends when the channel does: a queue was not there.
+            // A missing queue closes the channel and ends the call.
             let looked = look(&channel, &objects, queues, metrics).await;
             if looked.is_none() {
-                tracing::debug!("the lanes cannot be looked at");
+                tracing::debug!("cannot read the queue depths");
             }
             let _ = timeout(DEADLINE, channel.close(200, "looked".into())).await;
         }
@@ -85,7 +85,7 @@ async fn look(
     Some(())
 }
 
-/// How many messages are ready in `queue`, and how many consumers it has.
+/// Returns the number of ready messages in `queue` and its number of consumers.
 async fn messages(channel: &Channel, queue: String) -> Option<(u64, u64)> {
     let options = QueueDeclareOptions {
         passive: true,

@@ -1,7 +1,7 @@
 //! The `RabbitMQ` engine. A supervisor owns two connections, one for publishing and one for
-//! consuming (a blocked connection stops acknowledgements too), and builds both anew whenever one
-//! is lost. The client's own recovery is not used: once its retries are spent it waits for ever
-//! without a word (facts L2), and it does not cover channel errors.
+//! consuming, because a connection that the broker blocks stops acknowledgements too. It replaces
+//! both whenever one is lost. The recovery of the client library (lapin) is not used: once its
+//! retries are exhausted it waits forever without an error, and it does not cover channel errors.
 
 mod acks;
 mod batch;
@@ -33,25 +33,25 @@ use publisher::RabbitPublisher;
 use supervisor::{Objects, Supervisor};
 use topology::Topology;
 
-/// Where the broker is.
+/// Address and objects of the broker.
 #[derive(Debug, Clone)]
 pub struct RabbitMqSettings {
     /// `amqp://user@host:port/vhost` or `amqps://…`; may hold a password.
     pub url: SecretString,
     /// The password, if the URL has none.
     pub password: Option<SecretString>,
-    /// How long one connection may take to stand, in milliseconds.
+    /// Deadline for opening one connection, in milliseconds.
     pub connect_timeout_ms: u64,
-    /// What is declared after each connect.
+    /// The objects that are declared after each connect.
     pub topology: Topology,
-    /// The services that publish requests; each has a queue of its own.
+    /// The services that publish requests; each has its own request queue.
     pub request_services: BTreeSet<ServiceName>,
-    /// Whether `amqp://` may lead to a host beyond loopback.
+    /// Whether `amqp://` may be used to a host beyond loopback.
     pub allow_cleartext: bool,
 }
 
 impl RabbitMqSettings {
-    /// Settings for `url` with the standard topology.
+    /// Creates settings for `url` with the standard topology.
     pub fn new(url: SecretString) -> Self {
         Self {
             url,
@@ -71,35 +71,35 @@ impl RabbitMqSettings {
         self
     }
 
-    /// The virtual host that the URL names.
+    /// Returns the virtual host that the URL names.
     pub fn virtual_host(&self) -> Result<String, UrlError> {
         dial::virtual_host(self)
     }
 
-    /// The user that the URL names.
+    /// Returns the user that the URL names.
     pub fn user(&self) -> Result<String, UrlError> {
         dial::user(self)
     }
 
-    /// Whether the URL can be used.
+    /// Checks that the URL is usable.
     pub fn check(&self) -> Result<(), UrlError> {
         Address::parse(self).map(|_| ())
     }
 }
 
-/// The URL cannot be used.
+/// The configured URL is not usable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("config key `rabbitmq.url`: {0}")]
 pub struct UrlError(pub(crate) &'static str);
 
 impl UrlError {
-    /// What is wrong with it.
+    /// Returns the fault, without the config key.
     pub const fn problem(&self) -> &'static str {
         self.0
     }
 }
 
-/// The broker.
+/// A broker on `RabbitMQ`.
 pub struct RabbitMq {
     supervisor: Arc<Supervisor>,
     publisher: Arc<RabbitPublisher>,
@@ -109,7 +109,7 @@ pub struct RabbitMq {
 }
 
 impl RabbitMq {
-    /// Starts connecting in the background.
+    /// Validates the URL and starts connecting in the background.
     pub fn start(
         settings: RabbitMqSettings,
         clock: Arc<dyn Clock>,
@@ -133,8 +133,8 @@ impl RabbitMq {
         }))
     }
 
-    /// Applies changed settings: uses them from the next connection on, and declares and reads the
-    /// request queues of added services at once.
+    /// Applies changed settings: uses the address for the next connection, and declares and reads
+    /// the request queues of added services immediately.
     pub fn redirect(&self, settings: RabbitMqSettings) -> Result<(), UrlError> {
         self.address.replace(Address::parse(&settings)?);
         self.supervisor.replace_objects(Objects::of(&settings));
@@ -142,7 +142,7 @@ impl RabbitMq {
         Ok(())
     }
 
-    /// The state of the link.
+    /// Returns the state of the link.
     pub fn state(&self) -> LinkState {
         self.supervisor.state()
     }

@@ -1,5 +1,5 @@
-//! The parked queue of a lane, looked at by taking its messages without settling them: they go
-//! back when the look ends. One connection of its own, so that no consumer is disturbed.
+//! The dead-letter queue of a queue kind. Listing takes messages without settling them, so they
+//! return when the connection closes. It uses a connection of its own and disturbs no consumer.
 
 use std::time::Duration;
 
@@ -27,13 +27,13 @@ pub(super) struct RabbitLook {
     held: Vec<Option<(Acker, BasicProperties)>>,
 }
 
-/// Looks into the parked queue of `lane`: at up to `limit` messages.
+/// Reads up to `limit` messages from the dead-letter queue of `lane`.
 pub(super) async fn look(
     settings: &RabbitMqSettings,
     lane: Lane,
     limit: usize,
 ) -> Result<RabbitLook, ParkedError> {
-    let address = Address::parse(settings).map_err(|_| ParkedError("the URL is wrong"))?;
+    let address = Address::parse(settings).map_err(|_| ParkedError("the URL is invalid"))?;
     let connection = address
         .connect("parked")
         .await
@@ -78,7 +78,8 @@ pub(super) async fn look(
     Ok(look)
 }
 
-/// Ours, or the broker's for a message that was handed out too often.
+/// Returns the reason of this crate's header, or `delivery_limit` if the broker itself
+/// dead-lettered the message. The header is untrusted and is filtered for display.
 fn reason(properties: &BasicProperties) -> String {
     let header = |name: &str| properties.headers().as_ref()?.inner().get(name);
     match header(REASON_HEADER) {
@@ -94,7 +95,7 @@ fn reason(properties: &BasicProperties) -> String {
 impl RabbitLook {
     fn take(&mut self, place: usize) -> Result<(Acker, BasicProperties), ParkedError> {
         let held = self.held.get_mut(place).and_then(Option::take);
-        held.ok_or(ParkedError("no such message in this look"))
+        held.ok_or(ParkedError("no such message in this listing"))
     }
 }
 
@@ -118,14 +119,14 @@ impl ParkedLook for RabbitLook {
             &body,
             replayed(&properties),
         );
-        let confirm = within(published, "the lane cannot be reached").await?;
-        match within(confirm, "the lane did not confirm").await? {
+        let confirm = within(published, "the message could not be published").await?;
+        match within(confirm, "the publish was not confirmed").await? {
             Confirmation::Ack(None) => {}
-            _ => return Err(ParkedError("the lane did not take it")),
+            _ => return Err(ParkedError("the queue rejected the message")),
         }
         within(
             acker.ack(BasicAckOptions::default()),
-            "it was not taken out",
+            "the message could not be removed",
         )
         .await?;
         Ok(())
@@ -135,14 +136,14 @@ impl ParkedLook for RabbitLook {
         let (acker, _) = self.take(place)?;
         within(
             acker.ack(BasicAckOptions::default()),
-            "it was not taken out",
+            "the message could not be removed",
         )
         .await?;
         Ok(())
     }
 
     async fn close(self: Box<Self>) -> Result<(), ParkedError> {
-        // What is unsettled goes back with the end of the connection.
+        // Unsettled messages return to the queue when the connection closes.
         within(self.connection.close(200, "done".into()), "not closed").await
     }
 }

@@ -1,5 +1,5 @@
-//! Confirmed publishing: what is written for which route. Refuses at once when there is no link or
-//! the broker is blocked.
+//! Confirmed publishing: the exchange, routing key and properties for each route. A publish fails
+//! at once when there is no link or the broker is blocked.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,13 +18,15 @@ use crate::message::{Outbound, ParkReason, Route};
 use crate::port::{LinkState, PublishError, Publisher};
 use crate::telemetry::BrokerMetrics;
 
-/// On disk before it is confirmed.
+/// Delivery mode 2: the broker writes the message to disk before it confirms.
 const PERSISTENT: u8 = 2;
 
-/// Our own count of waits, which no broker version reinterprets (R47).
+/// Number of waits so far. A header of our own, because `RabbitMQ` 4 ignores an `x-death` header
+/// that a client republishes, and the meaning of `x-delivery-count` depends on the version
+/// (rabbitmq-server issues 10709 and 11331).
 pub(super) const RETRIES_HEADER: &str = "x-watchword-retries";
-/// The deadline of an order that was republished, in milliseconds since the epoch. A header is the
-/// only place for it, because a dead-lettered message loses its `expiration`.
+/// The deadline of a republished order, in milliseconds since the epoch. A dead-lettered message
+/// loses its `expiration`, so a header has to keep the deadline.
 pub(super) const DEADLINE_HEADER: &str = "x-watchword-deadline";
 pub(super) const REASON_HEADER: &str = "x-watchword-reason";
 
@@ -32,9 +34,10 @@ pub(super) struct RabbitPublisher {
     supervisor: Arc<Supervisor>,
     clock: Arc<dyn Clock>,
     metrics: BrokerMetrics,
-    /// Into lanes, in the order of [`Lane::ALL`]: a queue that does not answer holds up its own.
+    /// For work queues, in the order of [`Lane::ALL`]. One each, so that a queue that does not
+    /// answer delays only itself.
     lanes: [Batches; Lane::ALL.len()],
-    /// Into their wait and parked queues.
+    /// For their wait, late and dead-letter queues.
     aside: [Batches; Lane::ALL.len()],
     events: Batches,
 }
@@ -56,7 +59,7 @@ impl RabbitPublisher {
         }
     }
 
-    /// Whether the deadline of a republished message has passed.
+    /// Returns whether the deadline header of a republished message has passed.
     pub(super) fn is_past(&self, properties: &BasicProperties) -> bool {
         deadline_header(properties).is_some_and(|deadline| deadline <= self.clock.now())
     }
@@ -65,7 +68,7 @@ impl RabbitPublisher {
         self.metrics.clone()
     }
 
-    /// Publishes into a wait or parked queue of `lane`.
+    /// Publishes into a wait, late or dead-letter queue of `lane`.
     pub(super) async fn put_aside(
         &self,
         lane: Lane,
@@ -86,8 +89,8 @@ impl Publisher for RabbitPublisher {
             .map(|trace| ("traceparent", trace));
         let mut properties = properties(&message.id, message.kind, headers);
         if let Some(ttl) = message.ttl {
-            // In whole seconds, rounded up: together with the expiration this timestamp gives the
-            // deadline that a wait or dead-letter queue keeps.
+            // In whole seconds, rounded up. Timestamp plus expiration is the deadline, which
+            // `copied` restores after a queue dropped the expiration.
             let now_seconds = self
                 .clock
                 .now()
@@ -159,8 +162,8 @@ fn properties(id: &str, kind: &str, header: Option<(&str, &str)>) -> BasicProper
         .with_headers(headers)
 }
 
-/// The wait queue of `rung`, and the properties that count one more wait. The publisher's user is
-/// not copied: the broker accepts only our own there.
+/// Returns the wait queue of `rung`, and properties with the wait counter incremented. The
+/// publisher's `user_id` is not copied: the broker accepts only the user of this connection there.
 pub(super) fn for_retry(
     lane: Lane,
     rung: Rung,
@@ -178,7 +181,7 @@ pub(super) fn for_retry(
     )
 }
 
-/// The parked queue, and the properties that tell why.
+/// Returns the dead-letter queue, and properties with the reason.
 pub(super) fn for_parking(
     lane: Lane,
     reason: ParkReason,
@@ -187,12 +190,12 @@ pub(super) fn for_parking(
     (lane.parked_queue(), with_reason(copied(properties), reason))
 }
 
-/// The properties of a message that goes to the late queue.
+/// Returns the properties of a message that goes to the late queue.
 pub(super) fn for_late(properties: &BasicProperties) -> BasicProperties {
     copied(properties)
 }
 
-/// The properties of a parked message that goes back to work: as new, under its old id.
+/// Returns the properties for replaying a dead-lettered message: retries reset to 0, id kept.
 pub(super) fn replayed(properties: &BasicProperties) -> BasicProperties {
     with_header(
         copied(properties),
@@ -215,8 +218,8 @@ fn with_header(properties: BasicProperties, name: &str, value: AMQPValue) -> Bas
     properties.with_headers(headers)
 }
 
-/// Id, type, content type and our own headers as far as they can be read, so that they are short;
-/// what the broker or anyone else added is left behind.
+/// Copies id, type, content type and the headers of this crate. Each header is parsed first, which
+/// bounds its length; headers that the broker or a foreign publisher added are dropped.
 fn copied(properties: &BasicProperties) -> BasicProperties {
     let mut headers = FieldTable::default();
     if let Some(trace) = header(properties, "traceparent").and_then(traceparent) {
@@ -243,15 +246,16 @@ fn copied(properties: &BasicProperties) -> BasicProperties {
     copy
 }
 
-/// When the message expires: by the header of an earlier copy, or by when it was published and its
-/// time-to-live.
+/// Returns when the message expires: from the header of an earlier copy, or from the publish
+/// timestamp and the time-to-live.
 fn deadline(properties: &BasicProperties) -> Option<Timestamp> {
     if let Some(deadline) = deadline_header(properties) {
         return Some(deadline);
     }
     let published_seconds = i64::try_from((*properties.timestamp())?).ok()?;
     let published = Timestamp::from_millis(published_seconds.saturating_mul(1_000));
-    // The broker removes the time-to-live when it expires a message, so the deadline is past.
+    // The broker removes the time-to-live when a message expires. Without one, the deadline has
+    // already passed, and the publish time is as good as any.
     let ttl_ms = match properties.expiration() {
         Some(ttl_ms) => ttl_ms.as_str().parse().ok()?,
         None => 0,
@@ -278,7 +282,7 @@ mod tests {
         let copy = copied(&first);
         let deadline = Timestamp::from_millis(1_002_500);
         assert_eq!(deadline_header(&copy), Some(deadline));
-        // With it a wait queue or a dead-letter queue would expire the copy.
+        // With an expiration, a wait queue or dead-letter queue would expire the copy.
         assert_eq!(copy.expiration(), &None);
         assert_eq!(deadline_header(&copied(&copy)), Some(deadline));
         let expired = BasicProperties::default().with_timestamp(1_000);

@@ -1,5 +1,5 @@
-//! Settling one message on the channel it came from. Refuses to acknowledge before the message
-//! stands where it should go next, and to use another channel's tag.
+//! Settling one message on the channel that delivered it. A message that moves to another queue is
+//! acknowledged only after that queue confirmed it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::port::{Settle, SettleError};
 use crate::telemetry::BrokerMetrics;
 
 const DEADLINE: Duration = Duration::from_secs(5);
-/// How long a message that cannot be parked is held before it goes back.
+/// How long a message that cannot be moved is held before it returns to its queue.
 const HOLD: Duration = Duration::from_secs(1);
 
 pub(super) struct RabbitSettle {
@@ -30,7 +30,7 @@ pub(super) struct RabbitSettle {
     pub(super) acks: Arc<Acks>,
     pub(super) publisher: Arc<RabbitPublisher>,
     pub(super) metrics: BrokerMetrics,
-    /// Empty in a lane whose messages are not republished.
+    /// Empty for a queue whose messages are not republished.
     pub(super) body: Bytes,
     pub(super) properties: BasicProperties,
     pub(super) retries: u32,
@@ -50,9 +50,10 @@ impl RabbitSettle {
         Ok(())
     }
 
-    /// Published and confirmed first, acknowledged then: a crash in between leaves two copies,
-    /// never none. If it cannot be published it is held for `hold` and goes back to its queue: at
-    /// once it would come back at once, and a wait be none.
+    /// Publishes the message to `queue`, waits for the confirm, then acknowledges it: a crash in
+    /// between leaves two copies, never none. If the publish fails, holds the message for `hold`
+    /// before returning it to its queue; otherwise it would be redelivered immediately and the
+    /// delay lost.
     async fn move_to(
         &self,
         queue: String,
@@ -77,7 +78,7 @@ impl RabbitSettle {
         self.acknowledge(how).await
     }
 
-    /// Moves an order that is past its deadline to the late queue.
+    /// Moves an expired order to the late queue.
     pub(super) async fn move_late(&self) -> Result<(), SettleError> {
         let Some(queue) = self.lane.late_queue() else {
             return Err(SettleError);
@@ -86,7 +87,7 @@ impl RabbitSettle {
         self.move_to(queue, properties, "late", HOLD).await
     }
 
-    /// A republished request would stay on the broker in clear.
+    /// Fails for requests: a republished request would leave a recipient in clear on the broker.
     fn check_republished(&self) -> Result<(), SettleError> {
         if self.lane.is_republished() {
             Ok(())

@@ -1,6 +1,5 @@
-//! Keeps a link standing for as long as the process lives: dials without end, with growing,
-//! jittered, capped waits, declares the topology after each connect, and says what is wrong once
-//! for each change.
+//! Keeps the link connected for the life of the process: reconnects with jittered exponential
+//! backoff, declares the topology after each connect, and logs an error only when it changes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,18 +22,18 @@ use crate::queues::Queues;
 use crate::telemetry::BrokerMetrics;
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
-/// The jitter adds up to as much again: a broker that is back is found within 4 s.
+/// The jitter adds up to the same again, so a broker that recovered is found within 4 s.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
-/// Time to declare all queues after connecting, twice over.
+/// Time to declare all queues after connecting, twice the usual duration.
 const OPEN_MARGIN: Duration = Duration::from_secs(15);
-/// Additional time for each queue: a new quorum queue takes some 20 ms.
+/// Additional time for each queue: a new quorum queue takes about 20 ms.
 const MARGIN_PER_QUEUE: Duration = Duration::from_millis(50);
 
-/// The broker objects that this process declares and reads, by the current configuration.
+/// The broker objects that this process declares and reads, from the current configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Objects {
     pub(super) topology: Topology,
-    /// Services with a request queue of their own.
+    /// Services that have their own request queue.
     pub(super) request_services: BTreeSet<ServiceName>,
 }
 
@@ -83,22 +82,22 @@ impl Supervisor {
         }
     }
 
-    /// The link, if it stands.
+    /// Returns the link if it is connected.
     pub(super) fn link(&self) -> Option<Arc<Link>> {
         self.link.borrow().clone()
     }
 
-    /// The link as it comes and goes.
+    /// Returns a receiver that follows the link as it connects and disconnects.
     pub(super) fn links(&self) -> watch::Receiver<Option<Arc<Link>>> {
         self.link.subscribe()
     }
 
-    /// The objects of the configuration, which can change.
+    /// Returns a receiver that follows the configured objects.
     pub(super) fn objects(&self) -> watch::Receiver<Objects> {
         self.objects.subscribe()
     }
 
-    /// Declares `objects` on the current link if they differ, and after each connect.
+    /// Declares `objects` on the current link if they changed, and after each connect.
     pub(super) fn replace_objects(&self, objects: Objects) {
         let has_changed = self.objects.send_if_modified(|now| {
             let differs = *now != objects;
@@ -116,11 +115,11 @@ impl Supervisor {
 
     /// Resolves when the broker refuses publishes.
     pub(super) async fn blocked(&self) {
-        // Fails only when the sender is gone, and this is the sender.
+        // Fails only when the sender is dropped, but `self` holds the sender.
         let _ = self.blocked.subscribe().wait_for(|blocked| *blocked).await;
     }
 
-    /// An object is missing at the broker: a message found no queue, or a service was added.
+    /// Requests a new declaration: a message was unroutable, or a service was added.
     pub(super) fn undeclared(&self) {
         self.undeclared.notify_one();
     }
@@ -129,7 +128,7 @@ impl Supervisor {
         self.is_closed.load(Ordering::Relaxed)
     }
 
-    /// Resolves when the link was closed for good.
+    /// Resolves when the link is closed for good.
     pub(super) async fn closed(&self) {
         let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
     }
@@ -148,6 +147,7 @@ impl Supervisor {
             let queue_count = u32::try_from(topology.queues.len()).unwrap_or(u32::MAX);
             let margin = OPEN_MARGIN + MARGIN_PER_QUEUE * queue_count;
             let opened = timeout(
+                // Two connections, then the declarations.
                 address.connect_deadline() * 2 + margin,
                 Link::open(&address, &topology),
             );
@@ -164,7 +164,7 @@ impl Supervisor {
                 }
                 Err(error) => {
                     if last_error.as_ref() != Some(&error) {
-                        tracing::error!(%error, "no link to RabbitMQ; trying on");
+                        tracing::error!(%error, "cannot connect to RabbitMQ; retrying");
                     }
                     last_error = Some(error);
                 }
@@ -179,7 +179,7 @@ impl Supervisor {
         self.ended.send_replace(true);
     }
 
-    /// Offers the link until it is lost or the process stops.
+    /// Publishes the link to its users until it is lost or the process stops.
     async fn keep(
         &self,
         link: Arc<Link>,
@@ -192,7 +192,7 @@ impl Supervisor {
         let watched = link.watch(|happening| {
             let blocked = matches!(happening, Happening::Blocked(true));
             if blocked != self.blocked.send_replace(blocked) {
-                tracing::warn!(blocked, "RabbitMQ changed whether it takes messages");
+                tracing::warn!(blocked, "RabbitMQ started or stopped refusing publishes");
             }
             metrics.blocked(blocked);
         });
@@ -209,17 +209,17 @@ impl Supervisor {
         link.close().await;
     }
 
-    /// Declares the topology again whenever an object is missing; never ends.
+    /// Declares the topology again whenever an object is missing; never returns.
     async fn redeclare(&self, link: &Link) {
         loop {
             self.undeclared.notified().await;
             match link.declare(&self.topology()).await {
                 Ok(()) => {
                     tracing::warn!(
-                        "the topology was declared again: a message found no queue, or a service was added"
+                        "declared the topology again: a message was unroutable, or a service was added"
                     );
                 }
-                Err(error) => tracing::error!(%error, "the topology could not be declared again"),
+                Err(error) => tracing::error!(%error, "cannot declare the topology again"),
             }
             sleep(FIRST_WAIT).await;
         }

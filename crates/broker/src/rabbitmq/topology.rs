@@ -1,6 +1,6 @@
-//! Every exchange and queue as data: printed, declared after each connect, and declared by
-//! `watchword topology --apply`. Names come from the events crate. Refuses to change what stands
-//! there with other arguments.
+//! Every exchange, queue and binding as data. Each process declares them after each connect, and
+//! `watchword topology` prints or (with `--apply`) declares them. Names come from the events crate.
+//! An object that exists with other arguments is reported and left unchanged.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,25 +20,27 @@ use watchword_events::names::{
 use super::RabbitMqSettings;
 use super::dial::{Address, LinkError};
 
-/// Messages a queue takes; then publishes are refused, which the issuer answers with 503.
+/// The most messages in a queue. Beyond it the broker rejects publishes, and the issuer answers
+/// 503.
 const MAX_LENGTH: i64 = 1_000_000;
-/// How often a message may come back from a consumer that died with it (R45).
+/// How many times a message is redelivered after its consumer failed. Without a limit, one message
+/// that crashes its consumer would be redelivered forever.
 const DELIVERY_LIMIT: i64 = 20;
-/// How long parked messages are kept: 14 days.
+/// How long dead-lettered messages are kept: 14 days.
 const PARKED_TTL_MS: i64 = 14 * 24 * 3_600_000;
-/// Parked messages kept; the oldest go first.
+/// The most dead-lettered messages kept; the oldest are dropped first.
 const PARKED_MAX_LENGTH: i64 = 100_000;
 /// How long a request waits in clear in a request queue, and then in the late queue: 600 s each,
-/// the longest life of a code. The late queue drops a request after that time.
+/// the longest lifetime of a code. The late queue drops a request after that time.
 const REQUEST_TTL_MS: i64 = 600_000;
-/// Bytes of requests in the shared queue and in the late queue: 128 MiB. Requests have 0.3 to 16 KiB.
+/// Bytes of requests in the shared queue and in the late queue: 128 MiB, at 0.3 to 16 KiB each.
 const REQUESTS_MAX_BYTES: i64 = 128 * 1024 * 1024;
 /// Bytes of requests in the queue of one service: 32 MiB.
 const SERVICE_MAX_BYTES: i64 = 32 * 1024 * 1024;
-/// After how long the broker deletes a service's request queue that has no consumer: 7 days. A
-/// service that was removed from the configuration leaves none behind.
+/// How long a service's request queue may have no consumer before the broker deletes it: 7 days. A
+/// service that is removed from the configuration therefore leaves no queue behind.
 const SERVICE_QUEUE_EXPIRES_MS: i64 = 7 * 24 * 3_600_000;
-/// Practically unlimited; `RabbitMQ` 4 has 20 where nothing is set.
+/// Effectively unlimited. It must be set: without the argument, `RabbitMQ` 4 applies a limit of 20.
 const NO_DELIVERY_LIMIT: i64 = 1_000_000_000;
 const DECLARE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -49,34 +51,34 @@ pub struct Topology {
     pub exchanges: Vec<Exchange>,
     /// The queues, all durable.
     pub queues: Vec<Queue>,
-    /// What feeds them.
+    /// The bindings from exchanges to queues.
     pub bindings: Vec<Binding>,
 }
 
-/// An exchange.
+/// A durable exchange.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Exchange {
-    /// Its name.
+    /// The exchange's name, with the prefix `watchword.`.
     pub name: String,
     /// `direct` or `topic`.
     pub kind: &'static str,
 }
 
-/// A queue.
+/// A durable quorum queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Queue {
-    /// Its name.
+    /// The queue's name, with the prefix `watchword.`.
     pub name: String,
-    /// Its arguments.
+    /// The declaration's arguments (`x-…`).
     pub arguments: BTreeMap<&'static str, Argument>,
 }
 
-/// An argument's value.
+/// The value of a queue argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Argument {
-    /// A number.
+    /// Sent as a signed 64-bit integer.
     Number(i64),
-    /// A text.
+    /// Sent as a long string.
     Text(String),
 }
 
@@ -89,19 +91,19 @@ impl Serialize for Argument {
     }
 }
 
-/// A binding.
+/// A binding of a queue to an exchange.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Binding {
-    /// The queue that gets messages.
+    /// The destination queue.
     pub queue: String,
-    /// The exchange it gets them from.
+    /// The source exchange.
     pub exchange: &'static str,
-    /// The routing key.
+    /// The routing key to match.
     pub key: String,
 }
 
 impl Topology {
-    /// What Watchword declares.
+    /// Returns all objects except the request queues of single services.
     pub fn standard() -> Self {
         let exchange = |name: &str, kind| Exchange {
             name: name.to_owned(),
@@ -134,8 +136,8 @@ impl Topology {
         }
     }
 
-    /// Adds a request queue for each of `services`, so that the requests of one do not delay those
-    /// of another.
+    /// Adds a request queue for each of `services`, so that the requests of one service do not
+    /// delay those of another.
     #[must_use]
     pub fn with_request_queues<'a>(
         mut self,
@@ -164,12 +166,12 @@ impl Topology {
             .map_err(|_| LinkError::Timeout)?
             .map_err(|_| LinkError::Refused("channel"))?;
         self.declare(&channel).await?;
-        // Everything is declared; how the connection ends does not matter.
+        // Everything is declared, so an error while closing the connection does not matter.
         let _ = timeout(DECLARE_DEADLINE, connection.close(200, "done".into())).await;
         Ok(())
     }
 
-    /// Declares everything on `channel`. Repeating it changes nothing.
+    /// Declares everything on `channel`. The call is idempotent.
     pub(super) async fn declare(&self, channel: &Channel) -> Result<(), LinkError> {
         for exchange in &self.exchanges {
             let kind = if exchange.kind == "topic" {
@@ -211,13 +213,13 @@ impl Topology {
     }
 }
 
-/// Why `watchword topology --apply` failed.
+/// An error of `watchword topology --apply`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TopologyError {
-    /// The URL cannot be used.
+    /// The URL is not usable.
     #[error(transparent)]
     Url(#[from] super::UrlError),
-    /// The broker cannot be reached or holds other objects.
+    /// The broker cannot be reached, or has an object with other arguments.
     #[error(transparent)]
     Link(#[from] LinkError),
 }
@@ -236,8 +238,8 @@ impl Queue {
     }
 }
 
-/// A quorum queue whose dead letters go to `exchange` and are not lost on the way (R45): that
-/// needs both arguments, the strategy and the overflow.
+/// Arguments of a quorum queue whose dead letters go to `exchange`. `at-least-once` keeps dead
+/// letters from being lost on the way; the broker honors it only together with `reject-publish`.
 fn dead_lettering(exchange: &str, key: &str) -> BTreeMap<&'static str, Argument> {
     let text = |value: &str| Argument::Text(value.to_owned());
     BTreeMap::from([
@@ -249,9 +251,9 @@ fn dead_lettering(exchange: &str, key: &str) -> BTreeMap<&'static str, Argument>
     ])
 }
 
-/// The queue that consumers read and, where messages expire, the queue for expired messages. A
-/// message that reaches its delivery limit ends in the parked queue, from a lane with a late queue
-/// by way of that queue: a queue has one dead-letter target, and the consumer of the late queue
+/// Returns the main queue and, if the queue kind has one, the late queue. A message that reaches
+/// its delivery limit ends in the dead-letter queue. Where there is a late queue it goes through
+/// that one: a queue has a single dead-letter target, and the consumer of the late queue
 /// distinguishes the reasons.
 fn lane_queues(lane: Lane) -> Vec<Queue> {
     if !lane.is_republished() {
@@ -264,7 +266,7 @@ fn lane_queues(lane: Lane) -> Vec<Queue> {
     }
 }
 
-/// A queue with a delivery limit and a maximum length.
+/// Returns a queue with a delivery limit and a maximum length.
 fn bounded(name: String, dead_letters_to: &str) -> Queue {
     let mut arguments = dead_lettering("", dead_letters_to);
     arguments.insert("x-delivery-limit", Argument::Number(DELIVERY_LIMIT));
@@ -272,10 +274,11 @@ fn bounded(name: String, dead_letters_to: &str) -> Queue {
     Queue { name, arguments }
 }
 
-/// The request queue that services share, and the late queue, whose consumer answers
-/// `request_expired`. Requests hold recipients in clear: both queues have a time-to-live, and the
-/// late queue has no dead-letter target, so that it drops what no issuer reads in time. It has no
-/// delivery limit either: a link that is lost again and again must not take the answer.
+/// Returns the request queue that services share, and the late queue, whose consumer answers
+/// `request_expired`. Requests hold recipients in clear, so both queues have a time-to-live, and
+/// the late queue has no dead-letter target: it drops requests that no issuer reads in time. The
+/// late queue has no delivery limit either, because a link that breaks repeatedly must not cost the
+/// answer.
 fn request_queues(lane: Lane) -> Vec<Queue> {
     let mut queues = vec![request_lane_queue(lane.queue(), REQUESTS_MAX_BYTES)];
     queues.extend(lane.late_queue().map(|name| Queue {
@@ -291,7 +294,7 @@ fn request_queues(lane: Lane) -> Vec<Queue> {
     queues
 }
 
-/// A queue of requests, bounded in bytes and time.
+/// Returns a request queue, bounded in bytes and time.
 fn request_lane_queue(name: String, max_bytes: i64) -> Queue {
     let late = Lane::Requests.late_queue().unwrap_or_default();
     let mut queue = bounded(name, &late);
@@ -303,11 +306,13 @@ fn request_lane_queue(name: String, max_bytes: i64) -> Queue {
     queue
 }
 
-/// A queue for each retry delay, from which messages return to the lane.
+/// Returns a queue for each retry delay, from which messages return to the main queue.
 fn wait_queues(lane: Lane) -> impl Iterator<Item = Queue> {
     Ladder::STANDARD.rungs().iter().map(move |rung| {
         let mut arguments = dead_lettering(lane.exchange(), lane.as_str());
         let delay_ms = i64::try_from(rung.delay_ms).unwrap_or(i64::MAX);
+        // One queue per delay instead of a time-to-live per message: a queue expires messages only
+        // at its head, so a long delay would hold up a shorter one behind it.
         arguments.insert("x-message-ttl", Argument::Number(delay_ms));
         arguments.insert("x-max-length", Argument::Number(MAX_LENGTH));
         Queue {
@@ -320,7 +325,8 @@ fn wait_queues(lane: Lane) -> impl Iterator<Item = Queue> {
 fn parked_queue(lane: Lane) -> Queue {
     let arguments = BTreeMap::from([
         ("x-queue-type", Argument::Text("quorum".to_owned())),
-        // Looking through the queue hands each message out and back; that must not wear it out.
+        // Listing the queue delivers and returns each message, which must not use up a delivery
+        // limit.
         ("x-delivery-limit", Argument::Number(NO_DELIVERY_LIMIT)),
         ("x-message-ttl", Argument::Number(PARKED_TTL_MS)),
         ("x-max-length", Argument::Number(PARKED_MAX_LENGTH)),
@@ -344,7 +350,8 @@ async fn declared<T>(
     }
 }
 
-/// 406 `PRECONDITION_FAILED`.
+/// Returns whether the broker replied 406 `PRECONDITION_FAILED`: the object exists with other
+/// arguments.
 pub(super) fn is_mismatch(error: &lapin::Error) -> bool {
     matches!(error.kind(), lapin::ErrorKind::ProtocolError(error) if error.get_id() == 406)
 }

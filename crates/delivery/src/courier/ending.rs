@@ -1,5 +1,5 @@
-//! How an order ends, and how that is written down and told. Refuses to overwrite what another
-//! worker holds or has written.
+//! Ending a delivery: recording its outcome in the ledger and reporting it. A delivery that another
+//! worker holds or has ended is left as it is.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use super::{Courier, LEASE_MARGIN};
 use crate::worker::Settling;
 
 impl Courier {
-    /// Ends a delivery that is not to be attempted; `settling` is what its message gets then. One
-    /// that has ended stays as it is. One that another worker holds is left to it, and looked at
-    /// again when its claim has run out: a holder that died past the deadline would otherwise
-    /// leave the delivery `sending` for ever.
+    /// Ends a delivery without an attempt and returns how to settle its message, usually
+    /// `settling`. A delivery that has already ended stays unchanged. If another worker holds it,
+    /// the message is retried when that claim has expired: if the holder died, the delivery would
+    /// otherwise remain `sending` forever, because its deadline has passed.
     pub(super) async fn end(
         &self,
         order: &Order,
@@ -26,7 +26,7 @@ impl Courier {
         let since = self.parts.clock.now();
         let record = self.record(order, None, None, outcome).await?;
         if record.outcome != DeliveryOutcome::Sending {
-            // One from before was counted by whoever brought it about.
+            // An earlier outcome was already counted by the worker that recorded it.
             if record.outcome == outcome && record.updated_at >= since {
                 self.finish(order, &record, outcome).await;
             } else {
@@ -45,17 +45,18 @@ impl Courier {
         Ok(settling)
     }
 
-    /// The delivery has ended already. Its outcome is told again: whoever wrote it may have died
-    /// before it could.
+    /// Reports the outcome of a delivery that has already ended. The worker that recorded it may
+    /// have died before its report.
     pub(super) async fn repeat(&self, order: &Order, record: &DeliveryRecord) {
         self.parts.metrics.repeats.inc();
         self.reporter.report(&order.service, record).await;
         self.reporter.step_due(order, record.outcome).await;
     }
 
-    /// Settles a claim; `Some` is what the message gets then, if not what was decided. Where the
-    /// claim is lost, either another worker took the delivery over or the store forgot the claim
-    /// (a failover): if nobody holds the delivery it is claimed anew for what there is to write.
+    /// Records the outcome under the claim `fence` and releases the claim. Returns `Some` if the
+    /// message must be settled differently than decided. A lost fence means that another worker
+    /// took the delivery over, or that the store lost the claim in a failover. If no worker holds
+    /// the delivery, it is claimed again to record the outcome.
     pub(super) async fn let_go(
         &self,
         order: &Order,
@@ -75,7 +76,8 @@ impl Courier {
                             settled => settled?,
                         }
                     }
-                    // It will settle its own copy; whether this is the last one nobody knows.
+                    // The holder settles its own copy of the message. Keep this copy, because the
+                    // holder may die first.
                     Claim::Held { until } => {
                         let now = self.parts.clock.now();
                         return Ok(Some(when_free(until, now)));
@@ -102,8 +104,9 @@ impl Courier {
         }
     }
 
-    /// Writes to the ledger; while the store is away it tries again for as long as the claim holds.
-    /// Writing the same settlement twice is safe: it carries its fence, or changes only what nobody holds.
+    /// Writes to the ledger. While the store is unavailable, retries for as long as the claim
+    /// lasts. Writing the same settlement twice is safe: it carries its fence, or changes only a
+    /// delivery that is not claimed.
     async fn record(
         &self,
         order: &Order,
@@ -134,14 +137,14 @@ impl Courier {
     }
 }
 
-/// What a message gets whose delivery another worker holds: looked at again when that one has had
-/// its time.
+/// Returns how to settle a message whose delivery another worker holds: retry after the claim's
+/// end.
 pub(super) fn when_free(until: Timestamp, now: Timestamp) -> Settling {
     let rung = Ladder::STANDARD.covering(until.millis_since(now));
     rung.map_or(Settling::Requeue, Settling::Retry)
 }
 
-/// What a message gets that is to be looked at again as soon as may be.
+/// Returns how to settle a message for the earliest possible retry.
 pub(super) fn soon() -> Settling {
     let shortest = Ladder::STANDARD.rungs().first();
     shortest.map_or(Settling::Requeue, |rung| Settling::Retry(*rung))

@@ -1,5 +1,5 @@
-//! Earlier attempts of a delivery: how many have an unknown outcome, which provider would recognise
-//! a repeat, and which refused the destination. [`crate::decision`] decides by it.
+//! Earlier attempts of a delivery: how many have an unknown outcome, which provider would recognize
+//! a repeat, and which refused the destination. [`crate::decision`] uses them.
 
 use watchword_core::{AttemptClass, ProviderName};
 use watchword_events::Order;
@@ -9,8 +9,8 @@ use super::{Courier, Letter};
 use crate::route::Router;
 
 impl Courier {
-    /// What was tried before. A message that comes for the first time has nothing, and where there
-    /// is no choice it does not matter.
+    /// Returns the earlier attempts. The ledger is not asked for a message's first delivery, which
+    /// has none, or with a single provider, where they make no difference.
     pub(super) async fn history(
         &self,
         order: &Order,
@@ -27,20 +27,23 @@ impl Courier {
     }
 }
 
-/// The meaning of earlier attempts for the next one.
+/// The earlier attempts as they matter for the next one.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct History {
-    /// How many there are if another provider gets the message now. One that recognises a repeat
-    /// counts once for all its attempts in a row, any other for each of them.
+    /// Attempts of unknown outcome if another provider gets the message now. A provider that
+    /// recognizes a repeat counts once for all its consecutive attempts; any other counts for each
+    /// attempt.
     pub(super) elsewhere: u32,
-    /// The place of the last provider, if it may have the message and would recognise a repeat.
+    /// The index of the last provider, if it may have the message and would recognize a repeat.
     pub(super) knows: Option<usize>,
-    /// The places of providers that do not deliver to this destination: never called again.
+    /// Indexes of providers that do not deliver to this destination. They are not called again for
+    /// this delivery.
     pub(super) refused: Vec<usize>,
 }
 
 impl History {
-    /// Of these attempts, each with its provider; a crash leaves one without.
+    /// Summarizes `attempts`, each with its provider. An attempt during which a worker crashed has
+    /// none.
     pub(super) fn of<'a>(
         attempts: impl Iterator<Item = (Option<&'a ProviderName>, AttemptClass)>,
         router: &Router,
@@ -66,14 +69,14 @@ impl History {
         history
     }
 
-    /// Whether the provider that knows is the only one that may get it: with another there would be
-    /// more than `most`.
+    /// Returns whether only the provider in `knows` may get the message, because another one would
+    /// exceed `most` attempts of unknown outcome.
     pub(super) fn bind(&self, most: u32) -> bool {
         self.knows.is_some() && self.elsewhere > most
     }
 }
 
-/// An attempt's provider, and how it ended.
+/// Returns an attempt's provider and its class.
 pub(super) fn tried_as(attempt: &Attempt) -> (Option<&ProviderName>, AttemptClass) {
     (attempt.provider.as_ref(), attempt.class)
 }
@@ -106,7 +109,7 @@ mod tests {
         assert_eq!(unknowns(&[]), (0, false));
         assert_eq!(unknowns(&[("plain", Lost), ("plain", Lost)]), (2, false));
         assert_eq!(unknowns(&[("knows", Lost), ("knows", Lost)]), (1, true));
-        // Busy with the repeat, it may have the message all the same.
+        // Although it is busy with the repeat, it may have the message.
         assert_eq!(unknowns(&[("knows", Lost), ("knows", Busy)]), (1, true));
         assert_eq!(unknowns(&[("knows", Busy)]), (0, false));
         let left = [("knows", Lost), ("plain", Busy)];
@@ -115,7 +118,7 @@ mod tests {
         assert_eq!(unknowns(&back), (3, true));
         // A provider that refused the message does not have it.
         assert_eq!(unknowns(&[("knows", Lost), ("knows", Refused)]), (1, false));
-        // A crash leaves no name.
+        // A crash leaves no provider name.
         let crashed = [("", Lost), ("", Lost), ("knows", Busy)];
         assert_eq!(unknowns(&crashed), (2, false));
     }

@@ -1,4 +1,4 @@
-//! The effects of an attempt's outcome: metrics, the provider's health, the log.
+//! The effects of an attempt's outcome on metrics, the provider's health and the log.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use crate::route::Pick;
 use crate::{Attempted, Provider};
 
 impl Courier {
-    /// Counts the outcome of one attempt.
+    /// Updates metrics and health with the outcome of one attempt, and logs faults that an operator
+    /// can fix.
     pub(super) fn learn(
         &self,
         errand: &Errand<'_>,
@@ -54,17 +55,17 @@ impl Courier {
             AttemptClass::DestinationRefused => tracing::warn!(
                 provider = %name, reason = attempted.reason, country,
                 "the provider does not deliver to this destination; enable it there, route it to \
-                 another provider, or take it from the service's countries",
+                 another provider, or remove it from the service's countries",
             ),
             AttemptClass::TextFault => tracing::warn!(
                 delivery_id = %errand.order.delivery_id, reason = attempted.reason,
-                "the text could not be made; no provider was called; correct the template and reload",
+                "the text could not be rendered and no provider was called; fix the template and reload",
             ),
             _ => {}
         }
         if attempted.class == AttemptClass::Accepted {
-            // Uses the duration of the call, not a second reading of the clock: a clock set in
-            // between would make an acceptance look late, or hide a late one.
+            // Use the duration of the call, not a second reading of the clock: a clock that was set
+            // in between would make an acceptance look late, or hide a late one.
             let age = begun.since(errand.sealed_at) + took;
             metrics.age_seconds.observe(age.as_secs_f64());
             if begun.plus_millis(millis(took)) > errand.order.deadline {
@@ -74,12 +75,12 @@ impl Courier {
     }
 }
 
-/// Returns the provider that an attempt of `class` called: none if there was no text for it.
+/// Returns the provider that an attempt of `class` called: none if there was no text to send.
 pub(super) fn callee(provider: &dyn Provider, class: AttemptClass) -> Option<&ProviderName> {
     (class != AttemptClass::TextFault).then(|| provider.name())
 }
 
-/// Ends the step of a call of `callee`.
+/// Ends the span of a call of `callee`.
 pub(super) fn called(mut calling: Span, callee: Option<&ProviderName>, class: AttemptClass) {
     if let Some(callee) = callee {
         calling.say(Key::Provider, || callee.to_string());

@@ -1,77 +1,78 @@
-//! The circuit breaker of one provider, or of one provider in one region: a level from 0 (circuit
-//! open) to 10 (full share), as a pure state machine over observations and their times. The level
-//! falls fast and rises one step at a time, with a gap between the two thresholds, so that a
-//! provider of constant quality gets a constant share. It reads no clock.
+//! The circuit breaker of one provider, or of one provider in one region: a health score from 0
+//! (circuit open) to 10 (full share), as a pure state machine over observations and their times; it
+//! reads no clock. The score falls fast and rises one step at a time. A gap between the two
+//! thresholds gives a provider of constant quality a constant share; a simulated month in
+//! `route/tests.rs` holds the constants below to that.
 
 use watchword_core::Timestamp;
 
-/// The level of a provider without trouble.
+/// The health score of a provider without failures.
 pub(super) const WHOLE: u8 = 10;
 
-/// Counts lose half their weight in this time.
+/// Half-life of the weighted counts of successes and failures.
 const HALF_LIFE_MS: f64 = 120_000.0;
-/// Fewer observations than this say nothing about a share.
+/// With fewer weighted observations the rate of failures is not judged.
 const FEW: f64 = 10.0;
-/// Above this part of failures the circuit opens, …
+/// Above this rate of failures the circuit opens.
 const BROKEN: f64 = 0.5;
-/// … above this one the share shrinks, …
+/// Above this rate of failures the share shrinks.
 const POOR: f64 = 0.15;
-/// … and only below this one it grows.
+/// Below this rate of failures the share grows. The gap to `POOR` prevents oscillation.
 const GOOD: f64 = 0.05;
-/// This many failures in a row open the circuit, however good the provider was before.
+/// Consecutive failures that open the circuit, however good the provider was before.
 pub(super) const IN_A_ROW: u32 = 10;
-/// The same with little traffic, which means fewer observations than `NEXT_TO_NONE`.
+/// The same for low traffic, which means fewer weighted observations than `NEXT_TO_NONE`.
 const IN_A_ROW_OF_FEW: u32 = 5;
 const NEXT_TO_NONE: f64 = 6.0;
-/// A small share also grows after this many successes in a row: a provider that fails three calls
-/// of ten reaches this number once in 50,000 tries.
+/// Consecutive successes that also raise a score. A provider that fails three calls of ten reaches
+/// this number once in 50,000 tries.
 const GOOD_IN_A_ROW: u32 = 30;
-/// The same with little traffic, and the least time between two such steps.
+/// The same for low traffic, and the least time between two such steps.
 const GOOD_IN_A_ROW_OF_FEW: u32 = 5;
 const STEP_UP_OF_FEW_MS: u64 = 300_000;
-/// Time between two steps down, and between two up.
+/// The least time between two steps down, and between two steps up.
 const STEP_DOWN_MS: u64 = 10_000;
 const STEP_UP_MS: u64 = 30_000;
-/// How long the circuit stays open: doubled with each failed probe, reset after the provider kept
-/// its full share for `CALM_MS`.
+/// Backoff of an open circuit: doubled with each failed probe, reset after the provider kept its
+/// full share for `CALM_MS`.
 const FIRST_REST_MS: u64 = 5_000;
 const LONGEST_REST_MS: u64 = 900_000;
-/// The same for a fault that an operator fixes: a refused call is fast and costs little, and if
-/// there is no other provider all orders wait for the probe that finds the fault fixed.
+/// The longest backoff for a fault that an operator fixes. A refused call is fast and costs little,
+/// and without another provider all orders wait for the probe that finds the fault fixed.
 const LONGEST_FAULTY_REST_MS: u64 = 5_000;
 const CALM_MS: u64 = 600_000;
-/// Half-open probes that must succeed in a row before the circuit closes.
+/// Consecutive half-open probes that must succeed before the circuit closes.
 const PROBES: u8 = 3;
-/// A probe whose outcome was never reported is forgotten after this.
+/// A probe without a reported outcome is forgotten after this time.
 const PROBE_MS: u64 = 60_000;
 
-/// An observation.
+/// One observed outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sign {
-    /// The provider accepted a message.
+    /// The provider accepted a message in time.
     Good,
-    /// It accepted a message, but late.
+    /// The provider accepted a message, but slowly.
     Slow,
-    /// It failed or did not answer.
+    /// The call failed or timed out.
     Bad,
-    /// It refuses our account until an operator fixes that.
+    /// The provider refuses our account until an operator fixes it.
     Fault,
 }
 
-/// How much of its share a provider may get now, from least to most.
+/// The part of its share that a provider may get now, from least to most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Admission {
-    /// The provider must not be called: our account is at fault, or it asked to wait.
+    /// The provider must not be called: it refuses our account, or it asked to wait.
     Barred,
     /// The provider may be called only if no other provider can be.
     LastResort,
     /// A single message may be sent, as a half-open probe.
     Probe,
-    /// This many tenths of its share.
+    /// The provider gets this many tenths of its share.
     Share(u8),
 }
 
-/// The state of one circuit.
+/// The state of one circuit breaker.
 #[derive(Debug, Clone)]
 pub(super) struct Gauge {
     level: u8,
@@ -111,23 +112,23 @@ impl Gauge {
         self.level
     }
 
-    /// Whether the circuit is open for a fault that only an operator fixes.
+    /// Returns whether the provider refused our account, which only an operator can fix.
     pub(super) const fn is_faulty(&self) -> bool {
         self.faulty
     }
 
-    /// Whether the circuit is open, half-open included.
+    /// Returns whether the circuit is open or half-open.
     pub(super) const fn is_open(&self) -> bool {
         self.level == 0
     }
 
-    /// Whether the circuit rests now. A rest longer than the maximum was recorded before the clock
-    /// was set back, and does not count.
+    /// Returns whether the circuit is in backoff at `now`. A remaining time above the maximum was
+    /// recorded before the clock was set back and does not count.
     pub(super) fn rests(&self, now: Timestamp) -> bool {
         (1..=LONGEST_REST_MS).contains(&self.rests_until.millis_since(now))
     }
 
-    /// How long the circuit has been half-open.
+    /// Returns how long the circuit has been half-open.
     pub(super) fn half_open_ms(&self, now: Timestamp) -> u64 {
         if self.rests_until > now {
             // The clock was set back.
@@ -139,7 +140,7 @@ impl Gauge {
     pub(super) fn admission(&self, now: Timestamp) -> Admission {
         let rests = self.rests(now);
         if self.level > 0 {
-            // The provider works and asked to wait.
+            // A closed circuit is in backoff only if the provider asked to wait.
             let share = Admission::Share(self.level);
             return if rests { Admission::Barred } else { share };
         }
@@ -153,7 +154,8 @@ impl Gauge {
         }
     }
 
-    /// The admission of a message that may not be a probe while the circuit is open.
+    /// Returns the admission of messages that may not be a half-open probe while the circuit is
+    /// open.
     pub(super) const fn refusal(&self) -> Admission {
         if self.faulty {
             Admission::Barred
@@ -162,18 +164,18 @@ impl Gauge {
         }
     }
 
-    /// A message is in flight as a half-open probe.
+    /// Records that a message is in flight as a half-open probe.
     pub(super) const fn on_probe(&mut self, now: Timestamp) {
         self.probe_at = Some(now);
     }
 
-    /// The probe, if there was one, ended without evidence about this circuit: the next message may
-    /// be a probe at once.
+    /// Records that the probe, if there was one, ended without evidence about this circuit. The
+    /// next message may be a probe immediately.
     pub(super) const fn release(&mut self) {
         self.probe_at = None;
     }
 
-    /// The provider asked to wait for `rest_ms`.
+    /// Starts a backoff of `rest_ms`, as the provider asked.
     pub(super) fn rest(&mut self, now: Timestamp, rest_ms: u64) {
         let until = now.plus_millis(rest_ms.min(LONGEST_REST_MS));
         self.rests_until = if self.rests(now) {
@@ -229,26 +231,26 @@ impl Gauge {
         self.bad_in_a_row >= row || self.is_surely_above(BROKEN)
     }
 
-    /// Whether the share of failures is above `part`, with a margin for chance: twice the standard
-    /// deviation of this many failures. Without it the level of a provider of constant quality
-    /// would drift up and down for ever.
+    /// Returns whether the rate of failures exceeds `part` beyond chance: by twice the standard
+    /// deviation of this number of failures. Without that margin, the score of a provider of
+    /// constant quality would keep drifting up and down.
     fn is_surely_above(&self, part: f64) -> bool {
         let seen = self.good + self.bad;
         seen >= FEW && self.bad - 2.0 * self.bad.sqrt() > part * seen
     }
 
-    /// Whether enough calls succeeded that one failure more would not matter.
+    /// Returns whether so many calls succeeded that one more failure would not change the verdict.
     fn is_surely_good(&self) -> bool {
         self.bad + 1.0 <= GOOD * (self.good + self.bad)
     }
 
-    /// Opens the circuit.
+    /// Opens the circuit. Does nothing if it is open and in backoff, except for a new fault.
     pub(super) fn open(&mut self, now: Timestamp) {
-        // Ignore failures of calls that were in flight when the circuit opened.
+        // Ignore failures of calls already in flight when the circuit opened.
         if self.is_open() && self.rests(now) {
             if self.faulty {
-                // The circuit bars the provider from now on, which must not last as long as a rest
-                // after failed calls.
+                // From now on the circuit bars the provider entirely, which must not last as long
+                // as the backoff after failed calls.
                 let latest = now.plus_millis(LONGEST_FAULTY_REST_MS);
                 self.rests_until = self.rests_until.min(latest);
             }
@@ -335,14 +337,14 @@ mod tests {
         let mut gauge = Gauge::new(at(2 * HOUR_MS));
         let back = at(2 * HOUR_MS - 310_000);
         assert_eq!(gauge.admission(back), Admission::Share(WHOLE));
-        // A rest that was requested before the clock was set back does not count either.
+        // A backoff that was requested before the clock was set back does not count either.
         gauge.rest(at(2 * HOUR_MS), 10_000);
         assert_eq!(gauge.admission(at(HOUR_MS)), Admission::Share(WHOLE));
         gauge.rest(at(HOUR_MS), 10_000);
         assert_eq!(gauge.admission(at(HOUR_MS)), Admission::Barred);
         let rested = at(HOUR_MS + 10_000);
         assert_eq!(gauge.admission(rested), Admission::Share(WHOLE));
-        // A probe that was sent before does not count either.
+        // A probe that was sent before the clock was set back does not count either.
         gauge.observe(Sign::Fault, at(2 * HOUR_MS));
         gauge.on_probe(at(2 * HOUR_MS + 5_000));
         assert_eq!(gauge.admission(at(HOUR_MS)), Admission::Probe);
@@ -360,7 +362,7 @@ mod tests {
             gauge.observe(Sign::Bad, at(call));
         }
         assert_eq!(gauge.admission(at(1_010)), Admission::LastResort);
-        // Calls that were in flight change nothing.
+        // Calls already in flight change nothing.
         gauge.observe(Sign::Bad, at(1_100));
         assert_eq!(gauge.admission(at(6_009)), Admission::Probe);
         for probe in 0..3 {
@@ -424,7 +426,7 @@ mod tests {
         gauge.on_probe(at(5_000));
         assert_eq!(gauge.admission(at(64_999)), Admission::Barred);
         assert_eq!(gauge.admission(at(65_000)), Admission::Probe);
-        // A probe without evidence about the account frees its place at once.
+        // A probe without evidence about the account makes room for the next one at once.
         gauge.on_probe(at(65_000));
         gauge.release();
         assert_eq!(gauge.admission(at(65_001)), Admission::Probe);

@@ -1,4 +1,5 @@
-//! Health of the providers of one channel, as this process saw it. [`crate::route`] chooses by it.
+//! Health of the providers of one channel, as observed by this process. [`crate::route`] picks
+//! providers by it.
 
 mod gauge;
 mod provider;
@@ -18,16 +19,16 @@ pub(crate) use provider::LONGEST_BY_HAND_MS;
 use provider::ProviderHealth;
 pub(crate) use region::{Region, witness};
 
-/// An acceptance that took longer counts against its provider.
+/// An acceptance that took longer counts against the provider.
 const SLOW: Duration = Duration::from_secs(3);
 
-/// A circuit that an operator holds open or closed until a moment.
+/// An operator's override: a circuit that is forced open or closed until a given time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ByHand {
     /// Open: the provider is not called at all. Closed: it gets its full share at every
-    /// destination, whatever its calls show.
+    /// destination, whatever the outcomes of its calls.
     pub is_open: bool,
-    /// When the outcomes of calls decide again.
+    /// When the override ends and the outcomes of calls decide again.
     pub until: Timestamp,
 }
 
@@ -43,13 +44,13 @@ impl ByHand {
 pub enum Circuit {
     /// The provider gets messages.
     Closed,
-    /// It gets single messages as probes.
+    /// The provider gets single messages as half-open probes.
     HalfOpen,
-    /// It gets none, or only what no other provider can take.
+    /// The provider gets no messages, or only those that no other provider can take.
     Open,
 }
 
-/// Health of the providers, by their place in the router's list.
+/// Health of the providers, by their index in the router's list.
 #[derive(Debug)]
 pub(crate) struct Health(Mutex<Vec<ProviderHealth>>);
 
@@ -74,37 +75,37 @@ impl Health {
         Self(Mutex::new((0..providers).map(new).collect()))
     }
 
-    /// The share that `provider` may get for `region` now.
+    /// Returns the share that `provider` may get for `region` now.
     pub(crate) fn admission(&self, provider: usize, region: &Region, now: Timestamp) -> Admission {
         self.lock()[provider].admission(region, now)
     }
 
-    /// A half-open probe of `provider` is in flight.
+    /// Records that a half-open probe of `provider` is in flight.
     pub(crate) fn on_probe(&self, provider: usize, region: &Region, now: Timestamp) {
         self.lock()[provider].on_probe(region, now);
     }
 
-    /// The half-open probe of `provider` for `region` was not sent.
+    /// Records that the half-open probe of `provider` for `region` was not sent.
     pub(crate) fn release(&self, provider: usize, region: &Region, now: Timestamp) {
         self.lock()[provider].release(region, now);
     }
 
-    /// Counts the outcome of an attempt.
+    /// Applies the outcome of an attempt.
     pub(crate) fn see(&self, seen: &Seen<'_>) {
         self.lock()[seen.provider].see(seen);
     }
 
-    /// Counts a receipt of `provider`.
+    /// Applies a receipt of `provider`.
     pub(crate) fn receipt(&self, provider: usize, state: ReceiptState, now: Timestamp) {
         self.lock()[provider].receipt(state, now);
     }
 
-    /// The shown share of `provider` in tenths.
+    /// Returns the share of `provider` to display, in tenths.
     pub(crate) fn level(&self, provider: usize, now: Timestamp) -> u8 {
         self.lock()[provider].level(now)
     }
 
-    /// The same for one country; for mail, that of the provider.
+    /// Returns the share to display for one country; for mail, the provider's share.
     pub(crate) fn country_level(&self, provider: usize, region: &Region, now: Timestamp) -> u8 {
         let providers = self.lock();
         if region.is_domain() {
@@ -114,18 +115,18 @@ impl Health {
         }
     }
 
-    /// Holds the circuit of `provider` as an operator says.
+    /// Sets or clears the operator's override for `provider`.
     pub(crate) fn hold(&self, provider: usize, by_hand: Option<ByHand>) {
         self.lock()[provider].hold(by_hand);
     }
 
-    /// How an operator holds the circuit of `provider`.
+    /// Returns the operator's override for `provider`, if it has not expired.
     pub(crate) fn by_hand(&self, provider: usize, now: Timestamp) -> Option<ByHand> {
         self.lock()[provider].by_hand(now)
     }
 
-    /// The state of the circuit of `provider`, its destinations, and those of them whose circuit is
-    /// open.
+    /// Returns the state of the provider's circuit, its number of destinations, and how many of
+    /// them have an open circuit.
     pub(crate) fn circuit(&self, provider: usize, now: Timestamp) -> (Circuit, (usize, usize)) {
         let provider = &self.lock()[provider];
         (provider.circuit(now), provider.destinations())

@@ -1,11 +1,12 @@
-//! The circuits of one provider, and the rule that decides which circuit an outcome moves. The
-//! people who request codes choose the destinations, so the outcome at one destination does not
-//! open the circuit of the whole provider: that takes refused credentials, a call that failed
-//! before the peer knew the recipient, or the same failure at several destinations that worked
-//! before, with no acceptance in between. For an answer that names our account two destinations are
-//! several, and one if the provider never worked at another. A fault of our account, or the
-//! provider's own request to wait, bars the provider; with any other open circuit it is the last
-//! resort.
+//! The circuits of one provider, and the rule that decides which of them an outcome affects.
+//!
+//! Users choose the destinations of codes, so an outcome at one destination does not open the
+//! circuit of the whole provider. That circuit opens for refused credentials, for a call that
+//! failed before the peer knew the recipient, or for the same failure at several destinations that
+//! worked before, with no acceptance in between. For an answer that names our account, two
+//! destinations are enough, and one if the provider never worked at another. A fault of our
+//! account, or the provider's own request to wait, bars the provider; with any other open circuit
+//! it remains the last resort.
 
 use std::time::Duration;
 
@@ -16,46 +17,47 @@ use super::region::{Region, Regions, Streak};
 use super::{ByHand, Circuit, SLOW, Seen};
 use crate::provider::Scope;
 
-/// Half-open probes are kept this long for regions that worked before.
+/// How long half-open probes are reserved for regions that worked before.
 const KEPT_MS: u64 = 5_000;
-/// The longest wait that answers for one region alone may ask for, in milliseconds.
+/// The longest wait that answers for a single region may ask for, in milliseconds.
 const LONGEST_REGION_WAIT_MS: u64 = 60_000;
 
-/// The longest time for which an operator may hold a circuit: a day.
+/// The longest operator override of a circuit: a day.
 pub(crate) const LONGEST_BY_HAND_MS: u64 = 86_400_000;
 
-/// The meaning of an outcome.
+/// The meaning of an outcome for the circuits.
 enum Word {
     /// The provider accepted the message.
     Accepted,
-    /// The provider refused the recipient or the text: neither success nor failure of its own.
+    /// The provider refused the recipient or the text: neither a success nor a failure of the
+    /// provider.
     Answered,
     /// The provider refused our account.
     Fault,
     /// The provider refused this destination.
     Refused,
-    /// The call failed, or its answer did not arrive.
+    /// The call failed or timed out.
     Failed,
 }
 
-/// A provider: the circuit of the whole, and a circuit for each region.
+/// Health of a provider: one circuit for the whole provider and one for each region.
 #[derive(Debug)]
 pub(super) struct ProviderHealth {
     whole: Gauge,
     regions: Regions,
-    /// Regions that began to see a fault of our account, since the last acceptance.
+    /// Regions that started to report a fault of our account, since the last acceptance.
     faults: Streak,
     /// Regions that were refused, since the last acceptance.
     refusals: Streak,
-    /// Regions whose calls failed, since the last acceptance.
+    /// Regions with failed calls, since the last acceptance.
     failures: Streak,
-    /// Regions whose recipients or messages were refused, since the last acceptance.
+    /// Regions with refused recipients or texts, since the last acceptance.
     answers: Streak,
     /// Regions for which the provider asked to wait, since the last acceptance.
     waits: Streak,
-    /// When a region that never worked used a probe.
+    /// When a region that never worked last used a probe.
     lent_at: Timestamp,
-    /// How an operator holds the circuit, until then.
+    /// The operator's override of the circuit.
     by_hand: Option<ByHand>,
 }
 
@@ -74,20 +76,20 @@ impl ProviderHealth {
         }
     }
 
-    /// Holds the circuit as an operator says; `None` gives it back to the outcomes of calls.
+    /// Sets the operator's override; `None` returns the circuit to the outcomes of calls.
     pub(super) const fn hold(&mut self, by_hand: Option<ByHand>) {
         self.by_hand = by_hand;
     }
 
-    /// How an operator holds the circuit at `now`. An end that is further away than any may be was
-    /// set before the clock was set back, and does not count.
+    /// Returns the operator's override at `now`. An end further away than the maximum was set
+    /// before the clock was set back, and does not count.
     pub(super) fn by_hand(&self, now: Timestamp) -> Option<ByHand> {
         let left = |held: &ByHand| held.until.millis_since(now);
         self.by_hand
             .filter(|held| (1..=LONGEST_BY_HAND_MS).contains(&left(held)))
     }
 
-    /// The state of the circuit of the whole provider.
+    /// Returns the state of the whole provider's circuit.
     pub(super) fn circuit(&self, now: Timestamp) -> Circuit {
         match self.by_hand(now) {
             Some(held) if held.is_open => Circuit::Open,
@@ -98,7 +100,7 @@ impl ProviderHealth {
         }
     }
 
-    /// How many destinations are known, and how many of them have an open circuit.
+    /// Returns the number of known destinations, and how many of them have an open circuit.
     pub(super) fn destinations(&self) -> (usize, usize) {
         let known = self.regions.iter();
         known.fold((0, 0), |(all, open), (_, region)| {
@@ -106,8 +108,8 @@ impl ProviderHealth {
         })
     }
 
-    /// Returns what the provider may get for `region`: the lesser of the two circuits, unless an
-    /// operator decides.
+    /// Returns the share that the provider may get for `region`: the lower of the two circuits'
+    /// admissions, unless an operator overrides it.
     pub(super) fn admission(&self, region: &Region, now: Timestamp) -> Admission {
         if let Some(held) = self.by_hand(now) {
             return if held.is_open {
@@ -125,16 +127,16 @@ impl ProviderHealth {
         region.map_or(whole, |region| whole.min(region))
     }
 
-    /// Whether a message to `region` may be the half-open probe: a destination that never worked
-    /// says little, and the person who chose it could use up every probe.
+    /// Returns whether a message to `region` may be the half-open probe. A destination that never
+    /// worked is weak evidence, and users who choose it could use up every probe; it must wait.
     fn may_probe(&self, region: &Region, now: Timestamp) -> bool {
         let is_kept = self.whole.half_open_ms(now) < KEPT_MS
             || (self.lent_at <= now && now.millis_since(self.lent_at) < KEPT_MS);
         self.counts(region) || !is_kept
     }
 
-    /// Whether an outcome at `region` says something about the provider: it accepted a message for
-    /// the region before, or for none yet.
+    /// Returns whether an outcome at `region` is evidence about the provider: the provider accepted
+    /// a message for the region before, or has not yet accepted any message at all.
     fn counts(&self, region: &Region) -> bool {
         let worked = self.regions.get(region).is_some_and(|it| it.has_worked);
         worked || !self.regions.any_worked()
@@ -151,7 +153,8 @@ impl ProviderHealth {
         }
     }
 
-    /// The half-open probe for `region` was not sent, or its outcome says nothing.
+    /// Makes room for the next probe: the probe for `region` was not sent, or its outcome is no
+    /// evidence.
     pub(super) fn release(&mut self, region: &Region, now: Timestamp) {
         if self.whole.is_open() && !self.counts(region) {
             self.lent_at = now;
@@ -162,7 +165,8 @@ impl ProviderHealth {
         }
     }
 
-    /// Makes place for the next half-open probe if this attempt was one. Another message's stays.
+    /// Makes room for the next half-open probe if this attempt was one. A probe of another message
+    /// stays in flight.
     fn release_probe(&mut self, seen: &Seen<'_>) {
         if seen.is_probe {
             self.release(seen.region, seen.now);
@@ -170,7 +174,7 @@ impl ProviderHealth {
     }
 
     pub(super) fn see(&mut self, seen: &Seen<'_>) {
-        // A wait of zero asks for nothing.
+        // A wait of zero is no request to wait.
         let wait = seen.retry_after.filter(|wait| !wait.is_zero());
         match (word(seen.class, seen.scope), wait) {
             _ if seen.scope == Scope::NotCalled => self.release_probe(seen),
@@ -207,7 +211,7 @@ impl ProviderHealth {
         region.has_waited = false;
         region.gauge.observe(sign, seen.now);
         self.regions.mark_worked(seen.region);
-        // Slow or not, a probe that was accepted shows that the account works.
+        // Even a slow acceptance of a probe shows that the account works.
         if sign == Sign::Good || self.whole.is_open() {
             self.whole.observe(Sign::Good, seen.now);
         }
@@ -218,12 +222,12 @@ impl ProviderHealth {
         let (counts, is_barred) = (self.counts(seen.region), self.whole.is_faulty());
         let is_alone = !self.regions.any_other_worked(seen.region);
         let region = self.regions.entry(seen.region, seen.now);
-        // The circuit of the whole stayed closed, or closed again, by messages to other regions: the
-        // fault is one of this region, such as a sender that only this country refuses.
+        // Messages to other regions kept or closed the whole provider's circuit, so this fault is
+        // one of this region, for example a sender that only this country refuses.
         let is_known = region.gauge.is_faulty() && !is_barred;
         region.gauge.observe(Sign::Fault, seen.now);
-        // Where the provider never worked although it works elsewhere, the destination is the more
-        // likely reason.
+        // The provider never worked at this destination but works elsewhere, so the destination is
+        // the more likely cause.
         if !counts {
             return;
         }
@@ -238,8 +242,9 @@ impl ProviderHealth {
         }
     }
 
-    /// Such an answer is the recipient's, until every recipient gets it: then the next provider of
-    /// the route is asked first.
+    /// Applies an answer that refuses the recipient or the text. It concerns the recipient, unless
+    /// every recipient gets it: then the circuit opens and the route's next provider is tried
+    /// first.
     fn answered(&mut self, seen: &Seen<'_>) {
         self.release_probe(seen);
         let worked = self.regions.get(seen.region);
@@ -258,7 +263,7 @@ impl ProviderHealth {
         let counts = self.counts(seen.region);
         let is_refusal = seen.class == AttemptClass::DestinationRefused;
         if counts && self.whole.is_open() && !(is_refusal && self.whole.is_faulty()) {
-            // The wait is no reason to probe sooner than after any other failure.
+            // A request to wait must not lead to an earlier probe than any other failure.
             self.whole.observe(Sign::Bad, seen.now);
         }
         let region = self.regions.entry(seen.region, seen.now);
@@ -282,7 +287,7 @@ impl ProviderHealth {
         let region = self.regions.entry(seen.region, now);
         region.gauge.observe(Sign::Bad, now);
         if self.whole.is_open() {
-            // A refusal of one destination says nothing about a fault of the account.
+            // A refusal of one destination is no evidence about a fault of the account.
             if !counts || (is_refusal && self.whole.is_faulty()) {
                 self.release_probe(seen);
             } else {
@@ -304,17 +309,18 @@ impl ProviderHealth {
         }
     }
 
-    /// Applies a receipt. A receipt about an earlier message says nothing about a provider whose
-    /// circuit is open: only an attempt shows whether the provider works again.
+    /// Applies a receipt. A receipt about an earlier message is no evidence while the circuit is
+    /// open: only an attempt shows whether the provider works again.
     pub(super) fn receipt(&mut self, state: ReceiptState, now: Timestamp) {
-        // A receipt does not name its region, and the callers choose the destinations: messages to
-        // one that never delivers must not shrink the share of all.
+        // A receipt does not name its region, and users choose the destinations. Failures at a
+        // destination that never delivers must not shrink the share of all, so only `delivered`
+        // counts.
         if state == ReceiptState::Delivered && !self.whole.is_open() {
             self.whole.observe(Sign::Good, now);
         }
     }
 
-    /// The level of `region`.
+    /// Returns the health score of `region`.
     pub(super) fn region_level(&self, region: &Region, now: Timestamp) -> u8 {
         if let Some(held) = self.by_hand(now) {
             return held.level();
@@ -323,9 +329,9 @@ impl ProviderHealth {
         region.map_or(WHOLE, |region| region.gauge.level())
     }
 
-    /// Returns the level that is shown: that of a circuit held by hand, else the lesser of the whole's
-    /// and that of the best region, because one country or domain says nothing about the others.
-    /// Regions that never worked count only where no region ever worked.
+    /// Returns the health score to display: the operator's override, else the lower of the whole
+    /// provider's score and that of its best region, because one country or domain is no evidence
+    /// about the others. Regions that never worked count only if no region ever worked.
     pub(super) fn level(&self, now: Timestamp) -> u8 {
         if let Some(held) = self.by_hand(now) {
             return held.level();
@@ -336,7 +342,7 @@ impl ProviderHealth {
                 best = best.max(Some(region.gauge.level()));
             }
             if best == Some(WHOLE) {
-                // There can be a thousand regions, and no level is higher.
+                // There can be a thousand regions, and no score is higher.
                 break;
             }
         }

@@ -1,5 +1,5 @@
-//! Regions of a provider: one for each country (SMS) or mail domain it was asked to send to. Their
-//! number is bounded, because the people who ask for codes choose the domains.
+//! The regions of a provider: one for each country (SMS) or mail domain that it was asked to send
+//! to. Their number is bounded, because users choose the domains.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,17 +8,18 @@ use watchword_core::{Recipient, Timestamp};
 
 use super::gauge::Gauge;
 
-/// Regions remembered of one provider: more than there are countries.
+/// The most regions kept for each provider: more than there are countries.
 pub(super) const MOST_REGIONS: usize = 1_024;
-/// This many different witnesses turn refusals of single recipients into a refusal of the region.
+/// This many different witnesses turn failures of single recipients or regions into a failure of
+/// the whole.
 pub(super) const WITNESSES: usize = 3;
 
-/// The part of the world a recipient belongs to: what a provider may refuse as a whole.
+/// The destination of a recipient, as far as a provider may refuse it as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Region {
     /// A country (ISO 3166).
     Country(Box<str>),
-    /// A number that the numbering plans give no country.
+    /// A number to which the numbering plans assign no country.
     NoCountry,
     /// A mail domain, in lower case.
     Domain(Box<str>),
@@ -34,7 +35,7 @@ impl Region {
         }
     }
 
-    /// The country, or an empty text: the only part that goes into labels.
+    /// Returns the country, or an empty string. Only the country is used in metric labels.
     pub(crate) fn country(&self) -> &str {
         match self {
             Self::Country(country) => country,
@@ -51,7 +52,7 @@ impl Region {
     }
 }
 
-/// A number that identifies a recipient or a region in a [`Streak`].
+/// Returns a hash that identifies a recipient or region in a [`Streak`].
 pub(crate) fn witness(of: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     of.hash(&mut hasher);
@@ -59,7 +60,7 @@ pub(crate) fn witness(of: &impl Hash) -> u64 {
 }
 
 /// Failures since the last acceptance, and how many different witnesses (recipients of a region,
-/// regions of a provider) saw them.
+/// regions of a provider) reported one.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Streak {
     length: u32,
@@ -67,7 +68,7 @@ pub(super) struct Streak {
 }
 
 impl Streak {
-    /// Adds one failure; returns whether enough different witnesses have seen one by now.
+    /// Adds a failure. Returns whether enough different witnesses have reported one.
     pub(super) fn add(&mut self, witness: u64) -> bool {
         self.length = self.length.saturating_add(1);
         if self.witnesses.len() < WITNESSES && !self.witnesses.contains(&witness) {
@@ -80,7 +81,7 @@ impl Streak {
         self.length
     }
 
-    /// Whether a witness other than this one has seen a failure.
+    /// Returns whether a witness other than `witness` reported a failure.
     pub(super) fn has_other(&self, witness: u64) -> bool {
         self.witnesses.iter().any(|seen| *seen != witness)
     }
@@ -91,15 +92,15 @@ impl Streak {
     }
 }
 
-/// A region of a provider.
+/// Health of one region.
 #[derive(Debug)]
 pub(super) struct RegionHealth {
     pub(super) gauge: Gauge,
-    /// Whether the provider ever accepted a message for it.
+    /// Whether the provider ever accepted a message for the region.
     pub(super) has_worked: bool,
-    /// Recipients the provider asked to wait for.
+    /// Recipients for which the provider asked to wait.
     pub(super) waits: Streak,
-    /// Whether the region rested on the provider's wish since the last acceptance.
+    /// Whether a requested wait started since the last acceptance.
     pub(super) has_waited: bool,
     used: u64,
 }
@@ -125,19 +126,19 @@ impl Regions {
         self.known.iter()
     }
 
-    /// Whether the provider accepted a message for any region.
+    /// Returns whether the provider accepted a message for any region.
     pub(super) const fn any_worked(&self) -> bool {
         self.worked > 0
     }
 
-    /// Whether the provider accepted a message for another region than this one.
+    /// Returns whether the provider accepted a message for a region other than `region`.
     pub(super) fn any_other_worked(&self, region: &Region) -> bool {
         let this_worked = self.get(region).is_some_and(|region| region.has_worked);
         self.worked > usize::from(this_worked)
     }
 
-    /// Returns the region's state, a new one if the region is unknown. A new region replaces the
-    /// one that was not used for the longest time, first of those that never worked.
+    /// Returns the state of `region`, creating it if it is unknown. A new region replaces the least
+    /// recently used one, preferring regions that never worked.
     pub(super) fn entry(&mut self, region: &Region, now: Timestamp) -> &mut RegionHealth {
         self.uses += 1;
         if self.known.len() >= MOST_REGIONS && !self.known.contains_key(region) {
@@ -157,7 +158,7 @@ impl Regions {
         entry
     }
 
-    /// Remembers that the provider accepted a message for `region`.
+    /// Records that the provider accepted a message for `region`.
     pub(super) fn mark_worked(&mut self, region: &Region) {
         if let Some(entry) = self.known.get_mut(region)
             && !entry.has_worked

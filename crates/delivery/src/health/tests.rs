@@ -1,4 +1,5 @@
-//! The circuit that each outcome moves: no single destination opens that of a whole provider.
+//! Tests of which circuit each outcome affects: a single destination does not open that of the
+//! whole provider.
 
 use watchword_core::{Channel, Recipient};
 
@@ -29,7 +30,7 @@ impl Watched {
         }
     }
 
-    /// A provider that accepted messages for these regions.
+    /// Creates a provider that accepted messages for `regions`.
     fn worked(regions: &[Region]) -> Self {
         let mut watched = Self::new();
         for region in regions {
@@ -42,7 +43,7 @@ impl Watched {
         self.saw(region, &crate::Attempted::new(class, ""));
     }
 
-    /// An outcome of another recipient each time.
+    /// Applies an outcome, each time for another recipient.
     fn saw(&mut self, region: &Region, attempted: &crate::Attempted) {
         self.recipients += 1;
         self.saw_of(self.recipients, region, attempted);
@@ -76,7 +77,7 @@ impl Watched {
         self.health.admission(0, region, at(self.now_ms))
     }
 
-    /// Asks to send; a probe is in flight then.
+    /// Asks for admission and starts the probe if one is due.
     fn ask(&self, region: &Region) -> Admission {
         let admission = self.admission(region);
         if admission == Admission::Probe {
@@ -94,8 +95,8 @@ fn asks_to_wait(seconds: u64) -> crate::Attempted {
     attempted
 }
 
-/// A single destination, as often as it likes, leaves other countries their full share, whether the
-/// answer is a refusal, a fault of our account or a failure.
+/// A single destination leaves other countries their full share, however often it fails, whether
+/// the answer is a refusal, a fault of our account or a failure.
 #[test]
 fn no_outcome_of_one_destination_touches_another() {
     let (sound, hostile) = (country("DE"), country("CU"));
@@ -125,8 +126,8 @@ fn no_outcome_of_one_destination_touches_another() {
     }
 }
 
-/// The people who request codes choose the domains: a thousand domains that were never accepted say
-/// nothing about a relay that works elsewhere.
+/// Users choose the domains: a thousand domains that never worked are no evidence about a relay
+/// that works elsewhere.
 #[test]
 fn destinations_that_never_worked_do_not_count_while_others_do() {
     let sound = Region::Domain("example.org".into());
@@ -149,7 +150,7 @@ fn destinations_that_never_worked_do_not_count_while_others_do() {
 fn refusals_of_several_countries_that_worked_open_the_circuit() {
     let regions = ["DE", "AT", "FR"].map(country);
     let mut watched = Watched::worked(&regions);
-    // Never enough while one message is accepted in between.
+    // Failures do not add up while a message is accepted in between.
     for _ in 0..10 {
         watched.see(&regions[0], Class::DestinationRefused);
         watched.see(&regions[1], Class::DestinationRefused);
@@ -161,7 +162,7 @@ fn refusals_of_several_countries_that_worked_open_the_circuit() {
         assert_eq!(watched.admission(region), FULL);
         watched.see(region, Class::DestinationRefused);
     }
-    // The same for a fourth; but a lone provider is still called.
+    // The same for a fourth region, but a lone provider is still called.
     assert_eq!(watched.admission(&country("ES")), Admission::LastResort);
     assert_eq!(watched.health.level(0, at(watched.now_ms)), 0);
 }
@@ -176,7 +177,7 @@ fn failures_in_a_row_of_several_destinations_open_the_circuit() {
     assert_eq!(watched.admission(&domains[3]), FULL);
     watched.see(&domains[0], Class::Transient);
     assert_eq!(watched.admission(&domains[3]), Admission::LastResort);
-    // A connection that fails has the same meaning for all destinations at once.
+    // A connection that fails concerns all destinations at once.
     let mut watched = Watched::worked(&domains);
     let connect = crate::Attempted::new(Class::Transient, "connect").about(Scope::Provider);
     (0..10).for_each(|_| watched.saw(&domains[0], &connect));
@@ -187,7 +188,7 @@ fn failures_in_a_row_of_several_destinations_open_the_circuit() {
 fn a_fault_of_the_account_bars_the_provider_and_is_probed_every_five_seconds() {
     let (known, other) = (country("DE"), country("AT"));
     let mut watched = Watched::worked(std::slice::from_ref(&known));
-    // At a destination where nothing worked before, the fault is that country's.
+    // At a destination that never worked, the fault is attributed to that country.
     watched.see(&other, Class::ConfigFault);
     assert_eq!(watched.admission(&other), Admission::Barred);
     assert_eq!(watched.admission(&known), FULL);
@@ -205,13 +206,14 @@ fn a_fault_of_the_account_bars_the_provider_and_is_probed_every_five_seconds() {
         watched.see(&known, Class::Accepted);
     }
     assert_eq!(watched.admission(&known), Admission::Share(1));
-    // With nothing ever accepted the first one counts.
+    // If no message was ever accepted, the first fault counts.
     let mut watched = Watched::new();
     watched.see(&other, Class::ConfigFault);
     assert_eq!(watched.admission(&known), Admission::Barred);
 }
 
-/// A fault that only one country sees opens the circuit of all once, not again after each recovery.
+/// A fault at only one country opens the whole provider's circuit once, not again after each
+/// recovery.
 #[test]
 fn a_fault_that_one_country_keeps_stays_with_it() {
     let (sound, faulty) = (country("DE"), country("US"));
@@ -238,8 +240,8 @@ fn by_rule() -> crate::Attempted {
     crate::Attempted::new(Class::ConfigFault, "400").about(Scope::Account)
 }
 
-/// A rule calls an answer a fault of our account, and only one country sees it: the others keep
-/// their share, however often it comes.
+/// A rule classifies an answer as a fault of our account, and only one country gets it: the others
+/// keep their share, however often it happens.
 #[test]
 fn a_fault_by_rule_that_one_country_sees_bars_no_other() {
     let (sound, faulty) = (country("DE"), country("US"));
@@ -252,7 +254,7 @@ fn a_fault_by_rule_that_one_country_sees_bars_no_other() {
         watched.now_ms += 5_000;
         assert_eq!(watched.ask(&faulty), Admission::Probe);
     }
-    // The account is refused now: the first other country that sees it shows so.
+    // Now the account is refused: the first other country to get the answer proves it.
     watched.saw(&sound, &by_rule());
     watched.saw(&faulty, &by_rule());
     assert_eq!(watched.admission(&country("FR")), Admission::Barred);
@@ -270,7 +272,7 @@ fn a_fault_by_rule_of_two_countries_in_a_row_bars_the_provider() {
     watched.saw(&regions[0], &by_rule());
     watched.saw(&regions[1], &by_rule());
     assert_eq!(watched.admission(&country("FR")), Admission::Barred);
-    // The only country that the provider ever worked for is enough.
+    // One country is enough if the provider never worked for another.
     for worked in [&regions[..1], &[]] {
         let mut watched = Watched::worked(worked);
         watched.saw(&regions[0], &by_rule());
@@ -278,7 +280,7 @@ fn a_fault_by_rule_of_two_countries_in_a_row_bars_the_provider() {
     }
 }
 
-/// A receipt names no region: messages that do not arrive at one destination shrink no share.
+/// A receipt names no region: messages that are not delivered at one destination shrink no share.
 #[test]
 fn receipts_of_messages_that_did_not_arrive_do_not_shrink_the_share() {
     let region = country("DE");
@@ -291,7 +293,8 @@ fn receipts_of_messages_that_did_not_arrive_do_not_shrink_the_share() {
     assert_eq!(watched.admission(&region), FULL);
 }
 
-/// A status that can also be about the recipient alone never bars: a lone provider is still called.
+/// A status that can also concern the recipient alone does not bar: a lone provider is still
+/// called.
 #[test]
 fn a_guessed_fault_does_not_bar() {
     let regions = ["DE", "AT", "FR"].map(country);
@@ -331,7 +334,7 @@ fn probes_are_for_countries_that_worked_before() {
     watched.now_ms = 5_000;
     assert_eq!(watched.ask(&hostile), Admission::Barred);
     assert_eq!(watched.admission(&known), Admission::Probe);
-    // If no message for such a country comes, others may try; their refusal says nothing.
+    // If no message to a country that worked comes, others may probe; their refusal is no evidence.
     watched.now_ms = 10_000;
     assert_eq!(watched.ask(&hostile), Admission::Probe);
     watched.see(&hostile, Class::DestinationRefused);
@@ -359,7 +362,7 @@ fn a_wish_to_wait_is_of_one_recipient_then_of_its_country_then_of_all() {
     }
     assert_eq!(watched.admission(&regions[0]), Admission::Barred);
     assert_eq!(watched.admission(&regions[1]), FULL);
-    // A single country does not wait as long as one answer says.
+    // A single country does not wait as long as one answer asks for.
     watched.now_ms = 60_000;
     assert_eq!(watched.admission(&regions[0]), FULL);
     watched.see(&regions[0], Class::Accepted);
@@ -376,7 +379,7 @@ fn a_wish_to_wait_is_of_one_recipient_then_of_its_country_then_of_all() {
 #[test]
 fn failures_with_a_wish_to_wait_open_the_circuit_in_the_end() {
     let region = country("DE");
-    // A wait of zero is none.
+    // A wait of zero is no request to wait.
     let mut watched = Watched::worked(std::slice::from_ref(&region));
     (0..10).for_each(|_| watched.saw(&region, &asks_to_wait(0)));
     assert_eq!(watched.admission(&region), Admission::LastResort);
@@ -392,7 +395,7 @@ fn failures_with_a_wish_to_wait_open_the_circuit_in_the_end() {
         }
     }
     assert_eq!(watched.admission(&region), Admission::LastResort);
-    // One that waits and then works stays closed.
+    // A provider that waits and then works keeps its circuit closed.
     let mut watched = Watched::worked(std::slice::from_ref(&region));
     for _ in 0..10 {
         (0..3).for_each(|_| watched.saw(&region, &asks_to_wait(10)));
@@ -402,7 +405,7 @@ fn failures_with_a_wish_to_wait_open_the_circuit_in_the_end() {
     assert_eq!(watched.admission(&region), FULL);
 }
 
-/// A provider that refuses every recipient is asked after the others.
+/// A provider that refuses every recipient is called after the others.
 #[test]
 fn answers_that_every_destination_gets_open_the_circuit() {
     let regions = ["DE", "AT", "FR"].map(country);
@@ -414,7 +417,7 @@ fn answers_that_every_destination_gets_open_the_circuit() {
         assert_eq!(watched.admission(&regions[0]), FULL);
         watched.see(&regions[0], class);
         assert_eq!(watched.admission(&regions[0]), Admission::LastResort);
-        // One acceptance in between shows that the recipients are the reason.
+        // One acceptance in between shows that the recipients are the cause.
         let mut watched = Watched::worked(&regions);
         for call in 0..100 {
             watched.see(&regions[call % 3], class);
@@ -426,8 +429,8 @@ fn answers_that_every_destination_gets_open_the_circuit() {
     }
 }
 
-/// An attempt that made no call, and an answer that refuses the recipient, neither harm a provider nor
-/// close its circuit.
+/// An attempt without a call, and an answer that refuses the recipient, neither lower a provider's
+/// score nor close its circuit.
 #[test]
 fn an_attempt_without_a_call_is_no_observation() {
     let region = country("DE");
@@ -471,7 +474,7 @@ fn a_receipt_of_an_earlier_message_is_no_probe() {
     assert_eq!(watched.admission(&region), Admission::Probe);
 }
 
-/// One bad country or domain among several is not shown as trouble of the provider.
+/// A single bad country or domain is not displayed as a failure of the provider.
 #[test]
 fn the_level_shown_is_that_of_the_best_region() {
     let domains = ["a.example", "b.example"].map(|name| Region::Domain(name.into()));
@@ -511,8 +514,8 @@ fn an_operator_holds_a_circuit_until_the_end_and_no_longer() {
         assert_eq!(health.circuit(0, at(ms)).0, circuit, "{ms}");
     }
 
-    // Closed by hand a provider gets its share although its calls fail, and what they showed
-    // counts again at the end.
+    // With the circuit forced closed, a provider gets its share although its calls fail. The
+    // failures count again afterwards.
     let mut watched = Watched::worked(std::slice::from_ref(&german));
     watched.see(&german, Class::ConfigFault);
     watched.health.hold(0, held(false, 60_000));
@@ -527,7 +530,7 @@ fn an_operator_holds_a_circuit_until_the_end_and_no_longer() {
     watched.health.hold(0, None);
     assert_eq!(watched.health.level(0, at(60_001)), 0);
 
-    // Set before the clock was set back by a week: it does not bind for a week.
+    // An override that was set before the clock was set back by a week does not last a week.
     watched.health.hold(0, held(true, 7 * 86_400_000));
     assert_eq!(watched.health.by_hand(0, at(0)), None);
 }

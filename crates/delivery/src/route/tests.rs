@@ -1,4 +1,4 @@
-//! Which route fits, how shares follow, and a simulated month in which they must settle.
+//! Tests of routes and shares, and a simulated month in which the shares must settle.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::*;
 use crate::health::{ByHand, Seen, witness};
 use crate::{Attempted, Dispatch, Scope};
 
-/// Recognises a repeat if its name says so.
+/// Recognizes a repeat if its name says so.
 struct Named(ProviderName);
 
 #[async_trait]
@@ -139,8 +139,8 @@ impl Month {
         }
     }
 
-    /// One message at `second`; `bad` is the permille of bad ends of each provider. Gives who
-    /// took it.
+    /// Sends one message at `second`; `bad` is each provider's rate of failures in permille.
+    /// Returns the provider that accepted it.
     fn send(&mut self, second: u64, bad: [u64; 2]) -> Option<usize> {
         let to = Recipient::parse(Channel::Email, "a@example.org").unwrap();
         let now = NOW.plus_millis(second * 1_000);
@@ -180,9 +180,9 @@ impl Month {
     }
 }
 
-/// The balance settles: a month in which the first provider is sound, poor, broken and sound
-/// again. It never flaps: its share changes a bounded number of times, and while nothing
-/// changes at the provider it stays where it is.
+/// The shares settle over a month in which the first provider is sound, poor, dead and sound again.
+/// Its share changes a bounded number of times, and stays constant while the provider's quality is
+/// constant.
 #[test]
 fn a_simulated_month_settles_and_does_not_flap() {
     const DAY: u64 = 86_400;
@@ -192,7 +192,7 @@ fn a_simulated_month_settles_and_does_not_flap() {
         for second in 0..30 * DAY {
             let bad = match second / DAY {
                 0..=4 => 20,      // sound: 2 % transient
-                5..=9 => 80,      // between the bounds: nothing is to change
+                5..=9 => 80,      // between the thresholds: no change
                 10..=14 => 300,   // poor: it keeps the smallest share
                 15..=19 => 1_000, // dead
                 _ => 10,
@@ -232,7 +232,7 @@ fn a_simulated_month_settles_and_does_not_flap() {
             "{choose}: dead for five days: {}",
             within(15, 20)
         );
-        // Healed: back in steps of one, and then quiet.
+        // Recovered: the share returns in steps of one and then stays.
         let healed: Vec<_> = steps.iter().filter(|(at, _)| *at >= 20 * DAY).collect();
         assert!(healed.len() <= 12, "{choose}: {healed:?}");
         let end = NOW.plus_millis(30 * DAY * 1_000);
@@ -241,7 +241,7 @@ fn a_simulated_month_settles_and_does_not_flap() {
             assert!(pair[1].1 == pair[0].1 + 1, "{choose}: {healed:?}");
             assert!(pair[1].0 - pair[0].0 >= 30, "{choose}: {healed:?}");
         }
-        // What waits is what both refused at once: a fraction of what one refuses.
+        // Only messages that both refused at once wait: a fraction of those that one refuses.
         assert!(lost * 100 < sent, "{choose}: {lost} of {sent}");
     }
 }
@@ -258,7 +258,7 @@ fn shares_follow_weights_and_levels() {
     assert!(router.pick(&to, &[0, 1], 1, NOW).is_none());
 }
 
-/// Counts an outcome of `provider` for `to`.
+/// Records an outcome of `provider` for `to`.
 fn see(router: &Router, provider: usize, to: &Recipient, attempted: &Attempted, now: Timestamp) {
     router.health.see(&Seen {
         provider,
@@ -273,7 +273,7 @@ fn see(router: &Router, provider: usize, to: &Recipient, attempted: &Attempted, 
     });
 }
 
-/// With a fault of the account no provider is asked; after mere failures one is.
+/// With a fault of the account no provider is called; after plain failures one still is.
 #[test]
 fn a_lone_provider_is_asked_again_unless_it_has_a_fault() {
     let router = Router::single(providers(&["a"]).remove(0), NOW);
@@ -300,8 +300,8 @@ fn a_lone_provider_is_asked_again_unless_it_has_a_fault() {
     );
 }
 
-/// Sends to `to` as a worker does: each provider once until one accepts. Returns whether one did,
-/// and how many were asked.
+/// Sends to `to` as a worker does: tries each provider once until one accepts. Returns whether one
+/// accepted, and how many were called.
 fn deliver(
     router: &Router,
     to: &Recipient,
@@ -325,7 +325,7 @@ fn deliver(
 }
 
 /// Four requests a second to destinations that every provider refuses, among thirty valid ones:
-/// each valid one is accepted at once, by the first provider called.
+/// each valid message is accepted at once, by the first provider called.
 #[test]
 fn refused_destinations_hold_up_no_sound_message() {
     let numbers = |salt: u64| sms(&format!("+5351{:06}", salt % 1_000_000));
@@ -336,7 +336,7 @@ fn refused_destinations_hold_up_no_sound_message() {
     let sound_mail = Recipient::parse(Channel::Email, "jane@example.org").unwrap();
     let german = sms("+4915112345678");
     let by_rule = Attempted::new(AttemptClass::DestinationRefused, "403");
-    // The same if the tables still classify the answer as a fault of the account.
+    // The same, if the tables still classify the answer as a fault of the account.
     let as_fault = Attempted::new(AttemptClass::ConfigFault, "403");
     let cases: [(&dyn Fn(u64) -> Recipient, &Recipient); 2] =
         [(&numbers, &german), (&addresses, &sound_mail)];
@@ -407,7 +407,7 @@ fn a_circuit_opened_by_hand_gives_the_messages_to_the_next_provider_through_a_re
         let view = &router.views(NOW)[0];
         assert_eq!((view.share_tenths, view.by_hand), (0, held(60)));
     }
-    // No circuit is held for longer than a day.
+    // No override of a circuit lasts longer than a day.
     first.hold(&name, held(1_000_000), NOW);
     assert_eq!(first.views(NOW)[0].by_hand, held(86_400));
 }

@@ -1,5 +1,5 @@
-//! The names a template uses. Names that requests bring are declared in the template,
-//! `{# variables: amount, payee #}`, so that a misspelt name is found when the template is loaded.
+//! The names that a template uses. Variables of requests are declared in the template, `{#
+//! variables: amount, payee #}`, so that a misspelled name is found when the template is loaded.
 
 use std::collections::BTreeSet;
 
@@ -8,11 +8,11 @@ use watchword_core::Variables;
 
 use super::{OWN, TemplateError};
 
-/// Starts a declaration, inside a comment.
+/// The prefix of a declaration inside a comment.
 const DECLARATION: &str = "variables:";
 
-/// Returns the template with its declarations closed by `-#}`, so that the line break after one is
-/// no part of the text, and the names that it declares.
+/// Returns the names that a template declares, and the template with its declarations closed by
+/// `-#}`, which removes the line break after each.
 pub(super) fn declared(
     name: &str,
     source: &str,
@@ -35,7 +35,10 @@ pub(super) fn declared(
             Variables::new([sample].into()).map_err(|error| TemplateError::Invalid {
                 name: name.to_owned(),
                 line,
-                problem: format!("no request can bring `{variable}`: {}", error.rule()),
+                problem: format!(
+                    "`{variable}` is not a valid variable name: {}",
+                    error.rule()
+                ),
             })?;
             names.insert(variable.to_owned());
         }
@@ -46,7 +49,7 @@ pub(super) fn declared(
     Ok((text, names))
 }
 
-/// Returns the variables of requests that template `name` uses; all of them are in `declared`.
+/// Returns the request variables that template `name` uses. Each must be in `declared`.
 pub(super) fn variables(
     environment: &Environment<'_>,
     name: &str,
@@ -76,7 +79,7 @@ pub(super) fn variables(
             name: name.to_owned(),
             line: 1,
             problem: format!(
-                "uses {} variables; a request brings {} at most",
+                "uses {} variables; a request can have at most {}",
                 used.len(),
                 Variables::MOST
             ),
@@ -85,7 +88,7 @@ pub(super) fn variables(
     Ok(used)
 }
 
-/// Returns the first line on which `name` stands in a tag of `source`.
+/// Returns the first line on which `name` occurs in a tag of `source`.
 fn line_of(source: &str, name: &str) -> usize {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let mut at = 0;

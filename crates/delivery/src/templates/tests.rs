@@ -112,7 +112,7 @@ fn a_declaration_leaves_nothing_in_the_text() {
     assert_eq!(text, "012345 1 EURAnn");
 }
 
-/// A template may show the code under a condition that samples fulfil and a request does not.
+/// A template may show the code under a condition that samples meet and a request does not.
 #[test]
 fn a_rendering_without_the_code_is_an_error() {
     let source = "{# variables: vip #}{% if vip == \"1\" %}{{ code }}{% endif %} hello";
@@ -137,7 +137,8 @@ fn a_rendering_without_the_code_is_an_error() {
     );
 }
 
-/// The digits of a value are no code: samples take a code that no value contains.
+/// Samples use a code that no variable's value contains, so that digits of a value do not pass as
+/// the code.
 #[test]
 fn a_sample_code_is_in_no_value() {
     let subject = "{# variables: order #}{{ order }}";

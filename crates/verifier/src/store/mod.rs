@@ -1,4 +1,5 @@
-//! The store of code state: one trait, one atomic step a call, two implementations.
+//! The store of code state: one trait, whose calls are one atomic step each, and its two
+//! implementations.
 
 mod model;
 mod redis;
@@ -16,16 +17,16 @@ use async_trait::async_trait;
 use watchword_core::{GuessBudget, Timestamp, VerificationId};
 use watchword_storage::StorageError;
 
-/// How long an ended verification is remembered past its deadline, so that its status can be read.
+/// How long an ended verification is kept past its deadline, so that its status can be read.
 const AFTERLIFE_MS: u64 = 3_600_000;
 
-/// How long wrong guesses in a row are remembered after the last one: 90 days. A subject locked
-/// for good comes back after that, and still has its hour and its day.
+/// How long consecutive wrong guesses are kept after the last one: 90 days. A permanently locked
+/// subject is unlocked after that, and then still has its hourly and daily limits.
 const GUESSES_KEPT_MS: u64 = 90 * 24 * 3_600_000;
 
-/// Strings that distinguish one check from another without showing its code: the starts of the
-/// digests of the typed code, one of them made with a key that stays in use after a rotation, each
-/// behind the expectations.
+/// Returns strings that distinguish one check from another without revealing its code: the first
+/// characters of the typed code's digests, prefixed with the expectations. There is one for each
+/// key, so that at least one of them is still valid after a key rotation.
 fn fingerprints(command: &CheckCommand) -> Vec<String> {
     let expected = command.expected.fingerprint();
     let start = |digest: &Digest| digest.hex.chars().take(16).collect::<String>();
@@ -35,36 +36,36 @@ fn fingerprints(command: &CheckCommand) -> Vec<String> {
         .collect()
 }
 
-/// Why the store did not answer. Whoever asked fails closed.
+/// An error of the store. Callers must fail closed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The store is away, slow or refuses.
+    /// The store is unavailable, slow or returned an error.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// What the store holds is not what was written, or was written with a key that is not in use
-    /// here.
+    /// The store holds a record that this program did not write, or one under a key that is not
+    /// configured here.
     #[error("the store holds a verification that cannot be read")]
     Corrupt,
 }
 
-/// Code state. Every call is one atomic decision; none is retried by the store.
+/// Storage of code state. Every call is one atomic decision, and the store retries none.
 ///
 /// The later of the caller's `now` and the store's own clock decides. Redis has its own clock; the
 /// embedded file has a [`SteadyClock`].
 ///
 /// Records of ended verifications are kept for an hour past their deadline, so that their status
-/// can be read: those that were approved, canceled or used up without code and recipient, those
-/// that ran out of time with the sealed copies they had.
+/// can be read. Approved, canceled and exhausted ones are kept without code and recipient; expired
+/// ones with their sealed copies.
 #[async_trait]
 pub trait VerificationStore: Send + Sync {
-    /// Opens a verification, or decides what a request for a message means for the live one of
-    /// the same slot. See [`Opened`].
+    /// Opens a verification, or decides the effect of a request for a message on the live
+    /// verification of the same slot. See [`Opened`].
     async fn open(&self, command: OpenCommand) -> Result<Opened, StoreError>;
 
-    /// Asks for another message of a verification that is known by id. `next` is the code to use
-    /// if the verification's policy rotates codes; without one that gives [`Opened::NeedsCode`].
-    /// A message that is sent ends the fallback, or begins one of `steps`.
-    /// Unknown, another service's, ended and expired ones give `None`.
+    /// Requests another message of the verification `id`. `next` is the code to use if the
+    /// verification's policy rotates codes; if it is missing, the result is [`Opened::NeedsCode`].
+    /// A message that is sent ends the fallback, or starts one with `steps` steps. Returns `None`
+    /// for an unknown, ended or expired verification and for one of another service.
     async fn resend(
         &self,
         id: &VerificationId,
@@ -75,8 +76,9 @@ pub trait VerificationStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<Opened>, StoreError>;
 
-    /// A fallback step asks for the message after number `step.after`; the cooldown does not delay
-    /// it. `None` also if a later message was requested meanwhile or the fallback was replaced.
+    /// Requests the message of a fallback step that follows message number `step.after`, without
+    /// regard to the cooldown. Returns `None` as [`Self::resend`] does, and also if a later message
+    /// was sent or the fallback was replaced.
     async fn step(
         &self,
         id: &VerificationId,
@@ -87,20 +89,22 @@ pub trait VerificationStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<Opened>, StoreError>;
 
-    /// The broker confirmed message number `send`. An ended verification stays as it is.
+    /// Records that the broker confirmed message number `send`. An ended verification stays
+    /// unchanged.
     async fn confirm(&self, id: &VerificationId, send: u8) -> Result<(), StoreError>;
 
-    /// One check, decided in this order: a repeat of a `check_id` gets the stored answer; then
-    /// unknown id, other service, ended, expired, guess budget; then digest and expectations are
-    /// compared (another purpose counts like a wrong code), at most `max_checks` times.
+    /// Decides one check, in this order: a repeat of a `check_id` gets the stored result; then
+    /// unknown id, other service, ended, expired, locked subject are refused; then digest and
+    /// expectations are compared, at most `max_checks` times. Another purpose counts as a wrong
+    /// code.
     async fn check(
         &self,
         command: CheckCommand,
         budget: GuessBudget,
     ) -> Result<Checked, StoreError>;
 
-    /// Withdraws a pending verification. `None`: unknown or another service's. Otherwise the
-    /// verification as it is now (an ended one is left as it was).
+    /// Withdraws a pending verification and returns its new state; an ended one is returned
+    /// unchanged. Returns `None` if it is unknown or belongs to another service.
     async fn cancel(
         &self,
         id: &VerificationId,
@@ -108,8 +112,8 @@ pub trait VerificationStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<StoredVerification>, StoreError>;
 
-    /// The verification as it is now; one past its deadline reads as expired. `None`: unknown or
-    /// another service's.
+    /// Returns the verification in its current state; past its deadline it reads as expired.
+    /// Returns `None` if it is unknown or belongs to another service.
     async fn get(
         &self,
         id: &VerificationId,
@@ -117,15 +121,15 @@ pub trait VerificationStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<StoredVerification>, StoreError>;
 
-    /// About `limit` of the verifications that are remembered, from `cursor` on, and where to go
-    /// on. Those that come and go meanwhile may be missed or seen twice.
+    /// Returns about `limit` verifications from `cursor` on, and the next cursor. Records that are
+    /// added or removed meanwhile may be missed or returned twice.
     async fn sends(
         &self,
         cursor: Option<String>,
         limit: usize,
     ) -> Result<(Vec<Sends>, Option<String>), StoreError>;
 
-    /// Returns the verification of any service as an operator sees it.
+    /// Returns the verification of any service as shown to an operator.
     async fn inspect(
         &self,
         id: &VerificationId,
@@ -133,8 +137,8 @@ pub trait VerificationStore: Send + Sync {
     ) -> Result<Option<Inspected>, StoreError>;
 
     /// Returns verifications from `cursor` on and the next cursor, with `subject` only those of
-    /// that subject. A call examines about `limit` records. Records that come and go meanwhile may
-    /// be missed or returned twice; records that cannot be read are left out.
+    /// that subject. A call examines about `limit` records. Records that are added or removed
+    /// meanwhile may be missed or returned twice; unreadable records are left out.
     async fn list(
         &self,
         subject: Option<TagKey>,
@@ -143,7 +147,8 @@ pub trait VerificationStore: Send + Sync {
         now: Timestamp,
     ) -> Result<(Vec<Inspected>, Option<String>), StoreError>;
 
-    /// Returns until when a subject is locked for wrong guesses; `i64::MAX`: until it is unlocked.
+    /// Returns the time until which a subject is locked for wrong guesses. `i64::MAX` means until
+    /// it is unlocked.
     async fn locked_until(
         &self,
         tag: TagKey,
@@ -151,7 +156,6 @@ pub trait VerificationStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Forgets the wrong guesses of a subject: it was bound anew, or an operator unlocks it.
-    /// Returns whether there were any.
+    /// Clears the wrong guesses of a subject. Returns whether there were any.
     async fn forget_guesses(&self, tag: TagKey) -> Result<bool, StoreError>;
 }

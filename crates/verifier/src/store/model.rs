@@ -1,4 +1,4 @@
-//! What goes into and comes out of the store. No value here is a code or a recipient in clear.
+//! Parameters and results of the store. None of them holds a code or recipient in clear.
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
@@ -10,46 +10,47 @@ use watchword_core::{
 /// The hash tag of a subject's keys.
 pub type TagKey = SubjectTag;
 
-/// The keyed hash of (service, subject, recipient, purpose): of these there is at most one live
-/// verification. Hexadecimal, 32 characters.
+/// The keyed hash of (service, subject, recipient, purpose), for which at most one verification is
+/// live. 32 hexadecimal characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SlotKey(pub String);
 
-/// HMAC-SHA-256 of (service, verification, code) under the key `key_id`; hexadecimal.
+/// HMAC-SHA-256 of (service, verification, code) under the key `key_id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Digest {
-    /// Which key made it.
+    /// The id of the digest key.
     pub key_id: String,
     /// 64 hexadecimal characters.
     pub hex: String,
 }
 
-/// A code as the store keeps it: comparable and, with a key the store never sees, readable.
+/// A code as the store keeps it: comparable by digest, and readable only with a key that the store
+/// does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedCode {
-    /// What typed codes are compared to.
+    /// The digest that typed codes are compared with.
     pub digest: Digest,
     /// The code under AEAD, base64.
     pub sealed: String,
-    /// Which key sealed it.
+    /// The id of the sealing key.
     pub sealing_key_id: String,
 }
 
-/// Everything a new verification starts with. If the slot has a live one, that one decides and
-/// the new id and code are dropped.
+/// The initial state of a verification. If the slot has a live verification, its state decides, and
+/// this id and code are dropped.
 #[derive(Debug, Clone)]
 pub struct OpenCommand {
     /// The id to use if a verification is opened; its tag is the subject's.
     pub id: VerificationId,
-    /// The service.
+    /// The service that requests the code.
     pub service: ServiceName,
-    /// Which live verification this request would continue.
+    /// Identifies the live verification that the request would continue.
     pub slot: SlotKey,
-    /// The channel.
+    /// The channel of the first message.
     pub channel: Channel,
-    /// What the code is for.
+    /// The purpose that a check must match.
     pub purpose: Purpose,
-    /// The recipient as it may be shown.
+    /// The recipient in masked form.
     pub masked_to: String,
     /// Distinguishes this recipient from others of the service.
     pub recipient: ShortTag,
@@ -57,133 +58,132 @@ pub struct OpenCommand {
     pub variables: Option<ShortTag>,
     /// Distinguishes locale and fallback from others; `None` without either.
     pub details: Option<ShortTag>,
-    /// Fallback steps of the request.
+    /// Number of fallback steps in the request.
     pub steps: u8,
     /// The live verification that this request replaces or changes. Without its id the store
-    /// answers [`Opened::OtherContent`] or [`Opened::OtherDetails`] and changes nothing.
+    /// returns [`Opened::OtherContent`] or [`Opened::OtherDetails`] and changes nothing.
     pub over: Option<VerificationId>,
     /// Recipient, locale, variables and fallback under AEAD, base64; bound to `id`, or to `over` if
     /// only the details differ.
     pub sealed_order: String,
-    /// Which key sealed the order.
+    /// The id of the key that sealed the order.
     pub sealing_key_id: String,
     /// The code; digest and seal are bound to `id`.
     pub code: SealedCode,
-    /// The service's policy, kept with the verification.
+    /// The service's policy, stored with the verification.
     pub policy: Policy,
-    /// How many wrong guesses the subject has.
+    /// The subject's limits of wrong guesses.
     pub budget: watchword_core::GuessBudget,
-    /// Now.
+    /// The caller's clock.
     pub now: Timestamp,
 }
 
-/// What a request for a message means.
+/// The effect of a request for a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Opened {
-    /// A message is to be published: the first, a further one, or one never confirmed.
+    /// A message is to be published: the first one, a further one, or one that was never confirmed.
     Send(Sent),
-    /// A further message is due and its policy rotates codes: nothing was changed, and `sends` is
-    /// that of the message before. To be asked again with a code made for this verification.
+    /// A further message is due and the policy rotates codes. Nothing was changed, and `sends` is
+    /// the number of the previous message. Call again with a code made for this verification.
     NeedsCode(Sent),
-    /// The live verification's message showed other variables: nothing was changed. A second call
+    /// The live verification's message showed other variables. Nothing was changed. A second call
     /// with its id as `over` withdraws it and opens another in one step.
     OtherContent(StoredVerification),
-    /// The live verification has the same content and another locale or fallback: nothing was
+    /// The live verification has the same content but another locale or fallback. Nothing was
     /// changed. The second call has its id as `over` and the order sealed for it.
     OtherDetails(StoredVerification),
-    /// The live verification's message is young: nothing is to be sent.
+    /// The cooldown after the live verification's message has not passed; nothing is to be sent.
     Cooling(StoredVerification),
-    /// The live verification has used up its messages.
+    /// The live verification has reached its maximum of messages.
     Exhausted(StoredVerification),
-    /// The subject may not guess until then, so it gets no code either. `i64::MAX`: until it is
-    /// bound anew.
+    /// The subject is locked for wrong guesses until this time, so it gets no code either.
+    /// `i64::MAX` means until it is unlocked.
     Locked(Timestamp),
 }
 
 /// A message to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
-    /// The verification as it is now; `sends` is the number of this message.
+    /// The verification in its current state; `sends` is the number of this message.
     pub verification: StoredVerification,
-    /// Whether this call opened it.
+    /// Whether this call opened the verification.
     pub is_new: bool,
-    /// Whether this call withdrew the live verification before it.
+    /// Whether this call withdrew a live verification.
     pub withdrew: bool,
-    /// Whether the slot's verification before this one was approved: its person holds the
-    /// address, so the recipient's cooldown need not hold this message back.
+    /// Whether the slot's previous verification was approved. Its user then controls the address,
+    /// so the recipient's cooldown need not delay this message.
     pub follows_approval: bool,
     /// The current code under AEAD, base64.
     pub sealed_code: String,
-    /// Which key sealed the code.
+    /// The id of the key that sealed the code.
     pub code_key_id: String,
-    /// Recipient, locale and variables under AEAD, base64.
+    /// Recipient, locale, variables and fallback under AEAD, base64.
     pub sealed_order: String,
-    /// Which key sealed the order.
+    /// The id of the key that sealed the order.
     pub order_key_id: String,
 }
 
-/// A verification as its status shows it.
+/// The state of a verification without its secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredVerification {
-    /// Its id.
+    /// The verification's id.
     pub id: VerificationId,
-    /// Whose it is.
+    /// The service that opened it.
     pub service: ServiceName,
-    /// Its status at the time of the call.
+    /// The status at the time of the call.
     pub status: VerificationStatus,
-    /// The channel.
+    /// The channel of the request.
     pub channel: Channel,
-    /// What the code is for.
+    /// The purpose of the code.
     pub purpose: Purpose,
-    /// The recipient, masked.
+    /// The masked recipient.
     pub masked_to: String,
-    /// When it was opened.
+    /// The time of opening.
     pub opened_at: Timestamp,
-    /// When its code expires.
+    /// When the code expires.
     pub expires_at: Timestamp,
-    /// From when on another message may be asked for.
+    /// The earliest time for another message.
     pub resend_after: Timestamp,
-    /// Messages so far.
+    /// Number of messages so far.
     pub sends: u8,
-    /// Codes that may still be compared.
+    /// Number of codes that may still be compared.
     pub checks_left: u8,
-    /// Whether a fallback step may still send a message. Once a request asked for a further
-    /// message, no step may.
+    /// Whether a fallback step may still send a message. A request for a further message ends that.
     pub awaits_step: bool,
 }
 
-/// How many messages a verification had, for whoever counts them.
+/// The messages of a verification, for the audit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sends {
-    /// The verification.
+    /// The verification's id.
     pub id: VerificationId,
-    /// Messages so far.
+    /// Number of messages so far.
     pub sends: u8,
-    /// Whether the broker confirmed the last of them.
+    /// Whether the broker confirmed the last message.
     pub confirmed: bool,
-    /// When its code expires.
+    /// When the code expires.
     pub expires_at: Timestamp,
 }
 
-/// A verification as an operator sees it.
+/// A verification as shown to an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspected {
-    /// The verification.
+    /// The state without secrets.
     pub verification: StoredVerification,
     /// Whether the broker confirmed the last message.
     pub confirmed: bool,
     /// Distinguishes the recipient of the request from others of the service. `None` once the
-    /// verification was approved, canceled or used up.
+    /// verification was approved, canceled or exhausted.
     pub recipient: Option<ShortTag>,
 }
 
 /// The fallback step that asks for a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepOf {
-    /// The message that the step follows.
+    /// The number of the message that the step follows.
     pub after: u8,
-    /// The details of the verification when the step was planned: other details have planned steps
-    /// of their own. `None` in steps of an earlier build.
+    /// The details of the verification when the step was planned: other details have steps of their
+    /// own. `None` in steps of an earlier build.
     pub details: Option<ShortTag>,
 }
 
@@ -197,16 +197,16 @@ pub struct Expected {
     pub channel: Option<Channel>,
     /// The recipient of the request.
     pub recipient: Option<ShortTag>,
-    /// The variables of the request; the inner `None` is that there were none.
+    /// The variables of the request; the inner `None` expects that there were none.
     pub variables: Option<Option<ShortTag>>,
     /// The subject of the request.
     pub subject: Option<SubjectTag>,
 }
 
 impl Expected {
-    /// Distinguishes these expectations from others; empty if there are none. A repeat of a check
-    /// under its id must bring the same ones, so that it cannot be used to try expectations
-    /// uncounted.
+    /// Returns a string that distinguishes these expectations from others; empty if there are none.
+    /// A repeat of a check under its id must bring the same expectations, so that it cannot be used
+    /// to try expectations without being counted.
     pub(super) fn fingerprint(&self) -> String {
         if *self == Self::default() {
             return String::new();
@@ -227,7 +227,7 @@ impl Expected {
         ];
         let mut hash = Sha256::new();
         for part in parts {
-            // No part contains the byte in front of it.
+            // No part contains the byte in front of it, so the encoding is unambiguous.
             hash.update([u8::from(part.is_some())]);
             hash.update(part.unwrap_or_default());
         }
@@ -235,42 +235,42 @@ impl Expected {
     }
 }
 
-/// One check. The code is present only as digests, one for each key that verifies.
+/// One check. The code is present only as digests, one for each configured digest key.
 #[derive(Debug, Clone)]
 pub struct CheckCommand {
-    /// The verification.
+    /// The verification to check.
     pub id: VerificationId,
-    /// Who asks.
+    /// The service that asks.
     pub service: ServiceName,
     /// The caller's expectations about the code.
     pub expected: Expected,
-    /// The digests of the typed code under every key in use.
+    /// The digests of the typed code under every configured key.
     pub candidates: Vec<Digest>,
-    /// The id of this check; a repeat gets the stored answer and counts nothing. A repeat with
+    /// The id of this check; a repeat gets the stored result and counts nothing. A repeat with
     /// another code or other expectations is refused.
     pub check_id: CheckId,
-    /// Now.
+    /// The caller's clock.
     pub now: Timestamp,
 }
 
-/// The answer to a check.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
-    /// How it ended.
+    /// The verdict about the code.
     pub verdict: CheckVerdict,
-    /// Whether this is the stored answer to an earlier check of the same id.
+    /// Whether this is the stored result of an earlier check with the same id.
     pub repeated: bool,
-    /// The approved verification, where the verdict is an approval.
+    /// The approved verification, if the verdict is an approval.
     pub approval: Option<Approval>,
 }
 
 /// The verification that a code approved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Approval {
-    /// The channel it was opened for.
+    /// The channel that it was opened for.
     pub channel: Channel,
     /// The purpose of the code.
     pub purpose: Purpose,
-    /// The recipient of the request, masked.
+    /// The masked recipient of the request.
     pub masked_to: String,
 }

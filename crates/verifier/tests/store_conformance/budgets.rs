@@ -1,4 +1,5 @@
-//! Wrong guesses per subject, across verifications and messages (R5).
+//! Limits of wrong guesses per subject, across verifications and messages (NIST SP 800-63B section
+//! 3.2.2).
 
 use watchword_core::{CheckVerdict, GuessBudget, Timestamp};
 use watchword_verifier::store::{OpenCommand, Opened};
@@ -16,7 +17,8 @@ fn at(order: OpenCommand, now: Timestamp) -> OpenCommand {
 pub async fn an_attacker_is_stopped_by_the_hour_and_the_day(engine: &Engine) {
     let store = engine.store();
     let (mut guesses, mut number) = (Vec::new(), 0_u64);
-    // Two days, a new verification every ten minutes, four guesses each: the fifth would end it.
+    // Two days with a new verification every ten minutes and four guesses each, because a fifth
+    // would end the verification.
     for minutes in (0..2 * 24 * 60_u64).step_by(10) {
         let now = NOW.plus_millis(minutes * 60_000);
         number += 1;
@@ -81,8 +83,8 @@ pub async fn a_locked_subject_gets_no_message_and_no_check(engine: &Engine) {
     assert!(matches!(store.open(free).await.unwrap(), Opened::Send(sent) if sent.is_new));
 }
 
-/// The right code resets the guesses in a row at its recipient and gives back none of the hour and
-/// the day: four guesses and an approval, again and again, are ten guesses in an hour.
+/// The right code resets the consecutive guesses at its recipient, but not those of the hour and
+/// the day: repeating four wrong guesses and an approval reaches ten guesses in an hour.
 pub async fn the_right_code_gives_no_guess_back(engine: &Engine) {
     let store = engine.store();
     let mut wrong = 0;
@@ -102,7 +104,8 @@ pub async fn the_right_code_gives_no_guess_back(engine: &Engine) {
     assert_eq!(wrong, 10);
 }
 
-/// Guesses at one recipient; codes of the same subject sent to another one are approved in between.
+/// Guesses at one recipient, while codes of the same subject sent to another recipient are
+/// approved.
 pub async fn an_approval_elsewhere_ends_no_row(engine: &Engine) {
     let store = engine.store();
     let budget = GuessBudget {
@@ -142,7 +145,7 @@ pub async fn an_approval_elsewhere_ends_no_row(engine: &Engine) {
     let locked = store.open(elsewhere(200, now)).await.unwrap();
     assert_eq!((guessed, locked), (6, Opened::Locked(forever)));
 
-    // At its own recipient the right code does reset the guesses in a row.
+    // At its own recipient the right code does reset the consecutive guesses.
     let mut now = NOW;
     for round in 0..4 {
         let order = OpenCommand {

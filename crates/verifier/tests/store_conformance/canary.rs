@@ -1,5 +1,5 @@
-//! A whole verifier over each store: what stands in the store afterwards shows neither the code
-//! nor the recipient, the subject or the values of the message (R8).
+//! A whole verifier on each store. Afterwards the store contains neither the code nor the
+//! recipient, the subject or the message's values in clear.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ const VARIABLE: &str = "canary-of-variables";
 
 pub async fn the_store_shows_no_code_and_no_recipient(engine: &Engine) {
     let services: ServicesConfig = serde_json::from_value(serde_json::json!({
-        // Ten digits do not stand anywhere by chance.
+        // Ten digits do not occur by chance.
         "web": { "app": "Canary", "countries": ["*"], "policy": { "code_length": 10 } }
     }))
     .unwrap();
@@ -99,7 +99,7 @@ async fn opener(engine: &Engine) -> Opener {
 async fn nothing_in_clear(engine: &Engine, code: &str) {
     let held = held(engine).await;
     assert!(held.len() > 100, "the store holds something");
-    // The mask may stand there: the last two digits, that is.
+    // The mask may occur: the last two digits.
     for canary in [
         code,
         &RECIPIENT[1..],
@@ -117,7 +117,7 @@ async fn nothing_in_clear(engine: &Engine, code: &str) {
     assert!(seen, "what is in clear would be found");
 }
 
-/// Every byte of the store: keys and values, or the file and its log.
+/// Returns every byte of the store: keys and values, or the file and its write-ahead log.
 async fn held(engine: &Engine) -> Vec<u8> {
     let mut held = Vec::new();
     match engine.place() {

@@ -1,4 +1,4 @@
-//! What counts as which check: services, purposes, keys and repeats.
+//! Checks: services, purposes, keys, expectations and repeats.
 
 use watchword_core::{Channel, CheckVerdict, GuessBudget, Policy};
 use watchword_verifier::store::{
@@ -91,7 +91,7 @@ pub async fn a_digest_is_compared_under_its_own_key(engine: &Engine) {
         candidates: keys.iter().map(|key| digest(key, &id, RIGHT)).collect(),
         ..check(&id, RIGHT, check_id, NOW)
     };
-    // A key that whoever opened it was told of first is no guess, and uses nothing up.
+    // A code under a key that is not loaded here yet: no attempt is counted.
     let mut renamed = under(&["d1"], "3");
     "d2".clone_into(&mut renamed.candidates[0].key_id);
     for unknown in [under(&["d2"], "1"), under(&[], "2"), renamed] {
@@ -103,7 +103,7 @@ pub async fn a_digest_is_compared_under_its_own_key(engine: &Engine) {
     let mut hostile = under(&["d1"], "4");
     "';\r\nreturn".clone_into(&mut hostile.candidates[0].hex);
     assert_eq!(verdict(store, hostile).await, CheckVerdict::Wrong);
-    // The stored digest under another key's name, beside a wrong code under the right one.
+    // The stored digest under another key's id, next to a wrong code under the right one.
     let mut renamed = check(&id, WRONG, "5", NOW);
     renamed.candidates.extend(under(&["d1"], "5").candidates);
     "d2".clone_into(&mut renamed.candidates[1].key_id);
@@ -169,8 +169,8 @@ pub async fn a_repeat_with_another_code_is_refused(engine: &Engine) {
     assert_eq!(checked(store, nothing).await, REFUSED);
 }
 
-/// Every field that a check may expect: the right code with another value is wrong and counted, and
-/// the answer is the same for all of them.
+/// For every field that a check may expect, the right code with another value is wrong and counted,
+/// and the result is the same for all fields.
 pub async fn each_expectation_that_is_not_met_makes_the_code_wrong(engine: &Engine) {
     let store = engine.store();
     let expecting = |change: fn(&mut Expected)| {
@@ -223,7 +223,8 @@ pub async fn each_expectation_that_is_not_met_makes_the_code_wrong(engine: &Engi
     assert_eq!(verdict(store, without).await, CheckVerdict::Approved);
 }
 
-/// A repeat must be the same check word for word: otherwise it could try recipients uncounted.
+/// A repeat must be exactly the same check; otherwise it could try recipients without being
+/// counted.
 pub async fn a_repeat_with_other_expectations_is_refused(engine: &Engine) {
     let store = engine.store();
     let id = opened(store, order(1, 1)).await.id;

@@ -1,4 +1,4 @@
-//! The clock that decides, on each engine.
+//! The deciding clock of each engine.
 
 use watchword_core::{CheckVerdict, Clock, Policy, Timestamp, VerificationStatus as Status};
 use watchword_storage::redis::Value;
@@ -10,7 +10,7 @@ use crate::scene::{
     HOUR_MS, NOW, RIGHT, WRONG, check, checked, opened, order, seen, slot, verdict,
 };
 
-/// The time of Redis' own clock.
+/// Returns the time of Redis' own clock.
 async fn server_time(engine: &Engine) -> Timestamp {
     let Value::Array(parts) = run(engine.link(), &["TIME"]).await else {
         panic!("TIME gives an array")
@@ -33,7 +33,7 @@ fn short_lived(order: OpenCommand, lifetime_ms: u64, now: Timestamp) -> OpenComm
     }
 }
 
-/// A verifier that is 20 minutes slow is asked for a code that has expired.
+/// A verifier whose clock is 20 minutes behind checks a code that has expired.
 #[tokio::test]
 async fn a_slow_verifier_approves_nothing_late() {
     let engine = Engine::redis().await;
@@ -67,8 +67,8 @@ async fn a_slow_verifier_approves_nothing_late() {
     );
 }
 
-/// An issuer that is ahead, by however much, gives its codes the life of their policy by the clock of
-/// Redis.
+/// An issuer whose clock is ahead, by any amount, gives its codes the policy's lifetime by the
+/// clock of Redis.
 #[tokio::test]
 async fn a_fast_issuer_lengthens_no_life() {
     let engine = Engine::redis().await;
@@ -86,7 +86,7 @@ async fn a_fast_issuer_lengthens_no_life() {
     assert_eq!(verdict(store, right).await, CheckVerdict::Refused);
 
     let far = now.plus_millis(7_200_000);
-    // Of one that was guessed at and one that was not: each has a script of its own.
+    // With and without an earlier wrong guess, because the fast path handles only the case without.
     for (subject, guesses) in [(2, 0), (3, 1)] {
         let live = opened(
             store,
@@ -115,8 +115,8 @@ async fn a_fast_issuer_lengthens_no_life() {
     assert_eq!(verdict(store, right).await, CheckVerdict::Refused);
 }
 
-/// The clock of Redis was set back while a code was live: one that was opened ahead of it by more
-/// than its cooldown has ended.
+/// The clock of Redis was set back while a code was live: a code that was opened ahead of it by
+/// more than its cooldown has ended.
 #[tokio::test]
 async fn a_code_opened_ahead_of_a_corrected_server_has_ended() {
     let engine = Engine::redis().await;
@@ -139,7 +139,7 @@ async fn a_code_opened_ahead_of_a_corrected_server_has_ended() {
             let wrong = check(&live.id, WRONG, &format!("w{guess}"), now);
             assert_eq!(verdict(store, wrong).await, CheckVerdict::Wrong);
         }
-        // As the record would be if the server's clock had been ahead when it was opened.
+        // Changes the record as if the server's clock had been ahead when it was opened.
         let found = keys(engine.link()).await;
         let mark = format!("{}}}:v:", live.id.tag());
         let key = found.iter().find(|key| key.contains(&mark)).unwrap();
@@ -153,8 +153,8 @@ async fn a_code_opened_ahead_of_a_corrected_server_has_ended() {
     }
 }
 
-/// What is done to the wall clock of the embedded engine while a code with a life of 5 minutes is
-/// live, and when the code has ended.
+/// Steps of the embedded engine's wall clock while a code with a lifetime of 5 minutes is live, and
+/// whether the code stays valid.
 const STEPS: [(&str, i64, bool); 6] = [
     ("set back by 10 s", -10_000, true),
     ("set back by 30 s", -30_000, true),
@@ -164,7 +164,8 @@ const STEPS: [(&str, i64, bool); 6] = [
     ("set forward by 10 minutes", 600_000, false),
 ];
 
-/// A code is right until its life is over in true time, or has ended: never longer.
+/// A code is valid until its lifetime in true time is over, or ends earlier, but is never valid
+/// longer.
 #[tokio::test]
 async fn no_step_of_the_clock_lengthens_a_life() {
     for (name, step_ms, is_held) in STEPS {
@@ -180,7 +181,7 @@ async fn no_step_of_the_clock_lengthens_a_life() {
                 opened(&store, order(2)).await,
             );
             machine.pass(240_000);
-            // The file knows the time of now.
+            // Writes the current time to the file.
             opened(&store, order(3)).await;
             machine.step(step_ms);
             let store = match restart {
@@ -206,7 +207,7 @@ async fn no_step_of_the_clock_lengthens_a_life() {
             machine.pass(1);
             let late = verdict(&store, right(&last.id)).await;
             assert_eq!(late, CheckVerdict::Refused, "{name}, {restart:?}");
-            // Whatever happened, the next code works, once.
+            // In every case the next code works, once.
             let next = opened(
                 &store,
                 OpenCommand {
@@ -224,8 +225,8 @@ async fn no_step_of_the_clock_lengthens_a_life() {
     }
 }
 
-/// A correction that only the time since boot shows: the wall clock is later than the file's newest
-/// time, and earlier than it must be.
+/// A correction that only the time since boot reveals: the wall clock is later than the file's
+/// newest time, but earlier than it must be.
 #[tokio::test]
 async fn a_clock_set_back_while_the_process_was_stopped_is_noticed() {
     let (engine, machine) = (Engine::sqlite().await, Machine::at(NOW));
@@ -245,7 +246,7 @@ async fn a_clock_set_back_while_the_process_was_stopped_is_noticed() {
     assert_eq!(state.status, Status::Expired);
 }
 
-/// A correction that a process noticed and could not write before it died is noticed again.
+/// A correction that a process noticed, but could not write before it crashed, is noticed again.
 #[tokio::test]
 async fn a_correction_holds_after_a_crash() {
     let (engine, machine) = (Engine::sqlite().await, Machine::at(NOW));
@@ -263,8 +264,8 @@ async fn a_correction_holds_after_a_crash() {
     }
 }
 
-/// The cooldown ends in true time after a small step, and a code of the corrected clock waits for
-/// none of before.
+/// After a small step the cooldown ends in true time, and after a correction a new code does not
+/// wait for the cooldown of an earlier one.
 #[tokio::test]
 async fn no_step_of_the_clock_lengthens_a_cooldown() {
     for (step_ms, waits_ms) in [(-30_000, 29_999), (-31_000, 0), (-3_600_000, 0)] {
@@ -299,8 +300,8 @@ async fn no_step_of_the_clock_lengthens_a_cooldown() {
     }
 }
 
-/// Guesses that a clock ten years ahead dated count from its correction on: they are not given
-/// back, and the subject may guess again after an hour.
+/// Guesses recorded by a clock that is ten years ahead still count after its correction, and the
+/// subject may guess again after an hour.
 #[tokio::test]
 async fn a_lock_ends_an_hour_after_the_clock_was_corrected() {
     let (engine, machine) = (Engine::sqlite().await, Machine::at(NOW));
@@ -332,7 +333,7 @@ async fn a_lock_ends_an_hour_after_the_clock_was_corrected() {
     opened(&store, ask()).await;
 }
 
-/// A clock ten years ahead keeps nothing for ten years: what it opened goes with the rest.
+/// Rows written by a clock that is ten years ahead are purged with the others.
 #[tokio::test]
 async fn rows_of_a_clock_that_was_ahead_are_forgotten_in_time() {
     let (engine, machine) = (Engine::sqlite().await, Machine::at(NOW));
@@ -354,8 +355,8 @@ async fn rows_of_a_clock_that_was_ahead_are_forgotten_in_time() {
     assert_eq!(rows.await.unwrap(), 1, "the last one");
 }
 
-/// A restored file is older than the codes that were used since: none of its live codes is right,
-/// and everything else of it counts.
+/// A restored file is older than codes that were used since: none of its live codes is valid, and
+/// everything else in it counts.
 #[tokio::test]
 async fn no_code_of_a_restored_file_is_right() {
     let (engine, machine) = (Engine::sqlite().await, Machine::at(NOW));

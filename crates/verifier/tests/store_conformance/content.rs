@@ -1,5 +1,5 @@
-//! A repeat that differs: other variables open another verification, another locale or fallback
-//! gives the same one another order.
+//! Repeated requests that differ: other variables open another verification; another locale or
+//! fallback gives the same verification another order.
 
 use futures_util::future::join_all;
 use watchword_core::{CheckVerdict, VerificationStatus as Status};
@@ -10,7 +10,7 @@ use crate::scene::{
     NOW, RIGHT, WRONG, check, opened, order, rotating, sealed_code, seen, sent, short, verdict,
 };
 
-/// The first message lets the caller pay `amount`; its code is the right one, others' are not.
+/// The first message lets the caller pay `amount`; only its own code is right for it.
 fn pays(amount: &str, number: u64) -> OpenCommand {
     let base = order(1, number);
     let code = if number == 1 { RIGHT } else { WRONG };
@@ -33,7 +33,8 @@ pub async fn other_content_withdraws_in_the_step_that_opens(engine: &Engine) {
         );
     }
     assert_eq!(seen(store, &first.id, NOW).await, Some(first.clone()));
-    // The request names another verification than the live one: the answer is as if it named none.
+    // The request names a verification that is not the live one, which has the same result as
+    // naming none.
     let stale = OpenCommand {
         over: Some(order(1, 77).id),
         ..pays("9999", 2)
@@ -59,7 +60,7 @@ pub async fn other_content_withdraws_in_the_step_that_opens(engine: &Engine) {
     let own = check(&second.verification.id, WRONG, "own", NOW);
     assert_eq!(verdict(store, own).await, CheckVerdict::Approved);
 
-    // The same content continues the live verification, also where the request names it.
+    // The same content continues the live verification, even if the request names it.
     let third = opened(store, pays("5", 3)).await;
     let same = OpenCommand {
         over: Some(third.id.clone()),
@@ -104,7 +105,7 @@ pub async fn other_details_replace_the_order_and_void_its_steps(engine: &Engine)
     assert!(!taken.verification.awaits_step, "it was the last step");
     store.confirm(&live.id, 2).await.unwrap();
 
-    // A further message takes the order of its request, and the fallback of that order begins.
+    // A further message uses the order of its request and starts that order's fallback.
     let due = NOW.plus_millis(30_000);
     let over = OpenCommand {
         over: Some(live.id.clone()),
@@ -122,7 +123,7 @@ pub async fn other_details_replace_the_order_and_void_its_steps(engine: &Engine)
     let fourth = sent(plain.await.unwrap().unwrap());
     assert!(!fourth.verification.awaits_step);
 
-    // Where the policy rotates codes, the order is replaced and a code is requested.
+    // If the policy rotates codes, the order is replaced and a code is requested.
     let rotates = opened(store, rotating(order(2, 1))).await;
     let over = OpenCommand {
         over: Some(rotates.id.clone()),
@@ -133,7 +134,7 @@ pub async fn other_details_replace_the_order_and_void_its_steps(engine: &Engine)
     };
     let asked = store.open(over).await.unwrap();
     assert!(matches!(asked, Opened::NeedsCode(needs) if needs.sealed_order == "AAAA"));
-    // With that code the message begins the steps of its fallback.
+    // With that code the message starts the steps of its fallback.
     let next = Some(sealed_code(&rotates.id, RIGHT));
     let renewed = store.resend(&rotates.id, &rotates.service, next, 2, budget, due);
     let renewed = sent(renewed.await.unwrap().unwrap());

@@ -1,5 +1,4 @@
-//! Many callers at once, over two stores: no order of their calls gives more than one after
-//! another would.
+//! Many concurrent callers on two stores: no interleaving grants more than sequential calls would.
 
 use futures_util::future::join_all;
 use watchword_core::{CheckVerdict, VerificationStatus as Status};
@@ -8,7 +7,7 @@ use watchword_verifier::store::Opened;
 use crate::engine::Engine;
 use crate::scene::{NOW, RIGHT, WRONG, check, opened, order, seen, verdict};
 
-/// How often a thousand callers race, and how many they are.
+/// Number of races, and of callers in each.
 const ROUNDS: u64 = 200;
 const CALLERS: usize = 1_000;
 

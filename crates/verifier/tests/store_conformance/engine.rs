@@ -1,4 +1,4 @@
-//! The engines under test: two stores over one state, and a way to damage what they keep.
+//! The engines under test: two stores on the same state, and access for damaging their records.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use watchword_verifier::store::{
     VerificationStore,
 };
 
-/// A machine whose clocks are set by hand.
+/// A machine whose clocks the test sets.
 #[derive(Clone)]
 pub struct Machine {
     pub wall: Arc<ManualClock>,
@@ -31,18 +31,18 @@ impl Machine {
         }
     }
 
-    /// Lets time pass.
+    /// Advances all clocks.
     pub fn pass(&self, ms: i64) {
         self.wall.advance_millis(ms);
         self.uptime.advance_millis(ms);
     }
 
-    /// Steps the wall clock; negative sets it back.
+    /// Steps the wall clock; negative values set it back.
     pub fn step(&self, ms: i64) {
         self.wall.advance_millis(ms);
     }
 
-    /// A process starts on this machine and file.
+    /// Starts a process on this machine and file.
     pub async fn start(&self, sqlite: &Sqlite) -> SqliteVerifications {
         let clocks = MachineClocks {
             wall: self.wall.clone(),
@@ -54,12 +54,13 @@ impl Machine {
     }
 }
 
-/// A process whose machine's clock shows a moment before all cases: the callers' clock decides.
+/// Starts a process whose machine's clock is earlier than all cases, so that the callers' clock
+/// decides.
 pub async fn start(sqlite: &Sqlite) -> SqliteVerifications {
     Machine::at(Timestamp::from_millis(0)).start(sqlite).await
 }
 
-/// Two stores over one state, and where that is.
+/// Two stores on the same state, and its location.
 pub struct Engine {
     stores: [Box<dyn VerificationStore>; 2],
     place: Place,
@@ -85,7 +86,7 @@ impl Engine {
         }
     }
 
-    /// The file of a test that is about SQLite.
+    /// Returns the file, for tests of SQLite.
     pub fn file(&self) -> &Sqlite {
         match &self.place {
             Place::Sqlite { sqlite, .. } => sqlite,
@@ -93,7 +94,7 @@ impl Engine {
         }
     }
 
-    /// Both stores have connections of their own.
+    /// Each store has its own connections.
     pub async fn redis() -> Self {
         let server = RedisServer::with(&["--appendonly", "no"]).await;
         let url = server.url();
@@ -112,12 +113,12 @@ impl Engine {
         &*self.stores[0]
     }
 
-    /// The store that request number `n` comes to.
+    /// Returns the store that handles request number `n`.
     pub fn any(&self, n: usize) -> &dyn VerificationStore {
         &*self.stores[n % 2]
     }
 
-    /// The record of a verification as it is stored.
+    /// Returns the stored record of a verification.
     pub async fn record(&self, id: &VerificationId) -> Vec<u8> {
         match &self.place {
             Place::Sqlite { sqlite, .. } => {
@@ -144,7 +145,7 @@ impl Engine {
         &self.place
     }
 
-    /// The Redis of a test that is about Redis.
+    /// Returns the link, for tests of Redis.
     pub fn link(&self) -> &Redis {
         match &self.place {
             Place::Redis { link, .. } => link,
@@ -153,7 +154,7 @@ impl Engine {
     }
 }
 
-/// A link that gives a slow machine time.
+/// Opens a link with deadlines that suit a slow machine.
 pub async fn link(url: &str) -> Redis {
     let settings = RedisSettings {
         command_timeout_ms: 20_000,
@@ -162,7 +163,7 @@ pub async fn link(url: &str) -> Redis {
     Redis::connect(settings).await.unwrap()
 }
 
-/// Runs one command given as words.
+/// Runs one command.
 pub async fn run(link: &Redis, words: &[&str]) -> Value {
     let (verb, rest) = words.split_first().unwrap();
     let mut command = cmd(verb);
@@ -170,7 +171,7 @@ pub async fn run(link: &Redis, words: &[&str]) -> Value {
     link.command(&command).await.unwrap()
 }
 
-/// All keys, sorted.
+/// Returns all keys, sorted.
 pub async fn keys(link: &Redis) -> Vec<String> {
     let Value::Array(keys) = run(link, &["KEYS", "*"]).await else {
         panic!("KEYS gives an array")

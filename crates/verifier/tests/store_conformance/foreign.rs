@@ -1,4 +1,4 @@
-//! Records that this program did not write: an error, never a panic, never a free guess.
+//! Records that this program did not write lead to an error, not to a panic or a free guess.
 
 use watchword_core::{CheckVerdict, GuessBudget};
 use watchword_storage::StorageError;
@@ -31,10 +31,10 @@ const GUESSES: Kind = Kind {
     column: "wrong_at_ms",
 };
 
-/// Texts, JSON and MessagePack of other shapes; the last is an array of three numbers.
+/// Text, JSON and MessagePack in other shapes; the last is an array of three numbers.
 const OTHERS: [&str; 7] = ["", "x", "{}", "null", "[1,2]", "\u{0}", "\u{3}\u{2}\u{1}"];
 
-/// Puts `value` where records of `kind` are.
+/// Writes `value` in place of the records of `kind`.
 async fn damage(engine: &Engine, kind: &Kind, value: &str) {
     match engine.place() {
         Place::Redis { link, .. } => {
@@ -62,7 +62,7 @@ fn is_refusal(error: &StoreError) -> bool {
     )
 }
 
-/// Whether every call that reads a verification refuses.
+/// Asserts that every call that reads the verification fails.
 async fn all_refuse(store: &dyn VerificationStore, what: &str) {
     let (order, web, budget) = (order(1, 1), service("web"), GuessBudget::default());
     let id = order.id.clone();
@@ -111,7 +111,7 @@ pub async fn records_of_others_are_corrupt(engine: &Engine) {
     }
 }
 
-/// How the slot of the one verification names it.
+/// Returns the verification's id in the form that its slot stores.
 fn slot_value<'a>(engine: &Engine, id: &'a str) -> &'a str {
     match engine.place() {
         Place::Redis { .. } => &id[16..],
@@ -119,7 +119,7 @@ fn slot_value<'a>(engine: &Engine, id: &'a str) -> &'a str {
     }
 }
 
-/// The right layout with a field too few, and with a word for a time.
+/// The right layout with a missing field, and with a string instead of a time.
 #[tokio::test]
 async fn a_record_with_a_hole_is_corrupt_and_charges_nobody() {
     let engine = Engine::redis().await;
@@ -180,7 +180,7 @@ async fn keys_of_another_type_are_refused() {
     }
     all_refuse(store, "a hash").await;
 
-    // What was evicted is unknown: the person asks for another code.
+    // An evicted record is unknown: the user requests another code.
     run(link, &["FLUSHALL"]).await;
     assert_eq!(seen(store, &live.id, NOW).await, None);
     let right = verdict(store, check(&live.id, RIGHT, "1", NOW)).await;

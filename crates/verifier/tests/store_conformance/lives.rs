@@ -142,7 +142,7 @@ pub async fn an_ended_verification_forgets_what_could_be_compared(engine: &Engin
         };
         tags.iter().filter(|tag| holds(tag)).count()
     };
-    // How it ends: wrong codes, then the right one or a withdrawal.
+    // The ending: wrong codes, then the right one or a withdrawal.
     for (subject, wrong, right) in [(1, 0, true), (2, 1, true), (3, 5, false), (4, 0, false)] {
         let id = opened(store, ordered(subject)).await.id;
         assert_eq!(held(&id).await, 3, "while it is live");

@@ -1,6 +1,6 @@
-//! One suite for every store of code state: each case runs on SQLite and on Redis under its own
-//! name, and a random one compares both to core's state machine. Refuses to skip an engine whose
-//! peer is not installed: that is a failure.
+//! One suite for every store of code state. Each case runs on SQLite and on Redis under its own
+//! name, and a randomized one compares both with core's state machine. A missing peer program fails
+//! the suite.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -25,7 +25,7 @@ mod outages;
 mod random;
 mod scene;
 
-/// Declares each case as one test on each engine.
+/// Declares each case as one test per engine.
 macro_rules! on_each_engine {
     ($($module:ident :: $case:ident,)*) => {
         mod sqlite {

@@ -1,4 +1,4 @@
-//! What Redis holds: how much, under which keys, for how long, and nothing in clear.
+//! The footprint on Redis: how much memory, which keys, their time-to-live, and no clear text.
 
 use futures_util::future::join_all;
 use watchword_core::{Policy, VerificationStatus as Status};
@@ -11,9 +11,9 @@ use crate::scene::{
     HOUR_MS, NOW, RIGHT, WRONG, check, id, opened, order, seen, service, slot, verdict,
 };
 
-/// Live verifications that are measured.
+/// Number of live verifications measured.
 const MEASURED: u64 = 10_000;
-/// The bound for one, all its keys included (the whole of a request may take 600).
+/// The bound for one verification with all its keys. A whole request may take 600.
 const LIVE_BYTES: i64 = 450;
 
 const SUM_OF_KEYS: &str = "local sum = 0
@@ -68,7 +68,7 @@ async fn every_key_is_forgotten_in_time() {
             let at = integer(&run(link, &["PEXPIRETIME", &key]).await);
             assert_eq!(at, guesses, "{key}");
         } else {
-            // By the clock of the server, which runs on meanwhile.
+            // By the clock of the server, which advances meanwhile.
             let left = integer(&run(link, &["PTTL", &key]).await);
             assert!((kept - 60_000..=kept).contains(&left), "{key}: {left}");
         }
@@ -80,7 +80,7 @@ async fn every_key_is_forgotten_in_time() {
     assert_eq!(at, day, "an approval leaves the hour and the day");
 }
 
-/// SQLite drops what is past when something is added.
+/// SQLite deletes expired rows when something is added.
 #[tokio::test]
 async fn rows_are_forgotten_in_time() {
     let engine = Engine::sqlite().await;
@@ -126,7 +126,7 @@ async fn an_ended_verification_holds_no_code_and_no_recipient() {
     assert!(size(&key).await <= live - 134);
 }
 
-/// In a cluster a script that touched two slots, or a key it did not declare, would be refused.
+/// A cluster rejects a script that touches two slots or a key that it did not declare.
 #[tokio::test]
 async fn all_keys_of_a_subject_share_a_slot_of_a_cluster() {
     let server = RedisServer::with(&["--appendonly", "no", "--cluster-enabled", "yes"]).await;

@@ -1,5 +1,5 @@
-//! The reference: core's state machine over plain maps. The simulation of the whole runs on it too.
-//! Refuses to be clever.
+//! The reference model: core's state machine on plain maps. The simulation uses it as well, so keep
+//! it simple.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use watchword_verifier::store::{
 /// How long an ended verification is known past its deadline.
 const AFTERLIFE_MS: u64 = 3_600_000;
 
-/// Code state as it should be.
+/// The expected code state.
 #[derive(Default)]
 pub struct Model {
     verifications: HashMap<VerificationId, Entry>,
@@ -23,9 +23,9 @@ pub struct Model {
     guesses: HashMap<String, GuessLog>,
     /// The steady clock of a store that has one, and the machine's time since boot.
     pub steady: Option<(SteadyTime, Timestamp)>,
-    /// The epoch whose beginning limited the times of the guesses.
+    /// The epoch at whose start guess times were limited.
     limited_in: u32,
-    /// The time of the store's own clock, if it has one that the caller of the model knows.
+    /// The time of the store's own clock, if it has one that the model's caller knows.
     pub server: Option<Timestamp>,
 }
 
@@ -36,7 +36,7 @@ struct Entry {
     last_step: u8,
     /// The epoch in which it was opened, and the current one.
     epochs: (u32, u32),
-    /// When the store's own clock opened it, and the time that clock shows now.
+    /// The time of opening by the store's own clock, and that clock's current time.
     server: Option<(Timestamp, Timestamp)>,
     answers: Vec<(CheckId, Expected, Vec<Digest>, CheckVerdict)>,
 }
@@ -59,7 +59,8 @@ impl Entry {
         }
     }
 
-    /// A store with a clock of its own asks that one alone whether it was corrected since.
+    /// A store with its own clock uses only that one to decide whether the clock was corrected
+    /// since.
     fn is_live(&self, now: Timestamp) -> bool {
         let Some((begun, server)) = self.server else {
             return self.pending.is_live(now);
@@ -71,7 +72,8 @@ impl Entry {
         opened.is_live(server) && now < self.pending.expires_at
     }
 
-    /// Whether its life is over by the store's own clock, whatever its issuer's clock said.
+    /// Returns whether the lifetime is over by the store's own clock, whatever the issuer's clock
+    /// said.
     fn has_lived(&self) -> bool {
         let lifetime_ms = self.order.policy.lifetime_ms;
         (self.server).is_some_and(|(begun, now)| now >= begun.plus_millis(lifetime_ms))
@@ -107,7 +109,7 @@ impl Entry {
         }
     }
 
-    /// A request for a message, which begins a fallback of `steps`.
+    /// A request for a message, which starts a fallback of `steps`.
     fn send(&mut self, next: Option<SealedCode>, now: Timestamp, steps: u8) -> Opened {
         let asked = self.pending.send(now);
         let before = self.pending.sends;
@@ -197,7 +199,7 @@ impl Model {
         let Some((steady, uptime)) = &mut self.steady else {
             return now;
         };
-        // The callers' clock is the wall clock of the machine.
+        // The callers' clock is the machine's wall clock.
         *steady = steady.next(now, *uptime);
         steady.now
     }
@@ -313,7 +315,7 @@ impl Model {
         }
     }
 
-    /// `None`: it stands there under a key that is not among those of the check.
+    /// Returns `None` if the code is stored under a key that is not among those of the check.
     pub fn check(&mut self, command: CheckCommand, budget: GuessBudget) -> Option<Checked> {
         let now = self.write_at(command.now);
         let locked = self.locked(&command.id, budget, now).is_some();
@@ -350,7 +352,7 @@ impl Model {
         }
         let fits = entry.fits(&command.expected);
         let matched = fits && command.candidates.contains(&entry.order.code.digest);
-        // It is live, whatever the clock of its caller says.
+        // It is live, whatever the caller's clock says.
         let now_or_later = now.max(entry.pending.opened_at);
         let verdict = match entry.pending.check(matched, now_or_later) {
             Ok(next) => {

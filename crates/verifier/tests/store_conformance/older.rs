@@ -1,4 +1,4 @@
-//! A file of an earlier build: what is open in it stays open.
+//! A file of an earlier build: verifications that are open in it stay open.
 
 use tempfile::TempDir;
 use watchword_core::CheckVerdict;
@@ -14,7 +14,8 @@ async fn a_verification_outlives_each_change_of_the_schema() {
     let path = folder.path().join("state.db");
     for age in 1..=MIGRATIONS.len() {
         let number = u64::try_from(age).unwrap();
-        // The layout of the codes at that age; a build without the clock's table wrote none.
+        // The layout of that age. The clock table is added for the current code to run; a build
+        // without it wrote no epoch.
         let mut tables = MIGRATIONS[..age].to_vec();
         if age < MIGRATIONS.len() {
             tables.push(*MIGRATIONS.last().unwrap());

@@ -1,4 +1,4 @@
-//! Opening, confirming and sending again.
+//! Opening, confirming and resending.
 
 use watchword_core::{CheckVerdict, GuessBudget, Purpose, Timestamp, VerificationStatus as Status};
 use watchword_storage::StorageError;
@@ -217,8 +217,8 @@ pub async fn an_id_is_used_once(engine: &Engine) {
     assert_eq!(seen(store, &before.id, NOW).await, Some(before));
 }
 
-/// A fallback step: past the cooldown, once, and not after a later message; a crash before its
-/// confirm is repeated by the step alone.
+/// A fallback step is taken after the cooldown, once, and not after a later message. If the issuer
+/// crashes before the confirm, only the same step repeats the message.
 pub async fn a_step_follows_its_message_and_no_other(engine: &Engine) {
     let store = engine.store();
     let live = opened(store, order(1, 1)).await;
@@ -240,7 +240,7 @@ pub async fn a_step_follows_its_message_and_no_other(engine: &Engine) {
     store.confirm(&live.id, 2).await.unwrap();
     assert_eq!(step(1, NOW).await.unwrap(), None);
 
-    // A request in between, an approval, another's id.
+    // A request in between, an approval, another id.
     let resent = opened(store, order(2, 1)).await;
     store.confirm(&resent.id, 1).await.unwrap();
     let later = resent.resend_after;

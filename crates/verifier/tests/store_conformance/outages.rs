@@ -1,4 +1,4 @@
-//! A store that does not answer, forgets its scripts or has no memory left.
+//! A store that does not reply, has lost its scripts or is out of memory.
 
 use watchword_core::{CheckVerdict, GuessBudget, SecretString, VerificationStatus as Status};
 use watchword_storage::{Redis, RedisSettings, StorageError};
@@ -10,7 +10,8 @@ use crate::scene::{
     NOW, RIGHT, WRONG, check, checked, opened, order, rotating, sealed_code, seen, service, verdict,
 };
 
-/// A check whose reply does not arrive may have counted; asking again with its id counts no more.
+/// A check whose reply is lost may have counted; repeating it with the same id does not count
+/// again.
 pub async fn a_reply_that_was_lost_is_asked_for_again(engine: &Engine) {
     let store = engine.store();
     let id = opened(store, order(1, 1)).await.id;
@@ -18,7 +19,7 @@ pub async fn a_reply_that_was_lost_is_asked_for_again(engine: &Engine) {
     match engine.place() {
         Place::Redis { server, .. } => {
             let hasty = hasty(&server.url()).await;
-            // Redis knows the script by now: what times out below is the check itself.
+            // Load the script into Redis first, so that the check itself times out below.
             let known = opened(store, order(2, 1)).await.id;
             verdict(&hasty, check(&known, WRONG, "1", NOW)).await;
             server.pause(true);
@@ -40,7 +41,7 @@ pub async fn a_reply_that_was_lost_is_asked_for_again(engine: &Engine) {
     assert_eq!(seen(store, &id, NOW).await.unwrap().checks_left, 4);
 }
 
-/// A store that waits for a fifth of a second.
+/// A store with a deadline of 0.2 s.
 async fn hasty(url: &str) -> RedisVerifications {
     let settings = RedisSettings {
         command_timeout_ms: 200,

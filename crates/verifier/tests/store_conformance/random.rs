@@ -1,5 +1,5 @@
-//! Random sequences of calls, given to the model, to SQLite and to Redis alike: every answer is
-//! the same. A sequence that is not shrinks to a short one.
+//! Random sequences of calls on the model, SQLite and Redis, which must all return the same
+//! results. A failing sequence is shrunk to a short one.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -23,14 +23,14 @@ use crate::scene::{
 };
 
 const CASES: u32 = 200;
-/// Small, so that sequences reach it.
+/// Low limits, so that the sequences reach them.
 const BUDGET: GuessBudget = GuessBudget {
     per_hour: 4,
     per_day: 7,
     in_a_row: 12,
 };
 
-/// Which verification a step is about: one of those that were ordered, or an unknown one.
+/// The verification that a step uses: one of those ordered, or an unknown one.
 type Target = Option<prop::sample::Index>;
 
 #[derive(Debug, Clone)]
@@ -42,10 +42,10 @@ enum Step {
         subject: u64,
         purpose: bool,
         rotates: bool,
-        /// The number of variables, locale and fallback; 0: none.
+        /// The number of variables, locale and fallback; 0 for none.
         content: u8,
         details: u8,
-        /// Whether the slot's newest verification is named.
+        /// Whether the request names the slot's newest verification.
         over: bool,
     },
     Resend {
@@ -90,7 +90,7 @@ enum Step {
 enum Answer {
     Opened(Opened),
     Resent(Option<Opened>),
-    /// `None`: it cannot be compared.
+    /// `None`: the code cannot be compared.
     Checked(Option<Checked>),
     Found(Option<StoredVerification>),
     Done,
@@ -142,12 +142,12 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// One run: the model, and what was ordered so far.
+/// One run: the model, and the verifications ordered so far.
 struct Run<'a> {
     stores: [&'a dyn VerificationStore; 2],
-    /// A model per engine: the engines differ in the clock that decides.
+    /// One model per engine, because the engines use different clocks.
     models: [Model; 2],
-    /// Subjects of this run begin here, so that runs do not meet.
+    /// The first subject of this run, so that runs do not interfere.
     first_subject: u64,
     now: Timestamp,
     /// The machine of the embedded engine, whose wall clock shows `now`.
@@ -157,7 +157,7 @@ struct Run<'a> {
     newest: HashMap<SlotKey, VerificationId>,
 }
 
-/// What a step asks for, made once and given to everyone.
+/// The call of a step, built once and made on the model and both stores.
 enum Call {
     Open(OpenCommand),
     Resend(VerificationId, bool, Option<bool>),
@@ -214,7 +214,7 @@ impl Run<'_> {
                 order.details = part("details", details);
                 order.steps = details;
                 order.sealed_order = format!("{details}{details}{details}{details}");
-                // Two purposes go to different recipients.
+                // The two purposes use different recipients.
                 order.recipient = short(if purpose { "one" } else { "two" });
                 let newest = self.newest.get(&order.slot).filter(|_| over);
                 order.over = newest.cloned();
@@ -378,14 +378,14 @@ fn both_stores_do_what_core_says() {
     let steps = prop::collection::vec(step(), 1..80);
     let outcome = TestRunner::new(config).run(&steps, |steps| {
         runs.set(runs.get() + 1);
-        // Each run has a machine of its own, and the file nothing to hold against its clock.
+        // Each run has its own machine, and the file starts without a saved time.
         let machine = Machine::at(NOW);
         let sqlite = runtime.block_on(async {
             let forget = |file: &Connection| file.execute("DELETE FROM verifier_clock", []);
             sqlite.file().write(forget).await.unwrap();
             machine.start(sqlite.file()).await
         });
-        // The clock of Redis shows some moment before all of the cases.
+        // The clock of Redis is earlier than all of the cases.
         let mut redis_model = Model::default();
         redis_model.server = Some(NOW.minus_millis(HOUR_MS));
         let mut sqlite_model = Model::default();

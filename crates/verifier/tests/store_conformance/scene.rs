@@ -1,4 +1,4 @@
-//! Who and what the cases are about: orders, codes and checks with made-up but lawful values.
+//! The data of the cases: orders, codes and checks with made-up but valid values.
 
 use data_encoding::{BASE64, HEXLOWER};
 use sha2::{Digest as _, Sha256};
@@ -11,13 +11,13 @@ use watchword_verifier::store::{
     StoredVerification, VerificationStore,
 };
 
-/// The first of January 2100: no deadline of a case is past for the clock of Redis.
+/// 2100-01-01: no deadline of a case has passed by the clock of Redis.
 pub const NOW: Timestamp = Timestamp::from_millis(4_102_444_800_000);
 pub const RIGHT: &str = "246810";
 pub const WRONG: &str = "135791";
 pub const HOUR_MS: u64 = 3_600_000;
 
-/// Draws the same number again and again.
+/// An entropy source that returns the same number each time.
 #[derive(Debug)]
 struct Number(u64);
 
@@ -36,7 +36,7 @@ pub fn tag(subject: u64) -> SubjectTag {
     SubjectTag::new(bytes)
 }
 
-/// Verification number `number` of this subject.
+/// Returns the id of verification `number` of this subject.
 pub fn id(subject: u64, number: u64) -> VerificationId {
     VerificationId::draw(tag(subject), &Number(number)).unwrap()
 }
@@ -64,12 +64,12 @@ fn hash(parts: &[&str]) -> String {
     HEXLOWER.encode(&Sha256::digest(parts.join("|").as_bytes()))
 }
 
-/// The tag of `text`.
+/// Returns the tag of `text`.
 pub fn short(text: &str) -> ShortTag {
     ShortTag::of(&Sha256::digest(text).into())
 }
 
-/// As long as the seal of a six-digit code, and not to be read.
+/// A placeholder as long as the seal of a six-digit code.
 pub fn sealed_code(id: &VerificationId, code: &str) -> SealedCode {
     let bytes = Sha256::digest(format!("seal of {code}"));
     SealedCode {
@@ -79,7 +79,8 @@ pub fn sealed_code(id: &VerificationId, code: &str) -> SealedCode {
     }
 }
 
-/// Verification number `number` of this subject, with the right code and the default policy.
+/// Returns the order for verification `number` of this subject, with the right code and the default
+/// policy.
 pub fn order(subject: u64, number: u64) -> OpenCommand {
     let id = id(subject, number);
     OpenCommand {
@@ -114,7 +115,7 @@ pub fn rotating(order: OpenCommand) -> OpenCommand {
     }
 }
 
-/// Opens and confirms; panics unless a new verification came of it.
+/// Opens and confirms a verification; panics unless a new one was opened.
 pub async fn opened(store: &dyn VerificationStore, order: OpenCommand) -> StoredVerification {
     let sent = sent(store.open(order).await.unwrap());
     assert!(sent.is_new, "{sent:?}");
@@ -129,7 +130,7 @@ pub fn sent(opened: Opened) -> Sent {
     }
 }
 
-/// A check of `code` under the key that is in use.
+/// Returns a check of `code` under the configured key.
 pub fn check(id: &VerificationId, code: &str, check_id: &str, now: Timestamp) -> CheckCommand {
     CheckCommand {
         service: service("web"),
@@ -141,7 +142,7 @@ pub fn check(id: &VerificationId, code: &str, check_id: &str, now: Timestamp) ->
     }
 }
 
-/// The answer to `command` under the default budget.
+/// Runs `command` with the default limits.
 pub async fn checked(store: &dyn VerificationStore, command: CheckCommand) -> Checked {
     store.check(command, GuessBudget::default()).await.unwrap()
 }
@@ -152,7 +153,7 @@ pub async fn verdict(store: &dyn VerificationStore, command: CheckCommand) -> Ch
     checked.verdict
 }
 
-/// The verification as its service sees it.
+/// Returns the verification as its service sees it.
 pub async fn seen(
     store: &dyn VerificationStore,
     id: &VerificationId,

@@ -1,5 +1,5 @@
-//! What the scripts are given, in the order in which they take it. Refuses sealed content and
-//! digests that are not base64 and hexadecimal.
+//! Arguments of the scripts, in the order in which the scripts read them. Sealed content and
+//! digests that are not valid base64 or hexadecimal are rejected.
 
 use data_encoding::{BASE64, HEXLOWER};
 use watchword_core::{Channel, GuessBudget, ResendCode, ShortTag, SubjectTag, Timestamp};
@@ -8,13 +8,14 @@ use watchword_storage::{Arg, StorageError};
 use super::super::model::{CheckCommand, Digest, Expected, OpenCommand, SealedCode};
 use super::super::{StoreError, fingerprints};
 
-/// The layout of a verification; `state.lua`, `check_first.lua` and `confirm.lua` know the same number.
+/// The layout version of a verification; `state.lua`, `check_first.lua` and `confirm.lua` have the
+/// same number.
 const FORMAT: u8 = 3;
-/// How much of a digest is stored and compared: half of an HMAC suffices (RFC 2104 §5).
+/// Bytes of a digest that are stored and compared. Half of an HMAC suffices (RFC 2104 section 5).
 const DIGEST_BYTES: usize = 16;
-/// Fields that the script that opens adds: they depend on the clock of Redis.
+/// Fields that the opening script adds, because they depend on the clock of Redis.
 const ADDED: usize = 2;
-/// Fields that a check may expect a value of, as `state.lua` numbers them.
+/// Fields for which a check may expect a value, as numbered in `state.lua`.
 const FIELD_FORMAT: u64 = 1;
 const FIELD_CHANNEL: u64 = 7;
 const FIELD_PURPOSE: u64 = 8;
@@ -34,7 +35,7 @@ pub(super) fn now_and_budget(now: Timestamp, budget: GuessBudget) -> [Arg<'stati
     ]
 }
 
-/// A code as the scripts take it.
+/// A code in the form that the scripts take.
 pub(super) struct CodeArguments<'a> {
     code: &'a SealedCode,
     digest: Vec<u8>,
@@ -50,7 +51,7 @@ impl<'a> CodeArguments<'a> {
         })
     }
 
-    /// Digest key, digest, sealing key, sealed code.
+    /// Returns digest key, digest, sealing key and sealed code.
     pub(super) fn list(&self) -> [Arg<'_>; 4] {
         [
             self.code.digest.key_id.as_str().into(),
@@ -61,8 +62,8 @@ impl<'a> CodeArguments<'a> {
     }
 }
 
-/// A new verification as it is stored: a MessagePack array of the fields of `state.lua`, without
-/// the last two.
+/// Returns a new verification as it is stored: a MessagePack array of the fields in `state.lua`,
+/// without the last two.
 pub(super) fn new_verification(command: &OpenCommand) -> Result<Vec<u8>, StoreError> {
     let policy = command.policy;
     let code = CodeArguments::of(&command.code)?;
@@ -134,7 +135,7 @@ fn packed(fields: &[Field<'_>]) -> Result<Vec<u8>, rmp::encode::ValueWriteError>
     Ok(out)
 }
 
-/// The scripts have one kind of string, for text and bytes alike.
+/// Writes a string. MessagePack in Lua has one string type, for text and bytes alike.
 fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), rmp::encode::ValueWriteError> {
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     rmp::encode::write_str_len(out, length)?;
@@ -142,7 +143,8 @@ fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), rmp::encode::Value
     Ok(())
 }
 
-/// The expectations about a verification of the subject `tag`: a MessagePack map of its fields.
+/// Returns the expectations about a verification of the subject `tag` as a MessagePack map of
+/// fields.
 fn packed_expectations(
     expected: &Expected,
     tag: &str,
@@ -162,7 +164,8 @@ fn packed_expectations(
             .as_ref()
             .map(|tag| (FIELD_RECIPIENT, &tag.as_bytes()[..])),
         variables.map(|tag| (FIELD_VARIABLES, tag_bytes(tag.as_ref()))),
-        // The id contains the subject: with another subject no field fits, and no format is a text.
+        // The id contains the subject. For another subject, expect a string in the format field,
+        // which is a number and therefore never matches.
         expected
             .subject
             .as_ref()
@@ -179,7 +182,7 @@ fn packed_expectations(
     Ok(out)
 }
 
-/// What a check is made of, where the command has it in another form.
+/// A check in the form that the script takes.
 pub(super) struct CheckArguments<'a> {
     command: &'a CheckCommand,
     expected: Vec<u8>,
@@ -189,7 +192,7 @@ pub(super) struct CheckArguments<'a> {
 
 impl<'a> CheckArguments<'a> {
     pub(super) fn of(command: &'a CheckCommand) -> Result<Self, StoreError> {
-        // One that is no digest equals none: it counts as a wrong code, as any other would.
+        // A malformed digest equals no stored one, so it counts as a wrong code like any other.
         let bytes = |digest: &Digest| digest_bytes(digest).unwrap_or_default();
         let expected = packed_expectations(&command.expected, command.id.tag())
             .map_err(|_| StorageError::Rejected("expectations that are too long"))?;

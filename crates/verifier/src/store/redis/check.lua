@@ -10,14 +10,14 @@ local function answered(verdict, repeated)
   return {verdict, repeated}
 end
 
--- A repeat of this check gets the stored answer; the same id with another code or with other
--- expectations gets none.
+-- A repeat of this check gets the stored result. The same id with another code or other
+-- expectations is refused.
 for _, answer in ipairs(v[AN]) do
   if answer[1] == ARGV[7] then
     for print in string.gmatch(ARGV[8], '[^,]+') do
       if string.find(',' .. answer[3] .. ',', ',' .. print .. ',', 1, true) then
-        -- Written once more, unchanged: a caller that then waits for a replica waits for a write of
-        -- this connection, and another connection may have written the approval.
+        -- Write the record again, unchanged. The caller then waits until a replica has the writes
+        -- of its connection, and another connection may have written the approval.
         if answer[2] == 'approved' then save(KEYS[1], v) end
         return answered(answer[2], '1')
       end
@@ -33,14 +33,14 @@ if not live(v)
   return {'refused', '0'}
 end
 
--- Equality of keyed digests: a caller that lacks the key cannot choose what is compared, so the
--- time this takes tells nothing about the code.
+-- A plain comparison is safe: both sides are keyed digests, and a caller without the key cannot
+-- choose the digest that is compared, so its timing reveals nothing about the code.
 local known, matched = false, false
 for i = 9, #ARGV, 2 do
   if ARGV[i] == v[DK] then known = true end
   if ARGV[i] == v[DK] and ARGV[i + 1] == v[DG] then matched = true end
 end
--- A digest key that this verifier does not have yet: no guess counts, and nothing is used up.
+-- The code was digested under a key that is not loaded here yet: do not count an attempt.
 if not known then return {'corrupt'} end
 for field, value in pairs(cmsgpack.unpack(ARGV[6])) do
   if v[field] ~= value then matched = false end
@@ -59,7 +59,7 @@ else
 end
 v[AN][#v[AN] + 1] = {ARGV[7], verdict, ARGV[8]}
 
--- The verification first: whatever stops the script in between, a check was used up.
+-- Write the verification first: if the script is stopped in between, the attempt still counts.
 save(KEYS[1], v)
 remember(KEYS[2], log, recipient, verdict == 'approved')
 return answered(verdict, '0')

@@ -1,18 +1,18 @@
--- The usual way of check.lua: the right code of a live verification that nobody has guessed at. The
--- part below is for all others, and for what cannot be read: a comparison with a value of another
--- type is an error, which ends this part before it writes.
+-- Fast path of check.lua: the right code of a live verification whose subject has no wrong guesses.
+-- All other cases, and unreadable records, fall through to the code below. Comparing a value of
+-- another type raises an error, which ends this part before it writes anything.
 local function approved()
   local v = cmsgpack.unpack(redis.call('GET', KEYS[1]))
-  -- Numbers are at 1, 3 to 5, 10 to 15, 26 and 27, the answers at 25, texts elsewhere (see
-  -- state.lua).
+  -- Fields 1, 3 to 5, 10 to 15, 26 and 27 are numbers, 25 holds the answers, all others are strings
+  -- (see state.lua).
   if v[1] ~= 3 or v[2] ~= 'p' or v[6] ~= ARGV[5] or ARGV[4] == '0' or #v ~= 27 or #v[25] ~= 0
     or v[3] < 0 or v[4] < 0 or v[5] < 0 or v[11] < 0 or v[12] < 0 or v[14] < 0 or v[15] < 0
     or v[7] < '' or v[8] < '' or v[9] < '' or v[16] < '' or v[17] < '' or v[18] < ''
     or v[19] < '' or v[22] < '' or v[23] < '' or v[24] < '' then
     return false
   end
-  -- 27 is when it was opened, 26 how far that was ahead of this server, 10 for how long, 13 its
-  -- cooldown.
+  -- Field 27 is the time of opening, 26 how far that was ahead of this server, 10 the lifetime, 13
+  -- the cooldown.
   local life, opened = v[10], v[27] - v[26]
   local ahead = opened - TIME
   if now >= v[27] + life or TIME >= opened + life or (ahead > 5000 and ahead > v[13])

@@ -1,7 +1,8 @@
 -- KEYS: the verification. ARGV: the number of the message.
--- A late confirmation of an earlier message is not the current one's. The head of the array says
--- all: its length, format, status, message, and whether that one is confirmed (see state.lua). The
--- numbers take a byte each: a policy allows ten messages.
+-- Marks the current message as confirmed; a late confirm of an earlier message changes nothing. The
+-- first eight bytes of the array suffice: its length, format, status, message number, and whether
+-- that message is confirmed (see state.lua). Each number takes one byte, because a policy allows at
+-- most ten messages.
 local head = redis.call('GETRANGE', KEYS[1], 0, 7)
 if head == '' then return {redis.call('EXISTS', KEYS[1]) == 0 and 'done' or 'corrupt'} end
 if #head < 8 or string.sub(head, 1, 5) ~= '\220\0\27\3\161' then return {'corrupt'} end

@@ -1,5 +1,5 @@
--- KEYS: the verification. ARGV: now. What an operator sees: the recipient's tag, whether the current
--- message is confirmed, and the verification without code and order.
+-- KEYS: the verification. ARGV: now. Returns the operator's view: the recipient's tag, whether the
+-- current message is confirmed, and the verification without code and order.
 local v, unreadable = load(KEYS[1])
 if unreadable then return {'corrupt'} end
 if not v then return {'none'} end

@@ -1,6 +1,6 @@
-//! Code state on Redis: one script a decision, all keys of a subject in one slot. The scripts say
-//! what core's state machine says; a shared suite holds them to it. Refuses to run a script that
-//! counts twice.
+//! Code state on Redis: one script for each decision, and all keys of a subject in one slot. The
+//! scripts implement core's state machine; a suite that both stores share checks that. No script is
+//! repeated automatically, because an attempt would be counted twice.
 //!
 //! | key | holds |
 //! |---|---|
@@ -8,8 +8,8 @@
 //! | `ww:{tag}:s:<slot>` | the own part of the slot's latest verification |
 //! | `ww:{tag}:g` | wrong guesses: how many in a row and at which recipients, and the times of the last day's |
 //!
-//! All are strings. What has a length or is random is kept as bytes, not as base64 or
-//! hexadecimal: a live verification takes less than 450 bytes, its slot included.
+//! All values are strings. Sealed and random values are stored as bytes, not as base64 or
+//! hexadecimal: a live verification takes less than 450 bytes, including its slot.
 
 mod arguments;
 mod reply;
@@ -29,11 +29,13 @@ use arguments::{
     CheckArguments, CodeArguments, millis, new_verification, now_and_budget, tag_bytes,
 };
 
-/// How often a slot's latest verification may change under an `open`: it does so once a lifetime.
+/// Maximum rounds of an `open` while the slot's latest verification changes. It usually changes
+/// once per lifetime.
 const OPEN_ROUNDS: u32 = 4;
 
-/// A script with its header and with the part that all share in front of it, behind what it can
-/// decide without it: the shared part costs more than most of them.
+/// Builds a script from its header, the clock, an optional fast path, the shared functions and its
+/// own code. The fast path comes before the shared functions, because loading them costs more than
+/// most decisions.
 macro_rules! script {
     // These scripts use neither the clock nor the shared part.
     (alone $name:literal) => {
@@ -74,7 +76,7 @@ pub struct RedisVerifications {
 }
 
 impl RedisVerifications {
-    /// Code state over this link.
+    /// Creates the store on this link.
     pub fn new(redis: Redis) -> Self {
         Self {
             redis,
@@ -98,8 +100,8 @@ impl VerificationStore for RedisVerifications {
         let verification = new_verification(&command)?;
         let kept_ms = command.policy.lifetime_ms.saturating_add(AFTERLIFE_MS);
         let mut latest = command.over.clone();
-        // Every key a script touches is declared. The first round may name none for the slot's
-        // latest verification; if there is one the script says so and has written nothing.
+        // Every key that a script touches must be declared. The first round may not know the slot's
+        // latest verification; if there is one, the script writes nothing and returns its id.
         for _ in 0..OPEN_ROUNDS {
             let mut keys = vec![
                 verification_key(&command.id),
@@ -188,8 +190,8 @@ impl VerificationStore for RedisVerifications {
         let reply = link.script(&self.check, &keys, &check.list(budget)).await?;
         let checked = reply::checked(reply)?;
         if checked.verdict == CheckVerdict::Approved {
-            // One that a failover could forget is not told: the code would be good once more. The
-            // check may be repeated under its id.
+            // Do not report an approval that a failover could lose, because the code would then be
+            // valid again. The caller can repeat the check under its id.
             link.replicated().await?;
         }
         Ok(checked)
@@ -297,13 +299,14 @@ fn verification_key(id: &VerificationId) -> String {
     format!("ww:{{{}}}:v:{}", id.tag(), id.own())
 }
 
-/// The verification a key of [`verification_key`]'s form is of.
+/// Parses a key in the form of [`verification_key`].
 fn id_of_key(key: &str) -> Option<VerificationId> {
     let (tag, own) = key.strip_prefix("ww:{")?.split_once("}:v:")?;
     format!("{tag}{own}").parse().ok()
 }
 
-/// The first 80 bits of the slot's hash: enough to tell the slots of one subject apart.
+/// Uses the first 80 bits of the slot's hash, which suffice to distinguish the slots of one
+/// subject.
 fn slot_key(command: &OpenCommand) -> String {
     let slot = command.slot.0.get(..20).unwrap_or(&command.slot.0);
     format!("ww:{{{}}}:s:{slot}", command.id.tag())
@@ -313,7 +316,7 @@ fn guesses_key(tag: &str) -> String {
     format!("ww:{{{tag}}}:g")
 }
 
-/// The first message of the verification that `command` opened.
+/// Returns the first message of the verification that `command` opened.
 fn sent(command: OpenCommand, new: &reply::New) -> Sent {
     let policy = command.policy;
     Sent {

@@ -1,14 +1,14 @@
 -- KEYS: the new verification, its slot, the subject's guesses, and the slot's latest verification
---       as far as the caller knows it.
--- ARGV: now, per_hour, per_day, in_a_row, own id, for how long it is remembered, own id of KEYS[4]
---       or '', the new verification without its last two fields, '1' if KEYS[4] is to be replaced
---       or changed. The caller knows what it opened: only the time is returned.
+-- if the caller knows it.
+-- ARGV: now, per_hour, per_day, in_a_row, own id, retention time, own id of KEYS[4] or '', the new
+-- verification without its last two fields, '1' if KEYS[4] is to be replaced or changed.
+-- The caller knows the rest of a new verification, so only the time of opening is returned.
 local log, foreign = guesses(KEYS[3])
 if foreign then return {'corrupt'} end
 local locked = locked_until(log, tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]))
 if locked then return {'locked', locked} end
 
--- Every key is declared, so the script first returns a latest id that the caller did not name.
+-- Every key must be declared, so return a latest id that the caller did not name, and let it retry.
 local follows, withdrawn = '0', nil
 local new = ARGV[8] .. cmsgpack.pack(now - TIME, now)
 local latest = redis.call('GET', KEYS[2])

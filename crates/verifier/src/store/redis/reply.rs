@@ -1,5 +1,5 @@
-//! What the scripts answer, read back into values. Anything unexpected is `Corrupt`, never a
-//! panic: other programs can write to the same Redis.
+//! Parsing of the scripts' replies. Anything unexpected becomes `Corrupt` instead of a panic,
+//! because other programs can write to the same Redis.
 
 use std::str::FromStr;
 
@@ -13,27 +13,27 @@ use watchword_storage::redis::Value;
 use super::super::StoreError;
 use super::super::model::{Approval, Checked, Inspected, Opened, Sends, Sent, StoredVerification};
 
-/// What `open` leads to.
+/// The reply of `open.lua`.
 pub(super) enum Opening {
     /// The new verification is stored.
     New(New),
-    /// It is decided.
+    /// The live verification decided.
     Decided(Box<Opened>),
-    /// Nothing was done: the slot's latest verification was not named.
+    /// Nothing was done: the caller did not name the slot's latest verification.
     Latest(VerificationId),
 }
 
 /// The parts of a new verification that only the script knows.
 pub(super) struct New {
-    /// Whether the slot's verification before it was approved.
+    /// Whether the slot's previous verification was approved.
     pub(super) follows_approval: bool,
-    /// Whether the slot's earlier verification was withdrawn for it.
+    /// Whether the slot's previous verification was withdrawn for this one.
     pub(super) withdrew: bool,
     /// The time by the clock that decides.
     pub(super) opened_at: Timestamp,
 }
 
-/// The parts of an array, taken one by one.
+/// The elements of an array, taken one by one.
 struct Parts(std::vec::IntoIter<Value>);
 
 impl Parts {
@@ -75,7 +75,7 @@ impl Parts {
         self.parsed().map(Timestamp::from_millis)
     }
 
-    /// The script's `now`, a whole number.
+    /// Reads the script's `now`, which is an integer reply.
     fn now(&mut self) -> Result<Timestamp, StoreError> {
         match self.next()? {
             Value::Int(millis) => Ok(Timestamp::from_millis(millis)),
@@ -163,7 +163,7 @@ pub(super) fn found(
     }
 }
 
-/// Parses the answer of `inspect.lua`.
+/// Parses the reply of `inspect.lua`.
 pub(super) fn inspected(
     reply: Value,
     id: &VerificationId,
@@ -180,7 +180,7 @@ pub(super) fn inspected(
     }
 }
 
-/// Parses the answer of `locked.lua`.
+/// Parses the reply of `locked.lua`.
 pub(super) fn locked(reply: Value) -> Result<Option<Timestamp>, StoreError> {
     let mut parts = Parts::new(reply)?;
     match parts.text()?.as_str() {
@@ -212,7 +212,7 @@ pub(super) fn checked(reply: Value) -> Result<Checked, StoreError> {
         _ => return Err(StoreError::Corrupt),
     };
     let repeated = parts.flag()?;
-    // The verification is approved already: an unreadable record takes nothing back.
+    // The verification is already approved: an unreadable detail must not turn that into an error.
     let approval = (verdict == CheckVerdict::Approved)
         .then(|| approval(&mut parts).ok())
         .flatten();
@@ -235,8 +235,8 @@ fn inner(mut parts: Parts, id: &VerificationId) -> Result<StoredVerification, St
     verification(&mut Parts::new(parts.next()?)?, id)
 }
 
-/// The verification of these fields. Its id may differ from the requested one: a slot's live
-/// verification answers an `open`. The subject is the same.
+/// Parses the fields of a verification. Its id may differ from the requested one, because a slot's
+/// live verification answers an `open`; the subject is the same.
 fn verification(
     fields: &mut Parts,
     asked: &VerificationId,
@@ -277,7 +277,7 @@ fn channel(letter: &str) -> Result<Channel, StoreError> {
     }
 }
 
-/// What `sends.lua` answers; `None` for a verification that is gone meanwhile.
+/// Parses the reply of `sends.lua`; `None` if the verification is gone.
 pub(super) fn sends(value: Value, id: VerificationId) -> Result<Option<Sends>, StoreError> {
     let mut parts = Parts::new(value)?;
     match parts.text()?.as_str() {

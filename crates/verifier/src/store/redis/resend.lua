@@ -1,6 +1,6 @@
 -- KEYS: the verification, the subject's guesses.
--- ARGV: now, per_hour, per_day, in_a_row, service, the steps of the fallback that the message
---       begins, then the next code: digest key, digest, sealing key, sealed code; or nothing.
+-- ARGV: now, per_hour, per_day, in_a_row, service, number of steps of the fallback that the message
+-- starts, then optionally the next code: digest key, digest, sealing key, sealed code.
 local v, unreadable = load(KEYS[1])
 if unreadable then return {'corrupt'} end
 if not v or v[SV] ~= ARGV[5] or not live(v) then return {'none'} end

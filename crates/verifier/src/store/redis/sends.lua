@@ -1,5 +1,5 @@
--- KEYS: the verification. ARGV: none. What an audit wants to know: messages, whether the current
--- one is confirmed, when the code expires.
+-- KEYS: the verification. ARGV: none. Returns the values that the audit needs: number of messages,
+-- whether the current one is confirmed, and when the code expires.
 local v, unreadable = load(KEYS[1], true)
 if unreadable then return {'corrupt'} end
 if not v then return {'none'} end

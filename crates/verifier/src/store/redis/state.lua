@@ -1,19 +1,20 @@
--- The part that every script of the verifier shares, behind `clock.lua`; mod.rs puts the header in
--- front of both. Times are milliseconds and stay below 2^53, so that Lua's numbers hold them
--- exactly.
+-- Functions that the verifier's scripts share, placed after `clock.lua`; mod.rs puts the header in
+-- front of both. Times are in milliseconds and below 2^53, so that Lua's numbers hold them exactly.
 
 local HOUR, DAY, AFTERLIFE = 3600000, 86400000, 3600000
--- How far ahead of the server's clock a verification may have been opened at least, and how long guesses are kept.
+-- SKEW: the lead over the server's clock that is always tolerated when a verification is opened.
+-- GUESSES_KEPT: how long guesses are kept.
 local SKEW, GUESSES_KEPT = 5000, 90 * DAY
 
--- A verification is one MessagePack array: a third of the memory of a hash, whose values beyond
--- 64 bytes cost a table, and each script changes it with a single write. `EX` and `RA` are kept
--- as distance from `OA`. `AN` holds {check id, verdict, fingerprints} for each check compared.
--- `RT`, `VT` and `DT` are short tags of the recipient, of the variables and of locale and fallback;
--- the last two are empty without any. `LS` is the last message that a fallback step may send.
--- The fields that confirm.lua reads are in front of those with a variable length, so that their
--- places are fixed. The last two are known only to the script that opens: how far `OA` was ahead of
--- this server, and `OA`.
+-- A verification is one MessagePack array. A hash would take three times the memory, because values
+-- beyond 64 bytes cost it a table, and each script changes the array with a single write.
+-- Fields: `EX` and `RA` are stored relative to `OA`. `AN` holds {check id, verdict, fingerprints}
+-- for each compared check. `RT`, `VT` and `DT` are short tags of the recipient, of the variables,
+-- and of locale and fallback; the last two are empty without any. `LS` is the last message that a
+-- fallback step may send.
+-- The fields that confirm.lua reads come before those of variable length, so that their offsets are
+-- fixed. The last two are set by the script that opens: `SK`, how far `OA` was ahead of this
+-- server, and `OA`, the time of opening.
 local FM, ST, SN, CF, CL, SV, CH, PU, MT, EX, RA, MS, CD, RO, LS, CK, CS, OK, OS, DK, DG, RT, VT,
   DT, AN, SK, OA =
   1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27
@@ -21,13 +22,14 @@ local FORMAT = 3
 local TYPES = {'number', 'string', 'number', 'number', 'number', 'string', 'string', 'string',
   'string', 'number', 'number', 'number', 'number', 'number', 'number', 'string', 'string',
   'string', 'string', 'string', 'string', 'string', 'string', 'string', 'table', 'number', 'number'}
--- Of the current message: whether the broker confirmed it, or who asked for it.
+-- Values of `CF`, for the current message: not confirmed and requested by a caller, or by a step.
 local UNCONFIRMED, UNCONFIRMED_STEP = 0, 2
 local PENDING, APPROVED, CANCELED, EXHAUSTED, EXPIRED = 'p', 'a', 'c', 'm', 'x'
 
 local function text(number) return string.format('%.0f', number) end
 
--- What stands at `key` as a table; nil if nothing does. The second value says that it is foreign.
+-- Returns the value at `key` as a table, or nil if there is none. The second result is true if the
+-- value was not written by these scripts.
 local function unpacked(key)
   local packed = redis.call('GET', key)
   if not packed then return nil, false end
@@ -36,8 +38,8 @@ local function unpacked(key)
   return value, false
 end
 
--- The verification at `key`, or nil; the second value says that it cannot be read. One whose time
--- to be remembered is over is not there, unless `always`.
+-- Returns the verification at `key`, or nil; the second result is true if it cannot be read. A
+-- verification past its retention counts as absent, unless `always` is set.
 local function load(key, always)
   local v, foreign = unpacked(key)
   if not v then return nil, foreign end
@@ -53,28 +55,28 @@ local function load(key, always)
   return v, false
 end
 
--- Writes `v`, to be forgotten when the one before was to be.
+-- Writes `v` and keeps its time-to-live.
 local function save(key, v)
   v[EX], v[RA] = v[EX] - v[OA], v[RA] - v[OA]
   redis.call('SET', key, cmsgpack.pack(v), 'KEEPTTL')
   v[EX], v[RA] = v[EX] + v[OA], v[RA] + v[OA]
 end
 
--- Ends `v`: everything that could still be checked, sent or compared is forgotten.
+-- Ends `v` and erases everything that could still be checked, sent or compared.
 local function close(v, status)
   v[ST], v[CK], v[CS], v[OS], v[DK], v[DG] = status, '', '', '', '', ''
   v[RT], v[VT], v[DT] = '', '', ''
 end
 
--- As core's `Pending::is_live`, where `OA - SK` is when it was opened by the clock of this server: that
--- clock alone tells whether it was corrected since, because an issuer whose clock is ahead opens every
--- verification ahead of it. And by that clock no code lives longer than its policy says.
+-- Implements core's `Pending::is_live`. `OA - SK` is the time of opening by this server's clock.
+-- Only that clock shows whether it was corrected since, because an issuer whose clock is ahead
+-- opens every verification ahead of it. By that clock, no code lives longer than its policy allows.
 local function live(v)
   return v[ST] == PENDING and now < v[EX] and v[OA] - v[SK] - TIME <= math.max(v[CD], SKEW)
     and TIME < v[EX] - v[SK]
 end
 
--- `v` as reply.rs reads it.
+-- Returns `v` in the form that reply.rs reads.
 local function flat(key, v)
   local status = v[ST]
   if status == PENDING and not live(v) then status = EXPIRED end
@@ -83,9 +85,9 @@ local function flat(key, v)
     v[CK], v[CS], v[OK], v[OS]}
 end
 
--- Wrong guesses of the subject: {how many in a row, {recipient, how many at it, ...}, time, ...},
--- the times oldest first. The second value says that they cannot be read. An earlier build wrote no
--- recipients: no approval takes its guesses back.
+-- Returns the wrong guesses of the subject: {number in a row, {recipient, count, ...}, time, ...},
+-- the times oldest first. The second result is true if they cannot be read. Logs of an earlier
+-- build have no recipients, so no approval resets those guesses.
 local function guesses(key)
   local log, foreign = unpacked(key)
   if not log then return {0, {}}, foreign end
@@ -99,7 +101,7 @@ local function guesses(key)
   return log, #log < 2 or #log[2] % 2 == 1
 end
 
--- Writes the log after one more guess at `recipient`, as core's `GuessLog::with_wrong` and
+-- Writes the log after one more check at `recipient`: core's `GuessLog::with_wrong` or
 -- `GuessLog::with_right`.
 local function remember(key, log, recipient, is_right)
   local rows, own = {}, 0
@@ -129,7 +131,7 @@ local function remember(key, log, recipient, is_right)
   end
 end
 
--- Until when the subject may not guess, or nil, as core's `GuessLog::locked_until`.
+-- Returns the time until which the subject is locked, or nil: core's `GuessLog::locked_until`.
 local function locked_until(log, per_hour, per_day, in_a_row)
   if log[1] >= in_a_row then return '9223372036854775807' end
   if #log == 2 then return nil end
@@ -145,8 +147,8 @@ local function locked_until(log, per_hour, per_day, in_a_row)
   return found and text(found)
 end
 
--- The message after the current one, asked for by a request or by a step; as core's
--- `Pending::further`. A request ends the fallback, or begins one of `steps`.
+-- Decides about the message after the current one, requested by a caller or a step: core's
+-- `Pending::further`. A caller's request ends the fallback, or starts one with `steps` steps.
 local function further(key, v, code, unconfirmed, steps)
   if v[SN] >= v[MS] then return {'exhausted', flat(key, v)} end
   if v[RO] == 1 then
@@ -159,7 +161,7 @@ local function further(key, v, code, unconfirmed, steps)
   return {'send', '0', '0', '0', flat(key, v)}
 end
 
--- What a request for a message means for a live verification, as core's `Pending::send`.
+-- Decides the effect of a request for a message on a live verification: core's `Pending::send`.
 local function send(key, v, code, steps)
   if v[CF] == UNCONFIRMED then return {'send', '0', '0', '0', flat(key, v)} end
   if now < v[RA] and v[RA] <= now + 2 * v[CD] then return {'cooling', flat(key, v)} end

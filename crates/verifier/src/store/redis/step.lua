@@ -1,6 +1,7 @@
 -- KEYS: the verification, the subject's guesses.
--- ARGV: now, per_hour, per_day, in_a_row, service, the message it follows, '' or the details it was
---       planned for, then the next code as for resend; or nothing. As core's `Pending::step`.
+-- ARGV: now, per_hour, per_day, in_a_row, service, the message that the step follows, the details
+-- for which it was planned or '', then optionally the next code as in resend.lua.
+-- Implements core's `Pending::step`.
 local after = tonumber(ARGV[6])
 local v, unreadable = load(KEYS[1])
 if unreadable then return {'corrupt'} end

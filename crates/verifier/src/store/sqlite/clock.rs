@@ -1,4 +1,5 @@
-//! The clock of the embedded engine: steady across steps of the wall clock and across restarts.
+//! The clock of the embedded engine, which stays steady when the wall clock is set and across
+//! restarts.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,8 +20,8 @@ pub(super) const SCHEMA: &str = "
         boot TEXT NOT NULL
     ) STRICT;";
 
-/// How much older the written time may be than the newest one: a write of its own for each code
-/// would be another page to disk.
+/// How much older the time on disk may be than the current one. Writing it for every code would
+/// cost another page write each.
 const SAVED_EVERY_MS: u64 = 1_000;
 
 /// The clocks of the machine that the process runs on.
@@ -28,41 +29,41 @@ const SAVED_EVERY_MS: u64 = 1_000;
 pub struct MachineClocks {
     /// Wall-clock time, which may be set back.
     pub wall: Arc<dyn Clock>,
-    /// Time since boot, which never runs backwards.
+    /// Time since boot, which is monotonic.
     pub uptime: Arc<dyn Clock>,
     /// The id of this boot; `None` if unknown.
     pub boot: Option<String>,
 }
 
-/// The time that decides about one call.
+/// The time that decides one call.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
-    /// The later of the caller's clock and the steady one.
+    /// The later of the caller's clock and the steady clock.
     pub(super) now: Timestamp,
     steady: SteadyTime,
 }
 
 impl Moment {
-    /// Codes that were opened in an earlier epoch have ended.
+    /// Returns the clock's epoch. Codes that were opened in an earlier epoch have ended.
     pub(super) const fn epoch(self) -> u32 {
         self.steady.epoch
     }
 }
 
-/// The clock of the embedded engine; everything in the process goes by it.
+/// The clock of the embedded engine, which the whole process uses.
 ///
-/// It never runs backwards within an epoch, see [`SteadyTime`]. A correction begins an epoch, in
-/// which the store refuses every code that was opened before.
+/// It is monotonic within an epoch; see [`SteadyTime`]. A correction starts a new epoch, in which
+/// the store refuses every code that was opened before.
 #[derive(Debug)]
 pub struct SteadyClock {
     machine: MachineClocks,
     steady: Mutex<SteadyTime>,
-    /// The newest reading that is on disk.
+    /// The newest reading on disk.
     saved: Mutex<Option<SteadyTime>>,
 }
 
 impl SteadyClock {
-    /// Reads the newest time that was written to `sqlite` and goes on from there.
+    /// Reads the newest time on disk from `sqlite` and continues from there.
     pub async fn load(sqlite: &Sqlite, machine: MachineClocks) -> Result<Arc<Self>, StorageError> {
         let saved = sqlite.read(read).await?;
         let (now, uptime) = (machine.wall.now(), machine.uptime.now());
@@ -81,7 +82,7 @@ impl SteadyClock {
         }))
     }
 
-    /// The time that decides about a call whose caller's clock shows `caller`.
+    /// Returns the time that decides a call whose caller's clock shows `caller`.
     pub(super) fn moment(&self, caller: Timestamp) -> Moment {
         let steady = self.read();
         let now = steady.now.max(caller);
@@ -100,29 +101,30 @@ impl SteadyClock {
         next
     }
 
-    /// Writes the time together with a decision, unless a recent time is on disk.
+    /// Writes the time together with a decision, unless the time on disk is recent enough.
     pub(super) fn save(&self, connection: &Connection, moment: Moment) -> Result<()> {
         let steady = moment.steady;
         if self.is_saved(steady) {
             return Ok(());
         }
         if lock(&self.saved).is_none_or(|saved| saved.epoch < steady.epoch) {
-            // No guess was made later than now, and no subject stays locked until a wrong time.
+            // No guess was made later than now: move later ones back, or a wrong time would lock a
+            // subject for too long.
             table::limit_guess_times(connection, steady.now)?;
-            // By the time that decides when a row is forgotten.
+            // Use the time that also decides when a row is deleted.
             table::limit_retention(connection, moment.now)?;
         }
         write(connection, steady, self.machine.boot.as_deref())
     }
 
-    /// Notes that the transaction of `moment` was committed.
+    /// Records that the transaction of `moment` was committed.
     pub(super) fn committed(&self, moment: Moment) {
         if !self.is_saved(moment.steady) {
             *lock(&self.saved) = Some(moment.steady);
         }
     }
 
-    /// Whether the time on disk is recent enough.
+    /// Returns whether the time on disk is recent enough.
     fn is_saved(&self, steady: SteadyTime) -> bool {
         lock(&self.saved).is_some_and(|saved| {
             let is_recent = steady.now.millis_since(saved.now) < SAVED_EVERY_MS;
@@ -141,15 +143,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the file says about the time.
+/// The time in the file.
 struct Saved {
     steady: SteadyTime,
     boot: String,
 }
 
 impl Saved {
-    /// The reading to go on from at `uptime` of the boot with the id `boot`: after a restart of the
-    /// machine nothing says how long it was off, and only the newest time counts.
+    /// Returns the reading from which to continue at `uptime` of the boot `boot`. After a reboot
+    /// nothing tells how long the machine was off, so only the newest time on disk counts.
     fn since_boot(&self, boot: Option<&str>, uptime: Timestamp) -> SteadyTime {
         if boot == Some(self.boot.as_str()) {
             return self.steady;
@@ -182,7 +184,7 @@ fn read(connection: &Connection) -> Result<Option<Saved>> {
 }
 
 fn write(connection: &Connection, moment: SteadyTime, boot: Option<&str>) -> Result<()> {
-    // A call that was delayed behind a correction does not undo it.
+    // A call that was delayed behind a correction must not undo it.
     connection
         .prepare_cached(
             "INSERT INTO verifier_clock (one, epoch, newest_ms, uptime_ms, boot)
@@ -201,8 +203,8 @@ fn write(connection: &Connection, moment: SteadyTime, boot: Option<&str>) -> Res
         .map(|_| ())
 }
 
-/// Ends every code that is live in this file: for a file that is older than the codes that were
-/// used since.
+/// Ends every live code in this file. Called for a restored file, because codes may have been used
+/// after the backup.
 pub fn end_live_codes(connection: &Connection) -> Result<()> {
     connection
         .execute(

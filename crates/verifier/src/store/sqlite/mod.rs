@@ -1,5 +1,5 @@
-//! Code state in the SQLite file: the state machine of core runs inside a transaction, by the
-//! steady clock of the file.
+//! Code state in the SQLite file: core's state machine runs inside a transaction, on the steady
+//! clock of the file.
 
 mod clock;
 mod record;
@@ -27,7 +27,7 @@ use table::{Found, Latest};
 
 pub use clock::{MachineClocks, SteadyClock, end_live_codes};
 
-/// The verifier's tables.
+/// The migrations of this crate's tables, in order.
 pub const MIGRATIONS: [Migration; 3] = [
     Migration {
         name: "verifier-1",
@@ -49,7 +49,8 @@ const REFUSED: Checked = Checked {
     approval: None,
 };
 
-/// How long guesses are kept when only the hour and the day still count: a day.
+/// Retention of a guess log with no consecutive guesses: a day, because only the hourly and daily
+/// limits still count.
 const DAY_MS: u64 = 24 * 3_600_000;
 
 /// Code state in the SQLite file.
@@ -59,11 +60,11 @@ pub struct SqliteVerifications {
     clock: Arc<SteadyClock>,
 }
 
-/// The result of one step: `None` when a record could not be read.
+/// The result of one step: `None` if a record could not be read.
 type Step<T> = SqlResult<Option<T>>;
 
 impl SqliteVerifications {
-    /// Code state in this file, which has [`MIGRATIONS`] and this clock.
+    /// Creates the store on this file, which must have [`MIGRATIONS`], with this clock.
     pub const fn new(sqlite: Sqlite, clock: Arc<SteadyClock>) -> Self {
         Self { sqlite, clock }
     }
@@ -286,7 +287,8 @@ impl VerificationStore for SqliteVerifications {
 
 fn open(connection: &Connection, command: OpenCommand, at: Moment) -> Step<Opened> {
     let now = command.now;
-    // An hour longer than they are shown, so that a clock that steps back finds what it left.
+    // Keep rows an hour longer than they are shown, so that a caller's clock that steps back still
+    // finds them.
     table::purge(connection, now.minus_millis(2 * AFTERLIFE_MS), now)?;
     let Some(guesses) = table::guesses(connection, command.id.tag())? else {
         return Ok(None);
@@ -327,7 +329,7 @@ fn open(connection: &Connection, command: OpenCommand, at: Moment) -> Step<Opene
     }))
 }
 
-/// Returns the meaning of `command` for the live verification of the same content.
+/// Decides the effect of `command` on the live verification of the same content.
 fn again(
     connection: &Connection,
     id: &VerificationId,
@@ -358,9 +360,9 @@ struct Ask {
     /// The code to use if the policy rotates codes.
     next: Option<SealedCode>,
     now: Timestamp,
-    /// The fallback step that asks; a request otherwise.
+    /// The fallback step that asks; `None` for a request.
     of: Option<StepOf>,
-    /// The steps of the fallback that a request's message begins.
+    /// Number of steps of the fallback that a request's message starts.
     steps: u8,
 }
 
@@ -392,7 +394,8 @@ fn resend(
     send(connection, id, *record, ask)
 }
 
-/// Returns the meaning of `ask` for a live verification; the inner `None` is that it has none.
+/// Decides the effect of `ask` on a live verification. The inner `None` means that a later message
+/// superseded the step.
 fn send(
     connection: &Connection,
     id: &VerificationId,
@@ -458,8 +461,8 @@ fn check(
     if !live || guesses.locked_until(budget, now).is_some() {
         return Ok(Some(REFUSED));
     }
-    // Without a digest it has ended; under a digest key that this verifier does not have yet, no
-    // guess counts and nothing is used up.
+    // A live record without a digest is corrupt. Under a digest key that is not loaded here yet, do
+    // not count an attempt.
     let Some(stored) = record.digest() else {
         return Ok(None);
     };
@@ -499,7 +502,7 @@ fn answer(record: &Record, verdict: CheckVerdict, repeated: bool) -> Checked {
     }
 }
 
-/// One check of a live verification.
+/// Applies one compared check to a live verification.
 fn judge(record: &mut Record, matched: bool, now: Timestamp) -> CheckVerdict {
     let pending = record.pending();
     match pending.check(matched, now) {
@@ -523,8 +526,8 @@ fn judge(record: &mut Record, matched: bool, now: Timestamp) -> CheckVerdict {
     }
 }
 
-/// Whether one of the candidates is the stored digest. Every candidate is compared, each in
-/// constant time.
+/// Returns whether one of the candidates is the stored digest. Compares every candidate in constant
+/// time.
 fn matches(stored: &Digest, candidates: &[Digest]) -> bool {
     candidates
         .iter()

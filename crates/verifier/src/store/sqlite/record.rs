@@ -1,5 +1,4 @@
-//! A verification as its row keeps it: one JSON record, read and written whole. Refuses to
-//! decide.
+//! A verification as stored in its row: one JSON record, read and written as a whole.
 
 use serde::{Deserialize, Serialize};
 use watchword_core::{
@@ -12,7 +11,7 @@ use super::super::model::{
     Approval, Digest, Expected, Inspected, OpenCommand, SealedCode, Sends, Sent, StoredVerification,
 };
 
-/// Everything that is kept of a verification but its id and slot.
+/// The stored fields of a verification except its id and slot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) service: ServiceName,
@@ -34,7 +33,7 @@ pub(super) struct Record {
     code: Option<CodeRecord>,
     order: Option<String>,
     order_key: String,
-    /// Records of an earlier build have none; their recipient cannot be compared.
+    /// Records of an earlier build lack it, so their recipient cannot be compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) recipient: Option<ShortTag>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,7 +43,7 @@ pub(super) struct Record {
     /// The last message that a fallback step may send.
     #[serde(default)]
     last_step: u8,
-    /// At most one for each check that was compared.
+    /// At most one entry for each check that was compared.
     answers: Vec<AnswerRecord>,
     /// The epoch of the clock in which it was opened.
     #[serde(default)]
@@ -63,7 +62,7 @@ struct CodeRecord {
 struct AnswerRecord {
     check_id: CheckId,
     verdict: Answered,
-    /// Starts of the typed code's digests: they tell one code from another.
+    /// The first characters of the typed code's digests, which distinguish one code from another.
     typed: Vec<String>,
 }
 
@@ -75,11 +74,11 @@ enum Answered {
     LastWrong,
 }
 
-/// What an earlier check of the same id means for this one.
+/// Relation of a check to an earlier one with the same id.
 pub(super) enum Repeat {
-    /// It was this check: its verdict stands.
+    /// It is the same check, and this is its verdict.
     Same(CheckVerdict),
-    /// The id was used for another code.
+    /// The id was used for another check.
     Other,
     /// The id is new.
     No,
@@ -123,12 +122,12 @@ impl Record {
         self.expires_at_ms
     }
 
-    /// Whether the time to be remembered is over.
+    /// Returns whether the record is past its retention.
     pub(super) fn is_forgotten(&self, now: Timestamp) -> bool {
         Timestamp::from_millis(self.expires_at_ms).plus_millis(AFTERLIFE_MS) <= now
     }
 
-    /// The state core's rules work on. Fields they do not look at have their defaults.
+    /// Returns the state for core's rules. Fields that the rules do not use have their defaults.
     pub(super) fn pending(&self) -> Pending {
         Pending {
             policy: Policy {
@@ -169,12 +168,12 @@ impl Record {
         self.resend_after_ms = pending.resend_after.as_millis();
     }
 
-    /// A request for a message ended the fallback or began one of `steps`.
+    /// Plans `steps` fallback steps after the newest message; 0 ends the fallback.
     pub(super) fn plan(&mut self, steps: u8) {
         self.last_step = self.sends.saturating_add(steps).min(self.max_sends);
     }
 
-    /// The order with another locale or fallback replaces the earlier one.
+    /// Replaces the order by one with another locale or fallback.
     pub(super) fn replace_details(&mut self, command: OpenCommand) {
         self.details = command.details;
         self.order = Some(command.sealed_order);
@@ -195,8 +194,7 @@ impl Record {
         }
     }
 
-    /// Ends the verification: everything that could still be checked, sent or compared is
-    /// forgotten.
+    /// Ends the verification and erases everything that could still be checked, sent or compared.
     pub(super) fn end(&mut self, status: VerificationStatus) {
         self.status = status;
         self.code = None;
@@ -204,16 +202,14 @@ impl Record {
         (self.recipient, self.variables, self.details) = (None, None, None);
     }
 
-    /// Ends a live verification that was opened before this epoch of the clock: nothing says how
-    /// long its code has lived.
+    /// Ends a live verification that was opened before this epoch of the clock: its age is unknown.
     pub(super) fn end_if_before(&mut self, epoch: u32) {
         if self.is_pending() && self.epoch < epoch {
             self.end(VerificationStatus::Expired);
         }
     }
 
-    /// Whether this live verification, whose id is `id`, meets the expectations of a check's
-    /// caller.
+    /// Returns whether this live verification, with the id `id`, meets the expectations of a check.
     pub(super) fn fits(&self, expected: &Expected, id: &VerificationId) -> bool {
         let Expected {
             purpose,
@@ -248,8 +244,8 @@ impl Record {
         })
     }
 
-    /// Returns the meaning of an earlier check of the same id. The same id with another code or
-    /// with other expectations is another check.
+    /// Compares a check with an earlier one of the same id. The same id with another code or other
+    /// expectations is another check.
     pub(super) fn repeat(&self, check_id: &CheckId, typed: &[String]) -> Repeat {
         let earlier = self
             .answers
@@ -312,8 +308,8 @@ impl Record {
         }
     }
 
-    /// The message to publish; `None` if there is nothing left to send, which is no state this
-    /// program writes.
+    /// Returns the message to publish; `None` if there is no code or order, a state that this
+    /// program never writes.
     pub(super) fn sent(
         &self,
         id: &VerificationId,

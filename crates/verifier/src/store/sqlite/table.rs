@@ -1,4 +1,4 @@
-//! The verifier's tables and the statements on them. Refuses to decide.
+//! The verification tables and their statements. Decisions are made in `mod.rs`.
 
 use watchword_core::{GuessLog, ShortTag, Timestamp, VerificationId};
 use watchword_storage::forget as forget_rows;
@@ -29,8 +29,8 @@ pub(super) const SCHEMA: &str = "
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX verifier_guesses_by_age ON verifier_guesses (forget_at_ms);";
 
-/// Verifications stand in the order in which they were opened, not in that of their random ids: the
-/// two writes that follow then meet pages that others write too, and not one of their own each.
+/// Stores verifications in the order of opening instead of by their random ids. The writes that
+/// follow then touch pages that other verifications share, instead of a separate page each.
 pub(super) const SCHEMA_2: &str = "
     ALTER TABLE verifier_verification RENAME TO verifier_verification_1;
     DROP INDEX verifier_verification_by_age;
@@ -45,15 +45,15 @@ pub(super) const SCHEMA_2: &str = "
     DROP TABLE verifier_verification_1;
     CREATE INDEX verifier_verification_by_age ON verifier_verification (expires_at_ms);";
 
-/// Rows of each kind forgotten when one verification is opened: more than one can add, so that
-/// the tables do not grow.
+/// The most rows of each kind deleted when a verification is opened. More than one open adds, so
+/// that the tables do not grow.
 const PURGED_AT_ONCE: u32 = 8;
 
 /// The longest lifetime that `core::Policy` allows.
 const LONGEST_LIFETIME_MS: u64 = 600_000;
 
-/// Up to `limit` verifications whose ids begin with `tag`, after the id `cursor`, in the order of
-/// their ids; `None` for one that cannot be read.
+/// Returns up to `limit` verifications whose ids start with `tag`, after the id `cursor`, in the
+/// order of their ids; `None` for an unreadable record.
 pub(super) fn page(
     connection: &Connection,
     tag: &str,
@@ -65,7 +65,7 @@ pub(super) fn page(
         "SELECT id, record FROM verifier_verification WHERE id > ?1 AND id < ?2
          ORDER BY id LIMIT ?3",
     )?;
-    // No character of an id is behind this one.
+    // `~` sorts after every character of an id.
     let end = format!("{tag}~");
     let rows = statement.query_map(params![cursor.unwrap_or(tag), end, limit], |row| {
         Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
@@ -78,15 +78,15 @@ pub(super) fn page(
     .collect()
 }
 
-/// What was found under an id.
+/// The result of a look-up by id.
 pub(super) enum Found {
     Nothing,
     Unreadable,
     Record(Box<Record>),
 }
 
-/// The verification of this id. At a moment, a verification of an earlier epoch has ended, and one
-/// whose time to be remembered is over is not found, whether its row was purged yet or not.
+/// Returns the verification of this id. If `at` is set, a verification of an earlier epoch has
+/// ended, and one past its retention is not found, even if its row is not purged yet.
 pub(super) fn find(
     connection: &Connection,
     id: &VerificationId,
@@ -111,8 +111,8 @@ pub(super) fn find(
     Ok(Found::Record(Box::new(record)))
 }
 
-/// Reads some verification in place of one that is not there, so that a check of an unknown id
-/// takes as long as one that is refused for another reason.
+/// Reads some verification instead of the missing one, so that a check of an unknown id takes as
+/// long as one that is refused for another reason.
 pub(super) fn read_another(connection: &Connection) -> Result<()> {
     let text: Option<String> = connection
         .prepare_cached("SELECT record FROM verifier_verification LIMIT 1")?
@@ -122,14 +122,14 @@ pub(super) fn read_another(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// What a slot leads to.
+/// The latest verification of a slot.
 pub(super) enum Latest {
     Nothing,
     Unreadable,
     Record(VerificationId, Box<Record>),
 }
 
-/// The slot's latest verification, if it is still known at this moment.
+/// Returns the slot's latest verification, if it is still retained at this time.
 pub(super) fn latest(connection: &Connection, slot: &SlotKey, at: Moment) -> Result<Latest> {
     let id: Option<String> = connection
         .prepare_cached("SELECT id FROM verifier_slot WHERE slot = ?1")?
@@ -185,8 +185,8 @@ fn encode(record: &Record) -> Result<String> {
     serde_json::to_string(record).map_err(|error| Error::ToSqlConversionFailure(Box::new(error)))
 }
 
-/// Forgets a few verifications that expired before `oldest`, with their slots, and a few logs of
-/// guesses that `now` is past. Every row that is added is paid for by a purge that may take more.
+/// Deletes a few verifications that expired before `oldest`, with their slots, and a few guess logs
+/// past their retention at `now`. Each insert triggers a purge of more rows than it adds.
 pub(super) fn purge(connection: &Connection, oldest: Timestamp, now: Timestamp) -> Result<()> {
     let mut old = connection.prepare_cached(
         "SELECT id, slot FROM verifier_verification WHERE expires_at_ms < ?1
@@ -213,8 +213,8 @@ pub(super) fn purge(connection: &Connection, oldest: Timestamp, now: Timestamp) 
     )
 }
 
-/// The wrong guesses of a subject; `None` if they cannot be read: a log that reads as empty would
-/// be free guesses.
+/// Returns the wrong guesses of a subject; `None` if they cannot be read. Treating an unreadable
+/// log as empty would grant free guesses.
 pub(super) fn guesses(connection: &Connection, tag: &str) -> Result<Option<GuessLog>> {
     let row: Option<(String, u32)> = connection
         .prepare_cached("SELECT wrong_at_ms, in_a_row FROM verifier_guesses WHERE tag = ?1")?
@@ -243,8 +243,9 @@ fn parse(times: &str, in_a_row: u32) -> Option<GuessLog> {
     Some(log)
 }
 
-/// Lets [`purge`] drop the rows of an earlier, later clock as if the codes were opened now. They have
-/// ended, and without this they would stay for as long as that clock was ahead.
+/// Shortens the retention of rows that were written while the clock was ahead, as if their codes
+/// were opened now. These codes have ended, and without this [`purge`] would keep them for as long
+/// as the clock was ahead.
 pub(super) fn limit_retention(connection: &Connection, now: Timestamp) -> Result<()> {
     let latest = now.plus_millis(LONGEST_LIFETIME_MS).as_millis();
     connection
@@ -255,8 +256,8 @@ pub(super) fn limit_retention(connection: &Connection, now: Timestamp) -> Result
         .map(|_| ())
 }
 
-/// Moves guesses that lie after `now`, which a wrong clock dated, to `now`: none is given back, and
-/// none locks its subject for longer than from now on.
+/// Moves guesses with a time after `now`, written by a wrong clock, to `now`. All guesses still
+/// count, and none locks its subject beyond its limit counted from now.
 pub(super) fn limit_guess_times(connection: &Connection, now: Timestamp) -> Result<()> {
     let mut all =
         connection.prepare_cached("SELECT tag, wrong_at_ms, in_a_row FROM verifier_guesses")?;
@@ -264,7 +265,7 @@ pub(super) fn limit_guess_times(connection: &Connection, now: Timestamp) -> Resu
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<Result<Vec<(String, String, u32)>>>()?;
     for (tag, times, in_a_row) in rows {
-        // A log that cannot be read refuses its subject, and stays as it is.
+        // An unreadable log locks its subject, and stays as it is.
         let Some(mut log) = parse(&times, in_a_row) else {
             continue;
         };
@@ -276,7 +277,7 @@ pub(super) fn limit_guess_times(connection: &Connection, now: Timestamp) -> Resu
     Ok(())
 }
 
-/// Keeps `log` until `forget_at`: its times, then `recipient:count` for each recipient.
+/// Stores `log` until `forget_at`: its times, then `recipient:count` for each recipient.
 pub(super) fn remember(
     connection: &Connection,
     tag: &str,
@@ -302,7 +303,7 @@ pub(super) fn remember(
         .map(|_| ())
 }
 
-/// Forgets the guesses of a subject; returns whether there were any.
+/// Deletes the guesses of a subject. Returns whether there were any.
 pub(super) fn forget(connection: &Connection, tag: &str) -> Result<bool> {
     connection
         .prepare_cached("DELETE FROM verifier_guesses WHERE tag = ?1")?
