@@ -1,6 +1,6 @@
 #!lua
--- KEYS: a string. ARGV: what it was, what it is to be, for how many ms if not as before.
--- -> 1 if it was that
+-- swap(KEYS: key; ARGV: expected value, new value, ttl ms (optional: keeps the ttl)) -> 1 if it
+-- swapped, else 0
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end
