@@ -58,6 +58,7 @@ impl Timestamp {
         let text = whole.ok().and_then(|moment| moment.format(&Rfc3339).ok());
         match text.as_deref().and_then(|text| text.strip_suffix('Z')) {
             Some(seconds) => format!("{seconds}.{:03}Z", self.0.rem_euclid(1_000)),
+            // RFC 3339 has no years before 0 or after 9999.
             None => "9999-12-31T23:59:59.999Z".to_owned(),
         }
     }
@@ -131,7 +132,7 @@ mod tests {
             assert_eq!(text.len(), "2025-11-24T16:00:00.123Z".len(), "{text}");
             assert_eq!(Timestamp::from_rfc3339(&text), Some(moment), "{text}");
         }
-        // As earlier versions wrote it into events.
+        // The form that earlier versions wrote into events.
         let whole = Timestamp::from_rfc3339("2025-11-24T16:00:00Z");
         assert_eq!(whole, Some(Timestamp::from_millis(1_764_000_000_000)));
     }

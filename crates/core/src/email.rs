@@ -49,7 +49,7 @@ impl FromStr for EmailAddress {
         }
         if local.starts_with('.') || local.ends_with('.') || local.contains("..") {
             return Err(Malformed::new(
-                "the part of an email address before @ has no dot at its ends and no two in a row",
+                "the part of an email address before @ must not start or end with a dot or have two dots in a row",
             ));
         }
         let text = format!("{local}@{}", ascii_domain(domain)?);
@@ -63,6 +63,7 @@ impl FromStr for EmailAddress {
         let labels_fit = domain.split('.').all(|label| {
             (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
         });
+        // A numeric last label would make the domain an IPv4 address.
         let tld_is_a_word = domain
             .rsplit('.')
             .next()

@@ -190,7 +190,7 @@ impl FromStr for NumberPrefix {
             || is_international(digits)
         {
             return Err(Malformed::new(
-                "a number prefix is +, the calling code of a country and at least one digit more",
+                "a number prefix is +, the calling code of a country and at least one more digit",
             ));
         }
         Ok(Self(text.to_owned()))

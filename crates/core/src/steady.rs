@@ -58,7 +58,7 @@ mod tests {
         let table = [
             (0, 0, 0, 0),
             (10, 10, 10, 0),
-            // Set back by 30 s: held, and it goes on advancing.
+            // Set back by 30 s: held, and it keeps advancing.
             (0, -29_990, 10, 0),
             (5_000, -24_990, 5_010, 0),
             // Set back by 1 ms more.
@@ -87,7 +87,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is done to the wall clock: in one epoch the time never runs backwards and is
+        /// However the wall clock changes: within one epoch the time never runs backwards and is
         /// never slower than the time since boot, and it is never more than 30 s ahead of the wall
         /// clock.
         #[test]

@@ -39,7 +39,7 @@ impl Variables {
             }
             if RESERVED.contains(&name.as_str()) {
                 return Err(Malformed::new(
-                    "app, code, host, locale, minutes, seconds and to are not for callers",
+                    "app, code, host, locale, minutes, seconds and to are reserved names",
                 ));
             }
             if value.chars().count() > 100 || value.chars().any(is_unsafe) {

@@ -246,7 +246,7 @@ impl Issuer {
         self.guard.admit(service).await
     }
 
-    /// Takes a fallback step that is due.
+    /// Executes a fallback step that is due.
     ///
     /// After an error the step must be retried: a peer is not available, or the cooldown of the
     /// recipient is running. A step that another limit refuses is skipped, and the step after it

@@ -90,9 +90,9 @@ struct Handles {
 /// The entry point of a request.
 #[derive(Debug, Clone, Copy)]
 pub enum Entry {
-    /// `POST`.
+    /// An HTTP request for a code or a resend.
     Http,
-    /// `watchword.otp.requested`.
+    /// An event of type `watchword.otp.requested.v1`.
     Event,
 }
 

@@ -11,8 +11,19 @@
 //! | 16 | trace id; zeros if there is none |
 //! | 1 | the receipt's state, from 1; 0 if there is none |
 //! | 6 | when the receipt was applied, ms since the epoch |
-//! | 1, then that many | length of the service's name, and the name; empty until a worker claims it |
-//! | rest | the newest attempts, oldest first: class 1, began 6, took ms 3, length of the provider's name 1, length of its message id 2, name, id |
+//! | 1, then that many | length and text of the service's name; empty until a worker claims it |
+//! | rest | the newest attempts, oldest first |
+//!
+//! Each attempt:
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 1 | outcome class |
+//! | 6 | start of the call, ms since the epoch |
+//! | 3 | duration of the call, ms |
+//! | 1 | length of the provider's name |
+//! | 2 | length of the provider's message id |
+//! | rest | name, then message id |
 //!
 //! A delivery with one accepted attempt takes 51 bytes and its texts. Version 1, which had neither
 //! trace, receipt nor service, can still be decoded. Bytes that do not fit the layout exactly are

@@ -114,8 +114,8 @@ pub fn claim(old: Option<Delivery>, request: ClaimRequest) -> Step<Claim> {
                 write: None,
             };
         }
-        // The holder's lease ended without a settlement: record an attempt that began with the claim
-        // and has an unknown outcome.
+        // The holder's lease ended without a settlement: record an attempt that began with the
+        // claim and has an unknown outcome.
         delivery.append(Attempt {
             provider: None,
             class: AttemptClass::UnknownOutcome,

@@ -38,7 +38,7 @@ impl StorageError {
                 Self::Unavailable("no connection to the cluster")
             }
             ErrorKind::MasterNameNotFoundBySentinel | ErrorKind::NoValidReplicasFoundBySentinel => {
-                Self::Unavailable("the sentinels know no primary")
+                Self::Unavailable("the sentinels report no primary")
             }
             ErrorKind::Extension => from_code(error.code()),
             _ => Self::Rejected("client error"),

@@ -1,4 +1,4 @@
-//! Sentinel failover and a cluster.
+//! Tests of a Sentinel failover and of a cluster.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! The Redis link against real servers.
+//! Tests of the Redis connection against real servers.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

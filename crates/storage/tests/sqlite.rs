@@ -1,4 +1,4 @@
-//! The SQLite file.
+//! Tests of the `SQLite` store and its backups.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -147,7 +147,7 @@ async fn full_disk_is_unavailable_for_the_whole_group() {
     file.write(|c| c.execute_batch("CREATE TABLE b (x BLOB)"))
         .await
         .unwrap();
-    // Pages may not grow: SQLITE_FULL, as on a full disk.
+    // Limit the page count: writes fail with SQLITE_FULL, as on a full disk.
     file.write(|c| c.query_row("PRAGMA max_page_count = 8", [], |_| Ok(())))
         .await
         .unwrap();

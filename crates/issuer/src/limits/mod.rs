@@ -190,7 +190,8 @@ impl fmt::Display for Counter {
 /// Counts messages and requests. Each call is one atomic step.
 #[async_trait]
 pub trait SendLimiter: Send + Sync {
-    /// Counts one request of `service` against `limits.service_per_minute`, in minutes of the clock.
+    /// Counts one request of `service` against `limits.service_per_minute`, per minute of the
+    /// clock.
     async fn admit(
         &self,
         service: &ServiceName,

@@ -216,6 +216,7 @@ impl Counts {
             stored.is_asking = false;
             match counted {
                 Ok(tally) => stored.tally = *tally,
+                // The report may have run: its messages stay counted.
                 Err(StorageError::Timeout) => {}
                 Err(_) => stored.tally = stored.tally.plus(-messages, part),
             }

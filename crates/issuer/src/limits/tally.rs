@@ -155,7 +155,7 @@ mod tests {
 
     proptest! {
         /// No pattern of requests gets more messages in any span than the limit, and a refusal ends
-        /// when it says.
+        /// at the time it reports.
         #[test]
         fn no_pattern_beats_the_limit(waits in prop::collection::vec(0_u64..HOUR_MS / 4, 1..200), limit in 1_u32..12) {
             let (mut sent, mut now) = (Vec::<Timestamp>::new(), T0);

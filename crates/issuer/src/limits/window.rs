@@ -67,7 +67,8 @@ pub fn reserve(live: &[Timestamp], reservation: &Reservation) -> Permit {
         let most = share(most, reservation.names_subject);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let excess = inside.len().checked_sub(most)?;
-        // With a limit of 0 no reservation ever expires, so report one window from now.
+        // With a limit of 0 no reservation ever expires, so report one window from now. A
+        // reservation ahead of now counts as made now, so that no refusal outlasts its span.
         let oldest = inside.get(excess).map_or(now, |at| now.min(*at));
         Some((oldest.plus_millis(span_ms), limit))
     };

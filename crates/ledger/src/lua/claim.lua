@@ -1,5 +1,6 @@
 
--- claim(KEYS: delivery; ARGV: now ms, retention ms, channel, lease ms, trace id, service) -> {verdict, record}
+-- claim(KEYS: delivery; ARGV: now ms, retention ms, channel, lease ms, trace id, service)
+-- -> {verdict, record}
 local key, now, retention_ms = KEYS[1], tonumber(ARGV[1]), ARGV[2]
 local delivery = read(key)
 if delivery == false then

@@ -1,4 +1,4 @@
-//! Private Redis servers, a proxy that can go mute, and waiting for a condition.
+//! Private Redis servers, a proxy that can swallow replies, and waiting for a condition.
 #![allow(dead_code)]
 
 use std::net::TcpListener as StdListener;
