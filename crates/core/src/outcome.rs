@@ -62,7 +62,7 @@ words!(
         Accepted = "accepted",
         /// A receipt says that the message arrived.
         Delivered = "delivered",
-        /// No provider accepts the message.
+        /// No provider accepts the message, or a receipt says that it will not arrive.
         Failed = "failed",
         /// The deadline passed before a provider accepted it.
         Expired = "expired",

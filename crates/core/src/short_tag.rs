@@ -15,7 +15,7 @@ use crate::Malformed;
 pub struct ShortTag([u8; 8]);
 
 impl ShortTag {
-    /// Stands for the missing tag of a record that an earlier build stored.
+    /// The tag of a record that an earlier build stored without one.
     pub const NONE: Self = Self([0; 8]);
 
     /// Returns the tag of `hash`: its first eight bytes.

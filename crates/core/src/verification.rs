@@ -278,8 +278,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the order of events, at most `max_checks` codes are compared, and a resend
-        /// gives no check back.
+        /// In any order of events at most `max_checks` codes are compared, and no resend gives a
+        /// check back.
         #[test]
         fn no_order_of_steps_gives_a_check_back(steps in prop::collection::vec((0_u8..3, 0_u64..40_000), 0..60)) {
             let mut state = Pending::open(Policy::default(), NOW);

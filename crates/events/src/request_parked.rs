@@ -1,6 +1,5 @@
-//! `watchword.request.parked.v1`: the note that replaces a dead-lettered request by event. A
-//! request that cannot be read or belongs to no service is not kept, because it holds a recipient
-//! in clear.
+//! `watchword.request.parked.v1`: the note that replaces a dead-lettered request by event. The
+//! request itself is not kept, because it holds a recipient in clear.
 
 use serde::{Deserialize, Serialize};
 

@@ -252,8 +252,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever other processes with wrong clocks wrote, a refusal lasts no longer than its
-        /// limit.
+        /// A refusal lasts no longer than its limit, even if other processes with wrong clocks
+        /// wrote reservations.
         #[test]
         fn no_refusal_outlasts_its_limit(mut ago in prop::collection::vec(-100_000_000_i64..100_000_000, 0..30)) {
             ago.sort_unstable_by_key(|ms| -ms);

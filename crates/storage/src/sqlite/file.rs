@@ -83,7 +83,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StorageError> {
 
 /// Enables the query planner stability guarantee, so that a prepared statement is planned once.
 /// Without it, `SQLite` plans a statement that compares with a bound value again at each use, which
-/// took 8 % of the time of a code.
+/// took 8 % of the cost of a code.
 fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
     connection
         .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
