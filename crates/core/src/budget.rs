@@ -1,20 +1,20 @@
-//! Limits that outlive a verification: wrong guesses per subject (R5) and messages per recipient
-//! and service (R16). Numbers and pure rules; counting them atomically is the stores' work.
+//! Limits that outlive a verification: wrong guesses per subject, and messages per recipient and
+//! service. This module holds numbers and pure rules; the stores count atomically.
 
 use crate::{ShortTag, Timestamp};
 
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
-/// How many wrong guesses a subject has across verifications, resends and channels.
+/// The wrong guesses allowed to a subject over all its verifications, resends and channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GuessBudget {
     /// Wrong guesses in any 60 minutes; default 10.
     pub per_hour: u32,
-    /// Wrong guesses in any 24 hours; default 20, so that guessing a 6-digit code succeeds with
-    /// a chance of 20 in a million a day.
+    /// Wrong guesses in any 24 hours; default 20, so that guessing a 6-digit code succeeds with a
+    /// probability of at most 20 in a million per day.
     pub per_day: u32,
-    /// Wrong guesses in a row, ever: 100 (NIST SP 800-63B §3.2.2).
+    /// Consecutive wrong guesses, without a time limit; default 100 (NIST SP 800-63B §3.2.2).
     pub in_a_row: u32,
 }
 
@@ -28,24 +28,24 @@ impl Default for GuessBudget {
     }
 }
 
-/// The wrong guesses of one subject: times of those in the last day, and how many in a row.
+/// The wrong guesses of one subject: their times within the last day, and the consecutive ones.
 ///
-/// The right code resets the guesses in a row at the recipient that it proves, and nothing else: an
-/// approval of a code sent to the attacker's own number gives back no guess at another number, and
-/// none of the hour and the day.
+/// The right code resets the consecutive guesses at the recipient that it proves, and nothing else.
+/// An attacker who approves a code sent to their own number gets back no guess at another number,
+/// and none of the hour and the day.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GuessLog {
-    /// When each wrong guess of the last day was made, oldest first.
+    /// Times of the wrong guesses of the last day, oldest first.
     pub wrong_at: Vec<Timestamp>,
-    /// Wrong guesses since the last right one, at all recipients.
+    /// Consecutive wrong guesses, over all recipients.
     pub in_a_row: u32,
-    /// The part of [`GuessLog::in_a_row`] at each recipient; at most one entry a guess.
+    /// The share of each recipient in [`GuessLog::in_a_row`]; guesses of earlier builds have none.
     pub at_recipients: Vec<(ShortTag, u32)>,
 }
 
 impl GuessLog {
-    /// Until when this subject may not guess, if it may not now. `i64::MAX` means: until it is
-    /// bound anew.
+    /// Returns the time until which the subject is locked, or `None` if it may guess at `now`.
+    /// `i64::MAX` means that the lock does not expire: an operator must unlock the subject.
     pub fn locked_until(&self, budget: GuessBudget, now: Timestamp) -> Option<Timestamp> {
         if self.in_a_row >= budget.in_a_row {
             return Some(Timestamp::from_millis(i64::MAX));
@@ -62,7 +62,7 @@ impl GuessLog {
         window(HOUR_MS, budget.per_hour).max(window(DAY_MS, budget.per_day))
     }
 
-    /// The log with one more wrong guess, at `recipient`, and without those older than a day.
+    /// Adds a wrong guess at `recipient` and drops guesses older than a day.
     #[must_use]
     pub fn with_wrong(mut self, recipient: ShortTag, now: Timestamp) -> Self {
         self.forget(now);
@@ -79,7 +79,7 @@ impl GuessLog {
         self
     }
 
-    /// The log after the right code for `recipient`.
+    /// Records the right code for `recipient`: its consecutive guesses no longer count.
     #[must_use]
     pub fn with_right(mut self, recipient: ShortTag, now: Timestamp) -> Self {
         self.forget(now);
@@ -103,29 +103,29 @@ impl GuessLog {
     }
 }
 
-/// How many messages a service sends: to one recipient, for one subject, to one block of numbers,
-/// for one client, to one country and in all.
+/// Send limits of a service: to one recipient, for one subject, to one block of numbers, for one
+/// client, to one country and in total.
 ///
-/// 0 in a field whose doc says so means no limit. Hours and days are the last 60 minutes and the
-/// last 24 hours.
+/// Where a field says so, 0 means no limit. Hours and days are the last 60 minutes and the last 24
+/// hours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SendLimits {
-    /// The least time between messages to one recipient, in milliseconds; default 30 s.
+    /// Minimum time between messages to one recipient, in milliseconds; default 30 s.
     pub cooldown_ms: u64,
     /// Messages to one recipient in an hour; default 10.
     pub per_hour: u32,
     /// Messages to one recipient in a day; default 20.
     pub per_day: u32,
-    /// Messages for one subject in an hour, over all its recipients; default 10, 0: no limit.
+    /// Messages for one subject in an hour, over all its recipients; default 10, 0 means no limit.
     pub subject_per_hour: u32,
-    /// Messages to numbers that differ in their last four digits only, in an hour; default 100,
-    /// 0: no limit.
+    /// Messages in an hour to numbers that differ only in their last four digits; default 100, 0
+    /// means no limit.
     pub number_block_per_hour: u32,
-    /// Messages for one client (IPv4 address or IPv6 /64) in an hour; default 30, 0: no limit.
+    /// Messages for one client (IPv4 address or IPv6 /64) in an hour; default 30, 0 means no limit.
     pub client_per_hour: u32,
-    /// Messages to the numbers of one country in a day; default 50,000, 0: no limit.
+    /// Messages to the numbers of one country in a day; default 50,000, 0 means no limit.
     pub country_per_day: u32,
-    /// Messages of the whole service in a day; default 100,000, 0: no limit.
+    /// Messages of the whole service in a day; default 100,000, 0 means no limit.
     pub service_per_day: u32,
     /// Requests of the whole service in one minute; default 6,000.
     pub service_per_minute: u32,
@@ -170,7 +170,8 @@ mod tests {
         assert_eq!((proved.in_a_row, proved.wrong_at.len()), (0, 4));
         let day = NOW.plus_millis(DAY_MS);
         assert!(proved.with_right(HERS, day).is_empty());
-        // Guesses of an earlier build name no recipient: no approval resets them.
+        // Guesses recorded by an earlier build name no recipient, so an approval does not reset
+        // them.
         let older = GuessLog {
             in_a_row: 3,
             ..GuessLog::default()

@@ -1,4 +1,4 @@
-//! Questions to the general categories of Unicode.
+//! Character classes by Unicode general category.
 
 use icu_properties::CodePointMapData;
 use icu_properties::props::GeneralCategory;
@@ -20,7 +20,7 @@ pub fn is_separator(c: char) -> bool {
         )
 }
 
-/// The ASCII digit of the value of `c`, if `c` is a decimal digit of any script.
+/// Returns the ASCII digit with the value of `c`, if `c` is a decimal digit of any script.
 pub fn decimal_digit(c: char) -> Option<char> {
     if c.is_ascii_digit() {
         return Some(c);

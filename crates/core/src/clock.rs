@@ -1,5 +1,4 @@
-//! Time as a value: milliseconds of wall-clock time, and the clock that is handed in.
-//! Refuses to read the system's clock itself.
+//! Wall-clock time in milliseconds, and the clock as a parameter.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,29 +14,29 @@ use time::format_description::well_known::Rfc3339;
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The moment `ms` milliseconds after the epoch.
+    /// Creates the moment `ms` milliseconds after the epoch.
     pub const fn from_millis(ms: i64) -> Self {
         Self(ms)
     }
 
-    /// Milliseconds since the epoch.
+    /// Returns the milliseconds since the epoch.
     pub const fn as_millis(self) -> i64 {
         self.0
     }
 
-    /// This moment plus `ms` milliseconds.
+    /// Returns the moment `ms` milliseconds later.
     #[must_use]
     pub const fn plus_millis(self, ms: u64) -> Self {
         Self(self.0.saturating_add_unsigned(ms))
     }
 
-    /// This moment less `ms` milliseconds.
+    /// Returns the moment `ms` milliseconds earlier.
     #[must_use]
     pub const fn minus_millis(self, ms: u64) -> Self {
         Self(self.0.saturating_sub_unsigned(ms))
     }
 
-    /// Milliseconds from `earlier` to this moment; 0 when `earlier` is later.
+    /// Returns the milliseconds from `earlier` to this moment, or 0 if `earlier` is later.
     pub const fn millis_since(self, earlier: Self) -> u64 {
         let elapsed = self.0.saturating_sub(earlier.0);
         if elapsed < 0 {
@@ -47,23 +46,24 @@ impl Timestamp {
         }
     }
 
-    /// The time from `earlier` to this moment; zero when `earlier` is later.
+    /// Returns the time from `earlier` to this moment, or zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.millis_since(earlier))
     }
 
-    /// RFC 3339 in UTC with three digits of the second, as the API and the events show it: some
-    /// parsers read one form only.
+    /// Formats the moment as RFC 3339 in UTC, always with three fractional digits, because some
+    /// parsers accept only one form.
     pub fn to_rfc3339(self) -> String {
         let whole = OffsetDateTime::from_unix_timestamp(self.0.div_euclid(1_000));
         let text = whole.ok().and_then(|moment| moment.format(&Rfc3339).ok());
         match text.as_deref().and_then(|text| text.strip_suffix('Z')) {
             Some(seconds) => format!("{seconds}.{:03}Z", self.0.rem_euclid(1_000)),
+            // RFC 3339 has no years before 0 or after 9999.
             None => "9999-12-31T23:59:59.999Z".to_owned(),
         }
     }
 
-    /// Reads RFC 3339; `None` when `text` is not that.
+    /// Parses RFC 3339; returns `None` if `text` is malformed or out of range.
     pub fn from_rfc3339(text: &str) -> Option<Self> {
         let moment = OffsetDateTime::parse(text, &Rfc3339).ok()?;
         i64::try_from(moment.unix_timestamp_nanos() / 1_000_000)
@@ -78,23 +78,24 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Where the present comes from. Real in production, hand-set in tests and simulations.
+/// A source of the current time: the system clock in production, set by hand in tests and
+/// simulations.
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// The present moment.
+    /// Returns the current time.
     fn now(&self) -> Timestamp;
 }
 
-/// A clock that stands still until it is told to move.
+/// A clock that moves only when [`Self::advance_millis`] is called.
 #[derive(Debug)]
 pub struct ManualClock(AtomicI64);
 
 impl ManualClock {
-    /// A clock that shows `now`.
+    /// Creates a clock that shows `now`.
     pub const fn at(now: Timestamp) -> Self {
         Self(AtomicI64::new(now.0))
     }
 
-    /// Moves the clock by `ms` milliseconds; negative steps it back.
+    /// Moves the clock by `ms` milliseconds; a negative value sets it back.
     pub fn advance_millis(&self, ms: i64) {
         self.0.fetch_add(ms, Ordering::SeqCst);
     }
@@ -131,7 +132,7 @@ mod tests {
             assert_eq!(text.len(), "2025-11-24T16:00:00.123Z".len(), "{text}");
             assert_eq!(Timestamp::from_rfc3339(&text), Some(moment), "{text}");
         }
-        // As earlier versions wrote it into events.
+        // The form that earlier versions wrote into events.
         let whole = Timestamp::from_rfc3339("2025-11-24T16:00:00Z");
         assert_eq!(whole, Some(Timestamp::from_millis(1_764_000_000_000)));
     }

@@ -1,4 +1,4 @@
-//! The code: random digits, drawn uniformly, and what a person typed back. Refuses to print.
+//! Codes: drawn uniformly at random, and as typed by a person. Their `Debug` form hides the digits.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,12 +7,12 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::{Entropy, EntropyError, Malformed, characters};
 
-/// How many digits a code has: 6 to 10, by default 6 (R1, NIST SP 800-63B §3.1.3.2).
+/// The number of digits of a code: 6 to 10, default 6 (NIST SP 800-63B §3.1.3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CodeLength(u8);
 
 impl CodeLength {
-    /// A length of `digits`.
+    /// Creates a length of `digits`.
     pub const fn new(digits: u8) -> Result<Self, Malformed> {
         if digits < 6 || digits > 10 {
             return Err(Malformed::new("a code has 6 to 10 digits"));
@@ -20,7 +20,7 @@ impl CodeLength {
         Ok(Self(digits))
     }
 
-    /// The number of digits.
+    /// Returns the number of digits.
     pub const fn digits(self) -> u8 {
         self.0
     }
@@ -32,15 +32,15 @@ impl Default for CodeLength {
     }
 }
 
-/// A code in clear. It exists in memory of issuer and worker and in the message, nowhere else.
+/// A code in clear. It exists only in the memory of issuer and worker and in the message.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Code(String);
 
 impl Code {
-    /// Draws a code uniformly from all strings of `length` digits, leading zeros included.
+    /// Draws a code uniformly from all strings of `length` digits, including leading zeros.
     pub fn draw(length: CodeLength, entropy: &dyn Entropy) -> Result<Self, EntropyError> {
         let codes = 10_u64.pow(u32::from(length.digits()));
-        // Values from the last, incomplete run of `codes` would favour small codes: draw again.
+        // Reject values from the last, incomplete run of `codes`: they would favor small codes.
         let fair = u64::MAX - u64::MAX % codes;
         loop {
             let mut bytes = [0; 8];
@@ -54,7 +54,7 @@ impl Code {
         }
     }
 
-    /// The digits, for the digest, the seal and the message.
+    /// Returns the digits, for the digest, the seal and the message.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -77,17 +77,17 @@ impl fmt::Debug for Code {
     }
 }
 
-/// A code as a person typed or pasted it: 4 to 10 digits of any script, once white space, dashes
-/// and invisible characters are removed (`123 456`, a line feed behind, a direction mark in front).
-/// A code shorter or longer than the right one is wrong.
+/// A code as a person typed or pasted it: 4 to 10 digits of any script, after white space, dashes
+/// and invisible characters are removed (`123 456`, a trailing line feed, a leading direction
+/// mark). A code that is shorter or longer than the right one is wrong.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct TypedCode(String);
 
-/// Bytes of a typed code: ten digits of four bytes each, and as much around them.
+/// Maximum length of the input in bytes: ten digits of four bytes each, and room for separators.
 const LONGEST_TYPED: usize = 128;
 
 impl TypedCode {
-    /// The digits, for the digest.
+    /// Returns the digits in ASCII, for the digest.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -101,7 +101,7 @@ impl FromStr for TypedCode {
         if text.len() > LONGEST_TYPED {
             return Err(RULE);
         }
-        // Enough capacity for all of it, so that no part of the code stays behind in memory.
+        // Reserve all capacity first: growing would leave a copy of a part of the code in memory.
         let mut code = Self(String::with_capacity(LONGEST_TYPED));
         for c in text.chars().filter(|c| !characters::is_separator(*c)) {
             code.0.push(characters::decimal_digit(c).ok_or(RULE)?);
@@ -125,7 +125,7 @@ mod tests {
 
     use super::*;
 
-    /// A small deterministic generator (SplitMix64): the statistics below must not flake.
+    /// A deterministic generator (SplitMix64), so that the statistical test does not flake.
     #[derive(Debug)]
     struct SplitMix(Mutex<u64>);
 
@@ -160,7 +160,7 @@ mod tests {
                 .iter()
                 .map(|&n| (f64::from(n) - expected).powi(2) / expected)
                 .sum();
-            // 9 degrees of freedom: 27.9 is passed by chance once in a thousand.
+            // 9 degrees of freedom: a fair generator exceeds 27.9 once in a thousand runs.
             assert!(chi_square < 27.9, "{chi_square} {place:?}");
         }
     }

@@ -1,5 +1,5 @@
-//! Email addresses: one plain address, length-limited. Refuses addresses that could end a header,
-//! name a second recipient or mean another mailbox than they show.
+//! Email addresses: one plain address with bounded length. Parsing rejects addresses that could end
+//! a header, name a second recipient, or mean another mailbox than they show.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,27 +9,27 @@ use email_address::Options;
 
 use crate::{Malformed, characters};
 
-/// A `local@domain` address in ASCII: dot-atom local part up to 64 characters, domain up to 253 with at
-/// least one dot, together up to 254 (RFC 5321 §4.5.3.1). It prints masked.
+/// A `local@domain` address in ASCII: a dot-atom local part up to 64 characters, a domain up to 253
+/// with at least one dot, together up to 254 (RFC 5321 §4.5.3.1). `Display` and `Debug` mask it.
 ///
-/// White space around it is cut and a domain of other scripts becomes its ASCII form (RFC 5891);
-/// nothing else is rewritten.
+/// Parsing trims surrounding white space and converts an internationalized domain to its ASCII form
+/// (RFC 5891). It rewrites nothing else.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct EmailAddress(String);
 
 impl EmailAddress {
-    /// The address as the relay needs it.
+    /// Returns the full address, as the SMTP relay needs it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// The part after `@`.
+    /// Returns the part after `@`.
     pub fn domain(&self) -> &str {
         self.0.split_once('@').map_or("", |(_, domain)| domain)
     }
 }
 
-/// Bytes of an address that are looked at; the address may become longer or shorter in ASCII.
+/// Maximum length of the input in bytes. The ASCII form may be shorter or longer.
 const LONGEST_GIVEN: usize = 1_024;
 
 const RULE: Malformed = Malformed::new("an email address is one plain address: name@example.org");
@@ -49,7 +49,7 @@ impl FromStr for EmailAddress {
         }
         if local.starts_with('.') || local.ends_with('.') || local.contains("..") {
             return Err(Malformed::new(
-                "the part of an email address before @ has no dot at its ends and no two in a row",
+                "the part of an email address before @ must not start or end with a dot or have two dots in a row",
             ));
         }
         let text = format!("{local}@{}", ascii_domain(domain)?);
@@ -63,6 +63,7 @@ impl FromStr for EmailAddress {
         let labels_fit = domain.split('.').all(|label| {
             (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
         });
+        // A numeric last label would make the domain an IPv4 address.
         let tld_is_a_word = domain
             .rsplit('.')
             .next()
@@ -83,12 +84,12 @@ impl FromStr for EmailAddress {
     }
 }
 
-/// The domain as the DNS knows it.
+/// Converts the domain to its ASCII form in the DNS.
 fn ascii_domain(domain: &str) -> Result<Cow<'_, str>, Malformed> {
     if domain.is_ascii() {
         return Ok(Cow::Borrowed(domain));
     }
-    // The conversion would drop invisible characters.
+    // IDNA conversion would drop invisible characters.
     if domain
         .chars()
         .any(|c| !c.is_ascii() && characters::is_separator(c))
@@ -96,8 +97,9 @@ fn ascii_domain(domain: &str) -> Result<Cow<'_, str>, Malformed> {
         return Err(RULE);
     }
     let ascii = idna::domain_to_ascii_strict(domain).map_err(|_| RULE)?;
-    // The conversion would turn full-width letters, ligatures and other dots into another, plain
-    // domain.
+    // IDNA conversion would turn full-width letters, ligatures and other dots into a different,
+    // plain domain. Require that each label keeps its kind: ASCII as it was, other scripts as
+    // `xn--`.
     let stays = domain
         .split('.')
         .map(|label| (!label.is_ascii()).then_some("xn--"))
@@ -112,7 +114,7 @@ fn ascii_domain(domain: &str) -> Result<Cow<'_, str>, Malformed> {
 }
 
 impl fmt::Display for EmailAddress {
-    /// Masked: the first character if there are more, three stars, the domain.
+    /// Masks the address: the first character (unless it is the only one), three stars, the domain.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let first = match self.0.find('@') {
             Some(1) => "",
@@ -167,7 +169,7 @@ mod tests {
             assert_eq!(parsed.unwrap().expose(), address, "{text:?}");
         }
         for text in [
-            // The conversion would give another domain than the text shows.
+            // IDNA conversion would give another domain than the text shows.
             "jane@ｅxample.org",
             "jane@example。org",
             "jane@exampﬁ.org",

@@ -1,5 +1,5 @@
-//! Names and ids, each its own type with its own alphabet and length, so that none can be taken
-//! for another and none can carry a separator into a key, a header or a log line.
+//! Names and ids. Each has a type, an alphabet and a maximum length, so that they cannot be
+//! confused and cannot carry a separator into a key, a header or a log line.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,7 +15,7 @@ const BASE32: Encoding = new_encoding! {
     symbols: "abcdefghijklmnopqrstuvwxyz234567",
 };
 
-/// Declares a name type: a string that was checked against a rule once.
+/// Declares a name type: a string that was checked against a rule when it was parsed.
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $max:literal, $accepts:expr, $rule:literal) => {
         $(#[$doc])*
@@ -24,7 +24,7 @@ macro_rules! name {
         pub struct $name(String);
 
         impl $name {
-            /// The name as text.
+            /// Returns the name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -73,12 +73,12 @@ const fn is_token(c: char) -> bool {
 }
 
 name!(
-    /// A tenant: one application that asks for codes.
+    /// A tenant: an application that requests codes.
     ServiceName, 32, is_slug,
     "a service name is 1 to 32 characters of a-z, 0-9, - and _"
 );
 name!(
-    /// What a code is for (`login`, `enrol`, …).
+    /// The purpose of a code (`login`, `enrol`, …).
     Purpose, 32, is_slug,
     "a purpose is 1 to 32 characters of a-z, 0-9, - and _"
 );
@@ -88,42 +88,42 @@ name!(
     "a provider name is 1 to 32 characters of a-z, 0-9, - and _"
 );
 name!(
-    /// Which key of a [`crate::KeyRing`].
+    /// The id of a key of a [`crate::KeyRing`].
     KeyId, 16, is_slug,
     "a key id is 1 to 16 characters of a-z, 0-9, - and _"
 );
 name!(
-    /// One request to check a code: a repeat with the same id gets the stored answer (R10).
+    /// The id of one request to check a code. A repeat with the same id gets the stored answer.
     CheckId, 64, is_token,
     "a check_id is 1 to 64 characters of A-Z, a-z, 0-9, -, _, . and ~"
 );
 name!(
-    /// The id of an event by which an auth service asked for a code: its idempotency key.
+    /// The id of an event with which an auth service requests a code; it serves as idempotency key.
     RequestId, 128, |c| is_token(c) || matches!(c, ':' | '/' | '@' | '+' | '='),
     "a request id is 1 to 128 characters of A-Z, a-z, 0-9 and -_.~:/@+="
 );
 name!(
-    /// The account a verification is for, as the calling service names it, byte by byte: two
-    /// spellings are two subjects. A subject is personal data and may hold any character, so stores
-    /// see only its keyed hash.
+    /// The account a verification is for, as the calling service names it. Compared byte by byte:
+    /// two spellings are two subjects. A subject is personal data and may hold any character except
+    /// control characters, so stores see only its keyed hash.
     Subject, 256, |c| !c.is_control(),
     "a subject is 1 to 256 bytes of text without control characters"
 );
 
 impl Purpose {
-    /// The purpose of a request that names none.
+    /// Returns `login`, the purpose of a request that names none.
     pub fn login() -> Self {
         Self("login".to_owned())
     }
 }
 
-/// The keyed hash of (service, subject), 80 bits: the hash tag that keeps all keys of a subject in
-/// one slot, and the first half of a verification's id.
+/// A keyed hash of (service, subject), 80 bits. It is the Redis hash tag that keeps all keys of a
+/// subject in one slot, and the first half of a verification id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SubjectTag([u8; 10]);
 
 impl SubjectTag {
-    /// The tag with these bytes (the first ten of a keyed hash).
+    /// Creates a tag from the first ten bytes of a keyed hash.
     pub const fn new(bytes: [u8; 10]) -> Self {
         Self(bytes)
     }
@@ -135,8 +135,8 @@ impl fmt::Display for SubjectTag {
     }
 }
 
-/// A verification's id: 16 characters of its subject's tag, then 16 random ones (80 bits),
-/// all of `a-z2-7`. Made here only; what comes from outside is checked before it becomes a key.
+/// A verification id: 16 characters of the subject's tag, then 16 random ones (80 bits), all of
+/// `a-z2-7`. An id from outside is parsed, and so checked, before it becomes part of a key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct VerificationId(String);
@@ -145,27 +145,27 @@ const TAG_CHARS: usize = 16;
 const ID_CHARS: usize = 32;
 
 impl VerificationId {
-    /// A new id under `tag`.
+    /// Draws a new id under `tag`.
     pub fn draw(tag: SubjectTag, entropy: &dyn Entropy) -> Result<Self, EntropyError> {
         let mut random = [0; 10];
         entropy.fill(&mut random)?;
         Ok(Self(format!("{tag}{}", BASE32.encode(&random))))
     }
 
-    /// The whole id.
+    /// Returns the whole id.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The part shared by all ids of one subject: the hash tag of its keys.
+    /// Returns the part that all ids of one subject share: the hash tag of its keys.
     pub fn tag(&self) -> &str {
         &self.0[..TAG_CHARS]
     }
 
-    /// [`Self::tag`] as a value.
+    /// Returns [`Self::tag`] as a value.
     pub fn subject_tag(&self) -> SubjectTag {
         let mut tag = [0; 10];
-        // Every id is in this alphabet: it was parsed, or made here.
+        // Decoding cannot fail: every id was drawn here or parsed, so it is in this alphabet.
         if let Ok(bytes) = BASE32.decode(self.tag().as_bytes())
             && bytes.len() == tag.len()
         {
@@ -174,14 +174,14 @@ impl VerificationId {
         SubjectTag(tag)
     }
 
-    /// The trace of a request that brought none of its own: the last 128 bits of the id.
+    /// Returns the trace id of a request that brought none: the last 128 bits of the id.
     pub fn trace_id(&self) -> Option<TraceId> {
         let bytes = BASE32.decode(self.0.as_bytes()).ok()?;
         let bytes: [u8; 16] = bytes.get(4..20)?.try_into().ok()?;
         TraceId::new(bytes)
     }
 
-    /// The part that is this verification's own.
+    /// Returns the random part, which differs for every verification.
     pub fn own(&self) -> &str {
         &self.0[TAG_CHARS..]
     }
@@ -221,8 +221,8 @@ impl fmt::Display for VerificationId {
     }
 }
 
-/// One send of a verification: `<verification id>-<send number>`. The same send always has the
-/// same id, so that a repeated publish is recognised.
+/// The id of one send of a verification: `<verification id>-<send number>`. The same send always
+/// has the same id, so that a repeated publish is recognized.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct DeliveryId {
@@ -231,27 +231,27 @@ pub struct DeliveryId {
 }
 
 impl DeliveryId {
-    /// The id of send number `send` (from 1) of `verification`.
+    /// Creates the id of send number `send` (from 1) of `verification`.
     pub const fn new(verification: VerificationId, send: u8) -> Self {
         Self { verification, send }
     }
 
-    /// Whose send this is.
+    /// Returns the verification that is sent.
     pub const fn verification(&self) -> &VerificationId {
         &self.verification
     }
 
-    /// Which send it is, from 1.
+    /// Returns the number of the send, from 1.
     pub const fn send(&self) -> u8 {
         self.send
     }
 
-    /// What tells it from the other deliveries of its subject and of its recipient: the random
-    /// bytes of the verification's id, then the number of the send.
+    /// Returns bytes that distinguish this delivery from others of its subject and recipient: the
+    /// random bytes of the verification id, then the send number.
     pub fn own_bytes(&self) -> [u8; 11] {
         let mut bytes = [self.send; 11];
         let own = self.verification.own().as_bytes();
-        // Every id is in this alphabet: it was checked, or made here.
+        // Decoding cannot fail: every id was drawn here or parsed, so it is in this alphabet.
         if let Ok(random) = BASE32.decode(own)
             && let Some(place) = bytes.get_mut(..random.len())
         {

@@ -1,25 +1,26 @@
-//! The retry schedule: which wait follows which attempt, as a pure function. Refuses to wait.
+//! The retry schedule: which retry delay follows which attempt, as a pure function.
 
 use crate::Timestamp;
 
-/// One wait of the ladder, which is one wait queue of the broker.
+/// One retry delay. The broker has one wait queue for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rung {
-    /// How long a message rests here, in milliseconds.
+    /// How long a message waits here, in milliseconds.
     pub delay_ms: u64,
-    /// The rung's name in queue names: `1s`, `5s`, ….
+    /// The suffix of the queue name: `1s`, `5s`, ….
     pub name: &'static str,
 }
 
-/// Fixed waits, short first. A broker keeps one queue a wait (R46), so the set is closed.
+/// A fixed set of retry delays, shortest first. The set is closed because the broker keeps one wait
+/// queue per delay.
 #[derive(Debug, Clone, Copy)]
 pub struct Ladder {
     rungs: &'static [Rung],
 }
 
 impl Ladder {
-    /// 1, 5, 15 and 45 s: four retries inside the 300 s a code lives by default, the last wait
-    /// repeated while there is time.
+    /// 1, 5, 15 and 45 s: four retries within the default lifetime of a code (300 s). The last
+    /// delay repeats while time is left.
     pub const STANDARD: Self = Self {
         rungs: &[
             Rung {
@@ -41,12 +42,13 @@ impl Ladder {
         ],
     };
 
-    /// All rungs, short first.
+    /// Returns all retry delays, shortest first.
     pub const fn rungs(self) -> &'static [Rung] {
         self.rungs
     }
 
-    /// The shortest wait of at least `at_least_ms`, or the longest there is.
+    /// Returns the shortest delay of at least `at_least_ms`, or the longest delay if none is long
+    /// enough.
     pub fn covering(self, at_least_ms: u64) -> Option<Rung> {
         self.rungs
             .iter()
@@ -55,12 +57,13 @@ impl Ladder {
             .copied()
     }
 
-    /// The wait after failed attempt number `attempt` (from 1), or `None` when the message would
-    /// come back too late to be tried: with less than `attempt_ms` left until `deadline`.
+    /// Returns the delay after failed attempt number `attempt` (from 1), or `None` if less than
+    /// `attempt_ms` would be left until `deadline` when the message returns.
     ///
-    /// A provider's `Retry-After` of `at_least_ms` lengthens the wait to the first rung that
-    /// honours it. Where none does the last is taken; whoever has heard of it leaves the provider alone
-    /// until then. A time so long that the deadline comes first: `None`.
+    /// `at_least_ms` is a provider's `Retry-After`: the delay is the first one of at least that
+    /// length. If none is long enough, the longest is used, and the circuit breaker keeps the
+    /// provider out of use until the time is over. If the deadline comes before that time, the
+    /// result is `None`.
     pub fn next(
         self,
         attempt: u32,

@@ -47,9 +47,9 @@ pub use trace::{SpanId, TraceId, TraceParent};
 pub use variables::Variables;
 pub use verification::{CheckVerdict, Pending, Sending};
 
-/// A value from outside did not have the form its type asks for.
+/// Error for a value from outside that does not have the form its type requires.
 ///
-/// The message names the rule, never the value: it goes to logs and to callers.
+/// The message states the rule and never quotes the value, because it goes to logs and callers.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{rule}")]
 pub struct Malformed {
@@ -57,12 +57,12 @@ pub struct Malformed {
 }
 
 impl Malformed {
-    /// An error that states `rule`.
+    /// Creates an error that states `rule`.
     pub const fn new(rule: &'static str) -> Self {
         Self { rule }
     }
 
-    /// The rule that was broken.
+    /// Returns the rule that the value broke.
     pub const fn rule(&self) -> &'static str {
         self.rule
     }

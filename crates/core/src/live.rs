@@ -1,26 +1,26 @@
-//! What the configuration says, as it is now: replaced while others use it. Whoever asked goes on
-//! with what they got, so that one piece of work sees one configuration.
+//! A configuration value that a reload can replace while tasks use it. A task that took the value
+//! keeps it, so that one piece of work sees one configuration.
 
 use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-/// A value that can be replaced; cheap to clone, and all clones see the same.
+/// A replaceable value. Clones are cheap and share the value.
 pub struct Live<T>(Arc<ArcSwap<T>>);
 
 impl<T> Live<T> {
-    /// Starts with `value`.
+    /// Creates a holder of `value`.
     pub fn new(value: T) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(value)))
     }
 
-    /// The value as it is now.
+    /// Returns the current value. Later replacements do not change it.
     pub fn get(&self) -> Arc<T> {
         self.0.load_full()
     }
 
-    /// From now on it is `value`.
+    /// Replaces the value for all clones.
     pub fn replace(&self, value: T) {
         self.0.store(Arc::new(value));
     }

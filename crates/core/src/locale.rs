@@ -1,21 +1,21 @@
-//! The language of a message. Which languages have templates is not known here.
+//! The language of a message. This module does not know which languages have templates.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::Malformed;
 
-/// A language tag of up to 35 characters in lower case, without extensions: `de`, `pt-br`,
-/// `zh-hant-tw`. Two spellings of one language are one value.
+/// A language tag in lower case with up to 35 characters, without extensions: `de`, `pt-br`,
+/// `zh-hant-tw`. Two spellings of one language give the same value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Locale(String);
 
-/// Characters of the longest tag (RFC 5646 §4.4.1).
+/// Maximum length of a tag (RFC 5646 §4.4.1).
 const LONGEST: usize = 35;
-/// Bytes of a wish that are read; browsers send fewer.
+/// Maximum length of the input in bytes; browsers send less.
 const LONGEST_WISH: usize = 1_024;
 
-/// Older codes of languages, each with the code that templates and devices use today.
+/// Obsolete language codes and the codes that templates and devices use today.
 const RENAMED: [(&str, &str); 6] = [
     ("in", "id"),
     ("iw", "he"),
@@ -24,7 +24,7 @@ const RENAMED: [(&str, &str); 6] = [
     ("no", "nb"),
     ("tl", "fil"),
 ];
-/// Regions that write Chinese in one script, which their tags often leave out.
+/// Regions that write Chinese in one script. Tags often omit the script.
 const CHINESE: [(&str, &str); 6] = [
     ("cn", "hans"),
     ("hk", "hant"),
@@ -35,14 +35,15 @@ const CHINESE: [(&str, &str); 6] = [
 ];
 
 impl Locale {
-    /// English, the language every template set has.
+    /// Returns English, which every template set has.
     pub fn english() -> Self {
         Self("en".to_owned())
     }
 
-    /// Reads the language that a device, a browser or a system asks for: a BCP 47 tag of any kind,
-    /// a POSIX or Java locale, or a list as in `Accept-Language`. Returns `None` if there is none,
-    /// which means English: an unreadable wish never costs a person the message.
+    /// Parses the language that a device, browser or system asks for: any BCP 47 tag, a POSIX or
+    /// Java locale, or a list as in `Accept-Language`.
+    ///
+    /// Returns `None`, which means English, if the text cannot be read: the message is sent anyway.
     pub fn from_wish(wish: &str) -> Option<Self> {
         if wish.len() > LONGEST_WISH {
             return None;
@@ -52,7 +53,7 @@ impl Locale {
             let (tag, parameters) = entry.split_once(';').unwrap_or((entry, ""));
             let weight = parameters.trim().strip_prefix("q=");
             let weight = weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0));
-            // POSIX puts a character set and a modifier behind: `de_DE.UTF-8@euro`.
+            // POSIX appends a character set and a modifier: `de_DE.UTF-8@euro`.
             let tag = tag.split(['.', '@']).next().unwrap_or_default().trim();
             if weight > best.as_ref().map_or(0.0, |(_, weight)| *weight)
                 && let Some(locale) = Self::from_subtags(tag)
@@ -63,7 +64,8 @@ impl Locale {
         best.map(|(locale, _)| locale)
     }
 
-    /// Language, script, region and variants of `tag`, as far as they can be read.
+    /// Reads language, script, region and variants of `tag`, and stops at the first unreadable
+    /// part.
     fn from_subtags(tag: &str) -> Option<Self> {
         let mut parts = tag.split(['-', '_']);
         let language = parts.next().filter(|part| is_language(part))?;
@@ -71,7 +73,7 @@ impl Locale {
         let renamed = RENAMED.iter().find(|(old, _)| *old == language);
         let language = renamed.map_or(language, |(_, new)| (*new).to_owned());
         let (mut script, mut rest) = (None, Vec::new());
-        // Java marks the script (`zh_TW_#Hant`) and leaves places empty (`zh__#Hans`).
+        // Java marks the script (`zh_TW_#Hant`) and leaves empty fields (`zh__#Hans`).
         for part in parts.map(|part| part.strip_prefix('#').unwrap_or(part)) {
             match part.len() {
                 0 => {}
@@ -101,12 +103,12 @@ impl Locale {
         Some(Self(text))
     }
 
-    /// The tag in lower case.
+    /// Returns the tag in lower case.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// From the whole tag to the bare language: `zh-hant-tw`, `zh-hant`, `zh`.
+    /// Returns the tag and its shorter forms down to the language: `zh-hant-tw`, `zh-hant`, `zh`.
     pub fn fallbacks(&self) -> impl Iterator<Item = &str> {
         std::iter::successors(Some(self.as_str()), |tag| {
             tag.rsplit_once('-').map(|(head, _)| head)
@@ -121,7 +123,8 @@ fn is_language(part: &str) -> bool {
 impl FromStr for Locale {
     type Err = Malformed;
 
-    /// Reads a tag that must be right as a whole: the name of a template folder, or a stored value.
+    /// Parses a tag of which every part must be valid: the name of a template folder, or a stored
+    /// value.
     fn from_str(text: &str) -> Result<Self, Malformed> {
         const RULE: Malformed = Malformed::new("a locale is a language tag such as en or pt-BR");
         let mut rest = text.split(['-', '_']).skip(1);
@@ -192,7 +195,7 @@ mod tests {
             ("xx-!;q=0, pl", Some("pl")),
             ("*", None),
             ("de;q=0", None),
-            // Blanks and what is no language.
+            // Blanks, and values that name no language.
             ("de ", Some("de")),
             ("\u{a0}de\n", Some("de")),
             ("", None),

@@ -1,6 +1,6 @@
-//! The mailbox behind an email address, for counting messages to it. Providers deliver several
+//! The mailbox behind an email address, used to count messages. Mail providers deliver several
 //! spellings of an address to one mailbox, so a limit per spelling could be evaded with `+1`.
-//! Messages go to the address as it was given.
+//! Messages still go to the address as given.
 
 use zeroize::Zeroizing;
 
@@ -8,9 +8,9 @@ use crate::Recipient;
 
 /// A provider whose mailboxes have more spellings than `name+tag@domain`.
 struct Provider {
-    /// Its domains; a name means the same mailbox on each of them. The first is the counted form.
+    /// Domains that share one mailbox per name. The first one is used for counting.
     domains: &'static [&'static str],
-    /// Whether dots in the name mean nothing.
+    /// Whether dots in the name are ignored.
     ignores_dots: bool,
     /// The character that begins a tag.
     tag: char,
@@ -24,8 +24,8 @@ const fn provider(domains: &'static [&'static str], ignores_dots: bool, tag: cha
     }
 }
 
-/// Providers with rules of their own, from their help pages. Outlook, Hotmail, Live, Fastmail and
-/// Zoho follow the general rule: a tag begins with `+`.
+/// Mail providers with rules of their own, from their help pages. Outlook, Hotmail, Live, Fastmail
+/// and Zoho follow the general rule: a tag begins with `+`.
 const PROVIDERS: [Provider; 4] = [
     provider(&["gmail.com", "googlemail.com"], true, '+'),
     provider(&["icloud.com", "me.com", "mac.com"], false, '+'),
@@ -34,9 +34,11 @@ const PROVIDERS: [Provider; 4] = [
 ];
 
 impl Recipient {
-    /// The text under which messages to this recipient are counted: the number, or the mailbox in
-    /// lower case and without a tag. Every domain's tags are cut off: counting two people of a
-    /// domain without tags as one only makes them share a limit.
+    /// Returns the text under which messages to this recipient are counted: the phone number, or
+    /// the mailbox in lower case and without a tag.
+    ///
+    /// Tags are cut for every domain. If a domain has no tags, two of its users may share a limit,
+    /// which does little harm.
     pub fn counted_as(&self) -> Zeroizing<String> {
         let Self::Email(address) = self else {
             return Zeroizing::new(self.expose().to_owned());
@@ -50,7 +52,7 @@ impl Recipient {
             .find(|provider| provider.domains.contains(&domain));
         let tag = known.map_or('+', |provider| provider.tag);
         let base = match name.split_once(tag) {
-            // Without a name in front it is no tag.
+            // A tag needs a name in front of it: `+x@example.org` has none.
             Some((base, _)) if !base.is_empty() => base,
             _ => name,
         };

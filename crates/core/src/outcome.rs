@@ -1,7 +1,7 @@
-//! The closed sets of words for what became of a verification, a delivery and an attempt. They
-//! are wire values, metric labels and log fields at once.
+//! Closed sets of states of verifications, deliveries, attempts and receipts. Each word is at the
+//! same time a value in events, a metric label and a log field.
 
-/// Declares an enum whose variants have one name each, everywhere.
+/// Declares an enum whose variants have one name everywhere.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$doc])*
@@ -11,15 +11,15 @@ macro_rules! words {
         }
 
         impl $name {
-            /// Every value, for series that start at zero.
+            /// All values, for metric series that start at zero.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
-            /// The value's one name.
+            /// Returns the name of the value.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }
             }
 
-            /// The value of that name.
+            /// Parses a name.
             pub fn from_word(word: &str) -> Option<Self> {
                 match word { $($word => Some(Self::$variant),)* _ => None }
             }
@@ -36,91 +36,93 @@ macro_rules! words {
 words!(
     /// The status of a verification.
     VerificationStatus {
-        /// Its code can still be checked.
+        /// The code can still be checked.
         Pending = "pending",
-        /// The right code was given in time; it can never be approved again.
+        /// The right code was given in time. A verification is approved at most once.
         Approved = "approved",
-        /// The service withdrew it.
+        /// The service canceled it.
         Canceled = "canceled",
-        /// Its deadline passed.
+        /// The deadline of the code passed.
         Expired = "expired",
-        /// All its checks were used up by wrong codes.
+        /// Wrong codes used up all checks.
         MaxAttemptsReached = "max_attempts_reached",
-        /// Its code could not be sent.
+        /// The code could not be sent.
         Failed = "failed",
     }
 );
 
 words!(
-    /// What became of one delivery.
+    /// The state of a delivery.
     DeliveryOutcome {
-        /// Published, or waiting for another attempt.
+        /// The message is published, or waits for a retry.
         Queued = "queued",
-        /// A worker holds it.
+        /// A worker holds a claim on it.
         Sending = "sending",
-        /// A provider took it.
+        /// A provider accepted the message.
         Accepted = "accepted",
-        /// A provider said it arrived.
+        /// A receipt says that the message arrived.
         Delivered = "delivered",
-        /// No provider will take it.
+        /// No provider accepts the message, or a receipt says that it will not arrive.
         Failed = "failed",
-        /// Its deadline passed before any provider took it.
+        /// The deadline passed before a provider accepted it.
         Expired = "expired",
-        /// It could not be processed and is kept for an operator.
+        /// The message could not be processed and is in a dead-letter queue.
         Parked = "parked",
     }
 );
 
 impl DeliveryOutcome {
-    /// Whether no attempt may follow.
+    /// Whether no further attempt may follow.
     pub const fn is_final(self) -> bool {
         !matches!(self, Self::Queued | Self::Sending)
     }
 }
 
 words!(
-    /// How one call of one provider ended, and so what may follow.
+    /// How a call to a provider ended, and thus what may follow.
     AttemptClass {
-        /// The provider took the message.
+        /// The provider accepted the message.
         Accepted = "accepted",
-        /// The address cannot get it: no retry, no other provider.
+        /// The address cannot receive it: no retry, no other provider.
         RecipientInvalid = "recipient_invalid",
-        /// The person or the carrier refuses: no retry, and never by another way.
+        /// The person or the carrier blocks messages: no retry and no other provider.
         RecipientBlocked = "recipient_blocked",
-        /// The text is refused: no retry with the same provider.
+        /// The provider rejects the text: no retry with this provider.
         MessageRejected = "message_rejected",
-        /// Try again later.
+        /// A temporary fault: retry later.
         Transient = "transient",
-        /// This provider does not deliver to this destination (a country, a network, a mail
-        /// domain) for our account: another provider at once, no retry at this one.
+        /// The provider does not deliver to this destination (a country, a network, a mail domain)
+        /// for our account: try another provider at once, and never this one again for this
+        /// delivery.
         DestinationRefused = "destination_refused",
-        /// Our account or configuration is at fault, independent of the recipient: another provider
-        /// at once; without one, retries until an operator fixes it or the code ends.
+        /// Our account or configuration is at fault, independent of the recipient: try another
+        /// provider at once; without one, retry until an operator fixes it or the code expires.
         ConfigFault = "config_fault",
-        /// It may or may not have been taken: retried only by policy.
+        /// The message may or may not have been accepted: the retry policy decides.
         UnknownOutcome = "unknown_outcome",
-        /// Our own text could not be made, so no provider was called: no retry, no other provider.
+        /// The text could not be rendered, so no provider was called: no retry, no other provider.
         TextFault = "text_fault",
     }
 );
 
 words!(
-    /// A provider's later word on what became of a message it took.
+    /// A provider's later report about a message that it accepted.
     ReceiptState {
-        /// On its way: sent, buffered, taken by the carrier.
+        /// In flight: sent, buffered, or handed to the carrier.
         InFlight = "in_flight",
-        /// It did not arrive and will not.
+        /// The message did not arrive and will not.
         Failed = "failed",
-        /// Its validity ended before it could arrive.
+        /// The validity of the message ended before it could arrive.
         Expired = "expired",
-        /// It arrived.
+        /// The message arrived.
         Delivered = "delivered",
     }
 );
 
 impl ReceiptState {
-    /// Receipts come late, twice and in any order; only one of a higher rank is heard. Nothing
-    /// undoes a delivery, and a failure can only be followed by the news that it arrived after all.
+    /// Returns the rank of the state. Receipts arrive late, twice and in any order, so the ledger
+    /// applies only one of a higher rank. Nothing follows `Delivered`, and only `Delivered` can
+    /// follow a failure.
     pub const fn rank(self) -> u8 {
         match self {
             Self::InFlight => 1,
@@ -129,7 +131,7 @@ impl ReceiptState {
         }
     }
 
-    /// Whether no other word on the message is expected.
+    /// Whether no further receipt is expected.
     pub const fn is_final(self) -> bool {
         !matches!(self, Self::InFlight)
     }

@@ -1,5 +1,5 @@
-//! Telephone numbers: strict E.164, checked and never rewritten. A library classifies a number
-//! (what kind of line, which country); it has no say in what the number is.
+//! Phone numbers in strict E.164. Parsing checks a number and never rewrites it. The numbering
+//! plans only add its kind and its country.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -10,13 +10,13 @@ use phonenumber::{Type, country};
 use crate::Malformed;
 use crate::plans::{self, Misread, Reading};
 
-/// An E.164 number: ASCII `+`, then 7 to 15 digits of which the first is not 0.
+/// An E.164 number: ASCII `+`, then 7 to 15 digits, the first not 0.
 ///
-/// It prints masked; [`PhoneNumber::expose`] gives the digits to the provider call.
+/// `Display` and `Debug` mask the number; [`PhoneNumber::expose`] returns it in full.
 #[derive(Clone)]
 pub struct PhoneNumber {
     text: String,
-    /// `None`: it was read before, by another process.
+    /// `None` if the number came from [`PhoneNumber::known`], which skips the numbering plans.
     kind: Option<NumberKind>,
     country: Option<country::Id>,
 }
@@ -35,24 +35,25 @@ impl Hash for PhoneNumber {
     }
 }
 
-/// What kind of line a number is, as far as it decides whether a code may go there.
+/// The kind of line, as far as it decides whether a code may be sent there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NumberKind {
-    /// A mobile line, one that may be mobile, or one over the internet.
+    /// A mobile line, a line that may be mobile, or a line over the internet.
     Reachable,
-    /// A fixed line: most get no SMS.
+    /// A fixed line; most of them cannot receive SMS.
     FixedLine,
-    /// Premium rate, shared cost, personal, pager, voicemail, toll free or company-wide: lines that pay
-    /// their operator, or that no person reads (R17). So is a number that begins with one of these:
-    /// a network connects it without looking at the digits behind.
+    /// Premium rate, shared cost, personal, pager, voicemail, toll free or company-wide. Such lines
+    /// pay their operator for each message (a target of fraud) or have no person who reads it. Also
+    /// a number that begins with one of these, because networks connect it without looking at the
+    /// digits that follow.
     Special,
-    /// A satellite or international network, or another calling code of no country (+800, +808, +870,
-    /// +878, +881, +882, +883, +888, +979).
+    /// A satellite or international network, or another calling code without a country (+800, +808,
+    /// +870, +878, +881, +882, +883, +888, +979).
     Satellite,
-    /// The plans list no line of this range and length: reserved, or newer than their data.
+    /// No line of this range and length is in the plans: reserved, or newer than their data.
     Unknown,
-    /// The plan of the country has no number of this length, or the number is a known one followed
-    /// by more digits, which would reach the same handset under another name.
+    /// No number of the country has this length, or the number is a known one with more digits
+    /// appended, which would reach the same handset under another name.
     WrongLength,
 }
 
@@ -61,14 +62,14 @@ pub fn is_country(code: &str) -> bool {
     code.parse::<country::Id>().is_ok()
 }
 
-/// Calling codes of no country, of which some bill like premium lines (R17).
+/// Calling codes without a country. Some of them bill like premium-rate lines.
 const INTERNATIONAL_NETWORKS: [&str; 9] = [
     "800", "808", "870", "878", "881", "882", "883", "888", "979",
 ];
 
 impl PhoneNumber {
-    /// A number that was parsed before, and the country it was found to be of: the numbering plans
-    /// are not asked again.
+    /// Restores a number that was parsed before, with its country, without asking the numbering
+    /// plans.
     pub fn known(text: &str, country: &str) -> Result<Self, Malformed> {
         strict(text)?;
         Ok(Self {
@@ -78,17 +79,17 @@ impl PhoneNumber {
         })
     }
 
-    /// The number as the provider needs it: `+` and digits.
+    /// Returns the number in full: `+` and digits.
     pub fn expose(&self) -> &str {
         &self.text
     }
 
-    /// The digits without `+`.
+    /// Returns the digits without `+`.
     pub fn expose_digits(&self) -> &str {
         &self.text[1..]
     }
 
-    /// What kind of line this is by the numbering plans of libphonenumber.
+    /// Returns the kind of line according to the numbering plans of libphonenumber.
     pub fn kind(&self) -> NumberKind {
         self.kind.unwrap_or_else(|| {
             plans::read(self.expose_digits())
@@ -96,7 +97,7 @@ impl PhoneNumber {
         })
     }
 
-    /// The ISO 3166 country of the number, if the numbering plans tell one.
+    /// Returns the ISO 3166 country, if the numbering plans know it.
     pub fn country(&self) -> Option<&str> {
         self.country.as_ref().map(AsRef::as_ref)
     }
@@ -107,8 +108,8 @@ impl FromStr for PhoneNumber {
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let digits = strict(text)?;
-        // The plans must read the number as it stands: one they would turn into another
-        // (+7 840 1234567 becomes +7 401234567) is refused, not corrected.
+        // The library would turn some numbers into others (+7 840 1234567 becomes +7 401234567).
+        // Such a number is rejected, not corrected.
         let read = plans::read(digits).map_err(|misread| match misread {
             Misread::NoCode => Malformed::new("the phone number has no assigned country code"),
             Misread::Otherwise => {
@@ -123,7 +124,7 @@ impl FromStr for PhoneNumber {
     }
 }
 
-/// Returns the kind that the answer of the plans means.
+/// Derives the kind from the answer of the numbering plans.
 fn kind(digits: &str, read: Reading) -> NumberKind {
     if is_international(digits) {
         return NumberKind::Satellite;
@@ -165,7 +166,7 @@ const fn of_type(kind: Type) -> NumberKind {
     }
 }
 
-/// The first digits of a range of numbers: `+`, a calling code, and at least one digit of it.
+/// The first digits of a range of numbers: `+`, a calling code, and at least one more digit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NumberPrefix(String);
 
@@ -181,7 +182,7 @@ impl FromStr for NumberPrefix {
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let digits = text.strip_prefix('+').unwrap_or_default();
-        // A whole plan is no range: its unknown numbers are not assigned.
+        // A calling code alone is not a range: its unknown numbers are not assigned.
         let is_range = plans::national(digits).is_some_and(|national| !national.is_empty());
         if !is_range
             || digits.len() > 15
@@ -189,7 +190,7 @@ impl FromStr for NumberPrefix {
             || is_international(digits)
         {
             return Err(Malformed::new(
-                "a number prefix is +, the calling code of a country and at least one digit more",
+                "a number prefix is +, the calling code of a country and at least one more digit",
             ));
         }
         Ok(Self(text.to_owned()))
@@ -199,7 +200,7 @@ impl FromStr for NumberPrefix {
 const RULE: Malformed =
     Malformed::new("a phone number is in E.164: + and 7 to 15 ASCII digits, without spaces");
 
-/// The digits of a number in strict E.164.
+/// Checks `text` against strict E.164 and returns its digits.
 fn strict(text: &str) -> Result<&str, Malformed> {
     let digits = text.strip_prefix('+').ok_or(RULE)?;
     if !(7..=15).contains(&digits.len())
@@ -212,7 +213,7 @@ fn strict(text: &str) -> Result<&str, Malformed> {
 }
 
 impl fmt::Display for PhoneNumber {
-    /// Masked: `+` and two digits, stars, the last two digits.
+    /// Masks the number: `+`, the first two digits, stars, the last two digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (head, tail) = (&self.text[..3], &self.text[self.text.len() - 2..]);
         write!(f, "{head}{}{tail}", "*".repeat(self.text.len() - 5))
@@ -291,7 +292,7 @@ mod tests {
             "+19002345678",
             "+449098790000",
             "+448431234567",
-            // Personal numbers: billed to the caller, or to a person who pays for each message.
+            // Personal numbers: the operator bills the caller, or the owner pays for each message.
             "+447092123456",
             "+447012345678",
             "+4970012345678",
@@ -344,7 +345,7 @@ mod tests {
         assert!(count > 7_000, "only {count}");
     }
 
-    /// The example numbers of special lines in the plans.
+    /// Returns the example numbers of special lines in the plans.
     fn special_examples() -> impl Iterator<Item = String> {
         let kinds = [
             Type::PremiumRate,
@@ -365,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_handset_has_one_number() {
-        // Each handset by its number, and by other numbers that reach it or reached it once.
+        // Each handset with its number, and other numbers that reach it or once reached it.
         for (number, others) in [
             (
                 "+4915112345678",

@@ -1,11 +1,14 @@
-//! The numbering plans of libphonenumber, asked what a number in E.164 is: whether they read it as it
-//! stands, which country it is of, what kind of line. The data is the library's; the questions are ours,
-//! because the library reads what people write and keeps 100 compiled patterns for the whole world, under one
-//! lock: with numbers of some twenty countries in turn it compiles them anew for each, milliseconds a number.
-//! Here a pattern is compiled once, and for ASCII digits, which is all that a number has. A test holds
-//! every answer to the library's, except that a leading zero is part of a national number here: the
-//! library cuts it before it looks for the kind, and therefore classifies Italian fixed lines as
-//! unknown.
+//! The numbering plans of libphonenumber, matched against numbers in E.164: whether a number is
+//! read without change, its country, and the kind of line.
+//!
+//! The metadata comes from the crate `phonenumber`, the matching code is here. The crate's parser
+//! accepts free-form input and caches 100 compiled patterns for all countries behind one lock: with
+//! numbers of some twenty countries in turn it recompiles the patterns for each number, which takes
+//! milliseconds. This module compiles each pattern once, for ASCII digits only.
+//!
+//! A test compares every answer with the crate's. There is one deliberate difference: here a
+//! leading zero is part of a national number. The crate strips it before it determines the kind,
+//! and therefore classifies Italian fixed lines as unknown.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -18,7 +21,7 @@ use regex::{Regex, RegexBuilder};
 /// Digits of the longest calling code.
 const LONGEST_CODE: usize = 3;
 
-/// What the library tries, in its order.
+/// Kinds of line in the order in which the crate tries them.
 const KINDS: [Type; 10] = [
     Type::PremiumRate,
     Type::TollFree,
@@ -32,13 +35,13 @@ const KINDS: [Type; 10] = [
     Type::Mobile,
 ];
 
-/// The plans of each calling code, the main country's first.
+/// The plans of each calling code, main country first.
 static PLANS: LazyLock<HashMap<u16, Vec<Plan>>> = LazyLock::new(|| {
     let mut plans = HashMap::<u16, Vec<Plan>>::new();
     for code in 1..1_000 {
         let regions = DATABASE.region(&code).unwrap_or_default();
         let found = regions.iter().filter_map(|region| match *region {
-            // Of no country: the plan is that of the code.
+            // `001` is not a country; its plan belongs to the calling code.
             "001" => DATABASE.by_code(&code)?.into_iter().next(),
             region => DATABASE.by_id(region),
         });
@@ -50,65 +53,64 @@ static PLANS: LazyLock<HashMap<u16, Vec<Plan>>> = LazyLock::new(|| {
     plans
 });
 
-/// What the plans know of a number.
+/// The plans' answer about a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
-    /// The country. In a shared calling code, a range that no plan lists has none.
+    /// The country; `None` for a range that no plan of a shared calling code lists.
     pub country: Option<country::Id>,
-    /// The kind of line.
     pub kind: Type,
-    /// The kind of the longest shorter number that an unknown one begins with.
+    /// For a number of unknown kind: the kind of the longest shorter number that it begins with.
     pub begins_with: Option<Type>,
-    /// Whether the plans of the calling code have numbers of this length.
+    /// Whether any plan of the calling code has numbers of this length.
     pub has_length: bool,
 }
 
-/// Why digits are no number.
+/// The reason why digits are not read as a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Misread {
-    /// No calling code is assigned to its first digits.
+    /// The first digits are not an assigned calling code.
     NoCode,
-    /// The plans take it for another: they would take a national prefix out of it.
+    /// The library would strip a national prefix and so read another number.
     Otherwise,
 }
 
-/// The numbers of one country, or of a calling code that has none.
+/// The numbers of one country, or of a calling code without a country.
 struct Plan {
     country: Option<country::Id>,
     leading: Option<Pattern>,
     general: Numbers,
     kinds: Vec<(Type, Numbers)>,
-    /// Digits of a national number, of any kind.
+    /// Possible lengths of a national number, over all kinds.
     lengths: BTreeSet<usize>,
     prefix: Prefix,
 }
 
-/// What is dialled in front of a number inside its country.
+/// The national prefix: digits dialed before a number inside its country.
 struct Prefix {
     plain: Option<&'static str>,
     pattern: Option<Pattern>,
-    /// What takes the place of what the pattern finds, if that is not nothing.
+    /// The replacement for the matched prefix; `None` deletes it.
     replacement: Option<&'static str>,
 }
 
-/// Numbers of one kind.
+/// The numbers of one kind of line.
 struct Numbers {
     lengths: &'static [u16],
     pattern: Pattern,
 }
 
-/// A pattern, compiled when it is first asked.
+/// A regular expression, compiled on first use.
 struct Pattern {
     source: &'static str,
-    /// Whether it speaks of a whole number, and not of its first digits.
+    /// Whether the pattern must match the whole number, not only its first digits.
     is_whole: bool,
     compiled: OnceLock<Option<Regex>>,
 }
 
-/// Reads the digits of a number in E.164.
+/// Looks up the digits of a number in E.164 (without `+`).
 pub fn read(digits: &str) -> Result<Reading, Misread> {
     let (plans, national) = split(digits).ok_or(Misread::NoCode)?;
-    // The library looks for a prefix in the plan it selects without the leading zeros.
+    // The library strips leading zeros before it selects the plan in which it looks for a prefix.
     let cut = national.trim_start_matches('0');
     if cut.is_empty() {
         return Err(Misread::Otherwise);
@@ -135,12 +137,12 @@ pub fn read(digits: &str) -> Result<Reading, Misread> {
     })
 }
 
-/// The national part of `digits`, if their calling code is assigned.
+/// Returns the national part of `digits`, or `None` if no calling code matches.
 pub fn national(digits: &str) -> Option<&str> {
     split(digits).map(|(_, national)| national)
 }
 
-/// The plans of the calling code, and the national number.
+/// Splits `digits` into the plans of its calling code and the national number.
 fn split(digits: &str) -> Option<(&'static [Plan], &str)> {
     (1..=LONGEST_CODE.min(digits.len())).find_map(|length| {
         let (code, national) = digits.split_at_checked(length)?;
@@ -148,7 +150,7 @@ fn split(digits: &str) -> Option<(&'static [Plan], &str)> {
     })
 }
 
-/// The kind of the longest number that `national` begins with.
+/// Returns the kind of the longest known number that `national` is longer than and begins with.
 fn begins_with(plans: &[Plan], national: &str) -> Option<Type> {
     let lengths: BTreeSet<_> = plans.iter().flat_map(|plan| &plan.lengths).collect();
     let shorter = lengths.into_iter().rev();
@@ -159,7 +161,7 @@ fn begins_with(plans: &[Plan], national: &str) -> Option<Type> {
         .find(|kind| *kind != Type::Unknown)
 }
 
-/// Whose number it is among those who share a calling code, and its kind.
+/// Finds the plan that `national` belongs to among those of its calling code, and the kind of line.
 fn belongs<'a>(plans: &'a [Plan], national: &str) -> Option<(&'a Plan, Type)> {
     if let [only] = plans {
         return Some((only, only.kind(national)));
@@ -187,7 +189,7 @@ impl Plan {
         }
     }
 
-    /// Whether the library would take a national prefix out of `national`.
+    /// Whether the library would strip a national prefix from `national`.
     fn takes_for_another(&self, national: &str) -> bool {
         let mut left = self.prefix.without_pattern(national, &self.general);
         if let Some(rest) = self.prefix.plain.and_then(|plain| left.strip_prefix(plain)) {
@@ -196,7 +198,7 @@ impl Plan {
         left != national
     }
 
-    /// The kind of line that `national` is.
+    /// Returns the kind of line of `national`, in the library's order of precedence.
     fn kind(&self, national: &str) -> Type {
         if !self.general.hold(national) {
             return Type::Unknown;
@@ -234,7 +236,8 @@ impl Prefix {
         }
     }
 
-    /// `national` without what the pattern finds at its begin.
+    /// Strips or replaces the prefix at the start of `national` as the library does. The number
+    /// stays as it is if it is valid and the replaced one would not be.
     fn without_pattern<'a>(&self, national: &'a str, general: &Numbers) -> Cow<'a, str> {
         let Some(pattern) = &self.pattern else {
             let rest = self.plain.and_then(|plain| national.strip_prefix(plain));
@@ -275,7 +278,7 @@ impl Numbers {
 }
 
 impl Pattern {
-    /// A pattern of first digits.
+    /// Creates a pattern that matches the first digits.
     const fn new(source: &'static str) -> Self {
         Self {
             source,
@@ -284,8 +287,9 @@ impl Pattern {
         }
     }
 
-    /// A pattern of whole numbers. Plans list several lengths: a pattern that stopped before the last
-    /// digit would give one handset a longer name for every digit behind its own.
+    /// Creates a pattern that matches whole numbers. Plans list several lengths: a pattern that
+    /// matched only the first digits would accept a number with extra digits, so that one handset
+    /// had several valid numbers.
     const fn whole(source: &'static str) -> Self {
         Self {
             source,
@@ -294,7 +298,7 @@ impl Pattern {
         }
     }
 
-    /// Whether `national` fits, or begins with a pattern of first digits.
+    /// Whether `national` matches.
     fn fits(&self, national: &str) -> bool {
         self.compiled()
             .is_some_and(|regex| regex.is_match(national))
@@ -324,7 +328,8 @@ mod tests {
 
     use super::*;
 
-    /// Numbers of every calling code, the examples of every plan, and both with what is dialled in front.
+    /// Returns numbers of every calling code and the examples of every plan, with and without
+    /// prefixes.
     fn numbers() -> impl Iterator<Item = String> {
         let examples = DATABASE.iter().flat_map(|meta| {
             let code = meta.country_code();
@@ -345,8 +350,8 @@ mod tests {
                     .map(|end| format!("{code}{begin:02}{end}"))
             })
         });
-        // With a trunk prefix and a carrier in Brazil; in Argentina with a mobile prefix behind the area, and
-        // numbers that look as if they had one.
+        // Brazil: numbers with a trunk prefix and a carrier code. Argentina: numbers with a mobile
+        // prefix after the area code, and numbers that only look like that.
         let inside = (1_000..1_100).flat_map(|end| {
             ["55015112000", "5411152000", "54235615"].map(|begin| format!("{begin}{end}"))
         });
@@ -358,9 +363,9 @@ mod tests {
 
     type Answer = Result<(Option<country::Id>, Type), Misread>;
 
-    /// Returns the library's answer, but for its two slips: it asks for the kind of a number without the
-    /// zeros in front, and takes a number whose first digits alone fit a pattern. There its plans are
-    /// asked here for the whole number as it is.
+    /// Returns the library's answer, corrected for two errors: the library strips leading zeros
+    /// before it determines the kind, and accepts a number of which only the first digits match a
+    /// pattern. In these cases the test matches the whole number against the library's plans.
     fn theirs(digits: &str) -> Answer {
         match phonenumber::parse(None, format!("+{digits}")) {
             Err(phonenumber::ParseError::InvalidCountryCode) => Err(Misread::NoCode),
@@ -379,7 +384,7 @@ mod tests {
         }
     }
 
-    /// Compiled once: the test asks them for 100,000 numbers.
+    /// Cache of compiled patterns: the test checks 100,000 numbers.
     static WHOLE: Mutex<BTreeMap<String, Regex>> = Mutex::new(BTreeMap::new());
 
     fn as_it_is(code: u16, national: &str) -> (Option<country::Id>, Type) {
@@ -424,13 +429,14 @@ mod tests {
 
     #[test]
     fn every_answer_is_the_librarys() {
-        // Otherwise it compiles its patterns anew for each of these.
+        // With the default capacity the library recompiles patterns for most of these numbers.
         DATABASE.cache().lock().unwrap().set_capacity(4_096);
         let (mut read, mut zeros, mut otherwise, mut unassigned) = (0, 0, 0, 0);
         for digits in numbers() {
             let ours = super::read(&digits).map(|reading| (reading.country, reading.kind));
             let theirs = theirs(&digits);
-            // Where the library takes a prefix out of a number that no plan lists, it is of no kind here.
+            // The library strips a prefix from some numbers that no plan lists; this module reports
+            // such a number as unknown.
             let is_unlisted = theirs == Err(Misread::Otherwise)
                 && ours.as_ref().is_ok_and(|(_, kind)| *kind == Type::Unknown);
             assert!(

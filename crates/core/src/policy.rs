@@ -1,34 +1,35 @@
-//! The rules a service sets for its verifications, checked once. Refuses what NIST SP 800-63B
-//! and the promises of the pipeline do not allow.
+//! The policy that a service sets for its verifications. [`Policy::validated`] checks it against
+//! NIST SP 800-63B and the limits of the pipeline.
 
 use crate::CodeLength;
 
-/// What a resend sends.
+/// Which code a resend carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ResendCode {
-    /// The same code: people type the first message that arrives.
+    /// The same code, because people type the first message that arrives.
     #[default]
     Same,
-    /// A new code; the one before is worth nothing from then on.
+    /// A new code; the earlier one is no longer valid.
     Rotate,
 }
 
-/// A policy as it is configured: fields are checked together by [`Policy::validated`].
+/// A policy as configured; [`Policy::validated`] checks its fields together.
 ///
-/// A verification keeps the policy it was opened with.
+/// A verification keeps the policy that it was opened with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// Digits of a code.
+    /// Number of digits of a code.
     pub code_length: CodeLength,
-    /// How long a code lives, in milliseconds: 30 s to 600 s (R2), default 300 s.
+    /// Lifetime of a code in milliseconds: 30 s to 600 s (NIST SP 800-63B §3.1.3.2 allows 10
+    /// minutes at most), default 300 s.
     pub lifetime_ms: u64,
-    /// Codes that may be compared for one verification: 1 to 5 (R4), default 5.
+    /// Codes that may be compared for one verification: 1 to 5, default 5.
     pub max_checks: u8,
-    /// Messages for one verification, the first included: 1 to 10, default 5.
+    /// Messages for one verification, including the first: 1 to 10, default 5.
     pub max_sends: u8,
-    /// The least time between two messages, in milliseconds: up to the lifetime, default 30 s.
+    /// Minimum time between two messages in milliseconds: up to the lifetime, default 30 s.
     pub cooldown_ms: u64,
-    /// Whether a resend repeats the code.
+    /// Whether a resend repeats the code or draws a new one.
     pub resend: ResendCode,
 }
 
@@ -45,18 +46,18 @@ impl Default for Policy {
     }
 }
 
-/// Which field of a policy is outside its range, and the range.
+/// Error that names the field of a policy outside its range, and the range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{field} {rule}")]
 pub struct PolicyError {
-    /// The field's name as in the config.
+    /// The field's name in the config.
     pub field: &'static str,
-    /// Its range.
+    /// The allowed range, as text.
     pub rule: &'static str,
 }
 
 impl Policy {
-    /// The policy, if every field is in its range.
+    /// Returns the policy if every field is in its range.
     pub fn validated(self) -> Result<Self, PolicyError> {
         let check = |fits: bool, field, rule| {
             if fits {

@@ -1,4 +1,4 @@
-//! Where a code goes: a channel and an address of that channel. Refuses free text.
+//! The recipient of a code: a channel and an address of that channel.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,21 +7,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::{EmailAddress, Malformed, PhoneNumber};
 
-/// A way to reach a person.
+/// A way to deliver a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Channel {
-    /// Text message to a telephone number.
+    /// Text message to a phone number.
     Sms,
-    /// Mail to an address.
+    /// Mail to an email address.
     Email,
 }
 
 impl Channel {
-    /// Every channel, for tables and topologies.
+    /// All channels, for tables and topologies.
     pub const ALL: [Self; 2] = [Self::Sms, Self::Email];
 
-    /// The channel's name on the wire, in config and in labels.
+    /// Returns the channel's name in events, config and metric labels.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Sms => "sms",
@@ -47,12 +47,12 @@ impl FromStr for Channel {
     }
 }
 
-/// An address on its channel. It prints masked.
+/// An address on its channel. `Display` and `Debug` mask it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Recipient {
-    /// A telephone number.
+    /// A phone number.
     Sms(PhoneNumber),
-    /// A mailbox.
+    /// An email address.
     Email(EmailAddress),
 }
 
@@ -65,7 +65,7 @@ impl Recipient {
         }
     }
 
-    /// Parses what was parsed before, with the country it was found to be of then.
+    /// Restores an address that was parsed before; `country` is the country found at that time.
     pub fn known(channel: Channel, text: &str, country: Option<&str>) -> Result<Self, Malformed> {
         match (channel, country) {
             (Channel::Sms, Some(country)) => PhoneNumber::known(text, country).map(Self::Sms),
@@ -73,7 +73,7 @@ impl Recipient {
         }
     }
 
-    /// The ISO 3166 country of a number, if the numbering plans tell one.
+    /// Returns the ISO 3166 country of a phone number, if the numbering plans know it.
     pub fn country(&self) -> Option<&str> {
         match self {
             Self::Sms(number) => number.country(),
@@ -81,7 +81,7 @@ impl Recipient {
         }
     }
 
-    /// Which channel reaches it.
+    /// Returns the channel of the address.
     pub const fn channel(&self) -> Channel {
         match self {
             Self::Sms(_) => Channel::Sms,
@@ -89,7 +89,7 @@ impl Recipient {
         }
     }
 
-    /// The address itself, for hashing, sealing and sending.
+    /// Returns the full address, for hashing, sealing and sending.
     pub fn expose(&self) -> &str {
         match self {
             Self::Sms(number) => number.expose(),
@@ -97,7 +97,7 @@ impl Recipient {
         }
     }
 
-    /// The address as it may be shown.
+    /// Returns the masked address, which may be shown to people.
     pub fn masked(&self) -> String {
         self.to_string()
     }

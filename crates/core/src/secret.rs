@@ -1,5 +1,5 @@
-//! Secrets in memory: they do not print, do not serialise, compare in constant time and are
-//! wiped when dropped. Refuses to say where they come from.
+//! Secrets in memory. They cannot be printed or serialized and are wiped when dropped; strings
+//! compare in constant time.
 
 use std::fmt;
 
@@ -8,17 +8,17 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::{KeyId, Malformed};
 
-/// A password, token or URL with a password in it.
+/// A password, a token, or a URL that contains a password.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct SecretString(String);
 
 impl SecretString {
-    /// Takes `text` over as a secret.
+    /// Wraps `text` as a secret.
     pub const fn new(text: String) -> Self {
         Self(text)
     }
 
-    /// The secret itself, for the call that needs it.
+    /// Returns the secret, for the call that needs it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -36,7 +36,7 @@ impl PartialEq for SecretString {
     }
 }
 
-/// 256 bits of key with the id that tells it from its predecessors.
+/// A 256-bit key with an id that distinguishes it from its predecessors.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Key {
     #[zeroize(skip)]
@@ -45,17 +45,17 @@ pub struct Key {
 }
 
 impl Key {
-    /// A key of exactly 32 bytes.
+    /// Creates a key of exactly 32 bytes.
     pub const fn new(id: KeyId, bytes: [u8; 32]) -> Self {
         Self { id, bytes }
     }
 
-    /// Which key this is.
+    /// Returns the id of the key.
     pub const fn id(&self) -> &KeyId {
         &self.id
     }
 
-    /// The key's bytes, for the cipher or MAC.
+    /// Returns the key's bytes, for the cipher or MAC.
     pub const fn expose(&self) -> &[u8; 32] {
         &self.bytes
     }
@@ -67,16 +67,16 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Keys in use at once: the first one seals or signs, all of them open or verify.
+/// Keys in use at the same time: the first one seals or signs, all of them open or verify.
 ///
-/// Rotation is: put the new key first, keep the old one until nothing made with it lives.
+/// To rotate, put the new key first and keep the old one until everything made with it has expired.
 #[derive(Debug, Clone)]
 pub struct KeyRing {
     keys: Vec<Key>,
 }
 
 impl KeyRing {
-    /// A ring of at least one and at most 8 keys with distinct ids.
+    /// Creates a ring of 1 to 8 keys with distinct ids.
     pub fn new(keys: Vec<Key>) -> Result<Self, Malformed> {
         if keys.is_empty() || keys.len() > 8 {
             return Err(Malformed::new("a key ring has 1 to 8 keys"));
@@ -88,17 +88,17 @@ impl KeyRing {
         Ok(Self { keys })
     }
 
-    /// The key that seals or signs.
+    /// Returns the key that seals or signs.
     pub fn first(&self) -> &Key {
         &self.keys[0]
     }
 
-    /// The key of that id, if it is still in use.
+    /// Returns the key with that id, if the ring has it.
     pub fn get(&self, id: &str) -> Option<&Key> {
         self.keys.iter().find(|key| key.id().as_str() == id)
     }
 
-    /// All keys, the first one first.
+    /// Iterates over all keys, in the order in which they are configured.
     pub fn iter(&self) -> impl Iterator<Item = &Key> {
         self.keys.iter()
     }

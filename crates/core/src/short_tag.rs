@@ -1,5 +1,4 @@
-//! The start of a keyed hash: enough to tell two values of one subject apart, too little to be
-//! worth storing a longer one.
+//! The first bytes of a keyed hash: enough to distinguish two values of one subject.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,27 +8,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::Malformed;
 
-/// The first 64 bits of a keyed hash of a recipient or of a message's content. Hexadecimal as text.
+/// The first 64 bits of a keyed hash of a recipient or of a message's variables. Its text form is
+/// hexadecimal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ShortTag([u8; 8]);
 
 impl ShortTag {
-    /// The tag of what an earlier build stored without one.
+    /// The tag of a record that an earlier build stored without one.
     pub const NONE: Self = Self([0; 8]);
 
-    /// The start of `hash`.
+    /// Returns the tag of `hash`: its first eight bytes.
     pub const fn of(hash: &[u8; 32]) -> Self {
         let (start, _) = hash.as_chunks::<8>();
         Self(start[0])
     }
 
-    /// The tag with these bytes; `None` if they are not eight.
+    /// Returns the tag with these bytes, or `None` unless there are eight.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().map(Self).ok()
     }
 
-    /// Its bytes.
+    /// Returns the bytes of the tag.
     pub const fn as_bytes(&self) -> &[u8; 8] {
         &self.0
     }

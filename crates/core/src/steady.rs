@@ -2,27 +2,27 @@
 
 use crate::Timestamp;
 
-/// A wall clock that is behind by more than this was corrected, and a new epoch begins.
+/// A wall clock that lags by more than this was corrected, and a new epoch begins.
 const MOST_BEHIND_MS: u64 = 30_000;
 
 /// One reading of a wall clock and of the time since boot.
 ///
-/// Within an epoch `now` advances at least as fast as the time since boot, so a deadline set in
-/// this epoch arrives in time even if the wall clock is set back. Jumps ahead are followed. If the
-/// wall clock falls behind by more than 30 s, the earlier time was wrong: a new epoch begins at the
-/// wall clock's time, and deadlines of earlier epochs must no longer be relied on.
+/// Within an epoch, `now` advances at least as fast as the time since boot, so a deadline set in
+/// this epoch is reached in time even if the wall clock is set back. Jumps forward are followed. If
+/// the wall clock lags by more than 30 s, the earlier time was wrong: a new epoch begins at the
+/// wall clock's time, and deadlines of earlier epochs are no longer reliable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SteadyTime {
-    /// The time that decides.
+    /// The current time, by which deadlines are judged.
     pub now: Timestamp,
     /// The time since boot at which `now` was read.
     pub uptime: Timestamp,
-    /// How many times the clock was corrected so far.
+    /// How many times the clock was corrected.
     pub epoch: u32,
 }
 
 impl SteadyTime {
-    /// Returns the reading that follows this one.
+    /// Returns the reading that follows this one, from new values of both clocks.
     #[must_use]
     pub fn next(self, wall: Timestamp, uptime: Timestamp) -> Self {
         let expected = self.now.plus_millis(uptime.millis_since(self.uptime));
@@ -53,12 +53,12 @@ mod tests {
 
     #[test]
     fn a_wall_clock_is_held_followed_or_begins_an_epoch() {
-        // Milliseconds that passed, and what the wall clock shows relative to the start; then the
-        // steady time relative to the start and the epoch.
+        // Milliseconds that passed, and the wall clock relative to the start; expected: the steady
+        // time relative to the start, and the epoch.
         let table = [
             (0, 0, 0, 0),
             (10, 10, 10, 0),
-            // Set back by 30 s: held, and it goes on advancing.
+            // Set back by 30 s: held, and it keeps advancing.
             (0, -29_990, 10, 0),
             (5_000, -24_990, 5_010, 0),
             // Set back by 1 ms more.
@@ -87,7 +87,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is done to the wall clock: in one epoch the time never runs backwards and is
+        /// However the wall clock changes: within one epoch the time never runs backwards and is
         /// never slower than the time since boot, and it is never more than 30 s ahead of the wall
         /// clock.
         #[test]

@@ -1,33 +1,33 @@
-//! The id under which everything about one request can be found: the trace id of W3C trace
-//! context. Refuses to be a secret, and to carry anything but itself.
+//! W3C trace context: trace ids, span ids and the `traceparent` header. All records about one
+//! request share its trace id. Ids are not secret.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::Malformed;
 
-/// 16 bytes, printed as 32 hexadecimal characters; never all zero.
+/// A trace id: 16 bytes, printed as 32 hexadecimal characters, never all zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceId([u8; 16]);
 
 impl TraceId {
-    /// The id with these bytes; `None` for zeros, which the standard reserves.
+    /// Returns the id with these bytes, or `None` for all zeros, which W3C trace context reserves.
     pub fn new(bytes: [u8; 16]) -> Option<Self> {
         (bytes != [0; 16]).then_some(Self(bytes))
     }
 
-    /// Its bytes.
+    /// Returns the bytes of the id.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
 
-    /// The trace id in a `traceparent` header, if it has that form.
+    /// Returns the trace id of a `traceparent` header, or `None` if the header is malformed.
     pub fn of_traceparent(header: &str) -> Option<Self> {
         TraceParent::parse(header).map(|parent| parent.trace)
     }
 
-    /// A `traceparent` that continues this trace: its parent is the first half of the id, since
-    /// no span of ours stands behind it.
+    /// Returns a `traceparent` that continues this trace. The header needs a parent id; there is no
+    /// recorded span to name, so the first half of the trace id is used.
     pub fn traceparent(&self) -> String {
         let mut span = [0; 8];
         span.copy_from_slice(&self.0[..8]);
@@ -40,35 +40,35 @@ impl TraceId {
     }
 }
 
-/// One step within a trace: 8 bytes, printed as 16 hexadecimal characters.
+/// A span id: 8 bytes, printed as 16 hexadecimal characters, never all zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SpanId([u8; 8]);
 
 impl SpanId {
-    /// The id with these bytes; `None` for zeros, which the standard reserves.
+    /// Returns the id with these bytes, or `None` for all zeros, which W3C trace context reserves.
     pub fn new(bytes: [u8; 8]) -> Option<Self> {
         (bytes != [0; 8]).then_some(Self(bytes))
     }
 
-    /// Its bytes.
+    /// Returns the bytes of the id.
     pub const fn as_bytes(&self) -> &[u8; 8] {
         &self.0
     }
 }
 
-/// Where in a trace whoever called is: `00-<trace>-<span>-<flags>` (W3C trace context).
+/// The position of the caller in a trace: `00-<trace>-<span>-<flags>` (W3C trace context).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceParent {
-    /// The trace.
+    /// The trace that the caller is part of.
     pub trace: TraceId,
-    /// The step that calls.
+    /// The caller's span: the parent of the spans recorded here.
     pub span: SpanId,
-    /// Whether the steps of this trace are recorded.
+    /// Whether the caller records the spans of this trace.
     pub is_sampled: bool,
 }
 
 impl TraceParent {
-    /// Reads a header of that form.
+    /// Parses a header of version 00. Returns `None` if it is malformed.
     pub fn parse(header: &str) -> Option<Self> {
         let mut parts = header.split('-');
         let (version, trace, parent, flags) =

@@ -1,5 +1,5 @@
-//! Values a caller hands to a template. They are data: never a template, never a header, never a
-//! new line, and never a name that Watchword fills itself.
+//! Template variables from the caller. They are plain data: a value cannot be a template or a
+//! header, cannot start a new line, and cannot use a name that Watchword fills itself.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -8,20 +8,20 @@ use crate::Malformed;
 
 /// At most 8 named values of at most 100 characters each.
 ///
-/// Names are `[a-z][a-z0-9_]*` up to 32 characters. Values hold no control, format or
-/// line-breaking characters, so that no value can start a line of its own: the origin-bound last
-/// line of an SMS is always ours (R32).
+/// Names are `[a-z][a-z0-9_]*` with up to 32 characters. Values hold no control, format or
+/// line-breaking characters, so no value can start a line. This keeps the last line of an SMS,
+/// which binds the code to an origin, under Watchword's control.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Variables(BTreeMap<String, String>);
 
-/// Names a template gets from Watchword.
+/// Names that Watchword fills in templates.
 const RESERVED: [&str; 7] = ["app", "code", "host", "locale", "minutes", "seconds", "to"];
 
 impl Variables {
-    /// Values of one request.
+    /// The most variables that one request may have.
     pub const MOST: usize = 8;
 
-    /// Checks `values`; the error names the rule that one of them breaks.
+    /// Validates names and values. The error states the rule that was broken.
     pub fn new(values: BTreeMap<String, String>) -> Result<Self, Malformed> {
         if values.len() > Self::MOST {
             return Err(Malformed::new("at most 8 variables"));
@@ -39,7 +39,7 @@ impl Variables {
             }
             if RESERVED.contains(&name.as_str()) {
                 return Err(Malformed::new(
-                    "app, code, host, locale, minutes, seconds and to are not for callers",
+                    "app, code, host, locale, minutes, seconds and to are reserved names",
                 ));
             }
             if value.chars().count() > 100 || value.chars().any(is_unsafe) {
@@ -51,25 +51,26 @@ impl Variables {
         Ok(Self(values))
     }
 
-    /// Returns the name of a variable whose value a phone or a mail program would show as a link.
+    /// Returns the name of a variable whose value phones or mail programs would show as a link.
     pub fn with_link(&self) -> Option<&str> {
         let mut values = self.0.iter();
         let found = values.find(|(_, value)| holds_link(value));
         found.map(|(name, _)| name.as_str())
     }
 
-    /// The values by name.
+    /// Returns the values by name.
     pub const fn as_map(&self) -> &BTreeMap<String, String> {
         &self.0
     }
 }
 
-/// Whether `value` has a scheme (`https://`), a `www.` or a host with a path, a query or a fragment
-/// (`example.org/pay`, `192.0.2.1/pay`). A
-/// bare name with a dot is no link, because payees are called `Amazon.de`; nor is a number or a
-/// unit (`3.50/month`).
+/// Whether `value` holds a scheme (`https://`), a `www.`, or a host followed by a path, a query or
+/// a fragment (`example.org/pay`, `192.0.2.1/pay`).
+///
+/// A bare name with a dot is not a link, because payees are called `Amazon.de`. Neither is a number
+/// with a unit (`3.50/month`).
 fn holds_link(value: &str) -> bool {
-    // Browsers read these as dots, too (UTS 46).
+    // Browsers treat these characters as dots too (UTS 46).
     let lower = value
         .to_lowercase()
         .replace(['\u{3002}', '\u{ff0e}', '\u{ff61}'], ".");
@@ -82,19 +83,19 @@ fn holds_link(value: &str) -> bool {
         || wwws.any(begins_word)
         || lower
             .match_indices(['/', '?', '#'])
-            // A sentence may end in a name and a question mark.
+            // `?` and `#` count only before a letter or digit: a sentence may end in `Amazon.de?`.
             .filter(|(at, mark)| *mark == "/" || continues(&lower, at + 1))
             .any(|(at, _)| lower.get(..at).is_some_and(ends_in_host))
 }
 
-/// Whether a letter or digit stands at `at`.
+/// Whether a letter or digit is at byte `at`.
 fn continues(text: &str, at: usize) -> bool {
     let rest = text.get(at..);
     rest.is_some_and(|rest| rest.starts_with(char::is_alphanumeric))
 }
 
-/// Whether `text` ends in a host: two labels, of which the last has two letters or more and nothing
-/// but letters, or an IPv4 address; a port may follow.
+/// Whether `text` ends in a host: an IPv4 address, or two labels of which the last consists of two
+/// or more letters. A port may follow.
 fn ends_in_host(text: &str) -> bool {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_digit());
     let text = digits.strip_suffix(':').unwrap_or(text);
@@ -111,8 +112,8 @@ fn ends_in_host(text: &str) -> bool {
     is_top && before.ends_with(char::is_alphanumeric)
 }
 
-/// Control characters, line and paragraph separators, and invisible or direction-changing marks; not
-/// the joiners, which Persian, Indic scripts and emoji are written with.
+/// Whether `c` is a control character, a line or paragraph separator, or an invisible or
+/// direction-changing mark. Joiners are allowed: Persian, Indic scripts and emoji need them.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,

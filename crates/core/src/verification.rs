@@ -1,68 +1,69 @@
-//! The life of one verification as a state machine whose steps consume the state. The `SQLite`
-//! store runs it inside a transaction; the Lua scripts of the Redis store say the same and are
-//! held to it by a shared suite. Refuses to know codes: whether one matched is an argument.
+//! The verification's state machine. Each transition consumes the state and returns the next one.
+//! The `SQLite` store runs it inside a transaction; the Lua scripts of the Redis store implement
+//! the same rules, and one test suite holds both to them. Codes are not known here: the caller
+//! passes whether one matched.
 
 use crate::{Policy, ResendCode, Timestamp, VerificationStatus};
 
-/// The least that a verification may be opened ahead of now: clocks of several machines differ by
-/// less.
+/// How far ahead of now a verification may have been opened even if its cooldown is shorter: clocks
+/// of several machines differ by less.
 const CLOCK_SKEW_MS: u64 = 5_000;
 
 /// A verification whose code can still be checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pending {
-    /// The policy it was opened with.
+    /// The policy that it was opened with.
     pub policy: Policy,
-    /// Before this moment the verification did not exist.
+    /// The time at which it was opened.
     pub opened_at: Timestamp,
-    /// From this moment on no code is right.
+    /// The time from which the code is expired.
     pub expires_at: Timestamp,
     /// Codes that may still be compared.
     pub checks_left: u8,
-    /// Messages so far, the current one included.
+    /// Messages sent so far, including the current one.
     pub sends: u8,
     /// Whether the broker confirmed the current message.
     pub confirmed: bool,
-    /// Whether a fallback step asked for the current message, and not a request.
+    /// Whether a fallback step, not a request, caused the current message.
     pub by_step: bool,
-    /// From this moment on another message may be sent.
+    /// The time from which another message may be requested.
     pub resend_after: Timestamp,
 }
 
-/// What a request for a message leads to.
+/// The decision about a request for a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sending {
     /// The current message was never confirmed: publish it again under the same delivery id.
     Repeat,
-    /// A further message, with a new code if `rotate`.
+    /// Send a further message.
     Further {
-        /// Whether it carries a new code.
+        /// Whether the message carries a new code.
         rotate: bool,
     },
-    /// Too early for another message.
+    /// The cooldown is not over.
     Cooling,
-    /// All messages are used up.
+    /// All messages of the verification are used.
     Exhausted,
-    /// A later message than the one the step follows was asked for.
+    /// A message later than the one that the step follows was requested.
     Superseded,
 }
 
-/// How a check ended.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckVerdict {
-    /// The code was right; the verification is approved, once and for all.
+    /// The code was right; the verification is approved and ends.
     Approved,
     /// The code was wrong; further checks are allowed.
     Wrong,
-    /// The code was wrong and was the last one allowed.
+    /// The code was wrong, and it was the last check.
     LastWrong,
-    /// Nothing was compared: no such verification, used, ended, expired, or its subject may not
-    /// guess now. From outside these look alike.
+    /// No code was compared: the verification is unknown, used, ended or expired, or its subject is
+    /// locked. Callers cannot distinguish these cases.
     Refused,
 }
 
 impl Pending {
-    /// A verification opened at `now`, its first message on the way.
+    /// Opens a verification at `now`; its first message is not confirmed yet.
     pub const fn open(policy: Policy, now: Timestamp) -> Self {
         Self {
             policy,
@@ -76,34 +77,38 @@ impl Pending {
         }
     }
 
-    /// Whether its code can be checked at `now`. If a verification lies ahead of now by more than
-    /// its cooldown, its clock has been corrected since: it has ended, because its code would live
-    /// longer than its policy says.
+    /// Whether the code can be checked at `now`.
+    ///
+    /// If the verification was opened ahead of `now` by more than its cooldown, the clock has been
+    /// set back since. It has then ended, because its code would live longer than its policy
+    /// allows.
     pub fn is_live(&self, now: Timestamp) -> bool {
         let ahead_ms = self.opened_at.millis_since(now);
         now < self.expires_at && ahead_ms <= self.policy.cooldown_ms.max(CLOCK_SKEW_MS)
     }
 
-    /// The time from which another message may be requested, as seen at `now`: never more than a
-    /// cooldown away.
+    /// Returns the time from which another message may be requested: at most one cooldown after
+    /// `now`, even if the clock was set back.
     #[must_use]
     pub fn resend_after(&self, now: Timestamp) -> Timestamp {
         self.resend_after
             .min(now.plus_millis(self.policy.cooldown_ms))
     }
 
-    /// Whether the last message is younger than the cooldown. If it lies ahead of now by more than
-    /// the cooldown, its clock has been corrected since, and it delays nothing.
+    /// Whether the cooldown of the last message is running. If that message is ahead of `now` by
+    /// more than a cooldown, the clock has been set back since, and the message delays nothing.
     fn is_cooling(&self, now: Timestamp) -> bool {
         let cooldown_ms = self.policy.cooldown_ms;
         let longest = cooldown_ms.saturating_mul(2);
         now < self.resend_after && self.resend_after <= now.plus_millis(longest)
     }
 
-    /// Asks for a message at `now`. The state changes only for [`Sending::Further`].
+    /// Decides about a request for a message at `now`. The state changes only for
+    /// [`Sending::Further`].
     #[must_use]
     pub fn send(self, now: Timestamp) -> (Self, Sending) {
-        // A step's message is the step's to repeat: it goes to another recipient.
+        // A step's message is repeated by the step only: it goes to another recipient than a
+        // request's.
         if !self.confirmed && !self.by_step {
             return (self, Sending::Repeat);
         }
@@ -113,8 +118,8 @@ impl Pending {
         self.further(false, now)
     }
 
-    /// A fallback step at `now` that follows message number `after`: the cooldown does not hold it
-    /// back, a later message does.
+    /// Decides about a fallback step at `now` that follows message number `after`. The cooldown
+    /// does not apply; a later message supersedes the step.
     #[must_use]
     pub fn step(self, after: u8, now: Timestamp) -> (Self, Sending) {
         if self.by_step && !self.confirmed && self.sends == after.saturating_add(1) {
@@ -142,7 +147,8 @@ impl Pending {
         )
     }
 
-    /// The broker confirmed message number `send`. An old confirmation changes nothing.
+    /// Marks message number `send` as confirmed by the broker. Confirmations of earlier messages
+    /// change nothing.
     #[must_use]
     pub const fn confirm(mut self, send: u8) -> Self {
         if send == self.sends {
@@ -151,7 +157,7 @@ impl Pending {
         self
     }
 
-    /// One check at `now`. `Err` is the final status; `Ok` is the state that goes on.
+    /// Applies one check at `now`. `Err` holds the final status, `Ok` the state if checks are left.
     pub fn check(mut self, matched: bool, now: Timestamp) -> Result<Self, VerificationStatus> {
         if !self.is_live(now) {
             return Err(VerificationStatus::Expired);
@@ -183,16 +189,16 @@ mod tests {
             ..Policy::default()
         };
         let first = Pending::open(policy, NOW).confirm(1);
-        // Inside the cooldown, where a request would wait.
+        // Within the cooldown, in which a request would be refused.
         let (stepped, sending) = first.step(1, NOW);
         assert_eq!(sending, Sending::Further { rotate: false });
         assert_eq!((stepped.sends, stepped.confirmed), (2, false));
-        // The issuer died before the confirm: the step repeats it, a request does not.
+        // The issuer died before the confirm: the step repeats its message, a request does not.
         assert_eq!(stepped.step(1, NOW).1, Sending::Repeat);
         assert_eq!(stepped.send(NOW).1, Sending::Cooling);
         let done = stepped.confirm(2);
         assert_eq!(done.step(1, NOW).1, Sending::Superseded);
-        // A request in between cancels it.
+        // A request in between cancels the step.
         let later = NOW.plus_millis(policy.cooldown_ms);
         let (resent, _) = first.send(later);
         assert_eq!(resent.step(1, later).1, Sending::Superseded);
@@ -250,7 +256,7 @@ mod tests {
     fn a_clock_that_was_corrected_leaves_no_long_wait_and_no_long_life() {
         let ahead = |ms| Pending::open(Policy::default(), NOW.plus_millis(ms)).confirm(1);
         let table = [
-            // Opened ahead by this much: live, cooling, wait.
+            // Opened ahead by this many milliseconds: live, cooling, wait.
             (0, true, true, 30_000),
             (30_000, true, true, 30_000),
             (30_001, false, false, 30_000),
@@ -262,7 +268,7 @@ mod tests {
             assert_eq!(state.send(NOW).1 == Sending::Cooling, cooling, "{ms}");
             assert_eq!(state.resend_after(NOW), NOW.plus_millis(wait_ms), "{ms}");
         }
-        // Without a cooldown the clocks of two machines may still differ a little.
+        // Without a cooldown, the clocks of two machines may still differ a little.
         let policy = Policy {
             cooldown_ms: 0,
             ..Policy::default()
@@ -272,8 +278,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens in whatever order, at most `max_checks` codes are compared and no
-        /// resend gives one back.
+        /// In any order of events at most `max_checks` codes are compared, and no resend gives a
+        /// check back.
         #[test]
         fn no_order_of_steps_gives_a_check_back(steps in prop::collection::vec((0_u8..3, 0_u64..40_000), 0..60)) {
             let mut state = Pending::open(Policy::default(), NOW);

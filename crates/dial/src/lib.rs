@@ -15,13 +15,15 @@ pub use tls::TlsFault;
 
 /// How long one attempt runs alone (RFC 8305 §5, "Connection Attempt Delay").
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// Bounds the sockets that one call opens. A host with more addresses has enough live ones among these.
+/// Bounds the sockets that one call opens. Of a host with more addresses, some of the first 16 are
+/// assumed to be alive.
 const MAX_ADDRESSES: usize = 16;
 
-/// Connects to `host`, a name or an address, and turns Nagle's algorithm off: a command in two
-/// packets otherwise waits 40 ms for a delayed acknowledgement.
+/// Connects to `host`, a name or an address, and disables Nagle's algorithm: a command in two
+/// packets would otherwise wait 40 ms for a delayed acknowledgement.
 ///
-/// Runs until a connection is made or every address has failed, so the caller sets the deadline.
+/// Runs until a connection is established or every address has failed. The caller sets the
+/// deadline.
 pub async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     let stream = race(resolve(host, port).await?, TcpStream::connect).await?;
     stream.set_nodelay(true)?;
@@ -36,8 +38,8 @@ pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(alternating(addresses.take(MAX_ADDRESSES).collect()))
 }
 
-/// Runs `attempt` for each of `addresses`, staggered, and returns the first success. Returns the
-/// first failure once all have failed. Dropping the call ends every attempt.
+/// Runs `attempt` for each of `addresses`, staggered, and returns the first success, or the first
+/// failure once all have failed. Dropping the future ends every attempt.
 pub async fn race<T, F>(
     addresses: Vec<SocketAddr>,
     attempt: impl Fn(SocketAddr) -> F,
@@ -63,7 +65,7 @@ where
     }
 }
 
-/// Lets the families take turns, beginning with that of the first address (RFC 8305 §4).
+/// Interleaves the address families, starting with that of the first address (RFC 8305 §4).
 fn alternating(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let starts_with_ipv6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) = addresses
@@ -88,8 +90,8 @@ mod tests {
 
     use super::*;
 
-    /// A listener whose queue is full: the kernel drops further connection requests, so that a
-    /// connection is neither made nor refused.
+    /// Returns a listener with a full queue: the kernel drops further connection requests, so a
+    /// connection is neither established nor refused.
     async fn deaf(ip: &str) -> (SocketAddr, Vec<TcpStream>, TcpListener) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(format!("{ip}:0").parse().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! The reasons of failed TLS handshakes, found in the errors of any client that uses `rustls`.
+//! Reasons of failed TLS handshakes, found in the errors of any client that uses `rustls`.
 
 use std::error::Error;
 use std::io;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustls::CertificateError as Certificate;
 
-/// Why a TLS handshake failed.
+/// The reason of a failed TLS handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsFault {
     /// No trusted authority signed the peer's certificate.
@@ -39,15 +39,15 @@ impl TlsFault {
         Self::Handshake,
     ];
 
-    /// Finds the fault in `error` and in the errors it wraps.
+    /// Finds the fault in `error` or in the errors that it wraps.
     pub fn of(error: &(dyn Error + 'static)) -> Option<Self> {
         let mut next = Some(error);
         while let Some(error) = next {
             if let Some(error) = error.downcast_ref() {
                 return Some(Self::of_handshake(error));
             }
-            // The source of an I/O error, or of a shared one, is that of the error inside, not the
-            // error inside.
+            // `source` of an I/O error, or of an `Arc`, skips the wrapped error and returns that
+            // error's source.
             let shared: Option<&Arc<dyn Error + Send + Sync>> = error.downcast_ref();
             next = match (error.downcast_ref().and_then(io::Error::get_ref), shared) {
                 (Some(inner), _) => Some(inner),
@@ -61,7 +61,7 @@ impl TlsFault {
     const fn of_handshake(error: &rustls::Error) -> Self {
         match error {
             rustls::Error::InvalidCertificate(certificate) => match certificate {
-                // The signature is wrong where another authority has the name of a trusted one.
+                // The signature does not match if another authority has the name of a trusted one.
                 Certificate::UnknownIssuer | Certificate::BadSignature => Self::UnknownIssuer,
                 Certificate::Expired | Certificate::ExpiredContext { .. } => Self::Expired,
                 Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
@@ -78,13 +78,13 @@ impl TlsFault {
         }
     }
 
-    /// Finds the fault that a reason such as `connect_tls_expired` ends with.
+    /// Finds the fault at the end of a reason such as `connect_tls_expired`.
     pub fn in_reason(reason: &str) -> Option<Self> {
         let (_, word) = reason.rsplit_once("tls_")?;
         Self::ALL.into_iter().find(|fault| fault.as_str() == word)
     }
 
-    /// The fault as a word for reasons in logs.
+    /// Returns the fault as a word for reasons in logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::UnknownIssuer => "unknown_issuer",
@@ -98,7 +98,8 @@ impl TlsFault {
         }
     }
 
-    /// The fault as a sentence that ends another one, with what to do.
+    /// Returns a clause that ends a sentence about the peer: the fault, and the next step for the
+    /// operator.
     pub const fn advice(self) -> &'static str {
         match self {
             Self::UnknownIssuer => {
@@ -107,7 +108,7 @@ impl TlsFault {
             Self::Expired => "its certificate has expired; renew it there",
             Self::NotYetValid => "its certificate is not valid yet; compare the clocks",
             Self::WrongName => {
-                "its certificate is for another name; use a name that stands in the certificate"
+                "its certificate is for another name; use a name that the certificate contains"
             }
             Self::BadCertificate => {
                 "its certificate is not acceptable; look at it with `openssl s_client`"

@@ -1,4 +1,5 @@
-//! `watchword.delivery.updated.v1`: a delivery has a new outcome. No code, no recipient.
+//! `watchword.delivery.updated.v1`: a delivery has a new outcome. It holds no code and no
+//! recipient.
 
 use serde::{Deserialize, Serialize};
 use watchword_core::{
@@ -11,28 +12,28 @@ use crate::EventData;
 /// The data of the event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliveryUpdated {
-    /// Which delivery.
+    /// The delivery that changed.
     pub delivery_id: DeliveryId,
-    /// The verification it belongs to.
+    /// The verification that it belongs to.
     pub verification_id: VerificationId,
-    /// Whose it is.
+    /// The service that requested the code.
     pub service: ServiceName,
-    /// By which channel.
+    /// The channel of the delivery.
     pub channel: Channel,
-    /// What became of it.
+    /// The new outcome.
     pub outcome: DeliveryOutcome,
     /// Attempts so far.
     pub attempts: u32,
     /// The provider of the last attempt, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<ProviderName>,
-    /// How the last attempt ended, if there was one.
+    /// The outcome class of the last attempt, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<AttemptClass>,
-    /// The provider's later word, if it is what this event is about.
+    /// The state reported by a receipt, if a receipt caused this event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receipt: Option<ReceiptState>,
-    /// The trace of the request it came from.
+    /// The trace id of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! The `CloudEvents` 1.0 JSON document around every event. Refuses documents of another
-//! specification version, another type or more than 64 KiB, and never quotes what it refused.
+//! The `CloudEvents` 1.0 JSON envelope around every event. Decoding rejects another specification
+//! version, another type, and documents over 64 KiB. Errors never quote the document.
 
 use std::borrow::Cow;
 
@@ -8,53 +8,53 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use watchword_core::Timestamp;
 
-/// The content type of a document, for the broker's `content_type`.
+/// The content type of an encoded event, for the AMQP property `content_type`.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 
-/// The largest document that is read, in bytes.
+/// Maximum size of a document that is decoded, in bytes.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// What an event is about: a type name with its version, and the shape of its data.
+/// The data of an event type: its versioned type name and its JSON shape.
 pub trait EventData: Serialize + DeserializeOwned {
-    /// `watchword.<noun>.<verb>.v<N>`.
+    /// The type name: `watchword.<noun>.<verb>.v<N>`.
     const TYPE: &'static str;
 }
 
 /// One event with its envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloudEvent<T> {
-    /// Unique for its source; the same when the same event is published again.
+    /// Unique per source; stays the same when the event is published again.
     pub id: String,
-    /// Who published it, as a URI reference: `/watchword/issuer`.
+    /// The publisher as a URI reference: `/watchword/issuer`.
     pub source: String,
-    /// When it happened.
+    /// The time at which the event was created.
     pub time: Timestamp,
-    /// What happened.
+    /// The data of the event.
     pub data: T,
 }
 
-/// Why a document was refused. No variant carries any of its content.
+/// Error of encoding or decoding. No variant carries content of the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// More than 64 KiB.
+    /// The document has more than 64 KiB.
     #[error("the event is too large")]
     TooLarge,
-    /// Not JSON, or not the shape of a `CloudEvents` document.
+    /// The document is not JSON, or does not have the shape of a `CloudEvents` document.
     #[error("the event is not a CloudEvents document")]
     NotAnEvent,
-    /// A specification version other than 1.0.
+    /// The specification version is not 1.0.
     #[error("the event is not of CloudEvents 1.0")]
     SpecVersion,
-    /// Another type, or a version this program does not know.
+    /// The type is not the expected one.
     #[error("the event's type is unknown here")]
     UnknownType,
-    /// The data does not have the shape its type asks for.
+    /// The data does not have the shape of its type.
     #[error("the event's data does not fit its type")]
     Data,
 }
 
 impl DecodeError {
-    /// A stable word for labels and for the reason a message is parked.
+    /// Returns a stable word for metric labels and dead-letter reasons.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::TooLarge => "too_large",
@@ -77,8 +77,8 @@ struct Encoded<'a, T> {
     data: &'a T,
 }
 
-/// Unknown attributes are extensions, which the specification tells consumers to ignore. The data is
-/// read once its type is known.
+/// The attributes that are read. The specification tells consumers to ignore unknown ones
+/// (extensions). The data stays raw until the type is checked.
 #[derive(Deserialize)]
 struct Decoded<'a> {
     #[serde(borrow)]
@@ -94,7 +94,7 @@ struct Decoded<'a> {
 }
 
 impl<T: EventData> CloudEvent<T> {
-    /// The document as bytes.
+    /// Encodes the event as a JSON document.
     pub fn encode(&self) -> Result<Vec<u8>, DecodeError> {
         let document = Encoded {
             specversion: "1.0",
@@ -108,7 +108,7 @@ impl<T: EventData> CloudEvent<T> {
         serde_json::to_vec(&document).map_err(|_| DecodeError::Data)
     }
 
-    /// Reads a document of exactly this type.
+    /// Decodes a document of exactly this type.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         if bytes.len() > MAX_BYTES {
             return Err(DecodeError::TooLarge);

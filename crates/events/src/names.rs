@@ -1,4 +1,4 @@
-//! The names of every broker object. Refuses to declare them: that is the broker crate's work.
+//! The names of exchanges, queues and routing keys. The broker crate declares them.
 
 use watchword_core::{Channel, Rung, ServiceName};
 
@@ -7,27 +7,27 @@ use watchword_core::{Channel, Rung, ServiceName};
 pub const REQUESTS_EXCHANGE: &str = "watchword.requests";
 /// Direct exchange for [`crate::OtpSend`]; its routing keys are the channels' names.
 pub const SEND_EXCHANGE: &str = "watchword.send";
-/// Direct exchange for what the pipeline tells itself: [`crate::ReceiptReceived`] and
+/// Direct exchange for messages from role to role: [`crate::ReceiptReceived`] and
 /// [`crate::StepDue`].
 pub const WORK_EXCHANGE: &str = "watchword.work";
-/// Topic exchange for what happened; see [`event_routing_key`].
+/// Topic exchange for outcome events; see [`event_routing_key`].
 pub const EVENTS_EXCHANGE: &str = "watchword.events";
 
-/// A queue that a role reads, with the queues that belong to it.
+/// A queue kind: a queue that a role consumes, with its late, wait and dead-letter queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lane {
-    /// Requests of auth services, read by the issuer.
+    /// Requests from auth services, consumed by the issuer.
     Requests,
-    /// Orders for the workers of one channel.
+    /// Send orders of one channel, consumed by its workers.
     Send(Channel),
-    /// What providers said later, read by the workers.
+    /// Receipts from providers, consumed by the workers.
     Receipts,
-    /// Steps of workflows that become due, read by the issuer.
+    /// Fallback steps that become due, consumed by the issuer.
     Timers,
 }
 
 impl Lane {
-    /// Every lane.
+    /// All queue kinds.
     pub const ALL: [Self; 5] = [
         Self::Requests,
         Self::Send(Channel::Sms),
@@ -36,7 +36,7 @@ impl Lane {
         Self::Timers,
     ];
 
-    /// Its place in [`Lane::ALL`].
+    /// Returns the index in [`Lane::ALL`].
     pub const fn place(self) -> usize {
         match self {
             Self::Requests => 0,
@@ -47,7 +47,8 @@ impl Lane {
         }
     }
 
-    /// `requests`, `sms`, `email`, `receipts` or `timers`: the lane's label and routing key.
+    /// Returns the metric label and routing key: `requests`, `sms`, `email`, `receipts` or
+    /// `timers`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Requests => "requests",
@@ -57,12 +58,12 @@ impl Lane {
         }
     }
 
-    /// The lane of that name.
+    /// Parses a name that [`Self::as_str`] returns.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|lane| lane.as_str() == word)
     }
 
-    /// The exchange that feeds it.
+    /// Returns the exchange that feeds the queue.
     pub const fn exchange(self) -> &'static str {
         match self {
             Self::Requests => REQUESTS_EXCHANGE,
@@ -71,27 +72,28 @@ impl Lane {
         }
     }
 
-    /// The queue that is read: `watchword.sms`.
+    /// Returns the name of the main queue: `watchword.sms`.
     pub fn queue(self) -> String {
         format!("watchword.{}", self.as_str())
     }
 
-    /// Whether a message of the lane may be published again into a wait queue or a dead-letter
-    /// queue. Requests hold a recipient in clear: the broker keeps them only in queues with a
-    /// time-to-live of minutes, and their consumer receives all of them, including those that
-    /// reached their delivery limit ([`Self::late`]).
+    /// Whether a message may be published again into a wait queue or a dead-letter queue.
+    ///
+    /// Requests hold a recipient in clear. The broker keeps them only in queues with a time-to-live
+    /// of minutes, and their consumer receives all of them, including those that reached their
+    /// delivery limit ([`Self::late`]).
     pub const fn is_republished(self) -> bool {
         !matches!(self, Self::Requests)
     }
 
-    /// The wait queue of `rung`: `watchword.sms.retry.5s`.
+    /// Returns the name of the wait queue of `rung`: `watchword.sms.retry.5s`.
     pub fn retry_queue(self, rung: Rung) -> String {
         format!("watchword.{}.retry.{}", self.as_str(), rung.name)
     }
 
-    /// The queue for expired messages, such as `sms.late`. The broker moves expired orders and
-    /// requests there, so that they delay no fresh message. `None` if the lane's messages never
-    /// expire.
+    /// Returns the short name of the queue for expired messages, such as `sms.late`. The broker
+    /// moves expired orders and requests there, so that they delay no fresh message. Returns `None`
+    /// if messages of this kind do not expire.
     pub const fn late(self) -> Option<&'static str> {
         match self {
             Self::Requests => Some("requests.late"),
@@ -101,32 +103,32 @@ impl Lane {
         }
     }
 
-    /// The queue of [`Self::late`]: `watchword.sms.late`.
+    /// Returns the full name of the [`Self::late`] queue: `watchword.sms.late`.
     pub fn late_queue(self) -> Option<String> {
         self.late().map(|late| format!("watchword.{late}"))
     }
 
-    /// The queue of what cannot be processed: `watchword.sms.parked`.
+    /// Returns the name of the dead-letter queue: `watchword.sms.parked`.
     pub fn parked_queue(self) -> String {
         format!("watchword.{}.parked", self.as_str())
     }
 }
 
-/// The routing key under which an auth service publishes the requests of `service`, to
+/// Returns the routing key under which an auth service publishes the requests of `service` to
 /// [`REQUESTS_EXCHANGE`]: `requests.jira`. The key `requests` leads to the queue that all services
 /// share.
 pub fn request_routing_key(service: &ServiceName) -> String {
     format!("{}.{service}", Lane::Requests.as_str())
 }
 
-/// The queue of [`request_routing_key`]: `watchword.requests.service.jira`. The part `service`
-/// keeps a service called `late` or `parked` apart from the queues with those names.
+/// Returns the queue of [`request_routing_key`]: `watchword.requests.service.jira`. The part
+/// `service` keeps a service called `late` or `parked` apart from the queues with those names.
 pub fn request_queue(service: &ServiceName) -> String {
     format!("{}.service.{service}", Lane::Requests.queue())
 }
 
-/// The routing key of an event about `noun` (`delivery`, `verification`) of `service`:
-/// `delivery.updated.jira`. A service that binds `*.updated.jira` gets its own events.
+/// Returns the routing key of an event about `noun` (`delivery`, `verification`) of `service`:
+/// `delivery.updated.jira`. A service that binds `*.updated.jira` gets only its own events.
 pub fn event_routing_key(noun: &str, service: &ServiceName) -> String {
     format!("{noun}.updated.{service}")
 }

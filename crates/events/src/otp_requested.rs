@@ -1,6 +1,6 @@
-//! `watchword.otp.requested.v1`: an auth service asks for a code by event. The same fields as the
-//! body of `POST /v1/verifications`; unknown ones are refused as there. Refuses to name the
-//! service: that is the broker's validated user.
+//! `watchword.otp.requested.v1`: an auth service requests a code by event. It has the fields of the
+//! body of `POST /v1/verifications` and, like it, rejects unknown ones. There is no field for the
+//! service: the broker's validated user determines it.
 
 use std::collections::BTreeMap;
 
@@ -8,19 +8,19 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::EventData;
 
-/// The data of the event, and the body of the HTTP call. Fields are text as it came; the issuer
-/// parses them and says which one is wrong.
+/// The data of the event, and the body of the HTTP call. Fields are unparsed text, so that the
+/// issuer can parse them and name the malformed one.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OtpRequested {
     /// `sms` or `email`.
     pub channel: String,
-    /// The E.164 number or the address.
+    /// The phone number in E.164, or the email address.
     pub to: String,
-    /// What the code is for; `login` when absent.
+    /// The purpose of the code; `login` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purpose: Option<String>,
-    /// The account; the recipient when absent.
+    /// The account; the recipient if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     /// The language of the message.
@@ -33,7 +33,8 @@ pub struct OtpRequested {
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub variables: BTreeMap<String, String>,
-    /// Other ways to the same person, tried in this order while the code is not used.
+    /// Fallback steps: other recipients for the same code, tried in this order until the code is
+    /// used.
     #[serde(
         default,
         deserialize_with = "absent_if_null",
@@ -51,28 +52,28 @@ pub struct OtpRequested {
 pub struct FallbackRequested {
     /// `sms` or `email`.
     pub channel: String,
-    /// The E.164 number or the address.
+    /// The phone number in E.164, or the email address.
     pub to: String,
-    /// How long after the message before it; 30 when absent.
+    /// Seconds to wait after the message before it; 30 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after_seconds: Option<u64>,
 }
 
-/// The person's browser or device, as the calling service sees it. Send limits count messages by
-/// it; it is neither logged nor stored in clear.
+/// The person's browser or device, as the calling service sees it. Send limits count messages per
+/// client. It is neither logged nor stored in clear.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientRequested {
-    /// Its IPv4 or IPv6 address.
+    /// The IPv4 or IPv6 address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip: Option<String>,
-    /// Its `User-Agent`. Checked, not used yet.
+    /// The `User-Agent`. It is validated and not used yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<String>,
 }
 
 impl std::fmt::Debug for ClientRequested {
-    /// Without its fields: they are personal data.
+    /// Hides the fields: they are personal data.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ClientRequested").finish_non_exhaustive()
     }
@@ -83,13 +84,13 @@ impl EventData for OtpRequested {
 }
 
 impl std::fmt::Debug for OtpRequested {
-    /// Without the recipient and the subject: they are personal data.
+    /// Hides the fields: recipient and subject are personal data.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("OtpRequested").finish_non_exhaustive()
     }
 }
 
-/// Reads `null` as the default: clients that serialize every field send it for absent ones.
+/// Reads `null` as the default, because clients that serialize every field send it for absent ones.
 fn absent_if_null<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,

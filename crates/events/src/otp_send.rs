@@ -1,6 +1,6 @@
-//! `watchword.otp.send.v1`: deliver this code to this recipient before this deadline. Recipient,
-//! code and template variables are sealed; the rest is what a worker must know before it opens
-//! the seal. Refuses to open anything that was changed on its way.
+//! `watchword.otp.send.v1`, the send order: deliver this code to this recipient before this
+//! deadline. Recipient, code and template variables are sealed; a worker needs the other fields
+//! before it opens the seal.
 
 use std::collections::BTreeMap;
 
@@ -16,18 +16,18 @@ use crate::{Aad, CloudEvent, EventData, SealError, Sealer};
 
 const SOURCE: &str = "/watchword/issuer";
 
-/// The data of the event. Its id is the delivery's id.
+/// The data of the event. The event's id is the delivery id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtpSend {
-    /// The service whose person gets the code.
+    /// The service that requested the code.
     pub service: ServiceName,
-    /// Which worker it is for.
+    /// The channel, which selects the worker.
     pub channel: Channel,
-    /// The verification it belongs to.
+    /// The verification that the code belongs to.
     pub verification_id: VerificationId,
-    /// Nothing is sent from this moment on; RFC 3339.
+    /// The time from which nothing is sent; RFC 3339.
     pub deadline: String,
-    /// Which key sealed it.
+    /// The id of the key that sealed it.
     pub key_id: String,
     /// Base64 of nonce and ciphertext of [`Order`]'s secret part.
     pub sealed: String,
@@ -37,43 +37,44 @@ impl EventData for OtpSend {
     const TYPE: &'static str = "watchword.otp.send.v1";
 }
 
-/// What a worker is to do, in clear: the inside of an [`OtpSend`].
+/// A send order in clear: the content of an [`OtpSend`].
 #[derive(Debug, Clone)]
 pub struct Order {
-    /// This send; the id of the event and the key of the ledger.
+    /// The id of this send. It is also the event's id and the ledger's key.
     pub delivery_id: DeliveryId,
-    /// The service whose person gets the code.
+    /// The service that requested the code.
     pub service: ServiceName,
-    /// Who gets it.
+    /// The recipient of the message.
     pub recipient: Recipient,
-    /// The code.
+    /// The code to send.
     pub code: Code,
-    /// Nothing is sent from this moment on.
+    /// The time from which nothing is sent.
     pub deadline: Timestamp,
-    /// The language asked for, if any.
+    /// The requested language, if any.
     pub locale: Option<Locale>,
     /// The caller's template variables.
     pub variables: Variables,
-    /// The fallback step that follows this message, if the request has one: due at once if no
-    /// provider takes the message.
+    /// The fallback step that follows this message, if the request has one. It is due at once if no
+    /// provider accepts the message.
     pub next_step: Option<u8>,
-    /// A keyed tag of the fallback that `next_step` belongs to: another fallback cancels the step.
+    /// A keyed tag of the fallback that `next_step` belongs to. A request with another fallback
+    /// cancels the step.
     pub details: Option<ShortTag>,
 }
 
-/// Why an event gave no order.
+/// Error of opening a send order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OrderError {
     /// The seal did not open.
     #[error(transparent)]
     Seal(#[from] SealError),
-    /// It opened, but a part does not have the form it must have.
+    /// The seal opened, but a field is malformed.
     #[error("the order inside the seal is malformed")]
     Malformed,
 }
 
 impl OrderError {
-    /// A stable word for labels and for the reason a message is parked.
+    /// Returns a stable word for metric labels and dead-letter reasons.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Seal(error) => error.reason(),
@@ -82,12 +83,12 @@ impl OrderError {
     }
 }
 
-/// The sealed part. Additive only: it outlives a rolling upgrade inside queues.
+/// The sealed part. Fields may only be added: orders wait in queues during a rolling upgrade.
 #[derive(Serialize, Deserialize)]
 struct Secret {
     to: String,
     code: String,
-    /// The number's country, so that the worker need not ask the numbering plans for it.
+    /// The number's country, so that the worker need not look it up in the numbering plans.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     country: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -139,8 +140,8 @@ impl Order {
         })
     }
 
-    /// Opens the event's seal. Everything in clear is checked by it: the event's id, service,
-    /// channel, deadline and key id are those it was sealed with, or it does not open.
+    /// Opens the event's seal. The seal covers the clear fields: it does not open unless the
+    /// event's id, service, channel, deadline and key id are those it was sealed with.
     pub fn open(event: &CloudEvent<OtpSend>, sealer: &Sealer) -> Result<Self, OrderError> {
         let data = &event.data;
         let sealed = BASE64

@@ -1,23 +1,24 @@
-//! `watchword.receipt.received.v1`: a provider's verified word on a message it took, on its way to
-//! the ledger. No recipient, no text: of what the provider sent only this is kept.
+//! `watchword.receipt.received.v1`: a provider's verified receipt for a message, from the SMS
+//! worker to the ledger. It keeps only these fields of the provider's request: no recipient, no
+//! text.
 
 use serde::{Deserialize, Serialize};
 use watchword_core::{DeliveryId, ProviderName, ReceiptState};
 
 use crate::EventData;
 
-/// The data of the event. At least one of `delivery_id` and `message_id` is there.
+/// The data of the event. It has `delivery_id`, `message_id` or both.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReceiptReceived {
-    /// Whose word it is.
+    /// The provider that sent the receipt.
     pub provider: ProviderName,
-    /// The delivery, if the provider gave our reference back.
+    /// The delivery, if the provider returned our reference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery_id: Option<DeliveryId>,
-    /// The provider's id for the message, if the receipt has it.
+    /// The provider's message id, if the receipt has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
-    /// What it says.
+    /// The state that the receipt reports.
     pub state: ReceiptState,
     /// The provider's error code, if it gave one: at most 32 printable characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,5 +1,5 @@
-//! `watchword.request.parked.v1`: a request by event that could not be read or is nobody's. The
-//! request itself is not kept, because it holds a recipient in clear; this tells what it was.
+//! `watchword.request.parked.v1`: the note that replaces a dead-lettered request by event. The
+//! request itself is not kept, because it holds a recipient in clear.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,12 +8,12 @@ use crate::EventData;
 /// The data of the event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestParked {
-    /// Why: a stable word.
+    /// A stable word for the reason.
     pub reason: String,
-    /// The broker user who published it, if the broker vouched for one.
+    /// The broker user who published the request, if the broker validated one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// How large it was, in bytes.
+    /// Size of the request in bytes.
     pub bytes: usize,
 }
 

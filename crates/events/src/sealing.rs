@@ -1,6 +1,6 @@
-//! The seal on codes and recipients: XChaCha20-Poly1305 with keys that have ids. What stands
-//! around the secret in clear is bound to it as associated data, so that an event that was
-//! edited, moved to another channel or given more time does not open. Refuses to say why.
+//! The seal on codes and recipients: XChaCha20-Poly1305 with keys that have ids. The clear fields
+//! around the secret are bound to it as associated data, so an event that was edited, moved to
+//! another channel or given more time does not open.
 
 use std::sync::Arc;
 
@@ -9,20 +9,20 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use watchword_core::{Entropy, EntropyError, Key, KeyRing};
 use zeroize::Zeroizing;
 
-/// What a seal opened to; wiped when dropped.
+/// The content of an opened seal; wiped when dropped.
 pub type Unsealed = Zeroizing<Vec<u8>>;
 
 const NONCE_BYTES: usize = 24;
-/// Room for what the usual order is bound to, the key's id included.
+/// Capacity for the associated data of a usual send order, including the key id.
 const USUAL_AAD: usize = 192;
 
-/// Why nothing was sealed or opened.
+/// Error of sealing or opening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
-    /// No key of that id is in use here.
+    /// This process has no key with that id.
     #[error("the sealing key is not in use here")]
     UnknownKey,
-    /// The content, or what it is bound to, was changed; or it is no sealed content at all.
+    /// The content or its associated data was changed, or the bytes are not sealed content.
     #[error("the seal is broken")]
     Broken,
     /// The random generator failed.
@@ -31,7 +31,7 @@ pub enum SealError {
 }
 
 impl SealError {
-    /// A stable word for labels and for the reason a message is parked.
+    /// Returns a stable word for metric labels and dead-letter reasons.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::UnknownKey => "unknown_key",
@@ -41,18 +41,18 @@ impl SealError {
     }
 }
 
-/// Associated data: parts in order, each with its length, so that no two lists of parts give the
-/// same bytes.
+/// Associated data: a list of parts, each with its length in front, so that two different lists
+/// never give the same bytes.
 #[derive(Debug, Default)]
 pub struct Aad(Vec<u8>);
 
 impl Aad {
-    /// Starts with `domain`, which tells one use of a key from another.
+    /// Starts with `domain`, which separates the uses of a key.
     pub fn new(domain: &'static str) -> Self {
         Self(Vec::with_capacity(USUAL_AAD)).with(domain)
     }
 
-    /// Adds one part.
+    /// Appends one part.
     #[must_use]
     pub fn with(mut self, part: &str) -> Self {
         self.0.extend_from_slice(&(part.len() as u64).to_be_bytes());
@@ -69,17 +69,18 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    /// A sealer over `keys`, which draws its nonces from `entropy`.
+    /// Creates a sealer over `keys` that draws nonces from `entropy`.
     pub fn new(keys: KeyRing, entropy: Arc<dyn Entropy>) -> Self {
         Self { keys, entropy }
     }
 
-    /// The id of the key that seals now. It belongs into what is bound.
+    /// Returns the id of the key that seals now. Store it with the sealed content: [`Self::open`]
+    /// needs it.
     pub fn key_id(&self) -> &str {
         self.keys.first().id().as_str()
     }
 
-    /// Seals `plaintext`, bound to `aad` and to the key's id. Gives nonce and ciphertext.
+    /// Seals `plaintext`, bound to `aad` and to the key's id. Returns nonce and ciphertext.
     pub fn seal(&self, aad: Aad, plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
         let key = self.keys.first();
         let mut nonce = [0; NONCE_BYTES];
@@ -97,7 +98,7 @@ impl Sealer {
         Ok([&nonce[..], &sealed].concat())
     }
 
-    /// Opens what [`Sealer::seal`] gave, with the key of id `key_id`.
+    /// Opens the result of [`Sealer::seal`] with the key `key_id`.
     pub fn open(&self, key_id: &str, aad: Aad, sealed: &[u8]) -> Result<Unsealed, SealError> {
         let key = self.keys.get(key_id).ok_or(SealError::UnknownKey)?;
         let (nonce, sealed) = sealed

@@ -1,6 +1,6 @@
-//! `watchword.step.due.v1`: a verification's next channel is to be tried at that moment, unless the
-//! code was used, withdrawn or sent again until then. It waits in the queues, so that no process
-//! has to remember it. No code, no recipient: both lie sealed with the verification.
+//! `watchword.step.due.v1`: try a verification's next channel at that time, unless the code was
+//! used, withdrawn or sent again before. The event waits in the queues, so that no process has to
+//! remember it. It holds no code and no recipient; both are stored, sealed, with the verification.
 
 use serde::{Deserialize, Serialize};
 use watchword_core::{DeliveryId, ServiceName, ShortTag, Timestamp, VerificationId};
@@ -10,18 +10,18 @@ use crate::{CloudEvent, EventData};
 /// The data of the event. Its id is `<verification id>.step-<step>.<after_send>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepDue {
-    /// The verification.
+    /// The verification that the step belongs to.
     pub verification_id: VerificationId,
-    /// Whose it is.
+    /// The service that requested the code.
     pub service: ServiceName,
-    /// Which fallback step, from 1.
+    /// The number of the fallback step, from 1.
     pub step: u8,
-    /// The message it follows: a later one cancels the step.
+    /// The number of the message that the step follows. A later message cancels the step.
     pub after_send: u8,
-    /// When; RFC 3339.
+    /// The time at which the step is due; RFC 3339.
     pub due_at: String,
-    /// A keyed tag of the fallback it belongs to: another fallback cancels the step. Absent in steps
-    /// of an earlier build.
+    /// A keyed tag of the fallback that the step belongs to. A request with another fallback
+    /// cancels the step. Steps published by an earlier build have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<ShortTag>,
 }
@@ -31,8 +31,8 @@ impl EventData for StepDue {
 }
 
 impl StepDue {
-    /// The event of fallback step `step`, due at `due_at` unless a message later than `after` was
-    /// sent.
+    /// Creates the event of fallback step `step`, due at `due_at` unless a message later than
+    /// `after` was sent.
     pub fn event(
         source: &str,
         (service, after): (&ServiceName, &DeliveryId),

@@ -1,5 +1,5 @@
-//! Every version of every event has a fixture that must decode for ever, and a changed header,
-//! channel, service or deadline must not open.
+//! Every version of every event has a fixture that must decode in every later release. A send order
+//! with a changed id, channel, service or deadline must not open.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeMap;
@@ -55,7 +55,7 @@ fn fixture<T: EventData>(bytes: &[u8]) -> CloudEvent<T> {
     let event = CloudEvent::<T>::decode(bytes).unwrap();
     let again: serde_json::Value = serde_json::from_slice(&event.encode().unwrap()).unwrap();
     let mut given: serde_json::Value = serde_json::from_slice(bytes).unwrap();
-    // Earlier versions left zeros out: their fixtures have no fractions of a second.
+    // Earlier versions omitted zeros: their fixtures have no fractions of a second.
     given["time"] = event.time.to_rfc3339().into();
     assert_eq!(again, given);
     event
@@ -79,7 +79,7 @@ fn the_next_step_travels_inside_the_seal() {
     let opened = Order::open(&sealed, &sealer()).unwrap();
     assert_eq!(opened.next_step, Some(1));
     assert_eq!(opened.details, followed.details);
-    // An order of an earlier build has none.
+    // An order sealed by an earlier build has none.
     let before = CloudEvent::decode(include_bytes!("fixtures/otp.send.v1.json")).unwrap();
     assert_eq!(Order::open(&before, &sealer()).unwrap().next_step, None);
 }

@@ -1,38 +1,38 @@
 #![doc = include_str!("../README.md")]
 
-/// A place between two effects, named after what has just happened.
+/// A place between two effects, named after the effect that has just happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Point {
-    /// The verification is open; nothing is counted or published.
+    /// The verification is open; nothing was counted or published.
     IssuerOpened,
     /// The message is counted against its recipient; it is not published.
     IssuerReserved,
-    /// The broker has confirmed the message; it is not marked as confirmed.
+    /// The broker confirmed the message; it is not marked as confirmed in the store.
     IssuerPublished,
-    /// The message is marked; the caller has no answer.
+    /// The message is marked as confirmed; the caller has no answer.
     IssuerMarked,
-    /// A worker has the order; it has not claimed it.
+    /// The worker received the order; it has not claimed the delivery.
     DeliveryTaken,
     /// The delivery is claimed; no provider was called.
     DeliveryClaimed,
-    /// The provider has answered; nothing is written down.
+    /// The provider answered; the outcome is not recorded.
     DeliveryAttempted,
-    /// The outcome is in the ledger; nobody was told.
+    /// The outcome is in the ledger; no event reports it yet.
     DeliveryRecorded,
-    /// The outcome is told; the message is not settled.
+    /// The outcome was published as an event; the message is not acknowledged.
     DeliveryReported,
-    /// The message stands in its next queue; it is not acknowledged in this one.
+    /// The message was confirmed in its next queue; it is not acknowledged in this one.
     BrokerMoved,
-    /// The check is decided; the caller has no answer.
+    /// The check was decided; the caller has no answer.
     VerifierChecked,
-    /// A group of writes is made; it is not committed.
+    /// The writes of a group are made; the transaction is not committed.
     StorageWritten,
-    /// A group of writes is committed; nobody was told.
+    /// The transaction is committed; the callers have no answer.
     StorageCommitted,
 }
 
 impl Point {
-    /// All places.
+    /// All places, for suites that visit each of them.
     pub const ALL: [Self; 13] = [
         Self::IssuerOpened,
         Self::IssuerReserved,
@@ -49,7 +49,7 @@ impl Point {
         Self::StorageCommitted,
     ];
 
-    /// Its name in `WATCHWORD_FAILPOINT`.
+    /// Returns the name of the place in `WATCHWORD_FAILPOINT`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::IssuerOpened => "issuer.opened",
@@ -69,13 +69,13 @@ impl Point {
     }
 }
 
-/// The process has come to `point`: if a test armed it, the process dies here.
+/// Aborts the process if `WATCHWORD_FAILPOINT` names `point` and its count is used up.
 #[cfg(debug_assertions)]
 pub fn reach(point: Point) {
     armed::reach(point);
 }
 
-/// Nothing, in a build without debug assertions.
+/// Does nothing: this build has no debug assertions.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub const fn reach(_: Point) {}
@@ -87,7 +87,7 @@ mod armed {
 
     use super::Point;
 
-    /// The place that is armed and how often it is passed before it kills.
+    /// The armed place, and how many more times it may be reached until the process dies.
     struct Armed {
         point: Point,
         left: AtomicU64,
@@ -109,7 +109,7 @@ mod armed {
         }
     }
 
-    /// `name:times`; anything else arms nothing.
+    /// Parses `name:times`. Returns `None`, which arms nothing, for any other text.
     pub(super) fn parse(text: &str) -> Option<(Point, u64)> {
         let (name, times) = text.split_once(':')?;
         let point = Point::ALL

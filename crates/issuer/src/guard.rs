@@ -1,5 +1,5 @@
-//! The send limits as the issuer applies them: what a message is counted against, and the problem
-//! that names the limit. Holds no connection; [`crate::limits`] counts.
+//! Applies the send limits: selects the counters of a message, and turns a refusal into a problem
+//! that names the limit. [`crate::limits`] does the counting.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ impl Guard {
         self.permitted(service, permit, true)
     }
 
-    /// The tag of the calling client, if the request names its address.
+    /// Returns the tag of the client, if the request has its address.
     pub(crate) fn client(
         &self,
         service: &Service,
@@ -67,8 +67,8 @@ impl Guard {
         Ok(address.map(tag))
     }
 
-    /// Counts a message against every limit, or against none if one refuses it. The same message
-    /// is granted again and not counted twice.
+    /// Counts a message against every limit, or against none if one refuses it. Repeating the call
+    /// for the same message succeeds and does not count it again.
     pub(crate) async fn reserve(
         &self,
         service: &Service,
@@ -83,7 +83,7 @@ impl Guard {
             .take(&counters, limits, names_subject, sending.at);
         let taken = taken.await.map_err(store_problem)?;
         if taken != Permit::Granted {
-            // The message may have been counted and then not queued.
+            // An earlier try may have counted this message and then failed to queue it.
             let reserved = self
                 .limiter
                 .is_reserved(recipient, sending.delivery, sending.at);
@@ -108,7 +108,7 @@ impl Guard {
         self.permitted(service, permit, names_subject)
     }
 
-    /// The counters that a message shares with others.
+    /// Returns the counters that a message shares with others.
     fn counters(
         &self,
         service: &Service,
@@ -119,7 +119,8 @@ impl Guard {
         let mut counters = Vec::with_capacity(5);
         counters.push(Counter::Service(name.clone()));
         counters.extend(client.map(Counter::Client));
-        // Without a subject this counter would repeat the recipient's own limits.
+        // Without a subject the recipient takes its place, and its own limits already count the
+        // message.
         if sending.names_subject {
             let subject = sending.delivery.verification().subject_tag();
             counters.push(Counter::Subject(subject));
@@ -147,7 +148,8 @@ impl Guard {
     }
 }
 
-/// The refusal of `limit`: its detail names the counted messages and the key of their limit.
+/// Creates the problem for a refusal by `limit`; its detail names the counted messages and the
+/// config key.
 fn limit_problem(limit: Limit, limits: &SendLimits, names_subject: bool) -> Problem {
     let counted = match limit {
         Limit::Cooldown => {
@@ -180,7 +182,7 @@ fn limit_problem(limit: Limit, limits: &SendLimits, names_subject: bool) -> Prob
     Problem::new(ProblemCode::RateLimited, detail)
 }
 
-/// Whether a send limit refused the message.
+/// Whether the problem is a refusal by a send limit.
 pub(crate) fn is_limit(problem: &Problem) -> bool {
     matches!(
         problem.code,

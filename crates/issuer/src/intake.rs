@@ -1,9 +1,12 @@
-//! The way in by event: takes `watchword.otp.requested.v1` from the broker, issues as HTTP does,
-//! and answers by event. The service is the broker's validated user. While the store or the broker
-//! is away the intake holds a request and retries until the code would have expired, and answers
-//! `request_expired` then. A request whose answer the broker still refuses 600 s after it was made
-//! is counted and ends without one. A message that cannot be read is replaced by a note without its
-//! content. A user that is not configured here gets a minute: this process may not have reloaded yet.
+//! Requests by event: consumes `watchword.otp.requested.v1`, issues codes as the HTTP route does,
+//! and publishes the answer as an event.
+//!
+//! - The broker's validated user determines the service. A user that is not configured gets a
+//!   minute, because this process may not have reloaded yet.
+//! - While the store or the broker is not available, the intake holds a request and retries until
+//!   its code would have expired, and then answers `request_expired`. A request whose answer the
+//!   broker still refuses 600 s after it was received is counted and gets no answer.
+//! - A message that cannot be read is replaced by a note without its content.
 
 mod document;
 
@@ -30,54 +33,54 @@ use crate::telemetry::{Entry, IssuerMetrics};
 use document::{Note, answer_document, document_id, too_old};
 
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(2);
-/// Waits between tries while a peer is away: from 200 ms, doubled, to 5 s.
+/// Backoff while a peer is not available: from 200 ms, doubled, up to 5 s.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// How long a request is held in all: the longest life of a code.
+/// How long a request is held in total: the longest lifetime of a code.
 const LONGEST_LIFE_MS: u64 = 600_000;
-/// How long the answer to an expired request is tried again while the broker takes none.
+/// How long the answer to an expired request is retried while the broker refuses it.
 const LATE_PATIENCE_MS: u64 = 60_000;
-/// How long a message is held until its note is published. If an alarm of the broker refuses notes
-/// for longer, the message is counted and dropped without a note.
+/// How long a message is held until its note is published. If an alarm of the broker lasts longer,
+/// the message is counted and dropped without a note.
 const NOTE_WITHIN_MS: u64 = 60_000;
 /// How long a request of a user that is not configured is held, and how often the configuration is
-/// looked at meanwhile. Orchestrators take up to a minute to bring a new configuration to every process.
+/// checked. Orchestrators take up to a minute to distribute a new configuration.
 const USER_WAIT_MS: u64 = 60_000;
 const USER_LOOK: Duration = Duration::from_secs(1);
-/// How many such requests are held at once: half of what a service's own queue hands out, so that a
-/// stranger cannot take the places of the service's users.
+/// Most such requests held at once: half of the messages that a service's queue delivers at a time,
+/// so that an unknown user cannot block the service's own users.
 const USERS_HELD: usize = 8;
-/// No service has the publisher as one of its `broker_users`.
+/// The publisher is not in the `broker_users` of any service.
 const UNKNOWN_USER: ParkReason = "unknown_user";
-/// The largest request that is read, as over HTTP.
+/// Maximum size of a request in bytes, as over HTTP.
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
-/// What an [`Intake`] is made of.
+/// The dependencies of an [`Intake`].
 #[derive(Clone)]
 pub struct IntakeParts {
     /// Issues codes.
     pub issuer: Arc<Issuer>,
-    /// Gives the hashes for request keys.
+    /// Provides the hashes for request keys.
     pub verifier: Arc<Verifier>,
     /// Remembers answers.
     pub requests: Arc<dyn RequestLog>,
-    /// Who may ask.
+    /// The services and their broker users.
     pub services: Live<Services>,
-    /// Publishes answers.
+    /// Publishes answers and notes.
     pub publisher: Arc<dyn Publisher>,
-    /// The time.
+    /// The clock by which requests expire.
     pub clock: Arc<dyn Clock>,
-    /// Where it counts.
+    /// Metrics of the issuer.
     pub metrics: IssuerMetrics,
-    /// Where the way of requests is recorded.
+    /// Records a span per request.
     pub spans: Spans,
 }
 
-/// Reads requests from the broker.
+/// Consumes requests from the broker.
 #[derive(Clone)]
 pub struct Intake(IntakeParts, Arc<Semaphore>);
 
-/// A request that was read, with the service it speaks for.
+/// A decoded request and the service that it belongs to.
 struct Request {
     id: RequestId,
     service: Arc<Service>,
@@ -87,7 +90,7 @@ struct Request {
     caller: Option<TraceParent>,
 }
 
-/// The broker's properties of a message, without its body.
+/// The properties of a message, without its body.
 struct Envelope {
     id: Option<String>,
     user: Option<String>,
@@ -96,24 +99,25 @@ struct Envelope {
     settle: Box<dyn Settle>,
 }
 
-/// The end of the intake's work on a message.
+/// How the processing of a message ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Done {
-    /// It can be acknowledged.
+    /// The message can be acknowledged.
     Settled,
-    /// Its link was lost: the broker delivers it again.
+    /// The connection was lost: the broker redelivers the message.
     LetGo,
 }
 
 impl Intake {
-    /// An intake of these parts.
+    /// Creates an intake.
     pub fn new(parts: IntakeParts) -> Self {
         Self(parts, Arc::new(Semaphore::new(USERS_HELD)))
     }
 
-    /// Takes requests until `stop`, each in its own task; the consumer's prefetch bounds how many.
+    /// Processes requests until `stop`, each in its own task. The consumer's prefetch bounds their
+    /// number.
     pub async fn run(self, consumer: Box<dyn Consumer>, stop: impl Future<Output = ()> + Send) {
-        // Closed when the intake stops.
+        // Dropping `running` tells waiting requests that the intake stops.
         let (running, stopped) = watch::channel(());
         let stop = async move {
             stop.await;
@@ -128,11 +132,11 @@ impl Intake {
 
     async fn take(&self, received: Received, stopped: watch::Receiver<()>) {
         let Some(read) = self.read_known(&received, stopped).await else {
-            // The broker delivers it again, to an issuer that runs.
+            // The broker redelivers it to a running issuer.
             return;
         };
-        // The body is not kept while a peer is away, because the broker's own limit on it is far
-        // higher.
+        // Free the body while peers are not available: the broker's limit on its size is far higher
+        // than ours.
         let envelope = Envelope {
             bytes: received.body.len(),
             id: received.id,
@@ -146,13 +150,13 @@ impl Intake {
             Err(reason) => self.put_aside(reason, &envelope).await,
         };
         if done == Done::LetGo || envelope.settle.ack().await.is_err() {
-            // It will come again and be recognised by its id.
+            // The message is redelivered and recognized by its id.
             tracing::debug!("a request could not be settled and will be redelivered");
         }
     }
 
-    /// Reads a message; one of a user that is not configured is read again until it is, at most for
-    /// [`USER_WAIT_MS`]. `None` if the process stops or the link is lost meanwhile.
+    /// Decodes a message. If its user is not configured, decodes it again each second, for at most
+    /// [`USER_WAIT_MS`]. Returns `None` if the intake stops or the connection is lost.
     async fn read_known(
         &self,
         received: &Received,
@@ -208,6 +212,7 @@ impl Intake {
         Ok(Request {
             id,
             service,
+            // A publisher's clock may be ahead; that must not prolong its request.
             asked_at: event.time.min(self.0.clock.now()),
             received_at: self.0.clock.now(),
             data: event.data,
@@ -215,8 +220,8 @@ impl Intake {
         })
     }
 
-    /// Issues a code, remembers the answer, publishes it. Retries until that is done, the link of
-    /// the message is lost or the code would have expired; in the last case the answer is
+    /// Issues a code, remembers the answer and publishes it. Retries until that succeeds, the
+    /// connection is lost, or the code would have expired; in the last case the answer is
     /// `request_expired`, remembered or not.
     async fn answer(&self, request: &Request, envelope: &Envelope) -> Done {
         let key = RequestKey::new(self.0.verifier.index(), &request.service.name, &request.id);
@@ -234,8 +239,8 @@ impl Intake {
             {
                 break;
             }
-            // From its receipt on, not from its own time: a request from the late queue, or of a caller
-            // whose clock is behind, is that old before the first try.
+            // Measure from reception, not from the request's own time: a request from the late
+            // queue, or of a publisher whose clock is behind, may be that old before the first try.
             let patience_ms = match envelope.late {
                 Some(_) => LATE_PATIENCE_MS,
                 None => LONGEST_LIFE_MS,
@@ -259,8 +264,8 @@ impl Intake {
         }
     }
 
-    /// Makes one attempt: publishes the remembered answer, or makes and remembers one. A made
-    /// answer stays in `document`, so that a further attempt issues no second code.
+    /// Makes one attempt: publishes the remembered answer, or creates, remembers and publishes one.
+    /// The answer stays in `document`, so that a further attempt issues no second code.
     async fn try_answer(
         &self,
         key: RequestKey,
@@ -283,7 +288,7 @@ impl Intake {
         self.publish(&request.service.name, answer).await
     }
 
-    /// Issues a code and returns the answer's document. Fails only while a peer is away.
+    /// Issues a code and returns the answer's document. Fails only while a peer is not available.
     async fn issue(&self, request: &Request, envelope: &Envelope) -> Result<String, Problem> {
         let is_expired =
             envelope.late.is_some() || self.is_too_old(request, request.service.policy.lifetime_ms);
@@ -337,12 +342,12 @@ impl Intake {
             })
     }
 
-    /// Publishes a note about the message in its place. The message is held until then, at most for
-    /// [`NOTE_WITHIN_MS`]: if it were requeued it would come back at once, and count towards the
-    /// delivery limit each time.
+    /// Dead-letters a message by publishing a note in its place. The message is held until then,
+    /// for at most [`NOTE_WITHIN_MS`]: if it were requeued, the broker would redeliver it
+    /// immediately, and count each time towards the delivery limit.
     async fn put_aside(&self, reason: ParkReason, envelope: &Envelope) -> Done {
         let user = envelope.user.as_deref().unwrap_or("-");
-        tracing::warn!(reason, user, "a request by event was put aside");
+        tracing::warn!(reason, user, "dead-lettered a request by event");
         let begun = self.0.clock.now();
         let user = envelope.user.clone();
         let note = Note::new(reason, envelope.id.as_deref(), user, envelope.bytes, begun);
@@ -367,7 +372,7 @@ impl Intake {
             if self.0.clock.now().millis_since(begun) >= NOTE_WITHIN_MS {
                 tracing::error!(
                     reason,
-                    "a request by event was dropped: no note of it could be published"
+                    "dropped a request by event: its note could not be published"
                 );
                 break;
             }

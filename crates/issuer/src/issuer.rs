@@ -1,5 +1,5 @@
-//! The way of a request: guard, open, reserve, seal, publish, confirm. Success is said only after
-//! the broker's confirm; every refusal is a [`Problem`] with a stable code.
+//! The path of a request: count, open, reserve, seal, publish, confirm. The issuer answers with
+//! success only after the broker's confirm. Every refusal is a [`Problem`] with a stable code.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,16 +24,16 @@ use crate::request;
 use crate::stepper::Stepped;
 use crate::telemetry::IssuerMetrics;
 
-/// How long a confirm may take: with the calls of a healthy store in front of it, a silent broker
-/// gives an answer within 2 s.
+/// Deadline of a publish and its confirm. Together with the calls of a healthy store, a caller gets
+/// an answer within 2 s even if the broker is silent.
 const PUBLISH_DEADLINE: Duration = Duration::from_millis(1_500);
 
-/// How often another request may change the verification while this request is decided.
+/// Most decisions for one request, while other requests change the same verification.
 const DECISIONS: u32 = 4;
 
-/// A limit refuses the message of a request whose variables differ from the live verification's.
+/// Prefix of the problem if a limit refuses a message whose variables differ from the last one's.
 const OTHER_CONTENT: &str = "the variables differ from those of the last message and a limit of \
-    the recipient holds the new one back; the code of the last message stays valid for its own \
+    the recipient refuses a new one; the code of the last message stays valid for its own \
     content";
 
 /// Accepts requests for codes.
@@ -48,28 +48,28 @@ pub struct Issuer {
     texts: Live<Box<dyn MessageCheck>>,
 }
 
-/// What an [`Issuer`] is made of.
+/// The dependencies of an [`Issuer`].
 pub struct IssuerParts {
-    /// Opens verifications.
+    /// Opens and continues verifications.
     pub opener: Arc<Opener>,
-    /// Counts messages.
+    /// Counts requests and messages.
     pub limiter: Arc<dyn SendLimiter>,
-    /// What became of deliveries.
+    /// Records the outcome of skipped deliveries.
     pub ledger: Arc<dyn LedgerStore>,
-    /// Publishes orders.
+    /// Publishes send orders and fallback steps.
     pub publisher: Arc<dyn Publisher>,
-    /// Seals them.
+    /// Seals send orders.
     pub sealer: Live<Sealer>,
-    /// The time.
+    /// The clock for deadlines and limits.
     pub clock: Arc<dyn Clock>,
-    /// Where it counts.
+    /// Metrics of the issuer.
     pub metrics: IssuerMetrics,
-    /// Renders the messages of requests before anything is opened.
+    /// Renders the messages of a request before a verification is opened.
     pub texts: Live<Box<dyn MessageCheck>>,
 }
 
 impl Issuer {
-    /// An issuer of these parts.
+    /// Creates an issuer.
     pub fn new(parts: IssuerParts) -> Self {
         let IssuerParts {
             opener,
@@ -94,8 +94,8 @@ impl Issuer {
         }
     }
 
-    /// Accepts one request: opens a verification and queues its message, or continues the live
-    /// one. Asking again is always safe.
+    /// Accepts one request: opens a verification and queues its message, or continues the live one.
+    /// Repeating a request is always safe.
     pub async fn issue(
         &self,
         service: &Service,
@@ -111,18 +111,19 @@ impl Issuer {
         let (opening, counted) = self.decided(service, asked, client).await?;
         match opening {
             Opening::Send(message) => self.send(service, *message, client, counted, span).await,
-            // A reloaded login page is no attack: the person already has the code.
+            // A reloaded login page repeats its request. The person already has the code, so answer
+            // as before.
             Opening::Cooling(live) => Ok(live),
-            // Nothing was sent. The next request opens another verification.
+            // Nothing was sent. The next request opens a new verification.
             Opening::Ended(_) => Err(changing(
-                "the verification ended while its message was made",
+                "the verification ended while its message was prepared",
             )),
             Opening::Exhausted(live) => Err(self.exhausted(&live)),
             Opening::Locked(until) => Err(self.locked(until)),
         }
     }
 
-    /// Sends the code of `id` again for `client`.
+    /// Sends the code of verification `id` again, counted for `client`.
     pub async fn resend(
         &self,
         service: &Service,
@@ -155,8 +156,10 @@ impl Issuer {
         }
     }
 
-    /// Decides what a request waits for, and returns the message that was counted for it already.
-    /// Limits come first: if a limit refuses the new message, the earlier code stays valid.
+    /// Completes the steps that must precede a decision of the store. Returns the decision, and the
+    /// message that was already counted for it.
+    ///
+    /// The send limits come first: if one refuses the new message, the earlier code stays valid.
     async fn decided(
         &self,
         service: &Service,
@@ -185,11 +188,11 @@ impl Issuer {
                 }
             }
         }
-        Err(changing("the verification changes too often"))
+        Err(changing("the verification changed too often"))
     }
 
-    /// Completes the steps that must precede a change or withdrawal of the live verification;
-    /// returns the message that it counted.
+    /// Completes the steps that must precede a change or withdrawal of the live verification.
+    /// Returns the message that it counted.
     async fn prepare(
         &self,
         service: &Service,
@@ -216,15 +219,15 @@ impl Issuer {
             })?;
             return Ok(Some(delivery));
         }
-        // Planned before the fallback is replaced: until then the step finds another fallback and
-        // does nothing, and a crash in between loses no step.
+        // Schedule the step before the fallback is replaced. Until then the step finds another
+        // fallback and does nothing; a crash in between loses no step.
         if let Some((id, send, next)) = change.next() {
             self.schedule(id, &service.name, send, next).await?;
         }
         Ok(None)
     }
 
-    /// The verification as it is now, if it is the service's.
+    /// Returns the verification, if it belongs to the service.
     pub async fn status(
         &self,
         service: &Service,
@@ -234,7 +237,7 @@ impl Issuer {
     }
 
     async fn admit(&self, service: &Service) -> Result<(), Problem> {
-        // With the broker away nothing could be sent: say so before anything is opened.
+        // Without the broker nothing can be sent: answer before a verification is opened.
         match self.publisher.state() {
             LinkState::Up => {}
             LinkState::Blocked => return Err(broker_problem(&PublishError::Blocked)),
@@ -243,9 +246,11 @@ impl Issuer {
         self.guard.admit(service).await
     }
 
-    /// Takes a fallback step that is due. After an error it must be brought again: a peer is away, or
-    /// the recipient had a message a moment ago. A step that another limit refuses is skipped: the
-    /// one after it is due at once.
+    /// Executes a fallback step that is due.
+    ///
+    /// After an error the step must be retried: a peer is not available, or the cooldown of the
+    /// recipient is running. A step that another limit refuses is skipped, and the step after it
+    /// becomes due at once.
     pub(crate) async fn step(&self, service: &Service, due: &StepDue) -> Result<Stepped, Problem> {
         let id = &due.verification_id;
         let of = StepOf {
@@ -262,7 +267,7 @@ impl Issuer {
         };
         let (opening, counted) = match self.decided(service, asked, None).await {
             Ok(decided) => decided,
-            // The verification has not counted the message: there is nothing to settle.
+            // The verification has not counted this message, so there is no delivery to settle.
             Err(problem) if problem.code == ProblemCode::RateLimited => {
                 self.skip_to(id, &service.name, due.after_send, next)
                     .await?;
@@ -282,11 +287,13 @@ impl Issuer {
             message.next,
         );
         let mut span = Span::none();
-        // The client of the request is no longer known.
+        // The client of the original request is no longer known, so its limit does not count this
+        // message.
         match self.send(service, message, None, counted, &mut span).await {
             Ok(_) => Ok(Stepped::Sent),
             Err(problem) if problem.code == ProblemCode::RateLimited => {
-                // The message was counted but may not go out: the ledger says so.
+                // The verification has counted the message, but it may not be sent: record that in
+                // the ledger.
                 let send = delivery.send();
                 let settlement = Settlement {
                     id: delivery,
@@ -339,9 +346,9 @@ impl Issuer {
                 .await?;
         }
         if let Err(error) = self.opener.confirm(&message.order.delivery_id).await {
-            // The message is queued. Unmarked, a repeat publishes the same delivery again, which
-            // the ledger recognises: no reason to refuse this one.
-            tracing::warn!(%error, delivery_id = %message.order.delivery_id, "a confirmed message could not be marked");
+            // The message is queued. As it is not marked, a repeated request publishes the same
+            // delivery again, which the ledger recognizes. This is no reason to refuse the request.
+            tracing::warn!(%error, delivery_id = %message.order.delivery_id, "could not mark a message as confirmed");
         }
         reach(Point::IssuerMarked);
         Ok(message.verification)
@@ -373,13 +380,13 @@ impl Issuer {
         self.metrics.published(channel, &published);
         published.map_err(|error| {
             sending.fail();
-            tracing::warn!(%error, delivery_id = %message.order.delivery_id, "a message could not be queued");
+            tracing::warn!(%error, delivery_id = %message.order.delivery_id, "could not publish a send order");
             broker_problem(&error)
         })
     }
 
-    /// Puts the next step of the workflow into the timer queue. Before the message is marked as
-    /// confirmed: whoever asks again then publishes both again.
+    /// Publishes the next fallback step to the timer queue. This precedes the mark as confirmed: if
+    /// it fails, a repeated request publishes both again.
     async fn schedule(
         &self,
         id: &VerificationId,
@@ -408,7 +415,7 @@ impl Issuer {
         published.map_err(|error| broker_problem(&error))
     }
 
-    /// Schedules the step after one that is not taken, due at once.
+    /// Schedules the step after a skipped one, due at once.
     async fn skip_to(
         &self,
         id: &VerificationId,
@@ -454,17 +461,17 @@ impl Issuer {
 }
 
 fn changing(detail: &str) -> Problem {
-    let detail = format!("{detail}; asking again is safe");
+    let detail = format!("{detail}; it is safe to retry");
     Problem::new(ProblemCode::StoreUnavailable, detail).retry_after(1)
 }
 
 fn broker_problem(error: &PublishError) -> Problem {
     let detail = match error {
-        PublishError::Unavailable => "the broker is not connected; asking again is safe",
-        PublishError::Blocked => "the broker takes no messages for now; asking again is safe",
-        PublishError::Rejected => "the queue is full; asking again is safe",
-        PublishError::Unroutable => "the queue is being restored; asking again is safe",
-        PublishError::Unconfirmed => "the broker did not confirm in time; asking again is safe",
+        PublishError::Unavailable => "the broker is not connected; it is safe to retry",
+        PublishError::Blocked => "the broker accepts no messages for now; it is safe to retry",
+        PublishError::Rejected => "the queue is full; it is safe to retry",
+        PublishError::Unroutable => "the queue is being restored; it is safe to retry",
+        PublishError::Unconfirmed => "the broker did not confirm in time; it is safe to retry",
     };
     Problem::new(ProblemCode::BrokerUnavailable, detail).retry_after(1)
 }

@@ -1,13 +1,14 @@
-//! Whether the texts of a request can be made, checked before anything is opened for it. The
-//! workers own the texts; the process that has both passes them in.
+//! Checks before a verification is opened that the texts of its request can be rendered. The
+//! workers' crates own the texts; the binary passes them in behind [`MessageCheck`].
 
 use watchword_chassis::{Problem, ProblemCode, Service};
 use watchword_core::{Channel, Recipient};
 use watchword_verifier::OpenRequest;
 
-/// Renders the texts that the workers would make.
+/// Renders the texts that the workers would send.
 pub trait MessageCheck: Send + Sync {
-    /// Whether the message of `service` by `channel` can be made with the values of `request`.
+    /// Checks that the message of `service` by `channel` can be rendered with the values of
+    /// `request`.
     fn check(
         &self,
         service: &Service,
@@ -16,10 +17,10 @@ pub trait MessageCheck: Send + Sync {
     ) -> Result<(), Unsendable>;
 }
 
-/// Why no message can be made.
+/// The reason why a message cannot be rendered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unsendable {
-    /// The template of the operator uses a variable that the request does not bring.
+    /// The operator's template uses a variable that the request lacks.
     #[error("the {channel} template needs the variable {name}")]
     MissingVariable {
         /// The channel of the template.
@@ -27,10 +28,10 @@ pub enum Unsendable {
         /// The variable, as the template names it.
         name: String,
     },
-    /// Its values make an SMS too long.
+    /// The values make the SMS too long.
     #[error("the variables make an SMS of more than two parts")]
     TooLong,
-    /// The template fails otherwise, for example because its conditions omit the code.
+    /// The template fails for another reason, for example because its conditions omit the code.
     #[error("no {channel} message can be made with these variables: {problem}")]
     Template {
         /// The channel of the template.
@@ -40,7 +41,7 @@ pub enum Unsendable {
     },
 }
 
-/// Checks the message of `request` and those of its fallback steps, once for each channel.
+/// Checks the messages of `request` and of its fallback steps, once per channel.
 pub fn check(
     texts: &dyn MessageCheck,
     service: &Service,

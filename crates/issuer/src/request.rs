@@ -1,5 +1,5 @@
-//! A request as it came, by HTTP or by event, turned into values. Every refusal names the field
-//! and the rule, never the value.
+//! Parses requests from HTTP or events. Every refusal names the field and the rule, and does not
+//! quote the value.
 
 use std::net::IpAddr;
 
@@ -8,15 +8,15 @@ use watchword_core::{Channel, Locale, Malformed, Purpose, Recipient, Subject, Va
 use watchword_events::{ClientRequested, FallbackRequested, OtpRequested};
 use watchword_verifier::{FallbackStep, OpenRequest};
 
-/// Steps a request may name.
+/// Most fallback steps of a request.
 const MOST_STEPS: usize = 3;
-/// Between two messages, unless the request says otherwise and at least.
+/// Seconds between a message and the next step: the default, and the minimum.
 const DEFAULT_STEP_SECONDS: u64 = 30;
 const SHORTEST_STEP_SECONDS: u64 = 5;
-/// The longest `user_agent` of a client.
+/// Maximum length of a client's `user_agent`, in bytes.
 const LONGEST_USER_AGENT: usize = 1_024;
 
-/// Parses `request` and holds its recipient against what the service sends to.
+/// Parses `request` and checks its recipients against the numbers that the service allows.
 pub fn parse(service: &Service, request: OtpRequested) -> Result<OpenRequest, Problem> {
     let channel: Channel = request.channel.parse().map_err(invalid("channel"))?;
     let recipient = recipient(service, channel, &request.to, "to")?;
@@ -38,14 +38,14 @@ pub fn parse(service: &Service, request: OtpRequested) -> Result<OpenRequest, Pr
         recipient,
         subject,
         purpose: purpose.map_err(invalid("purpose"))?,
-        // A language is a wish: an unreadable one means English.
+        // An unreadable language falls back to English; it does not fail the request.
         locale: request.locale.as_deref().and_then(Locale::from_wish),
         variables,
         fallback,
     })
 }
 
-/// The address of `client`, if it names one.
+/// Returns the address of `client`, if it has one.
 pub fn client(client: Option<ClientRequested>) -> Result<Option<IpAddr>, Problem> {
     const ADDRESS: Malformed =
         Malformed::new("client.ip is an IPv4 or IPv6 address without port and zone");
@@ -63,7 +63,7 @@ pub fn client(client: Option<ClientRequested>) -> Result<Option<IpAddr>, Problem
     address.transpose()
 }
 
-/// The recipient in `field`, held against what the service sends to.
+/// Parses the recipient in `field` and checks it against the numbers that the service allows.
 fn recipient(
     service: &Service,
     channel: Channel,
@@ -86,7 +86,7 @@ fn recipient(
     Ok(recipient)
 }
 
-/// The steps; all of them must come while the code still lives.
+/// Parses the fallback steps. All of them must be due before the code expires.
 fn fallback(service: &Service, steps: &[FallbackRequested]) -> Result<Vec<FallbackStep>, Problem> {
     let wrong = |rule| {
         Problem::field(
@@ -96,7 +96,7 @@ fn fallback(service: &Service, steps: &[FallbackRequested]) -> Result<Vec<Fallba
         )
     };
     if steps.len() > MOST_STEPS {
-        return Err(wrong("at most 3 fallback steps are taken"));
+        return Err(wrong("at most 3 fallback steps are allowed"));
     }
     let mut sum_ms = 0_u64;
     let mut parsed = Vec::new();

@@ -1,7 +1,9 @@
-//! The timed channel fallback: takes steps from the timer queue, holds them there until they are
-//! due, and sends the code by the next channel unless it was used, withdrawn, sent again or known
-//! to have arrived. Refuses to remember anything itself: a step waits in the queue and its turn is
-//! decided by the store, so that any issuer can take it, also after all were killed.
+//! The timed channel fallback: consumes steps from the timer queue and returns them to wait queues
+//! until they are due. Then it sends the code by the next channel, unless the code was used,
+//! withdrawn or sent again, or the earlier message is known to have arrived.
+//!
+//! The stepper keeps no state. A step waits in the queues and the store decides about it, so that
+//! any issuer can take it, even after all of them crashed.
 
 use std::sync::Arc;
 
@@ -14,10 +16,10 @@ use watchword_ledger::LedgerStore;
 use crate::Issuer;
 use crate::telemetry::IssuerMetrics;
 
-/// A step that could not be taken is brought again after this, unless the problem names a time.
+/// Seconds until a failed step is retried, unless the problem has a `Retry-After`.
 const AGAIN_SECONDS: u64 = 1;
 
-/// What became of a fallback step.
+/// The result of a fallback step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stepped {
     Sent,
@@ -36,8 +38,9 @@ impl Stepped {
         Self::Refused,
     ];
 
-    /// The label: the step was sent, not needed since the message before arrived, not needed since
-    /// the code was used, withdrawn, sent again or expired, or not possible.
+    /// Returns the metric label: the step was sent; it was not needed, because the earlier message
+    /// arrived (`delivered`) or the code was used, withdrawn, sent again or expired (`ended`); or
+    /// it was not possible.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Sent => "sent",
@@ -49,22 +52,22 @@ impl Stepped {
     }
 }
 
-/// What a [`Stepper`] is made of.
+/// The dependencies of a [`Stepper`].
 #[derive(Clone)]
 pub struct StepperParts {
-    /// Sends.
+    /// Sends the messages of steps.
     pub issuer: Arc<Issuer>,
-    /// Tells whether the message before has arrived.
+    /// Knows whether the earlier message has arrived.
     pub ledger: Arc<dyn LedgerStore>,
-    /// Whose verifications they are.
+    /// The configured services.
     pub services: Live<Services>,
-    /// The time.
+    /// The clock by which steps become due.
     pub clock: Arc<dyn Clock>,
-    /// Where it counts.
+    /// Metrics of the issuer.
     pub metrics: IssuerMetrics,
 }
 
-/// Takes steps until told to stop.
+/// Processes fallback steps.
 #[derive(Clone)]
 pub struct Stepper(StepperParts);
 
@@ -75,13 +78,13 @@ enum Turn {
 }
 
 impl Stepper {
-    /// A stepper of these parts.
+    /// Creates a stepper.
     pub const fn new(parts: StepperParts) -> Self {
         Self(parts)
     }
 
-    /// Takes steps until `stop`, then finishes those in work; the consumer's prefetch bounds how
-    /// many.
+    /// Processes steps until `stop`, then finishes those in flight. The consumer's prefetch bounds
+    /// their number.
     pub async fn run(self, consumer: Box<dyn Consumer>, stop: impl Future<Output = ()> + Send) {
         work_until(consumer, stop, move |received| {
             let stepper = self.clone();
@@ -127,7 +130,10 @@ impl Stepper {
                 Turn::Done
             }
             Err(problem) => {
-                tracing::warn!(code = problem.code.as_str(), "a fallback step waits");
+                tracing::warn!(
+                    code = problem.code.as_str(),
+                    "a fallback step will be retried"
+                );
                 let again_seconds = problem.retry_after_seconds.unwrap_or(AGAIN_SECONDS);
                 wait_of(again_seconds.saturating_mul(1_000)).map_or(Turn::Done, Turn::Wait)
             }
@@ -152,8 +158,9 @@ impl Stepper {
     }
 }
 
-/// The longest wait of the ladder that is not longer than `left_ms`, or the shortest there is: a
-/// step hops towards its moment and is late by at most the shortest.
+/// Returns the longest retry delay that is not longer than `left_ms`, or the shortest one: a step
+/// moves from wait queue to wait queue towards its due time, and is late by at most the shortest
+/// delay.
 fn wait_of(left_ms: u64) -> Option<Rung> {
     let rungs = Ladder::STANDARD.rungs();
     rungs

@@ -1,5 +1,4 @@
-//! What the issuer counts. Labels come from closed sets; series start at zero, handles are there
-//! from the start.
+//! Metrics of the issuer. Labels come from closed sets, and series start at zero.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,66 +16,66 @@ const REQUESTS: Series = Series {
     name: "watchword_requests_total",
     kind: Kind::Counter,
     labels: &["entry", "result"],
-    help: "Requests for a code or a resend, by way in (`http`, `event`) and result: `accepted`, or the problem's code.",
-    action: "`broker_unavailable`, `store_unavailable`: see the broker's and the store's series. `rate_limited`, `cooldown`, `subject_locked`: one caller, or someone who tries. `unauthorized`: a key that no service has.",
+    help: "Requests for a code or a resend, by entry point (`http`, `event`) and result: `accepted`, or the problem code.",
+    action: "`broker_unavailable`, `store_unavailable`: see the series of the broker and the store. `rate_limited`, `cooldown`, `subject_locked`: traffic of one caller, or an attack. `unauthorized`: an API key that no service has.",
 };
 const SECONDS: Series = Series {
     name: "watchword_request_seconds",
     kind: Kind::Histogram(LATENCY),
     labels: &[],
-    help: "How long the answer to a request over HTTP took once its body was there: store, limits and the broker's confirm.",
-    action: "Slow: compare `watchword_store_call_seconds` and `watchword_publish_seconds`.",
+    help: "Time to answer a request over HTTP after its body arrived: store, limits and the broker's confirm.",
+    action: "If it rises, compare `watchword_store_call_seconds` and `watchword_publish_seconds`.",
 };
 const PUBLISHED: Series = Series {
     name: "watchword_sends_published_total",
     kind: Kind::Counter,
     labels: &["channel", "result"],
-    help: "Messages to send: `confirmed` by the broker, `refused`, or `unconfirmed` in time.",
-    action: "`refused` or `unconfirmed`: the broker; callers get 503 and may ask again.",
+    help: "Published send orders: `confirmed` by the broker, `refused`, or `unconfirmed` before the deadline.",
+    action: "`refused` or `unconfirmed`: check the broker. Callers get 503 and may retry.",
 };
 const PARKED: Series = Series {
     name: "watchword_requests_parked_total",
     kind: Kind::Counter,
     labels: &["reason"],
-    help: "Requests by event put aside, by reason.",
-    action: "`watchword dead-letters list --queue requests`; fix their publisher. `unknown_user`: no service has that `broker_users` entry. `wrong_queue`: a user published into another service's request queue; set topic permissions. `expired`, `delivery_limit`: no issuer answered in time, or issuers died or lost their link; the answer was `request_expired`.",
+    help: "Requests by event that were dead-lettered, by reason.",
+    action: "`watchword dead-letters list --queue requests`, then fix the publisher. `unknown_user`: no service has the user in `broker_users`. `wrong_queue`: a user published into another service's request queue; set topic permissions. `expired`, `delivery_limit`: no issuer answered in time, or issuers died or lost their connection; the answer was `request_expired`.",
 };
 const STEPS: Series = Series {
     name: "watchword_fallback_steps_total",
     kind: Kind::Counter,
     labels: &["result"],
-    help: "Fallback steps that became due, by what became of them.",
-    action: "Many taken: the first channel does not reach people.",
+    help: "Fallback steps that became due, by result.",
+    action: "Many `sent`: the first channel does not reach people.",
 };
 const LIMITED: Series = Series {
     name: "watchword_limit_refusals_total",
     kind: Kind::Counter,
     labels: &["limit"],
     help: "Messages and requests that a send limit refused, by limit: `cooldown`, or its key in `[services.NAME.limits]`. Includes fallback steps.",
-    action: "`number_block_per_hour`, `country_per_day`, `client_per_hour`: someone has codes sent for the money they bring, or the limit is too low for your people. `subject_per_hour`, `recipient_per_hour`, `recipient_per_day`: one person; `watchword unlock` clears both.",
+    action: "`number_block_per_hour`, `country_per_day`, `client_per_hour`: someone requests codes to profit from the messages (SMS pumping), or the limit is too low for your users. `subject_per_hour`, `recipient_per_hour`, `recipient_per_day`: one person; `watchword unlock` clears these counters.",
 };
 const LIFETIME: Series = Series {
     name: "watchword_code_lifetime_seconds",
     kind: Kind::Gauge,
     labels: &[],
-    help: "The shortest life of a code that a service has by configuration.",
-    action: "None: alerts measure ages against it.",
+    help: "The shortest configured lifetime of a code over all services.",
+    action: "None: alerts compare ages with it.",
 };
 
-/// Everything this crate counts.
+/// All series of this crate.
 pub const SERIES: &[Series] = &[
     REQUESTS, SECONDS, PUBLISHED, PARKED, STEPS, LIMITED, LIFETIME,
 ];
 
 const PUBLISH_RESULTS: [&str; 3] = ["confirmed", "refused", "unconfirmed"];
 
-/// Counters of the issuer; cheap to clone.
+/// Metrics of the issuer; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct IssuerMetrics(Arc<Handles>);
 
 #[derive(Debug)]
 struct Handles {
-    /// By entry: accepted, then by problem.
+    /// By entry point: accepted requests, then refused ones by problem code.
     requests: [(IntCounter, Vec<IntCounter>); 2],
     seconds: Histogram,
     /// By channel, then by [`PUBLISH_RESULTS`].
@@ -88,12 +87,12 @@ struct Handles {
     lifetime_seconds: Gauge,
 }
 
-/// By which way a request came.
+/// The entry point of a request.
 #[derive(Debug, Clone, Copy)]
 pub enum Entry {
-    /// `POST`.
+    /// An HTTP request for a code or a resend.
     Http,
-    /// `watchword.otp.requested`.
+    /// An event of type `watchword.otp.requested.v1`.
     Event,
 }
 
@@ -106,7 +105,7 @@ impl Entry {
     }
 }
 
-/// Why a request by event is put aside.
+/// The reasons for which a request by event is dead-lettered.
 pub const PARK_REASONS: [&str; 9] = [
     "too_large",
     "not_an_event",
@@ -120,7 +119,7 @@ pub const PARK_REASONS: [&str; 9] = [
 ];
 
 impl IssuerMetrics {
-    /// Registers the counters.
+    /// Registers the metrics.
     pub fn register(registry: &Registry) -> Result<Self, Error> {
         let make = Maker::new(registry);
         let requests = make.counters(&REQUESTS)?;
@@ -154,7 +153,7 @@ impl IssuerMetrics {
         })))
     }
 
-    /// Shows for how long codes live at least.
+    /// Sets the gauge of the shortest lifetime from the configured services.
     pub fn serves(&self, services: &Services) {
         let lives = services.iter().map(|service| service.policy.lifetime_ms);
         if let Some(shortest) = lives.min() {
@@ -163,7 +162,7 @@ impl IssuerMetrics {
         }
     }
 
-    /// A request that came over HTTP was answered after this time.
+    /// Records how long the answer to a request over HTTP took.
     pub(crate) fn took(&self, took: Duration) {
         self.0.seconds.observe(took.as_secs_f64());
     }

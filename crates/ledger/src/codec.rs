@@ -1,21 +1,33 @@
-//! The bytes of a delivery, the same in both stores. All numbers are big-endian:
+//! The binary record of a delivery, the same in both stores. All numbers are big-endian:
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 1 | version of this layout: 2 |
 //! | 1 | channel · 16 + outcome |
 //! | 4 | fence of the newest claim; 0 if never claimed |
-//! | 2 | attempts made in all (stops at 65,535) |
+//! | 2 | number of all attempts (stops at 65,535) |
 //! | 6 | last change, ms since the epoch |
 //! | 6 | end of the lease, ms since the epoch; only while the outcome is `sending` |
 //! | 16 | trace id; zeros if there is none |
 //! | 1 | the receipt's state, from 1; 0 if there is none |
-//! | 6 | when the receipt was heard, ms since the epoch |
-//! | 1, then so many | the service's name; none if no worker claimed it |
-//! | rest | the newest attempts, oldest first: class 1, began 6, took ms 3, length of the provider's name 1, length of its message id 2, name, id |
+//! | 6 | when the receipt was applied, ms since the epoch |
+//! | 1, then that many | length and text of the service's name; empty until a worker claims it |
+//! | rest | the newest attempts, oldest first |
 //!
-//! So a delivery with one accepted attempt takes 51 bytes and its texts. Version 1 had neither
-//! trace, receipt nor service and is still read. Refuses bytes that are not exactly this.
+//! Each attempt:
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 1 | outcome class |
+//! | 6 | start of the call, ms since the epoch |
+//! | 3 | duration of the call, ms |
+//! | 1 | length of the provider's name |
+//! | 2 | length of the provider's message id |
+//! | rest | name, then message id |
+//!
+//! A delivery with one accepted attempt takes 51 bytes and its texts. Version 1, which had neither
+//! trace, receipt nor service, can still be decoded. Bytes that do not fit the layout exactly are
+//! corrupt.
 
 use watchword_core::{
     AttemptClass, Channel, DeliveryId, DeliveryOutcome, ProviderName, ReceiptState, ServiceName,
@@ -26,24 +38,23 @@ use crate::record::{Attempt, DeliveryRecord, Receipt};
 use crate::state::Delivery;
 use crate::store::{Fence, LedgerError};
 
-/// Attempts that are kept.
+/// Most attempts in a record.
 pub(crate) const KEPT_ATTEMPTS: usize = 16;
-/// The latest moment that can be written: 2^48 - 1 ms, in the year 10889.
+/// The latest moment that can be stored: 2^48 - 1 ms, in the year 10889.
 pub(crate) const LATEST: Timestamp = Timestamp::from_millis((1 << 48) - 1);
-/// The longest attempt that can be written: 2^24 - 1 ms, about 4.6 hours.
+/// The longest duration that can be stored: 2^24 - 1 ms, about 4.6 hours.
 pub(crate) const LONGEST_MS: u64 = (1 << 24) - 1;
-/// Characters of a provider's message id that are kept.
+/// Most characters of a provider's message id.
 pub(crate) const MESSAGE_ID_CHARS: usize = 128;
 
-/// Room for a delivery with one attempt.
+/// Capacity for a delivery with one attempt.
 const USUAL: usize = 128;
 
 const VERSION: u8 = 2;
-/// The first layout: without trace and receipt.
+/// The first layout: without trace, receipt and service.
 const VERSION_1: u8 = 1;
 
-// The place in these lists is what is written: only ever append. The scripts know the numbers of
-// `queued`, `sending` and `unknown_outcome`.
+// The index in these lists is stored: only append. The scripts know the indices of some values.
 const CHANNELS: [Channel; 2] = [Channel::Sms, Channel::Email];
 const OUTCOMES: [DeliveryOutcome; 7] = [
     DeliveryOutcome::Queued,
@@ -75,7 +86,7 @@ const RECEIPTS: [ReceiptState; 4] = [
 
 fn number<T: PartialEq>(list: &[T], value: &T) -> u8 {
     let place = list.iter().position(|each| each == value);
-    // Every value is in its list (a test says so), and no list has 256.
+    // A test checks that every value is in its list; no list has 256 entries.
     place
         .and_then(|place| u8::try_from(place).ok())
         .unwrap_or(u8::MAX)
@@ -93,7 +104,7 @@ pub(crate) fn receipt_number(state: ReceiptState) -> u8 {
     number(&RECEIPTS, &state).saturating_add(1)
 }
 
-/// The low `N` bytes of `value`, which its caller has bounded.
+/// Returns the low `N` bytes of `value`, which the caller has bounded.
 fn low<const N: usize>(value: u64) -> [u8; N] {
     let bytes = value.to_be_bytes();
     std::array::from_fn(|index| bytes[bytes.len() - N + index])
@@ -106,7 +117,7 @@ fn moment(at: Timestamp) -> [u8; 6] {
         .unsigned_abs())
 }
 
-/// One attempt's bytes. Texts and numbers are those [`crate::state::bounded`] lets through.
+/// Encodes an attempt whose texts and numbers [`crate::state::bounded`] has bounded.
 pub(crate) fn encode_attempt(attempt: &Attempt) -> Vec<u8> {
     let provider = attempt.provider.as_ref().map_or("", ProviderName::as_str);
     let message_id = attempt.provider_message_id.as_deref().unwrap_or("");
@@ -121,7 +132,7 @@ pub(crate) fn encode_attempt(attempt: &Attempt) -> Vec<u8> {
     bytes
 }
 
-/// The delivery's bytes.
+/// Encodes a delivery.
 pub(crate) fn encode(delivery: &Delivery) -> Vec<u8> {
     let record = &delivery.record;
     let mut bytes = Vec::with_capacity(USUAL);
@@ -152,7 +163,7 @@ pub(crate) fn encode(delivery: &Delivery) -> Vec<u8> {
     bytes
 }
 
-/// The trace id's 16 bytes, zeros for none.
+/// Returns the 16 bytes of the trace id, zeros for `None`.
 pub(crate) fn trace_bytes(trace_id: Option<TraceId>) -> [u8; 16] {
     trace_id.map_or([0; 16], |id| *id.as_bytes())
 }
@@ -236,7 +247,7 @@ fn pick<T: Copy>(list: &[T], place: u64) -> Result<T, LedgerError> {
     list.get(place).copied().ok_or(LedgerError::Corrupt)
 }
 
-/// The delivery `id` that lies in `bytes`.
+/// Decodes the delivery `id` from `bytes`.
 pub(crate) fn decode(id: DeliveryId, bytes: &[u8]) -> Result<Delivery, LedgerError> {
     let mut reader = Reader(bytes);
     let version = reader.number(1)?;
@@ -263,7 +274,7 @@ pub(crate) fn decode(id: DeliveryId, bytes: &[u8]) -> Result<Delivery, LedgerErr
     while !reader.0.is_empty() {
         attempts.push(reader.attempt()?);
     }
-    // The largest fence could not be followed by another.
+    // A claim must be able to increment the fence, so the largest one is corrupt.
     if fence == u64::from(u32::MAX)
         || attempts.len() > KEPT_ATTEMPTS
         || attempts.len() as u64 > count
@@ -336,7 +347,7 @@ mod tests {
     fn every_word_has_its_own_number() {
         assert_eq!(CHANNELS, Channel::ALL);
         assert_eq!(OUTCOMES, *DeliveryOutcome::ALL);
-        // Numbers are kept, whatever the order of the words.
+        // Numbers are fixed, whatever the order of the variants.
         assert_eq!(CLASSES.len(), AttemptClass::ALL.len());
         assert!(
             AttemptClass::ALL
@@ -360,7 +371,7 @@ mod tests {
 
     const ATTEMPT_HEX: &str = "0001a3185c500000014107000667617465776179534d2dc3a931";
 
-    /// The layout is a contract between versions: these bytes must decode for ever.
+    /// The layout is a contract between versions: every later release must decode these bytes.
     #[test]
     fn both_versions_stay_as_they_are() {
         let delivery = sample(
@@ -393,7 +404,8 @@ mod tests {
             vec![attempt(AttemptClass::Transient)],
         ));
         for cut in 0..whole.len() {
-            // A cut between the header and the attempts leaves a whole record of a lower count.
+            // A cut between the header and the attempts leaves a complete record with fewer
+            // attempts.
             if cut != 48 {
                 assert_eq!(
                     decode(id(), &whole[..cut]),
@@ -409,7 +421,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the store holds, reading it ends; what is readable is written back the same.
+        /// Decoding arbitrary bytes does not panic, and a record that decodes is encoded to the
+        /// same bytes.
         #[test]
         fn hostile_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), fix in any::<bool>()) {
             if fix && bytes.len() > 2 {

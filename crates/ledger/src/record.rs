@@ -1,4 +1,4 @@
-//! A delivery as the ledger tells it. Refuses codes, recipients and message texts.
+//! The record of a delivery as the ledger returns it. It holds no code, recipient or message text.
 
 use serde::{Deserialize, Serialize};
 use watchword_core::{
@@ -6,50 +6,50 @@ use watchword_core::{
     Timestamp, TraceId,
 };
 
-/// One call of one provider.
+/// One attempt to deliver by one provider.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// The provider that was called; `None` for an attempt that a crash left without an ending, and
-    /// for one that ended before a provider was called (`text_fault`).
+    /// The provider that was called. `None` for an attempt whose worker crashed, and for one that
+    /// ended before a call (`text_fault`).
     pub provider: Option<ProviderName>,
-    /// How it ended.
+    /// The outcome class of the attempt.
     pub class: AttemptClass,
-    /// The provider's id for the message, if it gave one; at most 128 characters.
+    /// The provider's message id, if it returned one; at most 128 characters.
     pub provider_message_id: Option<String>,
-    /// When the call began, in milliseconds since the epoch.
+    /// Start of the call, in milliseconds since the epoch.
     pub at_ms: i64,
-    /// How long it took, in milliseconds.
+    /// Duration of the call, in milliseconds.
     pub took_ms: u64,
 }
 
-/// A provider's later word on a message it took.
+/// The latest receipt that changed a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
-    /// What it says.
+    /// The state that the receipt reports.
     pub state: ReceiptState,
-    /// When it was heard.
+    /// The time at which the ledger applied it.
     pub at: Timestamp,
 }
 
-/// One delivery: what became of it and by which attempts.
+/// One delivery with its outcome and attempts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryRecord {
-    /// Which delivery.
+    /// The id of the delivery.
     pub id: DeliveryId,
-    /// By which channel.
+    /// The channel of the delivery.
     pub channel: Channel,
-    /// What became of it so far.
+    /// The outcome so far.
     pub outcome: DeliveryOutcome,
-    /// The attempts, oldest first; at most 16 are kept, the newest.
+    /// The attempts, oldest first; the newest 16 are kept.
     pub attempts: Vec<Attempt>,
-    /// Attempts made in all.
+    /// Number of all attempts, including those not kept (up to 65,535).
     pub attempt_count: u32,
-    /// Whose it is; `None` if no worker claimed it yet.
+    /// The service that requested the code; `None` until a worker claims the delivery.
     pub service: Option<ServiceName>,
-    /// The trace of the request it came from.
+    /// The trace id of the request.
     pub trace_id: Option<TraceId>,
-    /// The provider's latest word on it that counted.
+    /// The latest receipt that was applied.
     pub receipt: Option<Receipt>,
-    /// When this last changed.
+    /// The time of the last change.
     pub updated_at: Timestamp,
 }

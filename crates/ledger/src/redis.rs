@@ -1,7 +1,8 @@
-//! The ledger on Redis: one string a delivery, in the slot of its verification, with a time to
-//! live. Each call is one script or one `MGET` a slot, which decides about whatever it finds there.
-//! The usual way needs no decision: a delivery that is not there is claimed by writing it, and one
-//! that is as it was when it was claimed is settled by writing it again.
+//! The ledger on Redis: one string per delivery, in the slot of its verification, with a
+//! time-to-live. Each call is one script, or one `MGET` per slot.
+//!
+//! The usual path skips the scripts: the first claim of a delivery is a `SET NX`, and the
+//! settlement replaces the string if it is unchanged since the claim.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -37,8 +38,8 @@ const REOPEN: &str = concat!(
     include_str!("lua/reopen.lua")
 );
 
-/// Claims whose deliveries are remembered. Beyond it all are forgotten, which costs them no more
-/// than the short way.
+/// Most claims that are remembered. Beyond it all are forgotten, and their settlements use the
+/// script.
 const MOST_CLAIMED: usize = 4_096;
 
 /// The ledger on Redis.
@@ -55,7 +56,7 @@ pub struct RedisLedger {
 }
 
 impl RedisLedger {
-    /// A ledger over this connection.
+    /// Creates a ledger over `redis`.
     pub fn new(redis: Redis, settings: LedgerSettings) -> Self {
         Self {
             redis,
@@ -68,7 +69,7 @@ impl RedisLedger {
         }
     }
 
-    /// Redis refuses a time to live of nothing, and one beyond its clock.
+    /// Bounds the retention: Redis rejects a time-to-live of 0, and values that overflow its clock.
     fn retention(&self) -> u64 {
         self.settings.retention_ms.clamp(1, 1 << 48)
     }
@@ -77,7 +78,7 @@ impl RedisLedger {
         self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Claims a delivery that is not there yet; `None` if it is.
+    /// Claims a delivery that has no record. Returns `None` if it has one.
     async fn claim_first(&self, request: ClaimRequest) -> Result<Option<Claim>, LedgerError> {
         let id = request.id.clone();
         let Step { answer, write } = state::claim(None, request);
@@ -98,7 +99,8 @@ impl RedisLedger {
         Ok(Some(answer))
     }
 
-    /// Settles a delivery that is as it was when it was claimed here; `None` if it may not be.
+    /// Settles a delivery that is unchanged since this process claimed it. Returns `None` if it may
+    /// have changed.
     async fn settle_claimed(
         &self,
         settlement: &Settlement,
@@ -168,7 +170,7 @@ impl RedisLedger {
     }
 }
 
-/// What a script decided.
+/// The verdict of a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Yours { after_crash: bool },
@@ -188,7 +190,8 @@ fn bytes(value: &Value) -> Option<&[u8]> {
     }
 }
 
-/// The key of a delivery: its verification's hash tag puts both in one slot (R53).
+/// Returns the key of a delivery. Its hash tag is that of the verification, which puts both in one
+/// slot.
 fn key(id: &DeliveryId) -> String {
     let verification = id.verification();
     format!(
@@ -199,7 +202,7 @@ fn key(id: &DeliveryId) -> String {
     )
 }
 
-/// The key under which a provider's message id leads to its delivery; alone in its slot.
+/// Returns the key that maps a provider's message id to its delivery. It has its own slot.
 fn name_key(provider: &ProviderName, message_id: &str) -> String {
     format!("ww:m:{provider}:{message_id}")
 }
@@ -318,7 +321,7 @@ impl LedgerStore for RedisLedger {
 
     async fn get(&self, ids: &[DeliveryId]) -> Result<Vec<DeliveryRecord>, LedgerError> {
         let mut records = Vec::new();
-        // One verification's deliveries share a slot, and so one command.
+        // The deliveries of one subject share a slot, and so one command.
         for slot in ids.chunk_by(|one, next| one.verification().tag() == next.verification().tag())
         {
             let mut command = Cmd::new();

@@ -1,10 +1,11 @@
-//! What an operator may set about the ledger. Refuses to read configuration.
+//! The ledger's settings.
 
 /// Settings of a ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LedgerSettings {
-    /// How long a record is kept after its last change, in milliseconds. It must outlive every
-    /// copy of the event on the broker, or a replay would send again (R28); default 24 h.
+    /// Time to keep a record after its last change, in milliseconds; default 24 h. It must exceed
+    /// the life of every copy of the message on the broker, or a redelivered copy would be sent
+    /// again.
     pub retention_ms: u64,
 }
 

@@ -1,5 +1,5 @@
-//! The ledger in the `SQLite` file: one row a delivery, one transaction a call. Refuses to decide:
-//! [`crate::state`] does.
+//! The ledger in the `SQLite` file: one row per delivery, one transaction per call. The rules are
+//! in [`crate::state`].
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -14,7 +14,7 @@ use crate::settings::LedgerSettings;
 use crate::state::{self, Delivery, Step, bounded, bounded_moment};
 use crate::store::{Claim, ClaimRequest, Heard, LedgerError, LedgerStore, ReceiptNote, Settlement};
 
-/// The ledger's tables.
+/// The ledger's schema migrations.
 pub const MIGRATIONS: [Migration; 3] = [DELIVERIES, NAMES, DELIVERIES_2];
 
 const DELIVERIES: Migration = Migration {
@@ -39,8 +39,8 @@ const NAMES: Migration = Migration {
           CREATE INDEX ledger_name_by_age ON ledger_name (named_at_ms);",
 };
 
-/// In the order in which they came, not in that of their random ids: what is written about a delivery
-/// later then meets a page that others write too.
+/// Stores rows in the order of insertion instead of that of their random ids, so that later writes
+/// about a delivery hit pages that other recent deliveries share.
 const DELIVERIES_2: Migration = Migration {
     name: "ledger-3",
     sql: "ALTER TABLE ledger_delivery RENAME TO ledger_delivery_1;
@@ -56,8 +56,8 @@ const DELIVERIES_2: Migration = Migration {
           CREATE INDEX ledger_delivery_by_age ON ledger_delivery (updated_at_ms);",
 };
 
-/// Claims between two purges, and the records one purge takes away at most: more than came in
-/// meanwhile, so that the table cannot grow, and few enough not to hold the writer up.
+/// Claims between two purges, and the most records that one purge deletes: more than were claimed
+/// in between, so that the table cannot grow, and few enough not to hold up the writer.
 const CLAIMS_A_PURGE: u32 = 256;
 const PURGED_AT_MOST: u32 = 1_024;
 
@@ -70,7 +70,7 @@ pub struct SqliteLedger {
 }
 
 impl SqliteLedger {
-    /// A ledger in this file, which has [`MIGRATIONS`].
+    /// Creates a ledger in a file that has [`MIGRATIONS`].
     pub fn new(sqlite: Sqlite, settings: LedgerSettings) -> Self {
         Self {
             sqlite,
@@ -79,8 +79,8 @@ impl SqliteLedger {
         }
     }
 
-    /// Forgets up to 1,024 records past their retention, the oldest first, and says how many.
-    /// Claims do this too now and then.
+    /// Deletes up to 1,024 records past their retention, oldest first, and returns the number.
+    /// Every 256th claim does this too.
     pub async fn purge(&self, now: Timestamp) -> Result<usize, LedgerError> {
         let oldest = bounded_moment(now).minus_millis(self.settings.retention_ms);
         let purged = self
@@ -128,7 +128,7 @@ fn write(connection: &Connection, delivery: &Delivery) -> Result<(), Error> {
     Ok(())
 }
 
-/// The stored delivery; the inner error is one of what is stored, not of the store.
+/// Loads a delivery. The inner error is about the stored record, the outer one about the store.
 fn load(
     connection: &Connection,
     id: &DeliveryId,
@@ -138,7 +138,7 @@ fn load(
 }
 
 impl SqliteLedger {
-    /// One step of a delivery's life as a transaction.
+    /// Runs one step of the state machine in a transaction.
     async fn change<T: Send + 'static>(
         &self,
         id: DeliveryId,

@@ -1,6 +1,6 @@
-//! The life of one delivery as plain steps. The `SQLite` store runs them inside a transaction; the
-//! scripts of the Redis store say the same and are held to it by a shared suite; the simulation
-//! runs them over a map. Refuses I/O.
+//! The state machine of a delivery, without I/O. The `SQLite` store runs its steps inside a
+//! transaction, the simulation runs them over a map, and the Lua scripts of the Redis store
+//! implement the same rules; one test suite holds both stores to them.
 
 use watchword_core::{
     AttemptClass, Channel, DeliveryId, DeliveryOutcome, ReceiptState, ServiceName, Timestamp,
@@ -11,34 +11,35 @@ use crate::codec::{KEPT_ATTEMPTS, LATEST, LONGEST_MS, MESSAGE_ID_CHARS};
 use crate::record::{Attempt, DeliveryRecord, Receipt};
 use crate::store::{Claim, ClaimRequest, Fence, Heard, ReceiptNote, Settlement};
 
-/// A delivery as it is stored: its record and who may write it.
+/// A delivery as it is stored: its record and the claim on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// The newest claim's; 0 if never claimed.
+    /// The fence of the newest claim; 0 if the delivery was never claimed.
     pub fence: Fence,
-    /// The end of the newest claim while the outcome is `sending`.
+    /// The end of the newest claim's lease, while the outcome is `sending`.
     pub lease_until: Timestamp,
-    /// What the world sees.
+    /// The record that readers see.
     pub record: DeliveryRecord,
 }
 
-/// The answer of a step, and the delivery to write if it changed.
+/// The result of a step: the answer, and the delivery to write.
 #[derive(Debug)]
 pub struct Step<T> {
-    /// The answer.
+    /// The answer to the caller.
     pub answer: T,
-    /// What the store is to hold from now on, if that changed.
+    /// The delivery to store; `None` if it did not change.
     pub write: Option<Delivery>,
 }
 
-/// The moment as both stores can write it.
+/// Clamps a moment to the range that both stores can write.
 pub fn bounded_moment(at: Timestamp) -> Timestamp {
     at.clamp(Timestamp::from_millis(0), LATEST)
 }
 
-/// The settlement as both stores can write it: moments up to 2^48 - 1 ms, attempts up to 2^24 - 1
-/// ms, ids up to 128 characters, no empty id. `Sending` becomes `Queued`: a settlement ends the
-/// claim, and a delivery that nobody holds is not being sent.
+/// Bounds a settlement to values that both stores can write: moments up to 2^48 - 1 ms, durations
+/// up to 2^24 - 1 ms, message ids up to 128 characters, no empty id.
+///
+/// `Sending` becomes `Queued`, because a settlement ends the claim.
 pub fn bounded(mut settlement: Settlement) -> Settlement {
     settlement.now = bounded_moment(settlement.now);
     if settlement.outcome == DeliveryOutcome::Sending {
@@ -90,7 +91,7 @@ impl Delivery {
     }
 }
 
-/// See [`crate::LedgerStore::claim`]; `old` is what the store holds.
+/// Implements [`crate::LedgerStore::claim`]; `old` is the stored delivery.
 pub fn claim(old: Option<Delivery>, request: ClaimRequest) -> Step<Claim> {
     let now = bounded_moment(request.now);
     let mut delivery = old.unwrap_or_else(|| {
@@ -113,7 +114,8 @@ pub fn claim(old: Option<Delivery>, request: ClaimRequest) -> Step<Claim> {
                 write: None,
             };
         }
-        // The holder went silent. When it began is known, how it ended is not.
+        // The holder's lease ended without a settlement: record an attempt that began with the
+        // claim and has an unknown outcome.
         delivery.append(Attempt {
             provider: None,
             class: AttemptClass::UnknownOutcome,
@@ -137,7 +139,8 @@ pub fn claim(old: Option<Delivery>, request: ClaimRequest) -> Step<Claim> {
     }
 }
 
-/// See [`crate::LedgerStore::settle`]; `None` when the fence is lost. Takes what [`bounded`] gives.
+/// Implements [`crate::LedgerStore::settle`] for the result of [`bounded`]. Returns `None` if the
+/// fence is lost.
 pub fn settle(old: Option<Delivery>, settlement: Settlement) -> Option<Step<DeliveryRecord>> {
     let unchanged = |delivery: Delivery| {
         Some(Step {
@@ -148,7 +151,7 @@ pub fn settle(old: Option<Delivery>, settlement: Settlement) -> Option<Step<Deli
     let mut delivery = match (settlement.fence, old) {
         (Some(fence), Some(held)) if held.fence == fence => {
             if held.record.outcome != DeliveryOutcome::Sending {
-                // Settled already: a repeat of the same word is heard, another word is not.
+                // Settled already. A repeat of the same outcome succeeds, another outcome does not.
                 let repeated = held.record.outcome == settlement.outcome;
                 return repeated.then(|| unchanged(held)).flatten();
             }
@@ -177,7 +180,7 @@ pub fn settle(old: Option<Delivery>, settlement: Settlement) -> Option<Step<Deli
     })
 }
 
-/// See [`crate::LedgerStore::receipt`].
+/// Implements [`crate::LedgerStore::receipt`].
 pub fn receipt(old: Option<Delivery>, note: &ReceiptNote) -> Step<Heard> {
     let nothing = |answer| Step {
         answer,
@@ -209,8 +212,8 @@ pub fn receipt(old: Option<Delivery>, note: &ReceiptNote) -> Step<Heard> {
         .last()
         .filter(by_this)
         .is_some_and(|attempt| attempt.class == AttemptClass::Accepted);
-    // That it arrived is believed of any provider that was tried; that it did not, only of the
-    // one that took it.
+    // Believe a delivery from any provider that was called, but a failure only from the provider
+    // that accepted the message.
     let counts = note.state == ReceiptState::Delivered || is_accepted;
     let heard = record.receipt.map_or(0, |receipt| receipt.state.rank());
     if !counts || note.state.rank() <= heard {
@@ -236,7 +239,7 @@ pub fn receipt(old: Option<Delivery>, note: &ReceiptNote) -> Step<Heard> {
     }
 }
 
-/// See [`crate::LedgerStore::reopen`].
+/// Implements [`crate::LedgerStore::reopen`].
 pub fn reopen(old: Option<Delivery>, now: Timestamp) -> Step<bool> {
     let parked = old.filter(|delivery| delivery.record.outcome == DeliveryOutcome::Parked);
     let reopened = parked.map(|mut delivery| {

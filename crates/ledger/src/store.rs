@@ -1,4 +1,4 @@
-//! The trait both stores implement, and what its calls mean. One atomic step each.
+//! The trait that both stores implement. Each call is one atomic step.
 
 use async_trait::async_trait;
 use watchword_core::{
@@ -9,128 +9,130 @@ use watchword_storage::StorageError;
 
 use crate::record::{Attempt, DeliveryRecord};
 
-/// Grows by one with every claim of a delivery; only the holder of the newest may write.
+/// A fencing token. It grows by one with every claim of a delivery; only the newest may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence(pub u64);
 
-/// A worker asks to be the one that sends.
+/// A worker's request to claim a delivery.
 #[derive(Debug, Clone)]
 pub struct ClaimRequest {
-    /// Which delivery.
+    /// The delivery to claim.
     pub id: DeliveryId,
-    /// By which channel.
+    /// The channel of the delivery.
     pub channel: Channel,
-    /// Now.
+    /// The current time.
     pub now: Timestamp,
-    /// How long the claim holds, in milliseconds: longer than an attempt can take. A worker that
-    /// says nothing until then is taken for dead.
+    /// Duration of the claim in milliseconds; longer than an attempt can take. If the worker does
+    /// not settle until then, it is considered dead.
     pub lease_ms: u64,
-    /// Whose it is; kept from the first claim.
+    /// The service that requested the code; stored with the first claim.
     pub service: ServiceName,
-    /// The trace of the request; kept from the first claim.
+    /// The trace id of the request; stored with the first claim.
     pub trace_id: Option<TraceId>,
 }
 
-/// The answer to a claim.
+/// The result of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
-    /// The delivery is yours until the lease ends.
+    /// The caller holds the delivery until its lease ends.
     Yours {
-        /// What every write must carry.
+        /// The fencing token, which every write must carry.
         fence: Fence,
-        /// The delivery with the attempts made before, including one of
-        /// [`watchword_core::AttemptClass::UnknownOutcome`] for each holder whose lease ran out
-        /// without a word.
+        /// The delivery with the earlier attempts, including one of
+        /// [`watchword_core::AttemptClass::UnknownOutcome`] for each holder whose lease ended
+        /// without a settlement.
         record: DeliveryRecord,
-        /// Whether such a holder was found now: the person may get the message twice.
+        /// Whether this claim took over from such a holder: the recipient may get the message
+        /// twice.
         after_crash: bool,
     },
-    /// Another worker holds it until then.
+    /// Another worker holds the delivery.
     Held {
-        /// The end of the other's lease.
+        /// The end of the other worker's lease.
         until: Timestamp,
     },
-    /// It has ended: nothing may be sent.
+    /// The delivery has ended: nothing may be sent.
     Ended(DeliveryRecord),
 }
 
-/// How a holder gives its claim up.
+/// The end of a claim: its attempt and the new outcome.
 #[derive(Debug, Clone)]
 pub struct Settlement {
-    /// Which delivery.
+    /// The delivery to settle.
     pub id: DeliveryId,
-    /// By which channel.
+    /// The channel of the delivery.
     pub channel: Channel,
-    /// The claim's fence; `None` for an ending without a claim (expired or parked before any
-    /// worker took it), which changes nothing when the delivery is held or has ended.
+    /// The fencing token of the claim. `None` ends a delivery without a claim (expired or
+    /// dead-lettered before a worker took it), which changes nothing if the delivery is held or has
+    /// ended.
     pub fence: Option<Fence>,
-    /// The attempt that was made, if one was.
+    /// The attempt, if one was made.
     pub attempt: Option<Attempt>,
-    /// What became of the delivery; `Queued` when another attempt will follow.
+    /// The new outcome; `Queued` if another attempt will follow.
     pub outcome: DeliveryOutcome,
-    /// Now.
+    /// The current time.
     pub now: Timestamp,
 }
 
-/// A receipt as the ledger takes it.
+/// A receipt to apply to a delivery.
 #[derive(Debug, Clone)]
 pub struct ReceiptNote {
-    /// Which delivery.
+    /// The delivery that the receipt is about.
     pub id: DeliveryId,
-    /// Who says so.
+    /// The provider that sent the receipt.
     pub provider: ProviderName,
-    /// The provider's id for the message, if the receipt has it.
+    /// The provider's message id, if the receipt has it.
     pub message_id: Option<String>,
-    /// What it says.
+    /// The state that the receipt reports.
     pub state: ReceiptState,
-    /// Now.
+    /// The current time.
     pub now: Timestamp,
 }
 
-/// What a receipt changed.
+/// The effect of a receipt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heard {
-    /// It is news; this is the delivery now.
+    /// The receipt was news; this is the changed record.
     Counted(DeliveryRecord),
-    /// It says nothing new, or less than is known: nothing changed.
+    /// The receipt reports no more than is known: nothing changed.
     Repeated,
-    /// The attempt it is about is not written down yet: bring it again shortly.
+    /// The attempt is not recorded yet: apply the receipt again shortly.
     Early,
-    /// There is no such delivery, or that provider was never asked.
+    /// The delivery is not known, or the provider was never called for it.
     Unknown,
 }
 
-/// Why the ledger did not answer.
+/// The error of a ledger call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LedgerError {
-    /// The store is away, slow or refuses.
+    /// The store did not answer or rejected the call.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// Another worker has claimed the delivery since: this one's word no longer counts.
+    /// Another worker has claimed the delivery since; this worker may no longer write.
     #[error("the claim on the delivery was lost")]
     FenceLost,
-    /// What the store holds is not what was written.
+    /// The stored record is malformed.
     #[error("the ledger holds a record that cannot be read")]
     Corrupt,
 }
 
-/// What became of deliveries. Records are kept for `retention` after their last change.
+/// The record of deliveries. Records are kept for the retention time after their last change.
 #[async_trait]
 pub trait LedgerStore: Send + Sync {
-    /// Claims a delivery. A repeat by the same worker is another claim with another fence.
+    /// Claims a delivery. A repeated call by the same worker is another claim with another fence.
     async fn claim(&self, request: ClaimRequest) -> Result<Claim, LedgerError>;
 
-    /// Writes the attempt and the outcome and ends the claim. Gives the record as it is now.
+    /// Records the attempt and the outcome, ends the claim, and returns the changed record.
     async fn settle(&self, settlement: Settlement) -> Result<DeliveryRecord, LedgerError>;
 
-    /// Hears a receipt. The state only moves forward: see [`ReceiptState::rank`].
+    /// Applies a receipt. The state only moves forward; see [`ReceiptState::rank`].
     async fn receipt(&self, note: ReceiptNote) -> Result<Heard, LedgerError>;
 
-    /// Makes a parked delivery one that can be sent again; `false` if it is not parked.
+    /// Makes a dead-lettered delivery sendable again. Returns `false` if it is not dead-lettered.
     async fn reopen(&self, id: &DeliveryId, now: Timestamp) -> Result<bool, LedgerError>;
 
-    /// Remembers which delivery a provider's message id stands for: for providers whose receipts
-    /// carry nothing of ours.
+    /// Remembers the delivery of a provider's message id, for providers whose receipts do not
+    /// return our reference.
     async fn name(
         &self,
         provider: &ProviderName,
@@ -139,13 +141,13 @@ pub trait LedgerStore: Send + Sync {
         now: Timestamp,
     ) -> Result<(), LedgerError>;
 
-    /// The delivery of a provider's message id.
+    /// Returns the delivery of a provider's message id.
     async fn named(
         &self,
         provider: &ProviderName,
         message_id: &str,
     ) -> Result<Option<DeliveryId>, LedgerError>;
 
-    /// The records of these deliveries, in their order; those never claimed are left out.
+    /// Returns the records of `ids` in their order; ids without a record are left out.
     async fn get(&self, ids: &[DeliveryId]) -> Result<Vec<DeliveryRecord>, LedgerError>;
 }

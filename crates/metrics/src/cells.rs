@@ -1,15 +1,15 @@
-//! Handles by country, made when a country is first met and found without a lock or a hash from
-//! then on. A code that is not two capital letters has the cell of none.
+//! Metric handles per country, created when a country first occurs. Later lookups take no lock and
+//! no hash. Anything but two capital letters uses the cell labeled `none`.
 
 use std::sync::OnceLock;
 
-/// Two capital letters, and one for none.
+/// Cells for all pairs of two capital letters, and one for `none`.
 const CELLS: usize = 26 * 26 + 1;
 
-/// The label of no country: a mailbox, or a number of no country.
+/// The label for an email address, or for a number without a country.
 const NONE: &str = "none";
 
-/// Something for each country.
+/// A value of `T` for each country.
 #[derive(Debug)]
 pub struct Countries<T>(Box<[OnceLock<T>]>);
 
@@ -20,7 +20,8 @@ impl<T> Default for Countries<T> {
 }
 
 impl<T> Countries<T> {
-    /// What stands for `country` (ISO 3166), made by `make` of its label the first time.
+    /// Returns the value for `country` (ISO 3166). The first call creates it with `make`, which
+    /// gets the label.
     pub fn of(&self, country: &str, make: impl FnOnce(&str) -> T) -> &T {
         let (place, label) = match country.as_bytes() {
             [first @ b'A'..=b'Z', second @ b'A'..=b'Z'] => {

@@ -1,14 +1,14 @@
-//! Declarations as the document shows them. Refuses to say what no declaration says.
+//! The Markdown page of all declared series.
 
 use std::fmt::Write;
 
 use crate::{Kind, Series};
 
-/// A heading and a table for each group of series.
+/// Renders a heading and a table for each group of series.
 pub fn markdown(groups: &[(&str, &[Series])]) -> String {
     let mut text = String::new();
     for (heading, series) in groups {
-        // Writing to a string does not fail.
+        // Writing to a `String` cannot fail.
         let _ = write!(
             text,
             "\n## {heading}\n\n| series | type | labels | meaning | when it moves |\n|---|---|---|---|---|\n"

@@ -1,44 +1,43 @@
-//! A series as it is declared, and the collectors made of it. Refuses a collector for which there
-//! is no declaration.
+//! Declarations of series, and the collectors made from them.
 
 use prometheus::{
     Error, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
     IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-/// From 5 ms (a healthy pipeline) to 300 s (the life of a code), with an edge at the objective of
-/// 5 s.
+/// Histogram buckets for latencies in seconds: from 5 ms (a healthy pipeline) to 300 s (the
+/// lifetime of a code), with a bound at the objective of 5 s.
 pub const LATENCY: &[f64] = &[
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0,
 ];
 
-/// What a series is.
+/// The type of a series.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
-    /// It only grows.
+    /// A value that only grows.
     Counter,
-    /// It goes up and down.
+    /// A value that goes up and down.
     Gauge,
-    /// How often which size was seen; the upper edges of its buckets.
+    /// A histogram with these upper bounds of its buckets.
     Histogram(&'static [f64]),
 }
 
-/// One series.
+/// The declaration of a series.
 #[derive(Debug, Clone, Copy)]
 pub struct Series {
-    /// Its name.
+    /// The full Prometheus name: `watchword_…`, with the unit last.
     pub name: &'static str,
-    /// What it is.
+    /// The metric type, with buckets for a histogram.
     pub kind: Kind,
-    /// The names of its labels; their values come from closed sets.
+    /// Label names; the values come from closed sets.
     pub labels: &'static [&'static str],
-    /// What it says. A sentence.
+    /// The help text: the meaning of the series, as a sentence.
     pub help: &'static str,
-    /// What to do when it moves.
+    /// Advice for operators when the value moves.
     pub action: &'static str,
 }
 
-/// Makes collectors of declarations and registers them.
+/// Creates collectors from declarations and registers them.
 #[derive(Debug, Clone, Copy)]
 pub struct Maker<'a> {
     registry: &'a Registry,
@@ -46,61 +45,62 @@ pub struct Maker<'a> {
 }
 
 impl<'a> Maker<'a> {
-    /// Collectors of `registry`.
+    /// Creates collectors for `registry`.
     pub const fn new(registry: &'a Registry) -> Self {
         let fixed = None;
         Self { registry, fixed }
     }
 
-    /// Collectors whose label `name` always has `value`: a process may have several such.
+    /// Creates collectors whose label `name` always has `value`, so that a process can register a
+    /// series several times with different values.
     pub const fn fixed(registry: &'a Registry, name: &'static str, value: &'a str) -> Self {
         let fixed = Some((name, value));
         Self { registry, fixed }
     }
 
-    /// A counter for each set of labels.
+    /// Registers a counter for each set of labels.
     pub fn counters(&self, series: &Series) -> Result<IntCounterVec, Error> {
         let made = IntCounterVec::new(self.opts(series), &self.open(series))?;
         self.registry.register(Box::new(made.clone()))?;
         Ok(made)
     }
 
-    /// The one counter of a series without further labels.
+    /// Registers the counter of a series that has no other labels.
     pub fn counter(&self, series: &Series) -> Result<IntCounter, Error> {
         self.counters(series)?
             .get_metric_with_label_values::<&str>(&[])
     }
 
-    /// A gauge of whole numbers for each set of labels.
+    /// Registers an integer gauge for each set of labels.
     pub fn gauges(&self, series: &Series) -> Result<IntGaugeVec, Error> {
         let made = IntGaugeVec::new(self.opts(series), &self.open(series))?;
         self.registry.register(Box::new(made.clone()))?;
         Ok(made)
     }
 
-    /// The one gauge of a series without further labels.
+    /// Registers the integer gauge of a series that has no other labels.
     pub fn gauge(&self, series: &Series) -> Result<IntGauge, Error> {
         self.gauges(series)?
             .get_metric_with_label_values::<&str>(&[])
     }
 
-    /// A gauge of fractions for each set of labels.
+    /// Registers a floating-point gauge for each set of labels.
     pub fn fractions(&self, series: &Series) -> Result<GaugeVec, Error> {
         let made = GaugeVec::new(self.opts(series), &self.open(series))?;
         self.registry.register(Box::new(made.clone()))?;
         Ok(made)
     }
 
-    /// The one gauge of fractions of a series without further labels.
+    /// Registers the floating-point gauge of a series that has no other labels.
     pub fn fraction(&self, series: &Series) -> Result<Gauge, Error> {
         self.fractions(series)?
             .get_metric_with_label_values::<&str>(&[])
     }
 
-    /// A histogram for each set of labels.
+    /// Registers a histogram for each set of labels.
     pub fn histograms(&self, series: &Series) -> Result<HistogramVec, Error> {
         let Kind::Histogram(buckets) = series.kind else {
-            return Err(Error::Msg(format!("{} is no histogram", series.name)));
+            return Err(Error::Msg(format!("{} is not a histogram", series.name)));
         };
         let opts = HistogramOpts::from(self.opts(series)).buckets(buckets.to_vec());
         let made = HistogramVec::new(opts, &self.open(series))?;
@@ -108,7 +108,7 @@ impl<'a> Maker<'a> {
         Ok(made)
     }
 
-    /// The one histogram of a series without further labels.
+    /// Registers the histogram of a series that has no other labels.
     pub fn histogram(&self, series: &Series) -> Result<Histogram, Error> {
         self.histograms(series)?
             .get_metric_with_label_values::<&str>(&[])
@@ -122,7 +122,7 @@ impl<'a> Maker<'a> {
         }
     }
 
-    /// The labels that are not fixed.
+    /// Returns the label names that are not fixed.
     fn open(&self, series: &Series) -> Vec<&'static str> {
         let fixed = self.fixed.map(|(name, _)| name);
         let labels = series.labels.iter().copied();

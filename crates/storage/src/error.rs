@@ -1,28 +1,29 @@
-//! Why a store did not do what it was asked, by what the caller does next. Refuses to quote keys,
-//! values and URLs.
+//! The error of a store call, by what the caller can do next. Errors never quote keys, values or
+//! URLs.
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-/// A store's failure.
+/// The error of a store call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StorageError {
-    /// Not connected, or the store refuses for now (loading, read-only, out of memory, no rights).
-    /// Nothing was executed: fail closed, try later.
+    /// The store is not connected, or rejects commands for now (loading, read-only, out of memory,
+    /// no permission). Nothing was executed; try later.
     #[error("the store is not available: {0}")]
     Unavailable(&'static str),
-    /// No answer in time: the operation may or may not have run.
+    /// No answer in time. The operation may or may not have run.
     #[error("the store did not answer in time")]
     Timeout,
-    /// The store refused the operation as wrong: a fault of ours, or foreign data.
+    /// The store rejected the operation as invalid: a bug, or foreign data in the store.
     #[error("the store refused the operation: {0}")]
     Rejected(&'static str),
-    /// The store must not be used as it is configured: the process does not start.
+    /// The store must not be used as it is configured. The process does not start.
     #[error("the store cannot be used: {0}")]
     Config(String),
 }
 
 impl StorageError {
-    /// From an answer of Redis. A broken connection is `Timeout`: the command may have run.
+    /// Converts an error of the Redis client. A broken connection becomes `Timeout`, because the
+    /// command may have run.
     pub(crate) fn from_redis(error: &RedisError) -> Self {
         if error.is_connection_refusal() {
             return Self::Unavailable("connection refused");
@@ -37,7 +38,7 @@ impl StorageError {
                 Self::Unavailable("no connection to the cluster")
             }
             ErrorKind::MasterNameNotFoundBySentinel | ErrorKind::NoValidReplicasFoundBySentinel => {
-                Self::Unavailable("the sentinels know no primary")
+                Self::Unavailable("the sentinels report no primary")
             }
             ErrorKind::Extension => from_code(error.code()),
             _ => Self::Rejected("client error"),
@@ -62,8 +63,8 @@ fn from_server(kind: ServerErrorKind, code: Option<&str>) -> StorageError {
     }
 }
 
-/// Refusals that have no kind of their own in the client. A script that fails on its first write
-/// because memory is short says so as `OOM`.
+/// Classifies error codes for which the client has no kind. Redis returns `OOM` when memory is
+/// short: the `#!lua` header lets it reject a script before it runs.
 fn from_code(code: Option<&str>) -> StorageError {
     match code {
         Some("OOM") => StorageError::Unavailable("out of memory"),

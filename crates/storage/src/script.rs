@@ -1,19 +1,20 @@
-//! A Lua script with the hash by which Redis knows it, and what it is given. Refuses scripts without the `#!lua` header
-//! (Redis 7): with it a script is refused for want of memory before its first line, not half-way.
+//! Lua scripts and their arguments. Each script starts with the `#!lua` header of Redis 7: with it,
+//! Redis checks the memory limit before it runs the script instead of failing at a write in the
+//! middle.
 
 use std::sync::Arc;
 
 use redis::{RedisWrite, ToRedisArgs};
 
-/// What a script is given: bytes as they are, or a number in decimal digits. Has no debug form: some
-/// of it is digests and sealed codes.
+/// An argument of a script: raw bytes, or a number sent as decimal digits. It has no `Debug` form,
+/// because some arguments are digests and sealed codes.
 #[derive(Clone, Copy)]
 pub enum Arg<'a> {
-    /// Bytes.
+    /// Raw bytes.
     Bytes(&'a [u8]),
-    /// A number that may be below zero.
+    /// A number that may be negative.
     Signed(i64),
-    /// A count.
+    /// A number that is not negative.
     Unsigned(u64),
 }
 
@@ -54,7 +55,7 @@ impl From<u8> for Arg<'_> {
 }
 
 impl Arg<'_> {
-    /// The room to make for it.
+    /// Returns the bytes to reserve for the argument.
     pub(crate) const fn room(&self) -> usize {
         match self {
             Self::Bytes(bytes) => bytes.len(),
@@ -73,7 +74,7 @@ impl ToRedisArgs for Arg<'_> {
     }
 }
 
-/// A script; cheap to clone.
+/// A Lua script with its SHA-1 hash for `EVALSHA`; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Script {
     name: &'static str,
@@ -82,8 +83,8 @@ pub struct Script {
 }
 
 impl Script {
-    /// The script `source`, called `name` in logs. Sources are constants that start with `#!lua`;
-    /// the suites of their owners run each of them.
+    /// Creates the script `source`, called `name` in logs. `source` must start with `#!lua`; debug
+    /// builds check that.
     pub fn new(name: &'static str, source: &'static str) -> Self {
         debug_assert!(source.starts_with("#!lua"), "{name} has no #!lua header");
         Self {
@@ -93,7 +94,7 @@ impl Script {
         }
     }
 
-    /// Its name.
+    /// Returns the name for logs.
     pub const fn name(&self) -> &'static str {
         self.name
     }

@@ -1,5 +1,4 @@
-//! What calls of a store cost and how they fail, the same for both stores. Refuses to name a key or a
-//! script.
+//! Metrics about store calls, the same for Redis and `SQLite`. No label names a key or a script.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,21 +14,21 @@ const SECONDS: Series = Series {
         0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
     ]),
     labels: &["store", "call"],
-    help: "How long a call took, also one that failed: `script` and `command` of `redis`, `write` (until it is on disk) and `read` of `sqlite`.",
-    action: "Slow: the store's disk, its memory or the network; everything waits for it.",
+    help: "Duration of calls, including failed ones: `script` and `command` of `redis`, `write` (until it is on disk) and `read` of `sqlite`.",
+    action: "A rise means that the store's disk, memory or network is slow; every request waits for it.",
 };
 const ERRORS: Series = Series {
     name: "watchword_store_errors_total",
     kind: Kind::Counter,
     labels: &["store", "reason"],
-    help: "Calls without an answer: `unavailable` (away, full, read-only, no rights), `timeout`, `rejected` (wrong in itself).",
-    action: "Callers get 503 meanwhile. `unavailable`: the log says why. `rejected`: a fault of ours, or someone else's data; report it.",
+    help: "Failed calls: `unavailable` (not reachable, full, read-only, no permission), `timeout`, `rejected` (the operation itself is invalid).",
+    action: "Callers get 503 while it rises. `unavailable`: the log has the reason. `rejected`: a bug, or foreign data in the store; report it.",
 };
 
-/// Everything this crate counts.
+/// All series of this crate.
 pub const SERIES: &[Series] = &[SECONDS, ERRORS];
 
-/// What was asked of a store.
+/// The kind of a store call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Call {
     Script,
@@ -38,15 +37,15 @@ pub(crate) enum Call {
     Read,
 }
 
-/// Counters of one store; cheap to clone.
+/// Metrics of one store; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct StorageMetrics(Arc<Handles>);
 
 #[derive(Debug)]
 struct Handles {
-    /// Of scripts or writes.
+    /// For scripts or writes.
     first: Histogram,
-    /// Of commands or reads.
+    /// For commands or reads.
     second: Histogram,
     unavailable: IntCounter,
     timeout: IntCounter,
@@ -54,12 +53,12 @@ struct Handles {
 }
 
 impl StorageMetrics {
-    /// Registers those of Redis.
+    /// Registers the metrics of Redis.
     pub fn redis(registry: &Registry) -> Result<Self, Error> {
         Self::register(registry, "redis", ["script", "command"])
     }
 
-    /// Registers those of the `SQLite` file.
+    /// Registers the metrics of the `SQLite` file.
     pub fn sqlite(registry: &Registry) -> Result<Self, Error> {
         Self::register(registry, "sqlite", ["write", "read"])
     }
@@ -77,7 +76,7 @@ impl StorageMetrics {
         })))
     }
 
-    /// A call that `begun` then has ended.
+    /// Counts a call that began at `begun`.
     pub(crate) fn called(&self, call: Call, begun: Instant, error: Option<&StorageError>) {
         let seconds = match call {
             Call::Script | Call::Write => &self.0.first,

@@ -1,4 +1,4 @@
-//! Sentinel failover and a cluster.
+//! Tests of a Sentinel failover and of a cluster.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -56,7 +56,7 @@ async fn sentinel_failover() {
     assert_eq!(bump(&redis, "k").await, Ok(Value::Int(1)));
     let written = redis.pinned().unwrap();
     assert_eq!(written.replicated().await, Ok(()));
-    // What was written over one connection is not vouched for by another.
+    // Another connection does not vouch for these writes.
     primary.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
     until(10, "another connection serves", async || {
         bump(&redis, "k").await.is_ok() && redis.pinned().unwrap().replicated().await.is_ok()
@@ -130,7 +130,7 @@ async fn cluster() {
             Ok(Value::Int(2))
         );
     }
-    // One primary dies: the keys of the other two stay served.
+    // One primary dies: the keys of the other two stay available.
     let slot = |key: &str| {
         nodes[0]
             .cli(&["CLUSTER", "KEYSLOT", key])

@@ -1,4 +1,4 @@
-//! The Redis link against real servers.
+//! Tests of the Redis connection against real servers.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -189,7 +189,7 @@ async fn mute_peer_gets_a_new_connection() {
     let server = Server::start(&[]);
     let proxy = Proxy::start(server.port).await;
     let redis = connect(&format!("redis://127.0.0.1:{}", proxy.port), 300).await;
-    // The script is known before: a swallowed NOSCRIPT would count nothing.
+    // Load the script first: if the proxy swallowed a NOSCRIPT reply, the call would count nothing.
     assert_eq!(bump(&redis, "warm").await, Ok(Value::Int(1)));
     assert_eq!(proxy.accepts.load(Ordering::SeqCst), 1);
     proxy.mute_first.store(true, Ordering::SeqCst);
@@ -223,8 +223,8 @@ async fn late_timeouts_do_not_harm_the_new_connection() {
     let proxy = Proxy::start(server.port).await;
     let redis = connect(&format!("redis://127.0.0.1:{}", proxy.port), 500).await;
     proxy.mute_first.store(true, Ordering::SeqCst);
-    // Three calls bring the old connection down at 500 ms; ten more, sent over it at 400 ms, time
-    // out at 900 ms, when the new one stands.
+    // Three timeouts drop the old connection at 500 ms. Ten more calls, sent over it at 400 ms,
+    // time out at 900 ms, when the new one is in use.
     let send = |count: u32, after_ms: u64| {
         for _ in 0..count {
             let redis = redis.clone();

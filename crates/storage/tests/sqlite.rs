@@ -1,4 +1,4 @@
-//! The SQLite file.
+//! Tests of the `SQLite` store and its backups.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -147,7 +147,7 @@ async fn full_disk_is_unavailable_for_the_whole_group() {
     file.write(|c| c.execute_batch("CREATE TABLE b (x BLOB)"))
         .await
         .unwrap();
-    // Pages may not grow: SQLITE_FULL, as on a full disk.
+    // Limit the page count: writes fail with SQLITE_FULL, as on a full disk.
     file.write(|c| c.query_row("PRAGMA max_page_count = 8", [], |_| Ok(())))
         .await
         .unwrap();
@@ -248,7 +248,7 @@ async fn only_a_whole_backup_is_restored_and_only_to_a_free_place() {
     let finish = |c: &Connection| insert(9_000)(c);
     let put_back = |from: &str, to: &str| restore(&at(from), &at(to), TABLE, finish);
 
-    // In use, and taken.
+    // The file is in use; later, a file or a log already exists at the target.
     let in_use = put_back("copy.db", "w.db");
     assert!(
         matches!(in_use, Err(BackupError::Storage(StorageError::Config(_)))),
@@ -260,10 +260,10 @@ async fn only_a_whole_backup_is_restored_and_only_to_a_free_place() {
         let taken = put_back("copy.db", to);
         assert!(matches!(taken, Err(BackupError::Exists(_))), "{to}");
     }
-    // Nothing is in them.
+    // An empty log and an index without a log do not hold data.
     std::fs::write(at("new.db-wal"), "").unwrap();
     std::fs::write(at("new.db-shm"), [7; 32_768]).unwrap();
-    // Cut off, changed, no database, of a later version, with a log beside it.
+    // Truncated, changed, not a database, of a later version, with a log beside it.
     let whole = std::fs::read(at("copy.db")).unwrap();
     let mut changed = whole.clone();
     changed[whole.len() - 2_000..].fill(0x55);

@@ -1,4 +1,4 @@
-//! `POST /v1/verifications`: send a code to this recipient.
+//! `POST /v1/verifications`: sends a code to a recipient.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! The issuer's HTTP routes: ask for a code, ask for it again. One endpoint a file.
+//! The issuer's HTTP routes: request a code, and resend it. Each endpoint has a file.
 
 mod create;
 mod resend;
@@ -20,16 +20,16 @@ use watchword_verifier::store::StoredVerification;
 use crate::Issuer;
 use crate::telemetry::{Entry, IssuerMetrics};
 
-/// What the routes need.
+/// The state that the routes share.
 #[derive(Clone)]
 pub struct IssuerState {
     /// Accepts requests.
     pub issuer: Arc<Issuer>,
-    /// Who may ask.
+    /// The services and their API keys.
     pub services: Live<Services>,
-    /// Where answers are counted.
+    /// Metrics of the issuer.
     pub metrics: IssuerMetrics,
-    /// Where their way is recorded.
+    /// Records a span per request.
     pub spans: Spans,
 }
 
@@ -39,7 +39,7 @@ impl FromRef<IssuerState> for Live<Services> {
     }
 }
 
-/// The routes.
+/// Returns the router of the issuer's endpoints.
 pub fn routes(state: IssuerState) -> Router {
     Router::new()
         .route("/v1/verifications", post(create::create))
@@ -48,14 +48,14 @@ pub fn routes(state: IssuerState) -> Router {
 }
 
 impl IssuerState {
-    /// Begins to record what `service` asks for.
+    /// Starts the span of a request of `service`.
     fn begin(&self, name: &'static str, service: &Service, caller: CallerTrace) -> Span {
         let mut span = self.spans.begin(name, Kind::Server, caller.0);
         span.say(Key::Service, || service.name.to_string());
         span
     }
 
-    /// Counts and records how it ended.
+    /// Records the answer in metrics and span, and converts it to a response.
     fn end(
         &self,
         mut span: Span,

@@ -1,4 +1,4 @@
-//! `POST /v1/verifications/{id}/resend`: send the code again.
+//! `POST /v1/verifications/{id}/resend`: sends the code again.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use super::IssuerState;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ResendBody {
-    /// The channel; a verification has one recipient, so only its own channel can be named.
+    /// The channel. It must be the verification's own, because a verification has one recipient.
     channel: Option<String>,
     /// The person's browser or device at the calling service.
     client: Option<ClientRequested>,

@@ -1,4 +1,5 @@
-//! The documents of the intake: the answer to a request, and the note about a parked one.
+//! Documents that the intake publishes: the answer to a request, and the note that replaces a
+//! dead-lettered one.
 
 use bytes::Bytes;
 use watchword_broker::ParkReason;
@@ -11,7 +12,7 @@ use super::Request;
 
 const SOURCE: &str = "/watchword/issuer";
 
-/// The refusal of a request whose code would have expired.
+/// Creates the refusal of a request whose code would have expired.
 pub(super) fn too_old() -> Problem {
     Problem::new(
         ProblemCode::RequestExpired,
@@ -19,7 +20,7 @@ pub(super) fn too_old() -> Problem {
     )
 }
 
-/// The answer to `request`.
+/// Creates the answer to `request`.
 pub(super) fn answer_document(
     request: &Request,
     issued: Result<StoredVerification, Problem>,
@@ -73,13 +74,14 @@ pub(super) fn answer_document(
     String::from_utf8(bytes).map_err(|_| internal())
 }
 
-/// The id of an answer that was remembered as a document.
+/// Returns the event id of a remembered answer.
 pub(super) fn document_id(document: &str) -> String {
     CloudEvent::<VerificationUpdated>::decode(document.as_bytes())
         .map_or_else(|_| "unknown".to_owned(), |event| event.id)
 }
 
-/// A note about a message, without its content, because the content holds a recipient in clear.
+/// A note about a dead-lettered message. It has no content, because that holds a recipient in
+/// clear.
 #[derive(Clone)]
 pub(super) struct Note {
     pub(super) id: String,
@@ -88,7 +90,7 @@ pub(super) struct Note {
 }
 
 impl Note {
-    /// A note about a message of `bytes` bytes that `user` published under `id`.
+    /// Creates a note about a message of `bytes` bytes that `user` published under `id`.
     pub(super) fn new(
         reason: ParkReason,
         id: Option<&str>,
@@ -115,6 +117,6 @@ impl Note {
         }
     }
 
-    /// The `type` property of a note.
+    /// The AMQP `type` property of a note.
     pub(super) const KIND: &'static str = RequestParked::TYPE;
 }

@@ -21,7 +21,7 @@ use crate::limits::tally::Tally;
 use crate::limits::{Counter, Permit, Reservation, SqliteLimiter};
 use crate::message_check::Unsendable;
 
-/// Keeps what is published.
+/// A publisher that keeps the published messages.
 #[derive(Default)]
 struct Queue(Mutex<Vec<Outbound>>);
 
@@ -37,7 +37,7 @@ impl Publisher for Queue {
     }
 }
 
-/// Takes so many milliseconds for each reservation.
+/// A limiter whose reservations advance the clock by `reserve_ms`.
 struct Slow {
     limiter: SqliteLimiter,
     clock: Arc<ManualClock>,
@@ -178,7 +178,7 @@ impl World {
         stepped.map_err(|problem| problem.code)
     }
 
-    /// The step that was published last.
+    /// Returns the step that was published last.
     fn planned(&self) -> StepDue {
         let queue = self.queue.0.lock().unwrap();
         let steps = queue.iter().filter(|one| one.kind == StepDue::TYPE);
@@ -210,7 +210,7 @@ fn email(to: &str) -> serde_json::Value {
     json!({"channel": "email", "to": to, "after_seconds": 5})
 }
 
-/// Another message to the recipient of a step a moment ago holds the step back for its cooldown only.
+/// A recent message to the recipient of a step delays the step only for the cooldown.
 #[tokio::test]
 async fn a_step_within_the_cooldown_of_its_recipient_is_brought_again() {
     let world = World::new().await;
@@ -228,7 +228,7 @@ async fn a_step_within_the_cooldown_of_its_recipient_is_brought_again() {
     assert_eq!(world.step(&due).await, Ok(Stepped::Sent));
 }
 
-/// The step after one that a limit refuses is taken at once, whether codes rotate or not.
+/// If a limit refuses a step, the next one is taken at once, whether codes rotate or not.
 #[tokio::test]
 async fn a_refused_step_makes_the_next_one_due() {
     for (resend, after_send) in [(ResendCode::Same, 2), (ResendCode::Rotate, 1)] {
@@ -276,7 +276,8 @@ async fn a_step_that_the_request_lacks_has_ended() {
     }
 }
 
-/// A verification that expires while its next message is counted sends nothing, and the answer says so.
+/// A verification that expires while its next message is counted sends nothing, and the answer says
+/// so.
 #[tokio::test]
 async fn a_request_whose_verification_ends_meanwhile_is_to_be_repeated() {
     let mut world = World::new().await;

@@ -1,8 +1,13 @@
-//! Send limits, counted before a message is published. Messages to one recipient are counted
-//! exactly, in a sliding window over the messages themselves ([`window`]). Messages that share a
-//! subject, a block of numbers, a client, a country or the service are counted in each process and
-//! reported to the store in batches ([`Quota`]), so that the usual message costs no call. A
-//! service's requests a minute are taken in quota batches. Keys hold keyed hashes, no recipient.
+//! Send limits, counted before a message is published.
+//!
+//! - Messages to one recipient are counted exactly, in a sliding window over the messages
+//!   themselves ([`window`]).
+//! - Messages that share a subject, a block of numbers, a client, a country or the service are
+//!   counted in each process and reported to the store in batches ([`Quota`]), so that the usual
+//!   message costs no call.
+//! - Requests of a service per minute are taken in quota batches.
+//!
+//! Keys hold keyed hashes, no recipient.
 
 mod quota;
 mod redis;
@@ -22,27 +27,25 @@ use watchword_storage::StorageError;
 
 use tally::{Span, Tally};
 
-/// A message that waits to be counted against its recipient.
+/// A message to count against its recipient.
 #[derive(Debug, Clone)]
 pub struct Reservation {
-    /// The keyed hash of (service, recipient): the key, and the hash tag.
+    /// A keyed hash of (service, recipient): the key, and the Redis hash tag.
     pub recipient: SubjectTag,
-    /// Which message. The same one again is granted again and not counted twice.
+    /// The delivery of the message. Reserving it again succeeds and does not count again.
     pub delivery: DeliveryId,
-    /// Whether the message is for a subject of its own. A message that names only its recipient
-    /// gets no more than three quarters of the recipient's hour and day, so that a page without a
-    /// login cannot use up all of them.
+    /// Whether the request names a subject. A message without one gets at most three quarters of
+    /// the recipient's hour and day, so that a page without a login cannot use up all of them.
     pub names_subject: bool,
-    /// Whether the least time between messages does not hold for this one (its person has just
-    /// proved to hold the address).
+    /// Whether to skip the cooldown, because the person has just proved to hold the address.
     pub waive_cooldown: bool,
-    /// The service's limits.
+    /// The limits of the service.
     pub limits: SendLimits,
-    /// Now.
+    /// The current time.
     pub now: Timestamp,
 }
 
-/// Which limit refuses a message or a request.
+/// The limit that refuses a message or a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Limit {
     /// A message was sent to the recipient within the cooldown.
@@ -51,13 +54,13 @@ pub enum Limit {
     RecipientHour,
     /// Messages to the recipient in a day.
     RecipientDay,
-    /// Messages for the subject.
+    /// Messages for the subject in an hour.
     Subject,
-    /// Messages to the number's block.
+    /// Messages to the number's block in an hour.
     NumberBlock,
-    /// Messages for the client.
+    /// Messages for the client in an hour.
     Client,
-    /// Messages to the number's country.
+    /// Messages to the number's country in a day.
     Country,
     /// Messages of the service in a day.
     ServiceDay,
@@ -66,7 +69,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    /// Every limit, for series that start at zero.
+    /// All limits, for metric series that start at zero.
     pub const ALL: [Self; 9] = [
         Self::Cooldown,
         Self::RecipientHour,
@@ -79,7 +82,8 @@ impl Limit {
         Self::ServiceMinute,
     ];
 
-    /// The label, and the key in `[services.NAME.limits]` except for the policy's cooldown.
+    /// Returns the metric label. It is also the key in `[services.NAME.limits]`, except for the
+    /// policy's cooldown.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Cooldown => "cooldown",
@@ -95,18 +99,19 @@ impl Limit {
     }
 }
 
-/// The answer.
+/// The answer of a limiter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permit {
-    /// Go on; it is counted.
+    /// Granted and counted.
     Granted,
-    /// The message may be sent; it was counted before.
+    /// Granted; the message was counted before.
     Repeated,
-    /// Not before this moment; nothing was counted.
+    /// Refused; nothing was counted.
     Refused {
-        /// When the same request would be granted if nothing else happened.
+        /// The time at which the same request would be granted if nothing else is counted until
+        /// then.
         until: Timestamp,
-        /// The limit that refuses for longest.
+        /// The limit whose refusal lasts longest.
         limit: Limit,
     },
 }
@@ -114,20 +119,20 @@ pub enum Permit {
 /// A counter that many messages share.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Counter {
-    /// Messages for one subject of a service, by the subject's tag.
+    /// Messages of a service for one subject, by the subject's tag.
     Subject(SubjectTag),
     /// Messages of a service to one block of numbers, by its keyed hash.
     NumberBlock(SubjectTag),
     /// Messages of a service for one client, by its keyed hash.
     Client(SubjectTag),
-    /// Messages of a service to one country; without one, to the numbers of none.
+    /// Messages of a service to one country, or to numbers without a country.
     Country(ServiceName, Option<String>),
-    /// Messages of a service.
+    /// All messages of a service.
     Service(ServiceName),
 }
 
 impl Counter {
-    /// The limit it is held to.
+    /// Returns the limit that applies to the counter.
     pub const fn limit(&self) -> Limit {
         match self {
             Self::Subject(_) => Limit::Subject,
@@ -138,7 +143,7 @@ impl Counter {
         }
     }
 
-    /// Its limit among these; 0 is none.
+    /// Returns the counter's value in `limits`; 0 means no limit.
     pub const fn most(&self, limits: &SendLimits) -> u32 {
         match self {
             Self::Subject(_) => limits.subject_per_hour,
@@ -149,15 +154,15 @@ impl Counter {
         }
     }
 
-    /// Its limit for a message that is for a subject of its own, or for its recipient as such: the
-    /// latter gets no more than three quarters of a block and a country, so that a page without a
-    /// login cannot use up all of them.
+    /// Returns the limit for a message whose request names a subject or not. Without a subject it
+    /// is at most three quarters of a block or a country, so that a page without a login cannot use
+    /// up all of them.
     pub const fn share(&self, limits: &SendLimits, names_subject: bool) -> u32 {
         let is_kept = matches!(self, Self::NumberBlock(_) | Self::Country(..));
         window::share(self.most(limits), names_subject || !is_kept)
     }
 
-    /// How long a message counts.
+    /// Returns how long a message counts.
     pub const fn span(&self) -> Span {
         match self {
             Self::Subject(_) | Self::NumberBlock(_) | Self::Client(_) => Span::Hour,
@@ -167,7 +172,7 @@ impl Counter {
 }
 
 impl fmt::Display for Counter {
-    /// The key in the store.
+    /// Formats the counter's key in the store.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Subject(tag) => write!(f, "ww:{{{tag}}}:sent"),
@@ -182,10 +187,11 @@ impl fmt::Display for Counter {
     }
 }
 
-/// Counters of messages. Each call is one atomic step.
+/// Counts messages and requests. Each call is one atomic step.
 #[async_trait]
 pub trait SendLimiter: Send + Sync {
-    /// Counts one request of `service` against `limits.service_per_minute`, in minutes of the clock.
+    /// Counts one request of `service` against `limits.service_per_minute`, per minute of the
+    /// clock.
     async fn admit(
         &self,
         service: &ServiceName,
@@ -193,11 +199,11 @@ pub trait SendLimiter: Send + Sync {
         now: Timestamp,
     ) -> Result<Permit, StorageError>;
 
-    /// Reserves one message to one recipient: cooldown, then hour, then day. The latest of the
-    /// three decides `until`.
+    /// Reserves one message to one recipient, against cooldown, hour and day. A refusal names the
+    /// one of the three that lasts longest.
     async fn reserve(&self, reservation: Reservation) -> Result<Permit, StorageError>;
 
-    /// Whether this message to the recipient was reserved before.
+    /// Returns whether this message to the recipient was reserved before.
     async fn is_reserved(
         &self,
         recipient: SubjectTag,
@@ -205,11 +211,12 @@ pub trait SendLimiter: Send + Sync {
         now: Timestamp,
     ) -> Result<bool, StorageError>;
 
-    /// Forgets the messages to a recipient: an operator unlocks it. Returns whether there were any.
+    /// Forgets the messages to a recipient, when an operator unlocks it. Returns whether there were
+    /// any.
     async fn forget_recipient(&self, recipient: SubjectTag) -> Result<bool, StorageError>;
 
-    /// Adds `messages` to `counter` and returns what counts in it now. Below zero it corrects what
-    /// was added before; 0 only reads.
+    /// Adds `messages` to `counter` and returns its current tally. A negative number corrects an
+    /// earlier report; 0 only reads.
     async fn count(
         &self,
         counter: &Counter,

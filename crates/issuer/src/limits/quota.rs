@@ -1,8 +1,8 @@
-//! Counters that many messages share, as one process counts them. A process counts a message by
-//! itself and adds it to the store's counter together with others, an eighth of the limit at a
-//! time, at most [`LARGEST_REPORT`]. One process alone never exceeds a limit; each further process,
-//! and each restart, lets up to an eighth more through. The usual subject, client or block has one message an hour and
-//! costs the store nothing.
+//! Shared counters as one process sees them. A process counts messages locally and reports them to
+//! the store's counter in batches of an eighth of the limit, at most [`LARGEST_REPORT`]. One
+//! process alone does not exceed a limit; each further process, and each restart, may let up to an
+//! eighth more through. The usual subject, client or block has one message an hour and costs no
+//! call to the store.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -15,26 +15,26 @@ use watchword_storage::StorageError;
 use super::tally::{Tally, is_live};
 use super::{Counter, Permit, SendLimiter};
 
-/// A report adds this part of a limit to the store's counter, and at most so many messages.
+/// A report holds this fraction of a limit, at most [`LARGEST_REPORT`] messages.
 const REPORT_SHARE: u32 = 8;
 const LARGEST_REPORT: u32 = 64;
 /// A process that refuses asks the store again after this time, because an operator may have
 /// unlocked the subject.
 const RECHECK_MS: u64 = 5_000;
-/// A report without an answer by then counts as abandoned.
+/// A report without an answer counts as abandoned after this time.
 const REPORT_MS: u64 = 3_000;
-/// Counters kept in each of two generations; when the younger one is full the older one is
-/// dropped. A dropped counter forgets less than one report.
+/// Counters in each of two generations. When the young one is full, the old one is dropped. A
+/// dropped counter loses less than one report.
 const KEPT: usize = 65_536;
 
-/// Counts messages of this process.
+/// Counts the messages of this process.
 pub struct Quota {
     limiter: Arc<dyn SendLimiter>,
     counts: Mutex<Counts>,
 }
 
 impl Quota {
-    /// A quota whose reports go to `limiter`.
+    /// Creates a quota that reports to `limiter`.
     pub fn new(limiter: Arc<dyn SendLimiter>) -> Self {
         Self {
             limiter,
@@ -42,7 +42,7 @@ impl Quota {
         }
     }
 
-    /// Counts one message against each of `counters`, or against none and returns the refusal that
+    /// Counts one message against each of `counters`, or against none, and returns the refusal that
     /// lasts longest.
     pub async fn take(
         &self,
@@ -65,7 +65,7 @@ impl Quota {
             self.with(|counts| counts.reported(counter, messages, &counted, now));
             counted
         });
-        // All of them are awaited: one that is dropped may have run, and nobody notes its answer.
+        // Await all reports: a dropped one may have run, and its result would not be recorded.
         for counted in join_all(reports).await {
             counted?;
         }
@@ -85,7 +85,8 @@ impl Quota {
         }))
     }
 
-    /// Takes back a message that [`Self::take`] counted: it is not sent, or it was counted before.
+    /// Uncounts a message that [`Self::take`] counted, because it is not sent or was counted
+    /// before.
     pub fn give_back(&self, counters: &[Counter], limits: &SendLimits, now: Timestamp) {
         self.with(|counts| {
             for counter in counters.iter().filter(|one| one.most(limits) > 0) {
@@ -99,10 +100,10 @@ impl Quota {
     }
 }
 
-/// The knowledge of a process about one counter.
+/// The local state of one counter.
 #[derive(Debug, Default)]
 struct Count {
-    /// Messages that are not reported to the store yet.
+    /// Messages not yet reported to the store.
     unreported: i32,
     /// The part of the newest unreported message.
     part: i64,
@@ -136,7 +137,8 @@ impl Count {
     }
 }
 
-/// Counts by the hash of their counter, which this process alone knows how to make.
+/// Counters by hash. The hasher's keys are random per process, so that callers cannot provoke
+/// collisions.
 #[derive(Debug, Default)]
 struct Counts {
     hasher: RandomState,
@@ -161,12 +163,13 @@ impl Counts {
         young.or_insert_with(|| old.remove(&hash).unwrap_or_default())
     }
 
-    /// How many messages to report before one more is decided about: enough are unreported, or the
-    /// store's counter is full and was read a while ago.
+    /// Returns the messages to report before one more is decided about, or `None` if no report is
+    /// due. A report is due if enough messages are unreported, or if the store's counter is full
+    /// and was read a while ago.
     ///
-    /// The messages count as reported from here on. The caller may go away before the store
-    /// answers, and a report that the store did not answer may have run: messages that were reported
-    /// twice would fill the counter for everyone.
+    /// The messages count as reported from now on. The caller may be dropped before the store
+    /// answers, and a report without an answer may have run: reporting messages twice would fill
+    /// the counter for everyone.
     fn due(&mut self, counter: &Counter, most: u32, now: Timestamp) -> Option<i32> {
         let part = counter.span().part(now);
         let count = self.get(counter)?;
@@ -199,7 +202,7 @@ impl Counts {
         Some(unreported)
     }
 
-    /// Notes the store's answer to a report of `messages`.
+    /// Records the store's answer to a report of `messages`.
     fn reported(
         &mut self,
         counter: &Counter,
@@ -213,11 +216,12 @@ impl Counts {
             stored.is_asking = false;
             match counted {
                 Ok(tally) => stored.tally = *tally,
+                // The report may have run: its messages stay counted.
                 Err(StorageError::Timeout) => {}
                 Err(_) => stored.tally = stored.tally.plus(-messages, part),
             }
         }
-        // The store did not run it, so the messages are reported again.
+        // The store did not run the report, so the messages become unreported again.
         if !matches!(counted, Ok(_) | Err(StorageError::Timeout)) {
             self.add(counter, messages, now);
         }
@@ -243,12 +247,12 @@ mod tests {
 
     const T0: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
-    /// A store that adds up counters and counts its calls.
+    /// A store that sums up counters and counts its calls.
     #[derive(Default)]
     struct Store {
         calls: AtomicU32,
         sums: Mutex<HashMap<Counter, i64>>,
-        /// What it answers, and whether it counts nevertheless.
+        /// The error to return, and whether the store counts nevertheless.
         error: Mutex<Option<(StorageError, bool)>>,
     }
 
@@ -362,11 +366,11 @@ mod tests {
                 quota.take(&counter(2), &limits(3), true, T0).await
             ));
         }
-        // 0 is no limit, and counts nothing.
+        // 0 means no limit, and counts nothing.
         assert!(is_granted(quota.take(&both, &limits(0), true, T0).await));
     }
 
-    /// Without an answer of the store a process grants no more than it may keep unreported.
+    /// Without answers from the store, a process grants no more than it may keep unreported.
     #[tokio::test]
     async fn a_store_that_is_away_grants_nothing_beyond_a_report() {
         let store = Store {
@@ -381,8 +385,8 @@ mod tests {
         assert_eq!(away, Err(StorageError::Timeout));
     }
 
-    /// A report without an answer may have run: it is not made again, and this process counts it.
-    /// A report that the store refused is made again.
+    /// A report without an answer may have run: it is not repeated, and the process counts its
+    /// messages. A report that the store rejected is repeated.
     #[tokio::test]
     async fn a_slow_store_is_told_of_each_message_once() {
         for (error, is_repeated) in [
@@ -408,7 +412,7 @@ mod tests {
         }
     }
 
-    /// A caller that goes away while the store is asked leaves nothing to report again.
+    /// A caller that is dropped while the store is asked leaves nothing to report again.
     #[tokio::test]
     async fn a_report_that_is_dropped_is_not_made_again() {
         let mut counts = Counts::default();
@@ -423,7 +427,7 @@ mod tests {
         assert!(full(2).is_some() && full(3).is_none());
     }
 
-    /// Of a block of numbers and of a country a quarter is kept for messages with a subject.
+    /// A quarter of a block of numbers and of a country is reserved for requests with a subject.
     #[tokio::test]
     async fn a_page_without_a_login_cannot_use_up_a_block() {
         let quota = Quota::new(Arc::new(Store::default()));

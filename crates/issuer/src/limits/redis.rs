@@ -1,7 +1,7 @@
-//! The send limits on Redis: a string for each recipient, a string for each service's minute, a hash
-//! for each [`Counter`], all with a time to live. A recipient's string is written where the key is
-//! free, or in place of exactly the value that [`super::window`] decided about. A process takes a
-//! service's requests a minute in quota batches, so that most of them need no call.
+//! The send limits on Redis: a string per recipient, a string per service for its minute, and a
+//! hash per [`Counter`], all with a time-to-live. A recipient's string is created if the key is
+//! free, or replaced with compare-and-swap after [`super::window`] decided about the value that was
+//! read. A process takes a service's requests in quota batches, so that most requests need no call.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -15,18 +15,18 @@ use super::tally::{PARTS, Tally};
 use super::window::{AHEAD_MINUTES, DAY_MS, MINUTE_MS, bounded_moment, is_live, reserve};
 use super::{Counter, Limit, Permit, Reservation, SendLimiter};
 
-/// How long a service's counter is kept from the first request of its minute on: that minute and
-/// one more, for issuers whose clock lags.
+/// Time-to-live of a service's counter after the first request of its minute: that minute, and one
+/// more for issuers whose clock lags.
 const COUNTER_TTL_MS: u32 = 120_000;
 
-/// A quota batch is this part of a service's limit, and at most this many requests. The rest of a
-/// batch that a process holds at the end of the minute is lost: that happens to no limit below 128,
-/// and the limit is never exceeded.
+/// A quota batch is this fraction of a service's limit, and at most [`LARGEST_BATCH`] requests.
+/// When the minute ends, a process loses the rest of its batch. Limits below 128 have batches of
+/// one and lose nothing. The total stays within the limit.
 const BATCH_SHARE: u32 = 64;
 const LARGEST_BATCH: u32 = 64;
 
-/// How often another reservation for the same recipient may be quicker. Each of them is one that is
-/// granted, and of those the limits allow few.
+/// Maximum number of compare-and-swap attempts. Losing one means that another reservation for the
+/// recipient was granted, and the limits allow few of those.
 const ROUNDS: u32 = 64;
 
 /// The send limits on Redis.
@@ -38,7 +38,7 @@ pub struct RedisLimiter {
     batches: Mutex<HashMap<ServiceName, Batch>>,
 }
 
-/// A quota batch: requests that are counted already.
+/// A quota batch: requests that the store has already counted.
 #[derive(Debug, Clone, Copy)]
 struct Batch {
     minute: i64,
@@ -46,7 +46,7 @@ struct Batch {
 }
 
 impl RedisLimiter {
-    /// A limiter over this connection.
+    /// Creates a limiter over `redis`.
     pub fn new(redis: Redis) -> Self {
         Self {
             redis,
@@ -56,8 +56,8 @@ impl RedisLimiter {
         }
     }
 
-    /// Uses up one request that was counted in this minute, if there is one; or in a later one,
-    /// where the script goes on for a clock that lags behind another's.
+    /// Takes one request from the batch, if it has any left for `minute` or a later minute, in
+    /// which the script continues for a clock that lags.
     fn is_left(&self, service: &ServiceName, minute: i64) -> bool {
         let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
         match batches.get_mut(service) {
@@ -71,7 +71,7 @@ impl RedisLimiter {
         }
     }
 
-    /// Deletes `key`; returns whether it was there.
+    /// Deletes `key` and returns whether it existed.
     async fn delete(&self, key: String) -> Result<bool, StorageError> {
         let command = cmd("DEL").arg(key).to_owned();
         let deleted = self.redis.command(&command).await?;
@@ -83,7 +83,7 @@ impl RedisLimiter {
         batches
             .entry(service.clone())
             .and_modify(|kept| {
-                // Another request may have taken a batch of the same minute meanwhile.
+                // Another request may have taken a batch of the same minute at the same time.
                 let left = if kept.minute == taken.minute {
                     kept.left
                 } else {
@@ -98,7 +98,7 @@ impl RedisLimiter {
     }
 }
 
-/// The answer of a script that is not ours, or of another version of it.
+/// Error for a stored value or a script answer in an unknown format.
 const fn unreadable() -> StorageError {
     StorageError::Rejected("a counter cannot be read")
 }
@@ -152,7 +152,7 @@ impl SendLimiter for RedisLimiter {
         let own = reservation.delivery.own_bytes();
         let decide = |live: &[Timestamp]| reserve(live, &reservation);
         let key = recipient_key(reservation.recipient);
-        // The usual way: nothing was sent to this recipient for a day.
+        // The usual case: nothing was sent to this recipient within a day.
         let first = decide(&[]);
         if first != Permit::Granted {
             return Ok(first);
@@ -179,7 +179,8 @@ impl SendLimiter for RedisLimiter {
             if swapped.await? {
                 return Ok(Permit::Granted);
             }
-            // Another reservation for the recipient was faster.
+            // Another reservation for the recipient was faster. Read the new value, or start again
+            // if it is gone.
             match self.redis.insert(&key, &alone, DAY_MS).await? {
                 Some(newer) => stored = newer,
                 None => return Ok(Permit::Granted),
@@ -246,11 +247,11 @@ impl SendLimiter for RedisLimiter {
 }
 
 /// The reservations of one recipient, oldest first. Each takes [`ENTRY`] bytes: the moment in
-/// milliseconds (6 bytes, the highest first), then what tells its delivery apart.
+/// milliseconds (6 bytes, big-endian), then the bytes that identify the delivery.
 #[derive(Debug, PartialEq, Eq)]
 struct Sent(Vec<(Timestamp, [u8; 11])>);
 
-/// The first byte of the layout.
+/// The first byte of the value: the version of its layout.
 const FORMAT: u8 = 1;
 const ENTRY: usize = 17;
 

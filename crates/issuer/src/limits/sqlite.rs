@@ -1,6 +1,6 @@
-//! The send limits in the `SQLite` file: a row for each reservation, for each service's minute, and
-//! for each part of a [`Counter`]; one transaction a call. [`super::window`] and [`super::tally`]
-//! decide.
+//! The send limits in the `SQLite` file: a row per reservation, per service for its minute, and per
+//! part of a [`Counter`]; one transaction per call. The rules are in [`super::window`] and
+//! [`super::tally`].
 
 use async_trait::async_trait;
 use watchword_core::{DeliveryId, SendLimits, ServiceName, SubjectTag, Timestamp};
@@ -11,7 +11,7 @@ use super::tally::Tally;
 use super::window::{self, DAY_MS, Minute, bounded_moment, is_live};
 use super::{Counter, Permit, Reservation, SendLimiter};
 
-/// The limiter's tables.
+/// The limiter's schema migrations.
 pub const MIGRATIONS: [Migration; 2] = [
     Migration {
         name: "limits-1",
@@ -41,12 +41,12 @@ pub const MIGRATIONS: [Migration; 2] = [
     },
 ];
 
-/// Expired rows that a new row deletes: more than it adds, so that a table cannot grow past its
-/// span, and few enough not to delay the writer.
+/// Most expired rows that one new row deletes: more than it adds, so that a table cannot grow past
+/// its span, and few enough not to delay the writer.
 const SWEPT_AT_MOST: u32 = 16;
 
-/// Parts of counters end at most a day and a part after they began; one that ends later was written
-/// by a wrong clock.
+/// The latest plausible end of a counter's part. A part ends at most a day and one part after it
+/// began; a later end was written by a wrong clock.
 const LATEST_END_MS: u64 = 2 * DAY_MS;
 
 /// The send limits in the `SQLite` file.
@@ -56,13 +56,13 @@ pub struct SqliteLimiter {
 }
 
 impl SqliteLimiter {
-    /// A limiter in this file, which has [`MIGRATION`].
+    /// Creates a limiter in a file that has [`MIGRATIONS`].
     pub fn new(sqlite: Sqlite) -> Self {
         Self { sqlite }
     }
 }
 
-/// The reservations of one recipient that still count, oldest first.
+/// Returns the live reservations of one recipient, oldest first.
 fn live(
     connection: &Connection,
     recipient: &str,

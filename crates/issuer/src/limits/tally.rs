@@ -1,19 +1,20 @@
 //! The rule of the counters that many messages share: of a subject, a block of numbers, a client, a
-//! country and a service. A counter keeps messages by part of its span, a sixth of it. Pure: the
-//! stores keep the parts, [`super::quota`] asks this rule.
+//! country and a service. A counter keeps messages by time part, a sixth of its span. The rule is
+//! pure: the stores keep the parts, and [`super::quota`] applies the rule.
 
 use watchword_core::Timestamp;
 
-/// How long a message counts.
+/// The time for which a message counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Span {
-    /// 60 minutes, in parts of 10.
+    /// 60 minutes, in parts of 10 minutes.
     Hour,
-    /// 24 hours, in parts of 4.
+    /// 24 hours, in parts of 4 hours.
     Day,
 }
 
-/// The part of now and the six before it: together they cover every moment of a span.
+/// Number of parts that count: the current one and six before it. Together they cover the whole
+/// span at any moment.
 pub const PARTS: usize = 7;
 /// [`PARTS`] as a difference of part numbers.
 const LIVE: i64 = 7;
@@ -26,17 +27,17 @@ impl Span {
         }
     }
 
-    /// The number of the part that `at` lies in.
+    /// Returns the number of the part that contains `at`.
     pub fn part(self, at: Timestamp) -> i64 {
         at.as_millis().div_euclid(self.part_ms())
     }
 
-    /// When messages of `part` no longer count.
+    /// Returns the time from which messages of `part` no longer count.
     pub fn end_of(self, part: i64) -> Timestamp {
         Timestamp::from_millis(part.saturating_add(LIVE).saturating_mul(self.part_ms()))
     }
 
-    /// For how long a store keeps a counter after its last message, in milliseconds.
+    /// Returns how long a store keeps a counter after its last message, in milliseconds.
     pub fn kept_ms(self) -> u64 {
         self.part_ms().unsigned_abs() * PARTS as u64
     }
@@ -48,7 +49,7 @@ pub fn is_live(part: i64, now: i64) -> bool {
     now.abs_diff(part) < PARTS as u64
 }
 
-/// The messages of one counter by the age of their part.
+/// The messages of one counter, by age of their part.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     newest: i64,
@@ -56,9 +57,8 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// The messages that count in part `now`, of a counter that the store returned as pairs of part
-    /// and count.
-    /// Counts below zero are corrections of other parts.
+    /// Computes the tally at part `now` from the pairs of part and count that the store returned.
+    /// Negative counts are corrections of other parts.
     pub fn read(parts: impl IntoIterator<Item = (i64, i64)>, now: i64) -> Self {
         let mut sums = [0_i64; PARTS];
         for (part, count) in parts {
@@ -66,7 +66,7 @@ impl Tally {
                 sums[age] = sums[age].saturating_add(count);
             }
         }
-        // A negative rest lowers the next older part.
+        // A negative remainder reduces the next older part.
         let mut owed = 0;
         let by_age = sums.map(|sum| {
             let rest = sum.saturating_add(owed);
@@ -79,7 +79,7 @@ impl Tally {
         }
     }
 
-    /// The tally with `more` messages of part `now` on top.
+    /// Returns the tally with `more` messages added in part `now`.
     #[must_use]
     pub fn plus(&self, more: i32, now: i64) -> Self {
         let parts = (self.newest.saturating_sub(LIVE - 1)..=self.newest)
@@ -89,7 +89,8 @@ impl Tally {
         Self::read(parts.chain([(now, i64::from(more))]), now)
     }
 
-    /// When one more message fits, if with `more` messages of part `now` on top none fits now.
+    /// Returns the time from which one more message fits, if `more` messages are added in part
+    /// `now` and none fits now. Returns `None` if one fits.
     pub fn full_until(&self, more: i32, limit: u32, span: Span, now: i64) -> Option<Timestamp> {
         let current = self.plus(more, now);
         let total: u64 = current.by_age.iter().copied().map(u64::from).sum();
@@ -104,7 +105,7 @@ impl Tally {
                 return Some(span.end_of(part));
             }
         }
-        // A limit of 0 has no end: the refusal lasts a span.
+        // With a limit of 0 no part ever frees a place, so report one span from now.
         Some(span.end_of(now))
     }
 }
@@ -132,7 +133,7 @@ mod tests {
         assert_eq!(full(0, 5), Some(Span::Hour.end_of(now - 3)));
         assert_eq!(full(0, 1), Some(Span::Hour.end_of(now)));
         assert_eq!(full(-1, 6), None);
-        // An hour later all of them have expired.
+        // An hour later all parts have expired.
         assert_eq!(tally.full_until(0, 1, Span::Hour, now + 7), None);
     }
 
@@ -154,7 +155,7 @@ mod tests {
 
     proptest! {
         /// No pattern of requests gets more messages in any span than the limit, and a refusal ends
-        /// when it says.
+        /// at the time it reports.
         #[test]
         fn no_pattern_beats_the_limit(waits in prop::collection::vec(0_u64..HOUR_MS / 4, 1..200), limit in 1_u32..12) {
             let (mut sent, mut now) = (Vec::<Timestamp>::new(), T0);

@@ -1,31 +1,31 @@
-//! The rule of the send limits over the reservations of one recipient, and of the counter of one
-//! service. The `SQLite` limiter runs it inside a transaction, the Redis limiter before it compares
-//! and sets; `lua/admit.lua` says the same of the counter and is held to it by a shared suite; the
-//! simulation runs it over a map. Refuses I/O.
+//! Rules of the sliding window over one recipient's reservations, and of one service's counter per
+//! minute. They are pure functions: the `SQLite` limiter calls them inside a transaction, the Redis
+//! limiter before a compare-and-swap, and the simulation over a map. `lua/admit.lua` implements the
+//! same counter, and a shared test suite holds both to the same answers.
 
 use watchword_core::Timestamp;
 
 use super::{Limit, Permit, Reservation};
 
-/// A minute of the clock.
+/// Milliseconds of a minute of the clock.
 pub const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: u64 = 3_600_000;
-/// The longest window. A reservation that is this old is forgotten; so is one that lies this far
-/// ahead, because a wrong clock wrote it.
+/// The longest window, in milliseconds. Older reservations are forgotten, and so are those further
+/// ahead than this, which a wrong clock wrote.
 pub const DAY_MS: u64 = 24 * HOUR_MS;
-/// How many minutes ahead of now a service's counter may be, so that clocks that differ a little
-/// count in the same minute. A clock that has been corrected wrote a counter further ahead: while it
-/// counted, a full one refused every request of the service.
+/// How many minutes a service's counter may be ahead of now, so that clocks that differ a little
+/// count in the same minute. A counter further ahead was written before a clock correction; if it
+/// counted, a full one would refuse every request of the service.
 pub const AHEAD_MINUTES: i64 = 2;
-/// The latest moment both stores can count with: 2^48 - 1 ms, in the year 10889.
+/// The latest moment that both stores can handle: 2^48 - 1 ms, in the year 10889.
 const LATEST_MS: i64 = (1 << 48) - 1;
 
-/// The moment as both stores can count with it.
+/// Clamps a moment to the range that both stores can handle.
 pub fn bounded_moment(at: Timestamp) -> Timestamp {
     Timestamp::from_millis(at.as_millis().clamp(0, LATEST_MS))
 }
 
-/// A span of configuration as both stores can count with it.
+/// Clamps a configured duration to the range that both stores can handle.
 pub fn bounded_span(ms: u64) -> u64 {
     ms.min(LATEST_MS.unsigned_abs())
 }
@@ -35,11 +35,11 @@ pub fn is_live(at: Timestamp, now: Timestamp) -> bool {
     at.as_millis().abs_diff(now.as_millis()) < DAY_MS
 }
 
-/// A quarter of a recipient's hour and day, and of the counters of numbers, is kept for messages with
-/// a subject of their own.
+/// One quarter of a recipient's hour and day, and of block and country counters, is reserved for
+/// requests that name a subject.
 const KEPT_SHARE: u32 = 4;
 
-/// How many messages of `most` may be sent to a subject of its own, or to a recipient as such.
+/// Returns the part of `most` that is available to messages with or without a subject.
 pub const fn share(most: u32, names_subject: bool) -> u32 {
     if names_subject {
         most
@@ -48,9 +48,11 @@ pub const fn share(most: u32, names_subject: bool) -> u32 {
     }
 }
 
-/// Whether the message of `reservation` may go to a recipient whose other live reservations were
-/// made at `live`, oldest first. A refusal lasts no longer than the limit's own span: a moment
-/// further ahead than that comes from a wrong clock and counts as none.
+/// Decides about the message of `reservation`, to a recipient whose other live reservations were
+/// made at `live`, oldest first.
+///
+/// A refusal lasts no longer than the limit's own span: a reservation further ahead than that was
+/// written by a wrong clock and does not count.
 pub fn reserve(live: &[Timestamp], reservation: &Reservation) -> Permit {
     let (limits, now) = (reservation.limits, bounded_moment(reservation.now));
     let is_ahead = live.last().is_some_and(|at| *at > now);
@@ -65,7 +67,8 @@ pub fn reserve(live: &[Timestamp], reservation: &Reservation) -> Permit {
         let most = share(most, reservation.names_subject);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let excess = inside.len().checked_sub(most)?;
-        // A limit of 0 has no oldest message: the refusal lasts a window from now on.
+        // With a limit of 0 no reservation ever expires, so report one window from now. A
+        // reservation ahead of now counts as made now, so that no refusal outlasts its span.
         let oldest = inside.get(excess).map_or(now, |at| now.min(*at));
         Some((oldest.plus_millis(span_ms), limit))
     };
@@ -91,16 +94,16 @@ pub fn reserve(live: &[Timestamp], reservation: &Reservation) -> Permit {
 /// The requests of one service in one minute of the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Minute {
-    /// Minutes since the epoch.
+    /// The minute, counted since the epoch.
     pub number: i64,
-    /// Requests counted in it.
+    /// Requests counted in the minute.
     pub count: u32,
 }
 
-/// One more request; `Ok` is the minute to store.
+/// Counts one more request. `Ok` is the minute to store, `Err` the refusal.
 pub fn admit(stored: Option<Minute>, limit: u32, now: Timestamp) -> Result<Minute, Permit> {
     let current = now.as_millis().div_euclid(MINUTE_MS);
-    // A clock that steps back a little goes on in the minute it was in, so that it grants no more.
+    // A clock that steps back a little continues the minute it was in, so that it grants no more.
     let minute = stored
         .filter(|minute| (current..=current + AHEAD_MINUTES).contains(&minute.number))
         .unwrap_or(Minute {
@@ -173,7 +176,7 @@ mod tests {
                 false,
                 until(1_000_000, Limit::RecipientDay),
             ),
-            // The clock was set back: by half a minute, half an hour, two hours.
+            // The clock was set back by half a minute, half an hour, two hours.
             (vec![-30_000], false, until(30_000, Limit::Cooldown)),
             (vec![-1_800_000], false, Permit::Granted),
             (vec![60_000, -7_200_000], false, Permit::Granted),
@@ -249,7 +252,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the clocks of other processes wrote, a refusal lasts no longer than its limit.
+        /// A refusal lasts no longer than its limit, even if other processes with wrong clocks
+        /// wrote reservations.
         #[test]
         fn no_refusal_outlasts_its_limit(mut ago in prop::collection::vec(-100_000_000_i64..100_000_000, 0..30)) {
             ago.sort_unstable_by_key(|ms| -ms);

@@ -1,4 +1,4 @@
-//! Remembered answers on Redis: one string a request, kept for a day.
+//! Remembered answers on Redis: one string per request, kept for a day.
 
 use async_trait::async_trait;
 use watchword_core::Timestamp;
@@ -7,7 +7,7 @@ use watchword_storage::{Redis, Script, StorageError};
 
 use super::{REMEMBERED_MS, RequestKey, RequestLog};
 
-/// The first answer stays.
+/// Stores the answer unless one is stored; the first one stays.
 const REMEMBER: &str = "#!lua
 local first = redis.call('GET', KEYS[1])
 if first then return first end
@@ -23,7 +23,7 @@ pub struct RedisRequests {
 }
 
 impl RedisRequests {
-    /// A log over this link.
+    /// Creates a log over `redis`.
     pub fn new(redis: Redis) -> Self {
         Self {
             redis,

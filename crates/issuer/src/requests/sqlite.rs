@@ -1,4 +1,4 @@
-//! Remembered answers in the `SQLite` file: one row a request, kept for a day.
+//! Remembered answers in the `SQLite` file: one row per request, kept for a day.
 
 use async_trait::async_trait;
 use watchword_core::Timestamp;
@@ -7,7 +7,7 @@ use watchword_storage::{Migration, Sqlite, StorageError, forget};
 
 use super::{REMEMBERED_MS, RequestKey, RequestLog};
 
-/// The log's table.
+/// The log's schema migration.
 pub const MIGRATION: Migration = Migration {
     name: "issuer-requests-1",
     sql: "CREATE TABLE issuer_request (
@@ -25,7 +25,7 @@ pub struct SqliteRequests {
 }
 
 impl SqliteRequests {
-    /// A log in this file, which has [`MIGRATION`].
+    /// Creates a log in a file that has [`MIGRATION`].
     pub const fn new(sqlite: Sqlite) -> Self {
         Self { sqlite }
     }

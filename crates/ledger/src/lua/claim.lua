@@ -1,5 +1,6 @@
 
--- claim(KEYS: delivery; ARGV: now ms, retention ms, channel, lease ms, trace id, service) -> {verdict, record}
+-- claim(KEYS: delivery; ARGV: now ms, retention ms, channel, lease ms, trace id, service)
+-- -> {verdict, record}
 local key, now, retention_ms = KEYS[1], tonumber(ARGV[1]), ARGV[2]
 local delivery = read(key)
 if delivery == false then
@@ -14,7 +15,8 @@ if delivery.outcome == SENDING then
     if delivery.lease > now then
         return {'held', delivery.bytes}
     end
-    -- The holder went silent. When it began is known, how it ended is not.
+    -- The holder's lease ended without a settlement: record an attempt that began with the claim
+    -- and has an unknown outcome.
     append(delivery, struct.pack(ATTEMPT, UNKNOWN_OUTCOME, delivery.updated, 0, 0, 0))
     verdict = 'yours_after_crash'
 end

@@ -1,6 +1,6 @@
 
 -- receipt(KEYS: delivery; ARGV: now ms, retention ms, receipt, provider, message id or '')
--- -> {verdict, record}. As state.rs tells it.
+-- -> {verdict, record}. Implements `receipt` of state.rs.
 local key, now, retention_ms = KEYS[1], tonumber(ARGV[1]), ARGV[2]
 local told, provider, message_id = tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local RANK = {1, 2, 2, 3}

@@ -1,6 +1,6 @@
 #!lua
--- How a delivery lies in Redis: the layout of codec.rs, and what both scripts do with it.
--- Shared head of claim.lua and settle.lua. Refuses bytes that are not in this layout.
+-- Reads and writes the record of a delivery in the layout of codec.rs. Shared head of claim.lua,
+-- settle.lua, receipt.lua and reopen.lua. A record in another layout counts as corrupt.
 
 local VERSION, VERSION_1 = 2, 1
 local HEAD, LEASE, TAIL, ATTEMPT = '>BBI4I2I6', '>I6', '>c16BI6B', '>BI6I3BI2'
@@ -14,7 +14,8 @@ local LAST_CHANNEL = 1
 local KEPT_ATTEMPTS = 16
 local MAX_FENCE, MAX_COUNT, MAX_MS = 4294967295, 65535, 281474976710655
 
--- Where each attempt begins in `bytes`, from `at` on; nil if they do not fill it exactly.
+-- Returns the start of each attempt in `bytes`, from `at` on, or nil if they do not fill it
+-- exactly.
 local function attempt_starts(bytes, at)
     local starts = {}
     while at <= #bytes do
@@ -31,7 +32,7 @@ local function attempt_starts(bytes, at)
     return at == #bytes + 1 and starts or nil
 end
 
--- The delivery under `key`; nil if there is none, false if it cannot be read.
+-- Returns the delivery under `key`, nil if there is none, or false if it is corrupt.
 local function read(key)
     local bytes = redis.pcall('GET', key)
     if bytes == false then
@@ -83,7 +84,7 @@ local function read(key)
     }
 end
 
--- A delivery nobody has claimed yet.
+-- Returns a new delivery that no worker has claimed.
 local function unclaimed(channel, trace, service)
     return {
         channel = channel, outcome = QUEUED, fence = 0, lease = 0,
@@ -92,7 +93,7 @@ local function unclaimed(channel, trace, service)
     }
 end
 
--- Adds an attempt; beyond KEPT_ATTEMPTS the oldest goes.
+-- Adds an attempt and drops the oldest one beyond KEPT_ATTEMPTS.
 local function append(delivery, attempt)
     if #delivery.starts == KEPT_ATTEMPTS then
         delivery.attempts = delivery.attempts:sub(delivery.starts[2] - delivery.first + 1)
@@ -101,7 +102,7 @@ local function append(delivery, attempt)
     delivery.count = math.min(delivery.count + 1, MAX_COUNT)
 end
 
--- Writes the delivery as it is now; the only write of either script, and its last step.
+-- Writes the delivery. This is the only write of each script, and its last step.
 local function write(key, delivery, now, retention_ms)
     local lease = delivery.outcome == SENDING and struct.pack(LEASE, delivery.lease) or ''
     local bytes = struct.pack(HEAD, VERSION, delivery.channel * 16 + delivery.outcome,

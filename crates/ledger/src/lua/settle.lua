@@ -12,7 +12,7 @@ if fence then
         return {'fence_lost'}
     end
     if delivery.outcome ~= SENDING then
-        -- Settled already: a repeat of the same word is heard, another word is not.
+        -- Settled already. A repeat of the same outcome succeeds, another outcome does not.
         return {delivery.outcome == outcome and 'settled' or 'fence_lost', delivery.bytes}
     end
 else

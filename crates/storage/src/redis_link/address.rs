@@ -1,5 +1,4 @@
-//! What a Redis URL means: one server, a set of sentinels, or a cluster. Refuses other schemes,
-//! and never shows a URL.
+//! Redis URLs: one server, a set of sentinels, or a cluster. Errors never show the URL.
 
 use std::net::IpAddr;
 
@@ -9,7 +8,7 @@ use url::Url;
 use super::RedisSettings;
 use crate::StorageError;
 
-/// A parsed URL.
+/// A parsed Redis URL.
 #[derive(Clone)]
 pub(super) struct Address {
     pub(super) kind: Kind,
@@ -32,7 +31,7 @@ pub(super) struct Node {
     pub(super) port: u16,
 }
 
-/// The URL cannot be used.
+/// Error of a URL that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct RedisUrlError(&'static str);
@@ -65,8 +64,8 @@ impl Address {
         let tls = scheme.starts_with("rediss");
         if !tls && !settings.allow_cleartext && !nodes.iter().all(Node::is_loopback) {
             return Err(RedisUrlError(
-                "must be rediss beyond loopback: its password and masked recipients would pass in clear; \
-                 redis.allow_cleartext allows it in a network you trust",
+                "must use rediss beyond loopback: redis sends its password and masked recipients in clear; \
+                 set redis.allow_cleartext to allow that in a network you trust",
             ));
         }
         let path: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
@@ -109,7 +108,7 @@ impl Address {
                 .or(inline_password),
             database: database
                 .map_or(Ok(0), str::parse)
-                .map_err(|_| RedisUrlError("has a database that is no number"))?,
+                .map_err(|_| RedisUrlError("has a database that is not a number"))?,
         })
     }
 
@@ -126,8 +125,8 @@ impl Address {
 }
 
 impl Node {
-    /// Whether the node is this machine. Nodes that a sentinel or a cluster names later are not
-    /// judged.
+    /// Whether the node is this machine. Nodes that sentinels or a cluster report later are not
+    /// checked.
     fn is_loopback(&self) -> bool {
         let address = self.host.parse();
         self.host == "localhost" || address.is_ok_and(|address: IpAddr| address.is_loopback())
@@ -165,14 +164,14 @@ fn node(text: &str, default_port: u16) -> Result<Node, RedisUrlError> {
     })
 }
 
-/// User and password, percent-decoded.
+/// Parses user and password, percent-decoded.
 fn credentials(userinfo: Option<&str>) -> Result<(Option<String>, Option<String>), RedisUrlError> {
     let Some(userinfo) = userinfo else {
         return Ok((None, None));
     };
     let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
     let decode = |text: &str| -> Result<Option<String>, RedisUrlError> {
-        // The query parser decodes what stands after `=`; a plus must stay one.
+        // The query parser decodes the text after `=`, but turns `+` into a space; escape it.
         let query = format!("x={}", text.replace('+', "%2B"));
         let url = Url::parse(&format!("redis://h/?{query}"))
             .map_err(|_| RedisUrlError("has a user that cannot be read"))?;

@@ -1,5 +1,5 @@
-//! Dialling, and what a server must be like: Redis 7.0 or Valkey 7.2 that evicts nothing. An
-//! evicting store would forget codes and, worse, how often was guessed (R54).
+//! Connecting, and requirements on the server: Redis 7.0 or Valkey 7.2 with the policy
+//! `noeviction`. A store that evicts keys would forget codes and, worse, guess counts.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::Target;
 use super::address::{Address, Kind, Node};
 use crate::StorageError;
 
-/// One connection to the store, of either kind; clones share it.
+/// A connection to a single server or to a cluster; clones share it.
 #[derive(Clone)]
 pub(super) enum Connection {
     Single(MultiplexedConnection),
@@ -29,7 +29,8 @@ impl Connection {
     pub(super) async fn query(&self, command: &Cmd) -> Result<Value, RedisError> {
         match self {
             Self::Single(connection) => command.query_async(&mut connection.clone()).await,
-            // Boxed: it is several times as large, and every call would carry its size.
+            // Boxed: this future is several times larger than the other, and every call would carry
+            // its size.
             Self::Cluster(connection) => {
                 Box::pin(command.query_async(&mut connection.clone())).await
             }
@@ -37,7 +38,7 @@ impl Connection {
     }
 }
 
-/// Dials within the connect deadline.
+/// Connects within the connect deadline.
 pub(super) async fn dial(target: &Target) -> Result<Connection, StorageError> {
     let deadline = Duration::from_millis(target.settings.connect_timeout_ms);
     let (address, command) = (&target.address, target.command_deadline());
@@ -63,11 +64,12 @@ pub(super) async fn dial(target: &Target) -> Result<Connection, StorageError> {
             StorageError::Rejected(_) => StorageError::Unavailable("the connection was refused"),
             other => other,
         }),
-        Err(_) => Err(StorageError::Unavailable("dialling took too long")),
+        Err(_) => Err(StorageError::Unavailable("connecting timed out")),
     }
 }
 
-/// No delay for small writes; a peer that acknowledges nothing for 5 s is gone.
+/// TCP options: no delay for small writes, and a connection fails when the peer acknowledges
+/// nothing for 5 s.
 fn tcp() -> TcpSettings {
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(10))
@@ -80,7 +82,7 @@ fn tcp() -> TcpSettings {
     settings
 }
 
-/// Each call has our deadline, and dialling too: the client keeps none for responses.
+/// Disables the client's response timeout: every call has a deadline here.
 fn config(connect: Duration) -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
         .set_connection_timeout(Some(connect))
@@ -130,8 +132,8 @@ async fn sentinel(
         .await
 }
 
-/// Without the client's own retries: it repeats a command after a timeout, and a script that
-/// counts would count twice (facts D2).
+/// Connects to a cluster with the client's retries disabled: the client repeats a command after a
+/// timeout, and a script that counts would count twice.
 async fn cluster(
     nodes: &[Node],
     address: &Address,
@@ -158,7 +160,7 @@ async fn cluster(
     builder.build()?.get_async_connection().await
 }
 
-/// Checks every primary.
+/// Checks version, eviction policy and role of every primary.
 pub(super) async fn inspect(
     connection: Connection,
     deadline: Duration,
@@ -166,7 +168,7 @@ pub(super) async fn inspect(
     let texts = infos(connection, deadline).await?;
     if texts.is_empty() {
         return Err(StorageError::Config(
-            "the server does not tell its version".to_owned(),
+            "the server does not report its version".to_owned(),
         ));
     }
     texts.iter().try_for_each(|info| inspect_info(info))?;
@@ -179,7 +181,7 @@ pub(super) async fn inspect(
     Ok(())
 }
 
-/// What every primary tells of itself.
+/// Returns the INFO text of every primary.
 pub(super) async fn infos(
     connection: Connection,
     deadline: Duration,
@@ -208,12 +210,12 @@ pub(super) async fn infos(
     Ok(texts)
 }
 
-/// The INFO texts in an answer, which is one text or a map by node.
+/// Collects the INFO texts of a reply, which is one text or a map by node.
 fn collect_texts(value: &Value, texts: &mut Vec<String>) {
     match value {
         Value::BulkString(bytes) => {
             let text = String::from_utf8_lossy(bytes).into_owned();
-            // In a map by node the keys are addresses.
+            // The keys of a map by node are addresses, which have no such field.
             if text.contains("redis_version:") {
                 texts.push(text);
             }
@@ -227,7 +229,7 @@ fn collect_texts(value: &Value, texts: &mut Vec<String>) {
     }
 }
 
-/// The field `name` of an INFO text.
+/// Returns the value of the field `name` in an INFO text.
 pub(super) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
@@ -246,16 +248,19 @@ fn inspect_info(info: &str) -> Result<(), StorageError> {
     let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
     if found < least {
         return Err(StorageError::Config(format!(
-            "{name} {}.{} or newer is needed",
+            "{name} {}.{} or newer is required",
             least.0, least.1
         )));
     }
     match field("maxmemory_policy") {
         Some("noeviction") => Ok(()),
         Some(_) => Err(StorageError::Config(
-            "its maxmemory-policy must be noeviction: another one forgets codes and counts of guesses".to_owned(),
+            "its maxmemory-policy must be noeviction: other policies evict codes and guess counts"
+                .to_owned(),
         )),
-        None => Err(StorageError::Config("it does not tell its maxmemory-policy".to_owned())),
+        None => Err(StorageError::Config(
+            "it does not report its maxmemory-policy".to_owned(),
+        )),
     }
 }
 

@@ -1,5 +1,4 @@
-//! A look at the store for an operator: can we log in, which server is it, does it keep what it is
-//! told, how full is it, what time is it there.
+//! Diagnosis of the store for an operator: login, version, persistence, memory use and clock.
 
 use redis::Value;
 use tokio::time::timeout;
@@ -9,31 +8,32 @@ use super::dial::{dial, field, infos, inspect};
 use super::{RedisSettings, Target};
 use crate::StorageError;
 
-/// What was found; of a cluster, each primary.
+/// The result of [`examine`]. For a cluster it lists every primary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Examined {
-    /// The servers.
+    /// The servers that answered.
     pub servers: Vec<Server>,
-    /// The time at one of them.
+    /// The time of one of the servers, if it answered in time.
     pub clock: Option<Timestamp>,
 }
 
-/// One server.
+/// One Redis or Valkey server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// `Redis 7.0.15`.
+    /// Product and version: `Redis 7.0.15`.
     pub version: String,
-    /// Bytes in use.
+    /// Memory in use, in bytes (`used_memory`).
     pub used_bytes: u64,
-    /// Bytes it may use; 0 where nothing bounds it.
+    /// Memory limit in bytes (`maxmemory`); 0 means unlimited.
     pub max_bytes: u64,
-    /// Whether it writes each change to a file.
+    /// Whether the server writes changes to an append-only file.
     pub appends: bool,
-    /// Replicas connected to it.
+    /// Number of connected replicas.
     pub replicas: u32,
 }
 
-/// Looks at the store of `settings`. One that must not be used is [`StorageError::Config`].
+/// Examines the store of `settings`. Returns [`StorageError::Config`] for a store that must not be
+/// used.
 pub async fn examine(settings: RedisSettings) -> Result<Examined, StorageError> {
     let target = Target::new(settings)?;
     let deadline = target.command_deadline();
@@ -68,7 +68,7 @@ fn server(info: &str) -> Server {
     }
 }
 
-/// Seconds and microseconds.
+/// Converts the reply of `TIME`: seconds and microseconds.
 fn clock(time: &Value) -> Option<Timestamp> {
     let Value::Array(parts) = time else {
         return None;

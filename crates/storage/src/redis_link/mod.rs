@@ -1,5 +1,5 @@
-//! The link to Redis: calls with a deadline over a connection that a supervisor keeps alive.
-//! Refuses to repeat a command that may have run.
+//! The connection to Redis: calls with a deadline over a connection that a supervisor keeps alive.
+//! A command that may have run is never repeated.
 
 mod address;
 mod dial;
@@ -21,27 +21,28 @@ pub use address::RedisUrlError;
 use address::{Address, Kind};
 use supervisor::{Link, Supervisor};
 
-/// How long an approval waits for a replica; calls behind it on the connection wait with it.
+/// Time that an approval waits for a replica. Later calls on the same connection wait with it.
 const REPLICA_WAIT_MS: u32 = 100;
 
-/// Where Redis is and how long it may take.
+/// Address, credentials and deadlines of Redis.
 #[derive(Debug, Clone)]
 pub struct RedisSettings {
-    /// `redis://host:port/db`, `rediss://…`, `redis+sentinel://h1:p1,h2:p2/service/db`,
-    /// `redis+cluster://h1:p1,h2:p2`; the last two also with `rediss`. May hold user and password.
+    /// `redis://host:port/db`, `rediss://…`, `redis+sentinel://h1:p1,h2:p2/service/db`, or
+    /// `redis+cluster://h1:p1,h2:p2`; the last two also with `rediss`. It may contain user and
+    /// password.
     pub url: SecretString,
-    /// The password, if the URL has none.
+    /// A password that takes precedence over one in the URL.
     pub password: Option<SecretString>,
     /// Whether `redis://` may lead to a host beyond loopback.
     pub allow_cleartext: bool,
-    /// How long one call may take, in milliseconds.
+    /// Deadline of one call, in milliseconds.
     pub command_timeout_ms: u64,
-    /// How long dialling may take, in milliseconds.
+    /// Deadline of connecting, in milliseconds.
     pub connect_timeout_ms: u64,
 }
 
 impl RedisSettings {
-    /// Settings for `url` with a second for calls and for dialling.
+    /// Creates settings for `url` with deadlines of one second.
     pub const fn new(url: SecretString) -> Self {
         Self {
             url,
@@ -52,13 +53,13 @@ impl RedisSettings {
         }
     }
 
-    /// Whether the URL can be used.
+    /// Checks whether the URL can be used.
     pub fn check(&self) -> Result<(), RedisUrlError> {
         Address::parse(self).map(|_| ())
     }
 }
 
-/// Where the next connection goes.
+/// The address and settings for the next connection.
 struct Target {
     address: Address,
     settings: RedisSettings,
@@ -75,15 +76,15 @@ impl Target {
     }
 }
 
-/// A link to Redis; cheap to clone.
+/// A handle to Redis; cheap to clone.
 #[derive(Clone)]
 pub struct Redis {
     supervisor: Arc<Supervisor>,
     target: Live<Target>,
     deadline: Duration,
-    /// Another server may take over with what it has by then.
+    /// Whether sentinels may promote a replica that lacks the latest writes.
     may_fail_over: bool,
-    /// Where calls are counted, if they are.
+    /// Metrics for the calls; `None` counts nothing.
     metrics: Option<StorageMetrics>,
 }
 
@@ -96,8 +97,9 @@ impl std::fmt::Debug for Redis {
 }
 
 impl Redis {
-    /// Dials, checks version and eviction policy, and keeps the connection from then on. A store
-    /// that is away is `Unavailable` (try again), one that must not be used is `Config`.
+    /// Connects, checks version and eviction policy, and keeps the connection alive from then on.
+    /// Returns `Unavailable` if the store is not reachable (try again), and `Config` if it must not
+    /// be used.
     pub async fn connect(settings: RedisSettings) -> Result<Self, StorageError> {
         let target = Target::new(settings)?;
         let deadline = target.command_deadline();
@@ -115,29 +117,29 @@ impl Redis {
         })
     }
 
-    /// Dials by `settings` from the next connection on: the store's password is another one now.
-    /// A store of another kind is refused; that takes a restart.
+    /// Uses `settings` from the next connection on, for example after the password changed.
+    /// Changing the kind of store requires a restart, and is rejected here.
     pub fn redirect(&self, settings: RedisSettings) -> Result<(), StorageError> {
         let target = Target::new(settings)?;
         let before = self.target.get();
         let is_same = std::mem::discriminant(&target.address.kind)
             == std::mem::discriminant(&before.address.kind);
         if !is_same {
-            let problem = "redis.url: another kind of store needs a restart";
+            let problem = "redis.url: changing the kind of store requires a restart";
             return Err(StorageError::Config(problem.to_owned()));
         }
         self.target.replace(target);
         Ok(())
     }
 
-    /// The same link, its calls counted from now on.
+    /// Returns the same handle with its calls counted in `metrics`.
     #[must_use]
     pub fn counted(mut self, metrics: StorageMetrics) -> Self {
         self.metrics = Some(metrics);
         self
     }
 
-    /// The present connection, for calls that belong together.
+    /// Returns the current connection, for calls that must go over the same one.
     pub fn pinned(&self) -> Result<Pinned<'_>, StorageError> {
         let link = self.supervisor.current();
         let Some(link) = link else {
@@ -148,7 +150,7 @@ impl Redis {
         Ok(Pinned { redis: self, link })
     }
 
-    /// [`Pinned::script`] over the present connection.
+    /// Runs [`Pinned::script`] over the current connection.
     pub async fn script(
         &self,
         script: &Script,
@@ -169,26 +171,26 @@ impl Redis {
         self.pinned()?.command(command).await
     }
 
-    /// Whether the store answers.
+    /// Checks that the store answers.
     pub async fn ping(&self) -> Result<(), StorageError> {
         self.command(&redis::cmd("PING")).await.map(|_| ())
     }
 
-    /// Whether the store answered lately: updated by every call and by a ping a second.
+    /// Whether the store answered recently. Every call and a ping each second update this.
     pub fn is_healthy(&self) -> bool {
         self.supervisor.is_healthy()
     }
 }
 
-/// One connection to Redis. When it is lost, calls over it fail, also when [`Redis`] has another.
+/// One connection to Redis. When it is lost, calls over it fail, even if [`Redis`] has a new one.
 pub struct Pinned<'a> {
     redis: &'a Redis,
     link: Arc<Link>,
 }
 
 impl Pinned<'_> {
-    /// Runs `script` on `keys`, which lie in one slot. Runs at most once: it is sent again only
-    /// when the server said that it does not know it.
+    /// Runs `script` on `keys`, which must be in one slot, at most once. The script is sent again
+    /// only if the server answered that it does not know the hash, so it has not run.
     pub async fn script(
         &self,
         script: &Script,
@@ -210,10 +212,13 @@ impl Pinned<'_> {
         }
     }
 
-    /// Waits until a replica has what this connection saw written, where sentinels may put one in
-    /// the primary's place: replication is asynchronous, and a failover forgets what had not got
-    /// across. `Timeout` if none has it in time: what was written may be forgotten. The server
-    /// keeps the offset to wait for by connection, hence no other one will do.
+    /// Waits until a replica has everything that this connection has written, if sentinels may
+    /// promote a replica. Replication is asynchronous: a failover loses writes that have not
+    /// reached a replica.
+    ///
+    /// Returns `Timeout` if no replica confirms in time; the writes may then be lost. The server
+    /// tracks the replication offset per connection, so this works only on the connection that
+    /// wrote.
     pub async fn replicated(&self) -> Result<(), StorageError> {
         if !self.redis.may_fail_over {
             return Ok(());
@@ -223,7 +228,7 @@ impl Pinned<'_> {
         if matches!(self.command(&wait).await?, Value::Int(1..)) {
             return Ok(());
         }
-        tracing::warn!("no replica of Redis took a write in time: a failover would forget it");
+        tracing::warn!("no Redis replica confirmed a write in time; a failover would lose it");
         Err(StorageError::Timeout)
     }
 
@@ -243,6 +248,8 @@ impl Pinned<'_> {
                 Err(Failure::NoScript)
             }
             Ok(Err(error)) => {
+                // The cluster client reconnects its sockets; a single connection is replaced by the
+                // supervisor.
                 is_closed = error.is_connection_dropped() && !supervisor.is_cluster();
                 Err(Failure::Error(StorageError::from_redis(&error)))
             }

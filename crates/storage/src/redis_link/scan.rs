@@ -1,5 +1,5 @@
-//! Reads all keys of a pattern, on a cluster those of each primary in turn: `SCAN` without a route
-//! goes to a node that the client draws.
+//! Scans all keys of a pattern. On a cluster it scans each primary in turn, because the client
+//! sends a `SCAN` without a route to a random node.
 
 use redis::Value;
 use redis::cluster_routing::{
@@ -11,14 +11,16 @@ use super::Redis;
 use super::dial::{Connection, field};
 use crate::StorageError;
 
-/// All slots of a cluster.
+/// Number of hash slots of a cluster.
 const SLOTS: &str = "16384";
 
 impl Redis {
-    /// Returns about `count` of the keys that match `pattern`, from `cursor` on, and the next
-    /// cursor; `None` after the last. Keys that are added or removed meanwhile may be missed or
-    /// returned twice. If a primary of a cluster is away the result is `Unavailable`: its keys are
-    /// never left out silently.
+    /// Returns about `count` of the keys that match `pattern`, starting at `cursor`, and the next
+    /// cursor, or `None` at the end.
+    ///
+    /// Keys that are added or removed during the scan may be missing or returned twice. If a
+    /// primary of a cluster is not reachable, the result is `Unavailable`: its keys are never
+    /// omitted silently.
     pub async fn scan(
         &self,
         cursor: Option<&str>,
@@ -29,7 +31,7 @@ impl Redis {
         let mut command = redis::cmd("SCAN");
         let (node, place) = match cursor.map(|cursor| cursor.rsplit_once(' ')) {
             Some(Some((node, place))) => (node.to_owned(), place),
-            Some(None) => return Err(StorageError::Rejected("a cursor that is not a scan's")),
+            Some(None) => return Err(StorageError::Rejected("an invalid scan cursor")),
             None => (String::new(), "0"),
         };
         command
@@ -47,7 +49,7 @@ impl Redis {
         let node = if cursor.is_none() { first } else { node };
         let own = primaries.iter().position(|primary| *primary == node);
         let own = own.ok_or(StorageError::Unavailable(
-            "the cluster has changed meanwhile",
+            "the cluster changed during the scan",
         ))?;
         let (mut cluster, route) = (cluster.clone(), to(&node)?);
         let answer = timeout(self.deadline, cluster.route_command(command, route));
@@ -62,9 +64,10 @@ impl Redis {
         Ok((keys, next))
     }
 
-    /// The addresses of all primaries of a cluster, sorted.
+    /// Returns the sorted addresses of all primaries of a cluster.
     async fn primaries(&self, connection: &Connection) -> Result<Vec<String>, StorageError> {
-        const AWAY: StorageError = StorageError::Unavailable("a primary of the cluster is away");
+        const AWAY: StorageError =
+            StorageError::Unavailable("a primary of the cluster is not reachable");
         let Connection::Cluster(cluster) = connection else {
             return Ok(Vec::new());
         };
@@ -83,7 +86,8 @@ impl Redis {
         let mut primaries = Vec::with_capacity(pairs.len());
         for (address, info) in &pairs {
             let (address, info) = (text(address).ok_or(AWAY)?, text(info).ok_or(AWAY)?);
-            // The client silently omits a primary that it has no connection to.
+            // The client omits a primary that it has no connection to, without an error. Compare
+            // the number of answers with the cluster's size.
             let size = field(&info, "cluster_size").and_then(|size| size.parse().ok());
             let is_whole = field(&info, "cluster_state") == Some("ok")
                 && field(&info, "cluster_slots_ok") == Some(SLOTS);
@@ -100,14 +104,14 @@ impl Redis {
 fn to(node: &str) -> Result<RoutingInfo, StorageError> {
     let (host, port) = (node.rsplit_once(':'))
         .and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)))
-        .ok_or(StorageError::Rejected("an address that is not a node's"))?;
+        .ok_or(StorageError::Rejected("an invalid node address"))?;
     let node = SingleNodeRoutingInfo::ByAddress { host, port };
     Ok(RoutingInfo::SingleNode(node))
 }
 
-/// The next cursor and the keys of a `SCAN`.
+/// Splits the reply of `SCAN` into the next cursor and the keys.
 fn scanned(answer: Value) -> Result<(String, Vec<String>), StorageError> {
-    const FOREIGN: StorageError = StorageError::Rejected("a SCAN that cannot be read");
+    const FOREIGN: StorageError = StorageError::Rejected("a malformed SCAN reply");
     let Value::Array(parts) = answer else {
         return Err(FOREIGN);
     };

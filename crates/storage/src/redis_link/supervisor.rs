@@ -1,6 +1,7 @@
-//! Keeps one connection alive: pings it each second, drops it after three unanswered calls in a
-//! row (the client itself would keep a mute connection for ever, facts D1), dials anew with
-//! growing, jittered waits. Refuses to queue calls: without a connection they fail at once.
+//! Keeps one connection alive. The supervisor pings each second, drops the connection after three
+//! unanswered calls in a row (the client itself would keep a connection whose peer is silent), and
+//! reconnects with backoff and jitter. Without a connection calls fail at once; they are not
+//! queued.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
@@ -16,16 +17,16 @@ use super::dial::{Connection, dial, inspect};
 use crate::StorageError;
 
 const PING_EVERY: Duration = Duration::from_secs(1);
-/// Unanswered calls in a row after which a connection is given up.
+/// Consecutive unanswered calls after which a connection is dropped.
 const MUTE_AFTER: u32 = 3;
 
-/// One connection and its number.
+/// One connection and its sequence number.
 pub(super) struct Link {
     pub(super) connection: Connection,
     number: u64,
 }
 
-/// Owner of the connection. Its task ends when the last [`super::Redis`] is dropped.
+/// The owner of the connection. Its task ends when the last [`super::Redis`] is dropped.
 pub(super) struct Supervisor {
     link: RwLock<Option<Arc<Link>>>,
     unanswered: AtomicU32,
@@ -55,7 +56,7 @@ impl Supervisor {
             .clone()
     }
 
-    /// Whether a lost socket is one of several, which the client dials anew by itself.
+    /// Whether the connection is to a cluster: the client then reconnects single sockets by itself.
     pub(super) fn is_cluster(&self) -> bool {
         self.current()
             .is_some_and(|link| matches!(link.connection, Connection::Cluster(_)))
@@ -70,14 +71,14 @@ impl Supervisor {
         self.healthy.store(true, Ordering::Relaxed);
     }
 
-    /// A call over `link` failed. A refusal is an answer, but for those that another server would
-    /// not give: after a failover the old primary is read-only.
+    /// Records a failed call over `link`. An error reply shows that the server is alive, except
+    /// those that another server would not give: after a failover the old primary is read-only.
     pub(super) fn failed(&self, link: &Link, error: &StorageError) {
         if self
             .current()
             .is_none_or(|current| current.number != link.number)
         {
-            // A late answer of a connection given up says nothing about the present one.
+            // A late result of a dropped connection says nothing about the current one.
             return;
         }
         let give_up = match error {
@@ -97,7 +98,7 @@ impl Supervisor {
         }
     }
 
-    /// The socket of `link` is closed: nothing more will come over it.
+    /// Drops `link`, whose socket is closed.
     pub(super) fn closed(&self, link: &Link) {
         self.failed(link, &StorageError::Timeout);
         self.drop_link(link.number);
@@ -138,14 +139,14 @@ async fn keep(supervisor: Weak<Supervisor>, target: Live<Target>) {
             };
             if let Some(alive) = supervisor.upgrade() {
                 alive.install(connection, number);
-                tracing::info!("connected to Redis again");
+                tracing::info!("reconnected to Redis");
             }
             continue;
         };
         match timeout(ping_deadline, link.connection.query(&redis::cmd("PING"))).await {
             Ok(Ok(_)) => alive.answered(),
             Ok(Err(error)) if error.is_connection_dropped() || error.is_io_error() => {
-                // The socket is closed: nothing more will come over it.
+                // The socket is closed, so no further reply can arrive.
                 alive.healthy.store(false, Ordering::Relaxed);
                 alive.drop_link(link.number);
                 tracing::warn!("the connection to Redis was lost");
@@ -164,9 +165,10 @@ async fn keep(supervisor: Weak<Supervisor>, target: Live<Target>) {
     }
 }
 
-/// Dials until it succeeds or nobody is left who would use the connection.
+/// Connects until it succeeds. Returns `None` when all handles are dropped.
 async fn redial(supervisor: &Weak<Supervisor>, target: &Live<Target>) -> Option<Connection> {
-    // The jitter adds up to the wait itself: 100 ms to 0.8 s, so that a return is seen within 1 s.
+    // Jitter adds up to the delay itself, so a wait is 100 ms to 0.8 s: a recovered server is
+    // noticed within 1 s.
     let mut waits = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
         .with_max_delay(Duration::from_millis(400))
@@ -174,7 +176,8 @@ async fn redial(supervisor: &Weak<Supervisor>, target: &Live<Target>) -> Option<
         .with_jitter()
         .build();
     loop {
-        // What answers now may be another server, or the same one configured anew (R54).
+        // Read the settings again: a reload may have changed them. Inspect again: the server may be
+        // a different one, or configured differently.
         let target = target.get();
         let dialled = match dial(&target).await {
             Ok(connection) => inspect(connection.clone(), target.command_deadline())
@@ -185,7 +188,7 @@ async fn redial(supervisor: &Weak<Supervisor>, target: &Live<Target>) -> Option<
         match dialled {
             Ok(connection) => return Some(connection),
             Err(error @ StorageError::Config(_)) => {
-                tracing::warn!(%error, "Redis must not be used");
+                tracing::warn!(%error, "Redis cannot be used as it is configured");
             }
             Err(error) => tracing::debug!(%error, "Redis cannot be reached"),
         }

@@ -1,6 +1,6 @@
 #!lua
--- KEYS: a string. ARGV: what it was, what it is to be, for how many ms if not as before.
--- -> 1 if it was that
+-- swap(KEYS: string; ARGV: expected value, new value, ttl ms; without a ttl the present one stays)
+-- -> 1 if the value was replaced, 0 if it was not the expected one
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end

@@ -1,6 +1,5 @@
-//! Strings that are changed by whoever read them: written where nothing stands, or in place of
-//! exactly what was read. What a change means is decided by its owner, in one place and one
-//! language; the server only compares. Refuses to write over what its caller has not seen.
+//! Insert and compare-and-swap of string values. The caller computes the new value in Rust; Redis
+//! only compares. A value that the caller has not read is not overwritten.
 
 use std::sync::LazyLock;
 
@@ -13,8 +12,8 @@ static SWAP: LazyLock<Script> =
     LazyLock::new(|| Script::new("storage.swap", include_str!("swap.lua")));
 
 impl Redis {
-    /// Writes `value` under `key`, to be forgotten after `ttl_ms`, if nothing stands there. If
-    /// something does it is told, and stays as it is.
+    /// Writes `value` under `key` with a time-to-live of `ttl_ms`, unless the key exists. Returns
+    /// the existing value in that case, and `None` after a write.
     pub async fn insert(
         &self,
         key: &str,
@@ -27,12 +26,12 @@ impl Redis {
         match self.command(&command).await? {
             Value::Nil => Ok(None),
             Value::BulkString(stored) => Ok(Some(stored)),
-            _ => Err(StorageError::Rejected("a value that is no string")),
+            _ => Err(StorageError::Rejected("a value that is not a string")),
         }
     }
 
-    /// Writes `value` under `key` if exactly `was` stands there, to be forgotten after `ttl_ms`, or
-    /// when it was to be before. Whether it did.
+    /// Replaces the value under `key` if it is `was`, with a time-to-live of `ttl_ms`, or the
+    /// remaining one if that is `None`. Returns whether it replaced the value.
     pub async fn swap(
         &self,
         key: String,
@@ -51,7 +50,7 @@ impl Redis {
     }
 }
 
-/// Redis refuses a time to live of nothing, and one beyond its clock.
+/// Bounds a time-to-live: Redis rejects 0, and values that overflow its clock.
 fn ttl(ms: u64) -> u64 {
     ms.clamp(1, 1 << 48)
 }

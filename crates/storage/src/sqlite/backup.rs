@@ -1,4 +1,5 @@
-//! Backups of the `SQLite` file: made while a process uses it, restored while none does.
+//! Backup and restore of the `SQLite` file. A backup can be made while a process uses the file; a
+//! restore needs that no process does.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
@@ -12,31 +13,31 @@ use super::Migration;
 use super::file::{lock, migrate, open_reader, storage_error};
 use crate::StorageError;
 
-/// Why a backup was not made or not restored.
+/// Error of making or restoring a backup.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// Nothing is overwritten.
+    /// The target exists. Files are not overwritten.
     #[error("{} exists and is not overwritten; move it away or name another file", .0.display())]
     Exists(PathBuf),
-    /// The file to copy cannot be read.
+    /// The source cannot be read.
     #[error("{path} cannot be read: {reason}", path = .0.display(), reason = reason(*.1))]
     Unreadable(PathBuf, io::ErrorKind),
-    /// The copy cannot be written.
+    /// The target cannot be written.
     #[error("{path} cannot be written: {reason}", path = .0.display(), reason = reason(*.1))]
     Unwritable(PathBuf, io::ErrorKind),
-    /// The file is no backup, or is damaged.
+    /// The source is not a backup, or is damaged.
     #[error("{} is not a backup of Watchword, or it is damaged", .0.display())]
     Damaged(PathBuf),
-    /// Part of the content is in another file, which a copy would lose.
+    /// The source has a write-ahead log. A copy without it would lose that content.
     #[error("{} has a write-ahead log beside it, so it is not a backup made by 'watchword backup'", .0.display())]
     InUse(PathBuf),
-    /// The tables are those of a later version.
+    /// The source has tables of a later version.
     #[error("{} was made by a later version of Watchword", .0.display())]
     Later(PathBuf),
-    /// The process that uses the file could not open it.
+    /// The folder belongs to another user, whose process could not open the restored file.
     #[error("{} belongs to another user; run this command as that user", .0.display())]
     Owner(PathBuf),
-    /// Another process uses the file, or it failed.
+    /// Another process uses the file, or the store failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
@@ -48,7 +49,7 @@ fn reason(kind: io::ErrorKind) -> String {
     }
 }
 
-/// Copies the file at `path`, which a process may be using, to a new file of mode 0600.
+/// Copies the file at `path`, which may be in use, to a new file of mode 0600.
 pub fn back_up(path: &Path, to: &Path) -> Result<(), BackupError> {
     if to.exists() {
         return Err(BackupError::Exists(to.to_owned()));
@@ -58,7 +59,7 @@ pub fn back_up(path: &Path, to: &Path) -> Result<(), BackupError> {
     }
     let unwritable = |error: io::Error| BackupError::Unwritable(to.to_owned(), error.kind());
     let copy = NamedTempFile::new_in(folder(to)).map_err(unwritable)?;
-    // One read transaction: writers go on, and deleted rows are not copied.
+    // One read transaction: writers continue, and free pages are not copied.
     let name = copy.path().to_string_lossy();
     let copied = open_reader(path)?.execute("VACUUM INTO ?1", [&name]);
     copied.map_err(|error| match error.sqlite_error_code() {
@@ -70,8 +71,8 @@ pub fn back_up(path: &Path, to: &Path) -> Result<(), BackupError> {
     keep(copy, to)
 }
 
-/// Copies the backup `from` to `path`, where no file may be, brings its tables up to date and runs
-/// `finish` on it. Nothing is at `path` unless all of it succeeds.
+/// Copies the backup `from` to `path`, where no file may exist, migrates its tables and runs
+/// `finish` on it. `path` stays empty unless everything succeeds.
 pub fn restore(
     from: &Path,
     path: &Path,
@@ -88,7 +89,8 @@ pub fn restore(
     if path.exists() {
         return Err(BackupError::Exists(path.to_owned()));
     }
-    // The log of an earlier file would be applied to the restored one; an empty one holds nothing.
+    // `SQLite` would apply the log of an earlier file to the restored one. An empty log holds
+    // nothing.
     if has_log(path) {
         return Err(BackupError::Exists(log_of(path)));
     }
@@ -114,10 +116,10 @@ pub fn restore(
     keep(copy, path)
 }
 
-/// Whether the file is whole and has no tables of a later version; an error means that it is no
-/// backup.
+/// Checks that the file is intact and has no tables of a later version. Returns an error if it is
+/// not a backup.
 fn is_known(connection: &Connection, migrations: &[Migration]) -> rusqlite::Result<bool> {
-    // A copy made with other tools may be in WAL mode, whose log would be another file.
+    // A copy made with other tools may be in WAL mode and would get a log as a second file.
     connection.pragma_update(None, "journal_mode", "DELETE")?;
     let verdict: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
     if verdict != "ok" {
@@ -134,7 +136,7 @@ fn is_known(connection: &Connection, migrations: &[Migration]) -> rusqlite::Resu
     Ok(true)
 }
 
-/// Puts the copy on disk under its name.
+/// Syncs the copy to disk and gives it its final name.
 fn keep(copy: NamedTempFile, to: &Path) -> Result<(), BackupError> {
     let unwritable = |error: io::Error| match error.kind() {
         io::ErrorKind::AlreadyExists => BackupError::Exists(to.to_owned()),
@@ -155,7 +157,7 @@ fn folder(path: &Path) -> &Path {
     }
 }
 
-/// The write-ahead log of the file at `path`.
+/// Returns the path of the write-ahead log of the file at `path`.
 fn log_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("-wal");

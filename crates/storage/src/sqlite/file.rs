@@ -1,5 +1,4 @@
-//! The file itself: its lock, its mode, its settings and its schema. Refuses a file that another
-//! process holds.
+//! The database file: its lock, mode, settings and schema. One process at a time may hold it.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -12,15 +11,15 @@ use rusqlite::{Connection, Error, ErrorCode, OpenFlags};
 use super::Migration;
 use crate::StorageError;
 
-/// Pages of 4 KiB that the log holds before it is folded into the file: a page that changes often
-/// is written once for all that, and a start after a crash reads 16 MB at most.
+/// Pages (4 KiB each) in the log before a checkpoint. A page that changes often is then written to
+/// the file once, and a start after a crash reads at most 16 MB.
 const LOG_PAGES: u32 = 4_000;
-/// What is kept of the file in memory, in KiB.
+/// Page cache, in KiB.
 const CACHE_KIB: u32 = 8_192;
 
-/// Takes the lock beside the file; it is released when the handle is closed, also by a crash.
+/// Takes the lock beside the file. It is released when the handle is closed, also by a crash.
 pub(super) fn lock(path: &Path) -> Result<File, StorageError> {
-    // One file has one lock, whatever link it is reached by.
+    // Lock the real path, so that symbolic links to one file share the lock.
     let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let mut lock_path = real.into_os_string();
     lock_path.push(".lock");
@@ -40,7 +39,7 @@ pub(super) fn lock(path: &Path) -> Result<File, StorageError> {
     Ok(file)
 }
 
-/// Opens the file for writing and brings its schema up to date.
+/// Opens the file for writing and migrates its schema.
 pub(super) fn open(path: &Path, migrations: &[Migration]) -> Result<Connection, StorageError> {
     let config = |problem: &str| {
         StorageError::Config(format!("embedded.path: {}: {problem}", path.display()))
@@ -64,13 +63,13 @@ pub(super) fn open(path: &Path, migrations: &[Migration]) -> Result<Connection, 
         .and_then(|()| migrate(&connection, migrations))
         .map_err(|error| match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => config("the file is no SQLite database"),
-            _ => config("the file's tables cannot be brought up to date"),
+            _ => config("the file's tables cannot be migrated"),
         })?;
     connection.set_prepared_statement_cache_capacity(128);
     Ok(connection)
 }
 
-/// Opens the file for reading only.
+/// Opens the file read-only.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, StorageError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Connection::open_with_flags(path, flags)
@@ -82,8 +81,9 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StorageError> {
         .map_err(|error| storage_error(&error))
 }
 
-/// A statement is planned once, whatever is bound to it: otherwise one that compares with a bound
-/// value is planned anew at each use, which was 8 of 100 parts of what a code costs.
+/// Enables the query planner stability guarantee, so that a prepared statement is planned once.
+/// Without it, `SQLite` plans a statement that compares with a bound value again at each use, which
+/// took 8 % of the cost of a code.
 fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
     connection
         .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
@@ -120,7 +120,7 @@ pub(super) fn storage_error(error: &Error) -> StorageError {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             StorageError::Unavailable("the file is damaged")
         }
-        Some(ErrorCode::ConstraintViolation) => StorageError::Rejected("a constraint"),
+        Some(ErrorCode::ConstraintViolation) => StorageError::Rejected("a constraint was violated"),
         _ => StorageError::Rejected("a statement failed"),
     }
 }

@@ -1,11 +1,12 @@
-//! Rows whose time is over. Refuses to choose them.
+//! Deletes expired rows that a query selects.
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, Params, Result, params_from_iter};
 
-/// Runs `delete` once for each row of `which`, with the row's columns as its parameters. A `DELETE`
-/// with the choice inside it makes and drops a table for it at each use, also when there is nothing
-/// to delete.
+/// Runs `delete` once for each row of `which`, with the row's columns as parameters.
+///
+/// A `DELETE` with a subquery creates and drops a temporary table at each use, even if there is
+/// nothing to delete.
 pub fn forget(
     connection: &Connection,
     which: &str,
@@ -53,7 +54,7 @@ mod tests {
         forget(&connection, which, [3, 2], delete).unwrap();
         forget(&connection, which, [3, 2], delete).unwrap();
         assert_eq!(left().unwrap().as_deref(), Some("9"));
-        // Too few columns for what is to be deleted.
+        // The query has too few columns for the statement.
         assert!(forget(&connection, "SELECT name FROM t", [], delete).is_err());
     }
 }

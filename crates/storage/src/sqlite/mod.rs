@@ -1,5 +1,5 @@
-//! The `SQLite` file: one writer thread that commits what waits as one group, one reader thread,
-//! each call with a deadline. Refuses a second process on the same file.
+//! The `SQLite` file: a writer thread with group commit, a reader thread, and a deadline for each
+//! call. A second process cannot open the file.
 
 mod backup;
 mod file;
@@ -22,25 +22,25 @@ use worker::{Job, Worker};
 pub use backup::{BackupError, back_up, restore};
 pub use forget::forget;
 
-/// How long a call may take.
+/// Deadline of one call.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// A change of the schema, applied once.
+/// A change of the schema, applied once per file.
 #[derive(Debug, Clone, Copy)]
 pub struct Migration {
-    /// Its name, unique for ever: `<crate>-<number>`.
+    /// A name that is never reused: `<crate>-<number>`.
     pub name: &'static str,
-    /// Its statements.
+    /// The SQL statements.
     pub sql: &'static str,
 }
 
-/// The file; cheap to clone.
+/// A handle to the file; cheap to clone.
 #[derive(Clone)]
 pub struct Sqlite {
     writer: Worker,
     reader: Worker,
     healthy: Arc<AtomicBool>,
-    /// Where calls are counted, if they are.
+    /// Metrics for the calls; `None` counts nothing.
     metrics: Option<StorageMetrics>,
 }
 
@@ -53,8 +53,8 @@ impl std::fmt::Debug for Sqlite {
 }
 
 impl Sqlite {
-    /// Opens or creates the file at `path` (mode 0600) and applies what is new of `migrations`.
-    /// WAL, and a commit is on disk before anyone is told of it.
+    /// Opens or creates the file at `path` (mode 0600) and applies the migrations that it lacks.
+    /// The file uses WAL, and every commit is synced to disk before its callers get an answer.
     pub fn open(path: &Path, migrations: &[Migration]) -> Result<Self, StorageError> {
         let lock = file::lock(path)?;
         let write = file::open(path, migrations)?;
@@ -68,15 +68,15 @@ impl Sqlite {
         })
     }
 
-    /// The same file, its calls counted from now on.
+    /// Returns the same handle with its calls counted in `metrics`.
     #[must_use]
     pub fn counted(mut self, metrics: StorageMetrics) -> Self {
         self.metrics = Some(metrics);
         self
     }
 
-    /// Runs `operation` in the next group commit, in a savepoint of its own: an error takes back
-    /// this operation only. `Ok` means: it is on disk.
+    /// Runs `operation` in the next group commit, in its own savepoint: an error rolls back this
+    /// operation only. `Ok` means that the result is on disk.
     pub async fn write<T, F>(&self, operation: F) -> Result<T, StorageError>
     where
         T: Send + 'static,
@@ -85,7 +85,7 @@ impl Sqlite {
         self.call(Call::Write, &self.writer, operation).await
     }
 
-    /// Runs `operation` on what was committed so far.
+    /// Runs `operation` on the committed data.
     pub async fn read<T, F>(&self, operation: F) -> Result<T, StorageError>
     where
         T: Send + 'static,
@@ -112,7 +112,7 @@ impl Sqlite {
         self.healthy.load(Ordering::Relaxed)
     }
 
-    /// Commits what waits, folds the log into the file and ends the threads. Later calls fail.
+    /// Commits waiting writes, checkpoints the log and ends the threads. Later calls fail.
     pub async fn close(self) {
         self.reader.stop().await;
         self.writer.stop().await;
@@ -137,7 +137,7 @@ where
     }
 }
 
-/// One call on its way through a worker: run first, answered after the commit.
+/// One call in a worker's queue: it runs first and is answered after the commit.
 struct Operation<T, F> {
     call: Option<F>,
     result: Option<rusqlite::Result<T>>,
@@ -164,10 +164,10 @@ where
             (Some(Err(error)), _) => Err(file::storage_error(&error)),
             (_, Err(error)) => Err(error),
             (Some(Ok(value)), Ok(())) => Ok(value),
-            // It panicked and was taken back.
+            // The operation panicked and was rolled back.
             (None, Ok(())) => Err(StorageError::Rejected("the operation panicked")),
         };
-        // Whoever asked may have given up waiting.
+        // The caller may have stopped waiting.
         let _ = self.answer.send(result);
     }
 }

@@ -1,5 +1,5 @@
-//! A thread with a connection and a bounded queue of jobs. The writer runs what waits in one
-//! transaction and answers after the commit. Refuses jobs when its queue is full.
+//! A thread with a connection and a bounded queue of jobs. The writer runs the waiting jobs in one
+//! transaction and answers them after the commit. A full queue rejects jobs.
 
 use std::fs::File;
 use std::panic::AssertUnwindSafe;
@@ -14,16 +14,16 @@ use watchword_failpoint::{Point, reach};
 use super::file::storage_error;
 use crate::StorageError;
 
-/// Calls that may wait.
+/// Most jobs that may wait in the queue.
 const QUEUE: usize = 4_096;
-/// Calls committed together at most.
+/// Most jobs in one group commit.
 const GROUP: usize = 256;
 
-/// A call in two steps.
+/// A call in two steps: run in the transaction, answer after the commit.
 pub(super) trait Job: Send {
-    /// Does its work; `false` takes it back.
+    /// Runs the job; returns `false` to roll it back.
     fn run(&mut self, connection: &Connection) -> bool;
-    /// Answers, once it is known whether the group was committed.
+    /// Answers the caller with the result of the group's commit.
     fn answer(self: Box<Self>, committed: Result<(), StorageError>);
 }
 
@@ -32,12 +32,12 @@ enum Order {
     Stop(oneshot::Sender<()>),
 }
 
-/// The way to a thread.
+/// A handle to a worker thread.
 #[derive(Clone)]
 pub(super) struct Worker(mpsc::Sender<Order>);
 
 impl Worker {
-    /// Starts the writer, which holds `lock` for as long as it lives.
+    /// Starts the writer thread, which keeps `lock` until it ends.
     pub(super) fn writer(
         connection: Connection,
         healthy: Arc<AtomicBool>,
@@ -45,7 +45,7 @@ impl Worker {
     ) -> Result<Self, StorageError> {
         start("sqlite-writer", move |mut orders| {
             let stopped = serve(&mut orders, |jobs| write_group(&connection, jobs, &healthy));
-            // Best effort: an unfolded log is read at the next start.
+            // Best effort: the next start reads a log that was not checkpointed.
             let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
             drop(connection);
             drop(lock);
@@ -53,7 +53,7 @@ impl Worker {
         })
     }
 
-    /// Starts the reader.
+    /// Starts the reader thread.
     pub(super) fn reader(connection: Connection) -> Result<Self, StorageError> {
         start("sqlite-reader", move |mut orders| {
             serve(&mut orders, |jobs| {
@@ -96,11 +96,11 @@ fn start(
                 let _ = done.send(());
             }
         })
-        .map_err(|_| StorageError::Unavailable("no thread can be started"))?;
+        .map_err(|_| StorageError::Unavailable("a thread could not be started"))?;
     Ok(Worker(sender))
 }
 
-/// Hands jobs to `work` in groups until told to stop, or until nobody can ask any more.
+/// Passes jobs to `work` in groups until it receives `Stop` or all senders are dropped.
 fn serve(
     orders: &mut mpsc::Receiver<Order>,
     mut work: impl FnMut(&mut Vec<Box<dyn Job>>),
@@ -133,15 +133,15 @@ fn serve(
     }
 }
 
-/// One transaction for all; each job in its own savepoint. A group that cannot be committed is
-/// taken back whole, and every job of it hears so.
+/// Runs all jobs in one transaction, each in its own savepoint. If the commit fails, the whole
+/// group is rolled back and every job gets the error.
 fn write_group(connection: &Connection, jobs: &mut Vec<Box<dyn Job>>, healthy: &AtomicBool) {
     if jobs.is_empty() {
         return;
     }
     let committed = try_group(connection, jobs);
     if committed.is_err() {
-        // Fails only if there is no transaction left to take back.
+        // This fails only if no transaction is left to roll back.
         let _ = connection.execute_batch("ROLLBACK");
     }
     healthy.store(committed.is_ok(), Ordering::Relaxed);
@@ -170,7 +170,7 @@ fn try_group(connection: &Connection, jobs: &mut [Box<dyn Job>]) -> rusqlite::Re
     Ok(())
 }
 
-/// A job that panics is taken back like one that failed; the thread lives on.
+/// Runs a job and catches a panic, which rolls the job back; the thread survives.
 fn run_caught(job: &mut Box<dyn Job>, connection: &Connection) -> bool {
     std::panic::catch_unwind(AssertUnwindSafe(|| job.run(connection))).unwrap_or(false)
 }

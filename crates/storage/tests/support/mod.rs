@@ -1,4 +1,4 @@
-//! Private Redis servers, a proxy that can go mute, and waiting for a condition.
+//! Private Redis servers, a proxy that can swallow replies, and waiting for a condition.
 #![allow(dead_code)]
 
 use std::net::TcpListener as StdListener;
@@ -144,8 +144,8 @@ impl Drop for Server {
     }
 }
 
-/// Passes bytes both ways; a connection accepted while `mute` was set has its replies swallowed,
-/// and so has every one open when it is set.
+/// A proxy that passes bytes both ways. While `mute` is set, it swallows the replies of open and
+/// new connections.
 pub struct Proxy {
     pub port: u16,
     pub accepts: Arc<AtomicUsize>,
@@ -209,7 +209,7 @@ pub async fn connect(url: &str, command_timeout_ms: u64) -> Redis {
         .unwrap()
 }
 
-/// Polls until true; gives how long it took.
+/// Polls until the condition holds; returns the time that took.
 pub async fn until(seconds: u64, what: &str, mut condition: impl AsyncFnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !condition().await {

@@ -1,8 +1,8 @@
 #!lua
--- Counts requests of a service in its minute of the clock, several at once for a caller who has many.
+-- Counts requests of a service in a minute of the clock; a caller may take several at once.
 -- KEYS: counter, "<minute> <count>"
--- ARGV: now ms, limit, ms until the counter is forgotten, how many are wanted
--- -> {minute, how many are granted}; of none it is the minute before which all are refused
+-- ARGV: now ms, limit, ttl ms of a new counter, requests wanted
+-- -> {minute, granted}; if none is granted, {minute from which requests are admitted again, 0}
 local MINUTE_MS, AHEAD_MINUTES = 60000, 2
 local key, now, limit = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
 
@@ -14,8 +14,8 @@ if stored then
     if not stored_minute then
         return redis.error_reply('ERR a send counter cannot be read')
     end
-    -- A clock that steps back a little goes on in the minute it was in. A clock that has been
-    -- corrected wrote a minute further ahead.
+    -- A clock that steps back a little continues the minute it was in. A minute further ahead was
+    -- written before a clock correction.
     if stored_minute >= minute and stored_minute - minute <= AHEAD_MINUTES then
         minute, count = stored_minute, stored_count
     end
@@ -26,7 +26,7 @@ end
 local granted = math.min(tonumber(ARGV[4]), limit - count)
 local value = string.format('%.0f %d', minute, count + granted)
 if count > 0 then
-    -- Not prolonged: a minute that a wrong clock put in the future is soon forgotten.
+    -- Keep the ttl, so that a counter that a wrong clock put in the future expires soon.
     redis.call('SET', key, value, 'KEEPTTL')
 else
     redis.call('SET', key, value, 'PX', ARGV[3])

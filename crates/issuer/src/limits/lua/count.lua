@@ -1,7 +1,7 @@
 #!lua
--- Adds messages to a counter and returns those that count.
--- KEYS: counter, a hash from the number of a part of time to its messages
--- ARGV: the part of now, messages to add, ms until the counter is forgotten, parts that count
+-- Adds messages to a counter and returns the parts that count.
+-- KEYS: counter, a hash from the number of a time part to its messages
+-- ARGV: current part, messages to add, ttl ms of the counter, parts that count
 -- -> {part, messages, part, messages, ...}
 local key, now, add, live = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
 
