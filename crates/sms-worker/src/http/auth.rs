@@ -302,7 +302,7 @@ impl Auth {
         let shown = |token: &Kept| bearer(token.token.expose()).ok().as_ref() == showed;
         match kept.take_if(|token| shown(token)) {
             Some(token) => now.millis_since(token.since) >= TOKEN_PROVEN_MS,
-            // Another request met the same refusal and has already dropped the token.
+            // Another request met the same refusal and has already dropped or replaced the token.
             None => true,
         }
     }

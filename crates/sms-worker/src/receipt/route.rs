@@ -79,8 +79,8 @@ pub struct ReceiptState {
     pub metrics: ReceiptMetrics,
 }
 
-/// Detail of the 404 for an unknown provider. `watchword doctor` and operators can tell by it that
-/// an SMS worker answered.
+/// Detail of the 404 for an unknown provider. `watchword doctor` recognizes by it that an SMS
+/// worker answered.
 pub const NO_SUCH_PROVIDER: &str = "no such provider takes receipts";
 
 /// Returns the route, with its limit of concurrent calls.

@@ -59,7 +59,8 @@ impl MessageIds {
     }
 }
 
-/// Returns the number in decimal. An id that is not a number is returned unchanged.
+/// Returns the number in decimal. An id that is not a number in this radix is only normalized by
+/// [`without_case`].
 fn number(id: String, radix: u32) -> String {
     // `from_str_radix` also accepts a sign.
     let is_number = id.chars().all(|c| c.is_digit(radix));

@@ -64,8 +64,9 @@ impl Statuses {
     }
 }
 
-/// Returns the class by the standard. Statuses that say nothing about the message (vendor-specific,
-/// general failures, unlisted) make the next provider try.
+/// Returns the class by the standard. A status that says nothing about the message
+/// (vendor-specific, general failures, unlisted) is `DestinationRefused`, so that the next provider
+/// is tried.
 const fn standard(status: u32) -> AttemptClass {
     match status {
         0 => AttemptClass::Accepted,
