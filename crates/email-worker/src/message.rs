@@ -1,6 +1,7 @@
 //! Mail: a subject and two parts, rendered from the templates of its locale, with the minimum of
 //! headers. There is no link and no tracking image, and no `List-Unsubscribe`, because the person
-//! requested the code. Embedded subjects never contain the code, because relays log subjects.
+//! requested the code. Templates whose subject shows the code are rejected on loading, because
+//! relays log subjects.
 
 use std::path::Path;
 
