@@ -90,7 +90,7 @@ codes!(
     /// The limit of concurrent requests is reached.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Too many requests are in progress";
     /// Internal error of Watchword.
-    Internal = "internal", INTERNAL_SERVER_ERROR, "Something went wrong here";
+    Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error";
 );
 
 /// Error response.

@@ -49,7 +49,7 @@ impl NumberPolicy {
             if country != "*" && !is_country(country) {
                 return Err(ConfigError::new(
                     "countries",
-                    "must be countries of ISO 3166, two capital letters each (GB, not UK), or \"*\"",
+                    "must be ISO 3166 country codes of two capital letters (GB, not UK), or \"*\"",
                 ));
             }
         }
@@ -79,16 +79,18 @@ impl NumberPolicy {
                     return Ok(());
                 }
             }
-            NumberKind::FixedLine => return blocked("a fixed line gets no SMS"),
+            NumberKind::FixedLine => return blocked("SMS is not sent to a fixed line"),
             NumberKind::Special => {
-                return blocked("premium, shared-cost, personal and service numbers get no codes");
+                return blocked(
+                    "codes are not sent to premium, shared-cost, personal and service numbers",
+                );
             }
             NumberKind::Satellite => {
-                return blocked("satellite and international networks get no codes");
+                return blocked("codes are not sent to satellite and international networks");
             }
             NumberKind::Unknown => {
                 return blocked(
-                    "the numbering plans list no line of this range: it is unassigned, reserved or newer than their data",
+                    "the numbering plans do not list this range: it is unassigned, reserved or newer than their data",
                 );
             }
             NumberKind::WrongLength => {
@@ -104,9 +106,9 @@ impl NumberPolicy {
             Some(country) if is_listed(country) => Ok(()),
             Some(country) => Err(Problem::new(
                 ProblemCode::DestinationBlocked,
-                format!("the number is of {country}, to which the service sends no codes"),
+                format!("the number belongs to {country}, where the service sends no codes"),
             )),
-            None => blocked("the number is of no country to which the service sends codes"),
+            None => blocked("the number belongs to no country that the service sends codes to"),
         }
     }
 }
@@ -169,7 +171,7 @@ impl Services {
             {
                 return Err(ConfigError::new(
                     "broker_users",
-                    "a user speaks for one service only",
+                    "names a user that already belongs to another service",
                 ));
             }
         }

@@ -22,13 +22,13 @@ pub const DROPPED: Series = Series {
     name: "watchword_spans_dropped_total",
     kind: SeriesKind::Counter,
     labels: &[],
-    help: "Steps of traces that were dropped because the collector did not take them in time. Only with `[traces]`.",
-    action: "The collector is away or too slow, or `traces.share` too high; codes are not held up by it.",
+    help: "Trace spans dropped because the collector did not take them in time. Only with `[traces]`.",
+    action: "The collector is down or too slow, or `traces.share` is too high. Codes are not delayed by it.",
 };
 
 /// Span kind, as OpenTelemetry defines it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the words of OpenTelemetry")]
+#[expect(missing_docs, reason = "names defined by OpenTelemetry")]
 pub enum Kind {
     Server,
     Producer,
@@ -40,7 +40,7 @@ macro_rules! keys {
     ($($name:ident = $text:literal,)*) => {
         /// Span attribute keys.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        #[expect(missing_docs, reason = "each is its text")]
+        #[expect(missing_docs, reason = "the attribute name says it")]
         pub enum Key { $($name,)* }
 
         impl Key {
@@ -114,10 +114,7 @@ impl Spans {
     pub fn on(share: f64, registry: &Registry) -> Result<(Self, mpsc::Receiver<Finished>), Error> {
         let dropped = Maker::new(registry).counter(&DROPPED)?;
         let (sender, finished) = mpsc::channel(BACKLOG);
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the collector's time is the machine's"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "spans carry wall-clock time")]
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let began_ns = u64::try_from(since.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX);
         let mut seed = [0; 8];

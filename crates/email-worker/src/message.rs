@@ -34,7 +34,7 @@ pub enum MessageError {
     #[error(transparent)]
     Template(#[from] TemplateError),
     /// The recipient is not a valid mailbox, or the mail could not be assembled.
-    #[error("the mail cannot be put together")]
+    #[error("the mail cannot be assembled")]
     Malformed,
 }
 

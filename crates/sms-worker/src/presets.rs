@@ -42,7 +42,8 @@ pub fn preset(name: &str) -> Result<Preset, ConfigError> {
                 format!("must be inbox, http, smpp, or one of: {}", names.join(", ")),
             )
         })?;
-    toml::from_str(text).map_err(|_| ConfigError::new("kind", "has a preset that cannot be read"))
+    toml::from_str(text)
+        .map_err(|_| ConfigError::new("kind", "names a preset that cannot be parsed"))
 }
 
 #[cfg(test)]

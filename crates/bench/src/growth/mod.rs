@@ -47,8 +47,8 @@ pub struct Arguments {
     /// Messages that are in the queue before a fresh one.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
     stale: u64,
-    /// Maximum number of live verifications. Memory is measured at 10,000, at each multiple of ten,
-    /// and at this number.
+    /// Maximum number of live verifications. Memory is measured at 10,000, at each power of ten
+    /// above, and at this number.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(10_000..=10_000_000))]
     recipients: u64,
     /// Duration of each measurement under load, in seconds.

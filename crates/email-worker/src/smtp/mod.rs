@@ -133,7 +133,7 @@ impl Provider for SmtpProvider {
             .await
         {
             Ok(_) if self.dialler.logs_in() => Ok("connected and logged in"),
-            Ok(_) => Ok("connected; it has no login"),
+            Ok(_) => Ok("connected; no login is configured"),
             Err(failure) => Err(Attempted::new(failure.class(), failure.reason())),
         }
     }

@@ -290,8 +290,8 @@ impl Provider for HttpProvider {
             Attempted::new(AttemptClass::Transient, unreached_reason(reason, fault))
         };
         let proven = match self.request.auth.probe(&self.client, &self.clock).await {
-            Ok(true) => "reached, and a token fetched",
-            Ok(false) => "reached; only a message shows whether the credentials are right",
+            Ok(true) => "reached, and a token was fetched",
+            Ok(false) => "reached; only a sent message shows whether the credentials are valid",
             Err(AuthFault::Refused) => {
                 return Err(Attempted::new(AttemptClass::ConfigFault, "auth"));
             }

@@ -61,7 +61,7 @@ impl ReceiptPlan {
         if config.id.is_none() && config.reference.is_none() {
             return Err(ConfigError::new(
                 "id",
-                "or reference must say which message it is about",
+                "or reference must be given, to identify the message",
             ));
         }
         let places = [
@@ -87,10 +87,7 @@ impl ReceiptPlan {
             ));
         }
         if config.states.is_empty() {
-            return Err(ConfigError::new(
-                "states",
-                "must name the words of the gateway",
-            ));
+            return Err(ConfigError::new("states", "must map the gateway's states"));
         }
         Ok(Self {
             provider,

@@ -121,7 +121,7 @@ async fn take(
             tracing::warn!(provider = %name, "refused a receipt whose signature is invalid or too old");
             return Err(Problem::new(
                 ProblemCode::Unauthorized,
-                "the signature is not right",
+                "the signature is not valid",
             ));
         }
         Err(Refusal::Unreadable) => {

@@ -199,19 +199,19 @@ impl Verify {
             if !wants("{body}") && !wants("{url}") {
                 return Err(ConfigError::new(
                     "verify.content",
-                    "must hold {body} or {url}",
+                    "must contain {body} or {url}",
                 ));
             }
             if wants("{timestamp}") != timestamp_header.is_some() {
                 return Err(ConfigError::new(
                     "verify.timestamp_header",
-                    "and {timestamp} in content belong together",
+                    "and {timestamp} in content must be given together",
                 ));
             }
             if wants("{nonce}") != nonce_header.is_some() {
                 return Err(ConfigError::new(
                     "verify.nonce_header",
-                    "and {nonce} in content belong together",
+                    "and {nonce} in content must be given together",
                 ));
             }
         }
