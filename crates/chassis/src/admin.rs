@@ -1,5 +1,5 @@
-//! Routes of the admin listener: liveness, readiness and metrics. They are not on the public
-//! listener, because they need no key.
+//! Routes of the admin listener: liveness, readiness and metrics. The public listener does not
+//! serve them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -61,7 +61,7 @@ codes!(
     InvalidCode = "invalid_code", UNPROCESSABLE_ENTITY, "The code is not a string of digits";
     /// The body is not declared as JSON.
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The body must be application/json";
-    /// The body is larger than 16 KiB.
+    /// The body exceeds the limit of the route.
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large";
     /// The body did not arrive in time.
     RequestTimeout = "request_timeout", REQUEST_TIMEOUT, "The body did not arrive in time";

@@ -1,4 +1,5 @@
-//! System clocks and random generator. No other module reads them (enforced by `clippy.toml`).
+//! System clocks and random generator. Other code takes a `Clock` or an `Entropy`; `clippy.toml`
+//! disallows direct access.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

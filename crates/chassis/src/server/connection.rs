@@ -179,7 +179,7 @@ impl AsyncWrite for Watched {
         self.stream.is_write_vectored()
     }
 
-    /// hyper flushes when the whole response is in the socket's buffer, so this ends the response.
+    /// Completes when all written bytes are in the socket's buffer: the response is finished.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.stream().poll_flush(context))?;
         self.connection.go_on(Step::Answer, Step::Idle);

@@ -1,5 +1,5 @@
-//! Authentication at gateways: compiled credentials and a cache for OAuth 2 tokens. The types have
-//! no `Debug`, so that no log can print a secret.
+//! Authentication at gateways: compiled credentials and a cache for OAuth 2 tokens. Types that hold
+//! a secret have no `Debug`, so that no log can print it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

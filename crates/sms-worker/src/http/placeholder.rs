@@ -139,7 +139,7 @@ impl Template {
             .all(|piece| !matches!(piece, Piece::Value(name) if FREE.contains(name)))
     }
 
-    /// Whether it is the same for all messages.
+    /// Whether the text is the same for all messages.
     pub(super) fn is_fixed(&self) -> bool {
         self.0
             .iter()

@@ -1,5 +1,5 @@
 //! Text encodings of SMPP: the GSM default alphabet (3GPP TS 23.038 section 6.2.1) with one septet
-//! per octet, and UCS-2. The caller chooses by `segments`.
+//! per octet, and UCS-2. The caller picks the encoding that `segments` reports.
 
 /// Default alphabet, indexed by code. ESC is at 0x1B and is never a character.
 const BASIC: &str = "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞ\u{1b}ÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà";

@@ -35,8 +35,7 @@ pub struct SmppConfig {
     /// `decimal_then_hex`.
     #[serde(default)]
     pub message_ids: MessageIds,
-    /// Classes of `command_status` values that override the standard's: `{ "0x401" = "config_fault"
-    /// }`.
+    /// Overrides of the standard's classes by `command_status`: `{ "0x401" = "config_fault" }`.
     #[serde(default)]
     pub statuses: BTreeMap<String, AttemptClass>,
 }
