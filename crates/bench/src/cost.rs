@@ -1,11 +1,11 @@
-//! What processes cost, by the kernel's own account.
+//! Cost of processes as the kernel counts it.
 
 use std::fs;
 
-/// The kernel's clock tick in `/proc/*/stat`, fixed in its interface to user space.
+/// Duration of a clock tick in `/proc/*/stat`, which is fixed at 10 ms in the user-space interface.
 pub const TICK_US: f64 = 10_000.0;
 
-/// Processor time of `processes` so far, in microseconds.
+/// Returns the CPU time of `processes` so far, in microseconds.
 pub fn processor_us(processes: &[u32]) -> f64 {
     processes.iter().filter_map(|id| ticks(*id)).sum::<f64>() * TICK_US
 }
@@ -15,17 +15,19 @@ fn ticks(id: u32) -> Option<f64> {
     Some(user + system)
 }
 
-/// User and system time of process `id`, then those of its children that have ended, in ticks.
+/// Returns user and system time of process `id`, then those of its children that have ended, in
+/// ticks.
 pub fn times(id: u32) -> Option<[f64; 4]> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // The 14th to the 17th field, from the 12th after the name on.
+    // Fields 14 to 17, which are fields 12 to 15 after the process name.
     let mut fields = stat.rsplit(')').next()?.split_whitespace().skip(11);
     let mut next = || fields.next()?.parse::<f64>().ok();
     Some([next()?, next()?, next()?, next()?])
 }
 
-/// Bytes that `processes` have made the kernel write to a disk (`write_bytes` of `/proc/*/io`):
-/// whole pages, when they are first changed; nothing of sockets, pipes and files in memory.
+/// Returns the bytes that `processes` caused to be written to disk (`write_bytes` of `/proc/*/io`).
+/// The kernel counts whole pages when they are first dirtied, and no sockets, pipes or files in
+/// memory.
 pub fn written_bytes(processes: &[u32]) -> f64 {
     let one = |id: &u32| {
         let text = fs::read_to_string(format!("/proc/{id}/io")).ok()?;
@@ -36,7 +38,7 @@ pub fn written_bytes(processes: &[u32]) -> f64 {
     processes.iter().filter_map(one).sum()
 }
 
-/// The largest share of memory of one of `processes` (PSS), in megabytes of 10^6 bytes.
+/// Returns the largest proportional set size (PSS) of `processes`, in units of 10^6 bytes.
 pub fn memory_mb(processes: &[u32]) -> f64 {
     let one = |id: &u32| {
         let rollup = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?;
@@ -47,7 +49,8 @@ pub fn memory_mb(processes: &[u32]) -> f64 {
     kib.fold(0.0, f64::max) * 1_024.0 / 1e6
 }
 
-/// What each side of a measurement spends: the measured system, its broker, its store, the load.
+/// Meter of the cost of each side of a measurement: the measured system, its broker, its store, the
+/// load.
 pub struct Meter {
     sides: Vec<Side>,
 }
@@ -60,7 +63,7 @@ struct Side {
 }
 
 impl Meter {
-    /// A meter of these sides that counts from now on.
+    /// Creates a meter that counts from now on.
     pub fn new(sides: &[(&'static str, &[u32])]) -> Self {
         let sides = sides.iter().map(|(name, processes)| Side {
             name,
@@ -75,7 +78,7 @@ impl Meter {
         meter
     }
 
-    /// Counts from now on.
+    /// Restarts the meter.
     pub fn begin(&mut self) {
         for side in &mut self.sides {
             side.from_us = processor_us(&side.processes);
@@ -83,7 +86,8 @@ impl Meter {
         }
     }
 
-    /// What one of `count` codes took since: `own_us`, `own_disk_bytes`, and so for each side.
+    /// Returns the cost per code for `count` codes: `own_us`, `own_disk_bytes`, and likewise for
+    /// each side.
     pub fn each(&self, count: f64) -> Vec<(String, f64)> {
         let one = |side: &Side| {
             let us = processor_us(&side.processes) - side.from_us;

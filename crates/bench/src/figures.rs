@@ -1,43 +1,43 @@
-//! Figures by round, and what is written of them.
+//! Figures by round, and their output as JSON and Markdown.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-/// Values by name, one a round.
+/// Values by name, one for each round.
 #[derive(Debug, Default)]
 pub struct Figures(BTreeMap<String, Vec<f64>>);
 
 impl Figures {
-    /// Adds a round's value.
+    /// Adds the value of a round.
     pub fn add(&mut self, name: impl Into<String>, value: f64) {
         self.0.entry(name.into()).or_default().push(value);
     }
 
-    /// The values of `name`.
+    /// Returns the values of `name`.
     pub fn rounds(&self, name: &str) -> &[f64] {
         self.0.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// Forgets `name`.
+    /// Removes `name`.
     pub fn drop(&mut self, name: &str) {
         self.0.remove(name);
     }
 
-    /// The newest value of `name`.
+    /// Returns the latest value of `name`.
     pub fn last(&self, name: &str) -> Option<f64> {
         self.0.get(name)?.last().copied()
     }
 
-    /// Adds the quotient of the newest values of two others, if both were measured.
+    /// Adds the ratio of the latest values of two figures, if both were measured.
     pub fn add_ratio(&mut self, name: &str, above: &str, below: &str) {
         if let (Some(above), Some(below)) = (self.last(above), self.last(below)) {
             self.add(name, above / below);
         }
     }
 
-    /// One object a figure: its median and its rounds.
+    /// Returns one object per figure, with its median and its rounds.
     pub fn json(&self) -> Value {
         let one = |(name, rounds): (&String, &Vec<f64>)| {
             (
@@ -48,7 +48,7 @@ impl Figures {
         Value::Object(self.0.iter().map(one).collect())
     }
 
-    /// A table in Markdown.
+    /// Returns a Markdown table.
     pub fn table(&self) -> String {
         let mut text = "| figure | min | median | max |\n|---|--:|--:|--:|\n".to_owned();
         for (name, rounds) in &self.0 {
@@ -66,7 +66,7 @@ impl Figures {
     }
 }
 
-/// The middle one, or the mean of the middle two.
+/// Returns the median; `NaN` without values.
 pub fn median(rounds: &[f64]) -> f64 {
     let mut sorted = rounds.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -78,12 +78,12 @@ pub fn median(rounds: &[f64]) -> f64 {
     }
 }
 
-/// To four places.
+/// Rounds to four decimal places.
 pub fn round(value: f64) -> f64 {
     (value * 10_000.0).round() / 10_000.0
 }
 
-/// A value with two places, or none from a hundred on.
+/// Formats a value with two decimal places, or with none from 100 on.
 pub fn show(value: f64) -> String {
     if value >= 100.0 {
         format!("{value:.0}")

@@ -1,14 +1,15 @@
-//! The leanest pipeline that these crates allow: a request opens a code in Redis, publishes it with
-//! a confirm to a quorum queue, and is answered; a consumer posts it to the provider and lets go; a
-//! check compares and deletes in one script. None of our promises: no key, no limit, no seal, no
-//! ledger, no event, no metric, no retry. It is what the cost of those is measured against.
+//! Leanest pipeline that these crates allow, as the baseline for the cost of Watchword's
+//! guarantees. A request stores a code in Redis, publishes it with a confirm to a quorum queue, and
+//! is answered. A consumer posts it to the provider and acknowledges it. A check compares and
+//! deletes the code in one script. There is no API key, limit, seal, ledger, event, metric or
+//! retry.
 //!
-//! With `--calls` it also makes the calls that our promises take, and still keeps none of them: it
-//! counts the message against its recipient, marks it as confirmed, claims the delivery, writes its
-//! outcome down and publishes an event, each as one plain command of the store or one message. Its
-//! messages are of the form that the contract gives ours (id, type, content type, trace, deadline, mandatory),
-//! and its queue has the arguments without which messages are lost: what calls and messages alone
-//! cost, made one at a time.
+//! With `--calls` it also makes the calls that Watchword's guarantees require, without implementing
+//! the guarantees: it counts the message for its recipient, marks it as confirmed, claims the
+//! delivery, records its outcome and publishes an event, each as one plain store command or one
+//! message. Its messages have the properties that Watchword's have (id, type, content type, trace,
+//! expiration, mandatory flag), and its queue has the same arguments. The difference between the
+//! two modes is the cost of calls and messages alone, made one at a time.
 
 use std::sync::Arc;
 
@@ -31,25 +32,25 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 const QUEUE: &str = "lean";
-/// The queue of the calls: it has other arguments.
+/// Queue with `--calls`. The name differs because its arguments differ.
 const CALLS_QUEUE: &str = "lean.calls";
-/// Where what is too late would go, if there were such a queue.
+/// Dead-letter target for expired messages. The queue does not exist.
 const LATE: &str = "lean.late";
 const LIFETIME_SECONDS: u64 = 300;
-/// The prefetch that gives it the most.
+/// Prefetch with the highest measured rate.
 const PREFETCH: u16 = 256;
-/// Brings an order to the 400 bytes or so that a sealed one has.
+/// Pads an order to about 400 bytes, the size of a sealed one.
 const PADDING: usize = 300;
-/// What the form of an order takes more.
+/// Additional padding for the envelope of an order.
 const MORE_PADDING: usize = 100;
-/// Bytes of what is kept of a delivery and of a recipient, and of an event.
+/// Sizes in bytes: record of a delivery, record of a recipient, event.
 const DELIVERY: usize = 60;
 const RECIPIENT: usize = 20;
 const EVENT: usize = 450;
-/// An exchange that every broker has; nobody is bound to it.
+/// Predefined exchange; no queue is bound to it.
 const EVENTS: &str = "amq.topic";
 
-/// Where its peers are.
+/// Addresses of the peers.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
     #[arg(long)]
@@ -91,7 +92,7 @@ struct Order {
     padding: String,
 }
 
-/// Serves until it is killed.
+/// Runs until the process is killed.
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let redis = redis::Client::open(arguments.redis)?
         .get_multiplexed_async_connection()
@@ -189,7 +190,7 @@ impl Lean {
         Ok(command.query_async(&mut redis).await?)
     }
 
-    /// Writes something of `bytes` that a promise would need.
+    /// Writes a value of `bytes` bytes in place of the record that Watchword would keep.
     async fn keep(&self, what: &str, key: &str, bytes: usize) -> anyhow::Result<()> {
         self.set(&format!("{what}:{key}"), &"x".repeat(bytes)).await
     }

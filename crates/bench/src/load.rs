@@ -1,6 +1,6 @@
-//! The load. A user asks for a code, waits until the provider has it, and checks it. Users in a
-//! closed loop show the highest rate; arrivals at a set rate show latency, which counts from the
-//! moment for which an arrival was set.
+//! Load generator. A user requests a code, waits until the provider receives it, and checks it. A
+//! closed loop of users shows the highest rate. An open loop with a fixed arrival rate shows
+//! latency, which counts from the scheduled arrival.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,44 +19,44 @@ use crate::pace;
 use crate::provider::{Arrival, Provider};
 use crate::wire::Client;
 
-/// The most that a code may take.
+/// Maximum time until a code arrives.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Connections that an open loop has from the start; it makes more when it needs them.
+/// Initial connections of an open loop; it opens more when needed.
 const KEPT: usize = 256;
 
-/// Mobile numbers of ten countries, each with room for seven digits from [`FIRST`] on: every country's
-/// numbers have patterns of their own.
+/// Prefixes of mobile numbers of ten countries, each followed by seven digits from [`FIRST`] on.
+/// Several countries, because each one's numbering plan has patterns of its own.
 const COUNTRIES: [&str; 10] = [
     "+491510", "+3361", "+3461", "+551191", "+91981", "+861380", "+628121", "+3161", "+4670",
     "+1202",
 ];
 
-/// The first seven digits.
+/// First value of the seven digits.
 const FIRST: u64 = 2_000_000;
 
-/// Recipients that were not used yet, over all targets of a run.
+/// Number of the next unused recipient, shared by all targets of a run.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// What is asked, and how.
+/// Target of the load.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// The port that takes requests for codes.
+    /// Port for requests for codes.
     pub ask: u16,
-    /// The port that takes checks.
+    /// Port for checks.
     pub check: u16,
-    /// The API key.
+    /// API key of the service.
     pub key: &'static str,
     /// `sms` or `email`.
     pub channel: &'static str,
 }
 
 impl Target {
-    /// Somebody who was not asked for before.
+    /// Returns a recipient that was not used before.
     fn recipient(&self) -> String {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         match self.channel {
             "sms" => {
-                // A place of 0 to 9.
+                // The index is below 10.
                 let country = COUNTRIES[(number % 10) as usize];
                 format!("{country}{}", FIRST + number / 10)
             }
@@ -65,45 +65,45 @@ impl Target {
     }
 }
 
-/// How long one code took.
+/// Latencies of one code.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
-    /// From the request to the provider.
+    /// Time from the request to the provider.
     pub handover: Duration,
-    /// From the check to its answer.
+    /// Time from the check to its response.
     pub check: Duration,
 }
 
-/// The samples of a run.
+/// Samples of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Samples {
     done: Vec<Sample>,
-    /// Arrivals that got no code or no answer.
+    /// Arrivals without a code or a response.
     failed: u32,
-    /// What the first of these met.
+    /// Error of the first failed arrival.
     pub fault: Option<String>,
-    /// The time that was measured; of an open loop until the last was done.
+    /// Measured time; for an open loop until the last arrival was done.
     took: Duration,
 }
 
 impl Samples {
-    /// How many codes came and were checked.
+    /// Returns the number of codes that arrived and were checked.
     #[expect(clippy::cast_precision_loss, reason = "a count")]
     pub const fn count(&self) -> f64 {
         self.done.len() as f64
     }
 
-    /// How many codes a second.
+    /// Returns the rate in codes per second.
     pub fn rate(&self) -> f64 {
         self.count() / self.took.as_secs_f64()
     }
 
-    /// How many arrivals got no code, or no answer.
+    /// Returns the number of arrivals without a code or a response.
     pub fn failed(&self) -> f64 {
         f64::from(self.failed)
     }
 
-    /// The smallest time that `share` of the samples do not exceed, in milliseconds.
+    /// Returns the quantile `share`, in milliseconds.
     pub fn quantile(&self, share: f64, of: impl Fn(&Sample) -> Duration) -> f64 {
         let mut times: Vec<_> = self.done.iter().map(of).collect();
         times.sort_unstable();
@@ -130,7 +130,7 @@ struct Checked {
     valid: bool,
 }
 
-/// Two kept connections.
+/// Two persistent connections.
 struct User {
     ask: Client,
     check: Client,
@@ -144,7 +144,7 @@ impl User {
         })
     }
 
-    /// Asks for a code; its id, and where it will arrive.
+    /// Requests a code. Returns its id and a receiver for its arrival.
     async fn order(
         &mut self,
         target: &Target,
@@ -155,7 +155,7 @@ impl User {
         Ok((self.open(target, &to).await?, arrival))
     }
 
-    /// Asks for a code for `to`; its id.
+    /// Requests a code for `to` and returns its id.
     async fn open(&mut self, target: &Target, to: &str) -> anyhow::Result<String> {
         let body = format!("{{\"channel\":\"{}\",\"to\":\"{to}\"}}", target.channel);
         let (status, body) = self.ask.post("/v1/verifications", body).await?;
@@ -168,7 +168,7 @@ impl User {
         Ok(opened.id)
     }
 
-    /// Asks for a code and waits until it is there; its id, and how long it took from `begun`.
+    /// Requests a code and waits for it. Returns its id, the code, and the time since `begun`.
     async fn ask(
         &mut self,
         target: &Target,
@@ -176,7 +176,9 @@ impl User {
         begun: Instant,
     ) -> anyhow::Result<(String, String, Duration)> {
         let (id, arrival) = self.order(target, provider).await?;
-        let (code, at) = timeout(PATIENCE, arrival).await.context("no code came")??;
+        let (code, at) = timeout(PATIENCE, arrival)
+            .await
+            .context("the code did not arrive in time")??;
         Ok((id, code, at.saturating_duration_since(begun)))
     }
 
@@ -199,7 +201,7 @@ impl User {
             String::from_utf8_lossy(&body)
         );
         let checked: Checked = serde_json::from_slice(&body)?;
-        ensure!(checked.valid, "the code that came was refused");
+        ensure!(checked.valid, "the code that arrived was rejected");
         Ok(Sample {
             handover,
             check: begun.elapsed(),
@@ -207,7 +209,7 @@ impl User {
     }
 }
 
-/// What `users` do for `time`, after `warm` of the same.
+/// Runs a closed loop of `users` for `time`, after a warm-up of `warm`.
 pub async fn closed(
     target: &Target,
     provider: &Arc<Provider>,
@@ -250,8 +252,8 @@ pub async fn closed(
     Ok(all)
 }
 
-/// What arrives at `rate` a second for `time`. What got no code or no answer is counted, and does
-/// not end the run.
+/// Runs an open loop with `rate` arrivals per second for `time`. Arrivals without a code or a
+/// response are counted and do not end the run.
 pub async fn open(
     target: &Target,
     provider: &Arc<Provider>,

@@ -1,6 +1,6 @@
-//! The mail transport alone: mails of ours over kept connections into `smtp-sink`, and in turns
-//! with it `smtp-source`, the load generator of the same authors, over as many. Both of Postfix.
-//! Refuses a mail that was not taken: then there is no figure.
+//! Mail transport alone: Watchword's mails over pooled connections into `smtp-sink`, in turns with
+//! `smtp-source`, the load generator by the same authors, over as many connections. Both tools
+//! belong to Postfix. A mail that is not accepted fails the measurement.
 
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
@@ -21,12 +21,12 @@ use crate::figures::Figures;
 use crate::mailbox::Mailbox;
 use crate::provider::Provider as Load;
 
-/// Connections that are kept, of ours and of the generator's.
+/// Number of connections, for Watchword and for the generator.
 const CONNECTIONS: usize = 16;
-/// About what our mail has after its headers.
+/// Approximate size of the body of Watchword's mail.
 const BODY_BYTES: &str = "1500";
 
-/// A relay that takes everything.
+/// Relay that accepts every mail.
 pub struct Relay {
     port: u16,
     process: Process,
@@ -34,22 +34,22 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Starts it.
+    /// Starts a relay.
     pub async fn start() -> anyhow::Result<Self> {
         Self::launch(None).await
     }
 
-    /// Starts one that tells `provider` of each mail.
+    /// Starts a relay that reports each mail to `provider`.
     pub async fn telling(provider: &Arc<Load>) -> anyhow::Result<Self> {
         Self::launch(Some(Mailbox::open(provider)?)).await
     }
 
-    /// Its port.
+    /// Returns the TCP port.
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its process.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
@@ -58,7 +58,7 @@ impl Relay {
         let port = free_port();
         let mut command = Command::new("/usr/sbin/smtp-sink");
         if std::fs::metadata("/proc/self")?.uid() == 0 {
-            // As root it wants another user.
+            // `smtp-sink` refuses to run as root without `-u`.
             command.args(["-u", "nobody"]);
         }
         if let Some(mailbox) = &mailbox {
@@ -81,7 +81,7 @@ impl Relay {
         })
     }
 
-    /// Sends `count` mails of ours and as many of the generator's, one mail alone first.
+    /// Sends single mails first, then `count` mails by Watchword and `count` by the generator.
     pub async fn compare(&self, count: u32, figures: &mut Figures) -> anyhow::Result<()> {
         let provider = self.provider()?;
         let dispatch = dispatch()?;
@@ -116,7 +116,7 @@ impl Relay {
         let config: EmailConfig = serde_json::from_value(json!({ "providers": { "relay": {
             "kind": "smtp", "host": "127.0.0.1", "port": self.port, "tls": "none",
             "from": "no-reply@example.org",
-            // The mails to one domain use a quarter of them.
+            // Mails to one domain use at most a quarter of them.
             "max_connections": CONNECTIONS * 4,
         } } }))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -127,7 +127,7 @@ impl Relay {
 
     fn source(&self, count: u32) -> anyhow::Result<f64> {
         let mut command = Command::new("/usr/sbin/smtp-source");
-        // -d keeps connections, -N tells recipients apart.
+        // -d keeps connections open; -N gives each mail another recipient.
         command
             .args(["-d", "-N", "-l", BODY_BYTES])
             .args(["-s", &CONNECTIONS.to_string(), "-m", &count.to_string()])
@@ -145,7 +145,7 @@ async fn send(provider: &Arc<dyn Provider>, dispatch: &Dispatch) -> anyhow::Resu
     let attempted = provider.attempt(dispatch).await;
     ensure!(
         attempted.class == AttemptClass::Accepted,
-        "a mail was not taken: {}",
+        "a mail was not accepted: {}",
         attempted.reason
     );
     Ok(())

@@ -1,6 +1,6 @@
-//! What a relay took, as it writes it down: `smtp-sink` appends each mail to a pipe before it
-//! answers, and whoever waits for the code in it is woken. The pipe and the sink's own file of each
-//! mail lie in memory where the system has such a folder.
+//! Mails that the relay accepted. `smtp-sink` appends each mail to a pipe before it answers, and
+//! the reader wakes the user that waits for the code in it. The pipe and the sink's file of each
+//! mail are in memory if the system has `/dev/shm`.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -15,13 +15,13 @@ use tokio::net::unix::pipe::{OpenOptions, Receiver};
 
 use crate::provider::{Provider, code_in};
 
-/// A pipe of mails.
+/// Pipe of mails.
 pub struct Mailbox {
     folder: TempDir,
 }
 
 impl Mailbox {
-    /// Makes the pipe; `provider` hears of what comes.
+    /// Creates the pipe and reports its mails to `provider`.
     pub fn open(provider: &Arc<Provider>) -> anyhow::Result<Self> {
         let memory = Path::new("/dev/shm");
         let parent = if memory.is_dir() {
@@ -32,13 +32,14 @@ impl Mailbox {
         let folder = tempfile::Builder::new()
             .prefix("watchword-mails-")
             .tempdir_in(parent)?;
-        // The sink runs as another user if we are root; a mode at the making would meet the umask.
+        // As root, the sink runs as another user. Set the mode afterwards, because the mode at
+        // creation is subject to the umask.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o777))?;
         let mailbox = Self { folder };
         let mut command = Command::new("mkfifo");
         command.args(["-m", "666"]).arg(mailbox.path());
-        ensure!(command.status()?.success(), "no pipe can be made");
-        // Open for writing too: it never ends.
+        ensure!(command.status()?.success(), "mkfifo failed");
+        // Open for writing as well, so that the pipe never reports its end.
         let pipe = OpenOptions::new()
             .read_write(true)
             .open_receiver(mailbox.path())?;
@@ -46,13 +47,14 @@ impl Mailbox {
         Ok(mailbox)
     }
 
-    /// Where the relay writes.
+    /// Returns the path of the pipe.
     pub fn path(&self) -> PathBuf {
         self.folder.path().join("mails")
     }
 }
 
-/// Reads mails for ever: the recipient from the sink's own header, the code from the text part.
+/// Reads mails until the pipe fails: the recipient from the sink's own header, the code from the
+/// text part.
 async fn read(pipe: Receiver, provider: Arc<Provider>) {
     let mut lines = BufReader::with_capacity(64 * 1_024, pipe).lines();
     let (mut to, mut is_text) = (None, false);

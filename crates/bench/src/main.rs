@@ -1,6 +1,6 @@
-//! `watchword-bench`: what Watchword costs beside the leanest pipeline of the same crates, measured
-//! in turns on one machine with private peers. Figures of different runs are not to be compared:
-//! ratios within a round are.
+//! `watchword-bench`: compares Watchword with the leanest pipeline that can be built from the same
+//! crates. All systems are measured in turns on one machine with private peers. Compare the ratios
+//! within a round, not absolute figures of different runs.
 
 #![expect(clippy::print_stdout, reason = "it prints tables")]
 
@@ -30,34 +30,36 @@ use clap::{Parser, Subcommand};
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Two minutes instead of twenty.
+    /// Runs for two minutes instead of twenty.
     #[arg(long)]
     quick: bool,
-    /// Writes the figures as one object.
+    /// Writes the figures to this file as a JSON object.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Draws the figures into this folder.
+    /// Writes plots of the figures to this folder.
     #[arg(long)]
     plots: Option<PathBuf>,
-    /// Rounds instead of the usual number.
+    /// Number of rounds.
     #[arg(long)]
     rounds: Option<u32>,
-    /// Measures these alone: `lean`, `lean_calls`, `one_process`, `four_processes`, `embedded`, `email_way`,
-    /// `email`, `slow`. Without it all, and with `--quick` all but `lean_calls`, `email_way` and `slow`.
+    /// Measures only these: `lean`, `lean_calls`, `one_process`, `four_processes`, `embedded`,
+    /// `email_way`, `email`, `slow`. Default: all; with `--quick` all but `lean_calls`, `email_way`
+    /// and `slow`.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Fails if the median of `ratio_one_process` is below.
+    /// Fails if the median of `ratio_one_process` is below this value.
     #[arg(long)]
     least: Option<f64>,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// How cost moves with load, recipients, providers, a backlog, a slow provider and workers.
+    /// Measures how cost grows with load, recipients, providers, backlog, slow providers and
+    /// workers.
     Growth(growth::Arguments),
-    /// Draws plots and writes tables from figures that were measured before.
+    /// Draws plots and writes tables from figures of earlier runs.
     Draw(draw::Arguments),
-    /// The lean pipeline, as the measured process.
+    /// Runs the lean pipeline as the measured process.
     #[command(hide = true)]
     Lean(lean::Arguments),
 }
@@ -65,7 +67,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let _ = rustls::crypto::ring::default_provider().install_default();
-    // One thread, as the lean pipeline is at its best.
+    // The lean pipeline is fastest on a single thread.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -83,7 +85,8 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// Builds what is measured, if this was started by cargo, which builds this alone.
+/// Builds the `watchword` binary if this program was started by cargo, which builds only this
+/// package.
 fn build() -> anyhow::Result<()> {
     let Some(cargo) = std::env::var_os("CARGO") else {
         return Ok(());

@@ -1,5 +1,5 @@
-//! Whether a round can be held on to: what the machine's processors did meanwhile that was neither
-//! ours nor nothing, and how far the lean pipeline is from what it does in other rounds.
+//! Detection of noisy rounds: the share of the machine that other processes took, and the deviation
+//! of the lean pipeline from its median.
 
 use std::fs;
 
@@ -8,12 +8,12 @@ use watchword_tests::process::descendants;
 use crate::cost;
 use crate::figures::{Figures, median};
 
-/// The share of the machine that others may take of a round.
+/// Maximum share of the machine that other processes may take in a round.
 const OTHERS: f64 = 0.1;
-/// How far a lean pipeline's rate may be from its median.
+/// Maximum relative deviation of a lean pipeline's rate from its median.
 const OFF: f64 = 0.15;
 
-/// The machine's account so far, in ticks of all processors.
+/// Snapshot of the CPU time of the machine, in ticks of all processors.
 pub struct Watch {
     total: f64,
     busy: f64,
@@ -21,15 +21,15 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The account now.
+    /// Takes a snapshot.
     pub fn begin() -> Self {
         let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
         let line = stat.lines().next().unwrap_or_default();
         let ticks = line.split_whitespace().skip(1).take(8);
         let ticks: Vec<f64> = ticks.filter_map(|ticks| ticks.parse().ok()).collect();
         let at = |place: usize| ticks.get(place).copied().unwrap_or_default();
-        // User, nice, system and what the host took. Interrupts are left out: those of loopback
-        // are ours and nobody's.
+        // User, nice, system and stolen time. Interrupts are left out, because those of the
+        // loopback device cannot be attributed to a process.
         let busy = at(0) + at(1) + at(2) + at(7);
         Self {
             total: ticks.iter().sum(),
@@ -38,7 +38,7 @@ impl Watch {
         }
     }
 
-    /// The share of the machine that others have taken since.
+    /// Returns the share of the machine that other processes have taken since the snapshot.
     pub fn others(&self) -> f64 {
         let now = Self::begin();
         let others = (now.busy - self.busy) - (now.ours - self.ours);
@@ -46,7 +46,7 @@ impl Watch {
     }
 }
 
-/// Ticks of this process, of those below it, and of those that have ended.
+/// Returns the ticks of this process and its descendants, including those that have ended.
 fn ours() -> f64 {
     let us = std::process::id();
     let mut all = descendants(us);
@@ -57,9 +57,9 @@ fn ours() -> f64 {
     times.map(|times| times.iter().sum::<f64>()).sum()
 }
 
-/// Marks each round; what is wrong with those that are noisy, as lines to print.
+/// Marks each round as noisy or not. Returns one line for each noisy round.
 pub fn mark(figures: &mut Figures) -> Vec<String> {
-    // By both of what ours is held against, the one further off.
+    // Check both lean pipelines, because ratios use both, and report the larger deviation.
     let leans = ["lean.per_s", "lean_calls.per_s"].map(|name| {
         let rates = figures.rounds(name).to_vec();
         (median(&rates), rates)

@@ -1,14 +1,14 @@
-//! Arrivals on a schedule. A thread of its own sleeps from one to the next: the runtime's timers
-//! are no finer than 1 ms, and a runtime that is busy would put off the load with everything else.
-//! Refuses to wait for anyone: what is late is late in the figures.
+//! Arrivals on a schedule. A dedicated thread sleeps between arrivals, because tokio timers have a
+//! resolution of 1 ms and a busy runtime would delay the load. The schedule does not wait for the
+//! system: latency counts from the scheduled time.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-/// The moments at which something arrives, `rate` a second for `time`, each told when it has come.
-/// They are as many as the schedule has, which bounds what waits here.
+/// Returns the scheduled times of `rate` arrivals per second for `time`, each sent when it is due.
+/// The channel is unbounded, but holds at most the arrivals of the schedule.
 pub fn arrivals(rate: f64, time: Duration) -> UnboundedReceiver<Instant> {
     let (sender, receiver) = unbounded_channel();
     thread::spawn(move || {

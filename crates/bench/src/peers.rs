@@ -1,4 +1,4 @@
-//! What everything runs on: a broker and a store of its own, on free ports, in temporary folders.
+//! Private broker and store on free ports, with temporary folders.
 
 use anyhow::Context;
 use reqwest::Method;
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use watchword_tests::process::descendants;
 use watchword_tests::{RabbitMq, RedisServer};
 
-/// The broker and the store, and their processes.
+/// Broker and store with their processes.
 pub struct Peers {
     /// The broker.
     pub broker: RabbitMq,
@@ -19,7 +19,7 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Starts both.
+    /// Starts both peers.
     pub async fn start() -> Self {
         let us = std::process::id();
         let store = RedisServer::start().await;
@@ -35,12 +35,12 @@ impl Peers {
         }
     }
 
-    /// Forgets what the last system left.
+    /// Clears the store of what the previous system left.
     pub async fn clear(&self) {
         self.store.command(&["FLUSHALL"]).await;
     }
 
-    /// Bytes that the store's values take.
+    /// Returns the memory that the store's data takes, in bytes.
     pub async fn store_bytes(&self) -> anyhow::Result<f64> {
         let info = self.store.command(&["INFO", "memory"]).await;
         let line = info
@@ -50,14 +50,14 @@ impl Peers {
             .context("the store's memory")
     }
 
-    /// Keys that the store has.
+    /// Returns the number of keys in the store.
     pub async fn keys(&self) -> anyhow::Result<f64> {
         let count = self.store.command(&["DBSIZE"]).await;
         let count = count.trim().trim_start_matches(':').parse();
         count.context("the store's keys")
     }
 
-    /// The broker's, the store's, and how many processors this machine has.
+    /// Returns the versions of broker and store, and the number of processors.
     pub async fn versions(&self) -> anyhow::Result<Value> {
         let broker = self.broker.call(Method::GET, "overview", None).await;
         let store = self.store.command(&["INFO", "server"]).await;

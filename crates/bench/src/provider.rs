@@ -1,5 +1,5 @@
-//! The provider: takes every message, after a while if it is told to, and wakes whoever waits for
-//! the code in it.
+//! SMS provider of the load: accepts every message, optionally after a delay, and wakes the user
+//! that waits for the code in it.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -14,29 +14,29 @@ use tokio::sync::oneshot;
 
 use crate::wire::serve;
 
-/// A code, and when it was handed over.
+/// Code and the time at which it arrived.
 pub type Arrival = (String, Instant);
 
 #[derive(Deserialize)]
 struct Message<'a> {
     to: &'a str,
-    // It has line breaks.
+    // Owned, because JSON escapes line breaks.
     #[serde(borrow)]
     text: Cow<'a, str>,
 }
 
-/// How many messages came, and when the first and the last of them did.
+/// Number of messages, with the times of the first and the last.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Taken {
-    /// How many.
+    /// Number of messages.
     pub count: u64,
-    /// When the first came.
+    /// Arrival of the first message.
     pub first: Option<Instant>,
-    /// When the newest came.
+    /// Arrival of the latest message.
     pub last: Option<Instant>,
 }
 
-/// A gateway on a port of its own; it can hear of mails too.
+/// Gateway on a port of its own. It also receives the codes from mails.
 pub struct Provider {
     waiting: Mutex<HashMap<String, oneshot::Sender<Arrival>>>,
     taken: Mutex<Taken>,
@@ -45,7 +45,7 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// Starts one that answers after `latency`.
+    /// Starts a provider that answers after `latency`.
     pub async fn start(latency: Duration) -> anyhow::Result<Arc<Self>> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let provider = Arc::new(Self {
@@ -67,12 +67,12 @@ impl Provider {
         Ok(provider)
     }
 
-    /// Its port.
+    /// Returns the TCP port.
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// The code that `to` is going to get.
+    /// Returns a receiver for the next code to `to`.
     pub fn expect(&self, to: &str) -> oneshot::Receiver<Arrival> {
         let (sender, receiver) = oneshot::channel();
         self.waiting().insert(to.to_owned(), sender);
@@ -83,12 +83,12 @@ impl Provider {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What came since it was last forgotten.
+    /// Returns the counts since the last [`Provider::forget`].
     pub fn taken(&self) -> Taken {
         *self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts from nothing again.
+    /// Resets the counts.
     pub fn forget(&self) {
         *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Taken::default();
     }
@@ -101,7 +101,7 @@ impl Provider {
         (StatusCode::ACCEPTED, "{\"id\":\"1\"}")
     }
 
-    /// A message with `text` came for `to`: wakes whoever waits for its code.
+    /// Handles a message with `text` to `to`: wakes the user that waits for its code.
     pub fn arrived(&self, to: &str, text: &str) {
         let now = Instant::now();
         {
@@ -117,7 +117,7 @@ impl Provider {
     }
 }
 
-/// The first run of exactly six digits.
+/// Returns the first run of exactly six digits.
 pub fn code_in(text: &str) -> Option<&str> {
     let mut runs = text.split(|c: char| !c.is_ascii_digit());
     runs.find(|run| run.len() == 6)

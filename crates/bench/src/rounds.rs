@@ -1,4 +1,4 @@
-//! The figures by round: every system in turns, then what is told of them.
+//! Measurement by rounds: each round measures every system in turn.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,23 +18,22 @@ use crate::setup::Setup;
 use crate::system::{Kind, System};
 use crate::{Arguments, draw};
 
-/// Users of a closed loop: the number that gives the lean pipeline the most.
+/// Users of a closed loop: the number at which the lean pipeline is fastest.
 pub const USERS: usize = 128;
-/// A login page's everyday.
+/// Arrivals per second of a typical login page.
 const EVERYDAY: f64 = 300.0;
-/// How long a closed loop runs before it counts.
+/// Warm-up time of a closed loop.
 pub const WARM: Duration = Duration::from_secs(1);
-/// How long the slow provider takes, how many users ask for codes at it, and how many messages a
-/// worker has on the way at once unless it is told otherwise.
+/// Latency of the slow provider, number of users at it, and the worker's default concurrency.
 const SLOW: Duration = Duration::from_millis(100);
 pub const SLOW_USERS: usize = 512;
 pub const ON_THE_WAY: f64 = 256.0;
-/// Verifications that are opened to weigh one.
+/// Verifications opened to measure the memory of one.
 const WEIGHED: usize = 12_800;
 
-/// What `--least` is of.
+/// Figure that `--least` checks.
 const RATIO: &str = "ratio_one_process";
-/// Figures under the names that others read, and where they are from.
+/// Aliases of figures that other tools read.
 const NAMED: [(&str, &str); 6] = [
     ("handover_p50_ms_300", "one_process.handover_p50_ms_300"),
     ("handover_p99_ms_300", "one_process.handover_p99_ms_300"),
@@ -43,7 +42,7 @@ const NAMED: [(&str, &str); 6] = [
     ("full_load_mb", "four_processes.full_load_mb"),
     ("redis_bytes_per_verification", "one_process.store_bytes"),
 ];
-/// Quotients of figures of the same round.
+/// Ratios of figures of the same round.
 const RATIOS: [(&str, &str, &str); 7] = [
     ("ratio_lean_calls", "lean_calls.per_s", "lean.per_s"),
     (
@@ -62,17 +61,17 @@ const RATIOS: [(&str, &str, &str); 7] = [
     ("email_ratio", "email_way.per_s", "one_process.per_s"),
 ];
 
-/// How long and how often.
+/// Durations and counts of a run.
 #[derive(Clone, Copy)]
 struct Plan {
     rounds: u32,
     closed: Duration,
     open: Duration,
-    /// Mails of ours, and of the generator beside them.
+    /// Number of mails that Watchword and the mail generator each send.
     mails: u32,
-    /// Shares of the highest rate at which latency is taken.
+    /// Shares of the highest rate at which latency is measured.
     shares: &'static [f64],
-    /// What is measured unless told otherwise.
+    /// Parts measured by default.
     parts: &'static [&'static str],
 }
 
@@ -102,7 +101,7 @@ const RECORDED: Plan = Plan {
     ],
 };
 
-/// Measures, prints, and writes what `arguments` want written.
+/// Measures, prints the table, and writes the files that `arguments` name.
 pub async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     let mut plan = if arguments.quick { QUICK } else { RECORDED };
     plan.rounds = arguments.rounds.unwrap_or(plan.rounds);
@@ -124,12 +123,12 @@ pub async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         if round % 2 == 1 {
             kinds.reverse();
         }
-        // The way of a mail goes with that of a message.
+        // `email_way` is measured next to the process for SMS.
         kinds.retain(|kind| wanted(kind.name()) || *kind == Kind::One && wanted("email_way"));
         for kind in kinds {
             let done = one(kind, plan, &peers, &provider, &mut figures).await;
             done.context(kind.name())?;
-            // Right beside what it is held against.
+            // Measure directly after the system that it is compared with.
             if kind == Kind::One && wanted("email_way") {
                 let done = email_way(plan, &peers, &provider, &telling, &mut figures).await;
                 done.context("email_way")?;
@@ -152,7 +151,7 @@ pub async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         }
         figures.add("noise.others_share", watch.others());
         noisy = noise::mark(&mut figures);
-        // After each round: a run that is cut off has not been for nothing.
+        // Write after each round, so that an interrupted run keeps its figures.
         let run = json!({
             "rounds": round + 1, "closed_s": plan.closed.as_secs(), "open_s": plan.open.as_secs(),
             "users": USERS, "took_s": begun.elapsed().as_secs(), "on": versions,
@@ -171,7 +170,7 @@ pub async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         .map_or(Ok(()), |least| hold(&figures, least))
 }
 
-/// Fails if ours as one process has less than `least` of the lean pipeline's rate.
+/// Fails if the median ratio of Watchword in one process to the lean pipeline is below `least`.
 fn hold(figures: &Figures, least: f64) -> anyhow::Result<()> {
     let rounds = figures.rounds(RATIO);
     let reached = median(rounds);
@@ -190,8 +189,8 @@ fn write(path: Option<&Path>, figures: &Figures, run: serde_json::Value) -> anyh
     Ok(std::fs::write(path, format!("{all:#}\n"))?)
 }
 
-/// Ours as one process, with a provider that takes its time: what share of the rate it reaches that
-/// the messages on the way allow.
+/// Measures Watchword in one process with a slow provider: the share that it reaches of the rate
+/// that its concurrency allows.
 async fn slow(plan: Plan, peers: &Peers, figures: &mut Figures) -> anyhow::Result<()> {
     let provider = Provider::start(SLOW).await?;
     let system = System::start(Kind::One, peers, &provider).await?;
@@ -206,7 +205,7 @@ async fn slow(plan: Plan, peers: &Peers, figures: &mut Figures) -> anyhow::Resul
     Ok(())
 }
 
-/// Ours as one process with mails in place of messages, and Postfix's sink for a relay.
+/// Measures Watchword in one process with mails instead of SMS, and Postfix's `smtp-sink` as relay.
 async fn email_way(
     plan: Plan,
     peers: &Peers,
@@ -240,7 +239,7 @@ async fn email_way(
     Ok(())
 }
 
-/// One system in one round.
+/// Measures one system in one round.
 async fn one(
     kind: Kind,
     plan: Plan,
@@ -285,7 +284,8 @@ async fn one(
         at(&format!("{:.0}pc", share * 100.0), &samples);
     }
     if kind == Kind::One {
-        // Of an empty store: what a dictionary takes when it doubles is not the next ones' alone.
+        // Start with an empty store: the memory that a growing hash table takes belongs to all
+        // keys, not only to the new ones.
         peers.clear().await;
         let before = peers.store_bytes().await?;
         load::fill(&system.target, provider, WEIGHED).await?;

@@ -1,5 +1,5 @@
-//! How ours is configured for a measurement. Every limit, event and metric is on; limits are wide
-//! enough for the load.
+//! Configuration of Watchword for a measurement. Every limit, event and metric is on; limits are
+//! high enough for the load.
 
 use std::fmt::Write;
 
@@ -9,22 +9,23 @@ use crate::peers::Peers;
 use crate::provider::Provider;
 use crate::system::ALL;
 
-/// What is different from the usual.
+/// Settings that differ between measurements.
 #[derive(Debug, Clone)]
 pub struct Setup {
-    /// The roles that are started, each as a process; `all` is one process with all of them.
+    /// Roles to start, each as a process; `all` is one process with all roles.
     pub roles: &'static [&'static str],
-    /// On the embedded engine.
+    /// Whether to use the embedded engine.
     pub is_embedded: bool,
     /// `sms` or `email`.
     pub channel: &'static str,
-    /// How long a code lives.
+    /// Code lifetime.
     pub lifetime_seconds: u32,
-    /// Messages that an SMS worker has in work at once.
+    /// Maximum number of messages that an SMS worker has in flight.
     pub concurrency: u16,
-    /// SMS providers, each with a route; the last takes what the load sends.
+    /// Number of SMS providers, each with a route; the last route matches all recipients of the
+    /// load.
     pub providers: u32,
-    /// The port of the mail relay.
+    /// Port of the mail relay.
     pub relay: u16,
 }
 
@@ -37,14 +38,14 @@ impl Default for Setup {
             lifetime_seconds: 300,
             concurrency: 256,
             providers: 1,
-            // Nobody listens there.
+            // The discard port: no relay runs.
             relay: 9,
         }
     }
 }
 
 impl Setup {
-    /// The configuration, with `provider` behind every SMS provider.
+    /// Returns the settings, with `provider` behind every SMS provider.
     pub fn settings(&self, peers: &Peers, provider: &Provider) -> Settings {
         let mut settings = if self.is_embedded {
             Settings::embedded()
@@ -70,7 +71,7 @@ impl Setup {
             );
         }
         for number in 1..=self.providers {
-            // Nobody of the load has a number that begins so; the last route is open.
+            // No recipient of the load has this prefix; the last route has none and matches all.
             let prefix = format!("prefixes = [\"+44{}\"]\n", 7_000 + number);
             let prefix = if number == self.providers {
                 ""

@@ -1,5 +1,5 @@
-//! What is measured, started anew for each measurement: the lean pipeline and ours, on the same
-//! broker and store.
+//! Systems under measurement, started for each measurement: the lean pipeline and Watchword, on the
+//! same broker and store.
 
 use std::process::Command;
 use std::time::Duration;
@@ -14,28 +14,28 @@ use crate::peers::Peers;
 use crate::provider::Provider;
 use crate::setup::Setup;
 
-/// How long a system that has started may finish its start-up before it is idle.
+/// Time for a started system to finish its start-up before it counts as idle.
 const SETTLES: Duration = Duration::from_millis(700);
-/// The process that has all roles.
+/// Name of the process with all roles.
 pub const ALL: &str = "all";
 
-/// One of the pipelines.
+/// System under measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The same crates without our promises.
+    /// Lean pipeline of the same crates without Watchword's guarantees.
     Lean,
-    /// The same with the calls to store and broker that our promises take.
+    /// Lean pipeline with the store and broker calls that the guarantees require.
     LeanCalls,
-    /// Ours on RabbitMQ and Redis, all roles in one process.
+    /// Watchword on RabbitMQ and Redis, all roles in one process.
     One,
-    /// Ours on RabbitMQ and Redis, each role a process.
+    /// Watchword on RabbitMQ and Redis, one process per role.
     Four,
-    /// Ours on one `SQLite` file.
+    /// Watchword on one `SQLite` file.
     Embedded,
 }
 
 impl Kind {
-    /// In the order of the tables.
+    /// All systems, in the order of the tables.
     pub const ALL: [Self; 5] = [
         Self::Lean,
         Self::LeanCalls,
@@ -44,7 +44,7 @@ impl Kind {
         Self::Embedded,
     ];
 
-    /// Its name in tables and keys.
+    /// Returns the name in tables and keys.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Lean => "lean",
@@ -61,17 +61,17 @@ enum Held {
     Ours(Box<Pipeline>),
 }
 
-/// A running pipeline.
+/// Running system.
 pub struct System {
-    /// How it is reached.
+    /// Target for the load.
     pub target: Target,
-    /// Its processes.
+    /// Process ids.
     pub processes: Vec<u32>,
     held: Held,
 }
 
 impl System {
-    /// Starts `kind` with `provider` for messages, and lets it settle.
+    /// Starts `kind` with `provider` as SMS provider and waits until it is idle.
     pub async fn start(kind: Kind, peers: &Peers, provider: &Provider) -> anyhow::Result<Self> {
         let setup = match kind {
             Kind::Lean | Kind::LeanCalls => {
@@ -93,7 +93,7 @@ impl System {
         Ok(Self::ours(&setup, peers, provider).await)
     }
 
-    /// Starts ours as `setup` says, and lets it settle.
+    /// Starts Watchword with `setup` and waits until it is idle.
     pub async fn ours(setup: &Setup, peers: &Peers, provider: &Provider) -> Self {
         peers.clear().await;
         let mut pipeline = Pipeline::configure(&setup.settings(peers, provider));
@@ -101,7 +101,7 @@ impl System {
             let named = (*role != ALL).then_some(*role);
             pipeline.start(role, named.as_slice()).await;
         }
-        // Without a verifier nothing is checked; then its connections go to the issuer too.
+        // If there is no verifier no checks are made; use the issuer's port for both.
         let port = |names: &[&str]| {
             let mut found = names
                 .iter()
@@ -124,7 +124,7 @@ impl System {
         system
     }
 
-    /// Begins a process called `name` with `role`, and does not wait for it; its id.
+    /// Starts a process `name` with `role` without waiting for it. Returns its process id.
     pub fn launch(&mut self, name: &str, role: &str) -> u32 {
         let Held::Ours(pipeline) = &mut self.held else {
             return 0;
@@ -135,14 +135,14 @@ impl System {
         id
     }
 
-    /// Waits until the process called `name` is ready.
+    /// Waits until the process `name` is ready.
     pub async fn ready(&self, name: &str) {
         if let Held::Ours(pipeline) = &self.held {
             pipeline.ready(name).await;
         }
     }
 
-    /// The sum of its processes' metric `name` where it has all `labels`.
+    /// Returns the sum of the metric `name` with all `labels` over all processes.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> u64 {
         match &self.held {
             Held::Ours(pipeline) => pipeline.total(name, labels).await,
@@ -157,7 +157,7 @@ impl System {
         }
     }
 
-    /// What this, `peers` and the load spend from now on.
+    /// Starts a meter for this system, `peers` and the load.
     pub fn meter(&self, peers: &Peers) -> Meter {
         Meter::new(&[
             ("own", &self.processes),
@@ -167,7 +167,7 @@ impl System {
         ])
     }
 
-    /// What it has logged so far that is not information; nothing of the lean one.
+    /// Returns the warnings, errors and panics logged so far.
     pub fn complaints(&self) -> Vec<String> {
         let text = match &self.held {
             Held::Lean(process) => process.output(),

@@ -1,5 +1,5 @@
-//! HTTP for the load and the provider, as lean as a library gets: one connection a user, kept. What
-//! is measured must not be the measurer.
+//! Minimal HTTP client and server for the load and the provider, with one persistent connection per
+//! user. They must cost little, so that the measurement does not measure itself.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -16,17 +16,17 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-/// The most that an answer may take.
+/// Maximum time for a response.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A kept connection to one server.
+/// Persistent connection to one server.
 pub struct Client {
     sender: SendRequest<Full<Bytes>>,
     authorization: String,
 }
 
 impl Client {
-    /// Connects to `port` of this machine; every request carries `key`.
+    /// Connects to `port` on this machine. Every request carries `key`.
     pub async fn connect(port: u16, key: &str) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
         stream.set_nodelay(true)?;
@@ -38,11 +38,15 @@ impl Client {
         })
     }
 
-    /// Posts JSON, and gives status and body. An answer that takes too long is a fault.
+    /// Posts JSON and returns status and body.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the response takes too long.
     pub async fn post(&mut self, path: &str, body: String) -> anyhow::Result<(StatusCode, Bytes)> {
         timeout(PATIENCE, self.exchange(path, body))
             .await
-            .context("no answer came")?
+            .context("no response in time")?
     }
 
     async fn exchange(&mut self, path: &str, body: String) -> anyhow::Result<(StatusCode, Bytes)> {
@@ -58,7 +62,7 @@ impl Client {
     }
 }
 
-/// Answers each request on `listener` with what `answer` makes of its body.
+/// Serves `listener`: answers each request with the result of `answer` for its body.
 pub async fn serve<A, F>(listener: TcpListener, answer: A)
 where
     A: Fn(Bytes) -> F + Clone + Send + 'static,

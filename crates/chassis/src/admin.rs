@@ -1,5 +1,5 @@
-//! The admin listener: alive, ready and why not, metrics. Refuses everything else, and is never
-//! on the public listener.
+//! Routes of the admin listener: liveness, readiness and metrics. The public listener does not
+//! serve them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,10 +17,10 @@ use watchword_metrics::prometheus::{Encoder, Registry, TEXT_FORMAT, TextEncoder}
 
 use crate::telemetry::DEPENDENCY;
 
-/// Tells whether a dependency is there; asked at every request, so it must be cheap.
+/// Returns whether a dependency is available. Called for every request, so it must be cheap.
 type Probe = Box<dyn Fn() -> bool + Send + Sync>;
 
-/// What must be there for the process to do its work.
+/// Dependencies that must be available for the process to do its work.
 #[derive(Clone, Default)]
 pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, Probe>>>);
 
@@ -31,7 +31,7 @@ struct Report {
 }
 
 impl Readiness {
-    /// Adds the dependency `name`.
+    /// Adds the dependency `name`, checked with `probe`.
     pub fn require(&self, name: &'static str, probe: impl Fn() -> bool + Send + Sync + 'static) {
         self.0
             .lock()
@@ -39,7 +39,7 @@ impl Readiness {
             .insert(name, Box::new(probe));
     }
 
-    /// Every dependency and whether it is there.
+    /// Returns each dependency and whether it is available.
     pub fn report(&self) -> BTreeMap<&'static str, bool> {
         let probes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         probes
@@ -48,7 +48,7 @@ impl Readiness {
             .collect()
     }
 
-    /// Whether all are there.
+    /// Whether all dependencies are available.
     pub fn is_ready(&self) -> bool {
         self.report().values().all(|up| *up)
     }
@@ -60,7 +60,7 @@ impl std::fmt::Debug for Readiness {
     }
 }
 
-/// The admin routes.
+/// Returns the routes of the admin listener.
 pub fn routes(registry: Registry, readiness: Readiness) -> Router {
     Router::new()
         .route("/livez", get(async || "alive\n"))
@@ -91,7 +91,7 @@ async fn readyz(State(readiness): State<Readiness>) -> Response {
         .into_response()
 }
 
-/// What readiness knows, as gauges: asked at every scrape.
+/// Returns the state of each dependency as a gauge, probed at this scrape.
 fn dependencies(readiness: &Readiness) -> Vec<MetricFamily> {
     let Ok(gauges) = Maker::new(&Registry::new()).gauges(&DEPENDENCY) else {
         return Vec::new();

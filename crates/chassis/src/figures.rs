@@ -1,5 +1,5 @@
-//! Figures of the process itself, read when someone asks for them. Refuses to keep a task for it,
-//! and says nothing of what the system does not tell.
+//! Process metrics (CPU, memory, descriptors, threads, clock), read from `/proc` at each scrape. A
+//! value that cannot be read keeps its last value.
 
 use std::sync::Arc;
 
@@ -16,41 +16,41 @@ const CLOCK: Series = Series {
     kind: Kind::Gauge,
     labels: &[],
     help: "The process's clock at the scrape, in seconds since 1970.",
-    action: "Far from the time of the scrape: mend the time service. Deadlines and codes go by it.",
+    action: "If it differs from the time of the scrape, fix the time service: deadlines and code lifetimes depend on this clock.",
 };
 const CPU: Series = Series {
     name: "process_cpu_seconds_total",
     kind: Kind::Counter,
     labels: &[],
-    help: "Processor time in user and system mode.",
-    action: "Near one for each processor: more processes.",
+    help: "CPU time in user and system mode, in seconds.",
+    action: "A rate near one per core means that the host is saturated: add processes on further hosts.",
 };
 const MEMORY: Series = Series {
     name: "process_resident_memory_bytes",
     kind: Kind::Gauge,
     labels: &[],
-    help: "Memory in use.",
-    action: "Growing without end: a fault of ours; report it.",
+    help: "Resident memory, in bytes.",
+    action: "Growth without end is a leak in Watchword: report it.",
 };
 const FDS: Series = Series {
     name: "process_open_fds",
     kind: Kind::Gauge,
     labels: &[],
-    help: "Open files and sockets.",
-    action: "Near the limit: raise it, or look who keeps connections open.",
+    help: "Open file descriptors, including sockets.",
+    action: "Near `process_max_fds`: raise the limit, or find the clients that keep connections open.",
 };
 const MAX_FDS: Series = Series {
     name: "process_max_fds",
     kind: Kind::Gauge,
     labels: &[],
-    help: "How many may be open.",
+    help: "Limit of open file descriptors.",
     action: "None.",
 };
 const THREADS: Series = Series {
     name: "process_threads",
     kind: Kind::Gauge,
     labels: &[],
-    help: "Threads.",
+    help: "Threads of the process.",
     action: "None.",
 };
 const STARTED: Series = Series {
@@ -58,13 +58,13 @@ const STARTED: Series = Series {
     kind: Kind::Gauge,
     labels: &[],
     help: "When the process started, in seconds since 1970.",
-    action: "It moves: the process was started again; why, says the end of its log.",
+    action: "A change means that the process was restarted; the end of the previous log says why.",
 };
 
-/// The figures.
+/// Declarations of the process metrics.
 pub const SERIES: &[Series] = &[CLOCK, CPU, MEMORY, FDS, MAX_FDS, THREADS, STARTED];
 
-/// Reads them for the registry.
+/// Collector that reads the values when the registry is scraped.
 pub(crate) struct Figures {
     clock: Arc<dyn Clock>,
     cpu: Counter,
@@ -141,7 +141,7 @@ impl Collector for Figures {
         let millis = self.clock.now().as_millis() as f64;
         self.gauges.clock.set(millis / 1_000.0);
         if let Err(error) = self.read() {
-            tracing::debug!(%error, "the figures of the process cannot be read");
+            tracing::debug!(%error, "cannot read the process metrics from /proc");
         }
         let collectors = self.collectors().into_iter();
         collectors.flat_map(Collector::collect).collect()

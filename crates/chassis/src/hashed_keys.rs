@@ -1,10 +1,10 @@
-//! Keys by their hashes: whose key a caller sends, without the keys themselves.
+//! API keys stored as SHA-256 hashes: finds the owner of a key without keeping the key.
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// Owners by the SHA-256 of their keys.
+/// Map from the SHA-256 of a key to its owner.
 #[derive(Debug)]
 pub struct HashedKeys<T>(Vec<([u8; 32], T)>);
 
@@ -15,7 +15,11 @@ impl<T> Default for HashedKeys<T> {
 }
 
 impl<T> HashedKeys<T> {
-    /// Adds the key with this hash, 64 hexadecimal digits. The error says what is wrong with it.
+    /// Adds the key with this hash, 64 hexadecimal digits.
+    ///
+    /// # Errors
+    ///
+    /// The message says what is wrong with the hash and how to make one.
     pub fn add(&mut self, hash: &str, owner: T) -> Result<(), &'static str> {
         let bytes = HEXLOWER_PERMISSIVE.decode(hash.as_bytes()).ok();
         let hash = bytes
@@ -31,7 +35,7 @@ impl<T> HashedKeys<T> {
         Ok(())
     }
 
-    /// Returns the owner of `key`. Every known hash is compared, each in constant time.
+    /// Returns the owner of `key`. Compares every known hash, each in constant time.
     pub fn find(&self, key: &str) -> Option<&T> {
         let hash: [u8; 32] = Sha256::digest(key.as_bytes()).into();
         self.0.iter().fold(None, |found, (known, owner)| {
@@ -43,7 +47,7 @@ impl<T> HashedKeys<T> {
         })
     }
 
-    /// Whether there is no key.
+    /// Whether no key was added.
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

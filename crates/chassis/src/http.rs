@@ -1,4 +1,5 @@
-//! The public routes: who calls, what every route answers, and how many requests run at once.
+//! HTTP layer of the public routes: authentication by API key, shared extractors, the limit of
+//! concurrent requests and the answers to unknown paths and methods.
 
 mod body;
 mod json;
@@ -23,7 +24,7 @@ pub(crate) use body::receive;
 pub use body::whole;
 pub use json::{JsonBody, OptionalJsonBody, parse_json};
 
-/// The service that calls, by its API key. Handlers that take it are closed to others.
+/// Service that calls, found by its API key. A handler that extracts it answers 401 without one.
 #[derive(Debug, Clone)]
 pub struct Caller(pub Arc<Service>);
 
@@ -48,7 +49,7 @@ where
     }
 }
 
-/// The caller's trace, if it sends one that can be read.
+/// Trace context of the caller, if it sent a valid `traceparent`.
 #[derive(Debug, Clone, Copy)]
 pub struct CallerTrace(pub Option<TraceParent>);
 
@@ -62,7 +63,7 @@ impl<S: Send + Sync> FromRequestParts<S> for CallerTrace {
     }
 }
 
-/// The bearer token, if there is exactly one `Authorization` header and it has one.
+/// Returns the bearer token if there is exactly one `Authorization` header and it has one.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next()?.to_str().ok()?;
@@ -75,8 +76,8 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
         .then_some(token.trim())
 }
 
-/// The one parameter of a path. What is no UTF-8 is the name of nothing; the framework's own answer
-/// to it would be no problem document.
+/// Single parameter of a path. A non-UTF-8 segment is answered with 404, because axum's own
+/// rejection is not a problem document.
 #[derive(Debug)]
 pub struct PathText(pub String);
 
@@ -90,9 +91,9 @@ impl<S: Send + Sync> FromRequestParts<S> for PathText {
     }
 }
 
-/// Lets at most `places` requests into `routes` at once and answers one more with `overloaded`.
+/// Limits `routes` to `places` concurrent requests; a further one is answered with `overloaded`.
 ///
-/// A request takes its place once its body has arrived, so that a slow sender takes none.
+/// A request counts from the moment its body has arrived, so that a slow sender blocks no place.
 pub fn within(routes: Router, places: usize) -> Router {
     if !routes.has_routes() {
         return routes;
@@ -111,9 +112,9 @@ pub fn within(routes: Router, places: usize) -> Router {
     }))
 }
 
-/// Adds to `routes` the other routes of the public listener: `/healthz` for load balancers, and an
-/// answer for unknown paths and methods. `OPTIONS`, which some probes send, is answered 204 for
-/// every path; without CORS headers that gives no page of another origin access.
+/// Adds the common routes of the public listener: `/healthz` for load balancers, and answers for
+/// unknown paths and methods. `OPTIONS`, which some probes send, is answered with 204 on every
+/// path; without CORS headers that gives no page of another origin access.
 pub fn public(routes: Router) -> Router {
     routes
         .route("/healthz", get(async || StatusCode::OK))

@@ -1,5 +1,4 @@
-//! From start to exit: tasks that are known by name, one stop signal, a drain with a deadline.
-//! Refuses untracked tasks.
+//! Process lifecycle: named tasks, one stop signal, and a drain with a deadline.
 
 use std::future::Future;
 use std::time::Duration;
@@ -9,17 +8,17 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// How long tasks may take to finish after the stop signal. Longer than the longest provider
-/// attempt ([`LONGEST_ATTEMPT`]), shorter than the 30 s after which orchestrators kill.
+/// Time that tasks have to finish after the stop signal. Longer than the longest provider attempt
+/// ([`LONGEST_ATTEMPT`]), shorter than the 30 s after which orchestrators kill the process.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
 
-/// The most that one attempt at a provider may be given: what has begun ends within the drain.
+/// Maximum duration of one provider attempt, so that an attempt in flight ends within the drain.
 pub const LONGEST_ATTEMPT: Duration = Duration::from_secs(20);
 
-/// A task failed, or did not end in time.
+/// Reason for which the process ends with an error.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LifecycleError {
-    /// A task ended before it was told to.
+    /// A task ended before the stop signal.
     #[error("{0} ended unexpectedly")]
     Ended(&'static str),
     /// A task panicked.
@@ -28,12 +27,12 @@ pub enum LifecycleError {
     /// Some tasks did not end within the drain deadline.
     #[error("{0} tasks did not finish within the drain deadline")]
     Overdue(usize),
-    /// Signals cannot be received.
+    /// No handler for SIGTERM or SIGINT could be installed.
     #[error("the process cannot receive signals")]
     Signals,
 }
 
-/// The tasks of the process and the signal that ends them.
+/// Tasks of the process and the signal that stops them.
 #[derive(Debug, Default)]
 pub struct Lifecycle {
     stop: CancellationToken,
@@ -52,12 +51,12 @@ pub async fn stop_signal() -> Result<(), LifecycleError> {
 }
 
 impl Lifecycle {
-    /// The signal that tells tasks to finish.
+    /// Returns the token that is cancelled when tasks should finish.
     pub fn stop(&self) -> CancellationToken {
         self.stop.clone()
     }
 
-    /// Runs `task` until it ends; it should end soon after [`Lifecycle::stop`] is cancelled.
+    /// Spawns `task` under `name`. It should end soon after [`Lifecycle::stop`] is cancelled.
     pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(async move {
             task.await;
@@ -65,8 +64,12 @@ impl Lifecycle {
         });
     }
 
-    /// Waits for SIGTERM, SIGINT, the stop signal or the end of any task; then stops all and
-    /// waits for them, at most [`DRAIN_DEADLINE`].
+    /// Waits for SIGTERM, SIGINT, the stop signal or the end of any task, then stops all tasks and
+    /// waits at most [`DRAIN_DEADLINE`] for them.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a task ended before the stop signal, panicked, or did not finish in time.
     pub async fn run_until_stopped(mut self) -> Result<(), LifecycleError> {
         let early = tokio::select! {
             signalled = stop_signal() => {

@@ -1,5 +1,5 @@
-//! Errors of the HTTP API: one RFC 9457 document shape, stable codes, one mapping to statuses.
-//! Refuses to quote what the caller sent.
+//! Errors of the HTTP API: RFC 9457 problem documents with stable codes. No document quotes what
+//! the client sent.
 
 use std::borrow::Cow;
 
@@ -8,23 +8,23 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use watchword_core::Malformed;
 
-/// Declares the codes with their status and title in one table.
+/// Declares the codes with their status and title.
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $word:literal, $status:ident, $title:literal;)*) => {
-        /// The stable code of a problem: what a program decides by.
+        /// Stable code of a problem, for programs to act on.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum ProblemCode { $($(#[$doc])* $variant,)* }
 
         impl ProblemCode {
-            /// Every code, for series that start at zero.
+            /// Every code, so that metrics can start at zero.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
-            /// The code on the wire and in labels.
+            /// Returns the code as written in documents and metric labels.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }
             }
 
-            /// The status of an answer with this code.
+            /// Returns the HTTP status of a response with this code.
             pub const fn status(self) -> StatusCode {
                 match self { $(Self::$variant => StatusCode::$status,)* }
             }
@@ -37,72 +37,72 @@ macro_rules! codes {
 }
 
 codes!(
-    /// No key, or one that no service has.
+    /// The key is missing or belongs to no service.
     Unauthorized = "unauthorized", UNAUTHORIZED, "The request has no valid API key";
-    /// The key of the admin API may look and not change.
+    /// The admin API key may read but not change.
     Forbidden = "forbidden", FORBIDDEN, "The key may not do this";
     /// The process serves no admin API.
     AdminOff = "admin_off", NOT_FOUND, "The admin API is off";
-    /// A process of another role serves this.
+    /// A process with another role serves this request.
     NotServedHere = "not_served_here", CONFLICT, "Another process serves this";
-    /// The key of the admin API made too many requests.
+    /// The admin API key made too many requests.
     TooManyRequests = "too_many_requests", TOO_MANY_REQUESTS, "Too many requests";
-    /// The body is not JSON, or a header is not usable.
+    /// The body is not JSON, or a header is invalid.
     InvalidJson = "invalid_json", BAD_REQUEST, "The request cannot be read";
     /// A field is missing, unknown or has the wrong type.
     InvalidRequest = "invalid_request", UNPROCESSABLE_ENTITY, "A field of the request is wrong";
-    /// The number is not strict E.164.
+    /// The number is not in strict E.164 form.
     InvalidPhone = "invalid_phone", UNPROCESSABLE_ENTITY, "The phone number is not valid";
-    /// The address is not one plain address.
+    /// The address is not a single plain address.
     InvalidEmail = "invalid_email", UNPROCESSABLE_ENTITY, "The email address is not valid";
-    /// No message can be made of the request's variables.
+    /// The template cannot be rendered with the request's variables.
     TemplateVariables = "template_variables", UNPROCESSABLE_ENTITY, "The variables do not fit the template of the message";
-    /// The typed code is no string of digits.
+    /// The submitted code is not a string of digits.
     InvalidCode = "invalid_code", UNPROCESSABLE_ENTITY, "The code is not a string of digits";
     /// The body is not declared as JSON.
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The body must be application/json";
-    /// The body is larger than 16 KiB.
+    /// The body exceeds the limit of the route.
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large";
     /// The body did not arrive in time.
     RequestTimeout = "request_timeout", REQUEST_TIMEOUT, "The body did not arrive in time";
     /// The service does not send to this number.
     DestinationBlocked = "destination_blocked", FORBIDDEN, "No codes are sent to this destination";
-    /// A message was sent a moment ago.
+    /// The cooldown after the last message is still running.
     Cooldown = "cooldown", TOO_MANY_REQUESTS, "A message was sent a moment ago";
-    /// The recipient or the service has had too many messages.
+    /// A send limit of the recipient, the service or a shared counter is reached.
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, "Too many messages";
-    /// The verification has used up its messages.
+    /// The verification reached its maximum number of messages.
     TooManySends = "too_many_sends", TOO_MANY_REQUESTS, "The verification has used up its messages";
-    /// The subject has guessed too often.
+    /// The subject is locked after too many wrong codes.
     SubjectLocked = "subject_locked", TOO_MANY_REQUESTS, "Too many wrong codes";
-    /// Unknown, or another service's.
+    /// The verification is unknown or belongs to another service.
     NotFound = "not_found", NOT_FOUND, "Not found";
-    /// The method is not for this path.
+    /// The path does not support the method.
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "Method not allowed";
-    /// The request waited longer than its code would have lived.
+    /// The request waited longer than the lifetime of its code.
     RequestExpired = "request_expired", GONE, "The request is too old";
-    /// The verification has ended otherwise.
+    /// The verification has already ended.
     VerificationEnded = "verification_ended", CONFLICT, "The verification has ended";
-    /// The broker is away, blocked or slow.
+    /// The broker is unreachable, blocked or slow.
     BrokerUnavailable = "broker_unavailable", SERVICE_UNAVAILABLE, "The message could not be queued";
-    /// The store is away or slow.
+    /// The store is unreachable or slow.
     StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE, "The state could not be read or written";
-    /// More requests are in progress than are taken on.
+    /// The limit of concurrent requests is reached.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Too many requests are in progress";
-    /// A fault of ours.
-    Internal = "internal", INTERNAL_SERVER_ERROR, "Something went wrong here";
+    /// Internal error of Watchword.
+    Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error";
 );
 
-/// One error answer.
+/// Error response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The stable code.
+    /// Stable code, which also determines the status.
     pub code: ProblemCode,
-    /// One sentence about this case; holds nothing the caller sent.
+    /// One sentence about this case; contains nothing that the client sent.
     pub detail: String,
-    /// The field it is about, with its path where it is nested: `fallback[0].to`.
+    /// Field that is wrong, as a path: `fallback[0].to`.
     pub field: Option<Cow<'static, str>>,
-    /// When asking again may help, in whole seconds.
+    /// Value of `Retry-After`, in whole seconds.
     pub retry_after_seconds: Option<u64>,
 }
 
@@ -118,7 +118,7 @@ struct Document<'a> {
 }
 
 impl Problem {
-    /// A problem of `code`, explained by `detail`.
+    /// Creates a problem of `code` with `detail` as its explanation.
     pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
         Self {
             code,
@@ -128,7 +128,7 @@ impl Problem {
         }
     }
 
-    /// A field that is not what it must be.
+    /// Creates a problem about a malformed field.
     pub fn field(code: ProblemCode, field: &'static str, error: &Malformed) -> Self {
         Self {
             field: Some(field.into()),
@@ -136,14 +136,14 @@ impl Problem {
         }
     }
 
-    /// The problem with the advice to ask again after `seconds` (at least 1).
+    /// Sets `Retry-After` to `seconds`, at least 1.
     #[must_use]
     pub fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after_seconds = Some(seconds.max(1));
         self
     }
 
-    /// The HTTP status.
+    /// Returns the HTTP status.
     pub const fn status(&self) -> StatusCode {
         self.code.status()
     }
@@ -174,7 +174,7 @@ impl IntoResponse for Problem {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        // Whoever counts answers reads the code here instead of parsing the body.
+        // Lets middleware count responses by code without parsing the body.
         response.extensions_mut().insert(self.code);
         response
     }

@@ -1,31 +1,37 @@
-//! The process towards its machine: no core files, closed to debuggers and to readers of its
-//! memory, as many descriptors as it may have, panics that tell where and never what.
-//! Refuses to start without it.
+//! Process hardening: no core files, no ptrace or reading of the process's memory, a raised file
+//! descriptor limit, and panic messages that name the location but not the text.
 
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior};
 
-/// Descriptors the process asks for: two listeners full of connections and its peers, with room.
+/// File descriptors to ask for: enough for two full listeners and the connections to peers.
 const DESCRIPTORS: u64 = 16_384;
 
-/// Hardens the process (R30). For the first line of `main`: what is open before stays open.
+/// Hardens the process, so that no secret leaves its memory through a core file, a debugger or a
+/// panic message. Call it first in `main`: descriptors that are open already are not affected.
+///
+/// # Errors
+///
+/// Fails if core files cannot be disabled or the process cannot be made non-dumpable.
 pub fn harden() -> io::Result<()> {
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),
     };
     rustix::process::setrlimit(Resource::Core, none)?;
-    // A crash handler behind a pipe is started whatever the limit says, but not for a process that
-    // is not dumpable. The same closes ptrace and /proc/PID/mem to everyone but root.
+    // A core pattern that pipes into a crash handler ignores the limit, but the kernel does not
+    // dump a process that is not dumpable. The same flag denies ptrace and /proc/PID/mem to
+    // everyone but root.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     raise_descriptors();
     std::panic::set_hook(Box::new(|info| tell(&panic_line(info))));
     Ok(())
 }
 
-/// Many systems start processes with 1,024 and allow far more. Refused, the limit stays as it is.
+/// Raises the soft limit: many systems start processes with 1,024 descriptors and allow far more.
+/// If that fails, the limit stays as it is.
 fn raise_descriptors() {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit
@@ -40,13 +46,13 @@ fn raise_descriptors() {
     }
 }
 
-/// How many descriptors the process may have.
+/// Returns the soft limit of file descriptors.
 pub fn descriptors() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(DESCRIPTORS)
 }
 
-/// Where a panic was, without its message: that of a string cut in the wrong place quotes the
-/// string.
+/// Returns the location of a panic without its message, because a message may quote a secret:
+/// slicing a string at the wrong place quotes the string.
 fn panic_line(info: &PanicHookInfo<'_>) -> String {
     let thread = std::thread::current();
     let place = info.location().map_or_else(String::new, |place| {
@@ -71,7 +77,7 @@ mod tests {
 
     const CHILD: &str = "WATCHWORD_TEST_PANICS";
 
-    /// Not a test of its own: what the test below runs in another process.
+    /// Runs in a child process of the test below; does nothing by itself.
     #[test]
     fn child() {
         if std::env::var_os(CHILD).is_none() {

@@ -1,6 +1,7 @@
-//! The listeners: how many connections there are, how long each may wait for its caller, how they
-//! end. A handler gets a request only once its body has arrived. When connections or the memory for
-//! bodies run out, the listener closes the connection that has waited longest for its caller.
+//! HTTP listeners: connection limits, deadlines for each step of a connection, and graceful
+//! shutdown. A handler receives a request only after its body has arrived. When connections or the
+//! memory for bodies run out, the listener closes the connection that has waited longest for its
+//! client.
 
 mod connection;
 mod places;
@@ -30,29 +31,31 @@ use crate::http::receive;
 use connection::{Order, Step, Watched};
 use places::{Place, Places};
 
-/// Connections of the public listener: eight times the default of requests in work, since callers keep
-/// theirs open between requests. An idle one takes about 10 KiB.
+/// Connection limit of the public listener: eight times the default limit of concurrent requests,
+/// because clients keep connections open between requests. An idle connection takes about 10 KiB.
 pub const PUBLIC_CONNECTIONS: usize = 4_096;
-/// Connections of the admin listener: an orchestrator and a few scrapers.
+/// Connection limit of the admin listener, which serves an orchestrator and a few scrapers.
 pub const ADMIN_CONNECTIONS: usize = 64;
 
-/// How much a request's line and headers may be together. Ours take a few hundred bytes.
+/// Maximum size of the request line and the headers together. Requests to Watchword's routes take a
+/// few hundred bytes.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
-/// How often connections are looked at: what a deadline may be late by.
+/// Interval between checks for overdue connections, and therefore the error of each deadline.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long to wait after a connection could not be accepted: the cause does not go by itself.
+/// Pause after a failed `accept`: causes such as a lack of file descriptors do not go away at once.
 const REST: Duration = Duration::from_millis(50);
 
-/// How long a connection may stay in each step.
+/// Maximum time of a connection in each step.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// Between requests. Longer than the 60 s load balancers keep theirs: they hang up first, and
-    /// no request meets a connection that is just being closed.
+    /// Between requests. Longer than the 60 s for which load balancers keep idle connections: they
+    /// close first, so no request meets a connection that the server is closing.
     pub idle: Duration,
-    /// From the first byte of a request to the end of its headers. They fit one packet; this
-    /// outlives one that is lost three times (1, 2 and 4 s).
+    /// From the first byte of a request to the end of its headers. The headers fit in one packet;
+    /// 10 s outlast the retransmission of a packet that is lost three times (1, 2 and 4 s).
     pub head: Duration,
-    /// From the answer to its last byte in the socket's buffer, which holds all but large metrics.
+    /// From the response to its last byte in the socket's buffer, which holds all responses but
+    /// large metrics.
     pub answer: Duration,
 }
 
@@ -75,7 +78,7 @@ pub async fn serve(
     connections: usize,
     stop: CancellationToken,
 ) {
-    // The other half of the descriptors is for peers, files and the other listener.
+    // The other half of the file descriptors is for peers, files and the other listener.
     let half = usize::try_from(crate::process::descriptors() / 2).unwrap_or(connections);
     let connections = connections.min(half).max(1);
     serve_within(listener, router, connections, Patience::default(), stop).await;
@@ -109,7 +112,7 @@ async fn serve_within(
                 Err(error) if is_the_callers(&error) => {}
                 Err(error) => {
                     if !troubled {
-                        tracing::warn!(%error, "connections cannot be accepted; idle ones are closed");
+                        tracing::warn!(%error, "cannot accept connections; closing idle ones");
                     }
                     troubled = true;
                     places.close_idlest();
@@ -133,9 +136,9 @@ async fn serve_within(
     }
 }
 
-/// Serves one connection to its end.
+/// Serves one connection until it ends.
 async fn attend(stream: TcpStream, routes: TowerToHyperService<Router>, place: Place) {
-    // Only latency is lost if the option is refused.
+    // Without `TCP_NODELAY` only latency suffers, so the error is ignored.
     let _ = stream.set_nodelay(true);
     let place = Arc::new(place);
     let connection = place.connection().clone();
@@ -154,7 +157,7 @@ async fn attend(stream: TcpStream, routes: TowerToHyperService<Router>, place: P
             };
             connection.enter(Step::Work);
             let mut answer = routes.call(request).await?;
-            // Answers stay out of caches.
+            // Responses must not be cached unless the route says otherwise.
             let headers = answer.headers_mut().entry(header::CACHE_CONTROL);
             headers.or_insert(HeaderValue::from_static("no-store"));
             connection.enter(Step::Answer);
@@ -176,13 +179,13 @@ async fn attend(stream: TcpStream, routes: TowerToHyperService<Router>, place: P
             }
             Order::Close => return Poll::Ready(()),
         }
-        // What goes wrong with a connection is the caller's business, and the caller sees it.
+        // Ignore errors of the connection: the client sees them, and nothing is left to clean up.
         served.as_mut().poll(context).map(drop)
     })
     .await;
 }
 
-/// The caller went away between the handshake and us.
+/// Returns whether the client caused the error by leaving between the handshake and `accept`.
 fn is_the_callers(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,5 +1,5 @@
-//! The services of the config, checked and ready to be asked: whose key is this, what is its
-//! policy, where may it send. Refuses to keep an API key: it knows their hashes.
+//! Configured services: lookup by API key, broker user or name, with each service's policy and the
+//! numbers it sends to. Only hashes of API keys are kept.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,29 +12,30 @@ use crate::config::{ConfigError, ServiceConfig, ServicesConfig};
 use crate::hashed_keys::HashedKeys;
 use crate::{Problem, ProblemCode};
 
-/// One service.
+/// Configured service.
 #[derive(Debug, Clone)]
 pub struct Service {
-    /// Its name.
+    /// Name in the config, in metrics and in events.
     pub name: ServiceName,
-    /// The name people know it by.
+    /// Application name shown in messages, 1 to 40 characters.
     pub app: String,
-    /// The host whose page asks for codes.
+    /// Host of the page on which people enter their codes.
     pub host: Option<String>,
-    /// What its verifications are like.
+    /// Length, lifetime and attempts of its codes.
     pub policy: Policy,
-    /// How many messages go out.
+    /// Send limits.
     pub limits: SendLimits,
-    /// How many wrong guesses a subject has.
+    /// Wrong guesses that a subject has.
     pub budget: GuessBudget,
-    /// Which numbers get SMS.
+    /// Numbers that may receive SMS.
     pub numbers: NumberPolicy,
-    /// Whether a variable may carry a link.
+    /// Whether template variables may contain links.
     pub links_in_variables: bool,
 }
 
-/// Which telephone numbers a service sends to: those of its countries that a person reads and
-/// that do not pay their operator (R17).
+/// Telephone numbers a service sends to: numbers in its countries on which a person can read a
+/// message, and no premium numbers, which would pay the operator of the number for each message
+/// (SMS pumping).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NumberPolicy {
     countries: Vec<String>,
@@ -48,7 +49,7 @@ impl NumberPolicy {
             if country != "*" && !is_country(country) {
                 return Err(ConfigError::new(
                     "countries",
-                    "must be countries of ISO 3166, two capital letters each (GB, not UK), or \"*\"",
+                    "must be ISO 3166 country codes of two capital letters (GB, not UK), or \"*\"",
                 ));
             }
         }
@@ -64,7 +65,7 @@ impl NumberPolicy {
         })
     }
 
-    /// Refuses a number that the service does not send to.
+    /// Returns an error if the service does not send to `number`.
     pub fn admit(&self, number: &PhoneNumber) -> Result<(), Problem> {
         let blocked = |reason: &str| Err(Problem::new(ProblemCode::DestinationBlocked, reason));
         let is_in = |prefixes: &[NumberPrefix]| prefixes.iter().any(|one| one.covers(number));
@@ -72,21 +73,24 @@ impl NumberPolicy {
             NumberKind::Reachable => {}
             NumberKind::FixedLine if is_in(&self.fixed_lines) => {}
             NumberKind::Unknown | NumberKind::WrongLength if is_in(&self.unknown) => {
-                // In a shared calling code such a range has no country: naming it is enough.
+                // A range in a shared calling code (such as +1) has no country, so its listing in
+                // `unknown_prefixes` suffices.
                 if number.country().is_none() {
                     return Ok(());
                 }
             }
-            NumberKind::FixedLine => return blocked("a fixed line gets no SMS"),
+            NumberKind::FixedLine => return blocked("SMS is not sent to a fixed line"),
             NumberKind::Special => {
-                return blocked("premium, shared-cost, personal and service numbers get no codes");
+                return blocked(
+                    "codes are not sent to premium, shared-cost, personal and service numbers",
+                );
             }
             NumberKind::Satellite => {
-                return blocked("satellite and international networks get no codes");
+                return blocked("codes are not sent to satellite and international networks");
             }
             NumberKind::Unknown => {
                 return blocked(
-                    "the numbering plans list no line of this range: it is unassigned, reserved or newer than their data",
+                    "the numbering plans do not list this range: it is unassigned, reserved or newer than their data",
                 );
             }
             NumberKind::WrongLength => {
@@ -102,14 +106,14 @@ impl NumberPolicy {
             Some(country) if is_listed(country) => Ok(()),
             Some(country) => Err(Problem::new(
                 ProblemCode::DestinationBlocked,
-                format!("the number is of {country}, to which the service sends no codes"),
+                format!("the number belongs to {country}, where the service sends no codes"),
             )),
-            None => blocked("the number is of no country to which the service sends codes"),
+            None => blocked("the number belongs to no country that the service sends codes to"),
         }
     }
 }
 
-/// All services.
+/// Directory of all services.
 #[derive(Debug)]
 pub struct Services {
     by_name: BTreeMap<ServiceName, Arc<Service>>,
@@ -167,7 +171,7 @@ impl Services {
             {
                 return Err(ConfigError::new(
                     "broker_users",
-                    "a user speaks for one service only",
+                    "names a user that already belongs to another service",
                 ));
             }
         }
@@ -175,28 +179,28 @@ impl Services {
         Ok(())
     }
 
-    /// The service whose key this is.
+    /// Returns the service with this API key.
     pub fn by_api_key(&self, key: &str) -> Option<&Arc<Service>> {
         self.keys.find(key)
     }
 
-    /// The service for which this broker user speaks.
+    /// Returns the service that this broker user belongs to.
     pub fn by_broker_user(&self, user: &str) -> Option<&Arc<Service>> {
         self.by_broker_user.get(user)
     }
 
-    /// The service of that name.
+    /// Returns the service with this name.
     pub fn by_name(&self, name: &ServiceName) -> Option<&Arc<Service>> {
         self.by_name.get(name)
     }
 
-    /// All services in the order of their names.
+    /// Returns all services, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.by_name.values()
     }
 }
 
-/// What stands in messages must not break their form.
+/// Checks the app name and host, which appear in messages and must not break their layout.
 fn check_sender(section: &ServiceConfig) -> Result<(), ConfigError> {
     let app_fits = (1..=40).contains(&section.app.chars().count())
         && !section.app.chars().any(char::is_control);
@@ -299,7 +303,8 @@ mod tests {
             assert_eq!(refusal(keys, number), None, "{number}");
         }
         for number in [
-            // Premium with a digit more, an unknown range of another country, a personal number.
+            // A premium number with an extra digit, an unknown range of another country, a personal
+            // number.
             "+4490987900001",
             "+86100000000",
             "+4970012345678",

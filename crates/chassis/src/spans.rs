@@ -1,7 +1,7 @@
-//! The steps of a request's way, for a collector of traces: begun where work begins, finished when
-//! dropped, handed to whoever exports them. Off, nothing is kept. Refuses to wait for the exporter
-//! (what it cannot take is dropped and counted), and any attribute that is not in [`Key`]: none of
-//! them can hold a code or a recipient.
+//! Trace spans: begun where work begins, finished when dropped, and passed to the exporter over a
+//! bounded channel. With tracing off, nothing is recorded. Spans that do not fit in the channel are
+//! dropped and counted, so a slow collector delays no request. Attributes are limited to [`Key`],
+//! none of which can hold a code or a recipient.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,21 +14,21 @@ use watchword_metrics::{Kind as SeriesKind, Maker, Series};
 
 use crate::SystemEntropy;
 
-/// Finished steps that wait for the exporter at most.
+/// Capacity of the channel to the exporter, in finished spans.
 const BACKLOG: usize = 8_192;
 
-/// Steps the collector did not take.
+/// Spans that the collector did not take.
 pub const DROPPED: Series = Series {
     name: "watchword_spans_dropped_total",
     kind: SeriesKind::Counter,
     labels: &[],
-    help: "Steps of traces that were dropped because the collector did not take them in time. Only with `[traces]`.",
-    action: "The collector is away or too slow, or `traces.share` too high; codes are not held up by it.",
+    help: "Trace spans dropped because the collector did not take them in time. Only with `[traces]`.",
+    action: "The collector is down or too slow, or `traces.share` is too high. Codes are not delayed by it.",
 };
 
-/// What kind of step it is.
+/// Span kind, as OpenTelemetry defines it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the words of OpenTelemetry")]
+#[expect(missing_docs, reason = "names defined by OpenTelemetry")]
 pub enum Kind {
     Server,
     Producer,
@@ -38,13 +38,13 @@ pub enum Kind {
 
 macro_rules! keys {
     ($($name:ident = $text:literal,)*) => {
-        /// What may be said of a step.
+        /// Span attribute keys.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        #[expect(missing_docs, reason = "each is its text")]
+        #[expect(missing_docs, reason = "the attribute name says it")]
         pub enum Key { $($name,)* }
 
         impl Key {
-            /// The attribute's name.
+            /// Returns the attribute's name.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
@@ -65,30 +65,30 @@ keys! {
     Verification = "watchword.verification.id",
 }
 
-/// A step that is over.
+/// Finished span.
 #[derive(Debug, Clone)]
 pub struct Finished {
-    /// Its trace.
+    /// Trace id.
     pub trace: TraceId,
-    /// Itself.
+    /// Span id.
     pub id: SpanId,
-    /// The step it belongs to.
+    /// Parent span.
     pub parent: Option<SpanId>,
-    /// What it did.
+    /// Name of the operation.
     pub name: &'static str,
-    /// Its kind.
+    /// Span kind.
     pub kind: Kind,
-    /// Nanoseconds since the epoch.
+    /// Start, in nanoseconds since the Unix epoch.
     pub begun_ns: u64,
-    /// Nanoseconds since the epoch.
+    /// End, in nanoseconds since the Unix epoch.
     pub ended_ns: u64,
-    /// What is said of it.
+    /// Attributes in the order in which they were set.
     pub attributes: Vec<(Key, String)>,
-    /// Whether it went wrong.
+    /// Whether the operation failed.
     pub is_failed: bool,
 }
 
-/// Where steps begin; cheap to clone.
+/// Source of spans; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Spans(Option<Arc<Sink>>);
 
@@ -96,7 +96,7 @@ pub struct Spans(Option<Arc<Sink>>);
 struct Sink {
     sender: mpsc::Sender<Finished>,
     dropped: IntCounter,
-    /// The share of traces that is kept, of 2^32.
+    /// The share of traces to keep, as a fraction of 2^32.
     share: u64,
     anchor: (u64, Instant),
     seed: u64,
@@ -104,24 +104,21 @@ struct Sink {
 }
 
 impl Spans {
-    /// Keeps nothing.
+    /// Records nothing.
     pub const fn off() -> Self {
         Self(None)
     }
 
-    /// Keeps `share` (0 to 1) of the traces that begin here, and all that whoever called keeps.
-    /// What is finished comes out of the second value.
+    /// Keeps `share` (0 to 1) of the traces that begin here, and every trace that the caller
+    /// sampled. Finished spans come out of the returned receiver.
     pub fn on(share: f64, registry: &Registry) -> Result<(Self, mpsc::Receiver<Finished>), Error> {
         let dropped = Maker::new(registry).counter(&DROPPED)?;
         let (sender, finished) = mpsc::channel(BACKLOG);
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the collector's time is the machine's"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "spans carry wall-clock time")]
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let began_ns = u64::try_from(since.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX);
         let mut seed = [0; 8];
-        // Without it ids may repeat those of another process: traces are then joined wrongly.
+        // Without a random seed, ids may repeat those of another process and join unrelated traces.
         let _ = SystemEntropy.fill(&mut seed);
         #[expect(
             clippy::cast_possible_truncation,
@@ -140,7 +137,7 @@ impl Spans {
         Ok((Self(Some(Arc::new(sink))), finished))
     }
 
-    /// Counts steps that the collector did not take.
+    /// Counts spans that the collector did not take.
     pub fn lost(&self, count: usize) {
         if let Some(sink) = &self.0 {
             sink.dropped
@@ -148,7 +145,7 @@ impl Spans {
         }
     }
 
-    /// Begins a step below that of `caller`, if there is one.
+    /// Begins a span below the caller's span, if there is one.
     pub fn begin(&self, name: &'static str, kind: Kind, caller: Option<TraceParent>) -> Span {
         let is_kept = caller.is_none_or(|caller| caller.is_sampled);
         let sink = self.0.as_ref().filter(|_| is_kept);
@@ -165,7 +162,8 @@ impl Sink {
         self.anchor.0.saturating_add(since)
     }
 
-    /// Ids that differ: a counter, its bits spread (`SplitMix64`), which gives zero for one count.
+    /// Returns a new span id: a counter mixed by `SplitMix64`. The mix maps exactly one count to
+    /// zero, which is not a valid id, hence the loop.
     fn id(&self) -> SpanId {
         loop {
             if let Some(id) = SpanId::new(self.number().to_be_bytes()) {
@@ -189,14 +187,14 @@ impl Sink {
         z ^ (z >> 31)
     }
 
-    /// The same answer in every process that asks about this trace.
+    /// Returns whether this trace is in the share. The trace id decides, so all processes agree.
     fn keeps(&self, trace: TraceId) -> bool {
         let [.., a, b, c, d] = *trace.as_bytes();
         u64::from(u32::from_be_bytes([a, b, c, d])) < self.share
     }
 }
 
-/// A step in progress; it is over when dropped.
+/// Span in progress; dropping it finishes it.
 #[derive(Debug)]
 pub struct Span {
     trace: Option<TraceId>,
@@ -208,7 +206,7 @@ struct Open {
     sink: Arc<Sink>,
     id: SpanId,
     parent: Option<SpanId>,
-    /// Whoever called keeps the trace.
+    /// The caller sampled the trace, so it is kept regardless of the share.
     is_told: bool,
     name: &'static str,
     kind: Kind,
@@ -238,7 +236,7 @@ impl Open {
 }
 
 impl Span {
-    /// One that is not kept, of a caller without a trace.
+    /// Returns a span that is not recorded and has no trace.
     pub const fn none() -> Self {
         Self {
             trace: None,
@@ -246,33 +244,33 @@ impl Span {
         }
     }
 
-    /// The trace it belongs to, as far as that is known.
+    /// Returns the trace this span belongs to, if it is known yet.
     pub const fn trace(&self) -> Option<TraceId> {
         self.trace
     }
 
-    /// It belongs to `trace`, unless whoever called said otherwise.
+    /// Sets the trace, unless the caller already did.
     pub const fn join(&mut self, trace: Option<TraceId>) {
         if self.trace.is_none() {
             self.trace = trace;
         }
     }
 
-    /// Says something of it. The value is made only if somebody wants to know.
+    /// Adds an attribute. `value` is called only if the span is recorded.
     pub fn say(&mut self, key: Key, value: impl FnOnce() -> String) {
         if let Some(open) = &mut self.open {
             open.attributes.push((key, value()));
         }
     }
 
-    /// It went wrong.
+    /// Marks the span as failed.
     pub fn fail(&mut self) {
         if let Some(open) = &mut self.open {
             open.is_failed = true;
         }
     }
 
-    /// Begins a step within this one.
+    /// Begins a child span.
     #[must_use]
     pub fn child(&self, name: &'static str, kind: Kind) -> Self {
         let open = self.open.as_ref().map(|open| {
@@ -286,7 +284,8 @@ impl Span {
         }
     }
 
-    /// What to send along, so that others continue below this step.
+    /// Returns the parent to send along with a request or message, so that the receiver continues
+    /// the trace.
     pub fn parent(&self) -> Option<TraceParent> {
         let (open, trace) = (self.open.as_ref()?, self.trace?);
         open.is_kept(trace).then_some(TraceParent {
@@ -302,7 +301,7 @@ impl Drop for Span {
         let Some(open) = self.open.take() else {
             return;
         };
-        // It ended before anything was known that it belongs to.
+        // The span ended before it joined a trace: give it a trace of its own.
         let Some(trace) = self.trace.or_else(|| open.sink.trace()) else {
             return;
         };

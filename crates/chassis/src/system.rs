@@ -1,4 +1,5 @@
-//! The machine's own clocks and random generator: the only place that reads them.
+//! System clocks and random generator. Other code takes a `Clock` or an `Entropy`; `clippy.toml`
+//! disallows direct access.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -24,8 +25,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// Time since the machine booted, also while it was suspended. Setting the wall clock does not
-/// change it.
+/// Time since boot, including suspension. Setting the wall clock does not change it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Uptime;
 
@@ -37,13 +37,13 @@ impl Clock for Uptime {
     }
 }
 
-/// Returns the id of the machine's current boot; a container has that of its host.
+/// Returns the id of the current boot. A container sees the id of its host.
 pub fn boot_id() -> std::io::Result<String> {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     Ok(id.trim_end().to_owned())
 }
 
-/// The operating system's generator.
+/// Random generator of the operating system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemEntropy;
 

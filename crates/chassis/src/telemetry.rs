@@ -1,5 +1,5 @@
-//! Logs and the metrics registry. Libraries are held back: one of them writes message bodies
-//! into its log when a message is returned (facts L5), so no setting lets it go below `error`.
+//! Logging and the metrics registry. Libraries log from `warn` on, and the AMQP client from `error`
+//! on regardless of the configured level: at `warn` it logs the bodies of returned messages.
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,17 +19,17 @@ use watchword_metrics::{Kind, Maker, Series};
 use crate::config::{LogConfig, LogFormat, LogLevel};
 use crate::figures::Figures;
 
-/// Whether the process is stopping.
+/// Set when the process begins to stop; silences the AMQP client.
 static STOPPING: AtomicBool = AtomicBool::new(false);
 
-/// Starts logging to standard error. A second call changes nothing.
+/// Starts logging to standard error. Further calls change nothing.
 pub fn init(config: LogConfig) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(config.level))
         .with_writer(std::io::stderr)
         .with_span_events(FmtSpan::NONE)
         .with_ansi(has_colors());
-    // Fails only if a subscriber is there already (tests).
+    // Fails only if a subscriber is already installed, as in tests.
     let _ = match config.format {
         LogFormat::Human => {
             let builder = builder.with_filter_reloading();
@@ -48,29 +48,29 @@ pub fn init(config: LogConfig) {
 
 type SetLevel = Box<dyn Fn(LogLevel) -> bool + Send + Sync>;
 
-/// Changes the level of the process's log: there is one, as there is one subscriber.
+/// Changes the level of the process-wide subscriber.
 static SET_LEVEL: OnceLock<SetLevel> = OnceLock::new();
 
 fn keep(set: impl Fn(LogLevel) -> bool + Send + Sync + 'static) {
-    // Set once: a second subscriber does not start.
+    // Set at most once, because only one subscriber can be installed.
     let _ = SET_LEVEL.set(Box::new(set));
 }
 
-/// Logs from `level` on. Changes nothing before [`init`].
+/// Sets the log level. Has no effect before [`init`].
 pub fn set_level(level: LogLevel) {
     if let Some(set) = SET_LEVEL.get() {
         set(level);
     }
 }
 
-/// On a terminal, unless `NO_COLOR` is set.
+/// Returns whether to use colors: on a terminal, unless `NO_COLOR` is set.
 fn has_colors() -> bool {
     let is_off = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     !is_off && std::io::stderr().is_terminal()
 }
 
-/// Drops all further log lines of the AMQP client. While a process stops, the client reports as an
-/// error that channels close on which it still acknowledges.
+/// Drops all further log lines of the AMQP client. During shutdown it reports an error for each
+/// channel that closes while it still acknowledges on it.
 pub(crate) fn silence_amqp_client() {
     STOPPING.store(true, Ordering::Relaxed);
 }
@@ -80,7 +80,7 @@ fn client_filter<S: Subscriber>() -> impl Layer<S> {
     dynamic_filter_fn(move |metadata, _: &Context<'_, S>| {
         !is_client(metadata) || !STOPPING.load(Ordering::Relaxed)
     })
-    // Only the answer for the client changes, so `tracing` may cache the others.
+    // Only the decision for the client changes, so `tracing` may cache the others.
     .with_callsite_filter(move |metadata| {
         if is_client(metadata) {
             Interest::sometimes()
@@ -90,8 +90,9 @@ fn client_filter<S: Subscriber>() -> impl Layer<S> {
     })
 }
 
-/// Watchword's own targets from `level` on, libraries from `warn`, the AMQP client from `error`, and
-/// the audit records of the admin API at every level: the log is their permanent copy.
+/// Returns the log filter: Watchword's targets from `level` on, libraries from `warn`, the AMQP
+/// client from `error`, and the audit records of the admin API at every level, because the log is
+/// their permanent copy.
 pub fn filter(level: LogLevel) -> EnvFilter {
     let level = match level {
         LogLevel::Error => "error",
@@ -105,32 +106,32 @@ pub fn filter(level: LogLevel) -> EnvFilter {
     ))
 }
 
-/// Whether a dependency is there; made anew for each scrape.
+/// State of each dependency; built for each scrape.
 pub(crate) const DEPENDENCY: Series = Series {
     name: "watchword_dependency_up",
     kind: Kind::Gauge,
     labels: &["dependency"],
-    help: "1 while the dependency is there: `rabbitmq` and `redis`, or `sqlite`; `started` once the roles run.",
-    action: "0: this process takes no part until it is there; `/readyz` says the same.",
+    help: "1 while the dependency is available: `rabbitmq` and `redis`, or `sqlite`; `started` is 1 once the roles run.",
+    action: "0: the process does no work until the dependency is available; `/readyz` reports the same.",
 };
 const BUILD: Series = Series {
     name: "watchword_build_info",
     kind: Kind::Gauge,
     labels: &["version"],
-    help: "1, for the version of the process.",
-    action: "Several versions for long: a rollout is stuck.",
+    help: "Always 1; the label is the version of the process.",
+    action: "Several versions for a long time mean that a rollout is stuck.",
 };
 const ROLE: Series = Series {
     name: "watchword_role_info",
     kind: Kind::Gauge,
     labels: &["role"],
     help: "1 for each role the process runs.",
-    action: "A role is missing: start it; what it would do waits in its queue.",
+    action: "If a role is missing, start it; its messages wait in their queues.",
 };
-/// What every process tells of itself, besides [`crate::figures::SERIES`].
+/// Metrics that every process reports besides [`crate::figures::SERIES`].
 pub const SERIES: &[Series] = &[DEPENDENCY, BUILD, ROLE];
 
-/// A registry with the process's own figures and its clock.
+/// Creates a registry with the process metrics and the build version.
 pub fn registry(clock: Arc<dyn Clock>) -> Result<Registry, Error> {
     let registry = Registry::new();
     let make = Maker::new(&registry);
@@ -140,7 +141,7 @@ pub fn registry(clock: Arc<dyn Clock>) -> Result<Registry, Error> {
     Ok(registry)
 }
 
-/// Shows that the process runs `roles`.
+/// Registers the roles that the process runs.
 pub fn runs(registry: &Registry, roles: &[&str]) -> Result<(), Error> {
     let gauges = Maker::new(registry).gauges(&ROLE)?;
     for role in roles {

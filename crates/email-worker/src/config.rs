@@ -1,4 +1,4 @@
-//! The section `[email]` and what is built from it.
+//! Configuration section `[email]`, and the channel that is built from it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,18 +18,18 @@ use crate::smtp::SmtpProvider;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EmailConfig {
-    /// Calls of relays at once.
+    /// Maximum number of concurrent relay calls.
     #[serde(default = "default_concurrency")]
     pub concurrency: u16,
-    /// How often an attempt of unknown outcome is followed by another.
+    /// How often an attempt with an unknown outcome is followed by another one: 0 to 3.
     #[serde(default = "one")]
     pub unknown_retries: u32,
-    /// Whether a mail that one relay refused is offered to another.
+    /// Whether a mail that one relay rejected is offered to another.
     #[serde(default)]
     pub rejected_elsewhere: bool,
-    /// Who sends, by name.
+    /// Providers, by name.
     pub providers: BTreeMap<ProviderName, EmailProviderConfig>,
-    /// Who gets what; needed with more than one provider.
+    /// Routes; required with more than one provider.
     #[serde(default)]
     pub routes: Vec<RouteConfig>,
 }
@@ -46,45 +46,47 @@ const fn default_concurrency() -> u16 {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum EmailProviderConfig {
-    /// Keeps mails in memory; for the demo.
+    /// Keeps mails in memory, for the demo.
     Inbox {},
-    /// An SMTP relay.
+    /// SMTP relay.
     Smtp(Box<SmtpConfig>),
 }
 
-/// An SMTP relay.
+/// SMTP relay and the sender of its mails.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SmtpConfig {
-    /// The relay's host.
+    /// Host of the relay.
     pub host: String,
-    /// Its port: 465 for implicit TLS, 587 for STARTTLS.
+    /// TCP port: 465 for implicit TLS, 587 for STARTTLS.
     pub port: u16,
-    /// How the connection is protected.
+    /// Protection of the connection.
     pub tls: TlsMode,
-    /// The name in EHLO. Without it: the host name if it has a dot, else an address literal.
+    /// Name in EHLO. Default: the host name if it has a dot, otherwise an address literal.
     pub hello: Option<String>,
-    /// A PEM file with certificate authorities to trust besides the system's.
+    /// PEM file with certificate authorities to trust in addition to the system's.
     pub ca_file: Option<PathBuf>,
-    /// The user, if the relay wants one.
+    /// User name, if the relay requires a login.
     pub username: Option<String>,
-    /// The user's password.
+    /// Password of the user.
     pub password: Option<SecretRef>,
-    /// The sender: `Example <no-reply@example.org>`.
+    /// Sender: `Example <no-reply@example.org>`.
     pub from: String,
-    /// The longest an attempt takes: 1 to 20 s.
+    /// Maximum duration of an attempt: 1 to 20 s, default 15 s.
     #[serde(default = "fifteen")]
     pub timeout_seconds: u64,
-    /// Connections at most. Mails to one domain use a quarter of them, at least one.
+    /// Maximum number of connections, 1 to 256. Mails to one domain use at most a quarter of them,
+    /// but at least one.
     #[serde(default = "sixteen")]
     pub max_connections: usize,
-    /// Keys that sign the mails.
+    /// DKIM keys; each signs every mail.
     #[serde(default)]
     pub dkim: Vec<DkimConfig>,
 }
 
 impl SmtpConfig {
-    /// Whether EHLO says a full name. Many relays mistrust others, except one on the same machine.
+    /// Whether the name in EHLO is fully qualified. Many relays distrust other names, except a
+    /// relay on the same machine.
     pub fn has_full_hello(&self) -> bool {
         crate::smtp::has_full_hello(self)
     }
@@ -98,27 +100,32 @@ const fn sixteen() -> usize {
     16
 }
 
-/// How the connection to a relay is protected. There is no mode that falls back to clear text.
+/// Protection of the connection to a relay. No mode falls back to clear text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TlsMode {
     /// TLS from the first byte.
     Implicit,
-    /// Clear until STARTTLS, which must be offered.
+    /// Clear text until STARTTLS, which the relay must offer.
     Starttls,
-    /// Never; for relays on loopback only.
+    /// No TLS; only for relays on loopback.
     None,
 }
 
-/// What is built from `[email]`.
+/// Email channel built from `[email]`.
 pub struct EmailChannel {
-    /// Who sends, in the order of their names.
+    /// Providers, ordered by name.
     pub providers: Vec<Arc<dyn Provider>>,
-    /// What follows where there is a choice.
+    /// Rules for unknown outcomes and rejected mails.
     pub rules: Rules,
 }
 
-/// Builds the providers of `[email]`. Templates lie in `templates`, if given.
+/// Builds the providers of `[email]`. Files under `templates`, if given, override the embedded
+/// templates.
+///
+/// # Errors
+///
+/// Names the config key that is wrong.
 pub fn build(
     config: &EmailConfig,
     templates: Option<&Path>,

@@ -1,7 +1,7 @@
-//! DKIM (RFC 6376, Ed25519 as RFC 8463): signs a finished mail, relaxed in headers and body, with
-//! every configured key. The signatures are ring's; the mail client's own signer brings the `rsa`
-//! crate with its open advisory (RUSTSEC-2023-0071). Refuses RSA keys under 2048 bits and domains
-//! that the sender is not in.
+//! DKIM signatures (RFC 6376; Ed25519 as in RFC 8463), relaxed canonicalization in headers and
+//! body, with every configured key. Signing uses `ring`: `lettre`'s own signer adds the `rsa` crate
+//! with its open advisory (RUSTSEC-2023-0071). RSA keys below 2048 bits and domains that do not
+//! cover the sender are rejected.
 
 use data_encoding::BASE64;
 use ring::rand::SystemRandom;
@@ -12,29 +12,33 @@ use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 use watchword_chassis::config::{ConfigError, SecretRef};
 
-/// One entry of `dkim`.
+/// Entry of `dkim`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DkimConfig {
-    /// The signing domain: the sender's, or one above it.
+    /// Signing domain: the sender's, or a parent of it.
     pub domain: String,
-    /// Below which name of `_domainkey` the public key is.
+    /// Selector: the public key is published at `<selector>._domainkey.<domain>`.
     pub selector: String,
-    /// The private key in PEM (PKCS#8), Ed25519 or RSA.
+    /// Private key in PEM (PKCS#8), Ed25519 or RSA.
     pub key: SecretRef,
 }
 
-/// A TXT record for the DNS.
+/// DNS TXT record with a public key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DkimRecord {
-    /// The name, such as `e1._domainkey.example.org`.
+    /// Record name, such as `e1._domainkey.example.org`.
     pub name: String,
-    /// The text. A zone file splits a text of more than 255 characters into quoted parts.
+    /// Record text. Zone files split a text of more than 255 characters into quoted parts.
     pub text: String,
 }
 
 impl DkimConfig {
-    /// Returns the record with the public key, by which receivers verify the signatures.
+    /// Returns the record with the public key that receivers use to verify signatures.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the key cannot be read.
     pub fn dns_record(&self) -> Result<DkimRecord, ConfigError> {
         let (kind, public) = match Key::read(&self.key)? {
             Key::Ed25519(key) => ("ed25519", key.public_key().as_ref().to_vec()),
@@ -47,9 +51,10 @@ impl DkimConfig {
     }
 }
 
-/// The RSA public key in the form of RFC 5280 §4.1, which verifiers expect (RFC 8301 §3.2).
+/// Encodes the RSA public key as `SubjectPublicKeyInfo` (RFC 5280 section 4.1), which verifiers
+/// expect (RFC 8301 section 3.2).
 fn subject_public_key_info(key: &[u8]) -> Vec<u8> {
-    /// The algorithm `rsaEncryption` without parameters.
+    /// Algorithm `rsaEncryption` with null parameters.
     const RSA: [u8; 15] = [
         0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00,
     ];
@@ -57,14 +62,14 @@ fn subject_public_key_info(key: &[u8]) -> Vec<u8> {
     der(0x30, &[&RSA[..], &bits].concat())
 }
 
-/// A DER value with its tag and length.
+/// Encodes a DER value with its tag and length.
 fn der(tag: u8, content: &[u8]) -> Vec<u8> {
     let length = content.len().to_be_bytes();
     let skipped = length.iter().take_while(|byte| **byte == 0).count();
     let length = &length[skipped.min(length.len() - 1)..];
     let mut value = vec![tag];
     if content.len() >= 0x80 {
-        // The length of the length, of which there are at most eight bytes.
+        // The number of length bytes, at most eight.
         value.push(0x80 | u8::try_from(length.len()).unwrap_or_default());
     }
     value.extend_from_slice(length);
@@ -72,7 +77,8 @@ fn der(tag: u8, content: &[u8]) -> Vec<u8> {
     value
 }
 
-/// What is signed; `from` twice, so that no second one can be put in.
+/// Signed headers. `from` is listed twice, so that a second `From` cannot be added without breaking
+/// the signature (RFC 6376 section 8.15).
 const HEADERS: [&str; 9] = [
     "from",
     "from",
@@ -86,7 +92,7 @@ const HEADERS: [&str; 9] = [
 ];
 const LEAST_RSA_BYTES: usize = 256;
 
-/// A signer of mails.
+/// DKIM signer with all configured keys.
 pub(crate) struct Dkim(Vec<Signer>);
 
 struct Signer {
@@ -120,7 +126,7 @@ impl Key {
 }
 
 impl Dkim {
-    /// Reads the keys of `configs` for mails from `from_domain`.
+    /// Loads the keys of `configs` for mails from `from_domain`.
     pub(crate) fn new(configs: &[DkimConfig], from_domain: &str) -> Result<Self, ConfigError> {
         let signers = configs.iter().enumerate().map(|(index, config)| {
             Signer::new(config, from_domain)
@@ -129,7 +135,7 @@ impl Dkim {
         signers.collect::<Result<_, _>>().map(Self)
     }
 
-    /// The mail with a signature by each key in front; `None` if one cannot be made.
+    /// Prepends one signature per key to the mail; `None` if signing fails.
     pub(crate) fn sign(&self, mail: Vec<u8>) -> Option<Vec<u8>> {
         if self.0.is_empty() {
             return Some(mail);
@@ -157,7 +163,7 @@ impl Signer {
                     .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
         };
         if !is_name(&config.selector) {
-            return Err(ConfigError::new("selector", "is no DNS name"));
+            return Err(ConfigError::new("selector", "must be a DNS name"));
         }
         let above = from_domain.strip_suffix(&config.domain);
         let aligned = above.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
@@ -188,7 +194,8 @@ impl Signer {
         let mut signed = String::new();
         let mut taken = Vec::new();
         for name in HEADERS {
-            // The last one of a name not taken yet; one that is not there is signed as missing.
+            // Take the last header of this name that is not signed yet. A missing header is signed
+            // as absent (RFC 6376 section 5.4).
             let found = headers
                 .iter()
                 .enumerate()
@@ -225,8 +232,8 @@ impl Signer {
     }
 }
 
-/// Header fields with their names in lower case and their values relaxed: unfolded, each run of
-/// white space one space, none at the ends.
+/// Parses the header fields in relaxed form: names in lower case, values unfolded, each run of
+/// white space reduced to one space, none at the ends.
 fn unfolded(head: &str) -> Vec<(String, String)> {
     let mut fields: Vec<(String, String)> = Vec::new();
     for line in head.split("\r\n") {
@@ -248,8 +255,8 @@ fn unfolded(head: &str) -> Vec<(String, String)> {
     fields
 }
 
-/// The body relaxed: white space before line ends gone, runs of it one space, no empty lines at
-/// the end.
+/// Returns the body in relaxed form: no white space before line ends, each run of it reduced to one
+/// space, and no empty lines at the end.
 fn relaxed_body(body: &str) -> String {
     let mut relaxed = String::new();
     for line in body.split("\r\n") {
@@ -274,8 +281,8 @@ fn relaxed_body(body: &str) -> String {
     relaxed
 }
 
-/// A long value over lines of some seventy characters: broken after `; ` and, in the signature,
-/// where white space is ignored.
+/// Folds a long value to lines of about 70 characters: after `; ` and within the signature, where
+/// white space is ignored.
 fn folded(value: &str) -> String {
     let (tags, signature) = value.rsplit_once("b=").unwrap_or((value, ""));
     let mut text = tags.trim_end().replace("; ", ";\r\n\t");
@@ -291,7 +298,7 @@ fn folded(value: &str) -> String {
 mod tests {
     use super::*;
 
-    /// The examples of RFC 6376 §3.4.5.
+    /// Examples of RFC 6376 section 3.4.5.
     #[test]
     fn canonical_forms_are_those_of_the_standard() {
         let head = "A: X\r\nB : Y\t\r\n\tZ  ";

@@ -1,4 +1,4 @@
-//! The demo's email provider: keeps mails where the inbox page shows them.
+//! Email provider of the demo: keeps mails in memory and shows them on the inbox page.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use watchword_delivery::{Attempted, Dispatch, Inbox, InboxMessage, Provider};
 
 use crate::message::EmailText;
 
-/// Keeps mails in memory.
+/// Provider that keeps mails in memory instead of sending them.
 pub struct InboxProvider {
     pub(crate) name: ProviderName,
     pub(crate) text: EmailText,

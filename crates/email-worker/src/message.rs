@@ -1,6 +1,7 @@
-//! The mail: subject and two parts from the templates of its locale, and exactly the headers it
-//! needs. No link, no tracking image, no `List-Unsubscribe`, because the person requested the code.
-//! The subject never holds the code, because relays log subjects.
+//! Mail: a subject and two parts, rendered from the templates of its locale, with the minimum of
+//! headers. There is no link and no tracking image, and no `List-Unsubscribe`, because the person
+//! requested the code. Templates whose subject shows the code are rejected on loading, because
+//! relays log subjects.
 
 use std::path::Path;
 
@@ -26,33 +27,33 @@ macro_rules! embedded {
 
 const EMBEDDED: [Embedded; 24] = embedded!("de", "en", "es", "fr", "it", "nl", "pl", "pt");
 
-/// Why there is no mail.
+/// Error of building a mail.
 #[derive(Debug, thiserror::Error)]
 pub enum MessageError {
-    /// A template is missing or wrong.
+    /// A template is missing or invalid.
     #[error(transparent)]
     Template(#[from] TemplateError),
-    /// The recipient is no mailbox, or the mail cannot be put together.
-    #[error("the mail cannot be put together")]
+    /// The recipient is not a valid mailbox, or the mail could not be assembled.
+    #[error("the mail cannot be assembled")]
     Malformed,
 }
 
-/// Subject and parts of a mail.
+/// Rendered subject and parts of a mail.
 pub struct EmailParts {
-    /// One line.
+    /// Subject, a single line.
     pub subject: String,
-    /// The plain part.
+    /// Plain-text part.
     pub text: String,
-    /// The HTML part.
+    /// HTML part.
     pub html: String,
 }
 
-/// Makes mails.
+/// Renderer of mails.
 pub struct EmailText {
     templates: Templates,
 }
 
-/// `Auto-Submitted: auto-generated` (RFC 3834): no out-of-office note comes back.
+/// `Auto-Submitted: auto-generated` (RFC 3834): suppresses out-of-office replies.
 #[derive(Clone)]
 struct AutoSubmitted;
 
@@ -70,8 +71,8 @@ impl Header for AutoSubmitted {
     }
 }
 
-/// `X-Entity-Ref-ID`: mail clients thread mails of one subject and would fold a new code under the
-/// old ones. A different reference for each delivery shows each mail by itself.
+/// `X-Entity-Ref-ID`: mail clients group mails with the same subject and would hide a new code in
+/// an old conversation. A different reference per delivery keeps each mail separate.
 #[derive(Clone)]
 struct EntityReference(String);
 
@@ -90,27 +91,27 @@ impl Header for EntityReference {
 }
 
 impl EmailText {
-    /// The files of a locale.
+    /// Template files of a locale.
     pub const FILES: [&'static str; 3] = [SUBJECT, TEXT, HTML];
 
-    /// The embedded templates, with those under `folder` on top.
+    /// Loads the embedded templates; files under `folder` override them.
     pub fn load(folder: Option<&Path>) -> Result<Self, TemplateError> {
         Templates::load(&EMBEDDED, &Self::FILES, folder).map(|templates| Self { templates })
     }
 
-    /// Returns the templates of the mails.
+    /// Returns the templates.
     pub const fn templates(&self) -> &Templates {
         &self.templates
     }
 
-    /// Returns the templates themselves.
+    /// Consumes the renderer and returns its templates.
     pub fn into_templates(self) -> Templates {
         self.templates
     }
 
-    /// Subject and parts for `dispatch`.
+    /// Renders subject and parts for `dispatch`.
     pub fn render(&self, dispatch: &Dispatch) -> Result<EmailParts, MessageError> {
-        // A subject is one line whatever the template says.
+        // Collapse white space: a line break in the template must not break the header.
         let subject = self.templates.render(SUBJECT, dispatch)?;
         let subject = subject.split_whitespace().collect::<Vec<_>>().join(" ");
         Ok(EmailParts {
@@ -120,8 +121,8 @@ impl EmailText {
         })
     }
 
-    /// The whole mail from `from`. Its id is made of the delivery, so that a repeat after a lost
-    /// answer can be recognised as the same mail.
+    /// Builds the mail from `from`. The message id is derived from the delivery, so that a repeat
+    /// after a lost reply can be recognized as the same mail.
     pub fn message(&self, dispatch: &Dispatch, from: &Mailbox) -> Result<Message, MessageError> {
         let Recipient::Email(address) = &dispatch.recipient else {
             return Err(MessageError::Malformed);
@@ -144,8 +145,9 @@ impl EmailText {
     }
 }
 
-/// The address as SMTP and headers take it, with quotes around a local part that is valid in quotes
-/// only (RFC 5321 §4.1.2). `EmailAddress` admits no such local part today.
+/// Returns the address in the form that SMTP and headers require: a local part that is only valid
+/// in quotes is quoted (RFC 5321 section 4.1.2). `EmailAddress` currently accepts no such local
+/// part.
 fn mailbox(address: &str) -> Option<Address> {
     let (user, domain) = address.rsplit_once('@')?;
     let is_atom = |byte: u8| byte.is_ascii_graphic() && !b"\"\\()<>[]:;,@".contains(&byte);

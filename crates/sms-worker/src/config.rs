@@ -1,4 +1,4 @@
-//! The section `[sms]` and what is built from it.
+//! Configuration section `[sms]`, and the channel that is built from it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,25 +23,25 @@ use crate::text::SmsText;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SmsConfig {
-    /// Calls of providers at once.
+    /// Maximum number of concurrent provider calls.
     #[serde(default = "default_concurrency")]
     pub concurrency: u16,
-    /// Where gateways reach us with receipts: `https://otp.example.org`. Without it none are
-    /// asked for.
+    /// Public base URL to which gateways send receipts: `https://otp.example.org`. Without it no
+    /// receipts are requested.
     pub public_url: Option<String>,
     /// How long receipts signed with a replaced secret are accepted after a reload: 0 to 60
-    /// minutes. 0 ends it at once, for a secret that was stolen.
+    /// minutes. 0 revokes the old secret at once, for a secret that was stolen.
     #[serde(default = "fifteen")]
     pub receipt_grace_minutes: u64,
-    /// How often an attempt of unknown outcome is followed by another.
+    /// How often an attempt with an unknown outcome is followed by another one: 0 to 3.
     #[serde(default = "one")]
     pub unknown_retries: u32,
-    /// Whether a text that one provider refused is offered to another.
+    /// Whether a message that one provider rejected is offered to another.
     #[serde(default)]
     pub rejected_elsewhere: bool,
-    /// Who sends, by name.
+    /// Providers, by name.
     pub providers: BTreeMap<ProviderName, SmsProviderConfig>,
-    /// Who gets what; needed with more than one provider.
+    /// Routes; required with more than one provider.
     #[serde(default)]
     pub routes: Vec<RouteConfig>,
 }
@@ -64,31 +64,31 @@ const fn one() -> u32 {
 pub struct SmsProviderConfig {
     /// `inbox`, `http`, `smpp`, or the name of a preset.
     pub kind: String,
-    /// What people see as sender.
+    /// Sender shown to the recipient.
     #[serde(default)]
     pub sender: String,
-    /// The sender for numbers of a country (ISO 3166), where another is registered.
+    /// Sender for numbers of a country (ISO 3166), where another sender is registered.
     #[serde(default)]
     pub senders: BTreeMap<String, String>,
-    /// The longest an attempt takes: 1 to 20 s; 10 if not given.
+    /// Maximum duration of an attempt: 1 to 20 s, default 10 s.
     pub timeout_seconds: Option<u64>,
     /// Values for `{setting:NAME}`.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
-    /// Secrets that auth and receipts name.
+    /// Secrets that `auth` and `receipt` refer to by name.
     #[serde(default)]
     pub secrets: BTreeMap<String, SecretRef>,
-    /// With `http`: the request.
+    /// Request to the gateway, with `kind = "http"`.
     pub request: Option<RequestConfig>,
-    /// With `http`: what its answer means.
+    /// Meaning of the gateway's answers, with `kind = "http"`.
     pub response: Option<ResponseConfig>,
-    /// With `http`: what the gateway says later.
+    /// Receipts of the gateway, with `kind = "http"`.
     pub receipt: Option<ReceiptConfig>,
-    /// With `smpp`: where and who.
+    /// Peer and account, with `kind = "smpp"`.
     pub smpp: Option<SmppConfig>,
 }
 
-/// The secrets of one provider, read.
+/// Resolved secrets of one provider.
 #[derive(Default)]
 pub(crate) struct Secrets(BTreeMap<String, SecretString>);
 
@@ -103,10 +103,10 @@ impl Secrets {
         config.iter().map(read).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The secret that `key` names.
+    /// Returns the secret `name`, which the config key `key` refers to.
     pub(crate) fn get(&self, name: &str, key: &str) -> Result<SecretString, ConfigError> {
         self.0.get(name).cloned().ok_or_else(|| {
-            ConfigError::new(key, "names a secret that does not stand under secrets")
+            ConfigError::new(key, "names a secret that is not defined under `secrets`")
         })
     }
 
@@ -119,7 +119,7 @@ impl Secrets {
     }
 }
 
-/// What people see as sender, by country.
+/// Senders shown to recipients, by country.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Senders {
     usual: String,
@@ -133,7 +133,7 @@ impl Senders {
         if !config.senders.keys().all(is_country) {
             return Err(ConfigError::new(
                 "senders",
-                "has a key that is no country: two capital letters",
+                "has a key that is not a country code of two capital letters",
             ));
         }
         Ok(Self {
@@ -142,7 +142,7 @@ impl Senders {
         })
     }
 
-    /// The sender for `recipient`.
+    /// Returns the sender for `recipient`.
     pub(crate) fn of(&self, recipient: &Recipient) -> &str {
         let Recipient::Sms(number) = recipient else {
             return &self.usual;
@@ -157,19 +157,24 @@ impl Senders {
     }
 }
 
-/// What is built from `[sms]`.
+/// SMS channel built from `[sms]`.
 pub struct SmsChannel {
-    /// Who sends, in the order of their names.
+    /// Providers, ordered by name.
     pub providers: Vec<Arc<dyn Provider>>,
-    /// Whose receipts are taken.
+    /// Receipt plans of the providers that send receipts.
     pub receipts: BTreeMap<ProviderName, Arc<ReceiptPlan>>,
-    /// Receipts that come by SMPP binds.
+    /// Receipts that arrive over SMPP binds.
     pub heard: mpsc::Receiver<HeardReceipt>,
-    /// What follows where there is a choice.
+    /// Rules for unknown outcomes and rejected messages.
     pub rules: Rules,
 }
 
-/// Builds the providers of `[sms]`. Templates lie in `templates`, if given.
+/// Builds the providers of `[sms]`. Files under `templates`, if given, override the embedded
+/// templates.
+///
+/// # Errors
+///
+/// Names the config key that is wrong.
 pub fn build(
     config: &SmsConfig,
     templates: Option<&Path>,
@@ -290,7 +295,8 @@ fn build_one(
     }
     let secrets = Secrets::read(&config.secrets)?;
     let mut needed: Vec<_> = preset.secrets.iter().collect();
-    // Receipts are taken where gateways can reach us and their secret is given.
+    // Receipts need a public URL and their secrets; without either, the provider works without
+    // receipts.
     let has_receipt_secrets = preset
         .receipt_secrets
         .iter()
@@ -330,7 +336,7 @@ fn build_one(
     Ok((Arc::new(provider), plan))
 }
 
-/// The description of a gateway: of the configuration, or of the preset it names.
+/// Returns the description of a gateway: from the configuration, or from the preset it names.
 fn described(config: &SmsProviderConfig) -> Result<Preset, ConfigError> {
     if config.kind == "http" {
         let request = config.request.clone();
@@ -354,7 +360,7 @@ fn described(config: &SmsProviderConfig) -> Result<Preset, ConfigError> {
     if let Some((key, _)) = own.iter().find(|(_, given)| *given) {
         return Err(ConfigError::new(
             *key,
-            "belongs to kind = \"http\"; this one is a preset",
+            "is only allowed with kind = \"http\", not with a preset",
         ));
     }
     preset(&config.kind)

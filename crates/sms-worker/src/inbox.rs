@@ -1,4 +1,4 @@
-//! The demo's SMS provider: keeps messages where the inbox page shows them.
+//! SMS provider of the demo: keeps messages in memory and shows them on the inbox page.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use watchword_delivery::{Attempted, Dispatch, Inbox, InboxMessage, Provider};
 
 use crate::text::SmsText;
 
-/// Keeps messages in memory.
+/// Provider that keeps messages in memory instead of sending them.
 pub struct InboxProvider {
     pub(crate) name: ProviderName,
     pub(crate) text: SmsText,

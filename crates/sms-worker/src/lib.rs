@@ -21,7 +21,7 @@ pub use segments::{Encoding, Segments, segments};
 pub use smpp::SmppConfig;
 pub use text::{SmsText, TextError, check_templates};
 
-/// What the fuzz targets call and nothing else should: insides that take a peer's bytes.
+/// Internals that parse bytes from peers, exported for the fuzz targets only.
 #[doc(hidden)]
 pub mod fuzzing {
     pub use crate::http::{ResponseConfig, ResponsePlan};

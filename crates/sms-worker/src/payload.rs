@@ -1,6 +1,7 @@
-//! Bodies of gateways as text and as JSON. The answer of a gateway decides whether a person gets
-//! one message or two, so a byte order mark, another charset, a compressed body or a raw line feed
-//! in a string must not hide it. Bodies have at most [`MAX_BYTES`], compressed or not.
+//! Decoding of gateway bodies as text and as JSON. A misread answer can send a person the same
+//! message twice, so a byte order mark, another charset, a compressed body or a raw line feed in a
+//! JSON string must not hide the answer. Bodies have at most [`MAX_BYTES`], before and after
+//! decompression.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -11,11 +12,12 @@ use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use serde_json::Value;
 
-/// The longest body that is read.
+/// Longest body that is read.
 pub(crate) const MAX_BYTES: usize = 64 * 1024;
 
-/// The body without its compression; `None` if the compression is broken or the body exceeds
-/// [`MAX_BYTES`]. No text begins with the two octets of gzip, so they suffice without a header.
+/// Returns the decompressed body; `None` if the compression is broken or the body exceeds
+/// [`MAX_BYTES`]. gzip is recognized by its first two octets, with which no text begins, so a
+/// missing header does not matter.
 pub(crate) fn decompressed<'a>(headers: &HeaderMap, body: &'a [u8]) -> Option<Cow<'a, [u8]>> {
     if body.starts_with(&[0x1f, 0x8b]) {
         return bounded(MultiGzDecoder::new(body)).map(Cow::Owned);
@@ -26,7 +28,7 @@ pub(crate) fn decompressed<'a>(headers: &HeaderMap, body: &'a [u8]) -> Option<Co
         value.eq_ignore_ascii_case(b"deflate")
     });
     if is_deflated && !body.is_empty() {
-        // RFC 9110 §8.4.1.2: some senders leave out the zlib wrapper.
+        // Some senders omit the zlib wrapper (RFC 9110 section 8.4.1.2).
         return bounded(ZlibDecoder::new(body))
             .or_else(|| bounded(DeflateDecoder::new(body)))
             .map(Cow::Owned);
@@ -44,8 +46,8 @@ fn bounded(reader: impl Read) -> Option<Vec<u8>> {
     (body.len() <= MAX_BYTES).then_some(body)
 }
 
-/// The body as text, without a byte order mark. A byte that is no character of its charset becomes
-/// a replacement character.
+/// Returns the body as text without its byte order mark. Bytes that are invalid in their charset
+/// become replacement characters.
 pub(crate) fn text<'a>(headers: &HeaderMap, body: &'a [u8]) -> Cow<'a, str> {
     let utf16 = |body: &[u8], unit: fn([u8; 2]) -> u16| {
         let (pairs, _) = body.as_chunks::<2>();
@@ -82,17 +84,17 @@ fn is_latin1(headers: &HeaderMap) -> bool {
         .any(|name| charset.starts_with(name))
 }
 
-/// Parses the JSON in `text`. Strings may hold raw control characters, and an integer outside 64
-/// bits is kept as a text: it is an id, and must stay exact.
+/// Parses the JSON in `text`. Tolerates raw control characters in strings. Keeps an integer outside
+/// 64 bits as a string: it is an id, and must stay exact.
 pub(crate) fn json(text: &str) -> Option<Value> {
     let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\0');
     serde_json::from_str(&strict(text)).ok()
 }
 
-/// The same document in the syntax of RFC 8259.
+/// Returns the document in the strict syntax of RFC 8259.
 fn strict(text: &str) -> Cow<'_, str> {
     let mut strict = String::new();
-    // The part of `text` that `strict` already holds.
+    // Offset in `text` up to which `strict` holds the content.
     let mut done = 0;
     let mut chars = text.char_indices().peekable();
     let (mut in_string, mut escaped) = (false, false);
@@ -128,7 +130,7 @@ fn strict(text: &str) -> Cow<'_, str> {
     Cow::Owned(strict)
 }
 
-/// Whether `number` is an integer that 64 bits do not hold, or one with leading zeros.
+/// Whether `number` is an integer that does not fit in 64 bits or has leading zeros.
 fn is_long_integer(number: &str) -> bool {
     let digits = number.strip_prefix('-').unwrap_or(number);
     let is_integer = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,5 +1,5 @@
-//! The presets: gateways described as data, each a file with recorded answers that its rules are
-//! held to. Refuses to know any of them by name elsewhere.
+//! Presets: SMS gateways described as TOML data. Each file includes recorded answers and receipts,
+//! which the tests check its rules against.
 
 use watchword_chassis::config::ConfigError;
 
@@ -7,7 +7,7 @@ use crate::http::Preset;
 
 macro_rules! presets {
     ($($name:literal),* $(,)?) => {
-        /// Every preset: its name and its file.
+        /// Every preset, as its name and the content of its file.
         pub const PRESETS: &[(&str, &str)] =
             &[$(($name, include_str!(concat!("../presets/", $name, ".toml")))),*];
     };
@@ -30,7 +30,7 @@ presets![
     "vonage-sms",
 ];
 
-/// The preset called `name`.
+/// Returns the preset `name`.
 pub fn preset(name: &str) -> Result<Preset, ConfigError> {
     let (_, text) = PRESETS
         .iter()
@@ -42,7 +42,8 @@ pub fn preset(name: &str) -> Result<Preset, ConfigError> {
                 format!("must be inbox, http, smpp, or one of: {}", names.join(", ")),
             )
         })?;
-    toml::from_str(text).map_err(|_| ConfigError::new("kind", "has a preset that cannot be read"))
+    toml::from_str(text)
+        .map_err(|_| ConfigError::new("kind", "names a preset that cannot be parsed"))
 }
 
 #[cfg(test)]
@@ -73,7 +74,7 @@ mod tests {
         })
     }
 
-    /// The files are data; their recorded answers are their tests.
+    /// Checks each preset against its recorded answers.
     #[test]
     fn every_recorded_answer_has_its_class_and_id() {
         for (name, preset) in all() {
@@ -96,7 +97,7 @@ mod tests {
 
     #[test]
     fn every_recorded_receipt_is_read() {
-        // 32 bytes in base64, so that it serves as a key of every kind.
+        // 32 bytes in base64, which is a valid key for every scheme.
         let secret = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
         let none = HeaderMap::new();
         let mut form = HeaderMap::new();
@@ -152,7 +153,7 @@ mod tests {
         }
     }
 
-    /// Whether `plivo` with this setting takes a receipt that is signed with the second version alone.
+    /// Whether `plivo` with this setting accepts a receipt that is signed only with version 2.
     fn takes_second_version(require_v3: &str) -> Result<bool, ConfigError> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let config: SmsConfig = toml::from_str(&format!(

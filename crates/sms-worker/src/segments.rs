@@ -1,29 +1,29 @@
-//! How many parts an SMS takes on the air (3GPP TS 23.038, 23.040). Refuses to shorten a text.
+//! Number of parts of an SMS and its encoding (3GPP TS 23.038, 23.040).
 
-/// How a text is encoded.
+/// Encoding of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// 7 bits a character: 160 in one part, 153 in each of several.
+    /// GSM 7-bit alphabet: 160 septets in a single part, 153 in each of several.
     Gsm7,
-    /// 16 bits a unit: 70 in one part, 67 in each of several.
+    /// UCS-2: 70 UTF-16 units in a single part, 67 in each of several.
     Ucs2,
 }
 
-/// What a text takes.
+/// Size of a text on the air.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segments {
-    /// Its encoding.
+    /// Encoding of all parts.
     pub encoding: Encoding,
-    /// Parts sent and paid for.
+    /// Number of parts; most providers bill each part.
     pub count: usize,
 }
 
-/// The default alphabet without the escape character.
+/// GSM default alphabet without the escape character.
 const BASIC: &str = "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà";
-/// Characters of the extension table: an escape and a character, two septets.
+/// Characters of the extension table. Each takes two septets: the escape and a character.
 const EXTENDED: &str = "^{}\\[~]|€\u{c}";
 
-/// What each ASCII character takes; 0 where it has no place in either table.
+/// Septets of each ASCII character; 0 if it is in neither table.
 static ASCII: [u8; 128] = {
     let mut costs = [0; 128];
     let (basic, extended) = (BASIC.as_bytes(), EXTENDED.as_bytes());

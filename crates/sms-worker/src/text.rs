@@ -1,5 +1,6 @@
-//! The text of an SMS: the template of its locale, then, if the service names a host, the
-//! origin-bound line, which is exactly the last one (R32). Refuses texts of more than two parts.
+//! Text of an SMS: the rendered template of its locale and, if the service names a host, the
+//! origin-bound line. That line must be the very last one for browsers to recognize it (WICG
+//! origin-bound one-time codes). Texts of more than two parts are an error.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +11,7 @@ use crate::segments::{Encoding, Segments, segments};
 
 const FILE: &str = "sms.txt";
 
-/// Parts an SMS may take.
+/// Maximum number of parts of an SMS.
 const MOST_PARTS: usize = 2;
 
 macro_rules! embedded {
@@ -21,50 +22,50 @@ macro_rules! embedded {
 
 const EMBEDDED: [Embedded; 8] = embedded!("de", "en", "es", "fr", "it", "nl", "pl", "pt");
 
-/// Why there is no text.
+/// Error of rendering a text.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
-    /// The template is missing or wrong.
+    /// The template is missing or invalid.
     #[error(transparent)]
     Template(#[from] TemplateError),
-    /// It would take more than two parts.
+    /// The text exceeds two parts.
     #[error("template {locale}/sms.txt makes a text of {count} parts; at most 2 are sent")]
     TooLong {
-        /// The locale.
+        /// Locale of the template.
         locale: String,
-        /// Its parts.
+        /// Number of parts it would take.
         count: usize,
     },
-    /// The encoding of the provider's protocol has no place for it.
+    /// The encoding of the provider's protocol cannot express the text.
     #[error("the text cannot be encoded for the provider")]
     Unencodable,
 }
 
-/// Makes texts.
+/// Renderer of SMS texts.
 pub struct SmsText {
     templates: Templates,
 }
 
 impl SmsText {
-    /// The files of a locale.
+    /// Template files of a locale.
     pub const FILES: [&'static str; 1] = [FILE];
 
-    /// The embedded templates, with those under `folder` on top.
+    /// Loads the embedded templates; files under `folder` override them.
     pub fn load(folder: Option<&Path>) -> Result<Self, TemplateError> {
         Templates::load(&EMBEDDED, &Self::FILES, folder).map(|templates| Self { templates })
     }
 
-    /// Returns the templates of the texts.
+    /// Returns the templates.
     pub const fn templates(&self) -> &Templates {
         &self.templates
     }
 
-    /// Returns the templates themselves.
+    /// Consumes the renderer and returns its templates.
     pub fn into_templates(self) -> Templates {
         self.templates
     }
 
-    /// The text for `dispatch` and what it takes on the air.
+    /// Renders the text for `dispatch` and returns it with its size.
     pub fn render(&self, dispatch: &Dispatch) -> Result<(String, Segments), TextError> {
         let mut text = self.templates.render(FILE, dispatch)?;
         if let Some(host) = &dispatch.sender.host {
@@ -82,8 +83,12 @@ impl SmsText {
     }
 }
 
-/// Renders the text of every locale for `sender` with the longest code: a text that cannot be sent is
-/// an error, and those of two parts are returned (as locale, encoding and parts).
+/// Renders the text of every locale for `sender` with the longest code. Returns the locales whose
+/// text takes two parts, with encoding and number of parts.
+///
+/// # Errors
+///
+/// Fails if a text cannot be rendered or takes more than two parts.
 pub fn check_templates(
     text: &SmsText,
     sender: &Sender,
@@ -118,7 +123,7 @@ mod tests {
         }
     }
 
-    /// An independent reading of the WICG rule: the last line is `@host SP #code`, alone.
+    /// Independent parser of the WICG rule: the last line is `@host SP #code` and nothing else.
     fn origin_bound(text: &str) -> Option<(&str, &str)> {
         let last = text.split('\n').next_back()?;
         let (host, code) = last.strip_prefix('@')?.split_once(" #")?;
@@ -146,7 +151,7 @@ mod tests {
             std::fs::create_dir_all(&folder).unwrap();
             std::fs::write(folder.join("sms.txt"), text).unwrap();
         };
-        // Named as locales are written elsewhere, too.
+        // Locale folders may use an underscore as well.
         let declared = "{# variables: amount #}";
         write(
             "en",

@@ -1,5 +1,4 @@
-//! The two kinds of plots, as SVG on a light ground. Refuses to draw without points: then there is
-//! no file.
+//! Line and bar charts as SVG on a light background. A chart without points writes no file.
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -12,7 +11,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 const SIZE: (u32, u32) = (720, 420);
-/// Told apart also by who does not see all colours.
+/// Colors that color-blind readers can distinguish.
 const COLORS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -21,10 +20,10 @@ const COLORS: [RGBColor; 6] = [
     RGBColor(230, 159, 0),
     RGBColor(86, 86, 86),
 ];
-/// The most points of a curve that are drawn.
+/// Maximum number of points drawn per curve.
 const POINTS: usize = 120;
 
-/// Points that belong together.
+/// Series of points.
 #[derive(Debug)]
 pub struct Curve {
     label: String,
@@ -32,7 +31,7 @@ pub struct Curve {
 }
 
 impl Curve {
-    /// A curve through `points`, from left to right; of many, some left out evenly.
+    /// Creates a curve through `points`, from left to right, thinned evenly if there are too many.
     pub fn new(label: String, mut points: Vec<(f64, f64)>) -> Self {
         points.sort_by(|one, other| one.0.total_cmp(&other.0));
         let step = points.len().div_ceil(POINTS).max(1);
@@ -41,23 +40,23 @@ impl Curve {
     }
 }
 
-/// Curves over two axes.
+/// Line chart.
 #[derive(Debug)]
 pub struct Chart {
-    /// Above it.
+    /// Title.
     pub title: &'static str,
-    /// What the horizontal axis shows, and in what.
+    /// Label of the horizontal axis, with its unit.
     pub x: &'static str,
-    /// What the vertical axis shows, and in what.
+    /// Label of the vertical axis, with its unit.
     pub y: &'static str,
     /// Whether the axes are logarithmic.
     pub is_log: (bool, bool),
-    /// What is drawn.
+    /// Curves to draw.
     pub curves: Vec<Curve>,
 }
 
 impl Chart {
-    /// Draws it into the file `path`, if there is anything to draw.
+    /// Draws the chart into the file `path` if there are points.
     pub fn draw(&self, path: &Path) -> anyhow::Result<bool> {
         let curves = self.curves.iter();
         let all: Vec<_> = curves
@@ -76,7 +75,7 @@ impl Chart {
                 0.0..to * (1.05 + room)
             }
         };
-        // Room above for the names of the curves.
+        // Leave room at the top for the legend.
         #[expect(clippy::cast_precision_loss, reason = "a handful")]
         let above = self.curves.len() as f64 * 0.1;
         let x = range(self.is_log.0, 0.0, |point| point.0);
@@ -136,21 +135,21 @@ impl Chart {
     }
 }
 
-/// Bars of parts that lie on each other.
+/// Stacked bar chart.
 #[derive(Debug)]
 pub struct Stack {
-    /// Above it.
+    /// Title.
     pub title: &'static str,
-    /// What the vertical axis shows, and in what.
+    /// Label of the vertical axis, with its unit.
     pub y: &'static str,
-    /// What the parts are called.
+    /// Names of the parts.
     pub parts: Vec<&'static str>,
-    /// A bar's name and the heights of its parts.
+    /// Name of each bar and the heights of its parts.
     pub bars: Vec<(String, Vec<f64>)>,
 }
 
 impl Stack {
-    /// Draws it into the file `path`, if there is anything to draw.
+    /// Draws the chart into the file `path` if there are bars.
     pub fn draw(&self, path: &Path) -> anyhow::Result<bool> {
         let heights = self.bars.iter().map(|(_, parts)| parts.iter().sum::<f64>());
         let Some(most) = heights.reduce(f64::max) else {
@@ -165,7 +164,7 @@ impl Stack {
             .margin(12)
             .x_label_area_size(44)
             .y_label_area_size(64)
-            // Room above for the names of the parts.
+            // Leave room at the top for the legend.
             .build_cartesian_2d::<_, std::ops::Range<f64>>(x, 0.0..most * 1.35)
             .map_err(failed)?;
         self.frame(&mut chart)?;
@@ -190,7 +189,7 @@ impl Stack {
         Ok(true)
     }
 
-    /// The axes, with the bars' names below them.
+    /// Draws the axes, with the names of the bars below.
     fn frame<'a>(
         &self,
         chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>,
@@ -218,7 +217,7 @@ impl Stack {
     }
 }
 
-/// The names of what was drawn, in the corner above on the left.
+/// Draws the legend in the upper left corner.
 fn legend<'a, T: CoordTranslate>(
     chart: &mut ChartContext<'a, SVGBackend<'a>, T>,
 ) -> anyhow::Result<()> {
@@ -232,7 +231,7 @@ fn legend<'a, T: CoordTranslate>(
         .map_err(failed)
 }
 
-/// `1000000` as `1M`, `2500` as `2.5k`.
+/// Formats `1000000` as `1M` and `2500` as `2.5k`.
 fn short(value: f64) -> String {
     let (value, unit) = match value.abs() {
         1e6.. => (value / 1e6, "M"),
@@ -245,5 +244,5 @@ fn short(value: f64) -> String {
 }
 
 fn failed<E: Debug>(error: E) -> anyhow::Error {
-    anyhow!("a plot cannot be drawn: {error:?}")
+    anyhow!("cannot draw the plot: {error:?}")
 }

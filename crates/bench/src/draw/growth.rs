@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::chart::{Chart, Curve};
 use crate::figures::show;
 
-/// A table: its name, what it shows, its columns with their titles.
+/// Table: name, title, and columns with their titles.
 type Table = (
     &'static str,
     &'static str,
@@ -124,7 +124,7 @@ const TABLES: [Table; 9] = [
         ],
     ),
 ];
-/// Rows that a table shows at most.
+/// Maximum number of rows of a table.
 const ROWS: usize = 12;
 
 fn rows<'a>(all: &'a Value, name: &str) -> &'a [Value] {
@@ -133,7 +133,7 @@ fn rows<'a>(all: &'a Value, name: &str) -> &'a [Value] {
         .map_or(&[], Vec::as_slice)
 }
 
-/// The tables that there are rows for.
+/// Returns the tables that have rows.
 pub fn tables(all: &Value) -> String {
     let mut text = String::new();
     for (name, title, columns) in TABLES {
@@ -159,7 +159,7 @@ pub fn tables(all: &Value) -> String {
     text
 }
 
-/// A count without places, anything else with what [`show`] gives it.
+/// Formats a count without decimal places, and any other value with [`show`].
 fn whole(value: f64) -> String {
     if value.fract() == 0.0 {
         format!("{value:.0}")
@@ -168,13 +168,13 @@ fn whole(value: f64) -> String {
     }
 }
 
-/// The points of two columns of a table.
+/// Returns the points of two columns of a table.
 fn points(all: &Value, table: &str, x: &str, y: &str) -> Vec<(f64, f64)> {
     let one = |row: &Value| Some((row[x].as_f64()?, row[y].as_f64()?));
     rows(all, table).iter().filter_map(one).collect()
 }
 
-/// The plots, each with its file.
+/// Returns the plots with their file names.
 pub fn charts(all: &Value) -> Vec<(&'static str, Chart)> {
     let curve = |label: &str, table: &str, x: &str, y: &str| {
         Curve::new(label.to_owned(), points(all, table, x, y))

@@ -1,6 +1,5 @@
-//! What is shown of figures that were measured: tables in Markdown, and plots. Everything comes from
-//! the JSON files, so that it can be shown again without measuring. Refuses to make up what is not
-//! there: a table or plot without figures is left out.
+//! Markdown tables and plots of measured figures. All input comes from the JSON files, so that
+//! output can be regenerated without measuring. A table or plot without figures is left out.
 
 mod chart;
 mod growth;
@@ -20,21 +19,21 @@ use chart::{Chart, Curve, Stack};
 const BEGIN: &str = "<!-- figures:begin -->";
 const END: &str = "<!-- figures:end -->";
 
-/// From which figures, and where to.
+/// Input files and output locations.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
-    /// Files that a measurement wrote with `--json`.
+    /// JSON files that a measurement wrote with `--json`.
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// Draws into this folder.
+    /// Writes plots to this folder.
     #[arg(long)]
     plots: Option<PathBuf>,
-    /// Puts the tables between the marks `figures:begin` and `figures:end` of this file.
+    /// Replaces the tables between the marks `figures:begin` and `figures:end` in this file.
     #[arg(long)]
     write: Option<PathBuf>,
 }
 
-/// Draws and writes.
+/// Draws the plots and writes the tables.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut all = Value::Object(serde_json::Map::default());
     for path in &arguments.files {
@@ -61,7 +60,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Shows what was drawn in a document that lies in `beside`, if `folder` is below that.
+/// Returns Markdown that shows the plots in a document in the folder `beside`, if `folder` is below
+/// that folder.
 fn images(drawn: &[(&str, &str)], folder: &Path, beside: Option<&Path>) -> String {
     let Some(path) = beside.and_then(|beside| folder.strip_prefix(beside).ok()) else {
         return String::new();
@@ -70,14 +70,14 @@ fn images(drawn: &[(&str, &str)], folder: &Path, beside: Option<&Path>) -> Strin
     drawn.iter().map(one).collect()
 }
 
-/// `document` with `text` between the marks.
+/// Returns `document` with `text` between the marks.
 fn replaced(document: &str, text: &str) -> anyhow::Result<String> {
     let (head, rest) = document.split_once(BEGIN).context("figures:begin")?;
     let (_, tail) = rest.split_once(END).context("figures:end")?;
     Ok(format!("{head}{BEGIN}\n\n{}\n\n{END}{tail}", text.trim()))
 }
 
-/// Least, median and most of the figure `name`.
+/// Returns minimum, median and maximum of the figure `name`.
 fn figure(all: &Value, name: &str) -> Option<[f64; 3]> {
     let rounds = all[name]["rounds"].as_array()?;
     let rounds: Vec<f64> = rounds.iter().filter_map(Value::as_f64).collect();
@@ -86,7 +86,7 @@ fn figure(all: &Value, name: &str) -> Option<[f64; 3]> {
     Some([least, median(&rounds), most])
 }
 
-/// Draws what there are figures for into `folder`; the files and their titles.
+/// Draws every plot for which there are figures into `folder`. Returns the files and their titles.
 pub fn plots(all: &Value, folder: &Path) -> anyhow::Result<Vec<(&'static str, &'static str)>> {
     fs::create_dir_all(folder)?;
     let mut drawn = Vec::new();

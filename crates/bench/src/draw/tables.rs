@@ -1,4 +1,4 @@
-//! The tables of a measurement by rounds.
+//! Tables of a measurement by rounds.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::figure;
 use crate::figures::show;
 
-/// The systems, and how they are called in tables and plots.
+/// Systems with their names in tables and plots.
 pub const SYSTEMS: [(&str, &str); 6] = [
     ("lean", "lean"),
     ("lean_calls", "lean, with the calls of our promises"),
@@ -16,7 +16,7 @@ pub const SYSTEMS: [(&str, &str); 6] = [
     ("embedded", "embedded"),
     ("email_way", "one process, email"),
 ];
-/// Loads at which latency is taken, and how they are called.
+/// Loads at which latency is measured, with their titles.
 const LOADS: [(&str, &str); 4] = [
     ("300", "300 a second"),
     ("25pc", "25 %"),
@@ -24,10 +24,10 @@ const LOADS: [(&str, &str); 4] = [
     ("75pc", "75 %"),
 ];
 
-/// A column: its title, and the figures in it.
+/// Column: title and figures.
 type Column<'a> = (&'a str, &'a [&'a str]);
 
-/// All of them.
+/// Returns all tables.
 pub fn all(all: &Value) -> String {
     if figure(all, "noise.others_share").is_none() {
         return String::new();
@@ -106,7 +106,7 @@ fn latency(all: &Value, what: &str, title: &str, text: &mut String) {
             let names = names.each_ref().map(String::as_str);
             let _ = write!(text, " {}", medians(all, kind, &names));
             let failed = figure(all, &format!("{kind}.failed_{load}")).unwrap_or_default();
-            // What failed is in no quantile.
+            // Failed arrivals are in no quantile, so name their number.
             if failed[2] > 0.0 {
                 let [least, median, most] = failed.map(show);
                 let _ = write!(text, " (failed: {least} / {median} / {most})");

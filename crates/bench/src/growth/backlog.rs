@@ -1,6 +1,6 @@
-//! A backlog: orders are published while no worker runs, then one starts. Whether the publisher
-//! slows as it grows, what it takes of memory, when the first message is handed over, how fast it
-//! drains, and whether the worker's memory stays where it is.
+//! Backlog: orders are published while no worker runs, then a worker starts. Measures whether
+//! publishing slows down as the queue grows, its memory, the time to the first hand-over, the drain
+//! rate, and whether the worker's memory stays constant.
 
 use std::time::{Duration, Instant};
 
@@ -15,23 +15,23 @@ use crate::rounds::USERS;
 use crate::setup::Setup;
 use crate::system::System;
 
-/// Parts in which it is published.
+/// Number of parts in which the backlog is published.
 const PARTS: u64 = 10;
-/// How often the drain is looked at.
+/// Interval between samples of the drain.
 const LOOK: Duration = Duration::from_millis(500);
-/// How long nothing may come before the drain is over.
+/// Time without progress after which the drain counts as finished.
 const QUIET: Duration = Duration::from_secs(15);
-/// The longest a drain may take.
+/// Maximum duration of a drain.
 const DRAIN: Duration = Duration::from_secs(600);
 
-/// What the worker counts ended deliveries in.
+/// Metric with the worker's ended deliveries.
 const ENDED: &str = "watchword_deliveries_ended_total";
 
-/// The case.
+/// Runs the case.
 #[expect(clippy::cast_precision_loss, reason = "counts")]
 pub async fn measure(arguments: &Arguments, peers: &Peers, rows: &mut Rows) -> anyhow::Result<()> {
     let provider = Provider::start(Duration::ZERO).await?;
-    // The longest life there is, so that few end before the worker comes to them.
+    // The longest possible lifetime, so that few codes expire before the worker reaches them.
     let setup = Setup {
         roles: &["issuer"],
         lifetime_seconds: 600,

@@ -1,4 +1,4 @@
-//! Cases in which one number grows and the same load is run at each.
+//! Cases in which one parameter grows while the load stays the same.
 
 use std::time::{Duration, Instant};
 
@@ -11,16 +11,16 @@ use crate::rounds::{ON_THE_WAY, SLOW_USERS, USERS, WARM};
 use crate::setup::Setup;
 use crate::system::{Kind, System};
 
-/// Parts of the highest rate that are offered.
+/// Shares of the highest rate that are offered.
 const OFFERED: [f64; 7] = [0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9];
-/// Live verifications at the first weighing.
+/// Live verifications at the first measurement of memory.
 const FIRST_WEIGHED: u64 = 10_000;
-/// What a worker has on the way where workers are counted: few, so that the provider is the limit.
+/// Concurrency of a worker in the `workers` case: low, so that the provider is the limit.
 const FEW: u16 = 32;
-/// How long the provider takes where workers are counted.
+/// Latency of the provider in the `workers` case.
 const TAKES: Duration = Duration::from_millis(100);
 
-/// Rate and processor time at several offered rates, then in a closed loop.
+/// Measures rate and CPU time at several offered rates, then in a closed loop.
 pub async fn load(arguments: &Arguments, peers: &Peers, rows: &mut Rows) -> anyhow::Result<()> {
     let provider = Provider::start(Duration::ZERO).await?;
     let system = System::start(Kind::One, peers, &provider).await?;
@@ -59,7 +59,8 @@ pub async fn load(arguments: &Arguments, peers: &Peers, rows: &mut Rows) -> anyh
     Ok(())
 }
 
-/// What one live verification takes of Redis, all keys included, and what opening one costs there.
+/// Measures the memory that one live verification takes in Redis, with all its keys, and the cost
+/// of opening one.
 #[expect(clippy::cast_precision_loss, reason = "counts")]
 pub async fn recipients(
     arguments: &Arguments,
@@ -67,7 +68,7 @@ pub async fn recipients(
     rows: &mut Rows,
 ) -> anyhow::Result<()> {
     let provider = Provider::start(Duration::ZERO).await?;
-    // The longest life there is: those of the beginning shall be live at the end.
+    // The longest possible lifetime, so that the first verifications are still live at the end.
     let setup = Setup {
         lifetime_seconds: 600,
         ..Setup::default()
@@ -98,7 +99,7 @@ pub async fn recipients(
     Ok(())
 }
 
-/// 1, 10 and 100 providers with a route each; every message takes the last route.
+/// Measures 1, 10 and 100 providers with one route each. Every message matches the last route.
 pub async fn providers(
     arguments: &Arguments,
     peers: &Peers,
@@ -128,7 +129,8 @@ pub async fn providers(
     Ok(())
 }
 
-/// A provider that takes 100 ms and one that takes 1 s, beside what the messages on the way allow.
+/// Measures providers with a latency of 100 ms and 1 s, against the rate that the concurrency
+/// allows.
 pub async fn slow(arguments: &Arguments, peers: &Peers, rows: &mut Rows) -> anyhow::Result<()> {
     for delay in [Duration::from_millis(100), Duration::from_secs(1)] {
         let provider = Provider::start(delay).await?;
@@ -150,7 +152,7 @@ pub async fn slow(arguments: &Arguments, peers: &Peers, rows: &mut Rows) -> anyh
     Ok(())
 }
 
-/// 1, 2, 4 and 8 processes of the SMS worker, each with few messages on the way.
+/// Measures 1, 2, 4 and 8 SMS worker processes with low concurrency.
 pub async fn workers(arguments: &Arguments, peers: &Peers, rows: &mut Rows) -> anyhow::Result<()> {
     let provider = Provider::start(TAKES).await?;
     for workers in [1_u16, 2, 4, 8] {

@@ -1,6 +1,6 @@
-//! How cost moves: with load, recipients, providers, a backlog, a slow provider and workers. Each
-//! case has a broker and a store of its own, is bounded in count and time, and ends what it began.
-//! Refuses to extrapolate: there is no row of what was not run.
+//! Measurements of how cost grows with load, recipients, providers, backlog, slow providers and
+//! workers. Each case has its own broker and store, is bounded in count and time, and cleans up.
+//! Every row was measured; none is extrapolated.
 
 mod backlog;
 mod cases;
@@ -17,7 +17,7 @@ use crate::figures::round;
 use crate::noise::Watch;
 use crate::peers::Peers;
 
-/// The cases, in their order.
+/// Cases in the order in which they run.
 const CASES: [&str; 7] = [
     "load",
     "recipients",
@@ -28,28 +28,30 @@ const CASES: [&str; 7] = [
     "workers",
 ];
 
-/// What is measured, and how large.
+/// Selection and size of the cases.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
-    /// These cases alone: `load`, `recipients`, `providers`, `backlog`, `stale`, `slow`, `workers`.
+    /// Runs only these cases: `load`, `recipients`, `providers`, `backlog`, `stale`, `slow`,
+    /// `workers`.
     #[arg(long, value_delimiter = ',', value_parser = CASES)]
     only: Vec<String>,
-    /// Writes the rows as one object.
+    /// Writes the rows to this file as a JSON object.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Draws the rows into this folder.
+    /// Writes plots of the rows to this folder.
     #[arg(long)]
     plots: Option<PathBuf>,
-    /// Messages of the backlog; a queue takes 1,000,000.
+    /// Messages of the backlog; a queue holds at most 1,000,000.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
     events: u64,
-    /// Messages that lie before a fresh one.
+    /// Messages that are in the queue before a fresh one.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
     stale: u64,
-    /// The most verifications that are live at once: 10,000, each tenfold and these are weighed.
+    /// Maximum number of live verifications. Memory is measured at 10,000, at each power of ten
+    /// above, and at this number.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(10_000..=10_000_000))]
     recipients: u64,
-    /// Seconds of each measurement under load.
+    /// Duration of each measurement under load, in seconds.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
 }
@@ -60,7 +62,7 @@ impl Arguments {
     }
 }
 
-/// One row of a case.
+/// Row of a table: values by column.
 pub type Row = BTreeMap<String, f64>;
 
 /// Rows by the name of their table.
@@ -79,7 +81,7 @@ impl Rows {
             .push(row.collect());
     }
 
-    /// Adds a row to the table `name`: what a case counted, and what a meter did.
+    /// Adds a row to the table `name` with the values of a case and of a meter.
     pub fn add_with<'a>(
         &mut self,
         name: &str,
@@ -104,8 +106,8 @@ impl Rows {
     }
 }
 
-/// Measures, prints, and writes what `arguments` want written. A case that fails is told, and the
-/// others go on.
+/// Runs the cases, prints the tables, and writes the files that `arguments` name. A case that fails
+/// is reported, and the others still run.
 pub async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     let begun = Instant::now();
     let (mut rows, mut failed) = (Rows::default(), Vec::new());

@@ -1,5 +1,5 @@
-//! One fresh code behind many that came before it, either still of use or past their deadline: how
-//! long after the worker's start it is handed over, and how many messages were before it.
+//! Fresh code behind many others, live or expired: the time from the worker's start to its
+//! hand-over, and the number of messages before it.
 
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,12 @@ use crate::rounds::USERS;
 use crate::setup::Setup;
 use crate::system::System;
 
-/// The shortest life a code can have.
+/// Shortest possible code lifetime.
 const SHORT_SECONDS: u32 = 30;
-/// The life of the fresh code, which another service asks for; also how long it is waited for.
+/// Lifetime of the fresh code, which another service requests; also the maximum wait for it.
 const FRESH: Duration = Duration::from_secs(300);
 
-/// The case: alone, behind live ones, behind ended ones.
+/// Runs the case with an empty queue, behind live codes, and behind expired codes.
 pub async fn measure(arguments: &Arguments, peers: &Peers, rows: &mut Rows) -> anyhow::Result<()> {
     one(0, 600, peers, rows).await?;
     one(arguments.stale, 600, peers, rows).await?;
@@ -74,7 +74,7 @@ async fn one(
     Ok(())
 }
 
-/// Lets the worker finish what is left, so that it is not in the next one's way.
+/// Lets the worker finish the rest, so that it does not disturb the next run.
 async fn empty(provider: &Provider, system: &System, count: u64) {
     let name = "watchword_deliveries_ended_total";
     let begun = Instant::now();

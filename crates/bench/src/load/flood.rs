@@ -1,4 +1,4 @@
-//! Codes that nobody waits for: verifications that stay open, and a backlog.
+//! Load that leaves codes behind: verifications that stay open, and a backlog.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use tokio::sync::oneshot::Receiver;
 use super::{COUNTRIES, Target, User};
 use crate::provider::{Arrival, Provider};
 
-/// Opens `count` verifications that nobody checks.
+/// Opens `count` verifications without checking them.
 pub async fn fill(target: &Target, provider: &Arc<Provider>, count: usize) -> anyhow::Result<()> {
     const USERS: usize = 64;
     let mut tasks = Vec::new();
@@ -29,8 +29,8 @@ pub async fn fill(target: &Target, provider: &Arc<Provider>, count: usize) -> an
     Ok(())
 }
 
-/// Asks for `count` codes over `users` connections and waits for none of them; how many were
-/// accepted. A connection ends at the first refusal, which is what a full queue answers.
+/// Requests `count` codes over `users` connections without waiting for them, and returns how many
+/// were accepted. A connection stops at the first refusal, which means that the queue is full.
 pub async fn flood(target: &Target, count: u64, users: usize) -> anyhow::Result<u64> {
     let left = Arc::new(AtomicU64::new(count));
     let mut tasks = Vec::with_capacity(users);
@@ -57,8 +57,8 @@ pub async fn flood(target: &Target, count: u64, users: usize) -> anyhow::Result<
     Ok(accepted)
 }
 
-/// Asks for one code over a connection of its own, for a number of the first country; where it will
-/// arrive.
+/// Requests one code over a separate connection, for a number of the first country. Returns a
+/// receiver for its arrival.
 pub async fn single(target: &Target, provider: &Provider) -> anyhow::Result<Receiver<Arrival>> {
     let mut user = User::connect(target).await?;
     let mut to = target.recipient();

@@ -1,5 +1,5 @@
-//! Request bodies: the listener reads each one whole before a handler runs, so that a slow sender
-//! holds a connection and nothing else.
+//! Request bodies. The listener reads each body whole before the handler runs, so that a slow
+//! sender holds a connection and nothing else.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -12,22 +12,22 @@ use tokio::time::timeout;
 
 use crate::{Problem, ProblemCode};
 
-/// The largest body the listener hands on. Each route has its own limit below it.
+/// Largest body that the listener passes on. Each route has a lower limit of its own.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
-/// The part of a larger body that is read and discarded. A client whose connection is reset while
-/// it sends never sees the answer.
+/// How much of an oversized body is read and discarded. A client whose connection is reset while it
+/// is sending never sees the response.
 const MAX_DISCARDED_BYTES: usize = 2 * 1024 * 1024;
-/// The time from the end of the headers to the end of the body.
+/// Maximum time from the end of the headers to the end of the body.
 pub const BODY_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Why a request has no body although its headers announce one. An extension of the request.
+/// Reason for which an announced body is missing. Stored in the request's extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unread {
-    /// It did not arrive within [`BODY_DEADLINE`].
+    /// The body did not arrive within [`BODY_DEADLINE`].
     Late,
-    /// It is larger than the limit.
+    /// The body exceeds the limit.
     Large,
-    /// Its framing is wrong, or the connection ended.
+    /// The framing is invalid, or the connection ended.
     Broken,
 }
 
@@ -47,11 +47,11 @@ impl Unread {
     }
 }
 
-/// Replaces the body of `request` with one that is in memory. `hold` receives the size of each
-/// piece that waits for the next.
+/// Replaces the body of `request` with one that is in memory. Calls `hold` with the size of each
+/// chunk that has to wait for the next.
 ///
-/// If the body cannot be read, an [`Unread`] goes into the request's extensions: the route decides
-/// which error it reports first, a missing key or a missing body.
+/// If the body cannot be read, inserts an [`Unread`] into the request's extensions, so that the
+/// route decides which error to report first: a missing key or a missing body.
 pub(crate) async fn receive<B>(request: http::Request<B>, hold: impl Fn(usize)) -> Request
 where
     B: HttpBody<Data = Bytes> + Unpin,
@@ -68,7 +68,7 @@ where
     Request::from_parts(parts, body)
 }
 
-/// The body of `request`, which the listener has read, if it has at most `limit` bytes.
+/// Returns the body of `request` if it has at most `limit` bytes.
 pub async fn whole(request: Request, limit: usize) -> Result<Bytes, Problem> {
     let unread = request.extensions().get().copied();
     let body = match unread {
@@ -98,7 +98,7 @@ where
             }
             continue;
         }
-        // Copied, so that the connection's buffer, of which the chunk is a part, can be used again.
+        // Copy the chunk, so that the connection's buffer, which it is a slice of, can be reused.
         kept.extend_from_slice(&chunk);
         if !body.is_end_stream() {
             hold(chunk.len());

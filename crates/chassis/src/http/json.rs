@@ -1,4 +1,4 @@
-//! JSON bodies: their declaration, their size, and errors that name the field and never its value.
+//! JSON bodies: content type, size, and errors that name the field but never quote its value.
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
@@ -9,10 +9,11 @@ use super::body::whole;
 use crate::{Problem, ProblemCode};
 
 const MAX_BODY_BYTES: usize = 16 * 1024;
-/// The byte order mark that some encoders write in front. RFC 8259 §8.1 lets a reader ignore it.
+/// Byte order mark that some encoders write first. RFC 8259 section 8.1 allows a reader to ignore
+/// it.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// A JSON body of type `T` with at most 16 KiB.
+/// JSON body of type `T`, at most 16 KiB.
 #[derive(Debug)]
 pub struct JsonBody<T>(pub T);
 
@@ -26,8 +27,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     }
 }
 
-/// Like [`JsonBody`], but a body without bytes gives the default, whatever its headers say: clients
-/// and proxies that stream declare a body before they know that it is empty.
+/// Like [`JsonBody`], but an empty body yields the default regardless of its headers: clients and
+/// proxies that stream announce a body before they know that it is empty.
 #[derive(Debug)]
 pub struct OptionalJsonBody<T>(pub T);
 
@@ -45,7 +46,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
     }
 }
 
-/// Refuses a body that is not declared as JSON in UTF-8, or is compressed.
+/// Checks that the body is declared as JSON in UTF-8 and is not compressed.
 fn check_headers(headers: &HeaderMap) -> Result<(), Problem> {
     let unsupported = |detail| Err(Problem::new(ProblemCode::UnsupportedMediaType, detail));
     if !is_json(headers) {
@@ -66,8 +67,8 @@ fn check_headers(headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Whether the content type is JSON in UTF-8 or in US-ASCII, a subset of it. `utf8` is not a
-/// registered name, but common.
+/// Whether the content type is JSON in UTF-8 or in US-ASCII, which is a subset. `utf8` is not a
+/// registered charset name, but is common.
 fn is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers
         .get(header::CONTENT_TYPE)
@@ -90,10 +91,14 @@ fn is_json(headers: &HeaderMap) -> bool {
     is_json && is_utf8
 }
 
-/// Parses one JSON document. An error names the field and never quotes its value.
+/// Parses one JSON document.
+///
+/// # Errors
+///
+/// Names the field that is wrong and never quotes its value.
 pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
-    // Tracking the path costs more than parsing, so only a wrong document is parsed with it.
+    // Tracking the path costs more than parsing, so only an invalid document is parsed with it.
     if let Ok(parsed) = serde_json::from_slice(body) {
         return Ok(parsed);
     }
@@ -116,7 +121,7 @@ pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     Ok(parsed)
 }
 
-/// Names the wrong field in our words; serde's own may quote the value.
+/// Builds the error from the kind of serde's message: the message itself may quote the value.
 fn field_problem(path: &str, message: &str) -> Problem {
     let wrong = |field: Option<String>, what: &str| {
         let detail = match &field {
@@ -137,7 +142,7 @@ fn field_problem(path: &str, message: &str) -> Problem {
         let Some(rest) = message.strip_prefix(start) else {
             continue;
         };
-        // A name the caller made up is quoted only if it looks like one.
+        // Quote a name from the request only if it looks like a field name.
         let name = rest
             .split('`')
             .next()
@@ -153,7 +158,7 @@ fn field_problem(path: &str, message: &str) -> Problem {
     }
 }
 
-/// Returns the path of the field `name` of the object at `path`. A path may end with the name already.
+/// Returns the path of field `name` in the object at `path`. `path` may already end with the name.
 fn join_path(path: Option<&str>, name: &str) -> String {
     match path {
         Some(path) if path == name || path.ends_with(&format!(".{name}")) => path.to_owned(),
@@ -162,7 +167,7 @@ fn join_path(path: Option<&str>, name: &str) -> String {
     }
 }
 
-/// Whether the text is short and holds letters, digits and these characters only.
+/// Whether `text` has at most `most` bytes and consists of letters, digits and `more`.
 fn is_plain(text: &str, most: usize, more: &[u8]) -> bool {
     let mut bytes = text.bytes();
     text.len() <= most && bytes.all(|b| b.is_ascii_alphanumeric() || more.contains(&b))

@@ -1,4 +1,4 @@
-//! API keys, answers to unknown paths and methods, and the number of requests at once.
+//! API keys, responses to unknown paths and methods, and the limit of concurrent requests.
 
 use axum::body::Body;
 use axum::http::HeaderValue;

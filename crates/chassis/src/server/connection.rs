@@ -1,5 +1,5 @@
-//! One connection: which step it is in and since when, learnt from the bytes that pass.
-//! Refuses to know what the bytes mean.
+//! State of one connection: its current step and when the step began, derived from the bytes that
+//! pass through the socket without parsing them.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -15,33 +15,33 @@ use tokio::time::Instant;
 
 use super::Patience;
 
-/// What a connection is at.
+/// Step of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Between requests.
     Idle,
     /// A request has begun to arrive.
     Head,
-    /// Its headers are there, its body is not; the deadline of bodies holds.
+    /// The headers have arrived, the body has not; [`crate::http`] limits the time of the body.
     Body,
-    /// A handler has it; the handler's own deadlines hold.
+    /// A handler is running; the handler's own deadlines apply.
     Work,
-    /// Its answer is on the way out.
+    /// The response is being written.
     Answer,
 }
 
-/// What the listener wants of a connection; each goes further than the one before.
+/// Instruction of the listener to a connection. A later variant overrides an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// Go on.
+    /// Keep serving.
     Serve,
-    /// End after the request in work.
+    /// End after the current request.
     Finish,
-    /// End now.
+    /// End immediately.
     Close,
 }
 
-/// A connection as its listener sees it.
+/// Connection as the listener sees it.
 #[derive(Debug)]
 pub struct Connection {
     step: Mutex<(Step, Instant)>,
@@ -50,7 +50,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// One that has just been accepted.
+    /// Creates the state of a connection that has just been accepted.
     pub fn new() -> Self {
         Self {
             step: Mutex::new((Step::Idle, Instant::now())),
@@ -63,12 +63,12 @@ impl Connection {
         self.step.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It is at `step` from now on.
+    /// Moves to `step` and restarts its timer.
     pub fn enter(&self, step: Step) {
         *self.step() = (step, Instant::now());
     }
 
-    /// It is at `to` from now on if it was at `from`.
+    /// Moves to `to` if the current step is `from`.
     fn go_on(&self, from: Step, to: Step) {
         let mut step = self.step();
         if step.0 == from {
@@ -76,19 +76,19 @@ impl Connection {
         }
     }
 
-    /// Since when it waits for its caller, if it does.
+    /// Returns when the connection began to wait for its client; `None` while a handler runs.
     pub fn waits_since(&self) -> Option<Instant> {
         let (step, since) = *self.step();
         (step != Step::Work).then_some(since)
     }
 
-    /// Since when its body has been arriving, if one is.
+    /// Returns when the body began to arrive; `None` in every other step.
     pub fn receives_since(&self) -> Option<Instant> {
         let (step, since) = *self.step();
         (step == Step::Body).then_some(since)
     }
 
-    /// Whether its caller has had all the time there is.
+    /// Whether the client has used up the time of the current step.
     pub fn is_overdue(&self, patience: Patience) -> bool {
         let (step, since) = *self.step();
         let limit: Duration = match step {
@@ -100,12 +100,12 @@ impl Connection {
         since.elapsed() >= limit
     }
 
-    /// Ends it once it is done with its request.
+    /// Ends the connection after its current request.
     pub fn finish(&self) {
         self.demand(Order::Finish);
     }
 
-    /// Ends it.
+    /// Ends the connection immediately.
     pub fn close(&self) {
         self.demand(Order::Close);
     }
@@ -115,7 +115,7 @@ impl Connection {
         self.attendant.wake();
     }
 
-    /// What is wanted of it. Whoever asks is woken when that changes.
+    /// Returns the current instruction and registers the task to be woken when it changes.
     pub fn order(&self, context: &Context<'_>) -> Order {
         self.attendant.register(context.waker());
         match self.order.load(Ordering::Acquire) {
@@ -126,14 +126,14 @@ impl Connection {
     }
 }
 
-/// The socket of a [`Connection`].
+/// Socket that reports its traffic to a [`Connection`].
 pub struct Watched {
     stream: TcpStream,
     connection: Arc<Connection>,
 }
 
 impl Watched {
-    /// Tells `connection` what passes through `stream`.
+    /// Reports reads and flushes of `stream` to `connection`.
     pub const fn new(stream: TcpStream, connection: Arc<Connection>) -> Self {
         Self { stream, connection }
     }
@@ -179,7 +179,7 @@ impl AsyncWrite for Watched {
         self.stream.is_write_vectored()
     }
 
-    /// Called when all that was to be written is in the socket's buffer.
+    /// Completes when all written bytes are in the socket's buffer: the response is finished.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.stream().poll_flush(context))?;
         self.connection.go_on(Step::Answer, Step::Idle);

@@ -1,6 +1,6 @@
-//! The places of a listener and the memory for arriving bodies: which connections have a place, and
-//! which one is closed when they run out. A connection whose request is in progress is never
-//! closed.
+//! Connection places of a listener and its memory for arriving bodies: which connections have a
+//! place, and which one is closed when places or memory run out. A connection whose request is
+//! being handled is never closed.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::Patience;
 use super::connection::Connection;
 
-/// The most bytes of bodies that a listener holds while they arrive.
+/// Maximum memory for bodies that are still arriving, for each listener.
 const MAX_HELD_BYTES: usize = 16 * 1024 * 1024;
 
 /// All connections of a listener.
@@ -24,7 +24,7 @@ pub struct Places {
     freed: Notify,
 }
 
-/// One connection's place; free again when dropped.
+/// Place of one connection; dropping it frees the place.
 #[derive(Debug)]
 pub struct Place {
     places: Arc<Places>,
@@ -32,7 +32,7 @@ pub struct Place {
     connection: Arc<Connection>,
 }
 
-/// The connections, and what their bodies take.
+/// The connections and the memory that their bodies take.
 #[derive(Debug, Default)]
 struct Taken {
     connections: HashMap<u64, Entry>,
@@ -46,14 +46,15 @@ struct Entry {
 }
 
 impl Taken {
-    /// Removes connection `number`; its place and memory are free again.
+    /// Removes connection `number` and frees its place and memory.
     fn remove(&mut self, number: u64) -> Option<Arc<Connection>> {
         let entry = self.connections.remove(&number)?;
         self.held_bytes -= entry.held_bytes;
         Some(entry.connection)
     }
 
-    /// Closes the connection with the earliest time of `since`.
+    /// Closes the connection with the earliest time of `since`. Returns false if `since` is `None`
+    /// for all.
     fn close_first(&mut self, since: impl Fn(&Entry) -> Option<Instant>) -> bool {
         let waiting = self
             .connections
@@ -68,7 +69,7 @@ impl Taken {
 }
 
 impl Places {
-    /// As many places as `most`, all free.
+    /// Creates `most` free places.
     pub fn new(most: usize) -> Self {
         Self {
             most,
@@ -98,18 +99,19 @@ impl Places {
         }
     }
 
-    /// Keeps a place free for whoever comes next. `false` if all are in work.
+    /// Makes a place free for the next connection, if necessary by closing an idle one. Returns
+    /// false if every connection has a request in progress.
     pub fn make_room(&self) -> bool {
         self.taken().connections.len() < self.most || self.close_idlest()
     }
 
-    /// Closes the connection that has waited longest for its caller.
+    /// Closes the connection that has waited longest for its client.
     pub fn close_idlest(&self) -> bool {
         self.taken()
             .close_first(|entry| entry.connection.waits_since())
     }
 
-    /// Closes every connection that has kept us waiting for longer than `patience`.
+    /// Closes every connection whose client has exceeded `patience`.
     pub fn close_overdue(&self, patience: Patience) {
         let mut taken = self.taken();
         let overdue: Vec<_> = taken
@@ -126,7 +128,7 @@ impl Places {
         }
     }
 
-    /// Ends every connection once it is done with its request.
+    /// Ends every connection after its current request.
     pub fn finish(&self) {
         let taken = self.taken();
         taken
@@ -142,16 +144,16 @@ impl Places {
 }
 
 impl Place {
-    /// The connection that has it.
+    /// Returns the connection that holds this place.
     pub const fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
 
-    /// Counts `bytes` more of an arriving body. If there is no room for them, the listener closes
-    /// the connections whose bodies have been arriving longest.
+    /// Counts `bytes` more of an arriving body. If they exceed the memory for bodies, closes the
+    /// connections whose bodies have been arriving longest.
     pub fn hold(&self, bytes: usize) {
         let mut taken = self.places.taken();
-        // A connection that was closed here holds no memory any more.
+        // A connection that was already closed holds no memory.
         let Some(entry) = taken.connections.get_mut(&self.number) else {
             return;
         };
@@ -164,7 +166,7 @@ impl Place {
         while taken.held_bytes > MAX_HELD_BYTES && taken.close_first(receiving) {}
     }
 
-    /// The body has arrived, or the listener gave up on it.
+    /// Frees the memory of the body: it has arrived, or the listener has given up on it.
     pub fn release(&self) {
         let mut taken = self.places.taken();
         if let Some(entry) = taken.connections.get_mut(&self.number) {

@@ -1,4 +1,4 @@
-//! Listeners against callers who dawdle, on real sockets and with short patience.
+//! Listeners against slow clients, on real sockets and with short deadlines.
 
 use axum::body::Bytes;
 use axum::routing::{get, post};
@@ -57,7 +57,7 @@ async fn ask(stream: &mut TcpStream) -> bool {
         })
 }
 
-/// How long until the server closes the connection.
+/// Returns how long the server takes to close the connection.
 async fn until_closed(stream: &mut TcpStream) -> Duration {
     let begun = Instant::now();
     let mut rest = Vec::new();
@@ -179,7 +179,7 @@ async fn until_answered(streams: &mut [TcpStream]) {
     }
 }
 
-/// A request for `/echo` of which `sent` of `length` bytes come.
+/// Returns a request for `/echo` that announces `length` bytes and sends `sent`.
 async fn begin_echo(server: &Server, length: usize, sent: usize) -> TcpStream {
     let mut stream = server.connect().await;
     let head = format!("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n");
@@ -228,14 +228,14 @@ async fn bodies_that_wait_for_their_end_have_bounded_memory() {
     const KEPT: usize = 60 * 1024;
     let server = server(1_000).await;
     let mut slow = Vec::new();
-    // 300 × 60 KiB are more than the 16 MiB there are.
+    // 300 × 60 KiB exceed the 16 MiB for arriving bodies.
     for _ in 0..300 {
         slow.push(begin_echo(&server, KEPT + 1, KEPT).await);
     }
-    // At once, not when its time is over.
+    // Closed immediately, not at the body's deadline.
     let waited = until_closed(&mut slow[0]).await;
     assert!(waited < Duration::from_secs(2), "{waited:?}");
-    // The others are unharmed.
+    // Other connections are not affected.
     let mut last = slow.pop().unwrap();
     last.write_all(b"x").await.unwrap();
     let mut answer = vec![0; KEPT];

@@ -1,10 +1,9 @@
-//! Decides whom a permanent refusal (5yz) is about, after the relay has accepted the sender: the
-//! one table for such replies. An enhanced status code (RFC 3463) decides first, then the code,
-//! then words.
+//! Classification of permanent refusals (5yz) from RCPT on: about the recipient, the message, or
+//! us. An enhanced status code (RFC 3463) decides first, then the code, then the words of the text.
 //!
-//! No reply here blames our account. Relays pass on the replies of the recipient's server (a
-//! callout at RCPT, a proxied connection at the final dot), and some require a login only before
-//! mail to other domains: one recipient must not open the relay's circuit for all others.
+//! No reply is classified as a configuration fault. Relays pass on the replies of the recipient's
+//! server (a callout at RCPT, a proxied connection at the final dot), and some require a login only
+//! for mail to other domains. A single recipient must not open the relay's circuit for all others.
 
 use watchword_core::AttemptClass;
 
@@ -14,10 +13,11 @@ use super::reply::Reply;
 /// Subject and detail of an enhanced status code: `5.7.1` is `(7, 1)`.
 pub(super) type Status = (u8, u16);
 
-/// Words of replies that refuse us (our address, name, sender, login, quota) and not the recipient.
-/// Each matches from the start of a word; a word with a blank at its end matches whole words only.
+/// Words of replies that refuse us (address, host name, sender, login, quota) and not the
+/// recipient. Each matches at the start of a word; one with a trailing blank matches whole words
+/// only.
 const ABOUT_US: &[&str] = &[
-    // Relaying and rights.
+    // Relaying and permissions.
     "relay",
     "rcpthosts",
     "not permitted",
@@ -43,7 +43,7 @@ const ABOUT_US: &[&str] = &[
     "starttls",
     "encryption",
     "tls ",
-    // The name in EHLO, and our address.
+    // The name in EHLO and our address.
     "helo",
     "ehlo",
     "client host",
@@ -60,7 +60,7 @@ const ABOUT_US: &[&str] = &[
     "dynamic",
     "connection",
     "session",
-    // Lists and reputation.
+    // Blocklists and reputation.
     "rbl",
     "dnsbl",
     "blacklist",
@@ -93,7 +93,7 @@ const ABOUT_US: &[&str] = &[
     "not verified",
     "unverified",
     "verify your",
-    // The account and its quota.
+    // Our account and its quota.
     "your account",
     "your domain",
     "paused",
@@ -110,11 +110,11 @@ const ABOUT_US: &[&str] = &[
     "too many",
 ];
 
-/// Further words about the account: they mean the recipient where the reply speaks of a mailbox.
+/// Further words about the account, which mean the recipient if the reply mentions a mailbox.
 const ABOUT_A_QUOTA: &[&str] = &["quota", "limit", "exceed", "frequency", "sending"];
 const ABOUT_A_MAILBOX: &[&str] = &["mailbox", "over quota", "storage", "disk", "full"];
 
-/// Phrases that contain a word of the lists above and mean the recipient.
+/// Phrases that contain a word of the lists above but mean the recipient.
 const HARMLESS: &[&str] = &[
     "mailbox name not allowed",
     "user is not allowed",
@@ -129,12 +129,12 @@ const HARMLESS: &[&str] = &[
     "you tried to reach is suspended",
 ];
 
-/// A refusal, without its text.
+/// Parsed refusal, without its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) code: u16,
     pub(super) status: Option<Status>,
-    /// Whether the reply's words are about us.
+    /// Whether the words of the reply refuse us rather than the recipient.
     pub(super) is_about_us: bool,
 }
 
@@ -153,19 +153,20 @@ impl Refusal {
         }
     }
 
-    /// Returns the class of a 5yz reply at `step`, which is RCPT or later.
+    /// Returns the class of a 5yz reply at `step`, which must be RCPT or later.
     #[expect(clippy::match_same_arms, reason = "one row a kind of reply")]
     pub(super) fn class(self, step: Step) -> AttemptClass {
         match (self.code, self.status) {
-            // The recipient's domain takes no mail (RFC 7504, RFC 7505).
+            // The recipient's domain accepts no mail (RFC 7504, RFC 7505).
             (556, _) => AttemptClass::RecipientInvalid,
             // The relay accepts no mail from us, or requires a login or TLS.
             (521 | 530 | 534 | 535 | 538, _) => AttemptClass::DestinationRefused,
             (_, Some((1, 1 | 2 | 3 | 6 | 10) | (2, _))) => AttemptClass::RecipientInvalid,
             (_, Some((6, _))) => AttemptClass::MessageRejected,
-            // These details say nothing: X.1.0 is sent for wrong mailboxes and for wrong senders.
+            // These details are inconclusive: relays send X.1.0 for invalid mailboxes and for
+            // invalid senders.
             (_, None | Some((0, _) | (1, 0 | 4 | 5 | 9))) => self.class_by_words(step),
-            // The sender, the relay's system, routing, the protocol, policy.
+            // Sender, system of the relay, routing, protocol, policy.
             (_, Some(_)) => AttemptClass::DestinationRefused,
         }
     }
@@ -180,12 +181,12 @@ impl Refusal {
     }
 }
 
-/// The enhanced status code in front of a reply's text (RFC 2034 §4).
+/// Returns the enhanced status code at the start of the text (RFC 2034 section 4).
 fn leading_status(line: &str) -> Option<Status> {
     line.split_ascii_whitespace().next().and_then(status)
 }
 
-/// An enhanced status code in brackets anywhere in the text, as qmail and some gateways write it:
+/// Parses an enhanced status code in brackets within the text, as qmail and some gateways write it:
 /// `(#5.7.1)`.
 fn quoted_status(word: &str) -> Option<Status> {
     let word = word.trim_matches(|c: char| "()[]<>.,:;".contains(c));
@@ -218,8 +219,8 @@ fn is_about_us(text: &str) -> bool {
     holds_any(ABOUT_US) || (holds_any(ABOUT_A_QUOTA) && !holds_any(ABOUT_A_MAILBOX))
 }
 
-/// The words of `text` in lower case with a blank before and after each. Addresses and host names
-/// are left out, because the recipient's can contain any word.
+/// Returns the words of `text` in lower case, with a blank before and after each. Addresses and
+/// host names are left out, because those of the recipient may contain any word.
 fn words(text: &str) -> String {
     let is_name = |word: &&str| {
         let inner = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());

@@ -1,5 +1,6 @@
-//! How a mail was not taken: at which step and why, and what class that is. Replies from RCPT on
-//! are read by [`super::blame`]. Keeps no text of a reply, which can name the recipient.
+//! Failures of sending a mail: the step, the cause and the resulting outcome class. Replies from
+//! RCPT on are classified by [`super::blame`]. No text of a reply is kept, because it may name the
+//! recipient.
 
 use std::io;
 
@@ -10,7 +11,7 @@ use watchword_dial::TlsFault;
 use super::blame::Refusal;
 use super::reply::Reply;
 
-/// The step of the dialogue.
+/// Step of the SMTP conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     Connect,
@@ -22,22 +23,23 @@ pub(super) enum Step {
     Body,
 }
 
-/// Why it ended there.
+/// Cause of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// A reply other than the one the step expects.
+    /// A reply other than the expected one.
     Reply(Refusal),
-    /// No reply in time.
+    /// No reply before the deadline.
     Timeout,
-    /// The connection broke, or the peer sent no reply, or one too many.
+    /// The connection broke, or the peer sent a malformed or surplus reply.
     Broken,
-    /// All connections stayed in use.
+    /// All connections of the pool stayed in use.
     Busy,
-    /// The certificate was not accepted, or TLS failed.
+    /// The TLS handshake failed, for example because of the certificate.
     Tls(TlsFault),
-    /// STARTTLS or a way to log in is not offered.
+    /// The relay offers no STARTTLS or no supported login mechanism.
     NotOffered,
-    /// Clear text after the reply to STARTTLS: an attacker sends it to be read inside TLS.
+    /// Clear text followed the reply to STARTTLS. An attacker sends it to have it read as a reply
+    /// inside TLS.
     Injected,
 }
 
@@ -61,7 +63,7 @@ impl std::fmt::Display for Cause {
     }
 }
 
-/// A mail that was not taken.
+/// Failure of sending a mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Failure {
     pub(super) step: Step,
@@ -73,13 +75,13 @@ impl Failure {
         Self { step, cause }
     }
 
-    /// Every connection is in use.
+    /// Returns the failure for a pool whose connections are all in use.
     pub(super) const fn busy() -> Self {
         Self::new(Step::Connect, Cause::Busy)
     }
 
-    /// The failure of a TLS handshake. Only an alert or an unacceptable certificate is about TLS; a
-    /// cut connection is not.
+    /// Returns the failure of a TLS handshake. Only an alert or an unacceptable certificate counts
+    /// as a TLS fault; a lost connection does not.
     pub(super) fn handshake(error: &io::Error) -> Self {
         Self::new(
             Step::StartTls,
@@ -91,7 +93,7 @@ impl Failure {
         Self::new(step, Cause::Reply(Refusal::of(reply)))
     }
 
-    /// Whether a kept connection turned out to be dead before anything was handed over.
+    /// Whether a pooled connection turned out to be dead before anything was sent.
     pub(super) const fn is_stale(self) -> bool {
         matches!(
             (self.step, self.cause),
@@ -106,10 +108,11 @@ impl Failure {
         format!("{:?}_{}", self.step, self.cause).to_lowercase()
     }
 
-    /// The subject that the failure is evidence about: from RCPT on the relay knows the recipient.
+    /// Returns the circuit that the failure counts for. From RCPT on the relay knows the recipient,
+    /// so the failure counts for the destination.
     pub(super) const fn scope(self) -> Scope {
         match (self.step, self.cause) {
-            // The relay was not called: the connections that are in use show how it does.
+            // The relay was not called. The connections in use show whether it works.
             (_, Cause::Busy) => Scope::NotCalled,
             (Step::Connect | Step::StartTls | Step::Auth | Step::Mail, _) => Scope::Provider,
             (Step::Rcpt | Step::Data | Step::Body, _) => Scope::Destination,
@@ -119,18 +122,18 @@ impl Failure {
     pub(super) fn class(self) -> AttemptClass {
         use AttemptClass as Class;
         match (self.step, self.cause) {
-            // The final dot is on its way: the relay may have taken the mail.
+            // The final dot may have been sent, so the relay may have accepted the mail.
             (Step::Body, Cause::Timeout | Cause::Broken) => Class::UnknownOutcome,
             (_, Cause::Timeout | Cause::Broken | Cause::Busy) => Class::Transient,
             (_, Cause::Tls(_) | Cause::NotOffered | Cause::Injected) => Class::ConfigFault,
             (step, Cause::Reply(refusal)) => match (refusal.code, step) {
                 (500..=599, Step::Rcpt | Step::Data | Step::Body) => refusal.class(step),
-                // No recipient was named yet: the relay refuses us.
+                // No recipient was named yet, so the relay refuses us.
                 (500..=599, _) => Class::ConfigFault,
                 (400..=499, _) => Class::Transient,
-                // A positive reply that is not the one the step asks for.
+                // A positive reply, but not the one this step expects.
                 (_, Step::Data | Step::Body) => Class::UnknownOutcome,
-                // Nothing was handed over.
+                // No content was sent.
                 _ => Class::Transient,
             },
         }

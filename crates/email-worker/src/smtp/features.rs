@@ -1,5 +1,4 @@
-//! The extensions that a relay offers in its reply to EHLO. Old forms are read too: `AUTH=LOGIN`,
-//! names in lower case.
+//! SMTP extensions from the reply to EHLO. Old forms are accepted: `AUTH=LOGIN`, lower-case names.
 
 use super::reply::Reply;
 
@@ -13,7 +12,7 @@ pub(super) struct Features {
 }
 
 impl Features {
-    /// Reads the lines after the first, which holds the relay's name.
+    /// Parses all lines but the first, which holds the relay's name.
     pub(super) fn of(reply: &Reply) -> Self {
         let mut features = Self::default();
         for line in reply.lines().skip(1) {

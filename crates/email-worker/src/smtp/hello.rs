@@ -1,14 +1,15 @@
-//! The name in EHLO. Strict relays refuse one that is not fully qualified, at RCPT and with a code
-//! that looks like a wrong recipient.
+//! Name in EHLO. Strict relays refuse a name that is not fully qualified, but only at RCPT and with
+//! a code that looks like an invalid recipient.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use watchword_chassis::config::ConfigError;
 
-/// An address literal (RFC 5321 §4.1.3). The machine's own address would appear in every mail.
+/// Address literal (RFC 5321 section 4.1.3). Loopback, because the machine's own address would
+/// appear in the headers of every mail.
 const LITERAL: &str = "[127.0.0.1]";
 
-/// Returns the configured name, else [`default_hello`].
+/// Returns the configured name, or [`default_hello`] if there is none.
 pub(super) fn hello(configured: Option<&str>) -> Result<String, ConfigError> {
     if let Some(name) = configured {
         if is_domain(name) || is_literal(name) {
@@ -22,7 +23,7 @@ pub(super) fn hello(configured: Option<&str>) -> Result<String, ConfigError> {
     Ok(default_hello())
 }
 
-/// Returns the host name if it has a dot, else an address literal.
+/// Returns the host name if it has a dot, otherwise an address literal.
 pub(super) fn default_hello() -> String {
     let host = hostname::get()
         .ok()

@@ -1,6 +1,6 @@
-//! A connection to the relay: how it is made, and the dialogue that hands over a mail. Each step
-//! ends at the attempt's deadline. Before TLS only the reply to STARTTLS counts, and the extensions
-//! that the relay offered in clear text are forgotten (RFC 3207 §4.2).
+//! SMTP connection: connecting, TLS, login, and the conversation that sends a mail. Each step ends
+//! at the attempt's deadline. Extensions that the relay offers before TLS are discarded (RFC 3207
+//! section 4.2).
 
 use std::io;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ use super::tls::Tls;
 use super::wire::{Stream, Wire};
 use crate::config::{SmtpConfig, TlsMode};
 
-/// Makes connections.
+/// Factory of connections to one relay.
 pub(super) struct Dialler {
     host: String,
     port: u16,
@@ -36,7 +36,7 @@ struct Login {
     password: SecretString,
 }
 
-/// Sender and recipient of a mail, and the mail.
+/// Envelope and content of a mail.
 #[derive(Clone, Copy)]
 pub(super) struct Letter<'a> {
     pub(super) from: &'a str,
@@ -44,7 +44,7 @@ pub(super) struct Letter<'a> {
     pub(super) mail: &'a [u8],
 }
 
-/// A connection that is ready for a mail.
+/// Connection that is ready for a mail.
 pub(super) struct Link {
     wire: Wire<Box<dyn Stream>>,
     features: Features,
@@ -78,12 +78,12 @@ impl Dialler {
         })
     }
 
-    /// Whether it has something to log in with.
+    /// Whether a login is configured.
     pub(super) const fn logs_in(&self) -> bool {
         self.login.is_some()
     }
 
-    /// Connects, protects the connection and logs in.
+    /// Connects, performs the TLS handshake and logs in.
     pub(super) async fn dial(&self, deadline: Instant) -> Result<Link, Failure> {
         let stream = self.connect(deadline).await?;
         let stream: Box<dyn Stream> = match self.mode {
@@ -109,8 +109,8 @@ impl Dialler {
         Ok(link)
     }
 
-    /// Takes at most half of the time: a relay that needs more for TCP leaves none for a mail, and
-    /// another relay may be available.
+    /// Connects within half of the remaining time: if TCP takes longer, too little is left for the
+    /// mail, and another relay may be available.
     async fn connect(&self, deadline: Instant) -> Result<TcpStream, Failure> {
         let now = Instant::now();
         let half = now + deadline.saturating_duration_since(now) / 2;
@@ -133,7 +133,7 @@ impl Dialler {
 
 impl Link {
     /// Sends one mail to one recipient. Waits for the reply to MAIL until `mail_deadline`. After an
-    /// error the connection must not be used again.
+    /// error the connection must be dropped.
     pub(super) async fn send(
         &mut self,
         letter: Letter<'_>,
@@ -156,7 +156,7 @@ impl Link {
         Ok(())
     }
 
-    /// Logs in by PLAIN, or by LOGIN, whose prompts may hold any text.
+    /// Logs in with PLAIN, or with LOGIN, whose prompts are ignored.
     async fn log_in(&mut self, login: &Login, deadline: Instant) -> Result<(), Failure> {
         let Login { username, password } = login;
         let password = password.expose();
@@ -165,11 +165,11 @@ impl Link {
             let plain = format!("AUTH PLAIN {secret}\r\n");
             let mut reply = self.ask(Step::Auth, plain.as_bytes(), deadline).await?;
             if reply.digit() == 3 {
-                // A relay that takes no initial response asks for it.
+                // A relay without support for the initial response asks for it.
                 let line = format!("{secret}\r\n");
                 reply = self.ask(Step::Auth, line.as_bytes(), deadline).await?;
             }
-            // 504: the relay offers the mechanism and does not know it.
+            // 504: the relay offers PLAIN but does not implement it.
             if reply.code() != 504 || !self.features.login {
                 return expect(Step::Auth, &reply, 2);
             }
@@ -206,7 +206,7 @@ async fn greeting<S: Stream>(wire: &mut Wire<S>, deadline: Instant) -> Result<()
     expect(Step::Connect, &greeting, 2)
 }
 
-/// Sends EHLO, and HELO to a relay that does not know it (RFC 5321 §3.2).
+/// Sends EHLO, or HELO to a relay that does not know EHLO (RFC 5321 section 3.2).
 async fn introduce<S: Stream>(
     wire: &mut Wire<S>,
     hello: &str,
@@ -224,8 +224,8 @@ async fn introduce<S: Stream>(
     Ok(Features::default())
 }
 
-/// Sends STARTTLS and returns the stream for the handshake. A byte after the reply is an
-/// attacker's, because a relay waits for the handshake.
+/// Sends STARTTLS and returns the stream for the handshake. Any byte after the reply comes from an
+/// attacker, because a relay waits for the handshake.
 async fn ask_for_tls<S: Stream>(
     mut wire: Wire<S>,
     features: Features,
@@ -240,8 +240,12 @@ async fn ask_for_tls<S: Stream>(
         .ok_or(Failure::new(Step::StartTls, Cause::Injected))
 }
 
-/// Takes `stream` through the clear-text part of SMTP, up to the TLS handshake, and ends at
-/// `deadline`. For a caller that wants to see the relay's certificate and sends no mail.
+/// Runs the clear-text part of SMTP on `stream`, up to the TLS handshake, until `deadline`. For
+/// callers that inspect the relay's certificate and send no mail.
+///
+/// # Errors
+///
+/// Fails if the relay does not reply as expected or offers no STARTTLS.
 pub async fn starttls<S>(stream: S, deadline: Instant) -> io::Result<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -275,8 +279,8 @@ async fn within<T>(
     }
 }
 
-/// The mail as it goes over the wire, in one piece: a line that begins with a dot gets another, and
-/// a dot alone ends it (RFC 5321 §4.5.2).
+/// Encodes the mail for DATA: doubles a dot at the start of a line and ends with a single dot (RFC
+/// 5321 section 4.5.2).
 fn stuffed(mail: &[u8]) -> Vec<u8> {
     let mut wire = Vec::with_capacity(mail.len() + mail.len() / 64 + 8);
     for line in mail.split_inclusive(|byte| *byte == b'\n') {

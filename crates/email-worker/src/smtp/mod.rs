@@ -1,5 +1,5 @@
-//! The SMTP relay as a provider: a mail over a kept connection, or a new one. A connection is kept
-//! only after a mail that ended cleanly.
+//! SMTP relay as a provider. A mail uses a pooled connection if there is one. A connection returns
+//! to the pool only after a mail that ended cleanly.
 
 mod blame;
 mod failure;
@@ -31,13 +31,14 @@ use pool::Pool;
 pub(crate) use link::has_full_hello;
 pub use link::starttls;
 
-/// An attempt ends this much before its limit. The caller ends an attempt at the limit without
-/// knowing the step, so a relay that is slow to greet would count as one that may have the mail.
+/// Time reserved before the attempt limit. At the limit the caller ends the attempt without knowing
+/// the step, and a relay that is slow to greet would count as one that may have the mail.
 const MARGIN: Duration = Duration::from_millis(200);
-/// The code must outlive its attempt by this much, because the caller ends the attempt then.
+/// The dispatcher ends an attempt this long before the code expires. The provider must end earlier,
+/// so that it can report the step.
 const LIFE_AFTER: Duration = Duration::from_secs(1);
 
-/// An SMTP relay.
+/// SMTP provider.
 pub struct SmtpProvider {
     name: ProviderName,
     from: Mailbox,
@@ -50,7 +51,8 @@ pub struct SmtpProvider {
 }
 
 impl SmtpProvider {
-    /// Checks the configuration and reads its secrets; dials only when there is a mail.
+    /// Checks the configuration and resolves its secrets. Connections are made when there is a
+    /// mail.
     pub fn new(
         name: ProviderName,
         config: &SmtpConfig,
@@ -80,15 +82,15 @@ impl SmtpProvider {
     async fn send(&self, letter: Letter<'_>, time: Duration) -> Result<(), Failure> {
         let begun = Instant::now();
         let deadline = begun + time;
-        // Waiting for a connection hands nothing over: it ends apart from the attempt, so that a
-        // busy relay is a transient end and not one of unknown outcome.
+        // Waiting for a connection sends nothing. Give it a deadline of its own, so that a busy
+        // relay is a transient failure and not an unknown outcome.
         let domain = letter.to.rsplit('@').next().unwrap_or_default();
         let Ok(Some(slot)) = timeout_at(begun + time / 2, self.pool.slot(domain)).await else {
             return Err(Failure::busy());
         };
         if let Some(mut kept) = slot.take() {
-            // A firewall may have dropped the kept connection. A part of the time shows that, and
-            // the rest is enough for a new connection.
+            // A firewall may have silently dropped the pooled connection. A third of the time is
+            // enough to find out, and the rest is enough for a new connection.
             let now = Instant::now();
             let patience = deadline.saturating_duration_since(now) / 3;
             match kept.send(letter, now + patience, deadline).await {
@@ -96,7 +98,7 @@ impl SmtpProvider {
                     slot.put_back(kept);
                     return Ok(());
                 }
-                // Nothing was handed over yet.
+                // Nothing was sent yet: try a new connection.
                 Err(failure) if failure.is_stale() => {}
                 Err(failure) => return Err(failure),
             }
@@ -107,7 +109,7 @@ impl SmtpProvider {
         Ok(())
     }
 
-    /// The time of an attempt whose code lives for `remaining`.
+    /// Returns the time for an attempt whose code lives for `remaining`.
     fn time(&self, remaining: Duration) -> Duration {
         let limit = self.limit.min(remaining.saturating_sub(LIFE_AFTER));
         limit.saturating_sub(MARGIN)
@@ -131,7 +133,7 @@ impl Provider for SmtpProvider {
             .await
         {
             Ok(_) if self.dialler.logs_in() => Ok("connected and logged in"),
-            Ok(_) => Ok("connected; it has no login"),
+            Ok(_) => Ok("connected; no login is configured"),
             Err(failure) => Err(Attempted::new(failure.class(), failure.reason())),
         }
     }

@@ -1,5 +1,6 @@
-//! A few connections that are kept between mails. Whoever holds a connection owns it: a call that
-//! is cancelled or fails drops it, so that no reply can ever be read by another mail (facts M2).
+//! Pool of idle SMTP connections. A caller owns its connection. A call that fails or is cancelled
+//! drops the connection, because a reply still in flight would be read as the reply to the next
+//! mail.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,26 +10,26 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::link::Link;
 
-/// Relays close idle connections after minutes; half a minute is far below.
+/// Maximum idle time, far below the minutes after which relays close connections.
 const LONGEST_IDLE: Duration = Duration::from_secs(30);
 
 pub(super) struct Pool {
     permits: Arc<Semaphore>,
-    /// The domains with a mail that uses a connection or waits for one.
+    /// Domains with a mail that uses or waits for a connection.
     domains: Arc<Mutex<HashMap<Box<str>, Arc<Semaphore>>>>,
     most_per_domain: usize,
     idle: Arc<Mutex<Vec<(Link, Instant)>>>,
 }
 
-/// The right to one connection.
+/// Permit for one connection.
 pub(super) struct Slot {
     idle: Arc<Mutex<Vec<(Link, Instant)>>>,
     _permit: OwnedSemaphorePermit,
     _share: Share,
 }
 
-/// The right of a domain to one connection. The pool forgets the domain with its last mail, so that
-/// it knows no more domains than there are attempts.
+/// Permit of a domain for one connection. The pool forgets a domain after its last mail, so that
+/// the map has at most one entry per attempt.
 struct Share {
     domains: Arc<Mutex<HashMap<Box<str>, Arc<Semaphore>>>>,
     domain: Box<str>,
@@ -59,9 +60,9 @@ impl Pool {
         }
     }
 
-    /// Waits for a free connection; the caller's deadline bounds the wait. Mails to one domain get a
-    /// quarter of the connections: some relays wait for the recipient's server before they answer,
-    /// and one slow domain must not hold up all others.
+    /// Waits for a free connection; the caller limits the wait. Mails to one domain get at most a
+    /// quarter of the connections: some relays ask the recipient's server before they reply, and
+    /// one slow domain must not hold up all others.
     pub(super) async fn slot(&self, domain: &str) -> Option<Slot> {
         let mut share = self.share(domain);
         let permits = share.permits.clone()?;
@@ -92,14 +93,14 @@ impl Pool {
 }
 
 impl Slot {
-    /// The connection used last that has not rested too long.
+    /// Returns the most recently used idle connection that is not too old.
     pub(super) fn take(&self) -> Option<Link> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|(_, since)| since.elapsed() < LONGEST_IDLE);
         idle.pop().map(|(link, _)| link)
     }
 
-    /// Keeps a connection that ended its mail cleanly.
+    /// Returns a connection to the pool after a mail that ended cleanly.
     pub(super) fn put_back(&self, link: Link) {
         self.idle
             .lock()

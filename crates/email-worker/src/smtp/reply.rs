@@ -1,12 +1,12 @@
-//! Replies of a relay (RFC 5321 §4.2): bounded, with any bytes as text. The code decides; the text
-//! is kept lossily for [`super::failure`] and never leaves this crate.
+//! Replies of a relay (RFC 5321 section 4.2), bounded in size, with any bytes as text. The code
+//! decides. The text is decoded lossily for [`super::blame`] and never leaves this crate.
 
-/// Longer than any reply of a sound relay: RFC 5321 §4.5.3.1.5 allows 512 bytes a line.
+/// Longer than any line of a conforming relay: RFC 5321 section 4.5.3.1.5 allows 512 bytes.
 const MAX_LINE_BYTES: usize = 2_048;
 const MAX_LINES: usize = 128;
 const MAX_REPLY_BYTES: usize = 32 * 1024;
 
-/// A whole reply.
+/// Complete reply.
 #[derive(PartialEq, Eq)]
 #[cfg_attr(test, derive(Debug))]
 pub(super) struct Reply {
@@ -14,20 +14,20 @@ pub(super) struct Reply {
     lines: Vec<String>,
 }
 
-/// The start of what a relay sent.
+/// Result of parsing received bytes.
 #[derive(PartialEq, Eq)]
 #[cfg_attr(test, derive(Debug))]
 pub(super) enum Parsed {
     /// More bytes are needed.
     Incomplete,
-    /// The bytes do not begin a reply.
+    /// The bytes are not the start of a valid reply.
     Malformed,
-    /// A reply that takes this many bytes.
+    /// Reply, and the number of bytes that it takes.
     Whole(Reply, usize),
 }
 
 impl Reply {
-    /// Parses the reply at the start of `bytes`. Lines end in LF with or without CR.
+    /// Parses the reply at the start of `bytes`. Lines end in LF, with or without CR.
     pub(super) fn parse(bytes: &[u8]) -> Parsed {
         let mut reply = None;
         let mut taken = 0;
@@ -59,19 +59,19 @@ impl Reply {
         self.code
     }
 
-    /// The first digit, which alone decides how the dialogue continues: other digits may be unknown
-    /// (RFC 5321 §4.3.2).
+    /// Returns the first digit, which alone decides how the conversation continues: other digits
+    /// may be unknown (RFC 5321 section 4.3.2).
     pub(super) const fn digit(&self) -> u16 {
         self.code / 100
     }
 
-    /// The text of each line.
+    /// Returns the text of each line.
     pub(super) fn lines(&self) -> impl Iterator<Item = &str> {
         self.lines.iter().map(String::as_str)
     }
 }
 
-/// Code, whether it ends the reply, and text of one line without its LF.
+/// Parses a line without its LF into the code, whether it ends the reply, and the text.
 fn parse_line(line: &[u8]) -> Option<(u16, bool, String)> {
     if line.len() > MAX_LINE_BYTES {
         return None;

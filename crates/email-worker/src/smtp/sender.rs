@@ -1,13 +1,12 @@
-//! The sender's mailbox, in a form that every relay takes: ASCII. Relays without SMTPUTF8 refuse or
-//! garble anything else.
+//! Sender mailbox in ASCII. Relays without SMTPUTF8 refuse or garble anything else.
 
 use lettre::Address;
 use lettre::message::Mailbox;
 use url::Host;
 use watchword_chassis::config::ConfigError;
 
-/// Parses `from`. An internationalized domain is written as punycode; the display name may hold
-/// any character, because headers encode it.
+/// Parses `from`. An internationalized domain is converted to punycode. The display name may
+/// contain any character, because headers encode it.
 pub(super) fn parse(from: &str) -> Result<Mailbox, ConfigError> {
     let wrong = |rule: &'static str| ConfigError::new("from", rule);
     let mailbox: Mailbox = from
@@ -21,7 +20,8 @@ pub(super) fn parse(from: &str) -> Result<Mailbox, ConfigError> {
         return Ok(mailbox);
     }
     let unwritable = || wrong("has a domain that cannot be written in ASCII (punycode)");
-    // The URL parser decodes percent signs, which mean themselves in a mailbox.
+    // Reject `%` here: the URL parser would decode it, but in a mailbox it is an ordinary
+    // character.
     let Some(Host::Domain(domain)) = (!domain.contains('%'))
         .then(|| Host::parse(domain).ok())
         .flatten()

@@ -1,4 +1,4 @@
-//! The provider against relays that follow a script: an expected start of each command, and the
+//! The provider against scripted relays. A script pairs the expected start of each command with the
 //! bytes that answer it.
 
 use std::io::Write;
@@ -14,10 +14,10 @@ use watchword_delivery::Sender;
 
 use super::*;
 
-/// A reply to the greeting or to a command with this start, sent after this many milliseconds.
+/// Reply to the greeting or to a command with this start, sent after this many milliseconds.
 type Line = (&'static str, &'static [u8], u64);
 
-/// A relay that accepts every mail.
+/// Script of a relay that accepts every mail.
 const SOUND: [Line; 6] = [
     ("", b"220 relay\r\n", 0),
     ("EHLO ", b"250-relay\r\n250 8BITMIME\r\n", 0),
@@ -27,7 +27,7 @@ const SOUND: [Line; 6] = [
     ("From: ", b"250 taken\r\n", 0),
 ];
 
-/// The script of a working relay with some lines replaced.
+/// Returns the script of a working relay with some lines replaced.
 fn with(changes: &[Line]) -> Vec<Line> {
     let mut script = SOUND.to_vec();
     for change in changes {
@@ -43,12 +43,13 @@ fn with(changes: &[Line]) -> Vec<Line> {
 #[derive(Clone)]
 struct Relay {
     port: u16,
-    /// The commands of each connection.
+    /// Commands received on each connection.
     heard: Arc<Mutex<Vec<Vec<String>>>>,
 }
 
 impl Relay {
-    /// Follows one script per connection, and the last script for all further connections.
+    /// Starts a relay that follows one script per connection, and the last script for all further
+    /// ones.
     async fn start(scripts: Vec<Vec<Line>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let relay = Self {
@@ -92,7 +93,7 @@ async fn follow(
     let (_, greeting, delay_ms) = lines.next().unwrap();
     sleep(Duration::from_millis(*delay_ms)).await;
     let _ = stream.write_all(greeting).await;
-    // After the last line the relay begins at MAIL again: the connection is kept.
+    // After the last line the script continues at MAIL: the connection stays open.
     let mail = script
         .iter()
         .position(|(start, _, _)| start.starts_with("MAIL"));
@@ -139,7 +140,7 @@ async fn attempt(script: Vec<Line>, more: &str) -> (Class, String, Vec<Vec<Strin
 
 #[tokio::test]
 async fn any_text_and_any_second_digit_are_replies() {
-    // The step's command, its reply, class, reason.
+    // Command of the step, its reply, the class and the reason.
     let table: [(&str, &[u8], Class, &str); 12] = [
         ("", b"220 gr\xfc\xdf dich\r\n", Class::Accepted, "250"),
         ("", b"220 relay\n", Class::Accepted, "250"),
@@ -172,7 +173,7 @@ async fn any_text_and_any_second_digit_are_replies() {
 
 #[tokio::test]
 async fn a_reply_too_many_ends_the_connection() {
-    // The relay's answer to RCPT would be read as the one to DATA, and so on to the final dot.
+    // Otherwise the reply to RCPT would be read as the reply to DATA, and so on.
     for (start, answer) in [
         ("EHLO", &b"250 relay\r\n250 ok\r\n"[..]),
         ("MAIL", b"250 ok\r\n250 ok\r\n"),
@@ -187,8 +188,8 @@ async fn a_reply_too_many_ends_the_connection() {
     }
 }
 
-/// The attack of CVE-2011-0411: replies in clear text behind the reply to STARTTLS, sent to be read
-/// as replies over TLS.
+/// The attack of CVE-2011-0411: clear-text replies behind the reply to STARTTLS, sent to be read as
+/// replies inside TLS.
 #[tokio::test]
 async fn clear_text_behind_the_reply_to_starttls_is_a_fault() {
     let injected =
@@ -323,7 +324,7 @@ async fn old_and_odd_ways_to_log_in() {
 
 #[tokio::test]
 async fn the_steps_share_the_time_of_the_attempt() {
-    // Neither the greeting nor the end of a mail has a limit of its own.
+    // Neither the greeting nor the final reply has a shorter limit of its own.
     let slow = with(&[
         ("", b"220 relay\r\n", 2_000),
         ("From: ", b"250 ok\r\n", 2_000),
@@ -332,7 +333,7 @@ async fn the_steps_share_the_time_of_the_attempt() {
     let provider = relay.provider("tls = \"none\"\ntimeout_seconds = 5");
     let attempted = provider.attempt(&dispatch()).await;
     assert_eq!(attempted.class, Class::Accepted, "{}", attempted.reason);
-    // The connection that took this long to greet is kept.
+    // The connection that was slow to greet is kept.
     let attempted = provider.attempt(&dispatch()).await;
     assert_eq!(attempted.class, Class::Accepted, "{}", attempted.reason);
     assert_eq!(relay.heard().len(), 1);
@@ -360,7 +361,7 @@ async fn an_attempt_ends_before_its_limit_and_names_its_step() {
         );
     });
     futures_util::future::join_all(attempts).await;
-    // The attempt also ends before the end of a code that lives for less than the limit.
+    // The attempt also ends before its code does, if that is earlier than the limit.
     let relay = Relay::start(vec![with(&[("RCPT", b"250 ok\r\n", 5_000)])]).await;
     let short = Dispatch {
         remaining: Duration::from_secs(2),
@@ -379,7 +380,7 @@ async fn an_attempt_ends_before_its_limit_and_names_its_step() {
 #[tokio::test]
 async fn a_kept_connection_that_is_dead_is_replaced() {
     let mut dead = SOUND.to_vec();
-    // The second mail on it is never answered.
+    // The second mail on this connection gets no reply.
     dead.push(("MAIL", b"250 ok\r\n", 60_000));
     let relay = Relay::start(vec![dead, SOUND.to_vec()]).await;
     let provider = relay.provider("tls = \"none\"\ntimeout_seconds = 3");

@@ -1,5 +1,5 @@
-//! TLS towards a relay: the system's authorities and, if configured, more. The name is always
-//! checked.
+//! TLS client for relays: trusts the system's certificate authorities and those of `ca_file`. The
+//! server name is always verified.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use watchword_chassis::config::ConfigError;
 
 use super::wire::Stream;
 
-/// The parts of a handshake with the relay.
+/// TLS settings for one relay.
 pub(super) struct Tls {
     connector: TlsConnector,
     name: ServerName<'static>,
@@ -47,7 +47,7 @@ impl Tls {
     }
 }
 
-/// Adds the certificates of a PEM file; `None` without any.
+/// Adds the certificates of a PEM file; `None` if it cannot be read or has none.
 fn add(path: &Path, roots: &mut RootCertStore) -> Option<()> {
     let pem = std::fs::read(path).ok()?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();

@@ -1,5 +1,5 @@
-//! The line level of an SMTP connection: commands out, replies in. An unexpected reply ends the
-//! connection: it could be read as the answer to a later command (CVE-2011-0411).
+//! Line level of an SMTP connection: writes commands and reads replies. A surplus reply ends the
+//! connection, because it would be read as the reply to a later command (CVE-2011-0411).
 
 use std::io;
 
@@ -7,14 +7,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::reply::{Parsed, Reply};
 
-/// Replies of a few lines fit into one read.
+/// Bytes per read, enough for replies of a few lines.
 const READ_BYTES: usize = 1_024;
 
-/// The stream below the dialogue: TCP, or TLS on it.
+/// Transport of the conversation: TCP, or TLS over it.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-/// A stream with the bytes that were read and not yet taken.
+/// Stream with the received bytes that are not parsed yet.
 pub(super) struct Wire<S> {
     stream: S,
     unread: Vec<u8>,
@@ -46,7 +46,7 @@ impl<S: Stream> Wire<S> {
         }
     }
 
-    /// Sends `bytes`, a whole command or mail, in one write and reads the reply to it.
+    /// Sends `bytes`, a whole command or mail, in one write and reads the reply.
     pub(super) async fn ask(&mut self, bytes: &[u8]) -> io::Result<Reply> {
         if self.has_unread() {
             return Err(io::ErrorKind::InvalidData.into());
@@ -56,12 +56,12 @@ impl<S: Stream> Wire<S> {
         self.reply().await
     }
 
-    /// Whether the relay sent more than the reply that was read.
+    /// Whether the relay sent more bytes than the last reply.
     pub(super) const fn has_unread(&self) -> bool {
         !self.unread.is_empty()
     }
 
-    /// The stream, for the TLS handshake; `None` if clear text is left that could be taken for
+    /// Returns the stream for the TLS handshake; `None` if clear text is left that would be read as
     /// replies inside TLS.
     pub(super) fn into_stream(self) -> Option<S> {
         (!self.has_unread()).then_some(self.stream)

@@ -1,5 +1,5 @@
-//! What a code costs besides its way: drawn, digested, sealed for the store, and checked as a person
-//! typed it, under two keys.
+//! Cost of a code apart from sending: drawing, digesting, sealing for the store, and checking it as
+//! typed, with two keys.
 
 use watchword_core::{Code, CodeLength, TypedCode};
 use watchword_verifier::measured::{digest, digests, open_code, seal_code};

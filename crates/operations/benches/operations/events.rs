@@ -1,4 +1,4 @@
-//! The documents that cross the broker: those of an order and of a delivery's outcome.
+//! Documents that cross the broker: an order and the outcome of a delivery.
 
 use watchword_core::{AttemptClass, Channel, DeliveryOutcome};
 use watchword_events::{CloudEvent, DeliveryUpdated, EventData, OtpSend};

@@ -1,4 +1,4 @@
-//! The send limits' rules: of one recipient with a busy day behind it, and of a service's minute.
+//! Send limits: a recipient after a busy day, and the minute of a service.
 
 use std::hint::black_box;
 
@@ -17,7 +17,7 @@ pub fn operations() -> anyhow::Result<Vec<Operation>> {
         service_per_minute: 600,
         ..SendLimits::default()
     };
-    // A message every two hours: the tenth of the day is the last that may go.
+    // One message every two hours: nine were sent, so the tenth of the day is the last one allowed.
     let sent: Vec<Timestamp> = (1..=9)
         .rev()
         .map(|number| NOW.minus_millis(number * 7_200_000))

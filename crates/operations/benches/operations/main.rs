@@ -1,6 +1,6 @@
-//! What the operations on the way of a code cost, each alone: their time, or, with `--count`, calls
-//! that a simulator of the processor counts instructions of (`tests/counts`). Refuses I/O: what
-//! waits for peers is measured by the rounds.
+//! Cost of single operations on the path of a code: their time, or with `--count` a fixed number of
+//! calls for an instruction-counting simulator (`tests/counts`). Operations do no I/O;
+//! `watchword-bench` measures everything that waits for peers.
 
 #![expect(clippy::print_stdout, reason = "it prints a table")]
 
@@ -19,8 +19,8 @@ use std::alloc::System;
 use operation::Operation;
 use zeroizing_alloc::ZeroAlloc;
 
-/// As in the binary, what is freed is wiped. Below it not jemalloc, whose housekeeping goes by the
-/// clock, but the system's allocator, which does the same in each run.
+/// Wipes freed memory, as the binary does. The allocator below it is the system's and not jemalloc,
+/// whose housekeeping depends on the clock, so that each run does the same work.
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
@@ -37,7 +37,7 @@ fn operations() -> anyhow::Result<Vec<Operation>> {
     Ok(areas.into_iter().flatten().collect())
 }
 
-/// `--count`, or the beginning of the names to time; cargo itself adds `--bench`.
+/// Takes `--count`, or a prefix of the operations to time. cargo adds `--bench`.
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let is_counting = arguments.iter().any(|argument| argument == "--count");

@@ -1,4 +1,4 @@
-//! What people read: the text of an SMS with its segments, the parts of a mail, the whole mail.
+//! Messages: the text of an SMS with its segments, the parts of a mail, the whole mail.
 
 use watchword_core::Channel;
 use watchword_email_worker::EmailText;

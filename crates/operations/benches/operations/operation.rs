@@ -1,33 +1,34 @@
-//! One operation with a name, called often: for its time, or for a simulator that counts. Refuses
-//! one that does not do what it should, since a refusal costs less.
+//! Named operation that is called repeatedly, to time it or to count its instructions. An operation
+//! that fails ends the run, because a failing call costs less.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
-/// Calls before anything is counted: lazy tables are made and memory of the right sizes is at hand.
+/// Calls before anything is counted, to initialize lazy tables and to warm the allocator.
 const WARM_UP_CALLS: u32 = 20;
-/// Calls that are counted. `tests/counts` divides by it.
+/// Number of counted calls. `tests/counts` divides by it.
 const COUNTED_CALLS: u32 = 100;
 
 const BATCHES: usize = 50;
 const BATCH: Duration = Duration::from_millis(4);
 
-/// What is measured.
+/// Operation to measure.
 pub struct Operation {
     name: &'static str,
     call: Box<dyn Fn() -> bool>,
 }
 
-/// How long a call takes, over batches.
+/// Time per call, over all batches.
 pub struct Time {
     pub least_ns: f64,
     pub median_ns: f64,
 }
 
 impl Operation {
-    /// `call` gives `None` when it went wrong. What it makes is dropped within the call.
+    /// Creates an operation. `call` returns `None` if it fails. Its result is dropped within the
+    /// call.
     pub fn new<T>(name: &'static str, call: impl Fn() -> Option<T> + 'static) -> Self {
         Self {
             name,
@@ -39,8 +40,8 @@ impl Operation {
         self.name
     }
 
-    /// Calls for the simulator, which writes down what it has each time [`Operation::warm_up`] or
-    /// [`Operation::counted_calls`] returns: their names are what it goes by.
+    /// Runs the calls for the simulator, which dumps its counters whenever [`Operation::warm_up`]
+    /// or [`Operation::counted_calls`] returns. `tests/counts` refers to both by name.
     pub fn count(&self) -> anyhow::Result<()> {
         self.warm_up()?;
         self.counted_calls();
@@ -80,11 +81,7 @@ impl Operation {
     #[inline(never)]
     fn warm_up(&self) -> anyhow::Result<()> {
         for _ in 0..WARM_UP_CALLS {
-            ensure!(
-                (self.call)(),
-                "{}: it does not do what it should",
-                self.name
-            );
+            ensure!((self.call)(), "{}: the operation failed", self.name);
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The order's seal: made by the issuer, opened by a worker.
+//! Seal of an order: made by the issuer, opened by a worker.
 
 use watchword_core::Channel;
 use watchword_events::Order;

@@ -1,4 +1,4 @@
-//! What a recipient costs at the edge: parsing, and what the numbering plans tell of a number.
+//! Parsing of recipients, and the lookup of a number in the numbering plans.
 
 use watchword_core::{Channel, PhoneNumber, Recipient};
 

@@ -1,4 +1,4 @@
-//! What follows an attempt.
+//! Decision after an attempt.
 
 use std::hint::black_box;
 use std::time::Duration;

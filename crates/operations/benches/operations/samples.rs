@@ -1,4 +1,4 @@
-//! The values that operations share. Nothing here is random: each run does the same.
+//! Values shared by the operations. None is random, so that each run does the same work.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use watchword_events::{Order, Sealer};
 pub const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 pub const DEADLINE: Timestamp = NOW.plus_millis(300_000);
 
-/// A weak generator with a fixed seed (`SplitMix64`).
+/// Weak random generator with a fixed seed (`SplitMix64`).
 #[derive(Debug)]
 pub struct Seeded(AtomicU64);
 
@@ -38,7 +38,7 @@ impl Entropy for Seeded {
     }
 }
 
-/// Two keys, as during a rotation.
+/// Returns two keys, as during a rotation.
 pub fn keys() -> anyhow::Result<KeyRing> {
     let keys = vec![
         Key::new("k2".parse()?, [2; 32]),

@@ -1,5 +1,5 @@
-//! How a gateway knows us, compiled: secrets read, names checked, tokens fetched and kept. Refuses
-//! to print any of it.
+//! Authentication at gateways: compiled credentials and a cache for OAuth 2 tokens. Types that hold
+//! a secret have no `Debug`, so that no log can print it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,11 +20,12 @@ use super::sigv4::Signer;
 use crate::config::Secrets;
 use crate::payload;
 
-/// A JWT lives this long: what the gateways allow at most.
+/// Lifetime of a JWT, the maximum that the gateways allow.
 const JWT_LIFE_SECONDS: i64 = 900;
-/// A token is renewed so long before its end.
+/// How long before its expiry a token is renewed.
 const TOKEN_MARGIN_MS: u64 = 60_000;
-/// A token that is refused so soon was never good.
+/// Age from which a refused token counts as one that worked before and was revoked. A younger one
+/// was never valid, which is a configuration fault.
 const TOKEN_PROVEN_MS: u64 = 5_000;
 const TOKEN_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -50,7 +51,7 @@ pub(super) struct Oauth2 {
     kept: Mutex<Option<Kept>>,
 }
 
-/// A token, from when on it was kept and until when it is.
+/// Cached token, with the time it was fetched and the time until which it is used.
 struct Kept {
     token: SecretString,
     since: Timestamp,
@@ -63,11 +64,12 @@ struct TokenAnswer {
     expires_in: Option<u64>,
 }
 
-/// Why a request could not be signed: whether trying again may help.
+/// Error of signing a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AuthFault {
     Refused,
-    /// With the fault of the TLS handshake, if there was one.
+    /// The token server is unreachable or overloaded; retrying may help. Holds the fault of the TLS
+    /// handshake, if that failed.
     Away(Option<TlsFault>),
 }
 
@@ -78,13 +80,13 @@ impl Auth {
         secrets: &Secrets,
     ) -> Result<Self, ConfigError> {
         let fixed = |text: &str, key: &str| Template::fixed(text, settings, key);
-        // A single line of text, as headers and parameters need it.
+        // Headers and parameters need a single line of text.
         let line = |secret: &str| {
             let value = secrets.get(secret, "auth.secret")?;
             if HeaderValue::from_str(value.expose()).is_err() {
                 let problem = format!(
-                    "names the secret `{secret}`, which holds a line break or another character \
-                     that cannot stand in a header"
+                    "names the secret `{secret}`, which contains a line break or another character \
+                     that is not allowed in a header"
                 );
                 return Err(ConfigError::new("auth.secret", problem));
             }
@@ -104,10 +106,10 @@ impl Auth {
                 let secret = line(secret)?;
                 let text = zeroize::Zeroizing::new(format!("{prefix}{}", secret.expose()));
                 let mut value = HeaderValue::from_str(&text)
-                    .map_err(|_| ConfigError::new("auth.prefix", "cannot stand in a header"))?;
+                    .map_err(|_| ConfigError::new("auth.prefix", "is not valid in a header"))?;
                 value.set_sensitive(true);
                 let name = HeaderName::from_bytes(name.as_bytes())
-                    .map_err(|_| ConfigError::new("auth.name", "is no header name"))?;
+                    .map_err(|_| ConfigError::new("auth.name", "is not a valid header name"))?;
                 Self::Header(name, value)
             }
             AuthConfig::Query {
@@ -169,7 +171,7 @@ impl Auth {
         })
     }
 
-    /// The query parameters that belong into the URL.
+    /// Returns the query parameters that authenticate the request.
     pub(super) fn parameters(&self) -> Vec<(&str, &str)> {
         match self {
             Self::Query(parameters) => parameters
@@ -180,7 +182,7 @@ impl Auth {
         }
     }
 
-    /// Fetches a token, where there is one to fetch; whether there was.
+    /// Fetches a token if the scheme uses one. Returns whether it did.
     pub(super) async fn probe(
         &self,
         client: &Client,
@@ -192,7 +194,7 @@ impl Auth {
         }
     }
 
-    /// Puts the headers in that say who we are.
+    /// Adds the headers that authenticate the request.
     pub(super) async fn sign(
         &self,
         mut request: Request,
@@ -255,7 +257,7 @@ impl Auth {
         Ok(request)
     }
 
-    /// The texts that a shown answer must not contain: the secret, and the values derived from it.
+    /// Returns the texts to mask in a displayed answer: the secret and the values derived from it.
     pub(super) fn secrets(&self) -> Vec<zeroize::Zeroizing<String>> {
         let one = |text: &str| vec![zeroize::Zeroizing::new(text.to_owned())];
         match self {
@@ -281,7 +283,7 @@ impl Auth {
         }
     }
 
-    /// Where tokens come from, if they do.
+    /// Returns the URL of the token server, if the scheme uses one.
     pub(super) fn token_url(&self) -> Option<&str> {
         match self {
             Self::Oauth2(oauth2) => Some(&oauth2.token_url),
@@ -289,8 +291,9 @@ impl Auth {
         }
     }
 
-    /// The gateway no longer takes what we `showed`; whether that was a token that had been good, so
-    /// that a new one may help.
+    /// Handles a 401 for a request that was sent with the header `showed`: drops the cached token.
+    /// Returns whether a new token may help, which is not the case if the dropped token was refused
+    /// right after it was fetched.
     pub(super) async fn refused(&self, showed: Option<&HeaderValue>, now: Timestamp) -> bool {
         let Self::Oauth2(oauth2) = self else {
             return false;
@@ -299,7 +302,7 @@ impl Auth {
         let shown = |token: &Kept| bearer(token.token.expose()).ok().as_ref() == showed;
         match kept.take_if(|token| shown(token)) {
             Some(token) => now.millis_since(token.since) >= TOKEN_PROVEN_MS,
-            // Somebody else met this before and has, or will get, another.
+            // Another request met the same refusal and has already dropped or replaced the token.
             None => true,
         }
     }
@@ -317,7 +320,7 @@ fn sensitive(text: &str) -> Result<HeaderValue, AuthFault> {
 }
 
 impl Oauth2 {
-    /// The kept token, or a new one. Those who ask at the same time wait for one answer.
+    /// Returns the cached token or fetches a new one. Concurrent callers wait for the same fetch.
     async fn token(&self, client: &Client, now: Timestamp) -> Result<SecretString, AuthFault> {
         let mut kept = self.kept.lock().await;
         if let Some(kept) = kept.as_ref()
@@ -387,7 +390,7 @@ mod tests {
         }
     }
 
-    /// An account whose token `old` was fetched at 0.
+    /// Returns an account whose token `old` was fetched at time 0.
     fn account() -> Auth {
         let kept = Kept {
             token: SecretString::new("old".to_owned()),

@@ -1,5 +1,4 @@
-//! The configuration of an HTTP provider as it is written, in the main file or as a preset.
-//! Refuses keys it does not know.
+//! Configuration of an HTTP provider, as written in the main file or in a preset.
 
 use std::collections::BTreeMap;
 
@@ -8,107 +7,107 @@ use watchword_core::{AttemptClass, ReceiptState};
 
 use crate::receipt::VerifyConfig;
 
-/// A request as a structure whose leaves are texts with placeholders: `{to}`, `{to_digits}`,
-/// `{text}`, `{code}`, `{app}`, `{sender}`, `{message_id}`, `{callback}`,
-/// `{callback?TEXT}` (that text where the gateway is to call back), `{ttl_seconds}`,
-/// `{ttl_minutes}`, `{ttl_ms}`, `{expires_at}`, `{coding}` (`0` for the GSM alphabet, `2` for
-/// UCS-2), `{type}` (`text` or `unicode`) and `{setting:NAME}`. A field that comes out empty is
-/// left out.
+/// Request to the gateway. Its texts may contain the placeholders `{to}`, `{to_digits}`, `{text}`,
+/// `{code}`, `{app}`, `{sender}`, `{message_id}`, `{callback}`, `{callback?TEXT}` (`TEXT` if the
+/// gateway is asked for receipts), `{ttl_seconds}`, `{ttl_minutes}`, `{ttl_ms}`, `{expires_at}`,
+/// `{coding}` (`0` for the GSM alphabet, `2` for UCS-2), `{type}` (`text` or `unicode`) and
+/// `{setting:NAME}`. A field whose text is empty after expansion is omitted.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RequestConfig {
     /// `GET` or `POST`.
     pub method: String,
-    /// `https://…`; `http://` only to loopback. Of the placeholders those without free text.
+    /// `https://…`, or `http://` to loopback. Placeholders for free text are not allowed.
     pub url: String,
-    /// How the gateway knows us.
+    /// Authentication of the request.
     #[serde(default)]
     pub auth: AuthConfig,
-    /// Further headers.
+    /// Additional headers.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
     /// Query parameters.
     #[serde(default)]
     pub query: BTreeMap<String, String>,
-    /// A form body, …
+    /// Form body; excludes `json`.
     pub form: Option<BTreeMap<String, String>>,
-    /// … or a JSON body; not both. A text that ends in `|number` becomes a number.
+    /// JSON body; excludes `form`. A text that ends in `|number` becomes a number.
     pub json: Option<serde_json::Value>,
-    /// Whether the gateway recognises a repeat by the id we give it.
+    /// Whether the gateway recognizes a repeated message by the id in the request.
     #[serde(default)]
     pub idempotent: bool,
 }
 
-/// How the gateway knows us. Every secret is the name of one under `secrets`.
+/// Authentication at the gateway. Each `secret` is the name of an entry under `secrets`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum AuthConfig {
-    /// It does not.
+    /// No authentication.
     #[default]
     None,
     /// HTTP Basic.
     Basic {
-        /// The user; may hold `{setting:NAME}`.
+        /// User name; may contain `{setting:NAME}`.
         username: String,
-        /// The password.
+        /// Name of the password.
         secret: String,
     },
-    /// A bearer token.
+    /// Bearer token.
     Bearer {
-        /// The token.
+        /// Name of the token.
         secret: String,
     },
-    /// A header of any name.
+    /// Arbitrary header.
     Header {
-        /// Its name.
+        /// Header name.
         name: String,
-        /// What stands before the secret: `AccessKey `.
+        /// Text before the secret: `AccessKey `.
         #[serde(default)]
         prefix: String,
-        /// Its value.
+        /// Name of the secret that follows the prefix.
         secret: String,
     },
-    /// Query parameters. Proxies log URLs: only for gateways that know no other way.
+    /// Query parameters. Proxies log URLs, so use this only if the gateway supports nothing else.
     Query {
-        /// The parameter of the user.
+        /// Parameter for the user name.
         #[serde(default = "username")]
         username_parameter: String,
-        /// The user; may hold `{setting:NAME}`.
+        /// User name; may contain `{setting:NAME}`.
         username: Option<String>,
-        /// The parameter of the secret.
+        /// Parameter for the password.
         #[serde(default = "password")]
         secret_parameter: String,
-        /// The password.
+        /// Name of the password.
         secret: String,
     },
-    /// OAuth 2 client credentials (RFC 6749 §4.4); the token is kept until shortly before its end.
+    /// OAuth 2 client credentials (RFC 6749 section 4.4). The token is cached until shortly before
+    /// it expires.
     Oauth2 {
-        /// Where tokens are given: `https://…`.
+        /// Token endpoint: `https://…`.
         token_url: String,
-        /// The client's id; may hold `{setting:NAME}`.
+        /// Client id; may contain `{setting:NAME}`.
         client_id: String,
-        /// The client's secret.
+        /// Name of the client secret.
         secret: String,
-        /// The scope asked for.
+        /// Requested scope.
         scope: Option<String>,
     },
-    /// A JWT signed with RS256, made for each request.
+    /// JWT signed with RS256 for each request.
     Jwt {
-        /// The private key, PEM.
+        /// Name of the private key, in PEM.
         secret: String,
-        /// Claims; may hold `{setting:NAME}`. `iat`, `exp` (15 min) and `jti` are added.
+        /// Claims; may contain `{setting:NAME}`. `iat`, `exp` (15 min) and `jti` are added.
         #[serde(default)]
         claims: BTreeMap<String, String>,
     },
     /// AWS Signature Version 4.
     AwsSigv4 {
-        /// The service's signing name: `sns`.
+        /// Signing name of the service: `sns`.
         service: String,
-        /// The region; may hold `{setting:NAME}`.
+        /// Region; may contain `{setting:NAME}`.
         region: String,
-        /// The access key's id; may hold `{setting:NAME}`.
+        /// Access key id; may contain `{setting:NAME}`.
         access_key_id: String,
-        /// The secret access key.
+        /// Name of the secret access key.
         secret: String,
     },
 }
@@ -121,130 +120,132 @@ fn password() -> String {
     "password".to_owned()
 }
 
-/// What an answer means: the first rule that fits decides, then the status alone.
+/// Meaning of the gateway's answers: the first matching rule decides, or the status if none
+/// matches.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResponseConfig {
-    /// Where the gateway's message id stands.
+    /// Location of the gateway's message id.
     pub id: Option<IdConfig>,
-    /// The rules, in order.
+    /// Rules, in the order in which they are tried.
     #[serde(default)]
     pub rules: Vec<RuleConfig>,
 }
 
-/// Where the message id stands: exactly one of the three.
+/// Location of the message id: exactly one of the three.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IdConfig {
-    /// A JSON pointer.
+    /// JSON pointer into the body.
     pub json: Option<String>,
-    /// A header's name.
+    /// Header name.
     pub header: Option<String>,
-    /// A regular expression over the body; its first group is the id.
+    /// Regular expression over the body; its first group is the id.
     pub regex: Option<String>,
 }
 
-/// One rule. All conditions that are given must hold; without any it always fits.
+/// Rule for an answer. It matches if all given conditions hold; without conditions it always
+/// matches.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuleConfig {
-    /// Statuses: `202` or `5xx`.
+    /// Statuses, such as `202` or `5xx`.
     #[serde(default)]
     pub status: Vec<String>,
-    /// JSON pointers and the values of which one must stand there.
+    /// JSON pointers, each with the accepted values.
     #[serde(default)]
     pub json: BTreeMap<String, Vec<String>>,
-    /// Headers and the values of which one each must have.
+    /// Header names, each with the accepted values.
     #[serde(default)]
     pub header: BTreeMap<String, Vec<String>>,
-    /// Texts of which one must stand in the body.
+    /// Texts of which at least one must occur in the body.
     #[serde(default)]
     pub body_contains: Vec<String>,
-    /// A regular expression that must match in the body.
+    /// Regular expression that must match somewhere in the body.
     pub body_regex: Option<String>,
-    /// What the attempt then was.
+    /// Outcome class of the attempt.
     pub class: AttemptClass,
-    /// How long to wait before the next one, if the answer does not say.
+    /// Delay before the next attempt, if the answer has no `Retry-After`.
     pub retry_after_seconds: Option<u64>,
 }
 
-/// What the gateway says later. Places are JSON pointers into a document of two parts: `/query/…`
-/// for the parameters of the URL, `/body/…` for the body, be it JSON or a form.
+/// Receipts of the gateway. Locations are JSON pointers into a document with `/query/…` for the
+/// parameters of the URL and `/body/…` for the body, which may be JSON or a form.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReceiptConfig {
-    /// How it is known to be the gateway's.
+    /// Verification of the sender.
     pub verify: VerifyConfig,
-    /// The list, if one call can bring several; the other places are then within its items,
-    /// unless they begin with `/query/`.
+    /// List of receipts, if a call can bring several. The other locations are then relative to its
+    /// items, unless they begin with `/query/`.
     pub each: Option<String>,
-    /// Our reference, which is the delivery's id: `/query/d` if the gateway calls `{callback}`.
+    /// Watchword's delivery id: `/query/d` if the gateway calls `{callback}`.
     pub reference: Option<String>,
-    /// The gateway's message id.
+    /// Message id of the gateway.
     pub id: Option<String>,
-    /// The word for what became of the message.
+    /// State of the message, as the gateway words it.
     pub state: String,
-    /// What the words mean. Others are taken and change nothing.
+    /// State for each word of the gateway. Receipts with other words are acknowledged and ignored.
     pub states: BTreeMap<String, ReceiptState>,
-    /// An error code to show.
+    /// Error code to show to operators.
     pub error: Option<String>,
 }
 
-/// What a preset file holds.
+/// Content of a preset file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preset {
-    /// Settings with their defaults; one without (`""`) must be given.
+    /// Settings with their defaults. A setting with the default `""` is required.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
-    /// Secrets that must be given.
+    /// Required secrets.
     #[serde(default)]
     pub secrets: Vec<String>,
-    /// Secrets that are needed only where receipts are wanted.
+    /// Secrets that are required only for receipts.
     #[serde(default)]
     pub receipt_secrets: Vec<String>,
-    /// The request.
+    /// Request to the gateway.
     pub request: RequestConfig,
-    /// What its answer means.
+    /// Meaning of the gateway's answers.
     #[serde(default)]
     pub response: ResponseConfig,
-    /// What the gateway says later.
+    /// Receipts of the gateway.
     pub receipt: Option<ReceiptConfig>,
-    /// Recorded answers, which the tests hold the rules to.
+    /// Recorded answers, used to test the rules.
     #[serde(default)]
     pub answers: Vec<RecordedAnswer>,
-    /// Recorded receipts, likewise.
+    /// Recorded receipts, used to test `receipt`.
     #[serde(default)]
     pub receipts: Vec<RecordedReceipt>,
 }
 
-/// An answer and what it means.
+/// Recorded answer with its expected outcome.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordedAnswer {
-    /// Its status.
+    /// HTTP status.
     pub status: u16,
-    /// Its body.
+    /// Response body.
     #[serde(default)]
     pub body: String,
-    /// What the attempt was.
+    /// Expected outcome class.
     pub class: AttemptClass,
-    /// The message's id, if it has one.
+    /// Expected message id, if the answer has one.
     pub id: Option<String>,
 }
 
-/// A receipt and what it means.
+/// Recorded receipt with its expected content.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordedReceipt {
-    /// The query of its URL.
+    /// Query of the URL.
     #[serde(default)]
     pub query: String,
-    /// Its body.
+    /// Request body.
     #[serde(default)]
     pub body: String,
-    /// The id it names.
+    /// Expected delivery or message id.
     pub id: Option<String>,
-    /// What it says; nothing for a word that changes nothing.
+    /// Expected state; `None` if the word is not configured.
     pub state: Option<ReceiptState>,
 }

@@ -1,5 +1,6 @@
-//! A gateway with an HTTP API, told by configuration. Refuses redirects, proxies, plain HTTP
-//! beyond loopback and answers over 64 KiB; its errors and logs never hold what a peer sent.
+//! SMS gateways with an HTTP API, described by configuration. The client follows no redirects, uses
+//! no proxy and no plain HTTP beyond loopback, and reads at most 64 KiB of an answer. Errors and
+//! logs contain nothing that the gateway sent.
 
 mod auth;
 mod config;
@@ -35,18 +36,18 @@ use auth::AuthFault;
 use placeholder::{Settings, Values};
 use request::RequestPlan;
 
-/// How long a connection waits for the next message. Its buffers hold the last one, code and
-/// number, until it closes; under load it never waits this long.
+/// How long a connection stays open without a message. Its buffers hold the last message with code
+/// and number until it closes. Under load no connection is idle for that long.
 const IDLE_LIMIT: Duration = Duration::from_secs(5);
-/// Headers of an answer. Proxies in front of gateways add theirs, and an answer with more than this is
-/// lost, which may be that of an accepted message.
+/// Maximum number of headers in an answer. Proxies in front of gateways add theirs, and an answer
+/// beyond the limit is lost even if the gateway accepted the message.
 const MAX_HEADERS: usize = 512;
-/// Reading an answer ends this much before the limit, at which the worker ends the attempt as one of
-/// unknown outcome.
+/// Time reserved before the attempt limit: reading an answer ends this much earlier, because at the
+/// limit the worker records an unknown outcome.
 const MARGIN: Duration = Duration::from_millis(200);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
-/// What an [`HttpProvider`] is made of.
+/// Arguments of [`HttpProvider::new`].
 pub(crate) struct HttpProviderParts<'a> {
     pub name: ProviderName,
     pub senders: Senders,
@@ -55,13 +56,13 @@ pub(crate) struct HttpProviderParts<'a> {
     pub secrets: &'a Secrets,
     pub request: &'a RequestConfig,
     pub response: &'a ResponseConfig,
-    /// Where the gateway is to call, if it is to.
+    /// Public URL and receipt plan, if the gateway is asked for receipts.
     pub receipts: Option<(String, Arc<ReceiptPlan>)>,
     pub text: SmsText,
     pub clock: Arc<dyn Clock>,
 }
 
-/// An SMS provider over HTTP.
+/// SMS provider with an HTTP API.
 pub struct HttpProvider {
     name: ProviderName,
     senders: Senders,
@@ -75,16 +76,16 @@ pub struct HttpProvider {
     clock: Arc<dyn Clock>,
 }
 
-/// The answer to a request.
+/// Answer of the gateway.
 struct Answer {
     status: u16,
     headers: HeaderMap,
     body: Vec<u8>,
-    /// The place of the rule that fitted.
+    /// Index of the rule that matched.
     rule: Option<usize>,
 }
 
-/// Why no request could be made.
+/// Error of building or signing a request.
 enum Unmade {
     Text(TextError),
     Request,
@@ -92,7 +93,7 @@ enum Unmade {
 }
 
 impl HttpProvider {
-    /// Compiles the configuration; whatever is wrong in it is told now, by key.
+    /// Compiles the configuration. Errors name the config key.
     pub(crate) fn new(parts: HttpProviderParts<'_>) -> Result<Self, ConfigError> {
         let limit = attempt_limit(parts.timeout_seconds)?;
         let client = Client::builder()
@@ -108,13 +109,13 @@ impl HttpProvider {
                 ACCEPT_ENCODING,
                 HeaderValue::from_static("identity"),
             )]))
-            // A malformed header must not hide that the gateway took the message.
+            // A malformed header must not hide that the gateway accepted the message.
             .http1_max_headers(MAX_HEADERS)
             .http1_ignore_invalid_headers_in_responses(true)
             .http1_allow_spaces_after_header_name_in_responses(true)
             .http1_allow_obsolete_multiline_headers_in_responses(true)
             .build()
-            .map_err(|_| ConfigError::new("request", "TLS cannot be set up"))?;
+            .map_err(|_| ConfigError::new("request", "cannot set up TLS"))?;
         Ok(Self {
             name: parts.name,
             senders: parts.senders,
@@ -168,7 +169,7 @@ impl HttpProvider {
         let showed = request.headers().get(AUTHORIZATION).cloned();
         let mut response = match self.client.execute(request).await {
             Ok(response) => response,
-            // Without a connection the message was not handed over; with one it may have been.
+            // If connecting failed nothing was sent; after that the outcome is unknown.
             Err(error) if error.is_connect() => {
                 let reason = unreached_reason("connect", TlsFault::of(&error));
                 let attempted = Attempted::new(AttemptClass::Transient, reason);
@@ -186,7 +187,7 @@ impl HttpProvider {
                 return alone(AttemptClass::Transient, "token");
             }
         }
-        // The status and the headers may decide without a body that stops arriving.
+        // If the body stops arriving, the status and the headers may still decide.
         let patience = self.limit.saturating_sub(begun.elapsed() + MARGIN);
         let body = timeout(patience, read_answer(&mut response)).await;
         let body = body.ok().flatten();
@@ -201,11 +202,11 @@ impl HttpProvider {
         (attempted, Some(answer))
     }
 
-    /// Makes and sends the request; returns the answer as well, if one arrived.
+    /// Builds and sends the request. Returns the answer as well, if one arrived.
     async fn send(&self, dispatch: &Dispatch) -> (Attempted, Option<Answer>) {
         let alone = |class, reason| (Attempted::new(class, reason), None);
-        // Preparing takes at most half the time, so that a timeout in this half is known to be
-        // harmless.
+        // Limit rendering and signing to half of the time: a timeout in this half means that
+        // nothing was sent, so the message can be retried safely.
         let request = match timeout(self.limit / 2, self.request(dispatch)).await {
             Ok(Ok(request)) => request,
             Ok(Err(Unmade::Text(error))) => return (Attempted::without_text(&error), None),
@@ -216,7 +217,7 @@ impl HttpProvider {
             Ok(Err(Unmade::Auth(AuthFault::Refused))) => {
                 return alone(AttemptClass::ConfigFault, "auth");
             }
-            // The message was not handed over.
+            // The token server was unreachable, so the message was not sent.
             Ok(Err(Unmade::Auth(AuthFault::Away(fault)))) => {
                 let reason = unreached_reason("auth_away", fault);
                 let attempted = Attempted::new(AttemptClass::Transient, reason);
@@ -233,14 +234,14 @@ impl HttpProvider {
     }
 }
 
-/// What an answer means by this configuration, for the tests of the presets.
+/// Classifies an answer by `config`, for the tests of the presets.
 #[cfg(test)]
 pub(crate) fn classify(config: &ResponseConfig, status: u16, body: &[u8]) -> Attempted {
     let plan = ResponsePlan::compile(config).unwrap_or_else(|error| panic!("{error}"));
     plan.classify(status, &reqwest::header::HeaderMap::new(), body)
 }
 
-/// The reason of a call that did not reach its peer, with the fault of the TLS handshake.
+/// Returns the reason for a call that did not reach its peer, including the TLS fault.
 fn unreached_reason(reason: &str, fault: Option<TlsFault>) -> String {
     fault.map_or_else(
         || reason.to_owned(),
@@ -248,7 +249,7 @@ fn unreached_reason(reason: &str, fault: Option<TlsFault>) -> String {
     )
 }
 
-/// The answer's body without its compression, if it ends within its bounds.
+/// Reads and decompresses the body; `None` if it breaks off or exceeds the limit.
 async fn read_answer(response: &mut Response) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.ok()? {
@@ -289,14 +290,14 @@ impl Provider for HttpProvider {
             Attempted::new(AttemptClass::Transient, unreached_reason(reason, fault))
         };
         let proven = match self.request.auth.probe(&self.client, &self.clock).await {
-            Ok(true) => "reached, and a token fetched",
-            Ok(false) => "reached; only a message shows whether the credentials are right",
+            Ok(true) => "reached, and a token was fetched",
+            Ok(false) => "reached; only a sent message shows whether the credentials are valid",
             Err(AuthFault::Refused) => {
                 return Err(Attempted::new(AttemptClass::ConfigFault, "auth"));
             }
             Err(AuthFault::Away(fault)) => return Err(unreached("auth_away", fault)),
         };
-        // Any answer to a request for nothing shows that name, port and certificate are right.
+        // Any answer to this request proves that host, port and certificate are right.
         let origin = (self.request.origin()).ok_or_else(|| unreached("url", None))?;
         let answered = self.client.head(origin).send().await;
         let failed = |error| unreached("connect", TlsFault::of(&error));

@@ -1,5 +1,5 @@
-//! Texts with placeholders, compiled once. Refuses names it does not know; a value is never read
-//! for placeholders again.
+//! Templates with placeholders such as `{to}`, compiled once. Values are inserted literally: a
+//! placeholder inside a value is not expanded.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use watchword_chassis::config::ConfigError;
 use watchword_core::Timestamp;
 
-/// What placeholders stand for in one request.
+/// Values of the placeholders for one request.
 pub(super) struct Values<'a> {
     pub(super) to: &'a str,
     pub(super) text: &'a str,
@@ -60,19 +60,19 @@ const NAMES: [(&str, Name); 14] = [
 enum Piece {
     Literal(String),
     Value(Name),
-    /// A text that stands there only where the gateway is to call back.
+    /// Text that is included only if the gateway is asked for receipts.
     IfCallback(String),
 }
 
-/// A compiled text.
+/// Compiled template.
 #[derive(Debug, Clone)]
 pub(super) struct Template(Vec<Piece>);
 
-/// The settings of a provider.
+/// Settings of a provider, by name.
 pub(super) type Settings = BTreeMap<String, String>;
 
 impl Template {
-    /// Compiles `source`, the text of `key`; settings are put in now.
+    /// Compiles `source`, the value of the config key `key`. Settings are expanded now.
     pub(super) fn compile(
         source: &str,
         settings: &Settings,
@@ -93,16 +93,14 @@ impl Template {
             pieces.push(if let Some(setting) = name.strip_prefix("setting:") {
                 Piece::Literal(
                     settings.get(setting).cloned().ok_or_else(|| {
-                        ConfigError::new(key, "names a setting that is not there")
+                        ConfigError::new(key, "names a setting that is not defined")
                     })?,
                 )
             } else {
                 let known = NAMES.iter().find(|(known, _)| *known == name);
-                Piece::Value(
-                    known.map(|(_, name)| *name).ok_or_else(|| {
-                        ConfigError::new(key, "has a placeholder that is unknown")
-                    })?,
-                )
+                Piece::Value(known.map(|(_, name)| *name).ok_or_else(|| {
+                    ConfigError::new(key, "has a placeholder with an unknown name")
+                })?)
             });
             rest = tail;
         }
@@ -110,7 +108,7 @@ impl Template {
         Ok(Self(pieces))
     }
 
-    /// The text of `source` with its settings; no other placeholder may stand in it.
+    /// Expands `source`, in which only settings are allowed.
     pub(super) fn fixed(
         source: &str,
         settings: &Settings,
@@ -119,12 +117,15 @@ impl Template {
         let template = Self::compile(source, settings, key)?;
         let literals = template.0.into_iter().map(|piece| match piece {
             Piece::Literal(text) => Ok(text),
-            _ => Err(ConfigError::new(key, "may hold settings only")),
+            _ => Err(ConfigError::new(
+                key,
+                "may contain only {setting:NAME} placeholders",
+            )),
         });
         literals.collect()
     }
 
-    /// Whether only values without free text stand in it, so that it may be part of a URL.
+    /// Whether the template contains no free text, so that it is safe in a URL.
     pub(super) fn is_plain(&self) -> bool {
         const FREE: [Name; 5] = [
             Name::Text,
@@ -138,14 +139,14 @@ impl Template {
             .all(|piece| !matches!(piece, Piece::Value(name) if FREE.contains(name)))
     }
 
-    /// Whether it is the same for all messages.
+    /// Whether the text is the same for all messages.
     pub(super) fn is_fixed(&self) -> bool {
         self.0
             .iter()
             .all(|piece| matches!(piece, Piece::Literal(_)))
     }
 
-    /// The text with its values.
+    /// Renders the template.
     pub(super) fn render(&self, values: &Values<'_>) -> String {
         self.0
             .iter()
@@ -157,7 +158,8 @@ impl Template {
             .collect()
     }
 
-    /// The text with its values made safe for a URL: of the plain ones only `+` is special.
+    /// Renders the template for a URL. `+` is the only special character in the values that a URL
+    /// may contain.
     pub(super) fn render_url(&self, values: &Values<'_>) -> String {
         self.0
             .iter()
@@ -169,7 +171,7 @@ impl Template {
             .collect()
     }
 
-    /// The text with `x` in place of each value, to look at its form.
+    /// Renders the template with `x` for each value, to check its syntax.
     pub(super) fn outline(&self) -> String {
         self.0
             .iter()
@@ -203,7 +205,7 @@ impl Values<'_> {
             Name::MessageId => self.message_id.clone(),
             Name::Callback => self.callback.clone(),
             Name::TtlSeconds => seconds.to_string(),
-            // Rounded down, so that a gateway delivers no expired code.
+            // Round down, so that the gateway does not deliver an expired code.
             Name::TtlMinutes => (seconds / 60).max(1).to_string(),
             Name::TtlMillis => (seconds * 1000).to_string(),
             Name::ExpiresAt => self.now.plus_millis(seconds * 1000).to_rfc3339(),

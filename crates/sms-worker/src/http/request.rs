@@ -1,5 +1,5 @@
-//! A request, compiled from its configuration. Bodies are built as structures, so that no value
-//! can change their form.
+//! Gateway requests, compiled from their configuration. Bodies are built as structures, not as
+//! text, so that no value can change their syntax.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ use crate::config::Secrets;
 pub(super) struct RequestPlan {
     method: Method,
     url: Template,
-    /// The URL, if it is the same for all messages.
+    /// Parsed URL, if it is the same for all messages.
     fixed_url: Option<Url>,
     pub(super) auth: Auth,
     headers: Vec<(HeaderName, Template)>,
@@ -33,7 +33,7 @@ enum Body {
     Json(Json),
 }
 
-/// A JSON value whose texts are templates.
+/// JSON value whose texts are templates.
 enum Json {
     Text(Template),
     Number(Template),
@@ -42,7 +42,7 @@ enum Json {
     Object(Vec<(String, Json)>),
 }
 
-/// What ends a text that becomes a number.
+/// Suffix of a text that becomes a number.
 const NUMBER: &str = "|number";
 
 impl RequestPlan {
@@ -74,7 +74,7 @@ impl RequestPlan {
         if !url.is_plain() {
             return Err(ConfigError::new(
                 "url",
-                "must not hold {text}, {code}, {app}, {sender} or {callback}: they belong into query or body",
+                "must not contain {text}, {code}, {app}, {sender} or {callback}; move them to query or body",
             ));
         }
         let checked = checked_url(&url.outline(), "url")?;
@@ -89,19 +89,19 @@ impl RequestPlan {
         })
     }
 
-    /// The root of the gateway's address.
+    /// Returns the root URL of the gateway.
     pub(super) fn origin(&self) -> Option<Url> {
         Url::parse(&self.url.outline()).ok()?.join("/").ok()
     }
 
-    /// Who answers over TLS: the gateway, and whoever gives tokens for it.
+    /// Returns the TLS peers: the gateway and its token server.
     pub(super) fn tls_peers(&self) -> Vec<TlsPeer> {
         let gateway = self.url.outline();
         let urls = [Some(gateway.as_str()), self.auth.token_url()];
         urls.into_iter().flatten().filter_map(tls_peer).collect()
     }
 
-    /// The request for `values`, still to be signed; `None` if they make no valid one.
+    /// Builds the unsigned request for `values`; `None` if they do not form a valid request.
     pub(super) fn build(&self, client: &Client, values: &Values<'_>) -> Option<Request> {
         let method = self.method.clone();
         let mut builder = match &self.fixed_url {
@@ -158,7 +158,7 @@ impl Json {
         })
     }
 
-    /// The value; `None` for a text that came out empty and for an object without members.
+    /// Renders the value; `None` for a text that is empty and for an object without members.
     fn render(&self, values: &Values<'_>) -> Option<Value> {
         match self {
             Self::Text(template) => Some(template.render(values))
@@ -203,7 +203,7 @@ fn render(fields: &[(String, Template)], values: &Values<'_>) -> Vec<(String, St
         .collect()
 }
 
-/// Whoever answers at `url`, where that is over TLS.
+/// Returns the peer at `url` if the scheme is https.
 fn tls_peer(url: &str) -> Option<TlsPeer> {
     let url = Url::parse(url).ok()?;
     let host = url.host_str().filter(|_| url.scheme() == "https")?;
@@ -223,27 +223,34 @@ fn compile_headers(
         .map(|(name, text)| {
             let key = format!("headers.{name}");
             let name = HeaderName::from_bytes(name.as_bytes())
-                .map_err(|_| ConfigError::new(&key, "is no header name"))?;
+                .map_err(|_| ConfigError::new(&key, "is not a valid header name"))?;
             let template = Template::compile(text, settings, &key)?;
             if !template.is_plain() || HeaderValue::from_str(&template.outline()).is_err() {
-                return Err(ConfigError::new(&key, "cannot stand in a header"));
+                return Err(ConfigError::new(
+                    &key,
+                    "contains a character that is not allowed in a header",
+                ));
             }
             Ok((name, template))
         })
         .collect()
 }
 
-/// Refuses URLs that would carry codes in clear or to nobody.
+/// Checks that the URL has a host, no credentials, and https unless the host is loopback, so that
+/// no code is sent in clear text.
 pub(super) fn checked_url(text: &str, key: &str) -> Result<Url, ConfigError> {
-    let url = Url::parse(text).map_err(|_| ConfigError::new(key, "is no URL"))?;
+    let url = Url::parse(text).map_err(|_| ConfigError::new(key, "is not a valid URL"))?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(ConfigError::new(key, "must not hold a user; use auth"));
+        return Err(ConfigError::new(
+            key,
+            "must not contain credentials; use auth",
+        ));
     }
     let is_loopback = match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
         Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
-        None => return Err(ConfigError::new(key, "names no host")),
+        None => return Err(ConfigError::new(key, "must name a host")),
     };
     match url.scheme() {
         "https" => Ok(url),

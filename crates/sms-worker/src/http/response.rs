@@ -1,5 +1,5 @@
-//! What an answer means. The first rule that fits decides; without one the status does. Refuses to
-//! quote the answer.
+//! Classification of gateway answers: the first matching rule decides, or the status if no rule
+//! matches. Outcomes never quote the answer except for a plain message id.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use watchword_delivery::{Attempted, Scope};
 use super::config::{IdConfig, ResponseConfig, RuleConfig};
 use crate::payload;
 
-/// The rules of one provider, compiled.
+/// Compiled rules of one provider.
 pub struct ResponsePlan {
     id: Option<IdPlace>,
     rules: Vec<Rule>,
@@ -38,7 +38,7 @@ enum Status {
 }
 
 impl ResponsePlan {
-    /// Compiles the rules; what is wrong in them is told by key.
+    /// Compiles the rules. Errors name the config key.
     pub fn compile(config: &ResponseConfig) -> Result<Self, ConfigError> {
         let id = config.id.as_ref().map(IdPlace::compile).transpose()?;
         let rules = config.rules.iter().enumerate();
@@ -51,14 +51,14 @@ impl ResponsePlan {
         })
     }
 
-    /// What an answer means.
+    /// Returns the outcome of an answer.
     pub fn classify(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Attempted {
         self.explain(status, headers, Some(body)).0
     }
 
-    /// Returns the meaning of an answer and the place of the rule that gave it; without a rule the
-    /// status decides. Of an answer whose body could not be read the rules decide up to the first
-    /// that needs the body.
+    /// Returns the outcome of an answer and the index of the rule that decided; without a matching
+    /// rule the status decides. If the body could not be read, rules are tried up to the first that
+    /// needs the body.
     pub(super) fn explain(
         &self,
         status: u16,
@@ -98,7 +98,8 @@ impl ResponsePlan {
     }
 }
 
-/// What goes into ledger and status is an id, not whatever a peer sends.
+/// Returns `text` if it is a plausible message id, so that ledger and status store no arbitrary
+/// data from a peer.
 pub(crate) fn plain_id(text: String) -> Option<String> {
     let plain = text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_graphic());
     (plain && !text.is_empty()).then_some(text)
@@ -133,7 +134,7 @@ pub(crate) fn check_pointer(pointer: &str, key: &str) -> Result<(), ConfigError>
     } else {
         Err(ConfigError::new(
             key,
-            "is no JSON pointer (they start with /)",
+            "must be a JSON pointer, which starts with /",
         ))
     }
 }
@@ -142,7 +143,7 @@ fn compile_regex(text: &str, key: &str) -> Result<Regex, ConfigError> {
     RegexBuilder::new(text)
         .size_limit(1 << 20)
         .build()
-        .map_err(|_| ConfigError::new(key, "is no regular expression"))
+        .map_err(|_| ConfigError::new(key, "is not a valid regular expression"))
 }
 
 impl Rule {
@@ -157,13 +158,13 @@ impl Rule {
         }
         for name in config.header.keys() {
             HeaderName::from_bytes(name.as_bytes())
-                .map_err(|_| ConfigError::new("header", "has a key that is no header name"))?;
+                .map_err(|_| ConfigError::new("header", "has an invalid header name"))?;
         }
         if config.body_contains.iter().any(String::is_empty) {
             return Err(ConfigError::new("body_contains", "has an empty text"));
         }
         if config.class == AttemptClass::TextFault {
-            let rule = "text_fault is for texts that cannot be made; use message_rejected";
+            let rule = "text_fault means that a text could not be rendered; use message_rejected";
             return Err(ConfigError::new("class", rule));
         }
         let regex = config.body_regex.as_deref();
@@ -207,7 +208,7 @@ impl Rule {
     }
 }
 
-/// The outcome by `rule`, or by the status without one.
+/// Returns the outcome by `rule`, or by the status if no rule matched.
 fn decided(rule: Option<&Rule>, status: u16, headers: &HeaderMap) -> Attempted {
     let class = rule.map_or_else(|| by_status(status), |rule| rule.config.class);
     let configured = rule
@@ -216,10 +217,10 @@ fn decided(rule: Option<&Rule>, status: u16, headers: &HeaderMap) -> Attempted {
     let mut attempted = Attempted::new(class, format!("http_{status}"));
     if status != 401 {
         attempted = attempted.about(match (rule, class) {
-            // The gateway knew the number when it gave this answer.
+            // The gateway had read the request when it gave this answer.
             (Some(_), AttemptClass::ConfigFault) => Scope::Account,
-            // A status alone can also speak of the number: 403 for a country, 404 for a path with
-            // the number in it.
+            // A status alone may be about the number: 403 for a country, or 404 for a path that
+            // contains the number.
             _ => Scope::Destination,
         });
     }
@@ -250,17 +251,19 @@ impl Status {
     }
 }
 
-/// The class of a status that no rule describes. No 2xx counts as success. `ConfigFault` is only
-/// for statuses that a single recipient cannot cause, because it opens the circuit for all.
+/// Returns the class of a status without a rule. No 2xx counts as success. `ConfigFault` is
+/// reserved for statuses that a single recipient cannot cause, because it opens the circuit for
+/// all.
 const fn by_status(status: u16) -> AttemptClass {
     match status {
-        // A proxy answers like this when the gateway behind it did not: the gateway may have the
+        // Sent by proxies when the gateway behind them did not answer: the gateway may have the
         // message.
         504 | 520 | 524 => AttemptClass::UnknownOutcome,
         408 | 409 | 423 | 425 | 429 | 500..=599 => AttemptClass::Transient,
-        // Credentials, and the form of every request: method, media types, protocol, host, headers.
+        // Credentials, or aspects that all requests share: method, media type, protocol, host,
+        // headers.
         300..=399 | 401 | 405 | 406 | 407 | 415 | 421 | 426 | 431 => AttemptClass::ConfigFault,
-        // Funds, rights, a path, legal reasons: of the account, or of this number alone.
+        // Funds, permissions, path, legal reasons: may concern the account or only this number.
         402 | 403 | 404 | 410 | 451 => AttemptClass::DestinationRefused,
         400..=499 => AttemptClass::MessageRejected,
         _ => AttemptClass::UnknownOutcome,
@@ -276,7 +279,8 @@ pub(crate) fn as_text(value: &Value) -> Option<String> {
     }
 }
 
-/// Seconds, or a date taken against the answer's own `Date` (RFC 9110 §10.2.3).
+/// Parses `Retry-After` as seconds, or as a date relative to the `Date` of the same answer, so that
+/// clock skew does not matter (RFC 9110 section 10.2.3).
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse::<u64>() {

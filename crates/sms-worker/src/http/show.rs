@@ -1,5 +1,5 @@
-//! Requests and answers as shown to an operator who configures a provider: credentials are masked,
-//! and in answers the recipient and the code as well.
+//! Requests and answers as shown to an operator who sets up a provider. Credentials are masked, and
+//! in answers also the recipient and the code.
 
 use std::fmt::Write;
 
@@ -13,12 +13,13 @@ use super::auth::Auth;
 use crate::payload;
 
 const MASK: &str = "********";
-/// Characters of an answer that are shown.
+/// Maximum number of characters shown of an answer.
 const MOST_CHARS: usize = 4_096;
-/// The last digits of a number identify the person, whatever form the gateway writes before them.
+/// Number of trailing digits to mask. They identify the person, whatever format the gateway uses
+/// for the digits before them.
 const PERSONAL_DIGITS: usize = 7;
 
-/// The request as text, its secrets masked.
+/// Formats the request with its secrets masked.
 pub(super) fn masked(request: &Request, auth: &Auth) -> String {
     let secret_parameters: Vec<_> = auth.parameters().iter().map(|(name, _)| *name).collect();
     let mut url = request.url().clone();
@@ -56,7 +57,7 @@ pub(super) fn masked(request: &Request, auth: &Auth) -> String {
     text
 }
 
-/// The answer as text and the rule that gave its class.
+/// Formats the answer, masked, followed by the rule that decided its class.
 pub(super) fn answer(answer: &Answer, dispatch: &Dispatch, auth: &Auth) -> String {
     let mut text = format!("HTTP {}\n", answer.status);
     for (name, value) in &answer.headers {
@@ -77,7 +78,7 @@ pub(super) fn answer(answer: &Answer, dispatch: &Dispatch, auth: &Auth) -> Strin
     for digits in personal.into_iter().chain([code]) {
         text = without_digits(&text, digits);
     }
-    // A peer must not send control sequences to the terminal.
+    // Do not pass a peer's control sequences to the terminal.
     let text: String = text
         .chars()
         .take(MOST_CHARS)
@@ -94,7 +95,7 @@ pub(super) fn answer(answer: &Answer, dispatch: &Dispatch, auth: &Auth) -> Strin
     format!("{}\n\n{decided}", text.trim_end())
 }
 
-/// The text with these digits masked, also where separators stand between them.
+/// Masks these digits, even with separators between them.
 fn without_digits(text: &str, digits: &str) -> String {
     let digits: Vec<_> = digits.chars().map(String::from).collect();
     match Regex::new(&digits.join("[^0-9]{0,3}")) {
@@ -103,7 +104,7 @@ fn without_digits(text: &str, digits: &str) -> String {
     }
 }
 
-/// The text with the secret of a callback URL masked, as it stands or encoded once.
+/// Masks the secret of a callback URL, plain or URL-encoded once.
 fn without_token(text: &str) -> String {
     let mut shown = text.to_owned();
     for marker in ["token=", "token%3D"] {

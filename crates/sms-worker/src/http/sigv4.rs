@@ -1,6 +1,6 @@
-//! AWS Signature Version 4 for one request. Own code, a page of it: the vendor's library brings
-//! second majors of `http` and of the hash crates and a runtime of its own. Held to the vendor's
-//! published example and, in the suites, to a server that checks signatures.
+//! AWS Signature Version 4 of one request. Written here because the vendor's library adds a runtime
+//! and second major versions of `http` and of the hash crates. Tested against the vendor's
+//! published example and, in the end-to-end suites, against a server that checks signatures.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,7 +11,7 @@ use ring::{digest, hmac};
 use url::Url;
 use watchword_core::{SecretString, Timestamp};
 
-/// Who signs, for what.
+/// Credentials and their scope.
 pub(super) struct Signer {
     pub(super) service: String,
     pub(super) region: String,
@@ -20,8 +20,8 @@ pub(super) struct Signer {
 }
 
 impl Signer {
-    /// The headers that sign this request: `x-amz-date` and `authorization`. `headers` are signed
-    /// along, and the host. `None`: a value cannot stand in a header.
+    /// Returns the headers to add: `x-amz-date` and `authorization`. The signature covers `headers`
+    /// and the host. Returns `None` if a value is not valid in a header.
     pub(super) fn sign(
         &self,
         method: &str,
@@ -116,8 +116,8 @@ fn hmac_sha256(key: &[u8], message: &[u8]) -> hmac::Tag {
 mod tests {
     use super::*;
 
-    /// The worked example of the vendor's documentation ("Create a signed AWS API request"):
-    /// `ListUsers` of IAM on 2015-08-30.
+    /// The example of the vendor's documentation ("Create a signed AWS API request"): `ListUsers`
+    /// of IAM on 2015-08-30.
     #[test]
     fn the_published_example_is_signed_the_same() {
         let signer = Signer {

@@ -1,4 +1,4 @@
-//! Attempts at a gateway that answers with given bytes.
+//! Attempts at a gateway that answers with the given bytes.
 
 use std::io::Write;
 
@@ -28,7 +28,7 @@ fn dispatch() -> Dispatch {
     }
 }
 
-/// An attempt at a gateway that answers with these bytes; returns the request's head as well.
+/// Makes an attempt at a gateway that answers with these bytes; also returns the request's head.
 async fn attempt(answer: Vec<u8>) -> (Attempted, String) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -78,7 +78,7 @@ async fn an_answer_with_many_headers_or_a_deep_or_endless_body_is_judged_by_what
             AttemptClass::Accepted,
             "http_202",
         ),
-        // The rule needs the body.
+        // The rule needs the body, which is nested too deeply to parse.
         (
             answer("202 A", "", &deep),
             AttemptClass::UnknownOutcome,

@@ -1,4 +1,4 @@
-//! Puts a parsed receipt into the queue of receipts.
+//! Publishes parsed receipts to the receipt queue, including those that arrive over SMPP.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +11,15 @@ use watchword_events::{CloudEvent, EventData, Lane, ReceiptReceived};
 
 use super::ReceiptMetrics;
 
-/// Gateways give up after 2 s (Telnyx), and then call again.
+/// Below the 2 s after which the most impatient gateway (Telnyx) gives up and calls again.
 const PUBLISH_DEADLINE: Duration = Duration::from_millis(1_500);
 
-/// Why a receipt changes nothing.
+/// Reason for which a receipt is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unread {
     /// The receipt names no message, or cannot be read at all.
     Unreadable,
-    /// The receipt names a message, but its state has no known word.
+    /// The receipt names a message, but its state is an unknown word.
     UnknownState,
 }
 
@@ -32,16 +32,16 @@ impl Unread {
     }
 }
 
-/// A receipt that an SMPP bind brought.
+/// Receipt that arrived over an SMPP bind.
 #[derive(Debug, Clone)]
 pub struct HeardReceipt {
-    /// The provider whose bind it is.
+    /// Provider of the bind.
     pub provider: ProviderName,
-    /// The content of the receipt.
+    /// Parsed receipt.
     pub receipt: Result<ReceiptReceived, Unread>,
 }
 
-/// Queues one receipt; `None` if the broker did not take it.
+/// Publishes one receipt; `None` if the broker did not confirm it.
 pub(super) async fn publish(
     publisher: &dyn Publisher,
     receipt: ReceiptReceived,
@@ -69,8 +69,9 @@ pub(super) async fn publish(
     publisher.publish(outbound, PUBLISH_DEADLINE).await.ok()
 }
 
-/// Queues the receipts of SMPP binds until the channel closes. A receipt that the broker refuses is
-/// retried while the next ones wait; it is lost with the process, as receipts may be.
+/// Publishes the receipts of SMPP binds until the channel closes. A receipt that the broker does
+/// not take is retried while the next ones wait. Receipts still waiting are lost when the process
+/// ends; without a receipt the outcome stays unknown.
 pub async fn queue_heard(
     mut heard: mpsc::Receiver<HeardReceipt>,
     publisher: Arc<dyn Publisher>,

@@ -1,5 +1,5 @@
-//! What gateways say later: verified on the raw bytes, then read by the places the configuration
-//! names. Refuses to keep anything of a receipt but ids, the state and an error code.
+//! Delivery receipts of gateways: verified over the raw bytes, then read from the locations that
+//! the configuration names. Only ids, the state and an error code are kept.
 
 mod heard;
 mod plans;
@@ -26,12 +26,12 @@ use crate::config::Secrets;
 use crate::http::{ReceiptConfig, as_text, check_pointer, plain_id};
 use crate::payload;
 
-/// Receipts one call may bring.
+/// Maximum number of receipts in one call.
 const MOST_AT_ONCE: usize = 1_000;
-/// Characters of an error code that are kept.
+/// Maximum length of an error code.
 const ERROR_CHARS: usize = 32;
 
-/// How the receipts of one provider are verified and read.
+/// Verification and location of the receipts of one provider.
 pub struct ReceiptPlan {
     provider: ProviderName,
     verify: Verify,
@@ -43,12 +43,12 @@ pub struct ReceiptPlan {
     error: Option<String>,
 }
 
-/// Why a call brought no receipts.
+/// Reason for which a call was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// It is not the gateway's, or stale.
+    /// The signature is invalid or too old.
     Forged,
-    /// It is the gateway's, but cannot be read.
+    /// The sender is verified, but the body cannot be parsed.
     Unreadable,
 }
 
@@ -61,7 +61,7 @@ impl ReceiptPlan {
         if config.id.is_none() && config.reference.is_none() {
             return Err(ConfigError::new(
                 "id",
-                "or reference must say which message it is about",
+                "or reference must be given, to identify the message",
             ));
         }
         let places = [
@@ -87,10 +87,7 @@ impl ReceiptPlan {
             ));
         }
         if config.states.is_empty() {
-            return Err(ConfigError::new(
-                "states",
-                "must name the words of the gateway",
-            ));
+            return Err(ConfigError::new("states", "must map the gateway's states"));
         }
         Ok(Self {
             provider,
@@ -104,12 +101,12 @@ impl ReceiptPlan {
         })
     }
 
-    /// Whether receipts name messages by the gateway's id alone.
+    /// Whether receipts contain only the gateway's message id.
     pub(crate) const fn wants_name(&self) -> bool {
         self.reference.is_none()
     }
 
-    /// Where the gateway is to call for `delivery`, below the receiver's public URL.
+    /// Returns the callback URL for `delivery`, below the public URL.
     pub(crate) fn callback(&self, public_url: &str, delivery: &DeliveryId) -> String {
         let mut url = format!(
             "{}/v1/receipts/{}?d={delivery}",
@@ -124,7 +121,7 @@ impl ReceiptPlan {
         url
     }
 
-    /// The receipts of a call.
+    /// Verifies a call and returns its receipts.
     pub fn read(&self, call: &Call<'_>) -> Result<Vec<ReceiptReceived>, Refusal> {
         if !self.verify.accepts(call) {
             return Err(Refusal::Forged);
@@ -195,8 +192,8 @@ impl ReceiptPlan {
     }
 }
 
-/// An error code that may be queued and logged: short, printable, and without a run of digits that
-/// could be a number someone is called by. A zero says that there was no error.
+/// Returns `text` if it may be queued and logged as an error code: short, printable, and without a
+/// run of digits long enough for a telephone number. A code of zeros means that there was no error.
 pub(crate) fn error_code(text: String) -> Option<String> {
     let is_short = (1..=ERROR_CHARS).contains(&text.len());
     let is_plain = text

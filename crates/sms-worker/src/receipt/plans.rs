@@ -1,5 +1,5 @@
-//! The accepted senders of receipts: the receivers of the configuration and, for a while after a
-//! reload, those of the earlier one, so that a gateway may still sign with its earlier secret.
+//! Receipt plans of the current configuration and, for a grace period after a reload, of earlier
+//! ones, so that a gateway may still sign with its previous secret.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,18 +11,19 @@ use super::{Call, ReceiptPlan, Refusal};
 
 type Plans = BTreeMap<ProviderName, Arc<ReceiptPlan>>;
 
-/// Earlier configurations that are kept: more were read in a quarter of an hour by nobody.
+/// Maximum number of earlier configurations to keep, which bounds memory and the work for a forged
+/// call when the file is reloaded often.
 const KEPT: usize = 16;
 
-/// The receivers, by provider.
+/// Receipt plans by provider.
 pub struct ReceiptPlans {
     now: Plans,
-    /// Those before, each with the end of its grace; the newest last.
+    /// Earlier plans with the end of their grace period, newest last.
     before: Vec<(Plans, Timestamp)>,
 }
 
 impl ReceiptPlans {
-    /// The receivers of a configuration.
+    /// Creates the plans of a configuration, without earlier ones.
     pub const fn new(plans: Plans) -> Self {
         Self {
             now: plans,
@@ -30,8 +31,8 @@ impl ReceiptPlans {
         }
     }
 
-    /// Returns the receivers of a configuration that follows this one at `now`. Earlier secrets
-    /// stay good for `grace_minutes`; 0 ends them at once.
+    /// Returns the plans of the configuration that replaces this one at `now`. Earlier secrets stay
+    /// valid for `grace_minutes`; 0 revokes them at once.
     #[must_use]
     pub fn followed_by(&self, plans: Plans, now: Timestamp, grace_minutes: u64) -> Self {
         let end = now.plus_millis(grace_minutes.saturating_mul(60_000));
@@ -45,12 +46,12 @@ impl ReceiptPlans {
         Self { now: plans, before }
     }
 
-    /// Whether `provider` brings receipts.
+    /// Whether receipts of `provider` are accepted.
     pub fn has(&self, provider: &ProviderName) -> bool {
         self.now.contains_key(provider)
     }
 
-    /// The receipts in `call`, if it is from `provider`.
+    /// Verifies `call` as one of `provider` and returns its receipts.
     pub fn read(
         &self,
         provider: &ProviderName,

@@ -1,5 +1,5 @@
-//! `POST|GET /v1/receipts/{provider}`: verified, queued, then answered. A body has at most 64 KiB; a forged
-//! call gets 401 and nothing more.
+//! Route `POST|GET /v1/receipts/{provider}`: verifies a call, queues its receipts, then answers. A
+//! body has at most 64 KiB. A forged call is answered with 401 without further detail.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use super::heard::publish;
 use super::{Call, ReceiptPlans, Refusal};
 
 const MAX_BODY_BYTES: usize = 64 * 1024;
-/// Calls in progress at once. Receipts have places of their own, so a flood of receipts leaves the
-/// API its places.
+/// Maximum number of concurrent calls. Receipts have a limit of their own, so that a flood of
+/// receipts does not use up the places of the API.
 const CALLS_IN_WORK: usize = 128;
 const RESULTS: [&str; 5] = [
     "queued",
@@ -33,19 +33,19 @@ const CALLS: Series = Series {
     name: "watchword_receipt_calls_total",
     kind: Kind::Counter,
     labels: &["provider", "result"],
-    help: "Calls of gateways with receipts, and receipts over SMPP: `queued`, `forged` (not verified), `unreadable`, `unknown_state` (read, but nothing in it has a state of the configuration), `unavailable` (could not be queued; the gateway calls again).",
-    action: "`forged`: the secret or `public_url` differs from the gateway's, or someone tries. `unreadable`: the gateway changed its form. `unknown_state`: add the gateway's word to `states`, or correct the places.",
+    help: "Receipt calls of gateways, and receipts over SMPP: `queued`, `forged` (not verified), `unreadable`, `unknown_state` (read, but without a state that the configuration knows), `unavailable` (could not be queued; the gateway calls again).",
+    action: "`forged`: the secret or `public_url` differs from the gateway's, or someone sends forged receipts. `unreadable`: the gateway changed its format. `unknown_state`: add the gateway's word to `states`, or correct the JSON pointers.",
 };
 
-/// Everything this crate counts.
+/// Declarations of this crate's metrics.
 pub const SERIES: &[Series] = &[CALLS];
 
-/// Calls of gateways, by what became of them.
+/// Counter of receipt calls, by provider and result.
 #[derive(Debug, Clone)]
 pub struct ReceiptMetrics(IntCounterVec);
 
 impl ReceiptMetrics {
-    /// Registers the counter for these providers.
+    /// Registers the counter, with every result of these providers at zero.
     pub fn register<'a>(
         registry: &Registry,
         providers: impl Iterator<Item = &'a ProviderName>,
@@ -64,26 +64,26 @@ impl ReceiptMetrics {
     }
 }
 
-/// What the route needs.
+/// Dependencies of the route.
 #[derive(Clone)]
 pub struct ReceiptState {
-    /// Who may call, and how that is checked.
+    /// Receipt plans, which verify and read calls.
     pub plans: Live<ReceiptPlans>,
-    /// The URL under which gateways reach us: `https://otp.example.org`.
+    /// Public base URL that gateways call: `https://otp.example.org`.
     pub public_url: String,
-    /// Queues receipts.
+    /// Publishes receipts to the queue.
     pub publisher: Arc<dyn Publisher>,
-    /// The time.
+    /// Clock for signature ages and event times.
     pub clock: Arc<dyn Clock>,
-    /// Where calls are counted.
+    /// Counter of calls.
     pub metrics: ReceiptMetrics,
 }
 
-/// The detail of the answer to a receipt for an unknown provider: it shows that an SMS worker
-/// answers.
+/// Detail of the 404 for an unknown provider. `watchword doctor` recognizes by it that an SMS
+/// worker answered.
 pub const NO_SUCH_PROVIDER: &str = "no such provider takes receipts";
 
-/// The route.
+/// Returns the route, with its limit of concurrent calls.
 pub fn routes(state: ReceiptState) -> Router {
     let routes = Router::new().route("/v1/receipts/{provider}", get(take).post(take));
     within(routes.with_state(state), CALLS_IN_WORK)
@@ -118,10 +118,10 @@ async fn take(
         Ok(receipts) => receipts,
         Err(Refusal::Forged) => {
             state.metrics.count(&name, "forged");
-            tracing::warn!(provider = %name, "a receipt that is not the provider's, or stale, was refused");
+            tracing::warn!(provider = %name, "refused a receipt whose signature is invalid or too old");
             return Err(Problem::new(
                 ProblemCode::Unauthorized,
-                "the signature is not right",
+                "the signature is not valid",
             ));
         }
         Err(Refusal::Unreadable) => {

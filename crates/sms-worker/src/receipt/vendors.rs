@@ -1,5 +1,4 @@
-//! The schemes that vendors made up for themselves: what each signs, in which order. Refuses every
-//! algorithm but the one its vendor uses.
+//! Signature schemes of single vendors. Each accepts only the algorithm that its vendor uses.
 
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
@@ -10,9 +9,9 @@ use crate::payload;
 
 use super::verify::{Call, HmacAlgorithm, TOLERANCE_SECONDS, same, verify_hmac};
 
-/// Base64 of HMAC-SHA-1 over the URL and, for a form, each name and value in the order of names,
-/// equal pairs once. A JSON body is bound by its hash in the URL. The vendor signs the URL with or
-/// without its port: both are tried.
+/// Verifies Twilio's signature: base64 of HMAC-SHA-1 over the URL and, for a form, each name and
+/// value sorted by name, with equal pairs once. A JSON body is covered by its hash in the URL.
+/// Twilio signs the URL with or without its port, so both forms are tried.
 pub(super) fn twilio(call: &Call<'_>, secret: &str) -> Option<()> {
     let told = BASE64
         .decode(call.header("x-twilio-signature")?.as_bytes())
@@ -42,7 +41,7 @@ pub(super) fn twilio(call: &Call<'_>, secret: &str) -> Option<()> {
     })
 }
 
-/// The URL as it is, and with its port left out or, where it has none, written out.
+/// Returns the URL as it is, and with its port removed or, if it has none, added.
 fn port_forms(text: &str) -> Vec<String> {
     let mut forms = vec![text.to_owned()];
     let Some((scheme, rest)) = text.split_once("://") else {
@@ -62,9 +61,9 @@ fn port_forms(text: &str) -> Vec<String> {
     forms
 }
 
-/// Base64 of HMAC-SHA-256. Version 3 signs the URL, its parameters and the fields of the form, each
-/// in the order of names, and a nonce; version 2 signs the URL without its query and a nonce. Plivo's
-/// documentation promises version 2 for messages.
+/// Verifies Plivo's signature: base64 of HMAC-SHA-256. Version 3 covers the URL, its parameters and
+/// the form fields, each sorted by name, and a nonce. Version 2 covers the URL without its query,
+/// and a nonce. Plivo's documentation promises only version 2 for messages.
 pub(super) fn plivo(call: &Call<'_>, secret: &str, require_v3: bool) -> Option<()> {
     let bare = call.url.split('?').next()?;
     let Some(signatures) = call.header("x-plivo-signature-v3") else {
@@ -79,7 +78,7 @@ pub(super) fn plivo(call: &Call<'_>, secret: &str, require_v3: bool) -> Option<(
     };
     let (mut query, mut fields) = (call.query.to_vec(), call.form());
     if fields.is_empty() && !call.body.is_empty() {
-        // The vendor does not sign a body that is no form.
+        // The signature does not cover a body that is not a form.
         return None;
     }
     query.sort();
@@ -98,22 +97,23 @@ pub(super) fn plivo(call: &Call<'_>, secret: &str, require_v3: bool) -> Option<(
     signed.extend(fields.into_iter().map(|(name, value)| name + &value));
     let nonce = call.header("x-plivo-signature-v3-nonce")?;
     signed = signed + "." + nonce;
-    // The header holds two signatures while an auth token is replaced.
+    // The header contains two signatures while an auth token is being rotated.
     signatures.split(',').take(4).find_map(|told| {
         let told = BASE64.decode(told.trim().as_bytes()).ok()?;
         verify_hmac(HmacAlgorithm::Sha256, secret, signed.as_bytes(), &told)
     })
 }
 
-/// HMAC over `&name=value` of the sorted parameters without `sig`, `&` and `=` in values replaced.
+/// Verifies Vonage's `sig`: HMAC over `&name=value` of the sorted parameters without `sig`, with
+/// `&` and `=` in values replaced by `_`.
 pub(super) fn vonage_sig(call: &Call<'_>, secret: &str, algorithm: HmacAlgorithm) -> Option<()> {
-    // `d` is part of the URL we gave, and the vendor does not sign it, so no receipt is read from
+    // `d` is part of the callback URL and not covered by the signature, so no receipt is read from
     // it.
     let query = call.query.iter().filter(|(name, _)| name != "d");
     let mut pairs: Vec<(String, String)> = query.cloned().collect();
     let form = call.form();
     let body = payload::text(call.headers, call.body);
-    // A form is no JSON document, however it reads.
+    // Do not parse a form as JSON even if its text is valid JSON.
     let json = form.is_empty().then(|| payload::json(&body)).flatten();
     pairs.extend(form);
     if let Some(Value::Object(members)) = json {
@@ -156,7 +156,7 @@ pub(super) fn jwt(
     let token = text.strip_prefix("Bearer ").unwrap_or(text);
     let mut validation = Validation::new(Algorithm::HS256);
     validation.required_spec_claims.clear();
-    // Times are held against our clock below.
+    // Times are checked below, against the injected clock.
     validation.validate_exp = false;
     validation.validate_aud = false;
     let key = DecodingKey::from_secret(secret.as_bytes());
@@ -203,7 +203,7 @@ mod tests {
     const TOKEN: &str = "a-plivo-auth-token";
     const FORM: &str = "Status=delivered&MessageUUID=u-1&To=4915112345678";
 
-    /// Whether a call with these two headers is Plivo's.
+    /// Whether a call with this signature is accepted as Plivo's.
     fn is_plivos(url: &str, body: &str, version: u8, signature: &str, require_v3: bool) -> bool {
         let mut headers = HeaderMap::new();
         let kind = "application/x-www-form-urlencoded";
@@ -231,7 +231,7 @@ mod tests {
         plivo(&call, TOKEN, require_v3).is_some()
     }
 
-    /// The signatures are those that Plivo's own library makes for these calls.
+    /// Signatures generated with Plivo's own library for these calls.
     #[test]
     fn plivos_signatures_bind_what_their_version_signs() {
         let url = "https://otp.example.org/v1/receipts/plivo?d=abc-1";

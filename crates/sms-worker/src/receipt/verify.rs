@@ -1,6 +1,6 @@
-//! Whether a call really is the gateway's: the scheme of each vendor over the raw body and the
-//! configured public URL. Everything secret is compared in constant time. Refuses what is stale
-//! where the scheme tells a time, and every algorithm but the one configured.
+//! Verification of receipt calls by each vendor's scheme, over the raw body and the configured
+//! public URL. Secrets are compared in constant time. Signatures with a timestamp expire, and only
+//! the configured algorithm is accepted.
 
 use std::collections::BTreeMap;
 
@@ -14,88 +14,87 @@ use watchword_core::{SecretString, Timestamp};
 use super::vendors::{jwt, plivo, twilio, vonage_sig};
 use crate::config::Secrets;
 
-/// A signature older than this, or from so far ahead, is refused.
+/// Maximum age of a signature, and how far ahead its time may be.
 pub(super) const TOLERANCE_SECONDS: i64 = 300;
 
-/// How a receipt is known to be the gateway's. Every secret is the name of one under `secrets`.
+/// Verification scheme for receipts. Each secret is the name of an entry under `secrets`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum VerifyConfig {
-    /// The gateway calls a URL that nobody else knows: `{callback}` carries the secret. For
-    /// gateways that sign nothing.
+    /// Secret in the URL that `{callback}` contains. For gateways that sign nothing.
     SecretUrl {
-        /// The secret.
+        /// Name of the secret.
         secret: String,
     },
     /// HTTP Basic.
     Basic {
-        /// The user.
+        /// User name.
         username: String,
-        /// The password.
+        /// Name of the password.
         secret: String,
     },
-    /// An HMAC in a header.
+    /// HMAC in a header.
     Hmac {
-        /// The key.
+        /// Name of the key.
         secret: String,
-        /// The header with the signature.
+        /// Header with the signature.
         header: String,
         /// `sha1`, `sha256` or `sha512`.
         algorithm: HmacAlgorithm,
         /// `hex` or `base64`.
         #[serde(default)]
         encoding: Encoding,
-        /// What stands before the signature in its header: `sha256=`.
+        /// Text before the signature in its header: `sha256=`.
         #[serde(default)]
         prefix: String,
-        /// What is signed: a text with `{body}`, `{url}`, `{timestamp}` and `{nonce}`.
+        /// Signed content: a text with `{body}`, `{url}`, `{timestamp}` and `{nonce}`.
         #[serde(default = "body")]
         content: String,
-        /// The header with the time in seconds since the epoch; then a stale one is refused.
+        /// Header with the time in seconds since the Unix epoch. If given, old signatures are
+        /// rejected.
         timestamp_header: Option<String>,
-        /// The header with the nonce.
+        /// Header with the nonce.
         nonce_header: Option<String>,
     },
-    /// An Ed25519 signature in a header, over `{timestamp}|{body}`.
+    /// Ed25519 signature in a header, over `{timestamp}|{body}`.
     Ed25519 {
-        /// The public key, base64.
+        /// Name of the public key, in base64.
         public_key: String,
-        /// The header with the signature, base64.
+        /// Header with the signature, in base64.
         header: String,
-        /// The header with the time in seconds since the epoch.
+        /// Header with the time in seconds since the Unix epoch.
         timestamp_header: String,
     },
     /// Twilio's `X-Twilio-Signature`.
     Twilio {
-        /// The auth token.
+        /// Name of the auth token.
         secret: String,
     },
-    /// Plivo's `X-Plivo-Signature-V3` where the call has it, else `X-Plivo-Signature-V2`, which signs
-    /// the URL without its query and nothing of the body.
+    /// Plivo's `X-Plivo-Signature-V3` if the call has it, otherwise `X-Plivo-Signature-V2`, which
+    /// covers the URL without its query and no part of the body.
     Plivo {
-        /// The auth token.
+        /// Name of the auth token.
         secret: String,
-        /// Whether calls with the second version alone are refused.
+        /// Whether calls with only a version 2 signature are rejected.
         #[serde(default)]
         require_v3: bool,
     },
-    /// Vonage's `sig` parameter with HMAC-SHA-256 or -512.
+    /// Vonage's `sig` parameter with HMAC-SHA-256 or HMAC-SHA-512.
     VonageSig {
-        /// The signature secret.
+        /// Name of the signature secret.
         secret: String,
         /// `sha256` or `sha512`.
         algorithm: HmacAlgorithm,
     },
-    /// A JWT with HS256: in `Authorization` for Vonage, in a header of its own for `MessageBird`.
+    /// JWT with HS256: in `Authorization` for Vonage, in a separate header for `MessageBird`.
     Jwt {
-        /// The signature secret.
+        /// Name of the signature secret.
         secret: String,
-        /// The header.
+        /// Header with the token.
         header: String,
-        /// The claim with the SHA-256 of the body, hexadecimal; must be there if the body is not
-        /// empty.
+        /// Claim with the SHA-256 of the body in hexadecimal; required if the body is not empty.
         payload_claim: Option<String>,
-        /// The claim with the SHA-256 of the URL, hexadecimal.
+        /// Claim with the SHA-256 of the URL in hexadecimal.
         url_claim: Option<String>,
     },
 }
@@ -118,46 +117,46 @@ fn body() -> String {
     "{body}".to_owned()
 }
 
-/// A hash under an HMAC.
+/// Hash function of an HMAC.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HmacAlgorithm {
-    /// For old gateways.
+    /// SHA-1, for old gateways.
     Sha1,
-    /// The usual one.
+    /// SHA-256.
     Sha256,
-    /// The long one.
+    /// SHA-512.
     Sha512,
 }
 
-/// How a signature is written.
+/// Text encoding of a signature.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// Hexadecimal.
     #[default]
     Hex,
-    /// Base 64.
+    /// Base64 with padding.
     Base64,
 }
 
-/// One call as it came.
+/// Receipt call as it was received.
 pub struct Call<'a> {
-    /// Its method.
+    /// HTTP method.
     pub method: &'a Method,
-    /// The configured public URL of the receiver, with the query as it came.
+    /// Public URL of the receiver, with the query as received.
     pub url: &'a str,
-    /// Its headers.
+    /// Headers as received.
     pub headers: &'a HeaderMap,
-    /// Its query, decoded.
+    /// Decoded query parameters.
     pub query: &'a [(String, String)],
-    /// Its body, raw.
+    /// Raw body.
     pub body: &'a [u8],
-    /// Now.
+    /// Time of arrival.
     pub now: Timestamp,
 }
 
-/// A scheme with its secrets.
+/// Compiled verification scheme with its secrets.
 pub(crate) struct Verify {
     config: VerifyConfig,
     secret: Option<SecretString>,
@@ -200,19 +199,19 @@ impl Verify {
             if !wants("{body}") && !wants("{url}") {
                 return Err(ConfigError::new(
                     "verify.content",
-                    "must hold {body} or {url}",
+                    "must contain {body} or {url}",
                 ));
             }
             if wants("{timestamp}") != timestamp_header.is_some() {
                 return Err(ConfigError::new(
                     "verify.timestamp_header",
-                    "and {timestamp} in content belong together",
+                    "and {timestamp} in content must be given together",
                 ));
             }
             if wants("{nonce}") != nonce_header.is_some() {
                 return Err(ConfigError::new(
                     "verify.nonce_header",
-                    "and {nonce} in content belong together",
+                    "and {nonce} in content must be given together",
                 ));
             }
         }
@@ -231,7 +230,7 @@ impl Verify {
         })
     }
 
-    /// What `{callback}` carries in its query.
+    /// Returns the secret to put into the query of `{callback}`.
     pub(crate) fn url_secret(&self) -> Option<&str> {
         match self.config {
             VerifyConfig::SecretUrl { .. } => self.secret.as_ref().map(SecretString::expose),
@@ -312,7 +311,7 @@ impl Verify {
 }
 
 impl<'a> Call<'a> {
-    /// A header that is there exactly once.
+    /// Returns a header that occurs exactly once.
     pub(super) fn header(&self, name: &str) -> Option<&'a str> {
         let mut values = self.headers.get_all(name).iter();
         let value = values.next()?.to_str().ok()?;
@@ -325,7 +324,7 @@ impl<'a> Call<'a> {
         values.next().is_none().then_some(value)
     }
 
-    /// The timestamp header, if it is of about now.
+    /// Returns the timestamp header if it is within the tolerance of now.
     fn fresh(&self, name: &str) -> Option<&'a str> {
         let text = self.header(name)?;
         let seconds: i64 = text.parse().ok()?;
@@ -334,10 +333,11 @@ impl<'a> Call<'a> {
         (distance <= TOLERANCE_SECONDS).then_some(text)
     }
 
-    /// The fields of a form body; none for another kind of body.
+    /// Returns the fields of a form body; empty for other bodies.
     pub(crate) fn form(&self) -> Vec<(String, String)> {
         let kind = self.header("content-type").unwrap_or_default();
-        // Media types have no case (RFC 9110 §8.3.1), and parameters follow them.
+        // Media types are case-insensitive and may be followed by parameters (RFC 9110 section
+        // 8.3.1).
         let kind = kind.split(';').next().unwrap_or_default().trim();
         if kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             url::form_urlencoded::parse(self.body)
@@ -350,7 +350,7 @@ impl<'a> Call<'a> {
 }
 
 pub(super) fn same(told: &[u8], secret: &[u8]) -> Option<()> {
-    // Under an HMAC with a key nobody chose, equality takes the same time for every difference.
+    // Comparing the MACs of both values takes the same time wherever the values differ.
     let key = hmac::Key::new(hmac::HMAC_SHA256, b"compare");
     let tag = hmac::sign(&key, secret);
     hmac::verify(&key, told, tag.as_ref()).ok()

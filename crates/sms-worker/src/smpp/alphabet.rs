@@ -1,7 +1,7 @@
-//! Texts as octets on the air interface's side: the GSM default alphabet (3GPP TS 23.038 §6.2.1),
-//! one septet an octet, or UCS-2. Refuses nothing: the caller has chosen by `segments`.
+//! Text encodings of SMPP: the GSM default alphabet (3GPP TS 23.038 section 6.2.1) with one septet
+//! per octet, and UCS-2. The caller picks the encoding that `segments` reports.
 
-/// The default alphabet by its codes; ESC stands at 0x1B and is never a character.
+/// Default alphabet, indexed by code. ESC is at 0x1B and is never a character.
 const BASIC: &str = "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞ\u{1b}ÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà";
 const ESCAPE: u8 = 0x1b;
 const EXTENDED: [(char, u8); 10] = [
@@ -17,7 +17,7 @@ const EXTENDED: [(char, u8); 10] = [
     ('€', 0x65),
 ];
 
-/// The text in the default alphabet; `None` if a character is not in it.
+/// Encodes the text in the default alphabet; `None` if a character is not in it.
 pub(super) fn gsm(text: &str) -> Option<Vec<u8>> {
     let mut octets = Vec::new();
     for c in text.chars() {
@@ -33,7 +33,7 @@ pub(super) fn gsm(text: &str) -> Option<Vec<u8>> {
     Some(octets)
 }
 
-/// The text in UTF-16, high octets first.
+/// Encodes the text in UTF-16, big-endian.
 pub(super) fn ucs2(text: &str) -> Vec<u8> {
     text.encode_utf16().flat_map(u16::to_be_bytes).collect()
 }

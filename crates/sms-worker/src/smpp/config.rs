@@ -1,4 +1,4 @@
-//! `[sms.providers.NAME.smpp]` and its limits.
+//! Configuration section `[sms.providers.NAME.smpp]` and its limits.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,29 +13,29 @@ use super::receipt::MessageIds;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SmppConfig {
-    /// The peer's host.
+    /// Host of the SMSC or tunnel.
     pub host: String,
-    /// Its port.
+    /// TCP port.
     pub port: u16,
-    /// The account name at the peer, at most 15 characters; the password is the secret `password`.
+    /// Account name, at most 15 characters. The password is the secret `password`.
     pub system_id: String,
-    /// The kind of system that the bind declares, if the peer wants one.
+    /// `system_type` of the bind, if the peer requires one.
     #[serde(default)]
     pub system_type: String,
-    /// Unanswered messages at once: 1 to 1,000.
+    /// Maximum number of unanswered messages: 1 to 1,000.
     #[serde(default = "sixteen")]
     pub window: usize,
-    /// How often an `enquire_link` is sent: 5 to 300 s.
+    /// Interval of `enquire_link`: 5 to 300 s.
     #[serde(default = "thirty")]
     pub enquire_link_seconds: u64,
-    /// Whether the host may be beyond loopback although nothing protects the connection.
+    /// Whether the host may be beyond loopback although the connection is clear text.
     #[serde(default)]
     pub allow_cleartext: bool,
-    /// How receipts write the id of the answer: `same`, `hex_then_decimal` or `decimal_then_hex`.
+    /// How receipts write the id from the submit response: `same`, `hex_then_decimal` or
+    /// `decimal_then_hex`.
     #[serde(default)]
     pub message_ids: MessageIds,
-    /// Classes of `command_status` values that override the standard's: `{ "0x401" = "config_fault"
-    /// }`.
+    /// Overrides of the standard's classes by `command_status`: `{ "0x401" = "config_fault" }`.
     #[serde(default)]
     pub statuses: BTreeMap<String, AttemptClass>,
 }
@@ -49,7 +49,7 @@ const fn thirty() -> u64 {
 }
 
 impl SmppConfig {
-    /// Refuses values that cannot work, by key.
+    /// Returns an error that names the key of the first invalid value.
     pub(super) fn check(&self, password: &SecretString) -> Result<(), ConfigError> {
         let is_loopback = self.host == "localhost"
             || self
@@ -63,7 +63,7 @@ impl SmppConfig {
             (
                 is_loopback || self.allow_cleartext,
                 "smpp.host",
-                "must be on loopback: SMPP is clear text",
+                "must be on loopback, because SMPP is clear text; use a tunnel, or set allow_cleartext",
             ),
             (
                 !self.system_id.is_empty() && fits(&self.system_id, 15),

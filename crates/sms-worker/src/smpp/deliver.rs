@@ -1,19 +1,19 @@
-//! The parts of a `deliver_sm` that can hold a receipt (SMPP 3.4 §4.6.1). Other fields may have any
-//! length and content: some SMSCs exceed the standard's limits, and the codec would refuse the
-//! whole command.
+//! Parser for the parts of a `deliver_sm` that can hold a receipt (SMPP 3.4 section 4.6.1). It
+//! accepts other fields of any length and content: some SMSCs exceed the standard's limits, and the
+//! codec would reject the whole command.
 
-/// TLVs of receipts (SMPP 3.4 §5.3.2).
+/// TLVs of receipts (SMPP 3.4 section 5.3.2).
 pub(super) const RECEIPTED_MESSAGE_ID: u16 = 0x001e;
 pub(super) const NETWORK_ERROR_CODE: u16 = 0x0423;
 pub(super) const MESSAGE_PAYLOAD: u16 = 0x0424;
 pub(super) const MESSAGE_STATE: u16 = 0x0427;
 
-/// Bits of `esm_class`: the message's type, without its mode and its GSM features.
+/// Bits of `esm_class` that hold the message type, without mode and GSM features.
 const TYPE_BITS: u8 = 0b0011_1100;
 const RECEIPT: u8 = 0b0000_0100;
 const INTERMEDIATE: u8 = 0b0010_0000;
 
-/// The content of a `deliver_sm`, by its places.
+/// Parts of a `deliver_sm`.
 pub(super) struct Deliver<'a> {
     esm_class: u8,
     short_message: &'a [u8],
@@ -21,7 +21,7 @@ pub(super) struct Deliver<'a> {
 }
 
 impl<'a> Deliver<'a> {
-    /// Reads a command's body; `None` if it ends too early.
+    /// Parses the body of a command; `None` if it is truncated.
     pub(super) fn parse(body: &'a [u8]) -> Option<Self> {
         let mut rest = body;
         c_string(&mut rest)?; // service_type
@@ -44,12 +44,13 @@ impl<'a> Deliver<'a> {
         })
     }
 
-    /// Whether the SMSC marks it as a receipt. The text of any message can look like one.
+    /// Whether the SMSC marks the message as a receipt. Its text is no evidence: a person can write
+    /// one that looks like a receipt.
     pub(super) const fn is_receipt(&self) -> bool {
         matches!(self.esm_class & TYPE_BITS, RECEIPT | INTERMEDIATE)
     }
 
-    /// The text, which is in the payload if the message's own field is empty.
+    /// Returns the text, which is in the payload TLV if `short_message` is empty.
     pub(super) fn text(&self) -> &'a [u8] {
         if self.short_message.is_empty() {
             self.tlv(MESSAGE_PAYLOAD).unwrap_or_default()
@@ -58,7 +59,7 @@ impl<'a> Deliver<'a> {
         }
     }
 
-    /// The value of the first TLV with this tag. A value that its length puts past the end is cut.
+    /// Returns the value of the first TLV with this tag, truncated if its length exceeds the body.
     pub(super) fn tlv(&self, tag: u16) -> Option<&'a [u8]> {
         let mut rest = self.tlvs;
         loop {
@@ -85,7 +86,7 @@ fn c_string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     octets(rest, end + 1)
 }
 
-/// A command's body for tests.
+/// Builds the body of a command for tests.
 #[cfg(test)]
 pub(super) fn body(esm_class: u8, text: &[u8], tlvs: &[(u16, &[u8])]) -> Vec<u8> {
     let mut body = vec![0, 1, 1];

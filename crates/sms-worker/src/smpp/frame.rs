@@ -1,6 +1,6 @@
-//! Commands of SMPP as they arrive, cut out by their length: header and body (SMPP 3.4 §3.2). A
-//! body is parsed where it is used, so that an unreadable body costs its own message and not the
-//! bind. Only an impossible length ends the stream.
+//! Framing of incoming SMPP commands: header and body, split by length (SMPP 3.4 section 3.2).
+//! Bodies are parsed where they are used, so that an unreadable body affects one message and not
+//! the whole bind. Only an impossible length ends the stream.
 
 use std::io;
 
@@ -9,8 +9,8 @@ use rusmpp::Command;
 use rusmpp::tokio_codec::{CommandCodec, EncodeError};
 use tokio_util::codec::{Decoder, Encoder};
 
-/// The longest command a peer may send, in octets: one `message_payload` may hold 64 KiB, and a
-/// longer command ends the bind.
+/// Maximum length of a command in octets: `message_payload` may hold 64 KiB. A longer command ends
+/// the bind.
 const MAX_OCTETS: usize = 128 * 1024;
 const HEADER_OCTETS: usize = 16;
 
@@ -24,7 +24,7 @@ pub(super) const OUTBIND: u32 = 0x0000_000b;
 pub(super) const ENQUIRE_LINK: u32 = 0x0000_0015;
 pub(super) const ALERT_NOTIFICATION: u32 = 0x0000_0102;
 
-/// A command: the three fields of its header and the octets of its body.
+/// Incoming command: the three fields of its header and its body.
 #[derive(Debug)]
 pub(super) struct Frame {
     pub(super) id: u32,
@@ -38,14 +38,15 @@ impl Frame {
         self.id & RESPONSE != 0
     }
 
-    /// The first text of the body up to its NUL, or to the end if the peer omitted the NUL.
+    /// Returns the text at the start of the body, up to its NUL or to the end if the NUL is
+    /// missing.
     pub(super) fn first_text(&self) -> String {
         let text = self.body.as_ref().split(|octet| *octet == 0).next();
         String::from_utf8_lossy(text.unwrap_or_default()).into_owned()
     }
 }
 
-/// Reads frames and writes commands.
+/// Codec that reads [`Frame`]s and writes [`Command`]s.
 pub(super) struct FrameCodec(CommandCodec);
 
 impl FrameCodec {

@@ -1,6 +1,6 @@
-//! One bind, shared by all messages: commands out, answers matched by number, receipts passed on,
-//! life signs kept. Ends at the first fault; whoever waits then has an unknown outcome. Refuses to
-//! reconnect by itself: the next message dials.
+//! Task that owns one bind: writes commands, matches responses by sequence number, passes on
+//! receipts, and sends `enquire_link`. The task ends at the first fault, and callers still waiting
+//! get an unknown outcome. It does not reconnect; the next message dials.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -26,18 +26,18 @@ use crate::receipt::Unread;
 
 const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// The answer to a submit.
+/// Response to a `submit_sm`.
 pub(super) struct Answer {
     pub(super) status: u32,
     /// Whether the peer answered with a `generic_nack`.
     pub(super) is_nack: bool,
-    /// The message's id as the peer writes it; empty where it gave none.
+    /// Message id as the peer writes it; empty if it gave none.
     pub(super) id: String,
 }
 
 pub(super) type Job = (Box<SubmitSm>, oneshot::Sender<Answer>);
 
-/// Who binds where.
+/// Peer and credentials of a bind.
 pub(super) struct Account {
     pub(super) host: String,
     pub(super) port: u16,
@@ -48,7 +48,7 @@ pub(super) struct Account {
     pub(super) message_ids: MessageIds,
 }
 
-/// Why there is no bind.
+/// Error of binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unbound {
     Away,
@@ -56,7 +56,7 @@ pub(super) enum Unbound {
     Refused(u32),
 }
 
-/// Connects and binds; the link lives until a fault or until the sender is dropped.
+/// Connects and binds. The bind lives until a fault or until the returned sender is dropped.
 pub(super) async fn bind(
     account: &Account,
     told: mpsc::Sender<Result<Told, Unread>>,
@@ -92,7 +92,7 @@ pub(super) async fn bind(
 }
 
 fn text<const MIN: usize, const MAX: usize>(text: &str) -> Result<COctetString<MIN, MAX>, Unbound> {
-    // What does not fit was refused with the configuration.
+    // The configuration was checked, so this cannot fail for a configured account.
     COctetString::from_str(text).map_err(|_| Unbound::Refused(0x0f))
 }
 
@@ -113,8 +113,8 @@ async fn run(
         let out = tokio::select! {
             job = jobs.recv() => {
                 let Some((submit, answer)) = job else { return };
-                // The caller gave up while an earlier command was being written: the message must
-                // not leave after its deadline.
+                // The caller gave up while an earlier command was being written. Drop the message:
+                // it must not be sent after its deadline.
                 if answer.is_closed() {
                     continue;
                 }
@@ -154,8 +154,8 @@ const fn next(number: u32) -> u32 {
     if number >= 0x7fff_fff0 { 2 } else { number + 1 }
 }
 
-/// Passes a response to the caller that waits for it, and a receipt on; returns the reply to a
-/// request.
+/// Delivers a response to the caller that waits for it, or a receipt to its channel. Returns the
+/// reply to a request.
 fn reply(
     frame: &Frame,
     waiting: &mut Waiting,
@@ -166,10 +166,11 @@ fn reply(
     match frame.id {
         DELIVER_SM => {
             if let Some(receipt) = read(&frame.body, ids) {
-                // The channel is full: the receipt is lost, as receipts may be.
+                // If the channel is full the receipt is lost; the outcome of its message then stays
+                // unknown.
                 let _ = told.try_send(receipt);
             }
-            // Acknowledge an unreadable receipt as well: the SMSC would send it again and again.
+            // Acknowledge unreadable receipts as well, otherwise the SMSC resends them forever.
             ok(DeliverSmResp::default().into())
         }
         ENQUIRE_LINK => ok(Pdu::EnquireLinkResp),
@@ -179,7 +180,7 @@ fn reply(
             frame.sequence,
             Pdu::GenericNack,
         )),
-        // A refusal may arrive as another response than the expected one.
+        // Some peers refuse a message with a response of another type.
         id => {
             let status = match (id, frame.status) {
                 (GENERIC_NACK, 0) => INVALID_COMMAND,
@@ -187,7 +188,7 @@ fn reply(
                 (_, 0) => return None,
                 (_, status) => status,
             };
-            // A caller that gave up waiting has counted the message as unknown.
+            // A caller that gave up has already recorded an unknown outcome.
             let _ = waiting.remove(&frame.sequence)?.send(Answer {
                 status,
                 is_nack: id == GENERIC_NACK,
@@ -236,7 +237,8 @@ mod tests {
         assert_eq!((answered.status, answered.is_nack), (0x04, true));
     }
 
-    /// Returns the reply to a frame, and the answer to the caller that waits for number 7.
+    /// Returns the reply to a frame and the response passed to the caller that waits for sequence
+    /// number 7.
     fn replied(id: u32, status: u32, body: &[u8]) -> (Option<CommandId>, Option<(u32, String)>) {
         let (answer, mut answered) = oneshot::channel();
         let mut waiting = Waiting::from([(7, answer)]);
@@ -265,7 +267,7 @@ mod tests {
             (GENERIC_NACK, 0, b"", (None, answer(INVALID_COMMAND, ""))),
             (GENERIC_NACK, 0x02, b"", (None, answer(0x02, ""))),
             (0x8000_0103, 0x08, b"", (None, answer(0x08, ""))),
-            // The answer to an `enquire_link`, with a number of its own.
+            // The response to an `enquire_link` has a sequence number of its own.
             (0x8000_0015, 0, b"", (None, None)),
             (
                 DELIVER_SM,

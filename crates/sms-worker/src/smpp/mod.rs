@@ -1,7 +1,7 @@
-//! SMPP 3.4 as a provider: one shared transceiver bind, a window of unanswered messages, and the
-//! classes of its command statuses. The codec is `rusmpp`'s; the client that belongs to it brings a
-//! resolver and second majors. SMPP is clear text: refuses hosts beyond loopback (put a tunnel
-//! there) unless told otherwise.
+//! SMPP 3.4 provider: one shared transceiver bind, a window of unanswered messages, and the outcome
+//! classes of `command_status` values. The codec is `rusmpp`'s; its client is not used because it
+//! adds a DNS resolver and second major versions. SMPP is clear text, so hosts beyond loopback need
+//! `allow_cleartext`; use a tunnel on loopback instead.
 
 mod alphabet;
 mod config;
@@ -38,11 +38,11 @@ use status::{INVALID_BIND, INVALID_COMMAND, Statuses, THROTTLED};
 
 /// How long all messages wait after the peer throttled one.
 const THROTTLE_REST: Duration = Duration::from_secs(1);
-/// Octets of a text that fit into the message's own field; longer ones go as payload.
+/// Octets that fit into `short_message`; longer texts go into `message_payload`.
 const SHORT_OCTETS: usize = 140;
 const RECEIPTS: usize = 1_024;
 
-/// An SMPP peer.
+/// SMPP provider.
 pub(crate) struct SmppProvider {
     name: ProviderName,
     senders: Senders,
@@ -89,8 +89,8 @@ impl SmppProvider {
                 }
             }
         };
-        // Ends with the provider, which holds the sender. A configuration that is only checked has
-        // no runtime and gets no receipts.
+        // The task ends with the provider, which holds the sender. A configuration that is only
+        // checked has no runtime and receives no receipts.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(forward);
         }
@@ -117,8 +117,8 @@ impl SmppProvider {
         })
     }
 
-    /// The bind, or a new one; the caller bounds the wait. Those who need one at the same time wait
-    /// for one dial.
+    /// Returns the current bind or dials a new one. The caller limits the wait. Concurrent callers
+    /// wait for the same dial.
     async fn link(&self) -> Result<mpsc::Sender<Job>, Unbound> {
         let mut link = self.link.lock().await;
         if let Some(jobs) = link.as_ref()
@@ -132,7 +132,7 @@ impl SmppProvider {
     }
 
     /// Makes the next message bind again. Messages in flight keep their bind until they are
-    /// answered; it ends with the last of them.
+    /// answered; the bind ends with the last of them.
     async fn unlink(&self, jobs: &mpsc::Sender<Job>) {
         let mut link = self.link.lock().await;
         link.take_if(|current| current.same_channel(jobs));
@@ -187,7 +187,8 @@ impl SmppProvider {
         Ok(submit)
     }
 
-    /// Rest if the peer asked for it, a place in the window, the bind: all before a word is written.
+    /// Waits out throttling, then for a place in the window and for the bind. Nothing is written to
+    /// the peer before this returns.
     async fn prepared(&self) -> Result<(SemaphorePermit<'_>, mpsc::Sender<Job>), Attempted> {
         let transient = |reason| Attempted::new(AttemptClass::Transient, reason);
         let resting_until = *self.resting_until.lock().await;
@@ -211,7 +212,7 @@ impl SmppProvider {
         };
         let (answer, answered) = oneshot::channel();
         if jobs.send((Box::new(submit), answer)).await.is_err() {
-            // It never left.
+            // The bind ended before the message was written.
             return Attempted::new(AttemptClass::Transient, "unbound");
         }
         let Ok(answer) = answered.await else {
@@ -239,8 +240,9 @@ impl SmppProvider {
     }
 }
 
-/// The end of an attempt whose time to prepare is over, with `free_places` in the window. While the window is
-/// full, the message makes no call, and those in the window show whether the peer works.
+/// Returns the outcome of an attempt that used up its time to prepare, with `free_places` left in
+/// the window. If the window is full, the message made no call and says nothing about the peer: the
+/// messages in the window do.
 fn not_ready(free_places: usize) -> Attempted {
     let attempted = Attempted::new(AttemptClass::Transient, "busy");
     if free_places == 0 {
@@ -265,7 +267,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// The remaining life as SMPP writes a relative time: `YYMMDDhhmmss000R`. It is never above an hour.
+/// Formats the remaining lifetime as SMPP's relative time `YYMMDDhhmmss000R`, at most one hour.
 fn validity(remaining: Duration) -> String {
     let seconds = remaining.as_secs().clamp(1, 3_599);
     format!("00000000{:02}{:02}000R", seconds / 60, seconds % 60)
@@ -300,7 +302,7 @@ impl Provider for SmppProvider {
     }
 }
 
-/// A pair for the receipts of all SMPP providers of a channel.
+/// Creates the channel for the receipts of all SMPP providers.
 pub(crate) fn receipts() -> (mpsc::Sender<HeardReceipt>, mpsc::Receiver<HeardReceipt>) {
     mpsc::channel(RECEIPTS)
 }

@@ -1,5 +1,5 @@
-//! Receipts as SMPP carries them in a `deliver_sm`: in TLVs, or as `id:… stat:… err:…` in its text
-//! (SMPP 3.4 appendix B). Keeps the id, the state and an error code, and nothing else of the text.
+//! Receipts in a `deliver_sm`: in TLVs, or as `id:… stat:… err:…` in its text (SMPP 3.4 appendix
+//! B). Only the id, the state and an error code are kept of the text.
 
 use serde::Deserialize;
 use watchword_core::ReceiptState;
@@ -8,37 +8,37 @@ use super::deliver::{Deliver, MESSAGE_STATE, NETWORK_ERROR_CODE, RECEIPTED_MESSA
 use crate::http::plain_id;
 use crate::receipt::{Unread, error_code};
 
-/// Octets of a text that are looked at.
+/// Maximum number of octets of a text that are searched.
 const MOST_OCTETS: usize = 1_024;
-/// Names of fields, none of which is a value.
+/// Names of fields. A word that begins with one is a field, so the field before it has no value.
 const NAMES: [&str; 7] = ["id:", "sub:", "dlvrd:", "submit", "done", "stat:", "err:"];
 
-/// What a receipt says.
+/// Content of a receipt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
-    /// The peer's id for the message, as `MessageIds` writes it.
+    /// Message id of the peer, normalized by [`MessageIds`].
     pub message_id: String,
-    /// What became of it.
+    /// State of the message.
     pub state: ReceiptState,
-    /// An error code, if it holds one.
+    /// Error code, if the receipt has one.
     pub error: Option<String>,
 }
 
-/// How a peer writes the id of a message in its answer and in its receipts.
+/// How a peer writes the id of a message in its submit response and in its receipts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MessageIds {
-    /// The same in both. Leading zeros and case do not count where the id is a number.
+    /// The same in both. If the id is a number, leading zeros and case are ignored.
     #[default]
     Same,
-    /// Hexadecimal in the answer, decimal in receipts.
+    /// Hexadecimal in the response, decimal in receipts.
     HexThenDecimal,
-    /// Decimal in the answer, hexadecimal in receipts.
+    /// Decimal in the response, hexadecimal in receipts.
     DecimalThenHex,
 }
 
 impl MessageIds {
-    /// The id of an answer in its one form.
+    /// Normalizes the id of a submit response.
     pub(super) fn of_answer(self, id: String) -> Option<String> {
         let id = plain_id(id)?;
         Some(match self {
@@ -48,7 +48,7 @@ impl MessageIds {
         })
     }
 
-    /// The id of a receipt in the same form.
+    /// Normalizes the id of a receipt to the same form.
     fn of_receipt(self, id: String) -> Option<String> {
         let id = plain_id(id)?;
         Some(match self {
@@ -59,9 +59,10 @@ impl MessageIds {
     }
 }
 
-/// Returns the number in decimal; an id that is no number stays as it is.
+/// Returns the number in decimal. An id that is not a number in this radix is only normalized by
+/// [`without_case`].
 fn number(id: String, radix: u32) -> String {
-    // `from_str_radix` would take a sign.
+    // `from_str_radix` also accepts a sign.
     let is_number = id.chars().all(|c| c.is_digit(radix));
     match u128::from_str_radix(&id, radix) {
         Ok(number) if is_number => number.to_string(),
@@ -69,8 +70,8 @@ fn number(id: String, radix: u32) -> String {
     }
 }
 
-/// Returns a number without leading zeros and in lower case; an id that is no number stays as it
-/// is.
+/// Returns a number in lower case without leading zeros. An id that is not a number is returned
+/// unchanged.
 fn without_case(id: String) -> String {
     if !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return id;
@@ -81,7 +82,8 @@ fn without_case(id: String) -> String {
     }
 }
 
-/// Reads the receipt in the body of a `deliver_sm`; `None` if the peer does not mark it as one.
+/// Reads the receipt in the body of a `deliver_sm`; `None` if the peer does not mark it as a
+/// receipt.
 pub fn read(body: &[u8], ids: MessageIds) -> Option<Result<Told, Unread>> {
     let Some(deliver) = Deliver::parse(body) else {
         return Some(Err(Unread::Unreadable));
@@ -97,7 +99,7 @@ fn told(deliver: &Deliver<'_>, ids: MessageIds) -> Result<Told, Unread> {
         (!id.is_empty()).then(|| String::from_utf8_lossy(id).into_owned())
     });
     let message_id = match (in_tlv, in_text) {
-        // A peer that writes the text's id in another base keeps the answer's form in the TLV.
+        // A peer that uses another base in the text usually repeats the response's form in the TLV.
         (Some(tlv), Some(text)) => {
             let (answered, receipted) = (ids.of_answer(tlv.clone()), ids.of_receipt(text));
             answered
@@ -124,8 +126,8 @@ fn told(deliver: &Deliver<'_>, ids: MessageIds) -> Result<Told, Unread> {
     })
 }
 
-/// The text, in UCS-2 where its first octet says so: many SMSCs repeat the `data_coding` of the
-/// message over a receipt in ASCII.
+/// Returns the text. It is read as UCS-2 if its first octet is zero and not by `data_coding`: many
+/// SMSCs copy the `data_coding` of the message to an ASCII receipt.
 fn text(deliver: &Deliver<'_>) -> String {
     let octets = deliver.text();
     let octets = octets.get(..MOST_OCTETS).unwrap_or(octets);
@@ -138,7 +140,7 @@ fn text(deliver: &Deliver<'_>) -> String {
     String::from_utf8_lossy(octets).into_owned()
 }
 
-/// The word after `name`, in any case and not in the middle of another word.
+/// Returns the word after `name`. The name is matched in any case, but not inside another word.
 fn field(text: &str, name: &str) -> Option<String> {
     let lower = text.to_ascii_lowercase();
     let (at, _) = lower.match_indices(name).find(|(at, _)| {
@@ -157,7 +159,7 @@ fn field(text: &str, name: &str) -> Option<String> {
     (!is_name).then(|| word.to_owned())
 }
 
-/// `message_state` (SMPP 3.4 §5.2.28, 5.0 §4.7.15).
+/// Maps `message_state` (SMPP 3.4 section 5.2.28, SMPP 5.0 section 4.7.15).
 fn by_number(value: &[u8]) -> Option<ReceiptState> {
     match value {
         [0 | 1 | 6] => Some(ReceiptState::InFlight),
@@ -168,7 +170,7 @@ fn by_number(value: &[u8]) -> Option<ReceiptState> {
     }
 }
 
-/// The words of appendix B, and the words that SMSCs write instead.
+/// Maps the words of appendix B and common variants of them.
 fn by_word(word: &str) -> Option<ReceiptState> {
     match word.to_ascii_uppercase().as_str() {
         "DELIVRD" | "DELIVERD" | "DELIVERED" => Some(ReceiptState::Delivered),
@@ -330,9 +332,9 @@ mod tests {
         }
         assert_eq!(Same.of_answer("000".into()).as_deref(), Some("0"));
         assert_eq!(Same.of_answer("0A1F".into()).as_deref(), Some("a1f"));
-        // The case of letters counts where the id is no number.
+        // Case matters if the id is not a number.
         assert_ne!(Same.of_answer("Xa".into()), Same.of_answer("xA".into()));
-        // The TLV holds the answer's form, the text the other.
+        // The TLV has the form of the response, the text the other one.
         let tlvs: &[(u16, &[u8])] = &[(RECEIPTED_MESSAGE_ID, b"39f9dd5b\0")];
         let text = b"id:0972676443 stat:DELIVRD";
         let both = read(&body(4, text, tlvs), HexThenDecimal);

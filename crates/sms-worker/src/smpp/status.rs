@@ -1,4 +1,5 @@
-//! The meaning of a `command_status` (SMPP 3.4 §5.1.3), with the configuration's own table on top.
+//! Outcome classes of `command_status` values (SMPP 3.4 section 5.1.3), with overrides from the
+//! configuration.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +7,14 @@ use watchword_chassis::config::ConfigError;
 use watchword_core::AttemptClass;
 use watchword_delivery::Scope;
 
-/// The peer does not know the command: it does not take the connection for a bind.
+/// The peer does not know the command: it does not regard the connection as bound.
 pub(super) const INVALID_COMMAND: u32 = 0x03;
-/// The peer takes the connection for another kind of bind, or for none.
+/// The peer regards the connection as bound in another mode, or as not bound.
 pub(super) const INVALID_BIND: u32 = 0x04;
 /// The peer asks to send more slowly.
 pub(super) const THROTTLED: u32 = 0x58;
 
-/// The classes of statuses.
+/// Overrides from `smpp.statuses`.
 #[derive(Debug, Default)]
 pub(super) struct Statuses(BTreeMap<u32, AttemptClass>);
 
@@ -33,14 +34,15 @@ impl Statuses {
                 return Err(ConfigError::new(key(), "only status 0 can mean accepted"));
             }
             if statuses.insert(status, *class).is_some() {
-                return Err(ConfigError::new(key(), "names a status a second time"));
+                return Err(ConfigError::new(key(), "names a status twice"));
             }
         }
         Ok(Self(statuses))
     }
 
-    /// Returns the class of an answer with `status`. A `generic_nack` says that the peer could not
-    /// read the command, whatever its status: that is about the bind, not about the message.
+    /// Returns the class of a response with `status`. A `generic_nack` means that the peer could
+    /// not read the command, whatever its status. That concerns the bind, not the message, so the
+    /// message is retried.
     pub(super) fn class(&self, status: u32, is_nack: bool) -> AttemptClass {
         let otherwise = if is_nack {
             AttemptClass::Transient
@@ -50,9 +52,9 @@ impl Statuses {
         self.0.get(&status).copied().unwrap_or(otherwise)
     }
 
-    /// Returns the subject that the status of an answer to a message is evidence about. The sender
-    /// depends on the recipient's country, so only a refusal of the bind's own credentials is about
-    /// the provider. The configuration may know that another one is about our account.
+    /// Returns the circuit that the status counts for. The sender depends on the recipient's
+    /// country, so by default only a refusal of the bind's credentials counts for the provider. The
+    /// configuration may declare another status as a fault of the account.
     pub(super) fn scope(&self, status: u32) -> Scope {
         match (status, self.0.get(&status)) {
             (0x0d..=0x0f, _) => Scope::Provider,
@@ -62,24 +64,25 @@ impl Statuses {
     }
 }
 
-/// Statuses that say nothing about the message go to the next provider: a vendor's own, the general
-/// failures, and unlisted ones.
+/// Returns the class by the standard. A status that says nothing about the message
+/// (vendor-specific, general failures, unlisted) is `DestinationRefused`, so that the next provider
+/// is tried.
 const fn standard(status: u32) -> AttemptClass {
     match status {
         0 => AttemptClass::Accepted,
-        // The destination's address.
+        // Invalid destination address.
         0x0b => AttemptClass::RecipientInvalid,
-        // System error, queue full, throttled, temporary error of the receiver, no such service now.
+        // System error, queue full, throttled, temporary receiver error, service unavailable.
         INVALID_COMMAND | INVALID_BIND | 0x08 | 0x14 | THROTTLED | 0x64 | 0x102 => {
             AttemptClass::Transient
         }
-        // Sender, bind, password, system id, service type, types of numbers, times: they are part
-        // of every message.
+        // Sender, bind, password, system id, service type, number types, times: the same in every
+        // message.
         0x0a | 0x0d | 0x0e | 0x0f | 0x15 | 0x48..=0x51 | 0x53 | 0x61 | 0x62 | 0x100 | 0x103 => {
             AttemptClass::ConfigFault
         }
-        // Lengths, TLVs, the alphabet. The general refusals of a receiving application (0x65, 0x66)
-        // are not among them: they do not say what is wrong.
+        // Lengths, TLVs, encoding. The general refusals of a receiving application (0x65, 0x66) are
+        // left out because they do not name a cause.
         0x01 | 0x02 | 0xc0..=0xc4 | 0x104 => AttemptClass::MessageRejected,
         _ => AttemptClass::DestinationRefused,
     }

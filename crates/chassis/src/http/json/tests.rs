@@ -1,4 +1,4 @@
-//! JSON bodies: accepted forms, and the text of errors.
+//! JSON bodies: accepted forms and error messages.
 
 use axum::body::Body;
 use axum::http::HeaderValue;
@@ -197,7 +197,7 @@ fn post(headers: &[(&str, &str)], body: impl Into<Body>) -> Request {
     request.body(body.into()).unwrap()
 }
 
-/// A body of unknown length, like a chunked one.
+/// Body of unknown length, like a chunked one.
 fn chunks(chunks: &'static [&'static str]) -> Body {
     let chunks = chunks.iter().map(|chunk| Ok::<_, std::io::Error>(*chunk));
     Body::from_stream(futures_util::stream::iter(chunks))

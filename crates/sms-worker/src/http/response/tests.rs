@@ -1,4 +1,4 @@
-//! Answers of every kind, and the outcome of each.
+//! Gateway answers of every kind and their outcomes.
 
 use super::*;
 use AttemptClass as Class;
