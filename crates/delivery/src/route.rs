@@ -1,7 +1,7 @@
 //! Which provider gets a message: the first route that fits the recipient, then by order or by
 //! weight among its providers, each as far as its health admits it. Refuses to wait and to call.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use serde::Deserialize;
 use watchword_chassis::config::ConfigError;
@@ -52,6 +52,9 @@ pub struct Router {
     providers: Vec<Arc<dyn Provider>>,
     routes: Vec<Route>,
     pub(crate) health: Health,
+    /// Locked while an operator holds a circuit and while a reload replaces the router; the next
+    /// router takes it over.
+    pub(crate) changing: Arc<Mutex<()>>,
 }
 
 /// A provider that was picked for an attempt.
@@ -123,6 +126,7 @@ impl Router {
             providers,
             routes: compiled,
             health,
+            changing: Arc::default(),
         })
     }
 
@@ -140,6 +144,7 @@ impl Router {
             providers: vec![provider],
             routes: vec![Route { config, members }],
             health: Health::new(1, now),
+            changing: Arc::default(),
         }
     }
 
@@ -152,6 +157,13 @@ impl Router {
         self.providers
             .iter()
             .position(|provider| provider.name() == name)
+    }
+
+    /// The places of the providers of each route.
+    pub(crate) fn places_by_route(&self) -> Vec<Vec<usize>> {
+        let routes = self.routes.iter();
+        let places = |route: &Route| route.members.iter().map(|(place, _)| *place).collect();
+        routes.map(places).collect()
     }
 
     /// The provider for the next attempt, `tried` ones left out; `salt` decides between shares.

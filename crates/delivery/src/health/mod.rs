@@ -6,6 +6,7 @@ mod region;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -47,6 +48,30 @@ pub enum Circuit {
     HalfOpen,
     /// It gets none, or only what no other provider can take.
     Open,
+}
+
+/// Why a provider gets no messages, except as a half-open probe or as the last resort.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// An operator holds its circuit open until then.
+    ByHand(Timestamp),
+    /// It refuses our account.
+    Fault,
+    /// Its calls failed. It is still called if no other provider can be.
+    Failures,
+    /// It asked to wait.
+    Waits,
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ByHand(until) => write!(f, "is held open by an operator until {until}"),
+            Self::Fault => f.write_str("has an open circuit because it refuses our account"),
+            Self::Failures => f.write_str("has an open circuit after failed calls"),
+            Self::Waits => f.write_str("asked to wait"),
+        }
+    }
 }
 
 /// Health of the providers, by their place in the router's list.
@@ -122,6 +147,11 @@ impl Health {
     /// How an operator holds the circuit of `provider`.
     pub(crate) fn by_hand(&self, provider: usize, now: Timestamp) -> Option<ByHand> {
         self.lock()[provider].by_hand(now)
+    }
+
+    /// Why `provider` gets no messages; `None` if it gets some.
+    pub(crate) fn stopped(&self, provider: usize, now: Timestamp) -> Option<Stopped> {
+        self.lock()[provider].stopped(now)
     }
 
     /// The state of the circuit of `provider`, its destinations, and those of them whose circuit is
