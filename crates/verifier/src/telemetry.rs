@@ -14,7 +14,7 @@ const OPENED: Series = Series {
     name: "watchword_verifications_opened_total",
     kind: Kind::Counter,
     labels: &["channel", "country"],
-    help: "Verifications opened, by channel and the recipient's country (ISO 3166; `none` for mail). Begins with the first of a country.",
+    help: "Verifications whose first message was queued, by channel and the recipient's country (ISO 3166; `none` for mail). A request that a limit refused opens none. Begins with the first of a country.",
     action: "One country grows out of nothing: someone earns by your messages; take it from the service's `countries`.",
 };
 const APPROVED: Series = Series {

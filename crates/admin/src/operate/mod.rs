@@ -106,6 +106,15 @@ impl Operator {
         alone(&self.reading_dead_letters, detail).await
     }
 
+    /// Why no provider of `channel` gets messages, if its worker runs here and that is so.
+    fn standstill(&self, channel: Channel) -> Option<String> {
+        let mut channels = self.channels.iter();
+        let found = channels.find(|one| one.channel == channel)?;
+        let standstills = found.router.get().standstills(self.clock.now());
+        let mut whole = standstills.iter().filter(|one| one.route.is_none());
+        whole.next().map(|one| one.sentence(channel))
+    }
+
     /// Sends the code of `id` again, within the limits of its service.
     pub async fn resend(&self, id: &VerificationId) -> Result<VerificationReport, Problem> {
         let issuer = self.issuer.as_ref().ok_or_else(|| elsewhere("an issuer"))?;

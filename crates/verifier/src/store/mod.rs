@@ -90,6 +90,10 @@ pub trait VerificationStore: Send + Sync {
     /// The broker confirmed message number `send`. An ended verification stays as it is.
     async fn confirm(&self, id: &VerificationId, send: u8) -> Result<(), StoreError>;
 
+    /// The send limit of this name refused message number `send`, which was not sent. The name has
+    /// lower-case letters and `_` only. Nothing else changes: the same message may still be sent.
+    async fn refuse(&self, id: &VerificationId, send: u8, limit: &str) -> Result<(), StoreError>;
+
     /// One check, decided in this order: a repeat of a `check_id` gets the stored answer; then
     /// unknown id, other service, ended, expired, guess budget; then digest and expectations are
     /// compared (another purpose counts like a wrong code), at most `max_checks` times.
