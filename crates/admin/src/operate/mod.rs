@@ -36,7 +36,7 @@ pub use dead_letters::{
     DeadLettersReport, MOST_LISTED, ShowRequest,
 };
 pub use find::{FindReport, FindRequest, TimelineEntry, VerificationReport};
-pub use status::{ChannelHour, History, QueueReport, StatusReport};
+pub use status::{ChannelHour, History, QueueReport, StatusReport, StatusSources};
 pub use unlock::{Forgotten, UnlockReport, UnlockRequest};
 
 /// How long an operation waits for another one of its kind.
