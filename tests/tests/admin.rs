@@ -22,7 +22,7 @@ fn routes() -> Vec<(Method, &'static str, Option<Value>, bool)> {
     let why = json!({ "reason": "a test" });
     let unlock = json!({ "service": "test", "subject": "jane", "reason": "a test" });
     let change = json!({ "filter": {}, "all": true, "reason": "a test" });
-    let hold = json!({ "state": "automatic", "reason": "a test" });
+    let hold = json!({ "channel": "sms", "state": "automatic", "reason": "a test" });
     let (get, post) = (Method::GET, Method::POST);
     vec![
         (
@@ -278,6 +278,46 @@ async fn a_verification_is_found_with_its_history_and_diagnosis() {
     assert_eq!(found.body["verifications"][0]["status"], "canceled");
 }
 
+/// Requests that a limit refuses leave records: they are named for what they are, hide no message and
+/// count as no opened verification.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_requests_are_named_and_hide_no_message() {
+    let pipeline = with_keys("[services.test.limits]\nrecipient_per_hour = 1\n").await;
+    let ask = async |purpose: &str| {
+        let body =
+            json!({ "channel": "sms", "to": NUMBER, "subject": SUBJECT, "purpose": purpose });
+        pipeline.post("all", "/v1/verifications", body).await
+    };
+    let sent = ask("login").await;
+    let sent = sent.text("id");
+    for n in 0..21 {
+        is_problem(&ask(&format!("p{n}")).await, 429, "rate_limited");
+    }
+    for by in [
+        json!({ "service": "test", "subject": SUBJECT }),
+        json!({ "service": "test", "recipient": NUMBER }),
+    ] {
+        let found = post(&pipeline, "/verifications/find", by).await.body;
+        let found = found["verifications"].as_array().unwrap();
+        assert_eq!((found.len(), &found[0]["id"]), (20, &json!(sent)));
+        for refused in &found[1..] {
+            assert_eq!(
+                refused["diagnosis"],
+                "The request was refused by limit recipient_per_hour (429), no SMS was sent."
+            );
+            let timeline = refused["timeline"].to_string();
+            assert!(
+                timeline.contains("refused by limit recipient_per_hour (429)"),
+                "{timeline}"
+            );
+        }
+    }
+    let opened = pipeline.total("watchword_verifications_opened_total", &[]);
+    assert_eq!(opened.await, 1);
+    let status = get(&pipeline, "/status").await.body;
+    assert_eq!(status["last_hour"][0]["opened"], 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_locked_subject_is_unlocked_while_the_process_runs() {
     let pipeline = with_keys(
@@ -392,11 +432,20 @@ async fn every_command_works_on_a_running_process_and_without_one() {
                 "closed",
                 "--for-seconds",
                 "5",
+                "--channel",
+                "email",
             ],
             "by hand until",
         ),
         (
-            &["providers", "circuit", "inbox", "automatic"],
+            &[
+                "providers",
+                "circuit",
+                "inbox",
+                "automatic",
+                "--channel",
+                "sms",
+            ],
             "this worker only",
         ),
         (&["cancel", &id, "--why", "a test"], "canceled"),
@@ -480,7 +529,7 @@ async fn a_circuit_by_hand_moves_the_messages_and_ends_by_itself() {
     settings.providers = format!(
         "[sms.providers.first]\nkind = \"inbox\"\n[sms.providers.second]\nkind = \"inbox\"\n\
          [[sms.routes]]\nproviders = [\"first\", \"second\"]\n\
-         [email.providers.inbox]\nkind = \"inbox\"\n{}",
+         [email.providers.second]\nkind = \"inbox\"\n{}",
         admin_key("ops", ADMIN_KEY, "operator")
     );
     let mut pipeline = Pipeline::configure(&settings);
@@ -567,9 +616,66 @@ async fn a_circuit_by_hand_moves_the_messages_and_ends_by_itself() {
         is_problem(&answer, 422, "invalid_request");
         assert!(answer.text("detail").contains(field), "{:?}", answer.body);
     }
+    a_standstill_is_named_everywhere(&pipeline).await;
     let body = json!({ "state": "open", "for_seconds": 1, "reason": "a test" });
     let nobody = post(&pipeline, "/providers/nobody/circuit", body).await;
     is_problem(&nobody, 404, "not_found");
+}
+
+/// Holds every SMS provider open: the message that waits, the status, the doctor and the log say so.
+async fn a_standstill_is_named_everywhere(pipeline: &Pipeline) {
+    let hold = ["providers", "circuit", "second", "open", "--for-seconds"];
+    // An SMS and a mail provider have this name.
+    let (is_fine, told) = command(pipeline, ADMIN_KEY, &[&hold[..], &["60"]].concat());
+    assert!(!is_fine && told.contains("(--channel)"), "{told}");
+    let by_channel = [&hold[..], &["60", "--channel", "sms"]].concat();
+    let (is_fine, told) = command(pipeline, ADMIN_KEY, &by_channel);
+    assert!(is_fine && told.contains("sms       second"), "{told}");
+    let listed = get(pipeline, "/providers").await.body;
+    let listed = listed["providers"].as_array().unwrap();
+    let held: Vec<_> = listed
+        .iter()
+        .filter(|one| one["by_hand"]["state"] == "open")
+        .map(|one| (&one["channel"], &one["name"]))
+        .collect();
+    assert_eq!(held, [(&json!("sms"), &json!("second"))]);
+    let (_, told) = command(pipeline, ADMIN_KEY, &["status"]);
+    assert!(!told.contains("warning: "), "{told}");
+    let body = json!({ "state": "open", "for_seconds": 60, "reason": "a test" });
+    let held = post(pipeline, "/providers/first/circuit", body).await;
+    assert_eq!(held.status, 200, "{:?}", held.body);
+
+    let standstill = "no provider of sms is called: first is held open by an operator until 20";
+    let opened = pipeline.ask("all", "sms", NUMBER).await;
+    let by = json!({ "id": opened.text("id") });
+    let found = post(pipeline, "/verifications/find", by).await.body;
+    let said = found["verifications"][0]["diagnosis"].as_str().unwrap();
+    let waits = format!("The SMS waits in its queue for the sms-worker; {standstill}");
+    assert!(said.starts_with(&waits), "{said}");
+    for (arguments, key, words) in [
+        (&["status"][..], ADMIN_KEY, standstill),
+        (&["doctor"], ADMIN_KEY, standstill),
+        (&["doctor"], "", "every provider of sms has an open circuit"),
+    ] {
+        // The series of the shares follow after a few seconds.
+        until(20, words, || async {
+            let (_, told) = command(pipeline, key, arguments);
+            told.contains(words).then_some(())
+        })
+        .await;
+    }
+    until(20, "the log has it", || async {
+        pipeline.logs().contains(standstill).then_some(())
+    })
+    .await;
+    for n in 10..14 {
+        pipeline
+            .ask("all", "sms", &format!("+49151123456{n}"))
+            .await;
+    }
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let logs = pipeline.logs();
+    assert_eq!(logs.matches(standstill).count(), 1, "{logs}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -603,6 +709,26 @@ async fn keys_follow_a_reload_and_the_configuration_shows_no_secret() {
         "{:?}",
         wrong.body
     );
+    // Whoever looks later learns why the process runs with an earlier configuration.
+    let status = get(&pipeline, "/status").await.body;
+    let refused = status["reload_refused"].as_str().unwrap();
+    assert!(refused.contains("admin.keys.desk.role"), "{refused}");
+    // A command cannot read the wrong file either, and needs the address.
+    let url = format!("http://127.0.0.1:{}", pipeline.processes["all"].admin);
+    let (is_fine, told) = command(&pipeline, ADMIN_KEY, &["status", "--admin-url", &url]);
+    let warning = "warning: the last reload was refused";
+    assert!(is_fine && told.contains(warning), "{told}");
+    let retention = "[ledger]\nretention_hours = 31\n";
+    std::fs::write(&path, format!("{whole}{retention}")).unwrap();
+    assert_eq!(post(&pipeline, "/reload", reload.clone()).await.status, 200);
+    let status = get(&pipeline, "/status").await.body;
+    assert_eq!(status["reload_refused"], Value::Null);
+    assert_eq!(status["restart_needed"], json!(["ledger.retention_hours"]));
+    for arguments in [&["status"][..], &["doctor"]] {
+        let (_, told) = command(&pipeline, ADMIN_KEY, arguments);
+        let warning = "the earlier values of ledger.retention_hours until it is restarted";
+        assert!(told.contains(warning), "{told}");
+    }
     let hash = whole
         .split("[admin.keys.desk]")
         .nth(1)
@@ -793,6 +919,20 @@ async fn publish_garbage(rabbitmq: &RabbitMq) {
     connection.close(200, "done".into()).await.unwrap();
 }
 
+/// Runs `watchword status` against the process `name`; returns the exit code and the output.
+fn status_of(pipeline: &Pipeline, name: &str) -> (i32, String) {
+    let mut command = pipeline.command();
+    let listen = format!("127.0.0.1:{}", pipeline.processes[name].admin);
+    command
+        .env("WATCHWORD_ADMIN__LISTEN", listen)
+        .env("WATCHWORD_ADMIN_KEY", ADMIN_KEY)
+        .arg("status");
+    let output = tokio::task::block_in_place(|| command.output()).unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code().unwrap(), text + &errors)
+}
+
 /// Every process of the distributed engine serves what its roles can do, and names the role that
 /// serves the rest.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -916,7 +1056,7 @@ async fn each_process_of_the_distributed_engine_serves_its_part() {
     };
     let (_, told) = direct(&["dead-letters", "list"]);
     assert!(
-        told.contains("1 dead letters") && told.contains("not_an_event"),
+        told.contains("1 dead letter") && told.contains("not_an_event"),
         "{told}"
     );
     // A record older than 90 days is not returned, and the next look deletes it.
@@ -944,11 +1084,29 @@ async fn each_process_of_the_distributed_engine_serves_its_part() {
     assert_eq!(audited.status, 200, "{:?}", audited.body);
     assert_eq!(audited.body["dead_letters_read"], false);
     assert_eq!(audited.body["ended"]["accepted"], 1);
+    // A half is no answer to whether a message is lost.
     let (is_fine, told) = direct(&["audit"]);
     assert!(
-        is_fine && told.contains("this is the ledger's half"),
+        !is_fine && told.contains("this is the ledger's half"),
         "{told}"
     );
+    assert!(told.contains("error: the audit is incomplete"), "{told}");
+    until(20, "the issuer has lost its link", || async {
+        let status = pipeline.admin("issuer", ADMIN_KEY, Method::GET, "/status", None);
+        let status = status.await.body;
+        (status["dependencies"]["rabbitmq"] == false).then_some(())
+    })
+    .await;
+    // What the queues held then says nothing about now.
+    let (code, told) = status_of(&pipeline, "issuer");
+    assert_eq!(code, 1, "{told}");
+    for words in [
+        "warning: the process has no link to the queues",
+        "sms              -        -            -         -\n",
+        "error: the process is not ready: rabbitmq is down",
+    ] {
+        assert!(told.contains(words), "{told}");
+    }
     let answer = post("issuer", "/dead-letters/list", json!({})).await;
     is_problem(&answer, 503, "broker_unavailable");
     for secret in [&NUMBER[1..], SUBJECT] {

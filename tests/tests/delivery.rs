@@ -1198,12 +1198,12 @@ async fn parked_orders_are_listed_shown_replayed_and_dropped() {
     assert!(fine && dropped.contains("1 discarded"), "{dropped}");
     let (_, list) = run(&["list", "--queue", "sms"]);
     assert!(
-        list.contains("1 dead letters") && list.contains(&delivery(2)),
+        list.contains("1 dead letter") && list.contains(&delivery(2)),
         "{list}"
     );
     let (_, list) = run(&["list", "--service", "test"]);
     assert!(
-        list.contains("1 dead letters"),
+        list.contains("1 dead letter"),
         "looking changes nothing: {list}"
     );
     let audit = world.pipeline.command().arg("audit").output().unwrap();

@@ -33,6 +33,9 @@ pub struct Loaded {
     pub configuration: Value,
     /// The keys whose change waits for a restart: the process keeps their earlier values.
     pub restart_needed: Vec<String>,
+    /// Why the last reload was refused, if it was; the error names the key and holds no value.
+    #[serde(rename = "reload_refused")]
+    pub refused: Option<String>,
 }
 
 impl Loaded {
@@ -41,6 +44,7 @@ impl Loaded {
         Self {
             configuration: shown(table),
             restart_needed,
+            refused: None,
         }
     }
 }

@@ -16,9 +16,9 @@ mod worker;
 
 pub use courier::{Courier, CourierParts};
 pub use decision::Rules;
-pub use health::{ByHand, Circuit};
+pub use health::{ByHand, Circuit, Stopped};
 pub use inbox::{Inbox, InboxMessage};
-pub use operators::ProviderView;
+pub use operators::{ProviderView, Standstill, hold_circuit, replace_router};
 pub use provider::{Attempted, Dispatch, Provider, Scope, Sender, TlsPeer, attempt_limit};
 pub use receipts::{Receipts, ReceiptsParts};
 pub use report::Reporter;

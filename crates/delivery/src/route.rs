@@ -1,7 +1,7 @@
 //! Provider selection: the first route that matches the recipient, then by order or weight among
 //! its providers, as far as their health admits them. This module calls no provider.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use serde::Deserialize;
 use watchword_chassis::config::ConfigError;
@@ -52,6 +52,9 @@ pub struct Router {
     providers: Vec<Arc<dyn Provider>>,
     routes: Vec<Route>,
     pub(crate) health: Health,
+    /// Locked while an operator holds a circuit and while a reload replaces the router; the next
+    /// router takes it over.
+    pub(crate) changing: Arc<Mutex<()>>,
 }
 
 /// A provider that was picked for an attempt.
@@ -123,6 +126,7 @@ impl Router {
             providers,
             routes: compiled,
             health,
+            changing: Arc::default(),
         })
     }
 
@@ -140,6 +144,7 @@ impl Router {
             providers: vec![provider],
             routes: vec![Route { config, members }],
             health: Health::new(1, now),
+            changing: Arc::default(),
         }
     }
 
@@ -152,6 +157,13 @@ impl Router {
         self.providers
             .iter()
             .position(|provider| provider.name() == name)
+    }
+
+    /// Returns the indexes of the providers of each route.
+    pub(crate) fn places_by_route(&self) -> Vec<Vec<usize>> {
+        let routes = self.routes.iter();
+        let places = |route: &Route| route.members.iter().map(|(place, _)| *place).collect();
+        routes.map(places).collect()
     }
 
     /// Picks the provider for the next attempt, leaving out `tried`; `salt` decides between shares.

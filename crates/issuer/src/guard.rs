@@ -23,6 +23,27 @@ pub(crate) struct Guard {
     metrics: IssuerMetrics,
 }
 
+/// The refusal of a message or a request, and the limit that refused it, if one did.
+pub(crate) struct Refusal {
+    pub(crate) problem: Problem,
+    pub(crate) limit: Option<Limit>,
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self {
+            problem,
+            limit: None,
+        }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        refusal.problem
+    }
+}
+
 /// A message to count before it is sent.
 pub(crate) struct Sending<'a> {
     pub(crate) recipient: &'a Recipient,
@@ -53,7 +74,7 @@ impl Guard {
         let now = self.clock.now();
         let admitted = self.limiter.admit(&service.name, service.limits, now);
         let permit = admitted.await.map_err(store_problem)?;
-        self.permitted(service, permit, true)
+        Ok(self.permitted(service, permit, true)?)
     }
 
     /// Returns the tag of the client, if the request has its address.
@@ -74,7 +95,7 @@ impl Guard {
         service: &Service,
         sending: Sending<'_>,
         client: Option<SubjectTag>,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), Refusal> {
         let (limits, names_subject) = (&service.limits, sending.names_subject);
         let counters = self.counters(service, &sending, client);
         let recipient = self.index.recipient_tag(&service.name, sending.recipient);
@@ -138,13 +159,17 @@ impl Guard {
         service: &Service,
         permit: Permit,
         names_subject: bool,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), Refusal> {
         let Permit::Refused { until, limit } = permit else {
             return Ok(());
         };
         self.metrics.limited(limit);
         let problem = limit_problem(limit, &service.limits, names_subject);
-        Err(problem.retry_after(until.millis_since(self.clock.now()).div_ceil(1_000)))
+        let wait_seconds = until.millis_since(self.clock.now()).div_ceil(1_000);
+        Err(Refusal {
+            problem: problem.retry_after(wait_seconds),
+            limit: Some(limit),
+        })
     }
 }
 
@@ -180,14 +205,6 @@ fn limit_problem(limit: Limit, limits: &SendLimits, names_subject: bool) -> Prob
     let key = limit.as_str();
     let detail = format!("too many {counted} (limits.{key}{share})");
     Problem::new(ProblemCode::RateLimited, detail)
-}
-
-/// Whether the problem is a refusal by a send limit.
-pub(crate) fn is_limit(problem: &Problem) -> bool {
-    matches!(
-        problem.code,
-        ProblemCode::RateLimited | ProblemCode::Cooldown
-    )
 }
 
 fn store_problem(_: StorageError) -> Problem {

@@ -17,8 +17,8 @@ use watchword_ledger::{LedgerStore, Settlement};
 use watchword_verifier::store::{StepOf, StoredVerification};
 use watchword_verifier::{Asked, Change, Message, NextStep, Opener, Opening};
 
-use crate::guard::{Guard, Sending, is_limit};
-use crate::limits::SendLimiter;
+use crate::guard::{Guard, Refusal, Sending};
+use crate::limits::{Limit, SendLimiter};
 use crate::message_check::{self, MessageCheck};
 use crate::request;
 use crate::stepper::Stepped;
@@ -211,8 +211,8 @@ impl Issuer {
                 at: change.at(),
             };
             let reserved = self.guard.reserve(service, sending, client).await;
-            reserved.map_err(|mut problem| {
-                if is_limit(&problem) {
+            reserved.map_err(|Refusal { mut problem, limit }| {
+                if limit.is_some() {
                     problem.detail = format!("{OTHER_CONTENT}: {}", problem.detail);
                 }
                 problem
@@ -335,7 +335,11 @@ impl Issuer {
                 waive_cooldown: message.follows_approval,
                 at: message.at,
             };
-            self.guard.reserve(service, sending, client).await?;
+            let reserved = self.guard.reserve(service, sending, client).await;
+            if let Err(refusal) = reserved {
+                self.note(&order.delivery_id, refusal.limit).await;
+                return Err(refusal.problem);
+            }
         }
         reach(Point::IssuerReserved);
         self.publish(&message, span).await?;
@@ -345,13 +349,23 @@ impl Issuer {
             self.schedule(id, &message.order.service, send, next)
                 .await?;
         }
-        if let Err(error) = self.opener.confirm(&message.order.delivery_id).await {
+        if let Err(error) = self.opener.confirm(&message).await {
             // The message is queued. As it is not marked, a repeated request publishes the same
             // delivery again, which the ledger recognizes. This is no reason to refuse the request.
             tracing::warn!(%error, delivery_id = %message.order.delivery_id, "could not mark a message as confirmed");
         }
         reach(Point::IssuerMarked);
         Ok(message.verification)
+    }
+
+    /// Notes for an operator which limit refused a message. The answer to the caller names it too.
+    async fn note(&self, delivery: &DeliveryId, limit: Option<Limit>) {
+        let Some(limit) = limit else {
+            return;
+        };
+        if let Err(error) = self.opener.refuse(delivery, limit.as_str()).await {
+            tracing::warn!(%error, delivery_id = %delivery, "the refusal of a message could not be noted");
+        }
     }
 
     async fn publish(&self, message: &Message, span: &mut Span) -> Result<(), Problem> {

@@ -11,7 +11,7 @@ use watchword_core::{
 use watchword_events::Sealer;
 
 use crate::index::{digest, same_for_all_spellings};
-use crate::opening::{Asked, Change, Further, Opening, at_step, message, step_after};
+use crate::opening::{Asked, Change, Further, Message, Opening, at_step, message, step_after};
 use crate::store::{OpenCommand, Opened, SealedCode, Sent, StepOf, StoredVerification};
 use crate::vault::{
     FallbackStep, OrderDetails, VaultError, open_code, open_order, seal_code, seal_order,
@@ -176,9 +176,8 @@ impl Opener {
         let (live, withdraws) = match self.verifier.store.open(command).await? {
             // The values were sealed in this call, so there is no need to open them.
             Opened::Send(sent) if sent.is_new => {
-                let metrics = &self.verifier.metrics;
-                metrics.opened(&details.recipient);
                 if sent.withdrew {
+                    let metrics = &self.verifier.metrics;
                     metrics.canceled(VerificationStatus::Canceled);
                 }
                 let names_subject = self.names_subject(&sent.verification, &details);
@@ -291,12 +290,24 @@ impl Opener {
             .transpose()
     }
 
-    /// Records that the broker confirmed this message: its cooldown is counted from now on.
-    pub async fn confirm(&self, delivery: &DeliveryId) -> Result<(), VerifierError> {
-        Ok(self
-            .verifier
-            .store
+    /// Records that the broker confirmed this message: its cooldown is counted from now on. The
+    /// first message counts its verification as opened.
+    pub async fn confirm(&self, message: &Message) -> Result<(), VerifierError> {
+        let delivery = &message.order.delivery_id;
+        if delivery.send() == 1 {
+            self.verifier.metrics.opened(&message.order.recipient);
+        }
+        let store = &self.verifier.store;
+        Ok(store
             .confirm(delivery.verification(), delivery.send())
+            .await?)
+    }
+
+    /// The limit of this name refused the message, which is not sent: an operator sees it.
+    pub async fn refuse(&self, delivery: &DeliveryId, limit: &str) -> Result<(), VerifierError> {
+        let store = &self.verifier.store;
+        Ok(store
+            .refuse(delivery.verification(), delivery.send(), limit)
             .await?)
     }
 

@@ -14,7 +14,7 @@ const OPENED: Series = Series {
     name: "watchword_verifications_opened_total",
     kind: Kind::Counter,
     labels: &["channel", "country"],
-    help: "Verifications opened, by channel and the recipient's country (ISO 3166; `none` for mail). A series starts with the first verification of its country.",
+    help: "Verifications whose first message was queued, by channel and the recipient's country (ISO 3166; `none` for mail). A request that a limit refused opens none. A series starts with the first verification of its country.",
     action: "One country grows suddenly: probably SMS pumping fraud; remove it from the service's `countries`.",
 };
 const APPROVED: Series = Series {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use watchword_broker::Publisher;
 use watchword_chassis::config::ConfigError;
 use watchword_core::{Channel, Clock, Live, ProviderName, Timestamp};
-use watchword_delivery::{DeliveryMetrics, Inbox, Router, Rules};
+use watchword_delivery::{DeliveryMetrics, Inbox, Router, Rules, Standstill, replace_router};
 use watchword_sms_worker::{HeardReceipt, ReceiptMetrics, ReceiptPlan, ReceiptPlans, queue_heard};
 
 use crate::config::Config;
@@ -104,25 +104,29 @@ impl LiveChannel {
         let plans = plans.followed_by(change.receipts, now, change.grace_minutes);
         self.plans.replace(plans);
         self.rules.replace(change.rules);
-        change.router.keep_held(&self.router.get(), now);
-        self.router.replace(change.router);
+        replace_router(&self.router, change.router, now);
         self.hear(change.heard);
     }
 
-    /// Shows the shares of the providers now and then: a circuit that an operator holds ends
-    /// without a message.
-    pub async fn show_shares(
+    /// Shows the shares of the providers now and then, because a circuit that an operator holds ends
+    /// without a message, and logs when all providers of a route are stopped.
+    pub async fn watch_providers(
+        channel: Channel,
         router: Live<Router>,
         metrics: DeliveryMetrics,
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
     ) {
         let mut looks = interval(SHOW_EVERY);
+        let mut known = Vec::new();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = looks.tick() => metrics.show_shares(&router.get(), clock.now()),
+                _ = looks.tick() => {}
             }
+            let (router, now) = (router.get(), clock.now());
+            metrics.show_shares(&router, now);
+            known = log_standstills(channel, &known, router.standstills(now));
         }
     }
 
@@ -155,6 +159,21 @@ impl Heard {
             }
         }
     }
+}
+
+/// Logs what changed since `known` was logged; returns what is known now.
+fn log_standstills(
+    channel: Channel,
+    known: &[Standstill],
+    now: Vec<Standstill>,
+) -> Vec<Standstill> {
+    for standstill in now.iter().filter(|one| !known.contains(one)) {
+        tracing::warn!("{}", standstill.sentence(channel));
+    }
+    if now.is_empty() && !known.is_empty() {
+        tracing::info!("every route of {channel} has a provider that is called again");
+    }
+    now
 }
 
 /// Builds `channel`; what is wrong in its section is told by key.

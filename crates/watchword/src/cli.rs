@@ -11,7 +11,7 @@ use crate::config::EngineKind;
 const EXIT_CODES: &str = "\
 Exit codes:
   0    success
-  1    failure: the command could not do it, or the answer is no (check, config check, doctor, audit)
+  1    failure: the command could not do it, or the answer is no (check, config check, doctor, status, audit)
   2    the command line is wrong
   141  the reader of the output closed the pipe
 
@@ -99,7 +99,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show a running process: roles, queues, providers, the last hour.
+    /// Show a running process: roles, queues, providers, the last hour; status 0 if it is ready.
     Status(AdminArguments),
     /// Find verifications and say what happened to them.
     Find(FindArguments),
@@ -117,7 +117,7 @@ pub enum Command {
         #[command(subcommand)]
         command: DeadLettersCommand,
     },
-    /// Compare accepted messages with their outcomes; status 0 if they balance.
+    /// Compare accepted messages with their outcomes; status 0 if all could be read and they balance.
     Audit(AdminArguments),
     /// Show the providers of a running worker, or hold the circuit of one.
     Providers(ProvidersArguments),
@@ -373,6 +373,9 @@ pub enum ProvidersCommand {
         name: String,
         /// How.
         state: CircuitWord,
+        /// The channel, where an SMS and a mail provider share the name.
+        #[arg(long, value_parser = ["sms", "email"])]
+        channel: Option<String>,
         /// For how long.
         #[arg(long, default_value_t = 3_600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
         for_seconds: u64,

@@ -1,7 +1,7 @@
 //! Standard output of the commands. It ends quietly when its reader has gone away, as in
 //! `watchword metrics | head`, where the standard macros panic.
 
-use std::fmt::Arguments;
+use std::fmt::{Arguments, Display};
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::exit;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,6 +35,12 @@ pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(value)?;
     write(format_args!("{text}"), "\n");
     Ok(())
+}
+
+/// `count` with the noun in its number: `1 error`, `2 errors`.
+pub fn counted<N: Display + PartialEq + From<u8>>(count: N, noun: &str) -> String {
+    let plural = if count == N::from(1) { "" } else { "s" };
+    format!("{count} {noun}{plural}")
 }
 
 /// Whether standard output shows colors: on a terminal, unless `NO_COLOR` is set.

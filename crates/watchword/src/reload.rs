@@ -175,10 +175,16 @@ impl Reloader {
                     );
                 }
             }
-            Err(error) => tracing::error!(
-                error,
-                "the changed configuration is wrong; the process keeps the one it has"
-            ),
+            Err(error) => {
+                let shown = &self.shared.shown;
+                let mut loaded = Loaded::clone(&shown.get());
+                loaded.refused = Some(error.clone());
+                shown.replace(loaded);
+                tracing::error!(
+                    error,
+                    "the changed configuration is wrong; the process keeps the one it has"
+                );
+            }
         }
         reloaded.map(|waiting| waiting.keys().iter().map(ToString::to_string).collect())
     }

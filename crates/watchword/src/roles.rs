@@ -295,7 +295,8 @@ impl Shared {
         let by_bind = by_bind.map(|provider| provider.name());
         let takers: BTreeSet<_> = setup.receipts.keys().chain(by_bind).cloned().collect();
         let (live, heard) = LiveChannel::start(channel, setup, metrics.clone());
-        let shares = LiveChannel::show_shares(
+        let shares = LiveChannel::watch_providers(
+            channel,
             live.router.clone(),
             metrics.clone(),
             self.clock.clone(),

@@ -56,7 +56,8 @@ impl Scene {
         let text = text
             .replace(&self.folder.path().display().to_string(), "FOLDER")
             .replace(&port, "TAKEN");
-        (without_keys(&text), output.status.code().unwrap_or(-1))
+        let text = without_times(&without_keys(&text));
+        (text, output.status.code().unwrap_or(-1))
     }
 }
 
@@ -77,6 +78,25 @@ fn without_keys(text: &str) -> String {
         rest = &key[end..];
     }
     shown + rest
+}
+
+/// Replaces the times of log lines.
+fn without_times(text: &str) -> String {
+    let is_time = |word: &str| {
+        let is_of_time = |c: char| c.is_ascii_digit() || "-:.TZ".contains(c);
+        word.starts_with("20") && word.ends_with('Z') && word.chars().all(is_of_time)
+    };
+    let words = text.split_inclusive([' ', '\n']);
+    words
+        .map(|word| {
+            let bare = word.trim_end();
+            if is_time(bare) {
+                word.replace(bare, "TIME")
+            } else {
+                word.to_owned()
+            }
+        })
+        .collect()
 }
 
 fn expected() -> Vec<PathBuf> {

@@ -206,6 +206,10 @@ impl VerificationStore for SimCodes {
             .await
     }
 
+    async fn refuse(&self, _id: &VerificationId, _: u8, _: &str) -> Result<(), StoreError> {
+        self.call(|_, _| ()).await
+    }
+
     async fn check(
         &self,
         command: CheckCommand,

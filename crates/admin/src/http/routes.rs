@@ -5,17 +5,17 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use watchword_chassis::http::PathText;
 use watchword_chassis::{Problem, ProblemCode};
 use watchword_core::{ProviderName, VerificationId};
 
 use super::call::{Call, body};
-use super::{Action, AdminApi, Served};
+use super::{Action, AdminApi, ReloadRequest, Served};
 use crate::operate::{
     ChangeReport, ChangeRequest, CircuitRequest, DeadLetterFilter, FindRequest, MOST_LISTED,
-    Operator, ShowRequest, UnlockRequest, VerificationReport,
+    Operator, ShowRequest, StatusSources, UnlockRequest, VerificationReport,
 };
 use crate::trail::{MOST_RECORDS, TrailRecord};
 
@@ -216,19 +216,21 @@ pub(super) async fn reload(State(api): State<AdminApi>, request: Request) -> Res
     let answer = async {
         let ReasonBody { reason } = body(request).await?;
         call.because(&reason)?;
-        reloaded(api.served()?).await
+        reloaded(&api.served()?.reload).await
     };
     let answer = answer.await;
     call.answer(answer).await
 }
 
-async fn reloaded(served: &Served) -> Result<ReloadReport, Problem> {
-    let busy = || {
-        let detail = "the process is busy with another reload";
-        Problem::new(ProblemCode::Overloaded, detail).retry_after(2)
+async fn reloaded(reload: &mpsc::Sender<ReloadRequest>) -> Result<ReloadReport, Problem> {
+    let unavailable = |detail, seconds| {
+        let problem = Problem::new(ProblemCode::Overloaded, detail);
+        problem.retry_after(seconds)
     };
     let (answer, answered) = oneshot::channel();
-    served.reload.try_send(answer).map_err(|_| busy())?;
+    reload
+        .try_send(answer)
+        .map_err(|_| unavailable("the process is busy with another reload", 2))?;
     match timeout(RELOAD_DEADLINE, answered).await {
         Ok(Ok(Ok(restart_needed))) => Ok(ReloadReport {
             reloaded: true,
@@ -238,7 +240,11 @@ async fn reloaded(served: &Served) -> Result<ReloadReport, Problem> {
             let detail = format!("{why}. The running configuration stays in use.");
             Err(Problem::new(ProblemCode::InvalidRequest, detail))
         }
-        _ => Err(busy()),
+        Ok(Err(_)) => Err(unavailable("the process stops, and reloads nothing", 2)),
+        Err(_) => Err(unavailable(
+            "the reload goes on; GET /admin/v1/status says when it is refused or needs a restart",
+            20,
+        )),
     }
 }
 
@@ -251,9 +257,16 @@ pub(super) async fn status(State(api): State<AdminApi>, request: Request) -> Res
             readiness,
             registry,
             history,
+            configuration,
             ..
         } = served;
-        operator.status(roles, readiness, registry, history)
+        operator.status(StatusSources {
+            roles,
+            readiness,
+            registry,
+            history,
+            loaded: &configuration.get(),
+        })
     });
     call.answer(answer).await
 }
@@ -280,4 +293,27 @@ pub(super) async fn trail(State(api): State<AdminApi>, request: Request) -> Resp
 
 fn operator(api: &AdminApi) -> Result<&Operator, Problem> {
     api.served().map(|served| served.operator.as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_reload_is_not_said_to_wait_for_another() {
+        let (reload, mut asked) = mpsc::channel(1);
+        let problem = reloaded(&reload).await.err().unwrap();
+        assert_eq!(problem.code, ProblemCode::Overloaded);
+        assert!(
+            problem.detail.starts_with("the reload goes on"),
+            "{problem:?}"
+        );
+        let problem = reloaded(&reload).await.err().unwrap();
+        assert!(problem.detail.contains("another reload"), "{problem:?}");
+        // The process stops: the request is dropped.
+        drop(asked.recv().await);
+        let dropped = async { drop(asked.recv().await) };
+        let (problem, ()) = tokio::join!(reloaded(&reload), dropped);
+        assert!(problem.err().unwrap().detail.contains("stops"));
+    }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use watchword_chassis::{Problem, ProblemCode};
 use watchword_core::{Channel, ProviderName, Timestamp};
-use watchword_delivery::{ByHand, Circuit, ProviderView};
+use watchword_delivery::{ByHand, Circuit, ProviderView, hold_circuit};
 
 use super::{OperatedChannel, Operator, elsewhere, fields};
 use crate::trail::holds_address;
@@ -13,6 +13,10 @@ const LONGEST_SECONDS: u64 = 86_400;
 /// Health is local to a worker, and so is a circuit by hand.
 const LOCAL: &str = "Applies to this worker only; set it on each worker. A held circuit ends at the \
     stated time, or when the process stops.";
+
+/// What a request must say about a name that both channels use.
+const SHARED: &str = "an SMS and a mail provider have this name; name the channel, sms or email \
+    (--channel)";
 
 /// The providers of the channels whose workers run here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +70,8 @@ pub enum CircuitState {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CircuitRequest {
+    /// The channel of the provider. Needed if an SMS and a mail provider share the name.
+    pub channel: Option<Channel>,
     /// How.
     pub state: CircuitState,
     /// For how long: 1 to 86,400 s. Needed unless the state is `automatic`.
@@ -80,6 +86,9 @@ impl CircuitRequest {
         // There may be no such provider: the name could be anything.
         let is_shown = !holds_address(name.as_str());
         let name = if is_shown { name.as_str() } else { "?" };
+        let name = self
+            .channel
+            .map_or_else(|| name.to_owned(), |channel| format!("{channel} {name}"));
         let state = match self.state {
             CircuitState::Open => "open",
             CircuitState::Closed => "closed",
@@ -116,8 +125,8 @@ impl Operator {
         })
     }
 
-    /// Holds the circuit of the provider `name`, or gives it back. Where two channels have a
-    /// provider of that name, both are held.
+    /// Holds the circuit of the provider `name`, or gives it back. If both channels have a provider
+    /// of that name, the request must name the channel.
     pub fn hold_circuit(
         &self,
         name: &ProviderName,
@@ -128,23 +137,40 @@ impl Operator {
         if self.channels.is_empty() {
             return Err(elsewhere("an sms-worker or an email-worker"));
         }
-        let mut report = None;
-        for channel in &self.channels {
-            let router = channel.router.get();
-            if !router.hold(name, held, now) {
-                continue;
-            }
-            channel.metrics.show_shares(&router, now);
-            let views = router.views(now);
-            let view = views.into_iter().find(|view| view.name == *name);
-            report = view.map(|view| self::report(channel.channel, view));
-        }
-        let detail = "no worker of this process has a provider of this name";
-        let provider = report.ok_or_else(|| Problem::new(ProblemCode::NotFound, detail))?;
+        let unknown = || {
+            let detail = "no worker of this process has a provider of this name";
+            Problem::new(ProblemCode::NotFound, detail)
+        };
+        let channel = self
+            .channel_of(name, request.channel)?
+            .ok_or_else(unknown)?;
+        let router = hold_circuit(&channel.router, name, held, now).ok_or_else(unknown)?;
+        channel.metrics.show_shares(&router, now);
+        let mut views = router.views(now).into_iter();
+        let view = views.find(|view| view.name == *name).ok_or_else(unknown)?;
         Ok(CircuitReport {
-            provider,
+            provider: report(channel.channel, view),
             note: LOCAL.to_owned(),
         })
+    }
+
+    /// The channel of the provider `name`, which is `wanted` if the request names one.
+    fn channel_of(
+        &self,
+        name: &ProviderName,
+        wanted: Option<Channel>,
+    ) -> Result<Option<&OperatedChannel>, Problem> {
+        let fits = |one: &&OperatedChannel| {
+            let router = one.router.get();
+            let mut providers = router.providers().iter();
+            wanted.is_none_or(|wanted| wanted == one.channel)
+                && providers.any(|provider| provider.name() == name)
+        };
+        let mut found = self.channels.iter().filter(fits);
+        match (found.next(), found.next()) {
+            (Some(_), Some(_)) => Err(fields::invalid("channel", SHARED)),
+            (found, _) => Ok(found),
+        }
     }
 }
 

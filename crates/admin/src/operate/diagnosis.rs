@@ -5,17 +5,38 @@ use watchword_core::{
     VerificationStatus,
 };
 use watchword_ledger::{Attempt, DeliveryRecord};
-use watchword_verifier::store::Inspected;
+use watchword_verifier::store::{Inspected, StoredVerification};
 
-/// Says what happened; `records` are those of its deliveries, in their order, and the subject is
-/// locked until `locked_until`.
+/// How far a store's clock may be ahead of this process's clock without a reason to mention it.
+const CLOCK_SKEW_MS: u64 = 5_000;
+/// Why a code can end before the time at which it expires.
+pub(super) const EARLY_END: &str = "a backup was restored or the clock was set back";
+
+/// What a diagnosis needs beside the records.
+#[derive(Debug)]
+pub(super) struct Circumstances {
+    /// Until when the subject is locked.
+    pub(super) locked_until: Option<Timestamp>,
+    /// Why no provider of the channel gets messages, if that is so.
+    pub(super) standstill: Option<String>,
+    /// Now.
+    pub(super) now: Timestamp,
+}
+
+/// Whether the code ended although the time at which it expires is yet to come.
+pub(super) fn has_ended_early(verification: &StoredVerification, now: Timestamp) -> bool {
+    let ahead_ms = verification.expires_at.millis_since(now);
+    verification.status == VerificationStatus::Expired && ahead_ms > CLOCK_SKEW_MS
+}
+
+/// Says what happened; `records` are those of its deliveries, in their order.
 pub(super) fn diagnose(
     inspected: &Inspected,
     records: &[DeliveryRecord],
-    locked_until: Option<Timestamp>,
+    around: &Circumstances,
 ) -> String {
     let verification = &inspected.verification;
-    if let Some(until) = locked_until
+    if let Some(until) = around.locked_until
         && verification.status != VerificationStatus::Approved
     {
         return locked(until);
@@ -30,19 +51,21 @@ pub(super) fn diagnose(
             .to_owned(),
         VerificationStatus::Pending | VerificationStatus::Expired | VerificationStatus::Failed => {
             let has_expired = verification.status == VerificationStatus::Expired;
-            let last = records
-                .iter()
-                .find(|record| record.id.send() == verification.sends);
-            let message = match last {
-                Some(record) => of_record(record, has_expired),
-                None => unclaimed(inspected, has_expired),
-            };
-            let end = if has_expired {
-                ", and the code has expired."
+            let message = message(inspected, records, has_expired, around);
+            let end = if has_ended_early(verification, around.now) {
+                format!(", and the code is no longer valid because {EARLY_END}")
+            } else if has_expired {
+                ", and the code has expired".to_owned()
             } else {
-                "."
+                String::new()
             };
-            format!("{message}{end}")
+            let ahead = if is_ahead(verification, records, around.now) {
+                "; some of its times are yet to come by this machine's clock, which was set back or \
+                 differs from the clock that wrote them"
+            } else {
+                ""
+            };
+            format!("{message}{end}{ahead}.")
         }
     }
 }
@@ -59,16 +82,75 @@ fn locked(until: Timestamp) -> String {
     )
 }
 
-/// The message that no worker has claimed.
-fn unclaimed(inspected: &Inspected, has_expired: bool) -> String {
-    let channel = inspected.verification.channel;
-    let message = noun(channel);
-    if !inspected.confirmed {
-        return format!(
+/// Whether something happened later than `now`.
+fn is_ahead(verification: &StoredVerification, records: &[DeliveryRecord], now: Timestamp) -> bool {
+    let times = records.iter().map(|record| record.updated_at);
+    let mut times = times.chain([verification.opened_at]);
+    times.any(|at| at.millis_since(now) > CLOCK_SKEW_MS)
+}
+
+/// What became of the last message, and of the one before if the last was not queued.
+fn message(
+    inspected: &Inspected,
+    records: &[DeliveryRecord],
+    has_expired: bool,
+    around: &Circumstances,
+) -> String {
+    let sends = inspected.verification.sends;
+    let of = |send| records.iter().find(|record| record.id.send() == send);
+    let standstill = around.standstill.as_ref().filter(|_| !has_expired);
+    let stuck = standstill.map_or_else(String::new, |why| format!("; {why}"));
+    match of(sends) {
+        Some(record) => {
+            let waits = record.outcome == DeliveryOutcome::Queued;
+            let stuck = if waits { &stuck } else { "" };
+            format!("{}{stuck}", of_record(record, has_expired))
+        }
+        None if inspected.confirmed => {
+            format!("{}{stuck}", unclaimed(&inspected.verification, has_expired))
+        }
+        None => {
+            let unsent = unsent(inspected);
+            let Some(before) = sends.checked_sub(1).filter(|before| *before > 0) else {
+                return unsent;
+            };
+            let earlier = match of(before) {
+                Some(record) => of_record(record, has_expired),
+                None => unclaimed(&inspected.verification, has_expired),
+            };
+            format!("{unsent}; before that, {}", uncapitalized(&earlier))
+        }
+    }
+}
+
+/// The message that no queue has.
+fn unsent(inspected: &Inspected) -> String {
+    let message = noun(inspected.verification.channel);
+    let message = match inspected.verification.sends {
+        1 => message.to_owned(),
+        _ => format!("further {message}"),
+    };
+    match &inspected.refused_by {
+        Some(limit) => {
+            format!("The request was refused by limit {limit} (429), no {message} was sent")
+        }
+        None => format!(
             "No {message} was sent: a limit refused it (429) or the queue did not take it (503), so the \
              caller got an error and may ask again"
-        );
+        ),
     }
+}
+
+fn uncapitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_lowercase());
+    first.into_iter().chain(letters).collect()
+}
+
+/// The message that no worker has claimed.
+fn unclaimed(verification: &StoredVerification, has_expired: bool) -> String {
+    let channel = verification.channel;
+    let message = noun(channel);
     let worker = worker(channel);
     if has_expired {
         format!("No {worker} took the {message} in time")
@@ -185,257 +267,4 @@ const fn worker(channel: Channel) -> &'static str {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use watchword_core::{DeliveryId, Purpose, VerificationId};
-    use watchword_ledger::Receipt;
-    use watchword_verifier::store::StoredVerification;
-
-    use super::*;
-
-    const T0: Timestamp = Timestamp::from_millis(1_800_000_000_000);
-
-    pub fn inspected(status: VerificationStatus, confirmed: bool) -> Inspected {
-        let id: VerificationId = "a".repeat(32).parse().unwrap();
-        Inspected {
-            verification: StoredVerification {
-                id,
-                service: "web".parse().unwrap(),
-                status,
-                channel: Channel::Sms,
-                purpose: Purpose::login(),
-                masked_to: "+49***78".to_owned(),
-                opened_at: T0,
-                expires_at: T0.plus_millis(300_000),
-                resend_after: T0.plus_millis(30_000),
-                sends: 1,
-                checks_left: 5,
-                awaits_step: false,
-            },
-            confirmed,
-            recipient: None,
-        }
-    }
-
-    pub fn record(
-        outcome: DeliveryOutcome,
-        last: Option<AttemptClass>,
-        receipt: Option<ReceiptState>,
-    ) -> DeliveryRecord {
-        let id: VerificationId = "a".repeat(32).parse().unwrap();
-        let attempts: Vec<_> = last
-            .map(|class| Attempt {
-                provider: Some("twilio".parse().unwrap()),
-                class,
-                provider_message_id: None,
-                at_ms: T0.as_millis() + 1_000,
-                took_ms: 240,
-            })
-            .into_iter()
-            .collect();
-        DeliveryRecord {
-            id: DeliveryId::new(id, 1),
-            channel: Channel::Sms,
-            outcome,
-            attempt_count: u32::try_from(attempts.len()).unwrap(),
-            attempts,
-            service: None,
-            trace_id: None,
-            receipt: receipt.map(|state| Receipt {
-                state,
-                at: T0.plus_millis(4_000),
-            }),
-            updated_at: T0.plus_millis(2_000),
-        }
-    }
-
-    #[test]
-    #[expect(clippy::too_many_lines, reason = "one row a case")]
-    fn one_sentence_says_what_happened() {
-        use AttemptClass as Class;
-        use DeliveryOutcome as Outcome;
-        use ReceiptState as Said;
-        use VerificationStatus as Status;
-        let none: Option<(Outcome, Option<Class>, Option<Said>)> = None;
-        let at = "2027-01-15T08:00:01.000Z";
-        let accepted = format!("The SMS was accepted by twilio at {at}");
-        let reported = "which reported at 2027-01-15T08:00:04.000Z that it";
-        for (status, confirmed, delivery, expected) in [
-            (
-                Status::Approved,
-                true,
-                none,
-                "The code was entered in time and approved.".to_owned(),
-            ),
-            (
-                Status::Canceled,
-                true,
-                Some((Outcome::Accepted, Some(Class::Accepted), None)),
-                "It was canceled by the service or an operator, or a request with other variables \
-                 replaced it."
-                    .to_owned(),
-            ),
-            (
-                Status::MaxAttemptsReached,
-                true,
-                none,
-                "All checks were used up by wrong codes; the person must request a new code."
-                    .to_owned(),
-            ),
-            (
-                Status::Pending,
-                false,
-                none,
-                "No SMS was sent: a limit refused it (429) or the queue did not take it (503), so the caller \
-                 got an error and may ask again."
-                    .to_owned(),
-            ),
-            (
-                Status::Pending,
-                true,
-                none,
-                "The SMS waits in its queue for the sms-worker.".to_owned(),
-            ),
-            (
-                Status::Expired,
-                true,
-                none,
-                "No sms-worker took the SMS in time, and the code has expired.".to_owned(),
-            ),
-            (
-                Status::Pending,
-                true,
-                Some((Outcome::Sending, None, None)),
-                "The SMS is being sent now.".to_owned(),
-            ),
-            (
-                Status::Pending,
-                true,
-                Some((Outcome::Queued, Some(Class::Transient), None)),
-                format!(
-                    "twilio answered transient at {at}, and another attempt to send the SMS follows."
-                ),
-            ),
-            (
-                Status::Pending,
-                true,
-                Some((Outcome::Accepted, Some(Class::Accepted), None)),
-                format!("{accepted}, no receipt yet."),
-            ),
-            (
-                Status::Expired,
-                true,
-                Some((
-                    Outcome::Accepted,
-                    Some(Class::Accepted),
-                    Some(Said::InFlight),
-                )),
-                format!("{accepted}, {reported} is on its way, and the code has expired."),
-            ),
-            (
-                Status::Pending,
-                true,
-                Some((
-                    Outcome::Delivered,
-                    Some(Class::Accepted),
-                    Some(Said::Delivered),
-                )),
-                format!("{accepted}, {reported} was delivered."),
-            ),
-            (
-                Status::Pending,
-                true,
-                Some((Outcome::Failed, Some(Class::ConfigFault), None)),
-                format!(
-                    "No provider delivered the SMS: twilio answered config_fault at {at} (our \
-                     account or configuration is at fault)."
-                ),
-            ),
-            (
-                Status::Pending,
-                true,
-                Some((Outcome::Failed, Some(Class::RecipientInvalid), None)),
-                format!(
-                    "No provider delivered the SMS: twilio answered recipient_invalid at {at} (the \
-                     address does not exist or cannot get messages)."
-                ),
-            ),
-            (
-                Status::Pending,
-                true,
-                Some((Outcome::Failed, Some(Class::Accepted), Some(Said::Failed))),
-                "twilio accepted the SMS and reported that it was not delivered.".to_owned(),
-            ),
-            (
-                Status::Pending,
-                true,
-                Some((Outcome::Failed, None, None)),
-                "The SMS was not sent: a send limit or the lock of the subject held it back."
-                    .to_owned(),
-            ),
-            (
-                Status::Expired,
-                true,
-                Some((Outcome::Expired, None, None)),
-                "The SMS expired before a provider was called, and the code has expired."
-                    .to_owned(),
-            ),
-        ] {
-            let records: Vec<_> = delivery
-                .map(|(outcome, last, receipt)| record(outcome, last, receipt))
-                .into_iter()
-                .collect();
-            let told = diagnose(&inspected(status, confirmed), &records, None);
-            assert_eq!(told, expected);
-        }
-        let parked = [record(Outcome::Parked, None, None)];
-        let told = diagnose(&inspected(Status::Pending, true), &parked, None);
-        assert!(told.contains("watchword dead-letters show"), "{told}");
-    }
-
-    #[test]
-    fn a_locked_subject_is_the_first_thing_to_know() {
-        let accepted = [record(
-            DeliveryOutcome::Accepted,
-            Some(AttemptClass::Accepted),
-            None,
-        )];
-        let told = |status, until| {
-            let until = Some(Timestamp::from_millis(until));
-            diagnose(&inspected(status, true), &accepted, until)
-        };
-        for status in [
-            VerificationStatus::Pending,
-            VerificationStatus::Expired,
-            VerificationStatus::MaxAttemptsReached,
-        ] {
-            let text = told(status, T0.as_millis());
-            assert!(text.contains("locked"), "{text}");
-            assert!(text.contains(" until 2027-01-15T08:00:00.000Z,"), "{text}");
-        }
-        let forever = told(VerificationStatus::Pending, i64::MAX);
-        assert!(
-            forever.contains("until an operator unlocks it"),
-            "{forever}"
-        );
-        let approved = told(VerificationStatus::Approved, i64::MAX);
-        assert!(!approved.contains("locked"), "{approved}");
-    }
-
-    #[test]
-    fn every_outcome_and_class_is_one_sentence() {
-        for &outcome in DeliveryOutcome::ALL {
-            for class in AttemptClass::ALL.iter().copied().map(Some).chain([None]) {
-                let states = ReceiptState::ALL.iter().copied().map(Some).chain([None]);
-                for receipt in states {
-                    for status in [VerificationStatus::Pending, VerificationStatus::Expired] {
-                        let records = [record(outcome, class, receipt)];
-                        let told = diagnose(&inspected(status, true), &records, None);
-                        assert!(told.ends_with('.'), "{told}");
-                        assert!(!told.contains(". "), "{told}");
-                        assert!(told.len() > 20, "{told}");
-                    }
-                }
-            }
-        }
-    }
-}
+pub(super) mod tests;

@@ -3,6 +3,7 @@
 //! them. A verification keeps no recipient once it was approved, canceled or used up: it is then
 //! found by its id or its subject only.
 
+use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,8 @@ use watchword_core::{
 use watchword_ledger::DeliveryRecord;
 use watchword_verifier::store::Inspected;
 
-use super::{Operator, diagnosis, fields, ledger_problem, store_problem, unknown};
+use super::diagnosis::{self, Circumstances, EARLY_END, has_ended_early};
+use super::{Operator, fields, ledger_problem, store_problem, unknown};
 
 /// Records that are read in one step.
 const PAGE: usize = 500;
@@ -39,7 +41,7 @@ pub struct FindRequest {
 /// The verifications that were found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FindReport {
-    /// The newest first, at most 20.
+    /// Those with a message come before those that a limit refused, each the newest first; at most 20.
     pub verifications: Vec<VerificationReport>,
     /// Whether there may be more: the search ended at its bounds, or more than 20 were found.
     pub truncated: bool,
@@ -210,7 +212,7 @@ impl Operator {
                 let page = self.verifications.list(subject, cursor, PAGE, now).await;
                 let (page, next) = page.map_err(|error| store_problem(&error))?;
                 found.extend(page.into_iter().filter(&fits));
-                newest_first(&mut found);
+                messages_first(&mut found);
                 is_cut |= found.len() > MOST_FOUND;
                 found.truncate(MOST_FOUND);
                 pages += 1;
@@ -246,8 +248,15 @@ impl Operator {
             .collect();
         let records = self.ledger.get(&ids).await;
         let records = records.map_err(|_| ledger_problem())?;
-        let locked = self.locked_until(&inspected).await?;
-        Ok(describe(inspected, &records, locked))
+        let locked_until = self.locked_until(&inspected).await?;
+        let last = records.iter().max_by_key(|record| record.id.send());
+        let channel = last.map_or(verification.channel, |record| record.channel);
+        let around = Circumstances {
+            locked_until,
+            standstill: self.standstill(channel),
+            now: self.clock.now(),
+        };
+        Ok(describe(inspected, &records, &around))
     }
 
     /// Until when the subject is locked, by the budget of its service.
@@ -264,11 +273,14 @@ impl Operator {
     }
 }
 
-/// Sorts and removes what was found twice.
-fn newest_first(found: &mut Vec<Inspected>) {
-    found.sort_by(|a, b| {
-        let (a, b) = (&a.verification, &b.verification);
-        b.opened_at.cmp(&a.opened_at).then_with(|| a.id.cmp(&b.id))
+/// Sorts and removes what was found twice. Verifications whose only message was not queued come last:
+/// a burst of refused requests must not hide the messages that were sent.
+fn messages_first(found: &mut Vec<Inspected>) {
+    found.sort_by_key(|one| {
+        let verification = &one.verification;
+        let has_message = one.confirmed || verification.sends > 1;
+        let opened_at = Reverse(verification.opened_at);
+        (!has_message, opened_at, verification.id.clone())
     });
     found.dedup_by(|a, b| a.verification.id == b.verification.id);
 }
@@ -276,15 +288,22 @@ fn newest_first(found: &mut Vec<Inspected>) {
 fn describe(
     inspected: Inspected,
     records: &[DeliveryRecord],
-    locked_until: Option<Timestamp>,
+    around: &Circumstances,
 ) -> VerificationReport {
-    let diagnosis = diagnosis::diagnose(&inspected, records, locked_until);
-    let timeline = timeline(&inspected, records);
+    let diagnosis = diagnosis::diagnose(&inspected, records, around);
+    let timeline = timeline(&inspected, records, around.now);
+    let outcome = |send| {
+        let mut records = records.iter();
+        let record = records.find(|record| record.id.send() == send);
+        record.map_or(DeliveryOutcome::Queued, |record| record.outcome)
+    };
+    let sends = 1..=inspected.verification.sends;
+    let status = inspected.verification.status_with(sends.map(outcome));
     let verification = inspected.verification;
     VerificationReport {
         id: verification.id,
         service: verification.service,
-        status: verification.status,
+        status,
         diagnosis,
         channel: verification.channel,
         to: verification.masked_to,
@@ -293,13 +312,17 @@ fn describe(
         expires_at: verification.expires_at.to_rfc3339(),
         sends: verification.sends,
         checks_left: verification.checks_left,
-        subject_locked_until: locked_until.map(Timestamp::to_rfc3339),
+        subject_locked_until: around.locked_until.map(Timestamp::to_rfc3339),
         awaits_fallback: verification.awaits_step,
         timeline,
     }
 }
 
-fn timeline(inspected: &Inspected, records: &[DeliveryRecord]) -> Vec<TimelineEntry> {
+fn timeline(
+    inspected: &Inspected,
+    records: &[DeliveryRecord],
+    now: Timestamp,
+) -> Vec<TimelineEntry> {
     let verification = &inspected.verification;
     let mut entries = vec![(
         verification.opened_at,
@@ -325,8 +348,16 @@ fn timeline(inspected: &Inspected, records: &[DeliveryRecord]) -> Vec<TimelineEn
             entries.push((record.updated_at, id, record.outcome.to_string()));
         }
     }
-    if verification.status == VerificationStatus::Expired {
-        let event = format!("code expired, {} checks left", verification.checks_left);
+    if let (1, Some(limit)) = (verification.sends, &inspected.refused_by) {
+        let event = format!("refused by limit {limit} (429)");
+        entries.push((verification.opened_at, None, event));
+    }
+    let left = verification.checks_left;
+    if has_ended_early(verification, now) {
+        let event = format!("code is no longer valid, {left} checks left: {EARLY_END}");
+        entries.push((now, None, event));
+    } else if verification.status == VerificationStatus::Expired {
+        let event = format!("code expired, {left} checks left");
         entries.push((verification.expires_at, None, event));
     }
     entries.sort_by_key(|(at, ..)| *at);
@@ -341,39 +372,4 @@ fn timeline(inspected: &Inspected, records: &[DeliveryRecord]) -> Vec<TimelineEn
 }
 
 #[cfg(test)]
-mod tests {
-    use watchword_core::{AttemptClass, ReceiptState};
-
-    use super::*;
-    use crate::operate::diagnosis::tests::{inspected, record};
-
-    #[test]
-    fn the_timeline_is_in_order_and_names_the_message() {
-        let records = [record(
-            DeliveryOutcome::Delivered,
-            Some(AttemptClass::Accepted),
-            Some(ReceiptState::Delivered),
-        )];
-        let report = describe(inspected(VerificationStatus::Expired, true), &records, None);
-        let events: Vec<_> = report
-            .timeline
-            .iter()
-            .map(|entry| entry.event.as_str())
-            .collect();
-        assert_eq!(
-            events,
-            [
-                "opened by web",
-                "twilio: accepted in 240 ms",
-                "receipt: delivered",
-                "code expired, 5 checks left"
-            ]
-        );
-        assert!(report.timeline.is_sorted_by_key(|entry| &entry.at));
-        let named = report
-            .timeline
-            .iter()
-            .filter(|entry| entry.delivery.is_some());
-        assert_eq!(named.count(), 2);
-    }
-}
+mod tests;

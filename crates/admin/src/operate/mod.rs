@@ -36,7 +36,7 @@ pub use dead_letters::{
     DeadLettersReport, MOST_LISTED, ShowRequest,
 };
 pub use find::{FindReport, FindRequest, TimelineEntry, VerificationReport};
-pub use status::{ChannelHour, History, QueueReport, StatusReport};
+pub use status::{ChannelHour, History, QueueReport, StatusReport, StatusSources};
 pub use unlock::{Forgotten, UnlockReport, UnlockRequest};
 
 /// How long an operation waits for another one of its kind.
@@ -104,6 +104,15 @@ impl Operator {
     async fn read_dead_letters_alone(&self) -> Result<SemaphorePermit<'_>, Problem> {
         let detail = "another reading of the dead letters is running";
         alone(&self.reading_dead_letters, detail).await
+    }
+
+    /// Why no provider of `channel` gets messages, if its worker runs here and that is so.
+    fn standstill(&self, channel: Channel) -> Option<String> {
+        let mut channels = self.channels.iter();
+        let found = channels.find(|one| one.channel == channel)?;
+        let standstills = found.router.get().standstills(self.clock.now());
+        let mut whole = standstills.iter().filter(|one| one.route.is_none());
+        whole.next().map(|one| one.sentence(channel))
     }
 
     /// Sends the code of `id` again, within the limits of its service.

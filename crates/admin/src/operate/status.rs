@@ -11,6 +11,7 @@ use watchword_metrics::prometheus::Registry;
 use watchword_metrics::prometheus::proto::{LabelPair, Metric, MetricFamily};
 
 use super::{Operator, ProviderReport};
+use crate::configuration::Loaded;
 
 /// How often the counters are sampled, and how many samples are kept: an hour and the current one.
 const SAMPLE_EVERY: Duration = Duration::from_secs(60);
@@ -20,6 +21,7 @@ const OPENED: &str = "watchword_verifications_opened_total";
 const APPROVED: &str = "watchword_verifications_approved_total";
 const ENDED: &str = "watchword_deliveries_ended_total";
 const QUEUES: &str = "watchword_queue_messages";
+const CONNECTED: &str = "watchword_broker_connected";
 const CONSUMERS: &str = "watchword_queue_consumers";
 
 /// The process as an operator sees it.
@@ -33,6 +35,12 @@ pub struct StatusReport {
     pub ready: bool,
     /// Its dependencies, and whether each is there: the store, the broker, `started`.
     pub dependencies: BTreeMap<String, bool>,
+    /// What an operator should look at, a sentence each.
+    pub warnings: Vec<String>,
+    /// The keys of the configuration whose change waits for a restart.
+    pub restart_needed: Vec<String>,
+    /// Why the last reload was refused, if it was: the process keeps its earlier configuration.
+    pub reload_refused: Option<String>,
     /// The queues, in a process with a link to them; at most 30 s old.
     pub queues: Vec<QueueReport>,
     /// The providers of the workers of this process.
@@ -43,17 +51,17 @@ pub struct StatusReport {
     pub last_hour: Vec<ChannelHour>,
 }
 
-/// A queue with those that belong to it.
+/// A queue with those that belong to it. A figure is absent while the broker is away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueReport {
     /// Its kind: `requests`, `sms`, `email`, `receipts` or `timers`.
     pub queue: String,
     /// Messages that are ready.
-    pub ready: u64,
+    pub ready: Option<u64>,
     /// Messages that wait for another attempt, or are past their deadline.
-    pub waiting: u64,
+    pub waiting: Option<u64>,
     /// Dead letters.
-    pub dead_letters: u64,
+    pub dead_letters: Option<u64>,
     /// Consumers, where the engine counts them.
     pub consumers: Option<u64>,
 }
@@ -200,17 +208,31 @@ fn sums(families: &[MetricFamily]) -> Sample {
     })
 }
 
+/// Whether the figures of the queues are those of now: the series keep the last ones that were read.
+fn is_connected(families: &[MetricFamily]) -> bool {
+    let metrics = family(families, CONNECTED).map(MetricFamily::get_metric);
+    let metrics = metrics.unwrap_or_default().iter();
+    metrics
+        .map(|metric| whole(metric.get_gauge().get_value()))
+        .sum::<u64>()
+        > 0
+}
+
 fn queues(families: &[MetricFamily]) -> Vec<QueueReport> {
     let Some(depths) = family(families, QUEUES) else {
         return Vec::new();
     };
+    let is_connected = is_connected(families);
     let of = |family: &MetricFamily, queue: &str, state: Option<&str>| {
         let mut metrics = family.get_metric().iter();
         let found = metrics
             .find(|metric| label(metric, "lane") == Some(queue) && label(metric, "state") == state);
         found.map(|metric| whole(metric.get_gauge().get_value()))
     };
-    let depth = |queue: &str, state| of(depths, queue, Some(state)).unwrap_or_default();
+    let depth = |queue: &str, state| {
+        let depth = of(depths, queue, Some(state)).unwrap_or_default();
+        is_connected.then_some(depth)
+    };
     watchword_events::Lane::ALL
         .iter()
         .map(|lane| lane.as_str())
@@ -219,20 +241,38 @@ fn queues(families: &[MetricFamily]) -> Vec<QueueReport> {
             ready: depth(queue, "ready"),
             waiting: depth(queue, "waiting"),
             dead_letters: depth(queue, "parked"),
-            consumers: family(families, CONSUMERS).and_then(|family| of(family, queue, None)),
+            consumers: family(families, CONSUMERS)
+                .filter(|_| is_connected)
+                .and_then(|family| of(family, queue, None)),
         })
         .collect()
 }
 
+/// What a status is read from.
+#[derive(Clone, Copy)]
+pub struct StatusSources<'a> {
+    /// The roles of the process.
+    pub roles: &'a [&'a str],
+    /// Its dependencies.
+    pub readiness: &'a Readiness,
+    /// Its series.
+    pub registry: &'a Registry,
+    /// The counters of the last hour.
+    pub history: &'a History,
+    /// The configuration as it was loaded.
+    pub loaded: &'a Loaded,
+}
+
 impl Operator {
     /// Reports the process.
-    pub fn status(
-        &self,
-        roles: &[&str],
-        readiness: &Readiness,
-        registry: &Registry,
-        history: &History,
-    ) -> StatusReport {
+    pub fn status(&self, sources: StatusSources<'_>) -> StatusReport {
+        let StatusSources {
+            roles,
+            readiness,
+            registry,
+            history,
+            loaded,
+        } = sources;
         let families = registry.gather();
         let (covers_seconds, last_hour) = history.since(&sums(&families), roles);
         let dependencies = readiness.report();
@@ -244,6 +284,9 @@ impl Operator {
                 .into_iter()
                 .map(|(name, up)| (name.to_owned(), up))
                 .collect(),
+            warnings: self.warnings(loaded, &families),
+            restart_needed: loaded.restart_needed.clone(),
+            reload_refused: loaded.refused.clone(),
             queues: queues(&families),
             providers: self
                 .providers()
@@ -252,6 +295,32 @@ impl Operator {
             covers_seconds,
             last_hour,
         }
+    }
+
+    fn warnings(&self, loaded: &Loaded, families: &[MetricFamily]) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(error) = &loaded.refused {
+            warnings.push(format!(
+                "the last reload was refused, and the process keeps its earlier configuration: {error}"
+            ));
+        }
+        if !loaded.restart_needed.is_empty() {
+            warnings.push(format!(
+                "the process keeps the earlier values of {} until it is restarted",
+                loaded.restart_needed.join(", ")
+            ));
+        }
+        if family(families, QUEUES).is_some() && !is_connected(families) {
+            let text =
+                "the process has no link to the queues, so how many messages they hold is unknown";
+            warnings.push(text.to_owned());
+        }
+        let now = self.clock.now();
+        for channel in &self.channels {
+            let standstills = channel.router.get().standstills(now);
+            warnings.extend(standstills.iter().map(|one| one.sentence(channel.channel)));
+        }
+        warnings
     }
 }
 
@@ -320,10 +389,13 @@ mod tests {
     }
 
     #[test]
-    fn queues_are_read_from_their_series() {
+    fn queues_are_read_from_their_series_while_there_is_a_link() {
         let registry = Registry::new();
         let depths = series(QUEUES, Kind::Gauge, &["lane", "state"]);
         let depths = Maker::new(&registry).gauges(&depths).unwrap();
+        let connected = series(CONNECTED, Kind::Gauge, &[]);
+        let connected = Maker::new(&registry).gauge(&connected).unwrap();
+        connected.set(1);
         assert!(queues(&Registry::new().gather()).is_empty());
         for (state, depth) in [("ready", 3), ("waiting", 2), ("parked", 1)] {
             depths.with_label_values(&["sms", state]).set(depth);
@@ -331,7 +403,14 @@ mod tests {
         let queues = queues(&registry.gather());
         assert_eq!(queues.len(), 5);
         let sms = queues.iter().find(|queue| queue.queue == "sms").unwrap();
-        assert_eq!((sms.ready, sms.waiting, sms.dead_letters), (3, 2, 1));
+        let figures = |sms: &QueueReport| (sms.ready, sms.waiting, sms.dead_letters);
+        assert_eq!(figures(sms), (Some(3), Some(2), Some(1)));
         assert_eq!(sms.consumers, None);
+
+        // Without a link the series keep what was read last, which says nothing about now.
+        connected.set(0);
+        let queues = super::queues(&registry.gather());
+        let sms = queues.iter().find(|queue| queue.queue == "sms").unwrap();
+        assert_eq!(figures(sms), (None, None, None));
     }
 }

@@ -7,6 +7,7 @@ mod region;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +49,30 @@ pub enum Circuit {
     HalfOpen,
     /// The provider gets no messages, or only those that no other provider can take.
     Open,
+}
+
+/// Why a provider gets no messages, except as a half-open probe or as the last resort.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// An operator holds its circuit open until then.
+    ByHand(Timestamp),
+    /// It refuses our account.
+    Fault,
+    /// Its calls failed. It is still called if no other provider can be.
+    Failures,
+    /// It asked to wait.
+    Waits,
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ByHand(until) => write!(f, "is held open by an operator until {until}"),
+            Self::Fault => f.write_str("has an open circuit because it refuses our account"),
+            Self::Failures => f.write_str("has an open circuit after failed calls"),
+            Self::Waits => f.write_str("asked to wait"),
+        }
+    }
 }
 
 /// Health of the providers, by their index in the router's list.
@@ -123,6 +148,11 @@ impl Health {
     /// Returns the operator's override for `provider`, if it has not expired.
     pub(crate) fn by_hand(&self, provider: usize, now: Timestamp) -> Option<ByHand> {
         self.lock()[provider].by_hand(now)
+    }
+
+    /// Returns why `provider` gets no messages; `None` if it gets some.
+    pub(crate) fn stopped(&self, provider: usize, now: Timestamp) -> Option<Stopped> {
+        self.lock()[provider].stopped(now)
     }
 
     /// Returns the state of the provider's circuit, its number of destinations, and how many of

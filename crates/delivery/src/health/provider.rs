@@ -14,7 +14,7 @@ use watchword_core::{AttemptClass, ReceiptState, Timestamp};
 
 use super::gauge::{Admission, Gauge, IN_A_ROW, Sign, WHOLE};
 use super::region::{Region, Regions, Streak};
-use super::{ByHand, Circuit, SLOW, Seen};
+use super::{ByHand, Circuit, SLOW, Seen, Stopped};
 use crate::provider::Scope;
 
 /// How long half-open probes are reserved for regions that worked before.
@@ -97,6 +97,16 @@ impl ProviderHealth {
             None if !self.whole.is_open() => Circuit::Closed,
             None if self.whole.rests(now) => Circuit::Open,
             None => Circuit::HalfOpen,
+        }
+    }
+
+    /// Returns why the provider gets no messages at any destination; `None` if it gets some.
+    pub(super) fn stopped(&self, now: Timestamp) -> Option<Stopped> {
+        match self.by_hand(now) {
+            Some(held) => held.is_open.then_some(Stopped::ByHand(held.until)),
+            None if self.whole.is_open() && self.whole.is_faulty() => Some(Stopped::Fault),
+            None if self.whole.is_open() => Some(Stopped::Failures),
+            None => self.whole.rests(now).then_some(Stopped::Waits),
         }
     }
 

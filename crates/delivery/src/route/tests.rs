@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use watchword_core::{AttemptClass, Channel};
+use watchword_core::{AttemptClass, Channel, Live};
 
 use super::*;
 use crate::health::{ByHand, Seen, witness};
+use crate::operators::{hold_circuit, replace_router};
 use crate::{Attempted, Dispatch, Scope};
 
 /// Recognizes a repeat if its name says so.
@@ -381,6 +382,57 @@ fn a_provider_is_left_until_all_of_the_route_have_refused() {
 }
 
 #[test]
+fn a_route_whose_providers_are_all_stopped_says_why() {
+    let routes =
+        route("routes = [{ countries = [\"DE\"], providers = [\"a\"] }, { providers = [\"b\"] }]");
+    let router = Router::new(providers(&["a", "b"]), &routes, NOW).unwrap();
+    let sentences = |now| {
+        let found = router.standstills(now).into_iter();
+        found
+            .map(|one| one.sentence(Channel::Sms))
+            .collect::<Vec<_>>()
+    };
+    let held = Some(ByHand {
+        is_open: true,
+        until: NOW.plus_millis(60_000),
+    });
+    assert!(sentences(NOW).is_empty());
+    router.hold(&"a".parse().unwrap(), held, NOW);
+    let a = format!(
+        "a is held open by an operator until {}",
+        NOW.plus_millis(60_000)
+    );
+    let of_route = format!("no provider of sms.routes[0] is called: {a}");
+    assert_eq!(sentences(NOW), [of_route]);
+    let to = sms("+4915112345678");
+    let region = Region::of(&to);
+    for _ in 0..10 {
+        router.health.see(&Seen {
+            provider: 1,
+            region: &region,
+            is_probe: false,
+            recipient: witness(&to),
+            class: AttemptClass::Transient,
+            scope: Scope::Provider,
+            took: Duration::ZERO,
+            retry_after: None,
+            now: NOW,
+        });
+    }
+    let b = "b has an open circuit after failed calls";
+    assert_eq!(
+        sentences(NOW),
+        [format!("no provider of sms works: {a}, {b}")]
+    );
+    // The half-open circuit of `b` gets probes only; `a` is given back.
+    let later = NOW.plus_millis(60_000);
+    assert_eq!(
+        sentences(later),
+        [format!("no provider of sms.routes[1] works: {b}")]
+    );
+}
+
+#[test]
 fn a_circuit_opened_by_hand_gives_the_messages_to_the_next_provider_through_a_reload() {
     let routes = route("routes = [{ providers = [\"a\", \"b\"] }]");
     let router = || Router::new(providers(&["a", "b"]), &routes, NOW).unwrap();
@@ -407,6 +459,28 @@ fn a_circuit_opened_by_hand_gives_the_messages_to_the_next_provider_through_a_re
         let view = &router.views(NOW)[0];
         assert_eq!((view.share_tenths, view.by_hand), (0, held(60)));
     }
+    // A circuit that is held while a reload replaces the router stays held, and one that is given
+    // back stays given back.
+    let live = Live::new(router());
+    let reloads = live.clone();
+    let reloader = std::thread::spawn({
+        let routes = routes.clone();
+        move || {
+            for _ in 0..3_000 {
+                let next = Router::new(providers(&["a", "b"]), &routes, NOW).unwrap();
+                replace_router(&reloads, next, NOW);
+            }
+        }
+    });
+    for change in (0..20_000).cycle() {
+        if reloader.is_finished() {
+            break;
+        }
+        let by_hand = held(60).filter(|_| change % 2 == 0);
+        hold_circuit(&live, &name, by_hand, NOW).unwrap();
+        assert_eq!(live.get().views(NOW)[0].by_hand, by_hand, "{change}");
+    }
+    reloader.join().unwrap();
     // No override of a circuit lasts longer than a day.
     first.hold(&name, held(1_000_000), NOW);
     assert_eq!(first.views(NOW)[0].by_hand, held(86_400));

@@ -128,7 +128,7 @@ impl StatusView {
             .collect();
         Self {
             id: view.id,
-            status: status_of(verification, &deliveries),
+            status: verification.status_with(deliveries.iter().map(|delivery| delivery.outcome)),
             channel: view.channel,
             to: view.to,
             expires_at: view.expires_at,
@@ -138,20 +138,6 @@ impl StatusView {
             opened_at: verification.opened_at.to_rfc3339(),
             deliveries,
         }
-    }
-}
-
-/// A pending verification reads as failed once every message failed and no fallback step may send
-/// another. Nothing is stored: a further message makes it pending again, and a code that arrived
-/// after all is still right.
-fn status_of(verification: &StoredVerification, deliveries: &[DeliveryView]) -> VerificationStatus {
-    let is_lost = verification.status == VerificationStatus::Pending
-        && !verification.awaits_step
-        && (deliveries.iter()).all(|delivery| delivery.outcome == DeliveryOutcome::Failed);
-    if is_lost {
-        VerificationStatus::Failed
-    } else {
-        verification.status
     }
 }
 
@@ -228,17 +214,7 @@ mod tests {
                 checks_left: 5,
                 awaits_step,
             };
-            let delivery = |(send, outcome): (u8, &DeliveryOutcome)| DeliveryView {
-                id: DeliveryId::new(id.clone(), send),
-                channel: Channel::Sms,
-                outcome: *outcome,
-                provider: None,
-                trace_id: None,
-                receipt: None,
-                attempts: Vec::new(),
-            };
-            let deliveries: Vec<_> = (1..).zip(outcomes).map(delivery).collect();
-            let shown = status_of(&verification, &deliveries);
+            let shown = verification.status_with(outcomes.iter().copied());
             assert_eq!(shown, expected, "{status} {awaits_step} {outcomes:?}");
         }
     }

@@ -93,6 +93,10 @@ pub trait VerificationStore: Send + Sync {
     /// unchanged.
     async fn confirm(&self, id: &VerificationId, send: u8) -> Result<(), StoreError>;
 
+    /// Records that the send limit `limit` refused message number `send`. The name has lower-case
+    /// letters and `_` only. Nothing else changes: the same message may still be sent.
+    async fn refuse(&self, id: &VerificationId, send: u8, limit: &str) -> Result<(), StoreError>;
+
     /// Decides one check, in this order: a repeat of a `check_id` gets the stored result; then
     /// unknown id, other service, ended, expired, locked subject are refused; then digest and
     /// expectations are compared, at most `max_checks` times. Another purpose counts as a wrong

@@ -3,8 +3,8 @@
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 use watchword_core::{
-    Channel, CheckId, CheckVerdict, Policy, Purpose, ServiceName, ShortTag, SubjectTag, Timestamp,
-    VerificationId, VerificationStatus,
+    Channel, CheckId, CheckVerdict, DeliveryOutcome, Policy, Purpose, ServiceName, ShortTag,
+    SubjectTag, Timestamp, VerificationId, VerificationStatus,
 };
 
 /// The hash tag of a subject's keys.
@@ -152,6 +152,26 @@ pub struct StoredVerification {
     pub awaits_step: bool,
 }
 
+impl StoredVerification {
+    /// Returns the status to show, with the outcomes of its messages; a message that no worker has taken is
+    /// queued. A pending verification reads as failed once every message failed and no fallback step
+    /// may send another. Nothing is stored: a further message makes it pending again, and a code that
+    /// arrived after all is still right.
+    pub fn status_with(
+        &self,
+        outcomes: impl IntoIterator<Item = DeliveryOutcome>,
+    ) -> VerificationStatus {
+        let is_lost = self.status == VerificationStatus::Pending
+            && !self.awaits_step
+            && (outcomes.into_iter()).all(|outcome| outcome == DeliveryOutcome::Failed);
+        if is_lost {
+            VerificationStatus::Failed
+        } else {
+            self.status
+        }
+    }
+}
+
 /// The messages of a verification, for the audit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sends {
@@ -172,6 +192,8 @@ pub struct Inspected {
     pub verification: StoredVerification,
     /// Whether the broker confirmed the last message.
     pub confirmed: bool,
+    /// The send limit that refused the last message, if it was not sent later.
+    pub refused_by: Option<String>,
     /// Distinguishes the recipient of the request from others of the service. `None` once the
     /// verification was approved, canceled or exhausted.
     pub recipient: Option<ShortTag>,

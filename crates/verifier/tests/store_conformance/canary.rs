@@ -40,7 +40,7 @@ pub async fn the_store_shows_no_code_and_no_recipient(engine: &Engine) {
         panic!("{opening:?}")
     };
     let (id, code) = (&message.verification.id, message.order.code.expose());
-    opener.confirm(&message.order.delivery_id).await.unwrap();
+    opener.confirm(&message).await.unwrap();
     nothing_in_clear(engine, code).await;
     let wrong = "0123456789".parse().unwrap();
     let check = verifier

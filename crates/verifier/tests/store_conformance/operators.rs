@@ -38,6 +38,43 @@ pub async fn an_operator_sees_any_services_verification(engine: &Engine) {
     );
 }
 
+pub async fn a_message_that_a_limit_refused_names_the_limit(engine: &Engine) {
+    let store = engine.store();
+    let id = sent(store.open(order(1, 1)).await.unwrap()).verification.id;
+    let refused_by = async || {
+        let seen = store.inspect(&id, NOW).await.unwrap().unwrap();
+        seen.refused_by
+    };
+    assert_eq!(refused_by().await, None);
+    store.refuse(&id, 1, "client_per_hour").await.unwrap();
+    assert_eq!(refused_by().await.as_deref(), Some("client_per_hour"));
+    // Another request is refused by another limit, and the one after it is sent.
+    store.refuse(&id, 1, "country_per_day").await.unwrap();
+    assert_eq!(refused_by().await.as_deref(), Some("country_per_day"));
+    let again = sent(store.open(order(1, 2)).await.unwrap());
+    assert_eq!((again.verification.id, again.is_new), (id.clone(), false));
+    store.confirm(&id, 1).await.unwrap();
+    assert_eq!(refused_by().await, None);
+
+    // The refusal of the first message says nothing about the second.
+    let later = NOW.plus_millis(30_000);
+    let mut further = order(1, 3);
+    further.now = later;
+    assert_eq!(
+        sent(store.open(further).await.unwrap()).verification.sends,
+        2
+    );
+    assert_eq!(refused_by().await, None);
+    store.refuse(&id, 2, "recipient_per_hour").await.unwrap();
+    assert_eq!(refused_by().await.as_deref(), Some("recipient_per_hour"));
+    store.refuse(&scene_id(9), 1, "cooldown").await.unwrap();
+    assert_eq!(store.inspect(&scene_id(9), NOW).await.unwrap(), None);
+}
+
+fn scene_id(number: u64) -> VerificationId {
+    crate::scene::id(9, number)
+}
+
 pub async fn a_subjects_verifications_are_listed_and_no_others(engine: &Engine) {
     let store = engine.store();
     let mut expected = BTreeSet::new();

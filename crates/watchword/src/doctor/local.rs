@@ -6,6 +6,7 @@ use watchword_core::Channel;
 use super::Findings;
 use crate::config::{Config, EngineKind};
 use crate::needs::Needs;
+use crate::output::counted;
 
 pub(super) fn look(config: &Config, needs: Needs, findings: &mut Findings) {
     let rings = [
@@ -28,7 +29,7 @@ pub(super) fn look(config: &Config, needs: Needs, findings: &mut Findings) {
         match keys.refusal() {
             Some(why) => findings.careful("admin API", format!("off: {why}")),
             None if keys.is_on() => {
-                findings.fine("admin API", format!("{} keys", config.admin.keys.len()));
+                findings.fine("admin API", counted(config.admin.keys.len(), "key"));
             }
             None => findings.fine("admin API", "off: no key under [admin.keys]"),
         }

@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::cli::Role;
 use crate::config::{EngineKind, Warning};
 use crate::needs::Needs;
-use crate::output;
+use crate::output::{self, counted};
 use crate::run::looked_at;
 
 /// What the doctor found, a line each.
@@ -96,9 +96,7 @@ pub async fn run(path: &Path, roles: &[Role], as_json: bool) -> anyhow::Result<(
     }
     providers::look(&config, needs, &mut findings).await;
     receipts::look(&config, needs, &mut findings).await;
-    if needs.sms || needs.email {
-        running::look(&config, &mut findings).await;
-    }
+    running::look(path, &config, needs, &mut findings).await;
     let (wrong, careful) = (findings.count(State::Wrong), findings.count(State::Careful));
     if as_json {
         let lines = findings.0.iter().map(|Finding { state, about, what }| {
@@ -128,9 +126,4 @@ pub async fn run(path: &Path, roles: &[Role], as_json: bool) -> anyhow::Result<(
         counted(wrong, "error")
     );
     Ok(())
-}
-
-fn counted(count: usize, noun: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {noun}{plural}")
 }

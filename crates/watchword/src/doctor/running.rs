@@ -2,11 +2,17 @@
 //! send no receipts. A probe sends no message, so it cannot see that a provider refuses ours.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
+
+use watchword_core::Channel;
 
 use super::Findings;
 use crate::client::client;
 use crate::config::Config;
+use crate::needs::Needs;
+use crate::operator::running_warnings;
+use crate::output::counted;
 
 const DEADLINE: Duration = Duration::from_secs(2);
 const SERIES: &str = "watchword_provider_failures_in_a_row{";
@@ -15,15 +21,30 @@ const DEAD: f64 = 3.0;
 const ATTEMPTS: &str = "watchword_attempts_total{";
 /// A provider that is asked for receipts has this series from the start of its process.
 const RECEIPTS: &str = "watchword_receipt_calls_total{";
+const REFUSED: &str = "watchword_config_last_reload_successful";
+const WAITING: &str = "watchword_config_restart_needed";
+const SHARES: &str = "watchword_provider_share_tenths{";
+/// Where the names are that metrics do not have.
+const NAMES: &str = "`watchword status` says more, and so does the doctor with WATCHWORD_ADMIN_KEY";
 /// From this many accepted messages on a receipt is missed.
 const MISSED: u64 = 5;
 
-pub(super) async fn look(config: &Config, findings: &mut Findings) {
+pub(super) async fn look(path: &Path, config: &Config, needs: Needs, findings: &mut Findings) {
     let mut address = config.admin.listen;
     if address.ip().is_unspecified() {
         address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }
     let metrics = metrics(address).await.unwrap_or_default();
+    let warnings = match running_warnings(path).await {
+        Some(warnings) => warnings,
+        None => warnings_of(&metrics),
+    };
+    for warning in warnings {
+        findings.careful("process", warning);
+    }
+    if !needs.sms && !needs.email {
+        return;
+    }
     for (provider, accepted) in silent(&metrics) {
         findings.careful(
             &format!("sms {provider}"),
@@ -48,6 +69,38 @@ async fn metrics(address: SocketAddr) -> Option<String> {
     answer.text().await.ok()
 }
 
+/// What `watchword status` would warn about, as far as `metrics` show it.
+fn warnings_of(metrics: &str) -> Vec<String> {
+    let value = |series: &str| {
+        let mut lines = metrics.lines();
+        let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.and_then(|value| value.trim().parse::<u64>().ok())
+    };
+    let mut warnings = Vec::new();
+    if value(REFUSED) == Some(0) {
+        warnings.push(format!(
+            "the process refused the last reload and keeps its earlier configuration. {NAMES}"
+        ));
+    }
+    if let Some(keys) = value(WAITING).filter(|keys| *keys > 0) {
+        let keys = counted(keys, "key");
+        warnings.push(format!("the process keeps the earlier values of {keys} of the configuration until it is restarted. {NAMES}"));
+    }
+    for channel in Channel::ALL {
+        let shares = metrics.lines().filter_map(|line| {
+            let (labels, share) = line.strip_prefix(SHARES)?.split_once("} ")?;
+            (label(labels, "channel") == Some(channel.as_str())).then_some(share.trim() == "0")
+        });
+        let shares: Vec<bool> = shares.collect();
+        if !shares.is_empty() && shares.iter().all(|is_zero| *is_zero) {
+            warnings.push(format!(
+                "every provider of {channel} has an open circuit. {NAMES}"
+            ));
+        }
+    }
+    warnings
+}
+
 /// Reports the providers whose last calls failed. Returns whether `metrics` are those of a worker.
 fn report(metrics: &str, findings: &mut Findings) -> bool {
     let mut is_worker = false;
@@ -65,8 +118,13 @@ fn report(metrics: &str, findings: &mut Findings) -> bool {
         };
         let failures: f64 = value.trim().parse().unwrap_or(0.0);
         let about = format!("{channel} {name}");
+        let calls = if failures > 1.0 {
+            "calls in a row"
+        } else {
+            "call"
+        };
         let what = format!(
-            "{failures} calls in a row failed in the running process: `watchword provider test {name} --to ADDRESS` shows the answer"
+            "{failures} {calls} failed in the running process: `watchword provider test {name} --to ADDRESS` shows the answer"
         );
         if failures >= DEAD {
             findings.wrong(&about, what);
@@ -131,6 +189,28 @@ mod tests {
             watchword_receipt_calls_total{provider=\"mute\",result=\"queued\"} 0\n\
             watchword_receipt_calls_total{provider=\"new\",result=\"queued\"} 0\n";
         assert_eq!(silent(metrics), [("mute", 7)]);
+    }
+
+    #[test]
+    fn a_pending_restart_a_refused_reload_and_a_standstill_are_reported() {
+        let sound = "watchword_config_last_reload_successful 1\n\
+            watchword_config_restart_needed 0\n\
+            watchword_provider_share_tenths{channel=\"sms\",provider=\"a\"} 0\n\
+            watchword_provider_share_tenths{channel=\"sms\",provider=\"b\"} 10\n";
+        assert_eq!(warnings_of(sound), [""; 0]);
+        let broken = "watchword_config_last_reload_successful 0\n\
+            watchword_config_restart_needed 1\n\
+            watchword_provider_share_tenths{channel=\"email\",provider=\"a\"} 10\n\
+            watchword_provider_share_tenths{channel=\"sms\",provider=\"a\"} 0\n";
+        let warnings = warnings_of(broken);
+        assert_eq!(warnings.len(), 3, "{warnings:?}");
+        for (warning, words) in warnings.iter().zip([
+            "refused the last reload",
+            "the earlier values of 1 key of",
+            "every provider of sms",
+        ]) {
+            assert!(warning.contains(words), "{warning}");
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::cli::{
     FindArguments, ProvidersArguments, ProvidersCommand, UnlockArguments,
 };
 use crate::needs::Needs;
-use crate::output;
+use crate::output::{self, counted};
 use print::{TrailReport, print};
 use session::{Note, Session};
 
@@ -55,7 +55,30 @@ fn read<T: serde::de::DeserializeOwned>(body: &Value) -> Result<T, watchword_cha
 pub async fn status(path: &Path, arguments: &AdminArguments) -> anyhow::Result<()> {
     let session = Session::open(path, Needs::STORE, arguments).await?;
     let report: StatusReport = session.ask_process((Method::GET, "/status"), None).await?;
-    show(&report, arguments.json, print::status)
+    show(&report, arguments.json, print::status)?;
+    let down = report.dependencies.iter().filter(|(_, up)| !**up);
+    let down: Vec<_> = down.map(|(name, _)| name.as_str()).collect();
+    ensure!(
+        report.ready,
+        "the process is not ready: {} is down",
+        down.join(", ")
+    );
+    Ok(())
+}
+
+/// The warnings of the running process, if `WATCHWORD_ADMIN_KEY` holds a key and its admin API
+/// answers.
+pub async fn running_warnings(path: &Path) -> Option<Vec<String>> {
+    std::env::var_os("WATCHWORD_ADMIN_KEY")?;
+    let arguments = AdminArguments {
+        admin_url: None,
+        key_file: None,
+        json: false,
+    };
+    let session = Session::open(path, Needs::STORE, &arguments).await.ok()?;
+    let status = session.ask_process((Method::GET, "/status"), None).await;
+    let report: StatusReport = status.ok()?;
+    Some(report.warnings)
 }
 
 /// `watchword find`.
@@ -248,7 +271,7 @@ async fn change_dead_letters(
     })
 }
 
-/// `watchword audit`: an error if a message is lost.
+/// `watchword audit`: an error if a message is lost, or if the audit could not read everything.
 pub async fn audit(path: &Path, arguments: &AdminArguments) -> anyhow::Result<()> {
     let session = Session::open(path, Needs::QUEUES, arguments).await?;
     let note = Note {
@@ -264,17 +287,15 @@ pub async fn audit(path: &Path, arguments: &AdminArguments) -> anyhow::Result<()
         )
         .await?;
     show(&report, arguments.json, print::audit)?;
+    let lost = counted(report.lost, "accepted message");
+    let have = if report.lost == 1 { "has" } else { "have" };
     ensure!(
-        report.lost == 0 || report.dead_letters_read,
-        "{} accepted messages have no outcome in the ledger; they may be dead letters. The dead-letter \
-         queues could not be read: run the audit again when the broker is back",
-        report.lost
+        report.dead_letters_read,
+        "the audit is incomplete: not all dead letters could be read, and {lost} without an outcome in \
+         the ledger may be among them. Run the audit again when the broker is back, or discard dead \
+         letters that are past their deadline"
     );
-    ensure!(
-        report.lost == 0,
-        "{} accepted messages have no outcome in the ledger",
-        report.lost
-    );
+    ensure!(report.lost == 0, "{lost} {have} no outcome in the ledger");
     Ok(())
 }
 
@@ -285,6 +306,7 @@ pub async fn providers(path: &Path, arguments: ProvidersArguments) -> anyhow::Re
     let Some(ProvidersCommand::Circuit {
         name,
         state,
+        channel,
         for_seconds,
         why,
     }) = command
@@ -298,7 +320,9 @@ pub async fn providers(path: &Path, arguments: ProvidersArguments) -> anyhow::Re
     let name: watchword_core::ProviderName = name.parse()?;
     let to = format!("/providers/{name}/circuit");
     let state = format!("{state:?}").to_lowercase();
-    let body = json!({ "state": state, "for_seconds": for_seconds, "reason": why });
+    let body = json!({
+        "channel": channel, "state": state, "for_seconds": for_seconds, "reason": why,
+    });
     let report: CircuitReport = session.ask_process((Method::POST, &to), Some(body)).await?;
     show(&report, admin.json, |report| {
         print::providers(std::slice::from_ref(&report.provider));

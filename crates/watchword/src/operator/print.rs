@@ -8,6 +8,8 @@ use watchword_admin::operate::{
 use watchword_admin::trail::TrailRecord;
 use watchword_delivery::Circuit;
 
+use crate::output::counted;
+
 /// Open and lost messages that are printed.
 const NAMED: usize = 20;
 
@@ -34,7 +36,7 @@ pub(super) fn print(report: &TrailReport) {
         };
         println!("{at} {key:<16} {action:<20} {result:<16} {target}{why}");
     }
-    println!("{} records", report.records.len());
+    println!("{}", counted(report.records.len(), "record"));
 }
 
 pub(super) fn found(report: &FindReport) {
@@ -92,7 +94,7 @@ pub(super) fn dead_letters(report: &DeadLettersReport) {
             one.service.as_deref().unwrap_or("-"),
         );
     }
-    println!("{} dead letters", report.dead_letters.len());
+    println!("{}", counted(report.dead_letters.len(), "dead letter"));
 }
 
 /// The oldest come first: a reader of a part must know that it is one.
@@ -135,7 +137,7 @@ pub(super) fn audit(report: &AuditReport) {
         println!("    {id}");
     }
     if !report.dead_letters_read {
-        println!("the dead-letter queues could not be read: this is the ledger's half");
+        println!("not all dead letters could be read: this is the ledger's half");
     }
 }
 
@@ -175,6 +177,9 @@ pub(super) fn status(report: &StatusReport) {
     for (name, up) in &report.dependencies {
         println!("  {name:<10} {}", if *up { "up" } else { "DOWN" });
     }
+    for warning in &report.warnings {
+        println!("warning: {warning}");
+    }
     if !report.queues.is_empty() {
         println!(
             "\n{:<9} {:>8} {:>8} {:>12} {:>9}",
@@ -182,11 +187,13 @@ pub(super) fn status(report: &StatusReport) {
         );
     }
     for queue in &report.queues {
-        let consumers = queue.consumers;
-        let consumers = consumers.map_or_else(|| "-".to_owned(), |count| count.to_string());
         println!(
-            "{:<9} {:>8} {:>8} {:>12} {consumers:>9}",
-            queue.queue, queue.ready, queue.waiting, queue.dead_letters
+            "{:<9} {:>8} {:>8} {:>12} {:>9}",
+            queue.queue,
+            known(queue.ready),
+            known(queue.waiting),
+            known(queue.dead_letters),
+            known(queue.consumers)
         );
     }
     if !report.providers.is_empty() {
@@ -207,16 +214,20 @@ pub(super) fn status(report: &StatusReport) {
     }
 }
 
+/// A count, or `-` if it is not known.
+fn known(count: Option<u64>) -> String {
+    count.map_or_else(|| "-".to_owned(), |count| count.to_string())
+}
+
 fn print_hour(hour: &ChannelHour) {
-    let count = |count: Option<u64>| count.map_or_else(|| "-".to_owned(), |n| n.to_string());
     let conversion = hour.conversion;
     let conversion = conversion.map_or_else(|| "-".to_owned(), |c| format!("{:.0} %", c * 100.0));
     println!(
         "{:<11} {:>8} {:>9} {conversion:>10} {:>9} {:>13}",
         hour.channel.as_str(),
-        count(hour.opened),
-        count(hour.approved),
-        count(hour.accepted),
-        count(hour.not_delivered)
+        known(hour.opened),
+        known(hour.approved),
+        known(hour.accepted),
+        known(hour.not_delivered)
     );
 }

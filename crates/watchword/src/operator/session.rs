@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use super::read;
 use crate::cli::AdminArguments;
 use crate::config::EngineKind;
+use crate::failure::Failure;
 use crate::needs::Needs;
 use crate::roles::Shared;
 use crate::run::{checked, operator};
@@ -65,8 +66,13 @@ impl Session {
         }
         // The secrets are read where the store is used.
         let config = checked(path, Needs::default()).map_err(|error| {
+            let text = match error.downcast_ref::<Failure>() {
+                Some(failure) => failure.to_string(),
+                None => format!("{error:#}"),
+            };
+            let text = text.trim_end_matches('.');
             anyhow::anyhow!(
-                "{error:#}. A running process keeps its own configuration: name its admin listener with \
+                "{text}. A running process keeps its own configuration: name its admin listener with \
                  --admin-url"
             )
         })?;

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `ww:{tag}:v:<own>` | a verification with the answers to its checks (see `state.lua`) |
 //! | `ww:{tag}:s:<slot>` | the own part of the slot's latest verification |
+//! | `ww:{tag}:r:<own>` | the send limit that refused a message of a verification, and the message's number |
 //! | `ww:{tag}:g` | wrong guesses: how many in a row and at which recipients, and the times of the last day's |
 //!
 //! All values are strings. Sealed and random values are stored as bytes, not as base64 or
@@ -28,6 +29,9 @@ use super::{AFTERLIFE_MS, StoreError, VerificationStore};
 use arguments::{
     CheckArguments, CodeArguments, millis, new_verification, now_and_budget, tag_bytes,
 };
+
+/// A refusal is kept as long as the longest life of a code and the time that it is remembered.
+const REFUSAL_KEPT_MS: u64 = 600_000 + AFTERLIFE_MS;
 
 /// Maximum rounds of an `open` while the slot's latest verification changes. It usually changes
 /// once per lifetime.
@@ -179,6 +183,16 @@ impl VerificationStore for RedisVerifications {
         reply::done(reply)
     }
 
+    async fn refuse(&self, id: &VerificationId, send: u8, limit: &str) -> Result<(), StoreError> {
+        let mut command = watchword_storage::redis::cmd("SET");
+        // A key of its own: an earlier build reads every field of the verification.
+        let refusal = format!("{send}:{limit}");
+        command.arg(refusal_key(id)).arg(refusal);
+        command.arg("PX").arg(REFUSAL_KEPT_MS);
+        self.redis.command(&command).await?;
+        Ok(())
+    }
+
     async fn check(
         &self,
         command: CheckCommand,
@@ -246,7 +260,7 @@ impl VerificationStore for RedisVerifications {
         id: &VerificationId,
         now: Timestamp,
     ) -> Result<Option<Inspected>, StoreError> {
-        let keys = [verification_key(id)];
+        let keys = [verification_key(id), refusal_key(id)];
         let reply = self
             .redis
             .script(&self.inspect, &keys, &[millis(now)])
@@ -297,6 +311,10 @@ impl VerificationStore for RedisVerifications {
 
 fn verification_key(id: &VerificationId) -> String {
     format!("ww:{{{}}}:v:{}", id.tag(), id.own())
+}
+
+fn refusal_key(id: &VerificationId) -> String {
+    format!("ww:{{{}}}:r:{}", id.tag(), id.own())
 }
 
 /// Parses a key in the form of [`verification_key`].

@@ -174,6 +174,7 @@ pub(super) fn inspected(
         "found" => Ok(Some(Inspected {
             recipient: ShortTag::from_bytes(&parts.bytes()?),
             confirmed: parts.flag()?,
+            refused_by: Some(parts.text()?).filter(|limit| !limit.is_empty()),
             verification: inner(parts, id)?,
         })),
         _ => Err(StoreError::Corrupt),

@@ -157,6 +157,18 @@ impl VerificationStore for SqliteVerifications {
         write.await?.ok_or(StoreError::Corrupt)
     }
 
+    async fn refuse(&self, id: &VerificationId, send: u8, limit: &str) -> Result<(), StoreError> {
+        let (id, limit) = (id.clone(), limit.to_owned());
+        let write = self.sqlite.write(move |connection| {
+            if let Found::Record(mut record) = table::find(connection, &id, None)? {
+                record.refuse(send, &limit);
+                table::update(connection, &id, &record)?;
+            }
+            Ok(())
+        });
+        Ok(write.await?)
+    }
+
     async fn check(
         &self,
         command: CheckCommand,

@@ -43,6 +43,9 @@ pub(super) struct Record {
     /// The last message that a fallback step may send.
     #[serde(default)]
     last_step: u8,
+    /// The send limit that refused the current message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refused_by: Option<String>,
     /// At most one entry for each check that was compared.
     answers: Vec<AnswerRecord>,
     /// The epoch of the clock in which it was opened.
@@ -113,6 +116,7 @@ impl Record {
                 .steps
                 .saturating_add(1)
                 .min(command.policy.max_sends),
+            refused_by: None,
             answers: Vec::new(),
             epoch,
         }
@@ -162,10 +166,20 @@ impl Record {
 
     pub(super) fn advance(&mut self, pending: Pending) {
         self.checks_left = pending.checks_left;
+        if (self.sends, self.confirmed) != (pending.sends, pending.confirmed) {
+            self.refused_by = None;
+        }
         self.sends = pending.sends;
         self.confirmed = pending.confirmed;
         self.by_step = pending.by_step;
         self.resend_after_ms = pending.resend_after.as_millis();
+    }
+
+    /// Records that a limit refused message number `send`. A queued or ended message stays as it is.
+    pub(super) fn refuse(&mut self, send: u8, limit: &str) {
+        if self.is_pending() && !self.confirmed && self.sends == send {
+            self.refused_by = Some(limit.to_owned());
+        }
     }
 
     /// Plans `steps` fallback steps after the newest message; 0 ends the fallback.
@@ -287,6 +301,7 @@ impl Record {
         Inspected {
             verification: self.at(id, now),
             confirmed: self.confirmed,
+            refused_by: self.refused_by.clone(),
             recipient: self.recipient,
         }
     }
