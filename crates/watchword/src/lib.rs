@@ -34,3 +34,4 @@ pub mod run;
 pub mod simulate;
 pub mod texts;
 pub mod topology;
+pub mod validation;
