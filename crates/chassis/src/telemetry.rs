@@ -70,8 +70,8 @@ fn has_colors() -> bool {
 }
 
 /// Drops all further log lines of the AMQP client. While a process stops, the client reports as an
-/// error that channels close on which it still acknowledges.
-pub(crate) fn silence_amqp_client() {
+/// error that channels close on which it still acknowledges. A command reports what fails itself.
+pub fn silence_amqp_client() {
     STOPPING.store(true, Ordering::Relaxed);
 }
 

@@ -243,6 +243,7 @@ pub async fn operator(path: &Path, needs: Needs) -> anyhow::Result<Shared> {
         level: LogLevel::Error,
         ..config.log
     });
+    telemetry::silence_amqp_client();
     let services = Services::from_config(&config.services)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let registry = telemetry::registry(clock.clone())?;

@@ -20,6 +20,7 @@ pub async fn run(path: &Path, apply: bool, as_json: bool) -> anyhow::Result<()> 
     if apply {
         let config = read(path)?;
         telemetry::init(config.log);
+        telemetry::silence_amqp_client();
         let settings = rabbitmq_settings(&config).map_err(|error| at_line(path, error.into()))?;
         let topology = &settings.topology;
         let (exchanges, queues) = (topology.exchanges.len(), topology.queues.len());
