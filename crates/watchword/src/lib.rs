@@ -26,6 +26,7 @@ pub mod operator;
 pub mod otlp;
 pub mod output;
 pub mod provider;
+mod reach;
 pub mod reference;
 pub mod reload;
 pub mod restart;
