@@ -204,13 +204,11 @@ fn refused(path: &Path, errors: Vec<ConfigError>) -> anyhow::Error {
             .pop()
             .unwrap_or_else(|| anyhow::anyhow!("{}: cannot be read", path.display()));
     }
-    let lines: String = errors
-        .iter()
-        .map(|error| format!("\n  {error:#}"))
-        .collect();
+    let lines: Vec<_> = errors.iter().map(|error| format!("{error:#}")).collect();
     Failure::new(format!(
-        "The configuration has {} errors:{lines}{advice}",
-        errors.len()
+        "The configuration has {} errors:\n  {}{advice}",
+        errors.len(),
+        lines.join("\n  ")
     ))
     .into()
 }
