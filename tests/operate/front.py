@@ -127,6 +127,8 @@ def with_caddy(folder, port, certificate, key):
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     run("caddy", "validate", "--config", file, "--adapter", "caddyfile", env=environment)
     text = file.read_text()
+    formatted = subprocess.run(["caddy", "fmt", file], capture_output=True, text=True, env=environment).stdout
+    expect(text == formatted, "config/Caddyfile is not formatted: caddy fmt --overwrite config/Caddyfile")
     own = folder / "Caddyfile"
     own.write_text(text.replace("{\n", "{\n\tadmin off\n\tauto_https disable_redirects\n", 1)
                    .replace("} {\n", f"}} {{\n\ttls {certificate} {key}\n", 1))

@@ -24,6 +24,9 @@ pub(crate) use body::receive;
 pub use body::whole;
 pub use json::{JsonBody, OptionalJsonBody, parse_json};
 
+/// The detail of the answer to an unknown path.
+pub const NO_PATH: &str = "there is no such path";
+
 /// Service that calls, found by its API key. A handler that extracts it answers 401 without one.
 #[derive(Debug, Clone)]
 pub struct Caller(pub Arc<Service>);
@@ -87,7 +90,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathText {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let text = Path::<String>::from_request_parts(parts, state).await;
         text.map(|Path(text)| Self(text))
-            .map_err(|_| Problem::new(ProblemCode::NotFound, "there is no such path"))
+            .map_err(|_| Problem::new(ProblemCode::NotFound, NO_PATH))
     }
 }
 
@@ -119,10 +122,7 @@ pub fn public(routes: Router) -> Router {
     routes
         .route("/healthz", get(async || StatusCode::OK))
         .fallback(async |method: Method| {
-            options_or(
-                &method,
-                Problem::new(ProblemCode::NotFound, "there is no such path"),
-            )
+            options_or(&method, Problem::new(ProblemCode::NotFound, NO_PATH))
         })
         .method_not_allowed_fallback(async |method: Method| {
             options_or(

@@ -122,61 +122,77 @@ pub struct Services {
 }
 
 impl Services {
-    /// Checks the section and builds the directory.
+    /// Checks the section and builds the directory; the error is the first one.
     pub fn from_config(config: &ServicesConfig) -> Result<Self, ConfigError> {
+        let (services, errors) = Self::draft(config);
+        match errors.into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(services),
+        }
+    }
+
+    /// Builds the directory of the services that are valid, and returns all errors.
+    pub fn draft(config: &ServicesConfig) -> (Self, Vec<ConfigError>) {
         let mut services = Self {
             by_name: BTreeMap::new(),
             keys: HashedKeys::default(),
             by_broker_user: BTreeMap::new(),
         };
+        let mut errors = Vec::new();
         for (name, section) in config {
-            services
-                .add(name, section)
-                .map_err(|error| error.within(&format!("services.{name}")))?;
+            let found = services.add(name, section);
+            let parent = format!("services.{name}");
+            errors.extend(found.into_iter().map(|error| error.within(&parent)));
         }
-        if services.by_name.is_empty() {
-            return Err(ConfigError::new(
-                "services",
-                "at least one service must be configured",
-            ));
+        if config.is_empty() {
+            let problem = "at least one service must be configured";
+            errors.push(ConfigError::new("services", problem));
         }
-        Ok(services)
+        (services, errors)
     }
 
-    fn add(&mut self, name: &ServiceName, section: &ServiceConfig) -> Result<(), ConfigError> {
-        check_sender(section)?;
-        let policy = section.policy.policy()?;
+    /// Adds the service if its section is valid, and returns the errors of the section.
+    fn add(&mut self, name: &ServiceName, section: &ServiceConfig) -> Vec<ConfigError> {
+        let mut errors = Errors(Vec::new());
+        errors.take(check_app(section));
+        errors.take(check_host(section));
+        let policy = errors.take(section.policy.policy());
+        // The ranges of the limits do not depend on the policy.
+        let limits = section.limits.limits(&policy.unwrap_or_default());
+        let limits = errors.take(limits);
+        let budget = errors.take(section.guesses.budget());
+        let numbers = errors.take(NumberPolicy::from_config(section));
+        let (Some(policy), Some(limits), Some(budget), Some(numbers)) =
+            (policy, limits, budget, numbers)
+        else {
+            return errors.0;
+        };
         let service = Arc::new(Service {
             name: name.clone(),
             app: section.app.clone(),
             host: section.host.clone(),
             policy,
-            limits: section.limits.limits(&policy)?,
-            budget: section.guesses.budget()?,
-            numbers: NumberPolicy::from_config(section)?,
+            limits,
+            budget,
+            numbers,
             links_in_variables: section.links_in_variables,
         });
         for (index, key) in section.api_keys.iter().enumerate() {
-            self.keys
-                .add(&key.sha256, service.clone())
-                .map_err(|problem| {
-                    ConfigError::new(format!("api_keys[{index}].sha256"), problem)
-                })?;
+            let added = self.keys.add(&key.sha256, service.clone());
+            let key = || format!("api_keys[{index}].sha256");
+            errors.take(added.map_err(|problem| ConfigError::new(key(), problem)));
         }
         for user in &section.broker_users {
-            if self
-                .by_broker_user
-                .insert(user.clone(), service.clone())
-                .is_some()
-            {
-                return Err(ConfigError::new(
-                    "broker_users",
-                    "names a user that already belongs to another service",
-                ));
+            let earlier = self.by_broker_user.insert(user.clone(), service.clone());
+            if earlier.is_some() {
+                let problem = "names a user that already belongs to another service";
+                errors.0.push(ConfigError::new("broker_users", problem));
             }
         }
-        self.by_name.insert(name.clone(), service);
-        Ok(())
+        if errors.0.is_empty() {
+            self.by_name.insert(name.clone(), service);
+        }
+        errors.0
     }
 
     /// Returns the service with this API key.
@@ -200,30 +216,39 @@ impl Services {
     }
 }
 
-/// Checks the app name and host, which appear in messages and must not break their layout.
-fn check_sender(section: &ServiceConfig) -> Result<(), ConfigError> {
-    let app_fits = (1..=40).contains(&section.app.chars().count())
-        && !section.app.chars().any(char::is_control);
-    if !app_fits {
-        return Err(ConfigError::new(
-            "app",
-            "must be 1 to 40 characters without control characters",
-        ));
+/// The errors of a section.
+struct Errors(Vec<ConfigError>);
+
+impl Errors {
+    /// Keeps the error of `result`, or returns its value.
+    fn take<T>(&mut self, result: Result<T, ConfigError>) -> Option<T> {
+        result.map_err(|error| self.0.push(error)).ok()
     }
-    let host_fits = section.host.as_ref().is_none_or(|host| {
+}
+
+/// Checks the app name, which appears in messages and must not break their layout.
+fn check_app(section: &ServiceConfig) -> Result<(), ConfigError> {
+    let fits = (1..=40).contains(&section.app.chars().count())
+        && !section.app.chars().any(char::is_control);
+    if fits {
+        return Ok(());
+    }
+    let problem = "must be 1 to 40 characters without control characters";
+    Err(ConfigError::new("app", problem))
+}
+
+fn check_host(section: &ServiceConfig) -> Result<(), ConfigError> {
+    let fits = section.host.as_ref().is_none_or(|host| {
         (1..=100).contains(&host.len())
             && host.bytes().all(|byte| {
                 byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte)
             })
     });
-    if host_fits {
-        Ok(())
-    } else {
-        Err(ConfigError::new(
-            "host",
-            "must be a host name in lower case",
-        ))
+    if fits {
+        return Ok(());
     }
+    let problem = "must be a host name in lower case";
+    Err(ConfigError::new("host", problem))
 }
 
 #[cfg(test)]

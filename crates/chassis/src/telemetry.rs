@@ -70,8 +70,8 @@ fn has_colors() -> bool {
 }
 
 /// Drops all further log lines of the AMQP client. During shutdown it reports an error for each
-/// channel that closes while it still acknowledges on it.
-pub(crate) fn silence_amqp_client() {
+/// channel that closes while it still acknowledges on it. A command reports its own failures.
+pub fn silence_amqp_client() {
     STOPPING.store(true, Ordering::Relaxed);
 }
 

@@ -340,6 +340,17 @@ impl RouteConfig {
     }
 }
 
+/// Says which provider a route names in vain, and which there are. A text that is no provider's name
+/// is not quoted: it may be anything.
+fn not_configured(name: &str, providers: &[Arc<dyn Provider>]) -> String {
+    let named = match name.parse::<ProviderName>() {
+        Ok(name) => format!("names {name}, which is not configured"),
+        Err(_) => "names a provider that is not configured".to_owned(),
+    };
+    let known: Vec<_> = providers.iter().map(|one| one.name().as_str()).collect();
+    format!("{named}; configured are: {}", known.join(", "))
+}
+
 impl Route {
     fn compile(config: &RouteConfig, providers: &[Arc<dyn Provider>]) -> Result<Self, ConfigError> {
         if !config.countries.iter().all(|code| is_country(code)) {
@@ -364,7 +375,7 @@ impl Route {
             let place = providers
                 .iter()
                 .position(|provider| provider.name().as_str() == name)
-                .ok_or_else(|| ConfigError::new("providers", "names an unknown provider"))?;
+                .ok_or_else(|| ConfigError::new("providers", not_configured(name, providers)))?;
             let weight = weight
                 .parse()
                 .ok()

@@ -8,7 +8,7 @@ use watchword_verifier::store::end_live_codes;
 use crate::config::EngineKind;
 use crate::engine::embedded;
 use crate::needs::Needs;
-use crate::run::checked;
+use crate::validation::checked;
 
 /// Copies the file of the configuration at `config` to `to`, while a process may be using it.
 pub fn make(config: &Path, to: &Path) -> anyhow::Result<()> {

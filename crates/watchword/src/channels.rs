@@ -11,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 use watchword_broker::Publisher;
 use watchword_chassis::config::ConfigError;
 use watchword_core::{Channel, Clock, Live, ProviderName, Timestamp};
-use watchword_delivery::{DeliveryMetrics, Inbox, Router, Rules, Standstill, replace_router};
+use watchword_delivery::{
+    DeliveryMetrics, Inbox, Provider, RouteConfig, Router, Rules, Standstill, replace_router,
+};
 use watchword_sms_worker::{HeardReceipt, ReceiptMetrics, ReceiptPlan, ReceiptPlans, queue_heard};
 
 use crate::config::Config;
@@ -176,47 +178,91 @@ fn log_standstills(
     now
 }
 
-/// Builds `channel`; what is wrong in its section is told by key.
+/// Returns every independent error of the section of `channel`: of its own keys, of each provider,
+/// and, once these are right, of the routes.
+pub fn errors(config: &Config, channel: Channel, clock: &Arc<dyn Clock>) -> Vec<ConfigError> {
+    let inbox = Inbox::default();
+    let mut config = config.clone();
+    let mut errors = Vec::new();
+    // Without a provider only the section's own keys can be wrong.
+    while let Err(error) = parts(&only(&config, channel, None), channel, &inbox, clock) {
+        let is_repaired = repair(&mut config, &error.key);
+        errors.push(error);
+        if !is_repaired {
+            return errors;
+        }
+    }
+    for name in provider_names(&config, channel) {
+        let alone = only(&config, channel, Some(&name));
+        errors.extend(parts(&alone, channel, &inbox, clock).err());
+    }
+    if errors.is_empty() {
+        errors.extend(build(&config, channel, &inbox, clock).err());
+    }
+    errors
+}
+
+/// Sets a value that is valid, so that the rest of the section can be checked. Returns whether
+/// `key` is known.
+fn repair(config: &mut Config, key: &str) -> bool {
+    let (Some((channel, key)), sms, email) =
+        (key.split_once('.'), &mut config.sms, &mut config.email)
+    else {
+        return false;
+    };
+    match (channel, key, sms, email) {
+        ("sms", "public_url", Some(sms), _) => sms.public_url = None,
+        ("sms", "unknown_retries", Some(sms), _) => sms.unknown_retries = 0,
+        ("sms", "receipt_grace_minutes", Some(sms), _) => sms.receipt_grace_minutes = 0,
+        ("sms", "concurrency", Some(sms), _) => sms.concurrency = 1,
+        ("email", "unknown_retries", _, Some(email)) => email.unknown_retries = 0,
+        ("email", "concurrency", _, Some(email)) => email.concurrency = 1,
+        _ => return false,
+    }
+    true
+}
+
+fn provider_names(config: &Config, channel: Channel) -> Vec<ProviderName> {
+    let (sms, email) = (config.sms.as_ref(), config.email.as_ref());
+    match channel {
+        Channel::Sms => sms.map_or_else(Vec::new, |it| it.providers.keys().cloned().collect()),
+        Channel::Email => email.map_or_else(Vec::new, |it| it.providers.keys().cloned().collect()),
+    }
+}
+
+/// The configuration with no provider of `channel` but `name`.
+fn only(config: &Config, channel: Channel, name: Option<&ProviderName>) -> Config {
+    let mut config = config.clone();
+    match channel {
+        Channel::Sms => {
+            if let Some(sms) = &mut config.sms {
+                sms.providers.retain(|one, _| Some(one) == name);
+            }
+        }
+        Channel::Email => {
+            if let Some(email) = &mut config.email {
+                email.providers.retain(|one, _| Some(one) == name);
+            }
+        }
+    }
+    config
+}
+
+/// Builds `channel`; the error names the key of its section.
 pub fn build(
     config: &Config,
     channel: Channel,
     inbox: &Inbox,
     clock: &Arc<dyn Clock>,
 ) -> Result<ChannelSetup, ConfigError> {
-    let templates = config.templates.as_deref();
-    let missing = || ConfigError::new(channel.as_str(), "is missing");
-    let (providers, routes, rules, concurrency, receipts, heard) = match channel {
-        Channel::Sms => {
-            let section = config.sms.as_ref().ok_or_else(missing)?;
-            let built = watchword_sms_worker::build(section, templates, inbox, clock)?;
-            (
-                built.providers,
-                &section.routes,
-                built.rules,
-                section.concurrency,
-                built.receipts,
-                Some(built.heard),
-            )
-        }
-        Channel::Email => {
-            let section = config.email.as_ref().ok_or_else(missing)?;
-            let built = watchword_email_worker::build(section, templates, inbox, clock)?;
-            (
-                built.providers,
-                &section.routes,
-                built.rules,
-                section.concurrency,
-                BTreeMap::new(),
-                None,
-            )
-        }
-    };
-    if !(1..=10_000).contains(&concurrency) {
-        return Err(ConfigError::new(
-            format!("{channel}.concurrency"),
-            "must be 1 to 10000",
-        ));
-    }
+    let Parts {
+        providers,
+        routes,
+        rules,
+        concurrency,
+        receipts,
+        heard,
+    } = parts(config, channel, inbox, clock)?;
     let router = Router::new(providers, routes, clock.now())
         .map_err(|error| error.within(channel.as_str()))?;
     Ok(ChannelSetup {
@@ -226,4 +272,55 @@ pub fn build(
         receipts,
         heard,
     })
+}
+
+/// What a section holds, before the routes are checked.
+struct Parts<'a> {
+    providers: Vec<Arc<dyn Provider>>,
+    routes: &'a [RouteConfig],
+    rules: Rules,
+    concurrency: u16,
+    receipts: BTreeMap<ProviderName, Arc<ReceiptPlan>>,
+    heard: Option<mpsc::Receiver<HeardReceipt>>,
+}
+
+fn parts<'a>(
+    config: &'a Config,
+    channel: Channel,
+    inbox: &Inbox,
+    clock: &Arc<dyn Clock>,
+) -> Result<Parts<'a>, ConfigError> {
+    let templates = config.templates.as_deref();
+    let missing = || ConfigError::new(channel.as_str(), "is missing");
+    let parts = match channel {
+        Channel::Sms => {
+            let section = config.sms.as_ref().ok_or_else(missing)?;
+            let built = watchword_sms_worker::build(section, templates, inbox, clock)?;
+            Parts {
+                providers: built.providers,
+                routes: &section.routes,
+                rules: built.rules,
+                concurrency: section.concurrency,
+                receipts: built.receipts,
+                heard: Some(built.heard),
+            }
+        }
+        Channel::Email => {
+            let section = config.email.as_ref().ok_or_else(missing)?;
+            let built = watchword_email_worker::build(section, templates, inbox, clock)?;
+            Parts {
+                providers: built.providers,
+                routes: &section.routes,
+                rules: built.rules,
+                concurrency: section.concurrency,
+                receipts: BTreeMap::new(),
+                heard: None,
+            }
+        }
+    };
+    if !(1..=10_000).contains(&parts.concurrency) {
+        let key = format!("{channel}.concurrency");
+        return Err(ConfigError::new(key, "must be 1 to 10000"));
+    }
+    Ok(parts)
 }

@@ -11,8 +11,8 @@ use crate::config::EngineKind;
 const EXIT_CODES: &str = "\
 Exit codes:
   0    success
-  1    failure: the command could not do it, or the answer is no (check, config check, doctor, status, audit)
-  2    the command line is wrong
+  1    it could not be done, or the answer is no (check, config check, doctor, status, audit)
+  2    the command line is wrong: an option or argument is missing, unknown or has another form
   141  the reader of the output closed the pipe
 
 Variables: WATCHWORD_CONFIG, WATCHWORD_URL and WATCHWORD_KEY stand for --config, --url and --key.
@@ -24,6 +24,15 @@ Run an SMS gateway and an SMTP relay that behave as a file says, to try routes w
 Read the messages and their codes with
 curl -H 'Authorization: Bearer simulator' http://127.0.0.1:9925/control/messages
 where `simulator` is sms.token and 127.0.0.1:9925 sms.listen of the file.";
+
+const FIND: &str = "\
+watchword find [OPTIONS] <ID>
+       watchword find [OPTIONS] --service <SERVICE> --subject <SUBJECT>
+       watchword find [OPTIONS] --service <SERVICE> --recipient <RECIPIENT>";
+
+const UNLOCK: &str = "\
+watchword unlock [OPTIONS] <SERVICE> <SUBJECT>
+       watchword unlock [OPTIONS] <SERVICE> --recipient <RECIPIENT>";
 
 /// One-time codes by SMS and email.
 #[derive(Debug, Parser)]
@@ -102,6 +111,7 @@ pub enum Command {
     /// Show a running process: roles, queues, providers, the last hour; status 0 if it is ready.
     Status(AdminArguments),
     /// Find verifications and say what happened to them.
+    #[command(override_usage = FIND)]
     Find(FindArguments),
     /// Send the code of a verification again, by a running issuer.
     Resend(ByIdArguments),
@@ -110,6 +120,7 @@ pub enum Command {
     /// Reset the counts of a subject or recipient, so that it can get and try codes again: wrong
     /// codes and messages of the subject, messages to the recipient and its block of numbers.
     /// A running issuer follows within 5 s.
+    #[command(override_usage = UNLOCK)]
     Unlock(UnlockArguments),
     /// List, show, replay or discard dead letters. Shows no content.
     DeadLetters {
@@ -250,16 +261,15 @@ pub struct FindArguments {
     #[command(flatten)]
     pub admin: AdminArguments,
     /// The id of a verification.
-    #[arg(required_unless_present = "service", conflicts_with = "service")]
     pub id: Option<String>,
     /// With --subject or --recipient: the service.
     #[arg(long)]
     pub service: Option<String>,
     /// The account.
-    #[arg(long, requires = "service", conflicts_with = "recipient")]
+    #[arg(long)]
     pub subject: Option<String>,
     /// The number or mail address. Approved, canceled and used-up verifications keep none.
-    #[arg(long, requires = "service")]
+    #[arg(long)]
     pub recipient: Option<String>,
 }
 
@@ -280,9 +290,8 @@ pub struct UnlockArguments {
     #[command(flatten)]
     pub change: ChangeArguments,
     /// The service.
-    pub service: String,
+    pub service: Option<String>,
     /// The account, or the recipient where requests name none.
-    #[arg(required_unless_present = "recipient")]
     pub subject: Option<String>,
     /// A number or an address that has had too many messages.
     #[arg(long)]
@@ -479,12 +488,18 @@ pub struct SendArguments {
     pub channel: String,
     /// The number or the address.
     pub to: String,
+    /// The account that asks; without it the recipient counts as the account.
+    #[arg(long)]
+    pub subject: Option<String>,
     /// What the code is for.
     #[arg(long)]
     pub purpose: Option<String>,
     /// The language of the message.
     #[arg(long)]
     pub locale: Option<String>,
+    /// Print JSON, as without this option.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `watchword check`.
@@ -497,4 +512,13 @@ pub struct CheckArguments {
     pub id: String,
     /// What the person typed.
     pub code: String,
+    /// The account that must be the request's.
+    #[arg(long)]
+    pub subject: Option<String>,
+    /// The purpose that must be the request's.
+    #[arg(long)]
+    pub purpose: Option<String>,
+    /// Print JSON, as without this option.
+    #[arg(long)]
+    pub json: bool,
 }

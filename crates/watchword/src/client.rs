@@ -7,10 +7,12 @@ use reqwest::header::HeaderValue;
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde_json::{Value, json};
+use watchword_core::{TypedCode, VerificationId};
 
 use crate::cli::{CheckArguments, SendArguments, Server};
 use crate::failure::Failure;
 use crate::output;
+use crate::reach::Unreached;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -53,13 +55,19 @@ fn post(server: &Server, path: &str) -> anyhow::Result<RequestBuilder> {
 async fn ask(server: &Server, role: &str, request: RequestBuilder) -> anyhow::Result<Value> {
     let sent = request.send().await;
     let response = sent.map_err(|error| {
+        let url = shown(&server.url);
+        let text = match Unreached::of(&error) {
+            Unreached::Nobody => format!(
+                "The {role} cannot be reached. Is 'watchword run' running, and is {url} its http.listen? Pass \
+                 --url or set WATCHWORD_URL."
+            ),
+            other => {
+                let advice = other.advice(url.trim_end_matches('/'), "--url or WATCHWORD_URL");
+                format!("The {role} cannot be reached: {advice}.")
+            }
+        };
         // The words of the HTTP library repeat the URL, which may hold a password.
-        let error = anyhow::Error::new(error.without_url());
-        error.context(Failure::new(format!(
-            "The {role} cannot be reached. Is 'watchword run' running, and is {} its http.listen? Pass --url \
-             or set WATCHWORD_URL.",
-            shown(&server.url)
-        )))
+        anyhow::Error::new(error.without_url()).context(Failure::new(text))
     })?;
     let status = response.status();
     let advice = match status {
@@ -84,20 +92,36 @@ fn shown(url: &str) -> String {
 /// Asks for a code and prints the answer.
 pub async fn send(arguments: SendArguments) -> anyhow::Result<()> {
     let mut body = json!({ "channel": arguments.channel, "to": arguments.to });
-    for (name, value) in [("purpose", arguments.purpose), ("locale", arguments.locale)] {
-        if let Some(value) = value {
-            body[name] = Value::String(value);
-        }
-    }
+    add(&mut body, "subject", arguments.subject);
+    add(&mut body, "purpose", arguments.purpose);
+    add(&mut body, "locale", arguments.locale);
     let request = post(&arguments.server, "/v1/verifications")?.json(&body);
     let answer = ask(&arguments.server, "issuer", request).await?;
     output::json(&answer)
 }
 
+fn add(body: &mut Value, name: &str, value: Option<String>) {
+    if let Some(value) = value {
+        body[name] = Value::String(value);
+    }
+}
+
 /// Checks a code and prints the answer; an error if it is not right.
 pub async fn check(arguments: CheckArguments) -> anyhow::Result<()> {
+    // The API answers an id of another form like an unknown one: as expired.
+    if arguments.id.parse::<VerificationId>().is_err() {
+        let text = "The id is not one of a verification, which has 32 characters of a-z and 2-7: 'watchword send' \
+             prints it. Nothing was checked.";
+        return Err(Failure::usage(text).into());
+    }
+    if arguments.code.parse::<TypedCode>().is_err() {
+        let text = "The code is not 4 to 10 digits. Nothing was checked.";
+        return Err(Failure::usage(text).into());
+    }
     let path = format!("/v1/verifications/{}/check", arguments.id);
-    let body = json!({ "code": arguments.code });
+    let mut body = json!({ "code": arguments.code });
+    add(&mut body, "subject", arguments.subject);
+    add(&mut body, "purpose", arguments.purpose);
     let request = post(&arguments.server, &path)?.json(&body);
     let answer = ask(&arguments.server, "verifier", request).await?;
     output::json(&answer)?;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde::Deserialize;
 use watchword_chassis::config::{
-    AdminConfig, ApiKeyConfig, ConfigError, HttpConfig, KeysConfig, LogConfig, SecretRef,
-    ServicesConfig, load_with_table,
+    AdminConfig, ApiKeyConfig, ConfigError, Draft, HttpConfig, KeysConfig, LogConfig, SecretRef,
+    ServicesConfig, load_draft,
 };
 use watchword_core::SecretString;
 use watchword_email_worker::EmailConfig;
@@ -161,31 +161,44 @@ impl PeerConfig {
 }
 
 impl Config {
-    /// Reads `path` and the process's environment over it.
-    pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        Self::read_under(path, environment())
-    }
-
-    /// Reads `path` and `environment` over it.
+    /// Reads `path` and `environment` over it; the error is the first one.
     pub fn read_under(
         path: &Path,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let (mut config, source) = load_with_table::<Self>(path, environment)?;
-        config.source = source;
-        if !(1..=100_000).contains(&config.http.max_in_flight) {
-            return Err(ConfigError::new(
-                "http.max_in_flight",
-                "must be 1 to 100000",
-            ));
+        let (config, errors) = Self::draft(path, environment);
+        match errors.into_iter().next() {
+            Some(error) => Err(error),
+            None => config.ok_or_else(|| ConfigError::file(path, "cannot be read")),
         }
-        if !(1..=8_760).contains(&config.ledger.retention_hours) {
-            return Err(ConfigError::new(
-                "ledger.retention_hours",
-                "must be 1 to 8760",
-            ));
+    }
+
+    /// Reads `path` and `environment` over it: the configuration without the keys that are wrong,
+    /// and all errors.
+    pub fn draft(
+        path: &Path,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> (Option<Self>, Vec<ConfigError>) {
+        let Draft {
+            config,
+            table,
+            mut errors,
+        } = load_draft::<Self>(path, environment);
+        let config = config.map(|config| Self {
+            source: table,
+            ..config
+        });
+        if let Some(config) = &config {
+            if !(1..=100_000).contains(&config.http.max_in_flight) {
+                let problem = "must be 1 to 100000";
+                errors.push(ConfigError::new("http.max_in_flight", problem));
+            }
+            if !(1..=8_760).contains(&config.ledger.retention_hours) {
+                let problem = "must be 1 to 8760";
+                errors.push(ConfigError::new("ledger.retention_hours", problem));
+            }
         }
-        Ok(config)
+        (config, errors)
     }
 
     /// Refuses the API key that the samples of earlier versions had: everybody knows it.

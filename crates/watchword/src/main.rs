@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, Runtime};
 use watchword::cli::{Cli, Command, ConfigCommand, ProviderCommand};
 use watchword::{
     backup, client, demo, doctor, failure, init, metrics, operator, output, provider, reference,
-    run, simulate, topology,
+    run, simulate, topology, validation,
 };
 use zeroizing_alloc::ZeroAlloc;
 
@@ -52,7 +52,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
             Command::Run { roles } => run::run(&cli.config, &roles).await,
             Command::Config {
                 command: ConfigCommand::Check { roles, json },
-            } => run::check(&cli.config, &roles, json),
+            } => validation::check(&cli.config, &roles, json),
             Command::Doctor { roles, json } => doctor::run(&cli.config, &roles, json).await,
             Command::Topology {
                 permissions: true,

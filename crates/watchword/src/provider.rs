@@ -19,7 +19,7 @@ use crate::cli::ProviderTestArguments;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::needs::Needs;
-use crate::run::checked;
+use crate::validation::checked;
 use crate::{channels, output};
 
 /// Shows the request that a provider would send, or sends one message. The variables of `arguments`

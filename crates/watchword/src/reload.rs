@@ -29,8 +29,9 @@ use crate::needs::Needs;
 use crate::otlp::Exporter;
 use crate::restart::{Waiting, hold};
 use crate::roles::{Shared, sealer_of};
-use crate::run::{log, looked_at, validate};
+use crate::run::log;
 use crate::texts::Texts;
+use crate::validation::{looked_at, one_line, validate};
 
 /// How often the files are looked at. Orchestrators take up to a minute to bring a changed secret.
 const LOOK: Duration = Duration::from_secs(5);
@@ -161,7 +162,7 @@ impl Reloader {
         let reloaded = spawn_blocking(move || shared.reload(&path)).await;
         let reloaded = reloaded.unwrap_or_else(|_| Err(anyhow::anyhow!("a panic")));
         self.shared.reloads.count(reloaded.as_ref().ok());
-        let reloaded = reloaded.map_err(|error| format!("{error:#}"));
+        let reloaded = reloaded.map_err(|error| one_line(&error));
         match &reloaded {
             Ok(waiting) => {
                 tracing::info!(

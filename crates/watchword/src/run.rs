@@ -1,4 +1,4 @@
-//! `watchword run` and `watchword config check`.
+//! `watchword run`.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -7,33 +7,30 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
-use serde_json::{Value, json};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use watchword_admin::http::{AdminApi, Served};
 use watchword_admin::operate::History;
 use watchword_admin::{AdminKeys, AdminMetrics};
 use watchword_chassis::admin::{self, Readiness};
-use watchword_chassis::config::{
-    AdminConfig, ConfigError, LogConfig, LogLevel, line_of, unreadable_secrets, variable_of,
-};
+use watchword_chassis::config::{AdminConfig, LogConfig, LogLevel};
 use watchword_chassis::lifecycle::{Lifecycle, stop_signal};
 use watchword_chassis::{Services, SystemClock, http, server, telemetry};
-use watchword_core::{Channel, Clock, Live};
+use watchword_core::{Clock, Live};
 use watchword_delivery::Inbox;
 use watchword_metrics::prometheus::Registry;
 use watchword_storage::StorageError;
 
-use crate::channels;
 use crate::cli::Role;
-use crate::config::{Config, EngineKind, Warning, environment};
-use crate::engine::{Engine, distributed, embedded};
-use crate::failure::{Failure, listen};
+use crate::config::{Config, EngineKind, Warning};
+use crate::engine::Engine;
+use crate::failure::listen;
 use crate::needs::Needs;
 use crate::otlp::{self, Traces};
 use crate::reload::{Reader, Reloader};
 use crate::roles::Shared;
-use crate::{elsewhere, inbox, output, texts};
+use crate::validation::{checked, looked_at, one_line, validate};
+use crate::{elsewhere, inbox};
 
 /// Runs `roles` (all if none is named) until a signal.
 pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
@@ -150,8 +147,8 @@ fn roles_of<'a>(config: &Config, named: &'a [Role]) -> anyhow::Result<&'a [Role]
 }
 
 /// Returns the changed configuration of a process that waits for its store: a new password of the
-/// store counts, or that an API key was revoked. Logs and the admin listener exist already, and the
-/// roles fit the engine.
+/// store counts, or that an API key was revoked. The form of the logs and the admin listener stay,
+/// and the roles fit the engine.
 fn changed(path: &Path, needs: Needs, config: Config) -> Config {
     let held = |next: Config| Config {
         engine: config.engine,
@@ -159,7 +156,10 @@ fn changed(path: &Path, needs: Needs, config: Config) -> Config {
             listen: config.admin.listen,
             ..next.admin
         },
-        log: config.log,
+        log: LogConfig {
+            format: config.log.format,
+            ..next.log
+        },
         ..next
     };
     let next = checked(path, needs).and_then(|next| {
@@ -167,11 +167,13 @@ fn changed(path: &Path, needs: Needs, config: Config) -> Config {
         validate(&next, needs)?;
         Ok(next)
     });
-    next.unwrap_or_else(|error| {
-        let error = format!("{error:#}");
+    let next = next.unwrap_or_else(|error| {
+        let error = one_line(&error);
         tracing::error!(error, "the changed configuration is wrong");
         config
-    })
+    });
+    telemetry::set_level(next.log.level);
+    next
 }
 
 /// Serves the routes of the roles, if they have some; returns the address.
@@ -241,6 +243,7 @@ pub async fn operator(path: &Path, needs: Needs) -> anyhow::Result<Shared> {
         level: LogLevel::Error,
         ..config.log
     });
+    telemetry::silence_amqp_client();
     let services = Services::from_config(&config.services)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let registry = telemetry::registry(clock.clone())?;
@@ -259,203 +262,29 @@ fn is_away(error: &anyhow::Error) -> bool {
     )
 }
 
-/// Parses and validates the configuration as a process of these roles does, and prints what would
-/// run.
-pub fn check(path: &Path, roles: &[Role], as_json: bool) -> anyhow::Result<()> {
-    let needs = Needs::of(roles);
-    let (config, warnings) = looked_at(path, needs)?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let mut channels = serde_json::Map::new();
-    let mut lines = Vec::new();
-    for channel in Channel::ALL {
-        if !needs.channel(channel) {
-            continue;
-        }
-        match channels::build(&config, channel, &Inbox::default(), &clock) {
-            Ok(setup) => {
-                let providers = setup.router.providers();
-                let names: Vec<_> = providers.iter().map(|one| one.name().as_str()).collect();
-                let receipts = setup.receipts.keys();
-                let receipts: Vec<_> = receipts
-                    .map(|name| format!("/v1/receipts/{name}"))
-                    .collect();
-                lines.push(format!(
-                    "{:<9} {} ({} at once)",
-                    channel.as_str(),
-                    names.join(", "),
-                    setup.concurrency
-                ));
-                lines.extend(receipts.iter().map(|path| format!("receipts  {path}")));
-                channels.insert(
-                    channel.to_string(),
-                    json!({ "providers": names, "concurrency": setup.concurrency, "receipts": receipts }),
-                );
-            }
-            Err(error) => {
-                lines.push(format!("{:<9} none: {error}", channel.as_str()));
-                channels.insert(channel.to_string(), Value::Null);
-            }
-        }
-    }
-    if as_json {
-        let services = config.services.iter().map(|(name, service)| {
-            let section =
-                json!({ "api_keys": service.api_keys.len(), "countries": service.countries });
-            (name.to_string(), section)
-        });
-        return output::json(&json!({
-            "file": path,
-            "engine": config.engine.as_str(),
-            "http": config.http.listen,
-            "admin": config.admin.listen,
-            "services": services.collect::<serde_json::Map<_, _>>(),
-            "channels": channels,
-            "warnings": warnings.iter().map(|Warning { key, text }| json!({ "key": key, "text": text })).collect::<Vec<_>>(),
-        }));
-    }
-    println!("{} is valid", path.display());
-    for Warning { key, text } in warnings {
-        println!("warning   {key}: {text}");
-    }
-    println!("engine    {}", config.engine.as_str());
-    println!("http      {}", config.http.listen);
-    println!("admin     {}", config.admin.listen);
-    let admin_keys = AdminKeys::from_config(&config.admin)?;
-    match admin_keys.refusal() {
-        None if admin_keys.is_on() => println!(
-            "operators {} keys of the admin API",
-            config.admin.keys.len()
-        ),
-        None => println!("operators none: the admin API is off without a key"),
-        Some(why) => println!("operators none: {why}"),
-    }
-    for (name, service) in &config.services {
-        println!(
-            "service   {name} ({} keys, countries {})",
-            service.api_keys.len(),
-            service.countries.join(" ")
-        );
-    }
-    for line in lines {
-        println!("{line}");
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests {
+    use watchword_chassis::config::LogFormat;
 
-/// Reads the configuration without checking it; an error names the line or the variable.
-pub fn read(path: &Path) -> anyhow::Result<Config> {
-    Config::read(path).map_err(|error| at_line(path, error.into()))
-}
+    use super::*;
 
-/// Reads and validates the configuration for a process with these `needs`; an error names the line
-/// or the variable it is about.
-pub fn checked(path: &Path, needs: Needs) -> anyhow::Result<Config> {
-    looked_at(path, needs).map(|(config, _)| config)
-}
-
-/// Does the same, and returns the warnings as well.
-pub fn looked_at(path: &Path, needs: Needs) -> anyhow::Result<(Config, Vec<Warning>)> {
-    let read = || {
-        let mut config = Config::read(path)?;
-        config.keys = config.keys.only(needs.keys);
-        let warnings = validate(&config, needs)?;
-        Ok((config, warnings))
-    };
-    read().map_err(|error: anyhow::Error| {
-        let key = error.downcast_ref().map(|error: &ConfigError| &error.key);
-        let part = key.and_then(|key| key.rsplit('.').next());
-        let is_of_secret = matches!(part, Some("file" | "env"));
-        let all = if is_of_secret {
-            unreadable_secrets(path, environment(), &needs.left_out())
-        } else {
-            Vec::new()
+    #[test]
+    fn a_process_that_waits_for_its_store_takes_a_changed_level() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let write = |log: &str| {
+            let text = format!("engine = \"embedded\"\n[services.a]\napp = \"A\"\n[log]\n{log}");
+            std::fs::write(file.path(), text).unwrap();
         };
-        if all.len() < 2 {
-            return at_line(path, error);
-        }
-        let advice = if all.iter().any(|one| one.key.starts_with("keys.")) {
-            "\n'watchword init DIR' writes a configuration with keys of its own."
-        } else {
-            ""
-        };
-        let lines = all
-            .into_iter()
-            .map(|one| format!("\n  {:#}", at_line(path, one.into())));
-        let lines: String = lines.collect();
-        let text = format!("These secrets cannot be read:{lines}{advice}");
-        error.context(Failure::new(text))
-    })
-}
-
-/// The error with the variable it is about, or the line of `path`.
-pub fn at_line(path: &Path, error: anyhow::Error) -> anyhow::Error {
-    let Some(of_key) = error.downcast_ref::<ConfigError>() else {
-        return error;
-    };
-    if !path.exists() {
-        let folder = path
-            .parent()
-            .filter(|folder| path == folder.join("watchword.toml"));
-        let init = match folder {
-            Some(folder) if folder == Path::new("config") => "watchword init".to_owned(),
-            Some(folder) if folder != Path::new("") => {
-                format!("watchword init {}", folder.display())
-            }
-            _ => "watchword init DIR".to_owned(),
-        };
-        let text = format!(
-            "{} not found. Create one with '{init}' or pass --config.",
-            path.display()
-        );
-        return error.context(Failure::new(text));
+        let needs = Needs::default();
+        write("level = \"info\"");
+        let config = checked(file.path(), needs).unwrap();
+        write("level = \"error\"\nformat = \"json\"");
+        let config = changed(file.path(), needs, config);
+        assert_eq!(config.log.level, LogLevel::Error);
+        // The form was chosen with the first line.
+        assert_eq!(config.log.format, LogFormat::Human);
+        write("level = \"chatty\"");
+        let config = changed(file.path(), needs, config);
+        assert_eq!(config.log.level, LogLevel::Error);
     }
-    if let Some(variable) = variable_of(of_key, environment()) {
-        return error.context(format!("the variable {variable}"));
-    }
-    let line = std::fs::read_to_string(path)
-        .ok()
-        .and_then(|text| line_of(&text, &of_key.key));
-    match line {
-        Some(line) => error.context(format!("{}, line {line}", path.display())),
-        None if of_key.is_of_file() => error,
-        None => error.context(path.display().to_string()),
-    }
-}
-
-/// Checks everything that needs no peer, as far as `needs` reach: keys, services, providers,
-/// addresses, texts. This is the one verdict of `config check`, `doctor`, start and reload.
-pub fn validate(config: &Config, needs: Needs) -> anyhow::Result<Vec<Warning>> {
-    config.keys.resolve(needs.keys)?;
-    let services = Services::from_config(&config.services)?;
-    AdminKeys::from_config(&config.admin)?;
-    config.refuse_published_key()?;
-    let warnings = texts::check(config, &services, needs)?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    for channel in Channel::ALL {
-        let configured = match channel {
-            Channel::Sms => config.sms.is_some(),
-            Channel::Email => config.email.is_some(),
-        };
-        if configured && needs.channel(channel) {
-            channels::build(config, channel, &Inbox::default(), &clock)?;
-        }
-    }
-    if let Some(traces) = &config.traces {
-        otlp::check(traces)?;
-    }
-    match config.engine {
-        EngineKind::Embedded if needs.store() => {
-            embedded::section(config)?;
-        }
-        EngineKind::Embedded => {}
-        EngineKind::Distributed => {
-            if needs.queues {
-                distributed::rabbitmq_settings(config)?;
-            }
-            if needs.store() {
-                distributed::redis_settings(config)?;
-            }
-        }
-    }
-    Ok(warnings)
 }

@@ -13,13 +13,14 @@ use watchword_events::names::{EVENTS_EXCHANGE, REQUESTS_EXCHANGE};
 use crate::engine::distributed::{rabbitmq_settings, request_services};
 use crate::failure::Failure;
 use crate::output;
-use crate::run::{at_line, read};
+use crate::validation::{at_line, read};
 
 /// Prints the exchanges, queues and bindings, or declares them at the configured broker.
 pub async fn run(path: &Path, apply: bool, as_json: bool) -> anyhow::Result<()> {
     if apply {
         let config = read(path)?;
         telemetry::init(config.log);
+        telemetry::silence_amqp_client();
         let settings = rabbitmq_settings(&config).map_err(|error| at_line(path, error.into()))?;
         let topology = &settings.topology;
         let (exchanges, queues) = (topology.exchanges.len(), topology.queues.len());

@@ -300,7 +300,7 @@ async fn the_distributed_engine_delivers_with_the_commands_of_the_readme() {
         assert_eq!(problem["detail"], detail, "{path}");
     }
     let (is_right, refused) = installation
-        .ask(receipts, &["check", "abc", "123456"])
+        .ask(receipts, &["check", &"a".repeat(32), "123456"])
         .await;
     assert!(
         !is_right
@@ -310,6 +310,19 @@ async fn the_distributed_engine_delivers_with_the_commands_of_the_readme() {
                 .contains("served by the verifier role"),
         "{refused}"
     );
+
+    // The AMQP client calls the end of a command's connection an error.
+    for arguments in [&["topology", "--apply"][..], &["dead-letters", "list"]] {
+        let mut command = installation.command(arguments);
+        command.env("WATCHWORD_ADMIN__LISTEN", "127.0.0.1:0");
+        let output = tokio::task::spawn_blocking(move || command.output());
+        let output = output.await.unwrap().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && errors.is_empty(),
+            "{arguments:?}: {errors}"
+        );
+    }
 }
 
 /// A gateway that accepts messages and never reports is found by the doctor: callers with a fallback

@@ -158,11 +158,11 @@ fn unknown() -> Problem {
     Problem::new(ProblemCode::NotFound, detail)
 }
 
+/// The detail of a problem with a service that is not configured.
+pub const NO_SERVICE: &str = "the configuration has no such service";
+
 fn no_service() -> Problem {
-    Problem::new(
-        ProblemCode::NotFound,
-        "the configuration has no such service",
-    )
+    Problem::new(ProblemCode::NotFound, NO_SERVICE)
 }
 
 fn store_problem(error: &StoreError) -> Problem {

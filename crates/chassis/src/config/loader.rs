@@ -1,4 +1,4 @@
-//! From a file and the environment to a checked structure.
+//! From a file and the environment to one table.
 //!
 //! A variable `WATCHWORD_HTTP__LISTEN` sets the key `http.listen`: two underscores are the dot.
 //! Variables without two underscores (except `WATCHWORD_ENGINE`) set no key; secrets may name them.
@@ -14,57 +14,12 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::paths::{collect_files, resolve_paths};
 use super::{ConfigError, SecretRef};
 
 const PREFIX: &str = "WATCHWORD_";
-
-/// Reads `path`, lays `environment` over it and deserialises the whole.
-pub fn load<T: DeserializeOwned>(
-    path: &Path,
-    environment: impl Iterator<Item = (String, String)>,
-) -> Result<T, ConfigError> {
-    load_with_table(path, environment).map(|(config, _)| config)
-}
-
-/// [`load`], with the table that was deserialized.
-pub fn load_with_table<T: DeserializeOwned>(
-    path: &Path,
-    environment: impl Iterator<Item = (String, String)>,
-) -> Result<(T, Table), ConfigError> {
-    let (mut table, mut variables) = whole(path, environment)?;
-    let mut first = None;
-    loop {
-        let error = match serde_path_to_error::deserialize(Value::Table(table.clone())) {
-            Ok(config) => return Ok((config, table)),
-            Err(error) => error,
-        };
-        let key = error.path().to_string();
-        let message = error.inner().to_string();
-        // The key wants another type than the text looks like: read the value as that type, once.
-        let other = variables
-            .iter()
-            .position(|variable| variable.keys.join(".") == key)
-            .map(|index| variables.swap_remove(index))
-            .and_then(|variable| Some((variable.other(&message)?, variable.keys)));
-        let first = first.get_or_insert_with(|| {
-            let key = match key.as_str() {
-                // The second error is that of a key without a name.
-                "." | "" => "(top level)".to_owned(),
-                key => key.to_owned(),
-            };
-            (key, without_values(&message))
-        });
-        let Some((value, keys)) = other else {
-            let (key, problem) = std::mem::take(first);
-            return Err(ConfigError::new(key, problem));
-        };
-        insert(&mut table, &keys, value)?;
-    }
-}
 
 /// The variable of `environment` that an error about `key` comes from, if it is one and not the file.
 pub fn variable_of(
@@ -97,7 +52,7 @@ pub fn files_of(
     left_out: &[&str],
 ) -> BTreeSet<PathBuf> {
     let mut files = BTreeSet::new();
-    if let Ok((mut table, _)) = whole(path, environment) {
+    if let Ok(Whole { mut table, .. }) = whole(path, environment) {
         for key in left_out {
             remove(&mut table, key);
         }
@@ -127,7 +82,7 @@ pub fn unreadable_secrets(
     left_out: &[&str],
 ) -> Vec<ConfigError> {
     let mut errors = Vec::new();
-    if let Ok((mut table, _)) = whole(path, environment) {
+    if let Ok(Whole { mut table, .. }) = whole(path, environment) {
         for key in left_out {
             remove(&mut table, key);
         }
@@ -171,16 +126,16 @@ fn is_secret_reference(table: &Table) -> bool {
 }
 
 /// A variable that sets a key.
-struct Variable {
+pub(super) struct Variable {
     name: String,
-    keys: Vec<String>,
+    pub(super) keys: Vec<String>,
     text: String,
     value: Value,
 }
 
 impl Variable {
     /// The value as the type that the key wants; `message` is serde's.
-    fn other(&self, message: &str) -> Option<Value> {
+    pub(super) fn other(&self, message: &str) -> Option<Value> {
         match &self.value {
             Value::String(text) if message.contains("expected a sequence") => {
                 let items = text
@@ -194,10 +149,18 @@ impl Variable {
     }
 }
 
-fn whole(
+/// A file with the variables over it.
+pub(super) struct Whole {
+    pub(super) table: Table,
+    pub(super) variables: Vec<Variable>,
+    pub(super) errors: Vec<ConfigError>,
+}
+
+/// Reads `path` and lays `environment` over it.
+pub(super) fn whole(
     path: &Path,
     environment: impl Iterator<Item = (String, String)>,
-) -> Result<(Table, Vec<Variable>), ConfigError> {
+) -> Result<Whole, ConfigError> {
     let text =
         std::fs::read_to_string(path).map_err(|error| ConfigError::file(path, unread(&error)))?;
     let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
@@ -207,15 +170,22 @@ fn whole(
         let message = error.message().lines().next().unwrap_or_default();
         ConfigError::file(path, format!("line {line} is not valid TOML: {message}"))
     })?;
-    refuse_inline_passwords(&table, "")?;
+    let mut errors = Vec::new();
+    find_inline_passwords(&table, "", &mut errors);
     if let Some(folder) = path.parent() {
         resolve_paths(&mut table, folder);
     }
     let variables = overlay(environment)?;
     for variable in &variables {
-        insert(&mut table, &variable.keys, variable.value.clone())?;
+        if let Err(error) = insert(&mut table, &variable.keys, variable.value.clone()) {
+            errors.push(error);
+        }
     }
-    Ok((table, variables))
+    Ok(Whole {
+        table,
+        variables,
+        errors,
+    })
 }
 
 /// Why a configuration file cannot be read.
@@ -269,7 +239,8 @@ fn parse_value(text: &str) -> Value {
         .unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
-fn insert(table: &mut Table, keys: &[String], value: Value) -> Result<(), ConfigError> {
+/// Sets the key at `keys`, with the tables above it.
+pub(super) fn insert(table: &mut Table, keys: &[String], value: Value) -> Result<(), ConfigError> {
     let Some((last, parents)) = keys.split_last() else {
         return Ok(());
     };
@@ -285,8 +256,8 @@ fn insert(table: &mut Table, keys: &[String], value: Value) -> Result<(), Config
     Ok(())
 }
 
-/// URLs in the file must not hold passwords: the file is not a secret.
-fn refuse_inline_passwords(table: &Table, parent: &str) -> Result<(), ConfigError> {
+/// Finds URLs with passwords: the file is not a secret.
+fn find_inline_passwords(table: &Table, parent: &str, errors: &mut Vec<ConfigError>) {
     for (key, value) in table {
         let path = if parent.is_empty() {
             key.clone()
@@ -294,17 +265,14 @@ fn refuse_inline_passwords(table: &Table, parent: &str) -> Result<(), ConfigErro
             format!("{parent}.{key}")
         };
         match value {
-            Value::Table(inner) => refuse_inline_passwords(inner, &path)?,
-            Value::String(text) if has_password(text) => {
-                return Err(ConfigError::new(
-                    path,
-                    "a password must not stand in the file; give it by file or env",
-                ));
-            }
+            Value::Table(inner) => find_inline_passwords(inner, &path, errors),
+            Value::String(text) if has_password(text) => errors.push(ConfigError::new(
+                path,
+                "a password must not stand in the file; give it by file or env",
+            )),
             _ => {}
         }
     }
-    Ok(())
 }
 
 fn has_password(text: &str) -> bool {
@@ -312,28 +280,6 @@ fn has_password(text: &str) -> bool {
         .and_then(|(_, rest)| rest.split('/').next())
         .and_then(|authority| authority.rsplit_once('@'))
         .is_some_and(|(user, _)| user.contains(':') && !user.ends_with(':'))
-}
-
-/// Serde's message without the value it quotes: what is left is made of our own words.
-fn without_values(message: &str) -> String {
-    let quotes_a_value = [
-        "invalid type",
-        "invalid value",
-        "invalid length",
-        "unknown variant",
-    ]
-    .iter()
-    .any(|start| message.starts_with(start));
-    if message.contains("socket address") {
-        return "must be an address with a port: 127.0.0.1:8080".to_owned();
-    }
-    if !quotes_a_value {
-        return message.lines().next().unwrap_or_default().to_owned();
-    }
-    match message.rsplit_once("expected ") {
-        Some((_, expected)) => format!("must be {}", expected.lines().next().unwrap_or_default()),
-        None => "has the wrong type or is out of its range".to_owned(),
-    }
 }
 
 #[cfg(test)]

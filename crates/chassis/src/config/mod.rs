@@ -4,16 +4,19 @@
 
 use std::path::Path;
 
+mod draft;
 mod keys;
 mod line;
 mod loader;
 mod paths;
 mod secret;
 mod sections;
+mod wording;
 
+pub use draft::{Draft, load, load_draft};
 pub use keys::{KeyConfig, KeyNeeds, Keys, KeysConfig};
 pub use line::line_of;
-pub use loader::{files_of, load, load_with_table, unreadable_secrets, variable_of};
+pub use loader::{files_of, unreadable_secrets, variable_of};
 pub use secret::SecretRef;
 pub use sections::{
     AdminConfig, AdminKeyConfig, AdminRole, ApiKeyConfig, GuessesConfig, HttpConfig, LimitsConfig,

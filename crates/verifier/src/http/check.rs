@@ -12,9 +12,9 @@ use watchword_core::{
     Channel, CheckVerdict, Purpose, Recipient, Variables, VerificationId, VerificationStatus,
 };
 
-use super::VerifierState;
 use super::status::after_wrong_code;
-use crate::CheckRequest;
+use super::{VerifierState, store_problem};
+use crate::{CheckRequest, VerifierError};
 
 /// The body of a check. Only the code is required. Every other field but `check_id` is an
 /// expectation about the request for the code: a difference counts as a wrong code.
@@ -62,7 +62,8 @@ pub(super) async fn check(
             span.join(VerificationId::trace_id(id));
             span.say(Key::Verification, || id.to_string());
             let checked = state.verifier.check(&service, id, request);
-            let checked = checked.await.inspect_err(|_| span.fail())?;
+            let checked = checked.await.inspect_err(|_| span.fail());
+            let checked = checked.map_err(unchecked)?;
             (checked.verdict, checked.approval)
         }
         None => (CheckVerdict::Refused, None),
@@ -85,6 +86,16 @@ pub(super) async fn check(
         purpose,
         to,
     }))
+}
+
+/// The answer to a check that could not be decided.
+pub(super) fn unchecked(error: VerifierError) -> Problem {
+    match error {
+        VerifierError::Store(_) => {
+            store_problem("nothing is approved; repeat the check with its check_id")
+        }
+        error => error.into(),
+    }
 }
 
 impl TryFrom<CheckBody> for CheckRequest {

@@ -61,14 +61,16 @@ fn not_found() -> Problem {
     )
 }
 
+/// The store is away; `advice` fits what was asked.
+fn store_problem(advice: &str) -> Problem {
+    let detail = format!("the store cannot be reached; {advice}");
+    Problem::new(ProblemCode::StoreUnavailable, detail).retry_after(1)
+}
+
 impl From<VerifierError> for Problem {
     fn from(error: VerifierError) -> Self {
         match error {
-            VerifierError::Store(_) => Self::new(
-                ProblemCode::StoreUnavailable,
-                "the state cannot be reached; nothing is approved",
-            )
-            .retry_after(1),
+            VerifierError::Store(_) => store_problem("repeat the request"),
             VerifierError::Vault(_) | VerifierError::Entropy(_) => {
                 tracing::error!(%error, "a verification could not be processed");
                 Self::new(ProblemCode::Internal, "the request could not be processed")
@@ -83,4 +85,22 @@ fn ledger_problem(_: LedgerError) -> Problem {
         "the deliveries cannot be read",
     )
     .retry_after(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use watchword_storage::StorageError;
+
+    use super::*;
+    use crate::store::StoreError;
+
+    /// Status, cancel and unlock approve nothing in any case.
+    #[test]
+    fn only_a_check_says_that_nothing_was_approved() {
+        let away = || VerifierError::Store(StoreError::Storage(StorageError::Timeout));
+        let detail = Problem::from(away()).detail;
+        assert_eq!(detail, "the store cannot be reached; repeat the request");
+        let detail = check::unchecked(away()).detail;
+        assert!(detail.contains("nothing is approved"), "{detail}");
+    }
 }

@@ -16,7 +16,7 @@ use crate::cli::Role;
 use crate::config::{EngineKind, Warning};
 use crate::needs::Needs;
 use crate::output::{self, counted};
-use crate::run::looked_at;
+use crate::validation::looked_at;
 
 /// What the doctor found, a line each.
 #[derive(Debug, Default)]
@@ -96,7 +96,7 @@ pub async fn run(path: &Path, roles: &[Role], as_json: bool) -> anyhow::Result<(
     }
     providers::look(&config, needs, &mut findings).await;
     receipts::look(&config, needs, &mut findings).await;
-    running::look(path, &config, needs, &mut findings).await;
+    running::look(path, &config, roles, &mut findings).await;
     let (wrong, careful) = (findings.count(State::Wrong), findings.count(State::Careful));
     if as_json {
         let lines = findings.0.iter().map(|Finding { state, about, what }| {

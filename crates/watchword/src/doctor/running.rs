@@ -1,5 +1,6 @@
-//! The process that runs beside the doctor, by its metrics: which providers fail its calls, and which
-//! send no receipts. A probe sends no message, so it cannot see that a provider refuses ours.
+//! The process at `admin.listen`, by its metrics: whether it runs, which roles it has, which providers
+//! fail its calls, and which send no receipts. A probe sends no message, so it cannot see that a
+//! provider refuses ours.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -8,13 +9,16 @@ use std::time::Duration;
 use watchword_core::Channel;
 
 use super::Findings;
+use crate::cli::Role;
 use crate::client::client;
-use crate::config::Config;
-use crate::needs::Needs;
+use crate::config::{Config, EngineKind};
 use crate::operator::running_warnings;
 use crate::output::counted;
+use crate::reach::Unreached;
 
 const DEADLINE: Duration = Duration::from_secs(2);
+const BUILD: &str = "watchword_build_info{";
+const ROLES: &str = "watchword_role_info{";
 const SERIES: &str = "watchword_provider_failures_in_a_row{";
 /// From this many failures in a row on a provider counts as dead.
 const DEAD: f64 = 3.0;
@@ -29,21 +33,28 @@ const NAMES: &str = "`watchword status` says more, and so does the doctor with W
 /// From this many accepted messages on a receipt is missed.
 const MISSED: u64 = 5;
 
-pub(super) async fn look(path: &Path, config: &Config, needs: Needs, findings: &mut Findings) {
+/// Looks at the process, which should run `named`; no role means all that it has.
+pub(super) async fn look(path: &Path, config: &Config, named: &[Role], findings: &mut Findings) {
     let mut address = config.admin.listen;
     if address.ip().is_unspecified() {
         address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }
-    let metrics = metrics(address).await.unwrap_or_default();
+    let metrics = match metrics(address).await {
+        Ok(metrics) => metrics,
+        Err(what) => return findings.careful("process", what),
+    };
+    if !metrics.lines().any(|line| line.starts_with(BUILD)) {
+        let what =
+            format!("another program answers at {address}: stop it, or set another admin.listen");
+        return findings.careful("process", what);
+    }
+    report_roles(&metrics, config, named, address, findings);
     let warnings = match running_warnings(path).await {
         Some(warnings) => warnings,
         None => warnings_of(&metrics),
     };
     for warning in warnings {
         findings.careful("process", warning);
-    }
-    if !needs.sms && !needs.email {
-        return;
     }
     for (provider, accepted) in silent(&metrics) {
         findings.careful(
@@ -54,22 +65,80 @@ pub(super) async fn look(path: &Path, config: &Config, needs: Needs, findings: &
             ),
         );
     }
-    if !report(&metrics, findings) {
-        findings.fine(
-            "process",
-            format!("no worker answers at admin.listen ({address}), whose calls of providers would show whether they refuse us"),
+    report(&metrics, findings);
+}
+
+/// Returns the metrics at `address`; the error says why there are none.
+async fn metrics(address: SocketAddr) -> Result<String, String> {
+    let base = format!("http://{address}");
+    let client = client().map_err(|error| error.to_string())?;
+    let request = client.get(format!("{base}/metrics")).timeout(DEADLINE);
+    let answer = match request.send().await {
+        Ok(answer) => answer,
+        Err(error) => {
+            return Err(match Unreached::of(&error) {
+                Unreached::Nobody => format!(
+                    "nothing answers at {address} (admin.listen): start it with `watchword run`, or set admin.listen to \
+                     its address"
+                ),
+                // A listener of Watchword has no TLS of its own.
+                Unreached::NotHttp => format!(
+                    "another program answers at {address}, and not in HTTP: stop it, or set another admin.listen"
+                ),
+                other => other.advice(&base, "admin.listen"),
+            });
+        }
+    };
+    answer
+        .text()
+        .await
+        .map_err(|_| Unreached::Silent.advice(&base, "admin.listen"))
+}
+
+/// Says which roles the process has, and which of `named` it lacks.
+fn report_roles(
+    metrics: &str,
+    config: &Config,
+    named: &[Role],
+    address: SocketAddr,
+    findings: &mut Findings,
+) {
+    let roles = metrics.lines().filter_map(|line| line.strip_prefix(ROLES));
+    let roles: Vec<_> = roles
+        .filter_map(|rest| label(rest.split_once('}')?.0, "role"))
+        .collect();
+    if roles.is_empty() {
+        let what = format!(
+            "the process at {address} runs no role yet: `curl http://{address}/readyz` shows what it waits for"
         );
+        return findings.careful("process", what);
+    }
+    let lacks = |role: &&Role| !roles.contains(&role.as_str());
+    let names = |roles: Vec<&Role>| {
+        let names: Vec<_> = roles.into_iter().map(|role| role.as_str()).collect();
+        names.join(", ")
+    };
+    let missing: Vec<_> = named.iter().filter(lacks).collect();
+    let elsewhere: Vec<_> = Role::ALL.iter().filter(lacks).collect();
+    let mut what = format!("{} at {address}", roles.join(", "));
+    if !elsewhere.is_empty() && config.engine == EngineKind::Distributed {
+        let others = names(elsewhere);
+        what = format!(
+            "{what}; not {others}: WATCHWORD_ADMIN__LISTEN names another process to the doctor"
+        );
+    }
+    findings.fine("process", what);
+    if !missing.is_empty() {
+        let missing = names(missing);
+        let what = format!(
+            "{missing} does not run in the process at {address}: start it with `watchword run {}`",
+            missing.replace(", ", " ")
+        );
+        findings.careful("process", what);
     }
 }
 
-async fn metrics(address: SocketAddr) -> Option<String> {
-    let url = format!("http://{address}/metrics");
-    let request = client().ok()?.get(url).timeout(DEADLINE);
-    let answer = request.send().await.ok()?.error_for_status().ok()?;
-    answer.text().await.ok()
-}
-
-/// What `watchword status` would warn about, as far as `metrics` show it.
+/// Returns the warnings of `watchword status`, as far as `metrics` show them.
 fn warnings_of(metrics: &str) -> Vec<String> {
     let value = |series: &str| {
         let mut lines = metrics.lines();
@@ -101,9 +170,8 @@ fn warnings_of(metrics: &str) -> Vec<String> {
     warnings
 }
 
-/// Reports the providers whose last calls failed. Returns whether `metrics` are those of a worker.
-fn report(metrics: &str, findings: &mut Findings) -> bool {
-    let mut is_worker = false;
+/// Reports the providers whose last calls failed.
+fn report(metrics: &str, findings: &mut Findings) {
     for line in metrics.lines() {
         let Some((labels, value)) = line
             .strip_prefix(SERIES)
@@ -111,7 +179,6 @@ fn report(metrics: &str, findings: &mut Findings) -> bool {
         else {
             continue;
         };
-        is_worker = true;
         let (Some(channel), Some(name)) = (label(labels, "channel"), label(labels, "provider"))
         else {
             continue;
@@ -132,7 +199,6 @@ fn report(metrics: &str, findings: &mut Findings) -> bool {
             findings.careful(&about, what);
         }
     }
-    is_worker
 }
 
 /// The providers that are asked for receipts and sent none, with the messages that they accepted.
@@ -220,7 +286,7 @@ mod tests {
             watchword_provider_failures_in_a_row{channel=\"sms\",provider=\"dead\"} 3\n\
             watchword_provider_failures_in_a_row{channel=\"sms\",provider=\"weak\"} 1\n\
             watchword_provider_failures_in_a_row{channel=\"email\",provider=\"sound\"} 0\n";
-        assert!(report(metrics, &mut findings));
+        report(metrics, &mut findings);
         let found: Vec<_> = findings
             .0
             .iter()
@@ -228,9 +294,40 @@ mod tests {
             .collect();
         let expected = [(State::Wrong, "sms dead"), (State::Careful, "sms weak")];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_roles_that_run_and_those_that_are_missed_are_named() {
+        let metrics =
+            "watchword_role_info{role=\"issuer\"} 1\nwatchword_role_info{role=\"verifier\"} 1\n";
+        let look = |text: &str, metrics: &str, named: &[Role]| {
+            let mut findings = Findings::default();
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), format!("engine = \"{text}\"\n[services]")).unwrap();
+            let config = Config::read_under(file.path(), std::iter::empty()).unwrap();
+            let address = SocketAddr::from(([127, 0, 0, 1], 9090));
+            report_roles(metrics, &config, named, address, &mut findings);
+            let found = findings.0.into_iter().map(|one| (one.state, one.what));
+            found.collect::<Vec<_>>()
+        };
+        let found = look("distributed", metrics, &[]);
         assert!(
-            !report("go_threads 7\n", &mut findings),
-            "of another program"
+            found.len() == 1
+                && found[0].0 == State::Fine
+                && found[0].1.contains("; not sms-worker, email-worker:"),
+            "{found:?}"
+        );
+        let found = look("distributed", metrics, &[Role::Issuer, Role::SmsWorker]);
+        assert!(
+            found.len() == 2
+                && found[1].0 == State::Careful
+                && found[1].1.contains("`watchword run sms-worker`"),
+            "{found:?}"
+        );
+        let found = look("embedded", "", &[]);
+        assert!(
+            found.len() == 1 && found[0].0 == State::Careful && found[0].1.contains("/readyz"),
+            "{found:?}"
         );
     }
 }

@@ -9,7 +9,7 @@ use super::*;
 use crate::cli::{Cli, Command};
 use crate::config::Config;
 use crate::needs::Needs;
-use crate::run::validate;
+use crate::validation::validate;
 
 fn init(folder: &Path, options: &[&str]) -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();

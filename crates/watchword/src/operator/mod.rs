@@ -7,6 +7,7 @@ macro_rules! println {
     ($($argument:tt)*) => { $crate::output::data(&format!("{}\n", format_args!($($argument)*))) };
 }
 
+mod arguments;
 mod print;
 mod session;
 
@@ -26,6 +27,7 @@ use crate::cli::{
     AdminArguments, ByIdArguments, DeadLetterArguments, DeadLetterChange, DeadLettersCommand,
     FindArguments, ProvidersArguments, ProvidersCommand, UnlockArguments,
 };
+use crate::failure::Failure;
 use crate::needs::Needs;
 use crate::output::{self, counted};
 use print::{TrailReport, print};
@@ -83,6 +85,7 @@ pub async fn running_warnings(path: &Path) -> Option<Vec<String>> {
 
 /// `watchword find`.
 pub async fn find(path: &Path, arguments: FindArguments) -> anyhow::Result<()> {
+    arguments::check_find(path, &arguments)?;
     let FindArguments {
         admin,
         id,
@@ -105,7 +108,8 @@ pub async fn find(path: &Path, arguments: FindArguments) -> anyhow::Result<()> {
             let target = operator.find_target(&request)?;
             Ok((operator.find(&request).await?, target))
         })
-        .await?;
+        .await
+        .map_err(|error| arguments::name_services(path, error))?;
     show(&report, admin.json, print::found)
 }
 
@@ -145,12 +149,13 @@ pub async fn cancel(path: &Path, arguments: ByIdArguments) -> anyhow::Result<()>
 /// Refuses a text of another form: it may be a recipient, which must not become part of a URL.
 fn checked_id(text: &str) -> anyhow::Result<watchword_core::VerificationId> {
     text.parse().map_err(|_| {
-        anyhow::anyhow!("an id is 32 characters of a-z and 2-7; 'watchword find' shows it")
+        Failure::usage("An id is 32 characters of a-z and 2-7; 'watchword find' shows it.").into()
     })
 }
 
 /// `watchword unlock`.
 pub async fn unlock(path: &Path, arguments: UnlockArguments) -> anyhow::Result<()> {
+    arguments::check_unlock(path, &arguments)?;
     let UnlockArguments {
         change,
         service,
@@ -172,7 +177,8 @@ pub async fn unlock(path: &Path, arguments: UnlockArguments) -> anyhow::Result<(
             let target = operator.unlock_target(&request)?;
             Ok((operator.unlock(&request).await?, target))
         })
-        .await?;
+        .await
+        .map_err(|error| arguments::name_services(path, error))?;
     show(&report, change.admin.json, |report| {
         println!("{}", report.summary);
     })
@@ -235,10 +241,10 @@ async fn change_dead_letters(
         all,
     } = arguments;
     let is_open = filter.id.is_none() && filter.reason.is_none() && filter.service.is_none();
-    ensure!(
-        all || !is_open || filter.older_than_seconds.is_some(),
-        "Name the dead letters with --id, --reason, --service or --older-than-seconds, or pass --all."
-    );
+    if !all && is_open && filter.older_than_seconds.is_none() {
+        let text = "Name the dead letters with --id, --reason, --service or --older-than-seconds, or pass --all.";
+        return Err(Failure::usage(text).into());
+    }
     let session = Session::open(path, Needs::QUEUES, &change.admin).await?;
     let body = json!({ "filter": filter_of(&filter), "all": all, "reason": change.why });
     let (to, action) = if replays {

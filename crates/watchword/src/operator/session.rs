@@ -14,6 +14,7 @@ use serde_json::Value;
 use watchword_admin::operate::{ChangeRequest, Operator};
 use watchword_admin::trail::{TrailRecord, check_reason};
 use watchword_chassis::Problem;
+use watchword_chassis::http::NO_PATH;
 use zeroize::Zeroizing;
 
 use super::read;
@@ -21,8 +22,10 @@ use crate::cli::AdminArguments;
 use crate::config::EngineKind;
 use crate::failure::Failure;
 use crate::needs::Needs;
+use crate::reach::Unreached;
 use crate::roles::Shared;
-use crate::run::{checked, operator};
+use crate::run::operator;
+use crate::validation::checked;
 
 /// An audit of a large store takes minutes.
 const AUDIT_DEADLINE: Duration = Duration::from_secs(600);
@@ -36,6 +39,8 @@ pub(super) struct Session {
     path: PathBuf,
     needs: Needs,
     api: Option<AdminClient>,
+    /// Why there is no `api`.
+    absence: String,
     /// Whether the store may be used although a process listens: it is of another role, or its
     /// admin API is off.
     may_be_direct: bool,
@@ -54,15 +59,17 @@ impl Session {
         needs: Needs,
         arguments: &AdminArguments,
     ) -> anyhow::Result<Self> {
-        let session = |api, may_be_direct| Self {
+        let session = |api, absence, may_be_direct| Self {
             path: path.to_owned(),
             needs,
             api,
+            absence,
             may_be_direct,
         };
         let key = key(arguments)?;
         if let Some(url) = &arguments.admin_url {
-            return Ok(session(Some(AdminClient::new(url, key, false)?), false));
+            let api = AdminClient::new(url, key, false)?;
+            return Ok(session(Some(api), String::new(), false));
         }
         // The secrets are read where the store is used.
         let config = checked(path, Needs::default()).map_err(|error| {
@@ -77,18 +84,24 @@ impl Session {
             )
         })?;
         let Some(listen) = local(config.admin.listen) else {
-            return Ok(session(None, true));
+            let absence = "admin.listen has port 0, so its process cannot be found".to_owned();
+            return Ok(session(None, absence, true));
         };
+        let is_distributed = config.engine == EngineKind::Distributed;
         ensure!(
             is_of_this_machine(listen.ip()),
-            "admin.listen is {listen}, which is not an address of this machine, and the key would cross \
-             the network in clear. Name the admin listener with --admin-url https://…, or run the \
-             command on that machine"
+            elsewhere(listen, is_distributed)
         );
         let api = AdminClient::new(&format!("http://{listen}"), key, true)?;
-        let is_there = api.is_watchword().await?;
-        let is_distributed = config.engine == EngineKind::Distributed;
-        Ok(session(is_there.then_some(api), is_distributed))
+        let (api, absence) = match api.look().await? {
+            Found::Watchword => (Some(api), String::new()),
+            Found::Nobody => (None, format!("nothing answers at {listen} (admin.listen)")),
+            Found::Other => {
+                let absence = format!("another program answers at {listen} (admin.listen)");
+                (None, absence)
+            }
+        };
+        Ok(session(api, absence, is_distributed))
     }
 
     /// Asks the admin API; `None` if the store is to be used instead.
@@ -165,17 +178,27 @@ impl Session {
         to: (Method, &str),
         body: Option<Value>,
     ) -> anyhow::Result<T> {
-        const NONE: &str = "no Watchword process listens at admin.listen of the configuration: \
-            start it, or name its admin listener with --admin-url";
-        self.call(to, body, false).await?.context(NONE)
+        let absence = &self.absence;
+        self.call(to, body, false).await?.with_context(|| {
+            format!(
+                "{absence}: start Watchword with 'watchword run', or name the admin listener of its process \
+                 with --admin-url"
+            )
+        })
     }
 
     /// The store without a process.
     async fn shared(&self) -> anyhow::Result<Shared> {
-        operator(&self.path, self.needs).await.context(
-            "no Watchword process listens at admin.listen of the configuration, and the store \
-             cannot be used directly: if a process runs, name its admin listener with --admin-url",
-        )
+        operator(&self.path, self.needs).await.with_context(|| {
+            let absence = match &self.api {
+                Some(api) => format!("the process at {} does not serve it", api.base),
+                None => self.absence.clone(),
+            };
+            format!(
+                "{absence}, and the store cannot be used directly: if a process runs, name its admin \
+                 listener with --admin-url"
+            )
+        })
     }
 }
 
@@ -231,6 +254,19 @@ fn error_of(problem: &Problem) -> anyhow::Error {
     anyhow::anyhow!("{}", problem.detail)
 }
 
+/// Says what can be done while `admin.listen` is an address of another machine.
+fn elsewhere(listen: SocketAddr, is_distributed: bool) -> String {
+    let direct = if is_distributed {
+        ", or to work on RabbitMQ and Redis directly, set WATCHWORD_ADMIN__LISTEN=127.0.0.1:0"
+    } else {
+        ""
+    };
+    format!(
+        "admin.listen is {listen}, an address of another machine, to which the key would go in clear: run the \
+         command there, or name a front with TLS by --admin-url https://…{direct}"
+    )
+}
+
 /// How to reach `listen` from this machine; `None` if the port is not known.
 fn local(listen: SocketAddr) -> Option<SocketAddr> {
     let ip = match listen.ip() {
@@ -258,16 +294,21 @@ fn key(arguments: &AdminArguments) -> anyhow::Result<Option<Zeroizing<String>>> 
     let text = text.map(Zeroizing::new);
     let trimmed = text.map(|text| Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()));
     let key = trimmed.filter(|text| !text.is_empty());
-    if key
-        .as_deref()
-        .is_some_and(|key| HeaderValue::from_str(key).is_err())
-    {
-        bail!(
-            "the admin key holds a line break or another character that no key has; check \
-             WATCHWORD_ADMIN_KEY or --key-file"
-        );
+    let is_sendable = |key: &Zeroizing<String>| HeaderValue::from_str(key).is_ok();
+    if !key.as_ref().is_none_or(is_sendable) {
+        let text = "The admin key holds a line break or another character that no key has; check \
+             WATCHWORD_ADMIN_KEY or --key-file.";
+        return Err(Failure::usage(text).into());
     }
     Ok(key)
+}
+
+/// Who listens at an address.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    Watchword,
+    Other,
+    Nobody,
 }
 
 enum Answer<T> {
@@ -289,13 +330,16 @@ impl AdminClient {
     /// A client of `url`, in clear beyond loopback only if `may_be_clear`: an address of this machine.
     fn new(url: &str, key: Option<Zeroizing<String>>, may_be_clear: bool) -> anyhow::Result<Self> {
         let base = url.trim().trim_end_matches('/').to_owned();
-        let parsed = Url::parse(&base)
-            .context("--admin-url is not a URL; it looks like http://127.0.0.1:9090")?;
-        anyhow::ensure!(
-            may_be_clear || parsed.scheme() == "https" || is_loopback(&parsed),
-            "--admin-url is http:// beyond loopback, where the key would cross the network in clear: \
-             use https://, or a tunnel that ends on this machine"
-        );
+        let parsed = Url::parse(&base).ok();
+        let parsed = parsed.filter(|url| matches!(url.scheme(), "http" | "https"));
+        let parsed = parsed.ok_or_else(|| {
+            Failure::usage("--admin-url is not a URL; it looks like http://127.0.0.1:9090.")
+        })?;
+        if !may_be_clear && parsed.scheme() == "http" && !is_loopback(&parsed) {
+            let text = "--admin-url is http:// beyond loopback, where the key would cross the network in clear: \
+                use https://, or a tunnel that ends on this machine.";
+            return Err(Failure::usage(text).into());
+        }
         let http = Client::builder()
             .connect_timeout(CONNECT_DEADLINE)
             .timeout(DEADLINE)
@@ -306,8 +350,8 @@ impl AdminClient {
         Ok(Self { base, key, http })
     }
 
-    /// Whether a Watchword process listens: another program must get neither key nor recipient.
-    async fn is_watchword(&self) -> anyhow::Result<bool> {
+    /// Finds out who listens: another program must get neither key nor recipient.
+    async fn look(&self) -> anyhow::Result<Found> {
         const ALIVE: &[u8] = b"alive\n";
         let request = self.http.get(format!("{}/livez", self.base));
         match request.timeout(CONNECT_DEADLINE).send().await {
@@ -319,10 +363,17 @@ impl AdminClient {
                 {
                     text.extend_from_slice(&bytes);
                 }
-                Ok(text == ALIVE)
+                Ok(if text == ALIVE {
+                    Found::Watchword
+                } else {
+                    Found::Other
+                })
             }
-            Err(error) if error.is_connect() && !error.is_timeout() => Ok(false),
-            Err(_) => bail!("{} does not answer", self.base),
+            Err(error) if error.is_connect() && !error.is_timeout() => Ok(Found::Nobody),
+            Err(error) => match Unreached::of(&error) {
+                Unreached::NotHttp => Ok(Found::Other),
+                reason => bail!("{}", reason.advice(&self.base, "admin.listen")),
+            },
         }
     }
 
@@ -346,8 +397,7 @@ impl AdminClient {
         let base = &self.base;
         let response = match request.send().await {
             Ok(response) => response,
-            Err(error) if error.is_timeout() => bail!("{base} did not answer in time"),
-            Err(_) => bail!("nothing answers at {base}; check --admin-url"),
+            Err(error) => bail!("{}", Unreached::of(&error).advice(base, "--admin-url")),
         };
         ensure!(
             !response.status().is_redirection(),
@@ -370,7 +420,14 @@ impl AdminClient {
                 "the process at {base} does not know this admin key; check WATCHWORD_ADMIN_KEY or \
                  --key-file"
             ),
-            "" => bail!("{base} serves no admin API; check --admin-url"),
+            "" => bail!(
+                "{base} is not the admin listener of a Watchword process: set --admin-url to its \
+                 admin.listen"
+            ),
+            "not_found" if detail == NO_PATH => bail!(
+                "{base} is the public listener of a Watchword process: set --admin-url to its \
+                 admin.listen"
+            ),
             _ => bail!("{detail}"),
         }
     }
@@ -453,12 +510,12 @@ mod tests {
             let url = server(format!("{head}{body}")).await;
             let client = AdminClient::new(&url, None, false).unwrap();
             let begun = std::time::Instant::now();
-            assert!(!client.is_watchword().await.unwrap());
+            assert_eq!(client.look().await.unwrap(), Found::Other);
             assert!(begun.elapsed() < Duration::from_secs(limit), "{body}");
         }
         let alive = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nalive\n".to_owned();
         let client = AdminClient::new(&server(alive).await, None, false).unwrap();
-        assert!(client.is_watchword().await.unwrap());
+        assert_eq!(client.look().await.unwrap(), Found::Watchword);
     }
 
     #[test]

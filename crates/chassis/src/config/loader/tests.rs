@@ -6,6 +6,7 @@ use std::io::Write;
 use serde::Deserialize;
 
 use super::*;
+use crate::config::{load, load_draft};
 
 #[derive(Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
@@ -134,6 +135,92 @@ fn errors_name_the_key_and_never_the_value() {
             !shown.contains("hunter2") && !shown.contains("70000"),
             "{shown}"
         );
+    }
+}
+
+/// Each error is found once, whatever else is wrong, and none follows from another.
+#[test]
+fn all_independent_errors_are_found_at_once() {
+    let errors = |text: &str| {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let draft = load_draft::<Texts>(file.path(), std::iter::empty());
+        let shown = draft
+            .errors
+            .iter()
+            .map(|one| format!("{}: {}", one.key, one.problem));
+        (draft.config.is_some(), shown.collect::<Vec<_>>())
+    };
+    let level = "log.level: must be `info` or `warn`";
+    for (text, found) in [
+        ("", &[][..]),
+        ("[log]\nlevel = \"chatty\"", &[level]),
+        (
+            "[log]\nlevel = \"chatty\"\n[services.x]\nsends = \"many\"\ncountries = [1, 2]\n[services.y]\nsends = -1",
+            &[
+                level,
+                "services.x.countries[0]: must be a text in quotes",
+                "services.x.sends: must be a whole number from 0 to 255",
+                "services.y.sends: must be a whole number from 0 to 255",
+            ],
+        ),
+        (
+            "[lgo]\nlevel = 1\n[services.x]\nsend = 3",
+            &[
+                "lgo: unknown field `lgo`, expected `log` or `services`",
+                "services.x.send: unknown field `send`, expected one of `app`, `countries`, `sends`",
+            ],
+        ),
+        ("services = 1", &["services: must be a section of keys"]),
+        (
+            "[log]\na = \"amqp://u:p@h\"\nb = \"amqp://u:p@h\"",
+            &[
+                "log.a: a password must not stand in the file; give it by file or env",
+                "log.b: a password must not stand in the file; give it by file or env",
+                "log.a: unknown field `a`, expected `level`",
+                "log.b: unknown field `b`, expected `level`",
+            ],
+        ),
+    ] {
+        assert_eq!(
+            errors(text),
+            (true, found.iter().map(|&one| one.to_owned()).collect()),
+            "{text}"
+        );
+    }
+}
+
+/// What is left out for its error is not missing.
+#[test]
+fn a_required_key_with_an_error_is_not_reported_as_missing() {
+    let errors = |text: &str| {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let draft = load_draft::<Sample>(file.path(), std::iter::empty());
+        let shown = draft
+            .errors
+            .iter()
+            .map(|one| format!("{}: {}", one.key, one.problem));
+        (draft.config.is_some(), shown.collect::<Vec<_>>())
+    };
+    for (text, found) in [
+        (
+            "[http]\nlisten = 1",
+            &["http.listen: must be a text in quotes"][..],
+        ),
+        (
+            "engine = 1\n[http]\nlisten = 1\nlimit = 300",
+            &[
+                "engine: must be a text in quotes",
+                "http.limit: must be a whole number from 0 to 255",
+                "http.listen: must be a text in quotes",
+            ],
+        ),
+        ("[http]\nlimit = 3", &["http.listen: is missing"]),
+        ("", &["http: is missing"]),
+    ] {
+        let found = found.iter().map(|&one| one.to_owned()).collect();
+        assert_eq!(errors(text), (false, found), "{text}");
     }
 }
 
