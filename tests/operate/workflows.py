@@ -30,7 +30,7 @@ def problems(workflow):
                 yield f"{name}: {used} has no fixed version"
             if "${{" in command:
                 yield f"{name}: an expression in a shell command: {command.strip()}"
-            for path in re.findall(r"(?<![\w./-])(?:\.ci|tests|Containerfile)(?:/[\w.-]+)*", command):
+            for path in re.findall(r"(?<![\w./-])(?:\.ci|packaging|tests|Containerfile)(?:/[\w.-]+)*", command):
                 if not (ROOT / path).exists():
                     yield f"{name}: {path} does not exist"
 

@@ -76,7 +76,10 @@ const ROLES: [(&str, &[&str]); 6] = [
 ];
 
 fn launch(pipeline: &mut Pipeline, name: &str, roles: &[&str]) {
-    pipeline.variables = vec![("KANNEL_PASSWORD".into(), KANNEL_PASSWORD.into())];
+    pipeline.variables = vec![
+        ("KANNEL_PASSWORD".into(), KANNEL_PASSWORD.into()),
+        ("WATCHWORD_FAILPOINT_HOLD_MS".into(), "5000".into()),
+    ];
     pipeline.launch(name, roles);
 }
 
@@ -582,8 +585,8 @@ async fn requests_by_event_are_refused_repeated_and_parked_as_they_should() {
     publish(Some("mallory")).await.unwrap();
     publish(None).await.unwrap();
     let count = parked.len() as u64 + 2;
-    // The issuer holds it for a minute: its user may be about to be configured.
-    until(80, "all are parked", || async {
+    // The issuer holds the request of an unknown user for 5 s here.
+    until(25, "all are parked", || async {
         (world.rabbitmq.messages("watchword.requests.parked") == count).then_some(())
     })
     .await;

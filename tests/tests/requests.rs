@@ -182,6 +182,11 @@ struct World {
 impl World {
     /// An issuer behind a proxy to the broker.
     async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with these variables.
+    async fn start_with(variables: &[(&str, &str)]) -> Self {
         let (rabbitmq, redis) = tokio::join!(RabbitMq::start(), RedisServer::start());
         let proxy = TcpProxy::start(rabbitmq.port()).await;
         let [direct, proxied] = [rabbitmq.port(), proxy.port()].map(|port| format!(":{port}/"));
@@ -189,6 +194,10 @@ impl World {
         let mut settings = Settings::distributed(&url, &redis.url());
         settings.providers = "[sms.providers.inbox]\nkind = \"inbox\"\n".into();
         let mut pipeline = Pipeline::configure(&settings);
+        let variables = variables
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()));
+        pipeline.variables.extend(variables);
         pipeline.start("issuer", &["issuer"]).await;
         for user in ["portal", "shop"] {
             rabbitmq.add_user(user, "portal-secret").await;
@@ -351,7 +360,7 @@ async fn a_request_that_waits_too_long_is_answered_when_an_issuer_runs() {
 /// publish under its own key and read its own events, and nothing else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tenant_is_held_to_its_own_requests_and_events() {
-    let world = World::start().await;
+    let world = World::start_with(&[("WATCHWORD_FAILPOINT_HOLD_MS", "5000")]).await;
     let mut command = world.pipeline.command();
     let output = command
         .args(["topology", "--permissions"])
@@ -418,8 +427,8 @@ async fn a_tenant_is_held_to_its_own_requests_and_events() {
     // A user without such permissions cannot publish for the service.
     let shop = Portal::connect(&world.rabbitmq, "shop").await;
     assert!(shop.publish("requests.test", "r2", &document("r2")).await);
-    // The issuer holds it for a minute: its user may be about to be configured.
-    until(80, "its note is parked", || async {
+    // The issuer holds it for 5 s here: its user may be about to be configured.
+    until(25, "its note is parked", || async {
         (world.rabbitmq.messages(PARKED) == 1).then_some(())
     })
     .await;

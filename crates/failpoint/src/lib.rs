@@ -80,6 +80,21 @@ pub fn reach(point: Point) {
 #[inline(always)]
 pub const fn reach(_: Point) {}
 
+/// Returns how long to hold a message, usually `hold_ms`. A test that waits for the end of a hold
+/// shortens it: `WATCHWORD_FAILPOINT_HOLD_MS=5000`.
+#[cfg(debug_assertions)]
+pub fn shortened_ms(hold_ms: u64) -> u64 {
+    let variable = std::env::var("WATCHWORD_FAILPOINT_HOLD_MS").ok();
+    armed::shorter(hold_ms, variable.as_deref())
+}
+
+/// Returns `hold_ms`, in a build without debug assertions.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub const fn shortened_ms(hold_ms: u64) -> u64 {
+    hold_ms
+}
+
 #[cfg(debug_assertions)]
 mod armed {
     use std::sync::OnceLock;
@@ -109,6 +124,12 @@ mod armed {
         }
     }
 
+    /// Returns the smaller of the two; a text that is no number shortens nothing.
+    pub(super) fn shorter(hold_ms: u64, variable: Option<&str>) -> u64 {
+        let short_ms = variable.and_then(|text| text.parse().ok());
+        short_ms.map_or(hold_ms, |short_ms| hold_ms.min(short_ms))
+    }
+
     /// Parses `name:times`. Returns `None`, which arms nothing, for any other text.
     pub(super) fn parse(text: &str) -> Option<(Point, u64)> {
         let (name, times) = text.split_once(':')?;
@@ -123,6 +144,19 @@ mod armed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_variable_shortens_a_hold_and_never_lengthens_it() {
+        for (variable, expected) in [
+            (None, 60_000),
+            (Some("5000"), 5_000),
+            (Some("90000"), 60_000),
+            (Some("soon"), 60_000),
+            (Some("-1"), 60_000),
+        ] {
+            assert_eq!(armed::shorter(60_000, variable), expected, "{variable:?}");
+        }
+    }
 
     #[test]
     fn a_place_is_armed_by_its_name_and_a_count() {

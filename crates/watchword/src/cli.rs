@@ -191,6 +191,9 @@ pub struct InitArguments {
     /// What holds state and queues.
     #[arg(long, value_enum, default_value_t = EngineKind::Embedded)]
     pub engine: EngineKind,
+    /// The folder of the embedded engine's file; the configuration's own by default.
+    #[arg(long, value_name = "DATA_DIR")]
+    pub data: Option<PathBuf>,
     /// Send through `watchword simulate`, whose file is written as well.
     #[arg(long, conflicts_with = "gateway")]
     pub with_simulator: bool,

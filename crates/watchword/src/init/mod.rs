@@ -106,10 +106,27 @@ fn plan(arguments: &InitArguments, answers: ask::Answers) -> anyhow::Result<Plan
     };
     Ok(Plan {
         engine: arguments.engine,
+        database: database(arguments)?,
         gateway,
         sender: answers.sender,
         countries,
     })
+}
+
+/// Returns the path of the embedded engine's file as the configuration names it.
+fn database(arguments: &InitArguments) -> anyhow::Result<String> {
+    const FILE: &str = "watchword.db";
+    let Some(folder) = &arguments.data else {
+        return Ok(FILE.to_owned());
+    };
+    if arguments.engine == EngineKind::Distributed {
+        let text = "--data is for the embedded engine: the distributed engine keeps no file.";
+        return Err(Failure::usage(text).into());
+    }
+    // A relative path in the configuration would start at the configuration's folder.
+    let path = std::path::absolute(folder)?.join(FILE);
+    let path = path.to_str().map(str::to_owned);
+    path.ok_or_else(|| Failure::usage("--data: the path is not valid UTF-8.").into())
 }
 
 fn is_sender(text: &str) -> bool {

@@ -45,6 +45,7 @@ fn every_configuration_is_valid_and_closed_to_others() {
         &["--engine", "distributed"],
         &["--with-simulator"],
         &["--engine", "distributed", "--with-simulator"],
+        &["--data", "/var/lib/a \"q\" folder"],
         &[
             "--gateway",
             "inbox",

@@ -9,6 +9,8 @@ use crate::config::EngineKind;
 /// What the files are about.
 pub(super) struct Plan {
     pub(super) engine: EngineKind,
+    /// The path of the embedded engine's file.
+    pub(super) database: String,
     pub(super) gateway: Gateway,
     pub(super) sender: String,
     pub(super) countries: Vec<String>,
@@ -41,8 +43,8 @@ const API: (u16, u16) = (8080, 9090);
 const SMS_WORKER: (u16, u16) = (8082, 9092);
 /// It serves no API.
 const EMAIL_WORKER_ADMIN: u16 = 9093;
-/// The column of comments.
-const COMMENTS: usize = 42;
+/// The width of a line before its comment.
+const COMMENTS: usize = 41;
 
 /// The configuration.
 pub(super) fn config(plan: &Plan, api_key_hash: &str, admin_key_hash: &str) -> String {
@@ -94,7 +96,7 @@ api_keys = [{{ id = "k1", sha256 = "{api_key_hash}" }}]
             "# broker_users = [\"portal\"]             # this RabbitMQ user may ask by event: `watchword topology --permissions`\n"
         }
     };
-    let start = [head(plan.engine), engine(plan.engine), common];
+    let start = [head(plan.engine), engine(plan), common];
     start.concat() + users + &sms(plan) + &email(plan)
 }
 
@@ -116,7 +118,7 @@ fn countries_comment(plan: &Plan) -> &'static str {
 }
 
 fn commented(line: &str, comment: &str) -> String {
-    format!("{line:<COMMENTS$}# {comment}")
+    format!("{line:<COMMENTS$} # {comment}")
 }
 
 fn head(engine: EngineKind) -> String {
@@ -150,13 +152,15 @@ fn head(engine: EngineKind) -> String {
     )
 }
 
-fn engine(engine: EngineKind) -> String {
-    match engine {
-        EngineKind::Embedded => r#"
-[embedded]
-path = "watchword.db"                     # SQLite; its folder must be writable
-"#
-        .to_owned(),
+fn engine(plan: &Plan) -> String {
+    match plan.engine {
+        EngineKind::Embedded => format!(
+            "\n[embedded]\n{}\n",
+            commented(
+                &format!("path = {}", quoted(&plan.database)),
+                "SQLite; its folder must be writable"
+            )
+        ),
         EngineKind::Distributed => r#"
 [rabbitmq]
 url = "amqp://guest@127.0.0.1:5672/%2f"   # amqps:// for TLS; the password is never in this file
