@@ -22,13 +22,13 @@ pub enum Pace {
 
 /// Faults that the table does not cover, and why.
 pub const NOT_SHOWN: [&str; 7] = [
-    "power loss of the store (its last second of writes is gone): a process that is killed loses nothing it has written",
-    "a broker cluster losing its majority: one node here; a node of each cluster dies in `tests/tests/cluster.rs`",
-    "DNS faults: every peer is named by address here",
-    "loss, reordering and corruption of packets: the kernel here has no netem; a proxy stalls, swallows and cuts streams",
-    "the broker's own clock stepped: its runtime corrects steps itself, and its waits are monotonic",
-    "a network that delivers what it held after the sender gave up: Watchword stops before the deadline, what others hold may arrive later",
-    "a queue deleted with messages in it: what an operator deletes is gone, and `watchword audit` names it",
+    "power loss of the store, which loses its last second of writes: a killed process loses nothing that it has written",
+    "a broker cluster that loses its majority: the table has one node; `tests/tests/cluster.rs` kills a node of each cluster",
+    "DNS faults: every peer is addressed by IP here",
+    "packet loss, reordering and corruption: the kernel here has no netem; a proxy delays, swallows and cuts streams",
+    "a step of the broker's clock: its runtime corrects for steps, and its timers are monotonic",
+    "a network that delivers data after the sender gave up: Watchword stops before the deadline, but data held elsewhere may arrive later",
+    "a queue deleted with messages in it: they are gone, and `watchword audit` names them",
 ];
 
 impl Pace {
@@ -45,10 +45,10 @@ type Group = (&'static str, fn(&mut Vec<Row>, Pace));
 
 const GROUPS: [Group; 8] = [
     ("roles killed, stopped, starved", roles),
-    ("death at each step of a code's way", places),
+    ("death at each failpoint", places),
     ("broker", broker),
     ("store", store),
-    ("wires", wires),
+    ("connections", wires),
     ("providers", providers),
     ("certificates, clocks, disk", others),
     ("embedded engine", embedded),
