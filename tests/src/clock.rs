@@ -19,7 +19,7 @@ impl SteppedClock {
     pub fn variables(&self) -> Vec<(String, String)> {
         assert!(
             Path::new(LIBRARY).exists(),
-            "libfaketime is not installed: tests/run does that"
+            "libfaketime not found; tests/run installs it"
         );
         self.step(0);
         let file = self.0.display().to_string();

@@ -42,7 +42,7 @@ impl Gateway {
     pub async fn start() -> Self {
         assert!(
             Path::new(BEARERBOX).exists(),
-            "kannel is not installed: tests/run does that"
+            "kannel not found; tests/run installs it"
         );
         let folder = tempfile::Builder::new()
             .prefix("watchword-kannel-")

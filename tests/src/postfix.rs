@@ -58,7 +58,7 @@ impl Postfix {
     async fn launch(last_lines: &str) -> Self {
         assert!(
             Path::new(MASTER).exists(),
-            "postfix is not installed: tests/run does that"
+            "postfix not found; tests/run installs it"
         );
         let folder = tempfile::Builder::new()
             .prefix("watchword-postfix-")

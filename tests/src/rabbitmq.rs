@@ -131,7 +131,7 @@ impl RabbitMq {
     fn made(parent: &Path) -> Self {
         assert!(
             Path::new(SERVER).exists(),
-            "rabbitmq-server is not installed: tests/run does that"
+            "rabbitmq-server not found; tests/run installs it"
         );
         crate::tls();
         let folder = tempfile::Builder::new()

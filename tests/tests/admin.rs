@@ -192,7 +192,7 @@ async fn a_verification_is_found_with_its_history_and_diagnosis() {
     let opened = pipeline.post("all", "/v1/verifications", body).await;
     let id = opened.text("id").to_owned();
     pipeline.ask("all", "email", "other@example.org").await;
-    until(20, "it is accepted", || async {
+    until(20, "the delivery is accepted", || async {
         let found = post(&pipeline, "/verifications/find", json!({ "id": id })).await;
         let said = found.body["verifications"][0]["diagnosis"]
             .as_str()?
@@ -365,7 +365,7 @@ async fn every_command_works_on_a_running_process_and_without_one() {
     let body = json!({ "channel": "sms", "to": NUMBER, "subject": SUBJECT });
     let opened = pipeline.post("all", "/v1/verifications", body).await;
     let id = opened.text("id").to_owned();
-    until(20, "it has ended", || async {
+    until(20, "the delivery is accepted", || async {
         let status = pipeline.status("all", &id).await.body;
         (status["deliveries"][0]["outcome"] == "accepted").then_some(())
     })
@@ -493,7 +493,7 @@ async fn a_circuit_by_hand_moves_the_messages_and_ends_by_itself() {
         number += 1;
         let id = pipeline.ask("all", "sms", &format!("+{number}")).await;
         let id = id.text("id").to_owned();
-        until(20, "a provider took it", || async {
+        until(20, "a provider accepted the message", || async {
             let status = pipeline.status("all", &id).await.body;
             let delivery = &status["deliveries"][0];
             let name = delivery["provider"].as_str()?.to_owned();
@@ -532,10 +532,10 @@ async fn a_circuit_by_hand_moves_the_messages_and_ends_by_itself() {
     assert_eq!(taken_by().await, "second");
     assert!(
         begun.elapsed() < Duration::from_secs(8),
-        "the machine is too slow"
+        "the machine is too slow for this test"
     );
     // The metric follows although no message is sent.
-    until(20, "it has ended", || async {
+    until(20, "the override has ended", || async {
         (share().await > 9.0).then_some(())
     })
     .await;
@@ -817,7 +817,7 @@ async fn each_process_of_the_distributed_engine_serves_its_part() {
     let body = json!({ "channel": "sms", "to": NUMBER, "subject": SUBJECT });
     let opened = pipeline.post("issuer", "/v1/verifications", body).await;
     let id = opened.text("id").to_owned();
-    until(20, "it is accepted", || async {
+    until(20, "the delivery is accepted", || async {
         let status = pipeline.status("verifier", &id).await.body;
         (status["deliveries"][0]["outcome"] == "accepted").then_some(())
     })
@@ -875,7 +875,7 @@ async fn each_process_of_the_distributed_engine_serves_its_part() {
 
     publish_garbage(&rabbitmq).await;
     let list = async |name: &str| post(name, "/dead-letters/list", json!({})).await.body;
-    let listed = until(20, "both are dead letters", || async {
+    let listed = until(20, "both are dead-lettered", || async {
         let listed = list("issuer").await;
         (listed["dead_letters"].as_array()?.len() == 2).then_some(listed)
     })
@@ -899,7 +899,7 @@ async fn each_process_of_the_distributed_engine_serves_its_part() {
         (&replayed["done"], &replayed["notes"]),
         (&json!(1), &json!(1))
     );
-    until(20, "it is a dead letter again", || async {
+    until(20, "the order is dead-lettered again", || async {
         let listed = list("issuer").await;
         (listed["dead_letters"].as_array()?.len() == 2).then_some(())
     })

@@ -136,7 +136,7 @@ fn rules_and_dashboards_name_declared_series_only() {
                 .unwrap_or(name);
             assert!(
                 declared.contains_key(plain) || recorded.contains(&name),
-                "{file} names {name}, which nobody declares"
+                "{file} names {name}, which is not declared"
             );
         }
     }

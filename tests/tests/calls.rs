@@ -69,7 +69,7 @@ async fn a_code_takes_six_calls_of_the_store_and_two_messages() {
     for n in 1..=CODES {
         live(&pipeline, &mailbox, n).await;
     }
-    until(10, "all outcomes are written", || async {
+    until(10, "all outcomes are recorded", || async {
         let ended = pipeline.total("watchword_deliveries_ended_total", &["accepted"]);
         (ended.await == u64::from(CODES) + 1).then_some(())
     })

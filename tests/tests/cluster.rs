@@ -206,7 +206,7 @@ async fn a_leader_of_each_is_killed_and_the_accounts_balance() {
     normal(&pipeline, &load, &mailbox, 60).await;
 
     load.stop();
-    until(90, "the last code is used", || async {
+    until(90, "the last code has been checked", || async {
         (load.open() == 0).then_some(())
     })
     .await;

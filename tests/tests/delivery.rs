@@ -281,7 +281,7 @@ async fn a_repeat_goes_where_it_is_recognised() {
         let to = number(ids.len());
         let answer = pipeline.ask("all", "sms", &to).await;
         ids.push(answer.text("id").to_owned());
-        until(10, "somebody has it", || async {
+        until(10, "a provider has the message", || async {
             (at(&first, &to) + at(&second, &to) > 0).then_some(())
         })
         .await;
@@ -291,7 +291,7 @@ async fn a_repeat_goes_where_it_is_recognised() {
     first.set_sms(sms(|sms| {
         sms.outcomes = BTreeMap::from([(Outcome::Transient, 1.0)]);
     }));
-    until(10, "it was busy with both", || async {
+    until(10, "the provider was busy with both messages", || async {
         let busy = pipeline.total("watchword_attempts_total", &["first", "transient"]);
         (busy.await == 2).then_some(())
     })
@@ -589,7 +589,7 @@ async fn receipts_of_every_kind_change_only_what_they_should() {
     assert_eq!(
         post("first", json!("{"), good, 0).await,
         204,
-        "no word we know: taken, changes nothing"
+        "an unknown state is accepted and changes nothing"
     );
     // A receipt of a provider that never had the message.
     assert_eq!(post("second", word("failed"), good, 0).await, 204);
@@ -648,7 +648,7 @@ async fn receipts_of_every_kind_change_only_what_they_should() {
         }
     });
     let ids = join_all(asks).await;
-    let ended = until(40, "all have their last word", || async {
+    let ended = until(40, "all receipts are applied", || async {
         let mut ended = BTreeMap::<String, usize>::new();
         for id in &ids {
             let status = pipeline.status("all", id).await.body;
@@ -803,7 +803,7 @@ async fn the_mail_follows_after_thirty_seconds_once_or_not_at_all() {
     assert_eq!(
         sent,
         ["three@example.org", "two@example.org"],
-        "each once, and no other"
+        "each message once, and no other"
     );
     // Both channels carry the same code, which is approved once.
     let status = world
@@ -855,7 +855,7 @@ async fn a_new_send_or_a_withdrawal_cancels_the_step() {
         )
         .await;
     assert_eq!(again.status, StatusCode::ACCEPTED, "{:?}", again.body);
-    until(20, "three steps came due", || async {
+    until(20, "three steps were due", || async {
         let steps = pipeline.total("watchword_fallback_steps_total", &[]).await;
         (steps == 3).then_some(())
     })
@@ -1109,7 +1109,7 @@ async fn parked_orders_are_listed_shown_replayed_and_dropped() {
 
     // An order of an unknown service is retried until the configuration has the service.
     let early = world.pipeline.ask("issuer", "sms", &number(0)).await;
-    until(20, "the order has been looked at", || async {
+    until(20, "the order has been tried", || async {
         let retries = world.pipeline.total("watchword_retries_total", &["sms"]);
         (retries.await >= 1).then_some(())
     })
@@ -1206,7 +1206,7 @@ async fn parked_orders_are_listed_shown_replayed_and_dropped() {
     let (_, list) = run(&["list", "--service", "test"]);
     assert!(
         list.contains("1 dead letters"),
-        "looking changes nothing: {list}"
+        "listing changes nothing: {list}"
     );
     let audit = world.pipeline.command().arg("audit").output().unwrap();
     assert!(
@@ -1243,7 +1243,7 @@ async fn kannels_receipts_come_back() {
         .await
         .text("id")
         .to_owned();
-    let status = until(40, "Kannel's word is heard", || async {
+    let status = until(40, "Kannel's receipt has been applied", || async {
         let status = pipeline.status("all", &id).await.body;
         status["deliveries"][0]["receipt"]
             .is_object()

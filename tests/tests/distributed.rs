@@ -476,7 +476,7 @@ async fn a_request_that_cannot_be_read_is_not_parked_whole_while_nothing_can_be_
     let document = request_document("bad", "sms", "+4915112345678");
     let document = document.replace("\"channel\":", "\"ttl\":9,\"channel\":");
     portal.publish("bad", &document).await;
-    until(10, "it waits", || async {
+    until(10, "the request waits in the queue", || async {
         (world.rabbitmq.messages("watchword.requests") == 1).then_some(())
     })
     .await;
@@ -485,11 +485,15 @@ async fn a_request_that_cannot_be_read_is_not_parked_whole_while_nothing_can_be_
     // Long enough for 20 redeliveries, the delivery limit of the queue.
     tokio::time::sleep(std::time::Duration::from_secs(15)).await;
     world.rabbitmq.disk_alarm(false);
-    until(30, "a note is parked and the request is gone", || async {
-        let messages = |queue| world.rabbitmq.messages(queue);
-        (messages("watchword.requests.parked") > 0 && messages("watchword.requests") == 0)
-            .then_some(())
-    })
+    until(
+        30,
+        "a note is dead-lettered and the request is gone",
+        || async {
+            let messages = |queue| world.rabbitmq.messages(queue);
+            (messages("watchword.requests.parked") > 0 && messages("watchword.requests") == 0)
+                .then_some(())
+        },
+    )
     .await;
     let parked = world.rabbitmq.peek("watchword.requests.parked").await;
     let parked = parked.to_string();
@@ -585,7 +589,7 @@ async fn requests_by_event_are_refused_repeated_and_parked_as_they_should() {
     publish(None).await.unwrap();
     let count = parked.len() as u64 + 2;
     // The issuer holds the request for a minute, because a reload may be about to add its user.
-    until(80, "all are parked", || async {
+    until(80, "all are dead-lettered", || async {
         (world.rabbitmq.messages("watchword.requests.parked") == count).then_some(())
     })
     .await;
@@ -805,7 +809,7 @@ async fn a_lost_peer_is_said_at_once_and_nothing_is_approved_meanwhile() {
         accepted.body["sends"], 1,
         "the repeat continued the same message"
     );
-    until(20, "its message", || async {
+    until(20, "the message", || async {
         delivered(&world).contains_key(unconfirmed).then_some(())
     })
     .await;

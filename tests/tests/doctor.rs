@@ -251,7 +251,7 @@ async fn a_verifier_alone_needs_nothing_of_the_broker() {
     std::fs::write(&path, text + "[rabbitmq]\nurl = \"amqp://elsewhere\"\n").unwrap();
     pipeline.processes["verifier"].process.signal("HUP");
     let reloads = |result| pipeline.total("watchword_config_reloads_total", result);
-    until(10, "the file is read anew", || async {
+    until(10, "the configuration is reloaded", || async {
         (reloads(&["ok"]).await > 0).then_some(())
     })
     .await;

@@ -560,7 +560,7 @@ async fn a_refused_message_leaves_the_code_before_it_good() {
         (again.status, &again.body["sends"]),
         (StatusCode::ACCEPTED, &json!(2))
     );
-    let second = until(10, "its message", || async {
+    let second = until(10, "the message", || async {
         let arrivals = mailbox.of(TO);
         (arrivals.len() == 2).then(|| arrivals[1].code.clone())
     })
@@ -716,7 +716,7 @@ async fn a_restored_file_makes_no_used_code_right_again() {
     let ask = async |pipeline: &Pipeline, name: &str, to: &str| {
         let answer = pipeline.ask(name, "sms", to).await;
         assert_eq!(answer.status, StatusCode::ACCEPTED, "{:?}", answer.body);
-        let arrivals = until(10, "its message", || async {
+        let arrivals = until(10, "the message", || async {
             let arrivals = mailbox.of(to);
             (!arrivals.is_empty()).then_some(arrivals)
         });
@@ -796,14 +796,14 @@ async fn a_clock_that_is_set_back_ends_the_codes_sent_before() {
         let to = format!("+4915112{number:06}");
         let answer = pipeline.ask("all", "sms", &to).await;
         assert_eq!(answer.status, StatusCode::ACCEPTED, "{:?}", answer.body);
-        let code = until(10, "its message", || async {
+        let code = until(10, "the message", || async {
             mailbox.of(&to).first().map(|arrival| arrival.code.clone())
         });
         (answer.text("id").to_owned(), code.await)
     };
     let begun = pipeline.metrics("all").await["watchword_clock_seconds"];
     let is_behind = async |pipeline: &Pipeline, seconds: f64| {
-        until(10, "the process sees its clock", || async {
+        until(10, "the process notices its clock", || async {
             let clock = pipeline.metrics("all").await["watchword_clock_seconds"];
             // The test takes less time than the smaller step, so the two cannot be confused.
             (begun - clock > seconds - 20.0 && begun - clock <= seconds).then_some(())

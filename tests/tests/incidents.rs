@@ -119,11 +119,15 @@ rules = [{{ status = ["202"], class = "accepted" }}]
         let panel = panel.into_iter().find(|panel| panel["title"] == title);
         let expression = panel.unwrap()["targets"][0]["expr"].as_str().unwrap();
         let expression = filled(expression);
-        until(60, &format!("{title} of the overview tells"), || async {
-            let found = self.prometheus.query(&expression).await.unwrap();
-            let found = found.iter().find(|one| has(one, series))?;
-            (incident.tells)(value(found)).then_some(())
-        })
+        until(
+            60,
+            &format!("{title} of the overview shows the fault"),
+            || async {
+                let found = self.prometheus.query(&expression).await.unwrap();
+                let found = found.iter().find(|one| has(one, series))?;
+                (incident.tells)(value(found)).then_some(())
+            },
+        )
         .await;
         let (alert, labels) = incident.alert;
         until(60, &format!("{alert} fires"), || async {
@@ -281,7 +285,7 @@ async fn what_breaks_is_seen_named_and_explained() {
     };
     world.looked_at(&broker_refuses, &[]).await;
     world.rabbitmq.disk_alarm(false);
-    until(30, "requests are taken again", || async {
+    until(30, "requests are accepted again", || async {
         let answer = world.pipeline.ask("issuer", "sms", "+4915113000000").await;
         answer.status.is_success().then_some(())
     })

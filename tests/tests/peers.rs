@@ -137,7 +137,7 @@ async fn kannel_takes_two_thousand_messages_within_a_minute() {
         let status = request.send().await.unwrap().status();
         assert_eq!(status, reqwest::StatusCode::ACCEPTED);
     }
-    until(60, "every message is there", || async {
+    until(60, "every message has arrived", || async {
         (gateway.received().len() >= MESSAGES).then_some(())
     })
     .await;

@@ -116,7 +116,7 @@ async fn embedded(sqlite: &Sqlite) -> Arc<dyn Broker> {
 
 async fn link(url: &str) -> Arc<Link> {
     let link = start(url);
-    until(20, "the link stands", || async {
+    until(20, "the link is connected", || async {
         (link.state() == LinkState::Up).then_some(())
     })
     .await;
@@ -252,7 +252,7 @@ async fn parked_messages_are_looked_at_replayed_and_dropped(world: World) {
     }
     let parked = || async {
         // RabbitMQ lists a requeued message only after a moment.
-        let names = until(10, "the parked messages can be looked at", || async {
+        let names = until(10, "the dead-lettered messages can be listed", || async {
             let look = world.broker.parked(LANE, 10).await.unwrap();
             let names: Vec<_> = look
                 .messages()
@@ -497,7 +497,7 @@ async fn what_is_handed_out_too_often_is_parked(world: World) {
             received.requeue().await.unwrap();
         }
     };
-    let seen = until(20, "both are parked", || async {
+    let seen = until(20, "both are dead-lettered", || async {
         let look = world.broker.parked(LANE, 10).await.unwrap();
         (look.messages().len() == 2).then_some(())
     });
@@ -669,7 +669,7 @@ async fn lengths_follow_what_was_committed() {
     busy.join_all().await;
     // The queue's metrics are updated every 5 s, which also corrects the length.
     let looked_at = async |ready: f64| {
-        until(15, "the queue was looked at", || async {
+        until(15, "the queue was read", || async {
             let families = registry.gather();
             let queued = families
                 .iter()
@@ -720,7 +720,7 @@ async fn long_headers_of_others_end_no_link() {
         )
         .await
         .unwrap();
-    until(10, "it is in the queue", || async {
+    until(10, "the message is in the queue", || async {
         (server.messages("watchword.sms") == 1).then_some(())
     })
     .await;
@@ -737,7 +737,7 @@ async fn long_headers_of_others_end_no_link() {
     assert!(again.body == body && !again.redelivered, "{again:?}");
     assert_eq!((again.traceparent.as_deref(), again.retries), (None, 1));
     again.park("unreadable").await.unwrap();
-    until(10, "it is parked", || async {
+    until(10, "the order is dead-lettered", || async {
         (server.messages("watchword.sms.parked") == 1).then_some(())
     })
     .await;
@@ -792,7 +792,7 @@ async fn l1_a_return_belongs_to_its_own_publish() {
     })
     .await;
     let kept = (100 - unroutable + 1) as u64;
-    until(15, "the rest are in theirs", || async {
+    until(15, "the other messages are in their queues", || async {
         (server.messages("watchword.requests") == kept).then_some(())
     })
     .await;
@@ -822,7 +822,7 @@ async fn l2_a_killed_broker_comes_back_with_everything_and_without_a_restart() {
             .unwrap();
     }
     server.kill();
-    until(10, "the loss is seen", || async {
+    until(10, "the loss is noticed", || async {
         (link.state() == LinkState::Down).then_some(())
     })
     .await;
@@ -837,11 +837,11 @@ async fn l2_a_killed_broker_comes_back_with_everything_and_without_a_restart() {
     );
     tokio::time::sleep(Duration::from_secs(8)).await;
     server.launch().await;
-    until(15, "the link stands again", || async {
+    until(15, "the link is connected again", || async {
         (link.state() == LinkState::Up).then_some(())
     })
     .await;
-    until(15, "all are there", || async {
+    until(15, "all messages are there", || async {
         (server.messages("watchword.sms") == 200).then_some(())
     })
     .await;
@@ -909,7 +909,7 @@ async fn l4_an_alarm_refuses_publishes_and_nothing_else() {
         "{:?}",
         begun.elapsed()
     );
-    until(5, "the alarm is seen", || async {
+    until(5, "the alarm is noticed", || async {
         (link.state() == LinkState::Blocked).then_some(())
     })
     .await;
@@ -978,7 +978,7 @@ async fn l6_a_dead_link_is_noticed() {
     let link = link(&url).await;
     proxy.hold(true);
     let begun = Instant::now();
-    until(30, "the loss is seen", || async {
+    until(30, "the loss is noticed", || async {
         (link.state() == LinkState::Down).then_some(())
     })
     .await;
@@ -988,7 +988,7 @@ async fn l6_a_dead_link_is_noticed() {
         begun.elapsed()
     );
     proxy.hold(false);
-    until(30, "the link stands again", || async {
+    until(30, "the link is connected again", || async {
         (link.state() == LinkState::Up).then_some(())
     })
     .await;
@@ -1045,7 +1045,7 @@ async fn a_full_queue_refuses() {
         }
     }
     let link = Link::start(settings, Arc::new(WallClock), metrics()).unwrap();
-    until(20, "the link stands", || async {
+    until(20, "the link is connected", || async {
         (link.state() == LinkState::Up).then_some(())
     })
     .await;
@@ -1104,7 +1104,7 @@ async fn request_queues_follow_the_services() {
         RabbitMqSettings::new(SecretString::new(server.url())).with_request_queues(names.collect())
     };
     let link = Link::start(with(&["shop"]), Arc::new(WallClock), metrics()).unwrap();
-    until(20, "the link stands", || async {
+    until(20, "the link is connected", || async {
         (link.state() == LinkState::Up).then_some(())
     })
     .await;
@@ -1141,10 +1141,7 @@ async fn request_queues_follow_the_services() {
     }
     assert!(publish("requests").await);
     let shared = next(&mut consumer).await;
-    assert_eq!(
-        shared.service, None,
-        "a flood of one service holds up others"
-    );
+    assert_eq!(shared.service, None, "a flood of one service delays others");
     let shop = "shop".parse().unwrap();
     assert!(
         held.iter()
@@ -1152,7 +1149,7 @@ async fn request_queues_follow_the_services() {
     );
 
     link.redirect(with(&["portal"])).unwrap();
-    until(10, "the added queue takes requests", || async {
+    until(10, "the added queue accepts requests", || async {
         publish("requests.portal").await.then_some(())
     })
     .await;

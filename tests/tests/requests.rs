@@ -342,7 +342,7 @@ async fn a_request_that_waits_too_long_is_answered_when_an_issuer_runs() {
     ];
     world.rabbitmq.control(&arguments);
     assert!(portal.publish("requests", "r3", &document("r3")).await);
-    until(20, "it is gone", || async {
+    until(20, "the request is gone", || async {
         let is_empty = |queue| world.rabbitmq.messages(queue) == 0;
         (is_empty("watchword.requests") && is_empty(LATE)).then_some(())
     })
@@ -422,7 +422,7 @@ async fn a_tenant_is_held_to_its_own_requests_and_events() {
     let shop = Portal::connect(&world.rabbitmq, "shop").await;
     assert!(shop.publish("requests.test", "r2", &document("r2")).await);
     // The issuer holds the request for a minute, because a reload may be about to add its user.
-    until(80, "its note is parked", || async {
+    until(80, "the note is dead-lettered", || async {
         (world.rabbitmq.messages(PARKED) == 1).then_some(())
     })
     .await;

@@ -158,14 +158,14 @@ async fn every_secret_changes_under_load_and_nobody_notices() {
     for wire in Wire::ALL {
         stand.wires[&wire].cut();
     }
-    until(20, "all go on with the new passwords", || async {
+    until(20, "all processes use the new passwords", || async {
         let since = begun_ms + 3_000;
         let calm = now_ms() > since + 4_000;
         (calm && last_bad(&load.lives(), &stand.mailbox, since).is_none()).then_some(())
     })
     .await;
     load.stop();
-    until(60, "the last code is used", || async {
+    until(60, "the last code has been checked", || async {
         (load.open() == 0).then_some(())
     })
     .await;
@@ -226,7 +226,7 @@ async fn a_changed_file_is_noticed_by_itself() {
     sent("token-of-this-year").await;
     secret(pipeline.folder(), "token", "token-of-the-next");
     let series = format!("{RELOADS}{{result=\"ok\"}}");
-    until(15, "it was noticed", || async {
+    until(15, "the change was noticed", || async {
         (pipeline.metrics("all").await[&series] >= 1.0).then_some(())
     })
     .await;
@@ -400,7 +400,7 @@ async fn what_changes_while_the_store_is_away_counts() {
         let answer = http.get(url).send().await.ok()?;
         Some(watchword_tests::pipeline::Answer::of(answer).await)
     };
-    until(20, "it says what it waits for", || async {
+    until(20, "the process logs what it waits for", || async {
         let report = ready(&pipeline).await?;
         let waits = pipeline.logs().contains("waiting for the store");
         (waits && report.body["dependencies"]["redis"] == "down").then_some(())

@@ -111,7 +111,7 @@ async fn a_worker_that_stops_ends_its_call_and_begins_none() {
     };
     until(
         20,
-        "one call is on its way, two wait for its place",
+        "one call is in flight, two wait for its permit",
         || async {
             let metrics = world.pipeline.metrics("sms-1").await;
             let held = metrics["watchword_deliveries_in_flight{channel=\"sms\"}"];
@@ -122,7 +122,7 @@ async fn a_worker_that_stops_ends_its_call_and_begins_none() {
     .await;
     let mut stopping = world.pipeline.processes.remove("sms-1").unwrap();
     stopping.process.signal("TERM");
-    until(10, "it has heard that it is to stop", || async {
+    until(10, "the process is shutting down", || async {
         stopping.process.output().contains("stopping").then_some(())
     })
     .await;
@@ -132,7 +132,7 @@ async fn a_worker_that_stops_ends_its_call_and_begins_none() {
     assert_eq!(handed_over(&world.mailbox).iter().sum::<usize>(), 1);
 
     world.pipeline.start("sms-2", &["sms-worker"]).await;
-    until(20, "another worker has the rest", || async {
+    until(20, "another worker has the remaining messages", || async {
         (handed_over(&world.mailbox) == [1, 1, 1]).then_some(())
     })
     .await;

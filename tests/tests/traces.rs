@@ -93,7 +93,7 @@ async fn the_way_of_a_code_is_one_tree_without_secrets() {
         .await
         .unwrap();
     let id = answer["id"].as_str().unwrap().to_owned();
-    until(10, "a first attempt failed", || async {
+    until(10, "the first attempt failed", || async {
         let failed = pipeline
             .total("watchword_attempts_total", &["class=\"transient\""])
             .await;
@@ -182,7 +182,7 @@ async fn a_collector_that_is_away_holds_nobody_up() {
             reqwest::StatusCode::ACCEPTED
         );
     }
-    until(10, "what was lost is counted", || async {
+    until(10, "lost messages are counted", || async {
         (pipeline.total("watchword_spans_dropped_total", &[]).await >= 5).then_some(())
     })
     .await;

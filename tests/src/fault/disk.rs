@@ -24,7 +24,7 @@ impl Disk {
             .status();
         assert!(
             status.is_ok_and(|status| status.success()),
-            "a file system in memory cannot be mounted: only root may"
+            "cannot mount a tmpfs; run the tests as root"
         );
         Self { folder }
     }

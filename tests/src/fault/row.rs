@@ -107,10 +107,10 @@ pub async fn run(stand: &mut Stand, row: &Row, per_second: u32) -> Report {
         let held_up = last_bad(&load.lives(), &stand.mailbox, begun_ms);
         report
             .wrong
-            .extend(held_up.map(|_| "codes of others are held up".to_owned()));
+            .extend(held_up.map(|_| "other codes are delayed".to_owned()));
     }
     if !is_calm {
-        report.wrong.push("it does not become normal".to_owned());
+        report.wrong.push("did not return to normal".to_owned());
     }
     let restarts: Vec<_> = row
         .faults
@@ -179,7 +179,7 @@ pub(super) fn report(name: &str, load: u32, verdict: &Verdict, is_instant: bool)
     expect(verdict.lost.is_empty(), format!("lost {lost:?}"));
     expect(
         verdict.ends() == verdict.accepted,
-        "ends do not add up".to_owned(),
+        "the number of ends differs from the number of accepted messages".to_owned(),
     );
     expect(
         verdict.late == 0,

@@ -34,7 +34,7 @@ impl Sentinels {
             "0",
         ])
         .await;
-        until(20, "the replica is in step", || async {
+        until(20, "the replica is in sync", || async {
             let info = replica.command(&["INFO", "replication"]).await;
             info.contains("master_link_status:up").then_some(())
         })

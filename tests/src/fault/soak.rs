@@ -106,7 +106,7 @@ pub async fn soak(minutes: u64, seed: u64, per_second: u32) -> Report {
     );
     let mut report = report(&name, per_second, &verdict, false);
     if !is_calm {
-        report.wrong.push("it does not become normal".to_owned());
+        report.wrong.push("did not return to normal".to_owned());
     }
     let restarts: Vec<_> = faults.filter_map(|event| event.fault.restarts()).collect();
     report.wrong.extend(stand.restarted(&before, &restarts));

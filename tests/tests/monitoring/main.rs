@@ -214,7 +214,7 @@ async fn every_panel_has_data_and_every_rule_evaluates() {
     let prometheus = Prometheus::start(&scraped).await;
     world.spoil().await;
     let people = join_all((0..CODES).map(|n| world.live(n))).await;
-    until(60, "the wait and parked queues were looked at", || async {
+    until(60, "the wait and dead-letter queues were read", || async {
         let parked = "max(watchword_queue_messages{lane=\"sms\",state=\"parked\"})";
         let parked = prometheus.query(parked).await.ok()?;
         (parked.first()?["value"][1] == "1").then_some(())
@@ -246,13 +246,17 @@ async fn what_waits_is_seen_by_others(pipeline: &mut Pipeline) {
         let consumers = of("consumers{lane=\"email\"}");
         (ready, consumers, of("oldest_seconds{lane=\"email\"}"))
     };
-    until(30, "three have waited for 8 s and nobody reads", || async {
-        let (ready, consumers, oldest) = seen(pipeline).await;
-        ((ready, consumers) == (3.0, 0.0) && oldest >= 8.0).then_some(())
-    })
+    until(
+        30,
+        "three messages have waited for 8 s without a consumer",
+        || async {
+            let (ready, consumers, oldest) = seen(pipeline).await;
+            ((ready, consumers) == (3.0, 0.0) && oldest >= 8.0).then_some(())
+        },
+    )
     .await;
     pipeline.start("email", &["email-worker"]).await;
-    until(30, "nothing waits any more", || async {
+    until(30, "no message waits any more", || async {
         (seen(pipeline).await == (0.0, 1.0, 0.0)).then_some(())
     })
     .await;

@@ -218,7 +218,7 @@ async fn without_descriptors_it_waits_and_recovers() {
     assert!(spent < 300, "{spent} hundredths of a second: it spins");
     assert!(pipeline.logs().contains("connections cannot be accepted"));
     drop(held);
-    until(10, "it is as before", || async {
+    until(10, "callers are served quickly again", || async {
         (sound(&pipeline, 1).await < Duration::from_secs(1)).then_some(())
     })
     .await;

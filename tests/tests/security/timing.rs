@@ -69,7 +69,7 @@ async fn refusals_take_alike() {
     let mut pipeline = Pipeline::configure(&settings);
     pipeline.start("all", &[]).await;
     let (expired, expired_code) = verification(&pipeline, &sink, "expired@example.org").await;
-    until(60, "it has expired", || async {
+    until(60, "the verification has expired", || async {
         (pipeline.status("all", &expired).await.text("status") == "expired").then_some(())
     })
     .await;

@@ -411,7 +411,7 @@ fn answered(state: &mut State, node: Node, (place, number): (usize, usize), verd
     let is_wrong = matches!(verdict, CheckVerdict::Wrong | CheckVerdict::LastWrong);
     if is_wrong && is_own_code && fits && tenant == Tenant::Shop {
         state.broken(format!(
-            "the code that came with {name} is not called wrong"
+            "the code delivered with {name} is not refused as wrong"
         ));
     }
     if approvals.len() > 1 {

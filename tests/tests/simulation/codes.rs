@@ -114,7 +114,7 @@ fn check(state: &mut State, node: Node, command: CheckCommand, budget: GuessBudg
     }
     if too_many {
         state.broken(format!(
-            "{name} compares no more codes than its policy says"
+            "{name} compares at most as many codes as its policy allows"
         ));
     }
     if twice {

@@ -76,7 +76,7 @@ fn watch(state: &mut State, node: Node, old: Option<&Delivery>, new: &Delivery) 
     let grown = fence - old.fence.0;
     if claimed && grown != 1 || !claimed && grown != 0 {
         state.broken(format!(
-            "the fence of {name} grows with each claim, and only then"
+            "the fencing token of {name} grows with each claim, and only then"
         ));
     }
     if rank(new) < rank(old) || (rank(new) == rank(old) && new.record.receipt != old.record.receipt)
@@ -87,7 +87,7 @@ fn watch(state: &mut State, node: Node, old: Option<&Delivery>, new: &Delivery) 
         new.record.attempts.starts_with(&old.record.attempts) || new.record.attempt_count > 16;
     if !kept || new.record.attempt_count - old.record.attempt_count > 1 {
         state.broken(format!(
-            "the attempts of {name} are only added to, one by one"
+            "attempts of {name} are only appended, one at a time"
         ));
     }
 }

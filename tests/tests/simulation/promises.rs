@@ -54,7 +54,7 @@ pub fn check(state: &mut State) {
     for id in begun.keys() {
         if !state.ledger.deliveries.contains_key(id) {
             let name = state.name_of(id);
-            state.broken(format!("{name} was handed over and stands in the ledger"));
+            state.broken(format!("{name} was handed over and is in the ledger"));
         }
     }
     let deliveries: Vec<_> = state.ledger.deliveries.values().cloned().collect();
@@ -66,7 +66,9 @@ pub fn check(state: &mut State) {
         let outcome = state.ledger.deliveries[&id].record.outcome;
         if outcome != DeliveryOutcome::Delivered {
             let name = state.name_of(&id);
-            state.broken(format!("{name} arrived by a true receipt and is {outcome}"));
+            state.broken(format!(
+                "{name} has a true receipt of delivery and is {outcome}"
+            ));
         }
     }
 }
@@ -79,7 +81,7 @@ fn one(state: &mut State, delivery: &Delivery, begun: u32) {
     let forgotten = state.ledger.forgotten.get(id).copied().unwrap_or(0);
     if !record.outcome.is_final() {
         let outcome = record.outcome;
-        state.broken(format!("{name} ends, and is not left {outcome}"));
+        state.broken(format!("{name} ends and does not stay {outcome}"));
     }
     if begun > record.attempt_count + forgotten {
         state.broken(format!(
@@ -91,7 +93,7 @@ fn one(state: &mut State, delivery: &Delivery, begun: u32) {
     let heard = state.gateways.heard.get(id).copied().unwrap_or(0);
     if heard > 1 + takeovers + forgotten {
         state.broken(format!(
-            "{name} is taken once, and once more for each takeover"
+            "{name} is accepted once, and once more for each takeover"
         ));
     }
     // Gateway `Two` recognizes repeats as long as it gets them itself: its consecutive attempts
@@ -108,7 +110,7 @@ fn one(state: &mut State, delivery: &Delivery, begun: u32) {
     let unknown = u32::try_from(unknown.count()).unwrap();
     if unknown > 1 + UNKNOWN_RETRIES + takeovers + forgotten {
         state.broken(format!(
-            "{name} is not tried again and again for unknown outcomes"
+            "{name} is not retried without limit for unknown outcomes"
         ));
     }
     let refused = (record.attempts.iter().enumerate())
@@ -124,7 +126,7 @@ fn one(state: &mut State, delivery: &Delivery, begun: u32) {
     }
     let disturbed = &state.disturbed;
     if takeovers > 0 && !(disturbed.silence || disturbed.ledger || disturbed.clock) {
-        state.broken(format!("nobody takes {name} over without need"));
+        state.broken(format!("{name} is taken over only after a disturbance"));
     }
     let is_told = state.queues.told.iter().any(|told| {
         told.strip_prefix(&id.to_string())
@@ -133,6 +135,6 @@ fn one(state: &mut State, delivery: &Delivery, begun: u32) {
     // If a fallback step's message is refused, the issuer records that and publishes no outcome.
     let is_refused = state.codes.by_step.contains(id) && delivery.fence.0 == 0;
     if record.outcome.is_final() && !is_told && !is_refused && !state.disturbed.publish {
-        state.broken(format!("the outcome of {name} is told"));
+        state.broken(format!("the outcome of {name} is published"));
     }
 }

@@ -316,7 +316,7 @@ impl Seat {
             let mut state = self.alive().await;
             state.calls += 1;
             if state.calls == MOST_CALLS {
-                state.broken("nobody runs in a circle");
+                state.broken("no endless loop of calls");
             }
             state.fault(self.node, peer)
         };
