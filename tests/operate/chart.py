@@ -1,6 +1,6 @@
-"""Renders the chart with real Helm of two major versions and holds what comes out to Kubernetes's own
-schemas, to the CRDs', and to the program: a role's configuration must be accepted with exactly the
-files and variables that its pod would have. There is no cluster here: nothing is installed."""
+"""Renders the chart with two major versions of Helm and validates the result against the schemas of
+Kubernetes and of the CRDs. The program must accept a role's configuration with exactly the files and
+variables of its pod. There is no cluster here, so nothing is installed."""
 
 import argparse
 import base64
@@ -20,11 +20,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOOLS = pathlib.Path(os.environ["WATCHWORD_TOOLS"])
 PROGRAM = os.environ["WATCHWORD_BIN"]
 HELMS = [TOOLS / "helm3", TOOLS / "helm4"]
-KUBERNETES = ["1.30", "1.34", "1.37"]  # the oldest the chart takes, one between, the newest
+KUBERNETES = ["1.30", "1.34", "1.37"]  # the oldest supported version, one in between, the newest
 APIS = ["keda.sh/v1alpha1", "monitoring.coreos.com/v1", "gateway.networking.k8s.io/v1"]
 NAMESPACE = "otp-space"
 
-# Who serves what, as the crates say it; a route that is new there must be known here.
+# The routes as the crates declare them; a new route there must be known here.
 ROLES = {"issuer": "issuer", "verifier": "verifier", "sms-worker": "sms-worker"}
 
 STAND_IN_RULES = """# A comment.
@@ -69,7 +69,7 @@ def of_kind(objects, kind):
 
 
 def routes_of_the_crates():
-    """[(role, path)], with {…} for a part that varies."""
+    """Returns [(role, path)]; a path has {…} for a variable part."""
     found = []
     for crate, role in ROLES.items():
         for file in sorted((ROOT / "crates" / crate / "src").rglob("*.rs")):
@@ -78,7 +78,7 @@ def routes_of_the_crates():
     return found
 
 
-# --- What every object must be.
+# --- Checks of every object.
 
 
 def check_objects(case, objects):
@@ -98,7 +98,7 @@ def check_objects(case, objects):
         for one in builtin:
             try:
                 kubernetes_validate.validate(one, version, strict=True)
-            except Exception as error:  # the package has a class for each way to be wrong
+            except Exception as error:  # the package has an exception class for each kind of error
                 expect(False, f"{case}: {one['kind']} {one['metadata']['name']} on {version}: {error}")
     custom = [one for one in objects if one["apiVersion"] in APIS]
     if custom:
@@ -147,7 +147,7 @@ def check_pods(case, deployments):
 
 
 def check_references(case, objects, deployments):
-    """Everything that points at pods or Deployments points at some."""
+    """Every selector and reference to a Deployment matches at least one."""
     names = {one["metadata"]["name"]: one for one in deployments}
 
     def selected(labels):
@@ -212,7 +212,7 @@ def check_references(case, objects, deployments):
     return services
 
 
-# --- Who gets which request.
+# --- Routing.
 
 
 def fits(rule, path):
@@ -225,7 +225,7 @@ def fits(rule, path):
 
 
 def rules_of(case, objects):
-    """[((type, path), Service)] of Ingress and HTTPRoute."""
+    """Returns [((type, path), Service)] of Ingress and HTTPRoute."""
     rules = []
     for one in of_kind(objects, "Ingress"):
         for path in one["spec"]["rules"][0]["http"]["paths"]:
@@ -254,11 +254,11 @@ def check_routes(case, objects, services, receipts):
         expect(not [1 for rule, _ in rules if fits(rule, path)], f"{case}: {path} is let in")
 
 
-# --- The program's own word on its configuration.
+# --- The configuration, checked by the program.
 
 
 def contents(scratch, given=()):
-    """What keys of Secrets hold, always the same: what is given, else what the name says, else a key of ours."""
+    """Returns the content of a Secret's key: the given one, else one by its name, else a Watchword key. Always the same."""
     known = dict(given)
     for command in (["openssl", "genpkey", "-algorithm", "ed25519", "-out", scratch / "ed25519.pem"],
                     ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
@@ -276,8 +276,8 @@ def contents(scratch, given=()):
 
 
 def lay_out(deployment, objects, content, root):
-    """Writes below `root` what a pod of the Deployment would have. Gives the configuration's file, which
-    refers to there, the variables, and the paths of the secrets."""
+    """Writes the files of a pod of the Deployment below `root`. Returns the configuration file, which refers
+    to them, the variables, and the paths of the secrets."""
     pod = deployment["spec"]["template"]["spec"]
     container = pod["containers"][0]
     maps = {one["metadata"]["name"]: one["data"] for one in of_kind(objects, "ConfigMap")}
@@ -291,7 +291,7 @@ def lay_out(deployment, objects, content, root):
                 (folder / item["path"]).write_text(content(volume["secret"]["secretName"], item["key"]))
                 (folder / item["path"]).chmod(volume["secret"]["defaultMode"])
                 secrets.append(f"{mounts[volume['name']]}/{item['path']}")
-        else:  # ours, or one that the operator has: the authority of the relay
+        else:  # the chart's own, or one of the operator: the relay's certificate authority
             name = volume["configMap"]["name"]
             data = maps.get(name, {"relay.pem": content(name, "relay.pem")})
             paths = {item["key"]: item["path"] for item in volume["configMap"].get("items", [])} or {key: key for key in data}
@@ -305,7 +305,7 @@ def lay_out(deployment, objects, content, root):
 
 
 def keys_of(values, roles):
-    """The keys of the Secret that these roles need."""
+    """Returns the keys of the Secret that these roles need."""
     keys = {"sealing": [{"key": "sealing"}], "digest": [{"key": "digest"}], "index": "index", **values["keys"]}
     names = set()
     if roles != ["verifier"]:
@@ -316,7 +316,7 @@ def keys_of(values, roles):
 
 
 def check_program(case, objects, deployments, scratch, values):
-    """Lays out each pod's files and variables, and lets the program read its configuration there."""
+    """Writes each pod's files and variables, and runs `watchword config check` on them."""
     content = contents(scratch)
     for one in deployments:
         what = f"{case}: {one['metadata']['name']}"
@@ -350,7 +350,7 @@ def check_program(case, objects, deployments, scratch, values):
                 expect(not line, f"{what}: has {channel}: {line!r}")
 
 
-# --- One case, and what is refused.
+# --- One case, and values that must be refused.
 
 
 def check_case(chart, file, scratch):
@@ -405,7 +405,7 @@ def check_refusals(chart, scratch):
 
 def check_rest(chart, scratch):
     minimal, full = chart / "ci/minimal-values.yaml", chart / "ci/full-values.yaml"
-    # A changed text is a rollout of those that render texts, and of no other.
+    # A changed text is a rollout of the roles that render texts, and of no other.
     text = scratch / "text.yaml"
     text.write_text(yaml.safe_dump({"templates": {"de/sms.txt": "{{ app }}: {{ code }}"}, "api": {"enabled": False}, "ingress": {"enabled": False}}))
     sums = [{one["metadata"]["labels"]["app.kubernetes.io/component"]: one["spec"]["template"]["metadata"]["annotations"]
@@ -414,16 +414,16 @@ def check_rest(chart, scratch):
     for component, annotations in sums[0].items():
         changed = annotations.get("checksum/templates") != sums[1][component].get("checksum/templates")
         expect(changed == (component != "verifier"), f"a changed text and {component}: {changed}")
-    # Without the operator's CRDs the same values still install, and the notes say what is missing.
+    # Without the monitoring CRDs the same values still install, and the notes say what is missing.
     objects = parsed(render(HELMS[1], chart, full, apis=["gateway.networking.k8s.io/v1"]).stdout)
     kinds = {one["kind"] for one in objects}
     expect("Deployment" in kinds and not kinds & {"PodMonitor", "PrometheusRule"}, f"without CRDs: {sorted(kinds)}")
-    # Nobody named is nobody let in.
+    # Without named peers nobody is admitted.
     nobody = scratch / "nobody.yaml"
     nobody.write_text(yaml.safe_dump({"networkPolicy": {"apiFrom": [], "metricsFrom": []}}))
     policies = of_kind(parsed(render(HELMS[1], chart, full, nobody).stdout), "NetworkPolicy")
     expect(policies and not any("ingress" in one["spec"] for one in policies), "an empty list of peers lets some in")
-    # Files go in byte for byte: braces of an alert are not Helm's.
+    # Files are embedded byte for byte: Helm must not interpret the braces of an alert.
     objects = parsed(render(HELMS[1], chart, full).stdout)
     rules = of_kind(objects, "PrometheusRule")
     expect([one["spec"] for one in rules] == [yaml.safe_load((chart / "alerts/watchword.rules.yml").read_text())],
@@ -431,20 +431,20 @@ def check_rest(chart, scratch):
     boards = {name: text for one in of_kind(objects, "ConfigMap") if one["metadata"]["labels"].get("grafana_dashboard")
               for name, text in one["data"].items()}
     expect(boards == {file.name: file.read_text() for file in (chart / "dashboards").glob("*.json")}, "dashboards")
-    # A package that lacks them says so.
+    # A package without these files says so.
     bare = scratch / "bare"
     shutil.copytree(chart, bare)
     shutil.rmtree(bare / "alerts")
     result = render(HELMS[1], bare, full)
     expect("has no alerts/watchword.rules.yml" in result.stderr, f"without rules: {result.stderr}")
-    # No more pods than the providers bear: 100 a second at 12.5 a pod are 8, not the 20 that are allowed.
+    # No more pods than the providers can serve: 100 a second at 12.5 a pod are 8, less than the 20 of maxReplicas.
     objects = parsed(render(HELMS[1], chart, chart / "ci/keda-values.yaml").stdout)
     most = {one["metadata"]["name"]: one["spec"]["maxReplicaCount"] for one in of_kind(objects, "ScaledObject")}
     expect(most == {"otp-watchword-sms-worker": 8, "otp-watchword-email-worker": 4}, f"most replicas: {most}")
-    # Names stay in their bounds.
+    # Names do not exceed 63 characters.
     objects = parsed(render(HELMS[1], chart, full, name="a" * 53).stdout)
     expect(objects and all(len(one["metadata"]["name"]) <= 63 for one in objects), "a long release's names")
-    # The notes, and the package with what it embeds.
+    # The notes, and the package with the files that it embeds.
     notes = run([HELMS[1], "install", "otp", chart, "--dry-run=client", "-f", minimal, "-n", NAMESPACE])
     expect(f"http://otp-watchword-verifier.{NAMESPACE}.svc" in notes.stdout, f"notes: {notes.stdout[-900:]}{notes.stderr}")
     for role in ("issuer", "verifier", "email-worker"):
@@ -457,12 +457,12 @@ def check_rest(chart, scratch):
         listed = run(["tar", "tzf", scratch / f"watchword-{version}.tgz"]).stdout
         for file in ("values.schema.json", "README.md", "alerts/watchword.rules.yml"):
             expect(f"watchword/{file}" in listed, f"{helm.name} packs no {file}")
-    # Every value stands in the README, and nothing that is no value.
+    # The README lists every value, and no other.
     readme = (chart / "README.md").read_text()
     told = set(re.findall(r"^\| `([^`]+)` \|", readme, re.M))
     values = yaml.safe_load((chart / "values.yaml").read_text())
     expect(told == set(leaves(values)), f"README and values.yaml differ: {sorted(told ^ set(leaves(values)))}")
-    # A default that stands there is the one of values.yaml.
+    # Its defaults are those of values.yaml.
     defaults = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|", readme, re.M)
     expect(len(defaults) > 20, f"README: only {len(defaults)} defaults are read")
     for name, text in defaults:
@@ -471,21 +471,21 @@ def check_rest(chart, scratch):
 
 
 def another_text(scratch):
-    """Values with another text."""
+    """Writes values with a changed text."""
     file = scratch / "another.yaml"
     file.write_text(yaml.safe_dump({"templates": {"de/sms.txt": "{{ code }}: {{ app }}"}}))
     return file
 
 
 def default_of(values, name):
-    """The default of a value as README.md names it."""
+    """Returns the default of a value, by its name in README.md."""
     for part in name.replace("ROLE", "issuer").split("."):
         values = values[part]
     return values
 
 
 def leaves(values):
-    """The values as README.md names them: two levels, and the roles' in one place."""
+    """Returns the names of the values as in README.md: two levels, and `ROLE` for the roles."""
     roles = ("api", "issuer", "verifier", "smsWorker", "emailWorker")
     found = []
     for key, value in values.items():
@@ -499,7 +499,7 @@ def leaves(values):
 
 
 def stand_in(chart):
-    """A chart without rules or dashboards is checked with some: that they get through is the chart's."""
+    """Adds stand-ins for rules and dashboards to a chart that lacks them, because the chart must embed any."""
     for file, text in (("alerts/watchword.rules.yml", STAND_IN_RULES), ("dashboards/watchword.json", '{"title": "{{x}}"}\n')):
         if not list((chart / file).parent.glob("*")):
             (chart / file).parent.mkdir()

@@ -1,8 +1,11 @@
-"""Holds compose.yaml to the compose specification's schema, and to what it starts: the secrets are made by
-the commands of docs/deploy.md; the program takes the configuration with the files and variables a container
-gets; Caddy and Prometheus take their own; a real Redis comes up from its command as a store Watchword may
-use, and a real RabbitMQ from its command and configuration, with a user that has the permissions of
-docs/deploy.md. There is no engine here: no container is started."""
+"""Checks compose.yaml against the schema of the compose specification and against the programs it starts:
+
+- the commands of docs/deploy.md make the secrets;
+- Watchword, Caddy and Prometheus accept their configuration with the files and variables of the container;
+- a real Redis started by its command is a store that Watchword accepts;
+- a real RabbitMQ started by its command and configuration has a user with the permissions of docs/deploy.md.
+
+There is no container engine here, so no container is started."""
 
 import contextlib
 import json
@@ -41,12 +44,12 @@ def run(*command, **options):
 
 
 def sources(service):
-    """[(path on the host, path in the container)] of what is mounted from the repository."""
+    """Returns [(path on the host, path in the container)] of the mounts from the repository."""
     return [volume.split(":")[:2] for volume in service.get("volumes", []) if volume.startswith("./")]
 
 
 def make_secrets(folder):
-    """Runs the commands of docs/deploy.md up to the start of the containers. Gives what .env then holds."""
+    """Runs the commands of docs/deploy.md up to the start of the containers. Returns the content of .env."""
     section = (ROOT / "docs/deploy.md").read_text().split("\n## One machine\n")[1]
     commands = section.split("```\n")[1].split("docker compose")[0]
     made = run("bash", "-euc", commands, cwd=folder)
@@ -58,18 +61,18 @@ def make_secrets(folder):
 
 
 def filled(value, known):
-    """The value with what .env holds."""
+    """Substitutes the variables of .env."""
     return re.sub(r"\$\{(\w+):\?\}", lambda match: known[match[1]], value)
 
 
 def check_redis(service, secrets, scratch):
-    """Runs the container's command with a server that listens at a socket of ours."""
+    """Runs the container's command with a server that listens on a Unix socket of the test."""
     server, path = scratch / "bin/redis-server", scratch / "redis.sock"
     server.parent.mkdir()
     real = shutil.which("redis-server")
     server.write_text(f'#!/bin/sh\nexec {real} "$@" --port 0 --unixsocket {path} --dir {scratch}\n')
     server.chmod(0o755)
-    # The folder of the secrets is below /tmp as well.
+    # Replaced via SCRATCH, because the folder of the secrets is below /tmp as well.
     line = service["command"][0].replace("$$", "$").replace("/tmp/", "SCRATCH/").replace(IN_CONTAINER, f"{secrets}/")
     line = line.replace("SCRATCH", str(scratch))
     environment = {"PATH": f"{server.parent}:{os.environ['PATH']}"}
@@ -92,7 +95,7 @@ def check_redis(service, secrets, scratch):
 
 
 def check_rabbitmq(service, secrets, folder, scratch):
-    """Starts a broker by the container's command, configuration and variables, and looks at the user it makes."""
+    """Starts a broker by the container's command, configuration and variables, and checks the user that it creates."""
     mounted = [(source, target) for source, target in sources(service) if target.startswith("/etc/rabbitmq/conf.d/")]
     expect(len(mounted) == 1 and (folder / mounted[0][0]).is_file(), f"rabbitmq: configured by {mounted}")
     if not mounted or not (folder / mounted[0][0]).is_file():
@@ -140,7 +143,7 @@ def check_rabbitmq(service, secrets, folder, scratch):
         expect([json.loads(found)] == [[{"vhost": "/"} | wanted]], f"rabbitmq: {found}")
         limit = control("eval", "application:get_env(rabbit, max_message_size).").stdout
         expect("131072" in limit, f"rabbitmq: takes messages of {limit}")
-        # The password works.
+        # The password is accepted.
         login = control("authenticate_user", "watchword", (secrets / "rabbitmq-password").read_text().strip())
         expect(login.returncode == 0, f"rabbitmq: {login.stdout}{login.stderr}")
     finally:
@@ -152,8 +155,8 @@ def check_rabbitmq(service, secrets, folder, scratch):
 
 
 def check_proxy(services, known, folder, scratch):
-    """Caddy takes its configuration with the container's variables, listens where compose publishes, and its
-    addresses are the roles'. tests/operate/front.py sends requests through it."""
+    """Checks that Caddy accepts its configuration with the container's variables, listens on the published port,
+    and forwards to the roles' addresses. tests/operate/front.py sends requests through it."""
     service = services["proxy"]
     mounted = dict((target, source) for source, target in sources(service))
     variables = {key: filled(value, known) for key, value in service["environment"].items()}
@@ -178,7 +181,7 @@ def main():
     expect(checked.returncode == 0, f"schema: {checked.stdout}{checked.stderr}")
     services = compose["services"]
 
-    # Every variable is asked for, so that a missing one is told and not empty.
+    # Every variable is required, so that a missing one is an error and not an empty value.
     used = re.findall(r"(?<!\$)\$\{([^}]*)\}", text)
     expect(used and all(one.endswith(":?") for one in used), f"a variable may be missing unseen: {sorted(set(used))}")
 
@@ -213,7 +216,7 @@ def main():
             service = services.get(role, {})
             expect(service.get("command") == ["run", role], f"{role} runs {service.get('command')}")
             expect(service.get("read_only") is True and service.get("cap_drop") == ["ALL"], f"{role} has rights")
-            # The folder is mounted, so that a file that an editor replaces is seen.
+            # The folder is mounted and not the file, so that the container sees a file that an editor replaces.
             mounted = dict((target, source) for source, target in sources(service))
             variables = {key: filled(value, known) for key, value in service["environment"].items()}
             path = pathlib.PurePath(variables.pop("WATCHWORD_CONFIG"))
@@ -230,7 +233,7 @@ def main():
             for wanted in ("http      0.0.0.0:8080", "admin     0.0.0.0:9090"):
                 expect(wanted in checked.stdout, f"{role} does not listen: {checked.stdout}")
             for host in re.findall(r'^url = "\w+://(?:\w+@)?([\w-]+)', config.read_text(), re.M):
-                # Codes are checked while the broker is away.
+                # The verifier does not depend on the broker: codes are checked while it is away.
                 waits = (role, host) != ("verifier", "rabbitmq")
                 expect((host in service.get("depends_on", {})) == waits, f"{role} and whether it waits for {host}")
             expect(set(service["secrets"]) == SECRETS[role], f"{role} has {service['secrets']}")
@@ -250,7 +253,7 @@ def main():
         check_rabbitmq(services["rabbitmq"], made, folder, scratch)
         check_proxy(services, known, folder, scratch)
 
-        # Prometheus, with the chart's rules if they are there and with one of ours.
+        # Prometheus, with the chart's rules if they exist and with one of the test.
         for source, target in sources(services["prometheus"]):
             copy = scratch / target.lstrip("/")
             copy.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,9 @@
 #!/usr/bin/python3
-"""Runs the program of a systemd unit in a folder that holds a system, under the unit's settings, without
-systemd: its user, limits and environment, the parts of the file system it may see and write, the system
-calls and socket families it may use. Prints the settings that take systemd itself.
+"""Runs the program of a systemd unit in a root folder under the unit's settings, without systemd: its user,
+limits and environment, the parts of the file system that it may see and write, and the system calls and socket
+families that it may use. Prints the settings that only systemd can apply.
 
-Called by tests/operate/package in namespaces of its own (mount, process ids, host name, IPC), as root:
+Called by tests/operate/package as root in new namespaces (mount, process ids, host name, IPC):
 confine.py ROOT UNIT [NAME=VALUE…], where the variables are added to the unit's environment.
 """
 import ctypes
@@ -17,7 +17,7 @@ import sys
 
 import seccomp
 
-# Settings that only systemd, its cgroup or its own filters apply; the unit may use them.
+# Settings that only systemd, a cgroup or a systemd filter can apply; the unit may use them.
 BY_SYSTEMD = set(
     """Type ExecReload Restart RestartSec TimeoutStopSec PrivateUsers ProtectControlGroups ProtectHostname
     ProtectKernelLogs ProtectKernelModules ProtectClock KeyringMode LockPersonality RemoveIPC
@@ -29,7 +29,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def read(unit):
-    """The section [Service]: every key with its values."""
+    """Returns the section [Service]: every key with its values."""
     settings, section = {}, None
     for line in open(unit, encoding="utf-8"):
         line = line.strip()
@@ -46,7 +46,7 @@ def run(*words):
 
 
 def arrange(root, settings, one):
-    """Mounts what the program may see: everything read-only but its state directory."""
+    """Mounts the file system of the program, read-only except for its state directory."""
     inside = lambda path: os.path.join(root, path.lstrip("/"))
     expect(one, "ProtectSystem", "strict")
     expect(one, "ProtectHome", "yes")
@@ -81,7 +81,7 @@ def expect(one, key, wanted):
 
 
 def calls(group):
-    """The system calls of a group, as systemd has them."""
+    """Returns the system calls of a systemd group."""
     command = ["systemd-analyze", "syscall-filter", group]
     found = set()
     for line in subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines():
@@ -92,7 +92,7 @@ def calls(group):
 
 
 def filters(settings, one):
-    """Builds the filter of system calls that the unit asks for."""
+    """Builds the unit's system call filter."""
     expect(one, "SystemCallErrorNumber", "EPERM")
     expect(one, "MemoryDenyWriteExecute", "yes")
     allowed = calls("@default")
@@ -105,7 +105,7 @@ def filters(settings, one):
         try:
             rules.add_rule(seccomp.ALLOW, name)
         except RuntimeError:
-            pass  # no such call on this machine
+            pass  # this machine has no such system call
     for family in families:
         rules.add_rule(seccomp.ALLOW, "socket", seccomp.Arg(0, seccomp.EQ, getattr(socket, family)))
     both = PROT_WRITE | PROT_EXEC

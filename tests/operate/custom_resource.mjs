@@ -1,6 +1,6 @@
 // Validates custom resources (a JSON list on standard input) with the validators that
-// @kubernetes-models generates from the CRDs. Those let unknown fields pass; but they read only
-// fields they know, so a field that nobody read is one that the CRD does not have.
+// @kubernetes-models generates from the CRDs. They accept unknown fields, but read only the fields
+// they know, so a field that was not read is one that the CRD does not have.
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";

@@ -1,6 +1,6 @@
-"""Starts real nginx and Caddy with config/nginx.conf and config/Caddyfile before three stand-ins for the
-roles, and asks for every route of the crates over TLS: each must come to the role that serves it, unchanged,
-and everything else to none. No log may hold a query string, which can hold a gateway's token."""
+"""Starts nginx and Caddy with config/nginx.conf and config/Caddyfile in front of stand-ins for three roles, and
+requests every route of the crates over TLS. Each request must reach the role that serves it, unchanged; any other
+path must reach none. No log may contain a query string, which can hold a gateway's token."""
 
 import contextlib
 import http.client
@@ -35,7 +35,7 @@ def run(*command, **options):
 
 
 def stand_in(role):
-    """A server that answers with its role and the address it was asked for."""
+    """Starts a server that answers with its role and the requested path."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def relay(self):
@@ -80,7 +80,7 @@ def check(name, port, servers, logs):
     for body in (b"x" * 100, b"x" * 64_000):
         answer = ask(port, "/v1/verifications", body)
         expect(answer == (200, "issuer /v1/verifications"), f"{name} passes no body of {len(body)} bytes on: {answer}")
-    # A role that is away is where proxies write addresses into their logs.
+    # Proxies log the requested address when a role is away.
     servers["sms-worker"].shutdown()
     servers["sms-worker"].server_close()
     expect(ask(port, f"/v1/receipts/a?token={TOKEN}")[0] == 502, f"{name} does not say that the role is away")
@@ -123,7 +123,7 @@ def with_nginx(folder, port, certificate, key):
 def with_caddy(folder, port, certificate, key):
     servers = {role: stand_in(role) for role in ("issuer", "verifier", "sms-worker")}
     file = ROOT / "config/Caddyfile"
-    # Its own name would make it ask for a certificate on the internet.
+    # With a public name Caddy would request a certificate from the internet.
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     run("caddy", "validate", "--config", file, "--adapter", "caddyfile", env=environment)
     text = file.read_text()

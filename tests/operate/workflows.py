@@ -1,6 +1,6 @@
-"""Holds the workflows to what GitHub's runner accepts (actionlint) and to rules of our own: each job has its
-own rights and a deadline, each action has a fixed version, no expression stands in a shell command, and every
-file of the repository that a command names exists.
+"""Checks the workflows with actionlint and with these rules: each job declares its permissions and a timeout,
+each action has a fixed version, no shell command contains an expression, and every file of the repository that a
+command names exists.
 
 $WATCHWORD_TOOLS/python/bin/python tests/operate/workflows.py
 """

@@ -1,5 +1,5 @@
 """Verifies the DKIM signatures of the mail on standard input with dkimpy. Arguments: selector and
-public key record, in pairs. Prints one word a signature: pass or fail."""
+public key record, in pairs. Prints one word per signature: pass or fail."""
 import sys
 
 import dkim

@@ -1,8 +1,14 @@
-// An SMSC on the npm package `smpp`: prints its port, then each message as one JSON line. What it does
-// is in the last digits of the number: 0001 unknown number, 0002 throttled, 0003 never answered,
-// 0004 the connection is cut, 0005 accepted and not delivered, 0006 hexadecimal id in the answer and decimal one in
-// the receipt, 0007 failed without a reason, 0008 not bound, 0009 an answer without a body, 0010 a receipt in TLVs after
-// a command that no codec reads, 0011 and 0012 generic_nack, 0013 refused by an application; all others are delivered.
+// An SMSC on the npm package `smpp`: prints its port, then each message as one JSON line. The last digits of the
+// number decide on its behavior:
+//
+// - 0001 unknown number; 0002 throttled; 0003 no answer; 0004 the connection is cut;
+// - 0005 accepted and not delivered;
+// - 0006 a hexadecimal id in the answer and a decimal one in the receipt;
+// - 0007 failed without a reason; 0008 not bound; 0009 an answer without a body;
+// - 0010 a receipt in TLVs, after a command that no codec can parse;
+// - 0011 and 0012 generic_nack; 0013 refused by an application.
+//
+// All other numbers are delivered.
 const smpp = require("smpp");
 
 let ids = 0;
@@ -62,7 +68,7 @@ const server = smpp.createServer((session) => {
     }
     const stat = last === "0005" ? "UNDELIV" : "DELIVRD";
     const receipt = `id:${id} sub:001 dlvrd:001 submit date:2611241200 done date:2611241201 stat:${stat} err:000 text:`;
-    // A person's own text that looks like one; it is no receipt by its class.
+    // A person's text that looks like a receipt; its esm_class says that it is none.
     session.deliver_sm({
       source_addr: to, destination_addr: "watchword", short_message: `id:${id} stat:${stat === "UNDELIV" ? "DELIVRD" : "UNDELIV"} err:000`,
     });

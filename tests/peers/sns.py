@@ -1,5 +1,5 @@
-"""A moto server that really checks signatures: starts it, makes a user with a key, prints
-`<port> <access key id> <secret>` and serves until its standard input ends."""
+"""Starts a moto server that verifies signatures, creates a user with a key, prints
+`<port> <access key id> <secret>` and serves until its standard input closes."""
 import os
 import socket
 import subprocess
@@ -11,7 +11,7 @@ import boto3
 with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
-# Four calls are let in without rights: the user, its key, its policy, and one to see that it is up.
+# Four calls need no permission: creating the user, its key and its policy, and one to see that the server is up.
 environment = dict(os.environ, INITIAL_NO_AUTH_ACTION_COUNT="4")
 server = subprocess.Popen(
     [os.path.join(os.path.dirname(sys.executable), "moto_server"), "-H", "127.0.0.1", "-p", str(port)],

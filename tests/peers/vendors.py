@@ -1,6 +1,6 @@
-"""Signs receipts as the vendors do and lets the vendors' own libraries say that they are right.
+"""Signs receipts as the vendors do, and verifies them with the vendors' own libraries.
 
-Reads one JSON request a line, answers one JSON line: the headers that were signed and accepted.
+Reads one JSON request per line and answers one JSON line: the signed headers that the library accepted.
 """
 import base64
 import hashlib

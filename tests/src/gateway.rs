@@ -1,5 +1,5 @@
-//! A real Kannel: bearerbox and smsbox on free ports, and in place of the telephone network a
-//! client of Kannel's fake SMSC protocol that keeps what arrives.
+//! A real Kannel (bearerbox and smsbox) on free ports. A client of Kannel's fake SMSC protocol
+//! takes the place of the telephone network and records the messages.
 
 use std::fs;
 use std::path::Path;
@@ -19,12 +19,12 @@ const SMSBOX: &str = "/usr/sbin/smsbox";
 /// The password of the sendsms user `watchword`.
 pub const PASSWORD: &str = "kannel-secret";
 
-/// One message as the network got it.
+/// A message that reached the network.
 #[derive(Debug, Clone)]
 pub struct Sms {
-    /// The number.
+    /// The recipient's number.
     pub to: String,
-    /// The text.
+    /// The decoded text.
     pub text: String,
 }
 
@@ -38,11 +38,11 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts it.
+    /// Starts bearerbox, smsbox and the fake SMSC.
     pub async fn start() -> Self {
         assert!(
             Path::new(BEARERBOX).exists(),
-            "kannel is not installed: tests/run does that"
+            "kannel not found; tests/run installs it"
         );
         let folder = tempfile::Builder::new()
             .prefix("watchword-kannel-")
@@ -89,19 +89,19 @@ impl Gateway {
         }
     }
 
-    /// The sendsms URL.
+    /// Returns the sendsms URL.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}/cgi-bin/sendsms", self.port)
     }
 
-    /// What the network got.
+    /// Returns the messages that reached the network.
     pub fn received(&self) -> Vec<Sms> {
         self.received.lock().expect("messages").clone()
     }
 }
 
-/// The fake SMSC protocol: `sender receiver text …`. A text's own line breaks are not encoded, so a
-/// line that does not begin like that belongs to the message before it.
+/// Reads the fake SMSC protocol: `sender receiver text …`. It does not encode line breaks in a
+/// text, so a line that does not begin with two numbers belongs to the previous message.
 async fn receive(stream: TcpStream, received: Arc<Mutex<Vec<Sms>>>) {
     let mut lines = BufReader::new(stream).lines();
     while let Ok(Some(line)) = lines.next_line().await {

@@ -1,6 +1,6 @@
 //! The harness of the end-to-end suites: real peers on free ports in temporary folders, the real
-//! binary, and helpers that wait for conditions. What it starts it stops, by process id. A peer
-//! that is not installed is a failure, never a skipped test.
+//! binary, and helpers that wait for conditions. It stops every process it has started, by process
+//! id. A missing peer fails the test; no test is skipped.
 
 pub mod clock;
 pub mod fault;
@@ -29,7 +29,7 @@ pub use redis::RedisServer;
 pub use sink::Sink;
 pub use wait::{free_port, until};
 
-/// Installs the process's TLS provider; a second call changes nothing.
+/// Installs the TLS provider of this process. Further calls have no effect.
 pub fn tls() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

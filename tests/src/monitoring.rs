@@ -1,5 +1,5 @@
 //! A private Prometheus that scrapes a pipeline and evaluates the rules, the dashboards as files,
-//! and the series as the program declares them. Refuses to judge what it reads.
+//! and the series that the program declares.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,26 +16,26 @@ use crate::load::now_ms;
 use crate::process::Process;
 use crate::wait::{free_port, until};
 
-/// The rules, from the root of the repository.
+/// The alert rules, relative to the root of the repository.
 pub const RULES: &str = "helm/watchword/alerts/watchword.rules.yml";
-/// The folder of the dashboards, from the root of the repository.
+/// The dashboards' folder, relative to the root of the repository.
 pub const DASHBOARD_FOLDER: &str = "helm/watchword/dashboards";
-/// Their names.
+/// The file names of the dashboards.
 pub const DASHBOARDS: [&str; 4] = ["overview", "delivery", "funnel", "broker-and-store"];
 
-/// The root of the repository.
+/// Returns the root of the repository.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The dashboard of this name.
+/// Reads the dashboard `name`.
 pub fn dashboard(name: &str) -> Value {
     let path = root().join(DASHBOARD_FOLDER).join(format!("{name}.json"));
     let text = fs::read_to_string(path).expect("a dashboard");
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// What Grafana would put for its variables: everything, and short spans, for a run is short.
+/// Replaces Grafana's variables: all values, and short ranges, because a run takes seconds.
 pub fn filled(expression: &str) -> String {
     let mut expression = expression.to_owned();
     for (variable, value) in [
@@ -56,11 +56,11 @@ pub fn filled(expression: &str) -> String {
 pub struct Declared {
     /// `counter`, `gauge` or `histogram`.
     pub kind: String,
-    /// The names of its labels.
+    /// The names of the labels.
     pub labels: Vec<String>,
 }
 
-/// Every series the program declares, as `watchword metrics` prints them.
+/// Returns every series that `watchword metrics` prints, by name.
 pub fn declared() -> BTreeMap<String, Declared> {
     let output = Command::new(crate::pipeline::binary())
         .arg("metrics")
@@ -89,13 +89,13 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one that scrapes these processes (name and admin port) each second, as jobs called
-    /// after them.
+    /// Starts a Prometheus that scrapes these processes (name and admin port) every second. Each
+    /// process is a job of its name.
     pub async fn start(processes: &[(String, u16)]) -> Self {
         Self::with(processes, str::to_owned).await
     }
 
-    /// The same with `change`d rules.
+    /// Starts a Prometheus whose rules are passed through `change`.
     pub async fn with(processes: &[(String, u16)], change: impl Fn(&str) -> String) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let rules = folder.path().join("rules.yml");
@@ -141,11 +141,11 @@ impl Prometheus {
         prometheus
     }
 
-    /// A call of its API.
+    /// Calls the HTTP API.
     ///
     /// # Errors
     ///
-    /// What it says is wrong.
+    /// The error text of Prometheus.
     pub async fn call(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, String> {
         let url = format!("http://127.0.0.1:{}/api/v1/{path}", self.port);
         let response = self.http.get(url).query(query).send().await;
@@ -158,21 +158,21 @@ impl Prometheus {
         }
     }
 
-    /// The series of an expression now.
+    /// Returns the current series of an expression.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The error text of Prometheus.
     pub async fn query(&self, expression: &str) -> Result<Vec<Value>, String> {
         let data = self.call("query", &[("query", expression)]).await?;
         Ok(data["result"].as_array().cloned().unwrap_or_default())
     }
 
-    /// The series of an expression over the last `seconds`, one value a second.
+    /// Returns the series of an expression over the last `seconds`, one value per second.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The error text of Prometheus.
     pub async fn range(&self, expression: &str, seconds: u64) -> Result<Vec<Value>, String> {
         let end = now_ms() / 1_000;
         let (start, end) = ((end - seconds).to_string(), end.to_string());

@@ -1,5 +1,5 @@
-//! The product as it runs: the built binary, one process or one a role, with its configuration,
-//! keys and logs in a temporary folder, and an API client.
+//! The product as it runs: the built binary, as one process or one process per role, with its
+//! configuration, keys and logs in a temporary folder, and an API client.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,32 +17,32 @@ use tempfile::TempDir;
 use crate::process::Process;
 use crate::wait::{free_port, until};
 
-/// The key of the service `test`.
+/// The API key of the service `test`.
 pub const KEY: &str = "harness-key-0123456789abcdef";
-/// The key of the service `other`.
+/// The API key of the service `other`.
 pub const OTHER_KEY: &str = "harness-key-fedcba9876543210";
-/// An operator's key of the admin API.
+/// An admin API key with the role `operator`.
 pub const ADMIN_KEY: &str = "harness-admin-0123456789abcdef";
-/// A viewer's key of the admin API.
+/// An admin API key with the role `viewer`.
 pub const VIEWER_KEY: &str = "harness-viewer-0123456789abcdef";
 
-/// What a pipeline is made of.
+/// The configuration of a pipeline.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// Lines of the config about the engine: `engine = …` and its sections.
+    /// TOML of the engine: `engine = …` and its sections.
     pub engine: String,
-    /// Lines about providers.
+    /// TOML of the providers.
     pub providers: String,
-    /// Lines for the section of the service `test`.
+    /// TOML for the section of the service `test`.
     pub service: String,
     /// The log level.
     pub level: String,
 }
 
 impl Settings {
-    /// On these peers.
+    /// Settings for these peers.
     pub fn distributed(amqp_url: &str, redis_url: &str) -> Self {
-        // URLs with passwords come from the environment; see `role`.
+        // URLs with passwords come from the environment, see `launch`.
         let engine = "engine = \"distributed\"\n[rabbitmq]\nurl = \"amqp://replaced\"\n[redis]\nurl = \"redis://replaced\"\n";
         Self {
             engine: format!("{engine}#{amqp_url} {redis_url}"),
@@ -51,7 +51,7 @@ impl Settings {
         }
     }
 
-    /// The same with an operator's and a viewer's key of the admin API.
+    /// Adds an operator's and a viewer's key of the admin API.
     #[must_use]
     pub fn with_admin_keys(mut self) -> Self {
         let operator = admin_key("ops", ADMIN_KEY, "operator");
@@ -61,7 +61,7 @@ impl Settings {
         self
     }
 
-    /// On a `SQLite` file.
+    /// Settings for a `SQLite` file.
     pub fn embedded() -> Self {
         let engine = "engine = \"embedded\"\n[embedded]\npath = \"FOLDER/watchword.db\"\n";
         let providers =
@@ -75,14 +75,14 @@ impl Settings {
     }
 }
 
-/// The section of an admin key.
+/// Returns the TOML section of an admin key.
 pub fn admin_key(name: &str, key: &str, role: &str) -> String {
     let hash = HEXLOWER.encode(&Sha256::digest(key.as_bytes()));
     format!("[admin.keys.{name}]\nhash = \"{hash}\"\nrole = \"{role}\"\n")
 }
 
-/// `service` with limits that a load within one block of numbers does not reach, while every
-/// message is still counted. A key that `service` sets stays.
+/// Raises the limits of `service` above a load whose numbers all lie in one block, while every
+/// message is still counted. Keys that `service` sets itself stay.
 fn with_room(service: &str) -> String {
     const HEADER: &str = "[services.test.limits]\n";
     let most = [
@@ -110,27 +110,27 @@ pub struct Pipeline {
     redis_url: String,
     /// The running processes by name.
     pub processes: BTreeMap<String, Role>,
-    /// Further variables for its processes.
+    /// Environment variables for all processes.
     pub variables: Vec<(String, String)>,
-    /// Further variables for the process of this name.
+    /// Environment variables for the process of this name.
     pub own_variables: BTreeMap<String, Vec<(String, String)>>,
-    /// Where the process of this name listens, for as long as the pipeline lives.
+    /// Ports (API, admin) by process name. A restarted process keeps them.
     ports: BTreeMap<String, (u16, u16)>,
     http: Client,
 }
 
-/// One process of the product.
+/// A process of the product.
 pub struct Role {
-    /// The process.
+    /// The operating system process.
     pub process: Process,
-    /// Its API, if it serves one.
+    /// Port of the API.
     pub http: u16,
-    /// Its admin listener.
+    /// Port of the admin listener.
     pub admin: u16,
 }
 
 impl Pipeline {
-    /// Writes configuration and keys; starts nothing yet.
+    /// Writes configuration and keys, without starting a process.
     pub fn configure(settings: &Settings) -> Self {
         crate::tls();
         let folder = tempfile::Builder::new()
@@ -179,13 +179,13 @@ impl Pipeline {
         }
     }
 
-    /// Its folder.
+    /// Returns the folder of configuration, keys and logs.
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()
     }
 
-    /// A command of the binary with this pipeline's configuration. It finds no admin API: what
-    /// listens at the default port is another installation's.
+    /// Returns a command of the binary with this configuration. It is pointed away from the default
+    /// admin port, where another installation may listen.
     pub fn command(&self) -> Command {
         let mut command = Command::new(binary());
         command.env("WATCHWORD_ADMIN__LISTEN", "127.0.0.1:1");
@@ -202,7 +202,7 @@ impl Pipeline {
         command
     }
 
-    /// Starts `roles` (none: all) as a process called `name` and waits until it is ready.
+    /// Starts `roles` (all, if empty) as the process `name` and waits until it is ready.
     pub async fn start(&mut self, name: &str, roles: &[&str]) {
         self.launch(name, roles);
         self.ready(name).await;
@@ -223,7 +223,7 @@ impl Pipeline {
             .arg("run")
             .args(roles);
         let output = self.folder.path().join(format!("{name}.log"));
-        // What an earlier process of this name has written stays.
+        // Keep the log of an earlier process of this name.
         if output.exists() {
             let earlier = (1..).map(|n| self.folder.path().join(format!("{name}.{n}.log")));
             let free = earlier.into_iter().find(|path| !path.exists());
@@ -240,7 +240,7 @@ impl Pipeline {
         );
     }
 
-    /// The API's and the admin listener's port of the process called `name`.
+    /// Returns the ports of the API and of the admin listener of the process `name`.
     pub fn ports(&mut self, name: &str) -> (u16, u16) {
         let ports = self.ports.entry(name.to_owned());
         *ports.or_insert_with(|| (free_port(), free_port()))
@@ -266,7 +266,7 @@ impl Pipeline {
         .await;
     }
 
-    /// A call of the API of process `name` with `key`.
+    /// Calls the API of the process `name` with `key`.
     pub async fn call(
         &self,
         name: &str,
@@ -283,12 +283,12 @@ impl Pipeline {
         Answer::of(request.send().await.expect("an answer")).await
     }
 
-    /// `POST` with the key of the service `test`.
+    /// Sends a `POST` with the key of the service `test`.
     pub async fn post(&self, name: &str, path: &str, body: Value) -> Answer {
         self.call(name, KEY, Method::POST, path, Some(body)).await
     }
 
-    /// Asks for a code.
+    /// Requests a code.
     pub async fn ask(&self, name: &str, channel: &str, to: &str) -> Answer {
         self.post(
             name,
@@ -308,7 +308,7 @@ impl Pipeline {
         .await
     }
 
-    /// The status of a verification.
+    /// Requests the status of a verification.
     pub async fn status(&self, name: &str, id: &str) -> Answer {
         self.call(
             name,
@@ -320,7 +320,7 @@ impl Pipeline {
         .await
     }
 
-    /// A call of the admin API of process `name`; without a key if `key` is empty.
+    /// Calls the admin API of the process `name`; without a key if `key` is empty.
     pub async fn admin(
         &self,
         name: &str,
@@ -343,7 +343,7 @@ impl Pipeline {
         Answer::of(request.send().await.expect("an answer")).await
     }
 
-    /// A raw client and address for requests the helpers do not make.
+    /// Returns the HTTP client and the base URL, for requests that the helpers do not cover.
     pub fn raw(&self, name: &str) -> (&Client, String) {
         (
             &self.http,
@@ -351,7 +351,7 @@ impl Pipeline {
         )
     }
 
-    /// The metrics of process `name`: series to value.
+    /// Returns the metrics of the process `name`, by series.
     pub async fn metrics(&self, name: &str) -> BTreeMap<String, f64> {
         let url = format!("http://127.0.0.1:{}/metrics", self.processes[name].admin);
         let text = self
@@ -370,7 +370,8 @@ impl Pipeline {
             .collect()
     }
 
-    /// The sum over all processes of the series that start with `name` and hold all `labels`.
+    /// Returns the sum over all processes of the series that start with `name` and contain all
+    /// `labels`.
     pub async fn total(&self, name: &str, labels: &[&str]) -> u64 {
         let mut sum = 0.0;
         for process in self.processes.keys() {
@@ -392,7 +393,7 @@ impl Pipeline {
         sum
     }
 
-    /// The logs of all processes, those that have ended included.
+    /// Returns the logs of all processes, including ended ones.
     pub fn logs(&self) -> String {
         let mut logs = String::new();
         for entry in fs::read_dir(self.folder.path())
@@ -411,7 +412,7 @@ impl Pipeline {
     }
 }
 
-/// Writes a secret's file; gives how the configuration names it.
+/// Writes a secret to a file and returns the reference for the configuration.
 pub fn secret(folder: &Path, name: &str, text: &str) -> String {
     let path = folder.join(name);
     fs::write(&path, text).expect("a secret");
@@ -419,14 +420,14 @@ pub fn secret(folder: &Path, name: &str, text: &str) -> String {
     format!("file = \"{}\"", path.display())
 }
 
-/// An answer of the API.
+/// A response of the API.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// Its status.
+    /// The HTTP status.
     pub status: StatusCode,
-    /// Its headers.
+    /// The response headers.
     pub headers: reqwest::header::HeaderMap,
-    /// Its body; null if it is no JSON.
+    /// The JSON body; null if it is not JSON.
     pub body: Value,
 }
 
@@ -442,13 +443,13 @@ impl Answer {
         }
     }
 
-    /// The field `name` as text; empty if it is not there.
+    /// Returns the field `name` as text, or an empty string.
     pub fn text(&self, name: &str) -> &str {
         self.body[name].as_str().unwrap_or_default()
     }
 }
 
-/// The built binary: beside this program, or beside this test's own folder of the build directory.
+/// Returns the path of the built binary: beside this program, or one folder above a test's.
 pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("WATCHWORD_BIN") {
         return path.into();
@@ -461,7 +462,7 @@ pub fn binary() -> PathBuf {
         .expect("the binary is not built: cargo build -p watchword, or use tests/run")
 }
 
-/// The first run of exactly six digits: the code in a message.
+/// Returns the code in a message: the first run of exactly six digits.
 pub fn code_in(text: &str) -> String {
     let runs = text.split(|c: char| !c.is_ascii_digit());
     runs.into_iter()

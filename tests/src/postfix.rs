@@ -1,5 +1,5 @@
-//! A real Postfix: own configuration, queue and folders, one port on loopback. It keeps every mail
-//! in one Maildir, or relays everything to another server. It needs root, as Postfix does.
+//! A real Postfix with its own configuration, queue and folders, on one loopback port. It stores
+//! every mail in one Maildir or relays everything to another server. Postfix needs root.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,8 +15,7 @@ use crate::wait::{free_port, until};
 
 const MASTER: &str = "/usr/lib/postfix/sbin/master";
 
-/// What of Postfix's services one relay needs, none of them in a chroot: name, type, most
-/// processes, program.
+/// The Postfix services that one relay needs, none in a chroot: name, type, process limit, program.
 const SERVICES: [(&str, &str, &str, &str); 14] = [
     ("cleanup", "unix", "0", "cleanup"),
     ("qmgr", "unix", "1", "qmgr"),
@@ -34,7 +33,7 @@ const SERVICES: [(&str, &str, &str, &str); 14] = [
     ("postlog", "unix-dgram", "1", "postlogd"),
 ];
 
-/// A mail server of its own.
+/// A running Postfix.
 pub struct Postfix {
     process: Process,
     folder: TempDir,
@@ -42,12 +41,12 @@ pub struct Postfix {
 }
 
 impl Postfix {
-    /// Starts one that keeps what it gets; read it with [`Postfix::mails`].
+    /// Starts a server that stores the mails it gets; see [`Postfix::mails`].
     pub async fn start() -> Self {
         Self::launch("").await
     }
 
-    /// Starts one that relays everything to `port` on loopback, and tries again each second.
+    /// Starts a server that relays everything to `port` on loopback and retries every second.
     pub async fn relaying_to(port: u16) -> Self {
         Self::launch(&format!(
             "virtual_mailbox_domains =\nrelayhost = [127.0.0.1]:{port}\n\
@@ -59,7 +58,7 @@ impl Postfix {
     async fn launch(last_lines: &str) -> Self {
         assert!(
             Path::new(MASTER).exists(),
-            "postfix is not installed: tests/run does that"
+            "postfix not found; tests/run installs it"
         );
         let folder = tempfile::Builder::new()
             .prefix("watchword-postfix-")
@@ -68,7 +67,7 @@ impl Postfix {
         let port = free_port();
         configure(folder.path(), port, last_lines);
         let etc = folder.path().join("etc");
-        // Makes the queue's folders, with their owners.
+        // Creates the queue's folders with their owners.
         let check = Command::new("postfix")
             .arg("-c")
             .arg(&etc)
@@ -80,7 +79,7 @@ impl Postfix {
             "postfix check, as root? {}",
             String::from_utf8_lossy(&check.stderr)
         );
-        // `-d`: it stays in the process group of the test, and ends with it.
+        // `-d` keeps `master` in the process group of the test, so that it ends with the test.
         let mut command = Command::new(MASTER);
         command.arg("-c").arg(&etc).arg("-d");
         let postfix = Self {
@@ -95,12 +94,12 @@ impl Postfix {
         postfix
     }
 
-    /// Its SMTP port.
+    /// Returns the SMTP port.
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// The mails it has delivered, whole, in no order.
+    /// Returns the delivered mails, in no particular order.
     pub fn mails(&self) -> Vec<String> {
         let inbox = self.folder.path().join("mail/inbox/new");
         fs::read_dir(inbox)
@@ -111,7 +110,7 @@ impl Postfix {
             .collect()
     }
 
-    /// Its log.
+    /// Returns the mail log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log/maillog")).unwrap_or_default()
     }
@@ -119,14 +118,14 @@ impl Postfix {
 
 impl Drop for Postfix {
     fn drop(&mut self) {
-        // The services first: once `master` is gone they are nobody's children.
+        // Kill the services first: once `master` is gone they cannot be found as its children.
         for id in descendants(self.process.id()) {
             signal(id, "KILL");
         }
     }
 }
 
-/// Writes `main.cf` and `master.cf`, and the folders with the owners Postfix wants.
+/// Writes `main.cf` and `master.cf`, and the folders with the owners that Postfix requires.
 fn configure(folder: &Path, port: u16, last_lines: &str) {
     let path = folder.display();
     for (name, owner) in [
@@ -142,7 +141,7 @@ fn configure(folder: &Path, port: u16, last_lines: &str) {
             std::os::unix::fs::chown(folder.join(name), Some(user), None).expect("an owner: root?");
         }
     }
-    // Its services are other users, and walk through.
+    // The services run as other users and must be able to enter the folder.
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("a mode");
     let (user, group) = ids("nobody");
     let main = format!(
@@ -161,7 +160,7 @@ fn configure(folder: &Path, port: u16, last_lines: &str) {
             "cleanup" | "qmgr" | "postlog" => "n",
             _ => "-",
         };
-        // What was put off is looked at each second.
+        // The queue manager looks at deferred mail every second.
         let wake = if name == "qmgr" { "1" } else { "-" };
         let _ = writeln!(
             master,
@@ -172,7 +171,7 @@ fn configure(folder: &Path, port: u16, last_lines: &str) {
     fs::write(folder.join("etc/master.cf"), master).expect("a config");
 }
 
-/// The user and group id of `name`.
+/// Returns the user and group ids of `name`.
 fn ids(name: &str) -> (u32, u32) {
     let users = fs::read_to_string("/etc/passwd").expect("the users");
     let mut fields = users

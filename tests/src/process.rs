@@ -1,18 +1,18 @@
-//! A child process with its output in files; killed with the handle.
+//! A child process whose output goes to a file; killed when dropped.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// A running program.
+/// A child process.
 pub struct Process {
     child: Child,
     output: PathBuf,
 }
 
 impl Process {
-    /// Starts `command`; both outputs go to `output`.
+    /// Starts `command` with stdout and stderr redirected to `output`.
     pub fn start(mut command: Command, output: &Path) -> Self {
         let file = File::create(output).expect("an output file");
         let errors = file.try_clone().expect("an output file");
@@ -31,12 +31,12 @@ impl Process {
         }
     }
 
-    /// What it has written so far.
+    /// Returns the output so far.
     pub fn output(&self) -> String {
         fs::read_to_string(&self.output).unwrap_or_default()
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -46,12 +46,12 @@ impl Process {
         signal(self.child.id(), name);
     }
 
-    /// Its status, if it has ended.
+    /// Returns the exit status if the process has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Waits for its end.
+    /// Waits for the process to end.
     pub fn wait(&mut self, seconds: u64) -> ExitStatus {
         let deadline = Instant::now() + Duration::from_secs(seconds);
         loop {
@@ -75,8 +75,8 @@ impl Drop for Process {
     }
 }
 
-/// Sends the signal `name` to process `id`. The shell's own `kill`: the program of that name is a
-/// package that small systems do not have.
+/// Sends the signal `name` to process `id`. Uses the shell's builtin `kill`, because small systems
+/// do not have the program of that name.
 pub fn signal(id: u32, name: &str) {
     let status = Command::new("sh")
         .args(["-c", "kill -s \"$0\" \"$1\"", name, &id.to_string()])
@@ -85,7 +85,8 @@ pub fn signal(id: u32, name: &str) {
     assert!(status.is_ok(), "sh cannot be run");
 }
 
-/// The processes below `id`. A child belongs to the thread that made it.
+/// Returns the descendants of process `id`. The kernel lists children per thread, so all threads
+/// are read.
 pub fn descendants(id: u32) -> Vec<u32> {
     let mut found = Vec::new();
     let mut open = vec![id];
@@ -104,7 +105,7 @@ pub fn descendants(id: u32) -> Vec<u32> {
     found
 }
 
-/// Comes back when this process is told to stop, by SIGINT or SIGTERM.
+/// Completes when this process receives SIGINT or SIGTERM.
 pub async fn told_to_stop() {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).expect("signals");

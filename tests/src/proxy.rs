@@ -1,5 +1,5 @@
-//! A TCP proxy with faults: each direction slowed, held or swallowed, connections cut or refused.
-//! With certificates it speaks TLS to whoever dials it and clear text to its target.
+//! A TCP proxy with faults: it delays, holds or swallows each direction, and cuts or refuses
+//! connections. With a certificate it speaks TLS to its clients and clear text to its target.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,25 +12,25 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-/// The most that is read at once, and held.
+/// The most bytes that are read at once and held.
 const CHUNK: usize = 256 * 1024;
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// What happens to the bytes of one direction.
+/// How the proxy treats the bytes of one direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Flow {
-    /// They pass.
+    /// Passes them on.
     #[default]
     Free,
-    /// They pass after so many milliseconds.
+    /// Passes them on after so many milliseconds.
     Slow(u64),
-    /// They wait, and none is lost.
+    /// Holds them; none are lost.
     Held,
-    /// They vanish.
+    /// Drops them.
     Swallowed,
 }
 
-/// What a proxy does now.
+/// The current state of a proxy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Weather {
     /// From the client to the server.
@@ -39,7 +39,7 @@ pub struct Weather {
     pub back: Flow,
     /// New connections are closed at once.
     pub refuses: bool,
-    /// Grows with each cut of all connections.
+    /// Increases with each cut of all connections.
     cuts: u64,
 }
 
@@ -57,7 +57,7 @@ impl TcpProxy {
         Self::listen(target, None).await
     }
 
-    /// The same, speaking TLS with this certificate to the client.
+    /// The same, with TLS towards the client.
     pub async fn start_tls(target: u16, certificate: Arc<ServerConfig>) -> Self {
         Self::listen(target, Some(watch::Sender::new(certificate))).await
     }
@@ -83,22 +83,22 @@ impl TcpProxy {
         }
     }
 
-    /// Its port.
+    /// Returns the port.
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// Changes what it does from now on.
+    /// Changes the state from now on.
     pub fn set(&self, change: impl FnOnce(&mut Weather)) {
         self.weather.send_modify(change);
     }
 
-    /// Swallows what the server says.
+    /// Drops the bytes of the server.
     pub fn mute(&self, on: bool) {
         self.set(|weather| weather.back = if on { Flow::Swallowed } else { Flow::Free });
     }
 
-    /// Passes nothing on in either direction, and loses nothing.
+    /// Holds both directions; no bytes are lost.
     pub fn hold(&self, on: bool) {
         let flow = if on { Flow::Held } else { Flow::Free };
         self.set(|weather| (weather.forth, weather.back) = (flow, flow));
@@ -109,13 +109,13 @@ impl TcpProxy {
         self.set(|weather| weather.cuts += 1);
     }
 
-    /// Shows this certificate to those who dial from now on.
+    /// Presents this certificate to new connections.
     pub fn show(&self, certificate: Arc<ServerConfig>) {
         let shown = self.certificate.as_ref().expect("a proxy that speaks TLS");
         shown.send_replace(certificate);
     }
 
-    /// Connections so far whose handshake, if there is one, was completed.
+    /// Returns the number of connections so far whose handshake, if any, completed.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
@@ -183,7 +183,8 @@ async fn pass(
 ) {
     let mut buffer = vec![0; CHUNK];
     while let Ok(mut count @ 1..) = from.read(&mut buffer).await {
-        // Held, it goes on listening: what a sender wanted who is gone by now is delivered to nobody.
+        // Keep reading while held: the bytes of a sender that has closed meanwhile must not be
+        // delivered.
         let now = loop {
             tokio::select! {
                 biased;

@@ -1,5 +1,5 @@
-//! A private `RabbitMQ`: own ports, node name, cookie, port mapper and folders. Also users, virtual
-//! hosts and alarms through its management API and its control tool.
+//! A private `RabbitMQ` with its own ports, node name, cookie, port mapper and folders. Also users,
+//! virtual hosts and alarms, through the management API and `rabbitmqctl`.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -20,13 +20,13 @@ use crate::wait::{free_port, until};
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 
-/// The administrator's name and password on private brokers.
+/// The administrator of private brokers.
 pub const USER: &str = "watchword";
-/// See [`USER`].
+/// The password of [`USER`].
 pub const PASSWORD: &str = "harness-secret";
 
-/// The environment variable that names the broker which `tests/run` starts for all suites. Its value
-/// is what [`RabbitMq::address`] returns.
+/// The environment variable with the address of the broker that `tests/run` starts for all suites,
+/// as [`RabbitMq::address`] returns it.
 pub const SHARED: &str = "WATCHWORD_TEST_BROKER";
 
 /// A private broker, or a virtual host of the shared one.
@@ -51,8 +51,8 @@ impl RabbitMq {
         Self::within(&std::env::temp_dir()).await
     }
 
-    /// Creates a virtual host on the shared broker, or starts a broker where there is none. Only for
-    /// tests that neither stop the broker nor raise its alarms.
+    /// Creates a virtual host on the shared broker, or starts a private broker if there is none.
+    /// Only for tests that neither stop the broker nor raise its alarms.
     pub async fn shared() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let Ok(address) = std::env::var(SHARED) else {
@@ -85,7 +85,7 @@ impl RabbitMq {
         broker
     }
 
-    /// The ports and the folder of this broker, for [`SHARED`].
+    /// Returns the ports and the folder of this broker, for [`SHARED`].
     pub fn address(&self) -> String {
         format!(
             "{} {} {} {} {}",
@@ -97,7 +97,7 @@ impl RabbitMq {
         )
     }
 
-    /// Starts a cluster of `count` nodes; the first is the one that knows the others' port mapper.
+    /// Starts a cluster of `count` nodes. All use the port mapper of the first.
     pub async fn cluster(count: usize) -> Vec<Self> {
         let mut nodes = vec![Self::start().await];
         for _ in 1..count {
@@ -116,7 +116,7 @@ impl RabbitMq {
         nodes
     }
 
-    /// What its node is called in a cluster.
+    /// Returns the node name in a cluster.
     pub fn node_name(&self) -> String {
         format!("watchword{}@localhost", self.port)
     }
@@ -131,7 +131,7 @@ impl RabbitMq {
     fn made(parent: &Path) -> Self {
         assert!(
             Path::new(SERVER).exists(),
-            "rabbitmq-server is not installed: tests/run does that"
+            "rabbitmq-server not found; tests/run installs it"
         );
         crate::tls();
         let folder = tempfile::Builder::new()
@@ -161,11 +161,11 @@ impl RabbitMq {
         broker
     }
 
-    /// Starts it again after [`RabbitMq::kill`].
+    /// Starts the broker again after [`RabbitMq::kill`].
     pub async fn launch(&mut self) {
         let mapper = ("127.0.0.1", self.mapper);
         if self.port_mapper.is_none() && tokio::net::TcpStream::connect(mapper).await.is_err() {
-            // Left to itself the broker starts one as a daemon, which outlives an interrupted test.
+            // The broker would start one as a daemon, which outlives an interrupted test.
             let mut command = Command::new("epmd");
             command.args(["-address", "127.0.0.1", "-port", &self.mapper.to_string()]);
             let output = self.folder.join("port-mapper");
@@ -216,7 +216,7 @@ impl RabbitMq {
             .env("RABBITMQ_CONF_ENV_FILE", folder.join("none"));
     }
 
-    /// The port of its AMQP listener.
+    /// Returns the port of the AMQP listener.
     pub const fn port(&self) -> u16 {
         self.port
     }
@@ -229,23 +229,23 @@ impl RabbitMq {
         }
     }
 
-    /// The path of something of its virtual host in the management API, below `kind`.
+    /// Returns the management API path of an object of the virtual host, below `kind`.
     pub fn path(&self, kind: &str, rest: &str) -> String {
         format!("{kind}/{}/{rest}", self.vhost)
     }
 
-    /// `amqp://…` for the administrator.
+    /// Returns the administrator's `amqp://…`.
     pub fn url(&self) -> String {
         self.url_of(USER, PASSWORD)
     }
 
-    /// `amqp://…` for `user`.
+    /// Returns `amqp://…` of `user`.
     pub fn url_of(&self, user: &str, password: &str) -> String {
         let (port, vhost) = (self.port, &self.vhost);
         format!("amqp://{user}:{password}@127.0.0.1:{port}/{vhost}")
     }
 
-    /// Adds a user with all rights.
+    /// Adds a user with all permissions.
     pub async fn add_user(&self, name: &str, password: &str) {
         let body = json!({ "password": password, "tags": "" });
         self.call(Method::PUT, &format!("users/{name}"), Some(body))
@@ -261,7 +261,7 @@ impl RabbitMq {
             .expect("rights");
     }
 
-    /// A call of the management API.
+    /// Calls the management API.
     pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Option<Value> {
         let url = format!("http://127.0.0.1:{}/api/{path}", self.management);
         let mut request = self
@@ -284,7 +284,7 @@ impl RabbitMq {
         })
     }
 
-    /// Runs the control tool.
+    /// Runs `rabbitmqctl`.
     pub fn control(&self, arguments: &[&str]) {
         let mut command = Command::new(CONTROL);
         self.environment(&mut command);
@@ -312,14 +312,15 @@ impl RabbitMq {
         self.control(&arguments);
     }
 
-    /// Whether its process has ended by itself.
+    /// Whether the process has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         self.process
             .as_mut()
             .is_none_or(|process| process.ended().is_some())
     }
 
-    /// Messages in `queue`, ready and unacknowledged, as the queue itself tells.
+    /// Returns the number of messages in `queue`, ready and unacknowledged, as reported by the
+    /// queue itself.
     pub fn messages(&self, queue: &str) -> u64 {
         let mut command = Command::new(CONTROL);
         self.environment(&mut command);
@@ -335,7 +336,7 @@ impl RabbitMq {
         count.unwrap_or_else(|| panic!("{queue} is not in:\n{text}"))
     }
 
-    /// Messages in every queue, as the queues themselves tell.
+    /// Returns the number of messages of every queue, as reported by the queues themselves.
     pub fn all_messages(&self) -> Vec<(String, u64)> {
         let mut command = Command::new(CONTROL);
         self.environment(&mut command);
@@ -351,7 +352,8 @@ impl RabbitMq {
             .collect()
     }
 
-    /// The same as of a second ago, which costs next to nothing; none if the broker does not tell.
+    /// Returns the same from the management API, up to a second old but much cheaper; `None` if the
+    /// API does not answer.
     pub async fn queue_lengths(&self) -> Option<Vec<(String, u64)>> {
         let path = format!("queues/{}?columns=name,messages", self.vhost);
         let queues = self.call(Method::GET, &path, None).await?;
@@ -366,13 +368,14 @@ impl RabbitMq {
             .collect()
     }
 
-    /// The messages of `queue`, left where they are.
+    /// Returns the messages of `queue` and leaves them there.
     pub async fn peek(&self, queue: &str) -> Value {
         let body = json!({ "count": 100, "ackmode": "ack_requeue_true", "encoding": "auto" });
         let path = self.path("queues", &format!("{queue}/get"));
         until(15, "the queue can be read", || async {
             let messages = self.call(Method::POST, &path, Some(body.clone())).await;
-            // The overview lags behind; an empty answer of a queue that has messages is asked again.
+            // The statistics lag behind: retry an empty answer while the queue itself reports
+            // messages.
             messages.filter(|messages| {
                 !messages.as_array().is_some_and(Vec::is_empty) || self.messages(queue) == 0
             })
@@ -380,7 +383,7 @@ impl RabbitMq {
         .await
     }
 
-    /// The broker's own logs.
+    /// Returns the broker's logs.
     pub fn logs(&self) -> String {
         let entries = fs::read_dir(self.folder.join("log"))
             .into_iter()
@@ -391,7 +394,7 @@ impl RabbitMq {
             .collect()
     }
 
-    /// The process that is the broker, if it runs.
+    /// Returns the id of the Erlang VM, if it runs.
     fn beam(&self) -> Option<u32> {
         let id = self.process.as_ref()?.id();
         descendants(id).into_iter().find(|id| {
@@ -400,7 +403,7 @@ impl RabbitMq {
         })
     }
 
-    /// SIGKILL.
+    /// Kills the broker (SIGKILL).
     pub fn kill(&mut self) {
         signal(self.beam().expect("a running broker"), "KILL");
         if let Some(mut process) = self.process.take() {
@@ -408,7 +411,7 @@ impl RabbitMq {
         }
     }
 
-    /// SIGSTOP and SIGCONT.
+    /// Suspends or resumes the broker (SIGSTOP, SIGCONT).
     pub fn pause(&self, paused: bool) {
         let beam = self.beam().expect("a running broker");
         signal(beam, if paused { "STOP" } else { "CONT" });
@@ -424,8 +427,9 @@ fn client() -> Client {
 }
 
 impl RabbitMq {
-    /// Deletes the virtual host, so that its queues cost the tests that follow nothing. By hand,
-    /// because a runtime that is ending runs no future; a failure leaves queues that no test reads.
+    /// Deletes the virtual host, so that its queues cost later tests nothing. Uses a blocking
+    /// socket, because a runtime that is shutting down polls no future. Errors are ignored: the
+    /// queues left behind are read by no test.
     fn delete_vhost(&self) -> std::io::Result<()> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.management))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -444,7 +448,7 @@ impl Drop for RabbitMq {
         if self.owned_folder.is_none() {
             let _ = self.delete_vhost();
         }
-        // The broker's own helpers too: a panic may find it half started.
+        // Kill the broker's helper processes too; after a panic it may be only half started.
         let Some(process) = &self.process else { return };
         for id in descendants(process.id()) {
             signal(id, "KILL");

@@ -1,4 +1,4 @@
-//! A TCP proxy that keeps every byte of both directions.
+//! A TCP proxy that records every byte of both directions.
 
 use std::sync::{Arc, Mutex};
 
@@ -33,18 +33,19 @@ impl Recorder {
         Self { port, bytes }
     }
 
-    /// Its port.
+    /// Returns the port.
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// One stream of bytes for each direction of each connection so far.
+    /// Returns one byte stream for each direction of each connection so far.
     pub fn recorded(&self) -> Vec<Vec<u8>> {
         self.bytes.lock().expect("the record").clone()
     }
 }
 
-/// Passes one direction on; it has a stream of its own, so that nothing is torn at a packet's end.
+/// Passes one direction on. Each direction is recorded as its own stream, so that a search finds
+/// text that crosses a packet boundary.
 async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, kept: Arc<Mutex<Vec<Vec<u8>>>>) {
     let stream = {
         let mut kept = kept.lock().expect("the record");

@@ -11,20 +11,20 @@ use tokio::net::TcpStream;
 use crate::process::Process;
 use crate::wait::{free_port, until};
 
-/// A server of its own.
+/// A private server.
 pub struct RedisServer {
     process: Option<Process>,
     folder: TempDir,
     port: u16,
-    /// For the bus of a cluster, if it is told to be one.
+    /// The port of the cluster bus, used in cluster mode.
     cluster_port: u16,
     options: Vec<String>,
-    /// Variables for the server; read when it is launched again.
+    /// Environment variables of the server; also applied when it is started again.
     pub variables: Vec<(String, String)>,
 }
 
 impl RedisServer {
-    /// Starts a server that writes an append-only file each second.
+    /// Starts a server with an append-only file.
     pub async fn start() -> Self {
         Self::with(&["--appendonly", "yes"]).await
     }
@@ -53,7 +53,7 @@ impl RedisServer {
         server
     }
 
-    /// Starts it again after [`RedisServer::kill`].
+    /// Starts the server again after [`RedisServer::kill`].
     pub async fn launch(&mut self) {
         let mut command = Command::new("redis-server");
         command
@@ -77,17 +77,17 @@ impl RedisServer {
         .await;
     }
 
-    /// Its port.
+    /// Returns the port.
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its folder, with the append-only file.
+    /// Returns the folder of the append-only file.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Every file it has written, as bytes.
+    /// Returns the content of every file the server has written.
     pub fn files(&self) -> Vec<Vec<u8>> {
         let mut open = vec![self.folder.path().to_owned()];
         let mut files = Vec::new();
@@ -103,12 +103,12 @@ impl RedisServer {
         files
     }
 
-    /// `redis://…`.
+    /// Returns `redis://…`.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
 
-    /// Sends one command and gives the raw beginning of its reply.
+    /// Sends a command and returns the beginning of its raw reply.
     pub async fn command(&self, words: &[&str]) -> String {
         self.try_command(words).await.expect("Redis answers")
     }
@@ -117,7 +117,7 @@ impl RedisServer {
         Self::ask(self.port, words).await
     }
 
-    /// Sends one command to the server at `port`; none if it does not answer.
+    /// Sends a command to the server at `port`; `None` if it does not answer.
     pub async fn ask(port: u16, words: &[&str]) -> Option<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
         let mut request = format!("*{}\r\n", words.len());
@@ -134,19 +134,19 @@ impl RedisServer {
         Some(String::from_utf8_lossy(&reply[..count]).into_owned())
     }
 
-    /// Whether its process has ended by itself.
+    /// Whether the process has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         self.process
             .as_mut()
             .is_none_or(|process| process.ended().is_some())
     }
 
-    /// SIGKILL.
+    /// Kills the server (SIGKILL).
     pub fn kill(&mut self) {
         self.process = None;
     }
 
-    /// SIGSTOP and SIGCONT.
+    /// Suspends or resumes the server (SIGSTOP, SIGCONT).
     pub fn pause(&self, paused: bool) {
         self.process
             .as_ref()

@@ -1,5 +1,5 @@
-//! An SMTP server that keeps what it gets and can be told how to answer: a reply, silence or a
-//! cut at any verb, once or until told otherwise. With a certificate it offers STARTTLS.
+//! An SMTP server that records the mails it gets. A test scripts its answers: a reply, silence or a
+//! cut at any verb, once or every time. With a certificate it offers STARTTLS.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,23 +11,23 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::load::Mailbox;
 
-/// What the sink does at a verb instead of its usual answer.
+/// The server's behavior at a verb instead of its usual answer.
 #[derive(Debug, Clone)]
 pub enum Script {
-    /// Sends this line.
+    /// Sends this reply.
     Reply(&'static str),
-    /// Says nothing any more.
+    /// Sends nothing more and leaves the connection open.
     Hang,
     /// Closes the connection.
     Cut,
-    /// After the mail: keeps it and closes the connection.
+    /// After the mail: accepts it and closes the connection without a reply.
     CutAfterAccept,
 }
 
-/// One mail.
+/// A received mail.
 #[derive(Debug, Clone)]
 pub struct Mail {
-    /// From `RCPT`.
+    /// The address in `RCPT`.
     pub to: String,
     /// The whole message.
     pub data: String,
@@ -57,7 +57,7 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// Starts it on a free port.
+    /// Starts the server on a free port.
     pub async fn start() -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let sink = Self {
@@ -78,12 +78,12 @@ impl Sink {
         self.state.lock().expect("the sink's state")
     }
 
-    /// Its port.
+    /// Returns the port.
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// Does this once, at the next `verb` (`CONNECT`, `EHLO`, `MAIL`, `RCPT`, `DATA`, `.`).
+    /// Behaves this way once, at the next `verb` (`CONNECT`, `EHLO`, `MAIL`, `RCPT`, `DATA`, `.`).
     pub fn script(&self, verb: &str, script: Script) {
         self.lock()
             .scripts
@@ -92,7 +92,7 @@ impl Sink {
             .push(script);
     }
 
-    /// Does this at every `verb` until told otherwise.
+    /// Behaves this way at every `verb`; `None` restores the usual answer.
     pub fn habit(&self, verb: &str, script: Option<Script>) {
         let mut state = self.lock();
         match script {
@@ -101,12 +101,12 @@ impl Sink {
         };
     }
 
-    /// Gives this reply to recipients of this domain from now on.
+    /// Sends this reply to recipients of this domain from now on; `None` ends that.
     pub fn refuse(&self, domain_and_reply: Option<(&'static str, &'static str)>) {
         self.lock().refused = domain_and_reply;
     }
 
-    /// Keeps mails in `mailbox` from now on.
+    /// Delivers mails to `mailbox` from now on.
     pub fn deliver_to(&self, mailbox: Arc<Mailbox>) {
         self.lock().mailbox = Some(mailbox);
     }
@@ -116,17 +116,17 @@ impl Sink {
         self.lock().certificate = Some(certificate);
     }
 
-    /// Takes STARTTLS out of its greeting, as an attacker in between would.
+    /// Removes STARTTLS from the greeting, as a man in the middle would.
     pub fn hide_starttls(&self, hides: bool) {
         self.lock().hides_starttls = hides;
     }
 
-    /// The mails it took.
+    /// Returns the accepted mails.
     pub fn mails(&self) -> Vec<Mail> {
         self.lock().mails.clone()
     }
 
-    /// Connections so far.
+    /// Returns the number of connections so far.
     pub fn connections(&self) -> usize {
         self.lock().connections
     }
@@ -139,7 +139,7 @@ impl Sink {
             .or_else(|| state.habits.get(verb).cloned())
     }
 
-    /// The certificate, if STARTTLS is offered now.
+    /// Returns the certificate if STARTTLS is offered now.
     fn starttls(&self) -> Option<Arc<ServerConfig>> {
         let state = self.lock();
         let offered = state.certificate.clone();
@@ -205,12 +205,12 @@ impl Sink {
 
     async fn answer_mail(&self, stream: &mut Dialogue, to: &str, data: String) -> bool {
         let script = self.next(".");
-        // Kept, whether or not the client ever hears of it.
+        // Record the mail even if the client never receives the reply.
         if matches!(script, None | Some(Script::CutAfterAccept)) {
             let mailbox = self.lock().mailbox.clone();
             match mailbox {
                 Some(mailbox) => {
-                    // Its headers hold digits too.
+                    // Skip the headers, which contain digits too.
                     let (head, text) = data.split_once("text/plain").unwrap_or(("", &data));
                     let id = head.split_once("Message-ID: <");
                     let id = id.and_then(|(_, rest)| rest.split('@').next());
@@ -235,7 +235,7 @@ async fn act(stream: &mut Dialogue, script: Option<Script>, usual: &str) -> bool
         None => usual,
         Some(Script::Reply(reply)) => reply,
         Some(Script::Hang) => {
-            // Until the client gives up.
+            // Wait until the client gives up.
             let mut rest = Vec::new();
             let _ = stream.read_to_end(&mut rest).await;
             return false;

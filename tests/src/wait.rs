@@ -1,4 +1,4 @@
-//! Waiting for a condition: the only place that sleeps.
+//! Helpers that wait for a condition and pick free ports.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Asks `condition` until it gives a value, at most `seconds`; panics with `what` then.
+/// Polls `condition` every 20 ms until it returns a value. Panics with `what` after `seconds`.
 pub async fn until<T, F, C>(seconds: u64, what: &str, mut condition: C) -> T
 where
     F: Future<Output = Option<T>>,
@@ -22,12 +22,12 @@ where
     }
 }
 
-/// Where the kernel takes no ports for outgoing connections, of which a test has hundreds: one of
-/// them on a server's port, and the server does not start (again).
+/// A range from which the kernel takes no ports for outgoing connections. A test has hundreds of
+/// them, and one on a server's port would keep the server from starting (again).
 const PORTS: std::ops::Range<u16> = 11_000..32_000;
 
-/// Draws a port that nothing listens on and that this process was not given before: a second server
-/// on it would end, and its name would then lead to the first.
+/// Returns a port that nothing listens on and that this process has not returned before. A second
+/// server on the same port would fail to start, and its URL would lead to the first one.
 pub fn free_port() -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let mut given = GIVEN.lock().expect("no panic holds the lock");

@@ -1,5 +1,6 @@
-//! The admin API on the embedded engine, through the binary: who may call, what operators find and
-//! change while the process runs, the commands over it, and what the trail and the logs hold.
+//! The admin API on the embedded engine, through the binary: authorization, the operations that
+//! work on a running process, the commands that use them, and the content of the audit trail and
+//! the logs.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use watchword_tests::{Pipeline, RabbitMq, RedisServer, Settings, until};
 const NUMBER: &str = "+4915112345678";
 const SUBJECT: &str = "canary-subject-77";
 
-/// Every route: method, path, and a body it takes; whether it changes something.
+/// Every route: method, path, a valid body, and whether it changes something.
 fn routes() -> Vec<(Method, &'static str, Option<Value>, bool)> {
     let id = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
     let resend = "/verifications/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/resend";
@@ -82,7 +83,7 @@ fn is_problem(answer: &Answer, status: u16, code: &str) {
     assert_eq!(found, (status, code), "{:?}", answer.body);
 }
 
-/// A command with the operator's key against the process `all`.
+/// Runs a command with an operator's key against the process `all`.
 fn command(pipeline: &Pipeline, key: &str, arguments: &[&str]) -> (bool, String) {
     let mut command = pipeline.command();
     let listen = format!("127.0.0.1:{}", pipeline.processes["all"].admin);
@@ -105,7 +106,7 @@ async fn no_route_answers_without_a_key_and_a_viewer_changes_nothing() {
         for key in ["", "guessed", watchword_tests::pipeline::KEY] {
             let answer = pipeline.admin("all", key, method.clone(), path, body.clone());
             is_problem(&answer.await, 401, "unauthorized");
-            // Unknown keys share a bucket, so the test waits for it.
+            // All unknown keys share one rate limit bucket; wait until it has refilled.
             tokio::time::sleep(Duration::from_millis(350)).await;
         }
         let viewed = pipeline.admin("all", VIEWER_KEY, method.clone(), path, body.clone());
@@ -126,7 +127,7 @@ async fn no_route_answers_without_a_key_and_a_viewer_changes_nothing() {
             done.body
         );
     }
-    // The other routes of the listener stay open.
+    // The metrics route needs no key.
     let metrics = pipeline.metrics("all").await;
     let refused =
         metrics["watchword_admin_requests_total{action=\"none\",result=\"unauthorized\"}"];
@@ -175,10 +176,11 @@ async fn the_api_is_off_without_a_key_and_in_clear_beyond_loopback() {
         assert!(answer.text("detail").contains(why), "{:?}", answer.body);
         let is_told = pipeline.logs().contains("the admin API is off");
         assert_eq!(is_told, listen != "127.0.0.1");
-        // The file is in use, so that the command cannot work on it: it says what to do.
+        // The running process owns the file, so the command cannot work on it directly and must say
+        // so.
         let (is_fine, told) = command(&pipeline, ADMIN_KEY, &["audit"]);
         assert!(!is_fine && told.contains("is off: "), "{told}");
-        // Metrics and health are served all the same.
+        // Metrics and health checks are still served.
         assert!(!pipeline.metrics("all").await.is_empty());
     }
 }
@@ -190,7 +192,7 @@ async fn a_verification_is_found_with_its_history_and_diagnosis() {
     let opened = pipeline.post("all", "/v1/verifications", body).await;
     let id = opened.text("id").to_owned();
     pipeline.ask("all", "email", "other@example.org").await;
-    until(20, "it is accepted", || async {
+    until(20, "the delivery is accepted", || async {
         let found = post(&pipeline, "/verifications/find", json!({ "id": id })).await;
         let said = found.body["verifications"][0]["diagnosis"]
             .as_str()?
@@ -217,7 +219,7 @@ async fn a_verification_is_found_with_its_history_and_diagnosis() {
         assert!(timeline.contains("inbox: accepted"), "{timeline}");
         assert!(!found.body.to_string().contains(NUMBER));
     }
-    // A mailbox without a subject is its own subject, in any case of its letters.
+    // A mailbox without a subject is its own subject, and letter case does not matter.
     let by = json!({ "service": "test", "recipient": "Other@example.org" });
     let found = post(&pipeline, "/verifications/find", by).await;
     assert_eq!(found.body["verifications"][0]["channel"], "email");
@@ -255,7 +257,7 @@ async fn a_verification_is_found_with_its_history_and_diagnosis() {
         is_problem(&answer, status, code);
     }
 
-    // Canceled by an operator, it keeps no recipient.
+    // A canceled verification keeps no recipient, so it cannot be sent again.
     let again = post(
         &pipeline,
         &format!("/verifications/{id}/resend"),
@@ -346,7 +348,7 @@ async fn a_locked_subject_is_unlocked_while_the_process_runs() {
         "{said}"
     );
 
-    // Without a key, or with a wrong one, the command says what to do; with a viewer's it is refused.
+    // Without a key or with a wrong one the command says what to do; a viewer's key is refused.
     let unlock = ["unlock", "test", SUBJECT, "--why", "the person called"];
     for (key, word) in [
         ("", "WATCHWORD_ADMIN_KEY"),
@@ -403,7 +405,7 @@ async fn every_command_works_on_a_running_process_and_without_one() {
     let body = json!({ "channel": "sms", "to": NUMBER, "subject": SUBJECT });
     let opened = pipeline.post("all", "/v1/verifications", body).await;
     let id = opened.text("id").to_owned();
-    until(20, "it has ended", || async {
+    until(20, "the delivery is accepted", || async {
         let status = pipeline.status("all", &id).await.body;
         (status["deliveries"][0]["outcome"] == "accepted").then_some(())
     })
@@ -486,7 +488,7 @@ async fn every_command_works_on_a_running_process_and_without_one() {
         .iter()
         .filter(|(arguments, _)| !arguments.contains(&NUMBER))
     {
-        // Canceled meanwhile.
+        // The verification was canceled in the meantime.
         let word = word.replace("The SMS was accepted by inbox", "canceled");
         let (is_fine, told) = direct(arguments);
         assert!(is_fine && told.contains(&word), "{arguments:?}: {told}");
@@ -508,7 +510,8 @@ async fn every_command_works_on_a_running_process_and_without_one() {
     let (_, kept) = direct(&["audit-trail"]);
     assert!(kept.contains("(command line)"), "{kept}");
     assert!(kept.contains(target), "{kept}");
-    // A change that leaves no record is an error, whatever became of the change.
+    // A change that cannot be recorded in the audit trail is reported as an error, even if it was
+    // made.
     let file = pipeline.folder().join("watchword.db");
     let connection = watchword_storage::rusqlite::Connection::open(file).unwrap();
     connection.execute("DROP TABLE admin_trail", []).unwrap();
@@ -539,7 +542,7 @@ async fn a_circuit_by_hand_moves_the_messages_and_ends_by_itself() {
         number += 1;
         let id = pipeline.ask("all", "sms", &format!("+{number}")).await;
         let id = id.text("id").to_owned();
-        until(20, "a provider took it", || async {
+        until(20, "a provider accepted the message", || async {
             let status = pipeline.status("all", &id).await.body;
             let delivery = &status["deliveries"][0];
             let name = delivery["provider"].as_str()?.to_owned();
@@ -572,16 +575,16 @@ async fn a_circuit_by_hand_moves_the_messages_and_ends_by_itself() {
         (&json!("first"), &json!(0))
     );
     assert_eq!(first["by_hand"]["state"], "open");
-    // A reload does not end it.
+    // A reload does not end an override by hand.
     let reloaded = post(&pipeline, "/reload", json!({ "reason": "a test" })).await;
     assert_eq!(reloaded.status, 200, "{:?}", reloaded.body);
     assert_eq!(taken_by().await, "second");
     assert!(
         begun.elapsed() < Duration::from_secs(8),
-        "the machine is too slow"
+        "the machine is too slow for this test"
     );
-    // The series follows without a message.
-    until(20, "it has ended", || async {
+    // The metric follows although no message is sent.
+    until(20, "the override has ended", || async {
         (share().await > 9.0).then_some(())
     })
     .await;
@@ -749,7 +752,7 @@ async fn keys_follow_a_reload_and_the_configuration_shows_no_secret() {
     assert_eq!(status["last_hour"][0]["channel"], "sms");
 }
 
-/// Look-ups are limited by the key's name, so that a list of numbers cannot be tried.
+/// Look-ups are limited per key, so that a list of numbers cannot be tried.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn look_ups_are_limited_and_other_requests_go_on() {
     let pipeline = with_keys("").await;
@@ -764,7 +767,7 @@ async fn look_ups_are_limited_and_other_requests_go_on() {
             break;
         }
         granted += 1;
-        // Below the limit of requests.
+        // Stay below the limit of requests per second, so that only the limit of look-ups applies.
         tokio::time::sleep(Duration::from_millis(110)).await;
     }
     let refused = refused.expect("a limit");
@@ -774,7 +777,7 @@ async fn look_ups_are_limited_and_other_requests_go_on() {
     let unlock = json!({ "service": "test", "recipient": NUMBER, "reason": "a test" });
     let mut unlocked = Vec::new();
     for _ in 0..4 {
-        // One may have come back meanwhile.
+        // A permit may have been refilled meanwhile, so one of several tries must be refused.
         let answer = post(&pipeline, "/unlock", unlock.clone()).await;
         unlocked.push(answer.status.as_u16());
     }
@@ -785,7 +788,7 @@ async fn look_ups_are_limited_and_other_requests_go_on() {
         404,
         "not_found",
     );
-    // Another key has its own.
+    // Each key has its own limit.
     let body = json!({ "service": "test", "recipient": NUMBER });
     let find = "/verifications/find";
     let other = pipeline.admin("all", VIEWER_KEY, Method::POST, find, Some(body));
@@ -798,7 +801,8 @@ async fn look_ups_are_limited_and_other_requests_go_on() {
     assert!(answers.contains(&429), "{answers:?}");
 }
 
-/// What operators look for and why stands in log, trail, metrics and file by its keyed hash only.
+/// The log, the audit trail, the metrics and the file contain the keyed hash of a recipient or
+/// subject only.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_trail_log_or_metric_holds_a_recipient_a_subject_or_a_key() {
     let mut settings = Settings::embedded().with_admin_keys();
@@ -856,13 +860,13 @@ async fn no_trail_log_or_metric_holds_a_recipient_a_subject_or_a_key() {
     let kept = get(&pipeline, "/audit-trail").await.body;
     let records = kept["records"].as_array().unwrap();
     assert!(records.len() >= 9, "{kept}");
-    // A look or change that was refused is in the log alone.
+    // Refused requests are in the log only, not in the audit trail.
     let is_circuit = |record: &Value| record["action"] == "circuit";
     assert!(!records.iter().any(is_circuit), "{kept}");
     assert!(pipeline.logs().contains("provider ? automatic"));
     let unlocked = records.iter().find(|record| record["action"] == "unlock");
     assert_eq!(unlocked.unwrap()["reason"], "ticket 42");
-    // The subject is named as in the ids of its verifications.
+    // The subject is named by the tag that its verification ids begin with.
     let target = format!("subject {}", &id[..16]);
     assert!(
         records
@@ -891,8 +895,8 @@ async fn no_trail_log_or_metric_holds_a_recipient_a_subject_or_a_key() {
     }
 }
 
-/// Publishes bytes that are no message of ours into the queue of SMS orders, and a request of
-/// nobody.
+/// Publishes bytes that are not an event into the queue of SMS orders, and a request of a user
+/// without a service.
 async fn publish_garbage(rabbitmq: &RabbitMq) {
     let url = rabbitmq.url();
     let connection = Connection::connect(&url, ConnectionProperties::default());
@@ -933,8 +937,8 @@ fn status_of(pipeline: &Pipeline, name: &str) -> (i32, String) {
     (output.status.code().unwrap(), text + &errors)
 }
 
-/// Every process of the distributed engine serves what its roles can do, and names the role that
-/// serves the rest.
+/// Each process of the distributed engine serves the operations of its roles, and names the role
+/// that serves the others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_process_of_the_distributed_engine_serves_its_part() {
     let (mut rabbitmq, redis) = tokio::join!(RabbitMq::start(), RedisServer::start());
@@ -953,7 +957,7 @@ async fn each_process_of_the_distributed_engine_serves_its_part() {
     let body = json!({ "channel": "sms", "to": NUMBER, "subject": SUBJECT });
     let opened = pipeline.post("issuer", "/v1/verifications", body).await;
     let id = opened.text("id").to_owned();
-    until(20, "it is accepted", || async {
+    until(20, "the delivery is accepted", || async {
         let status = pipeline.status("verifier", &id).await.body;
         (status["deliveries"][0]["outcome"] == "accepted").then_some(())
     })
@@ -1011,7 +1015,7 @@ async fn each_process_of_the_distributed_engine_serves_its_part() {
 
     publish_garbage(&rabbitmq).await;
     let list = async |name: &str| post(name, "/dead-letters/list", json!({})).await.body;
-    let listed = until(20, "both are dead letters", || async {
+    let listed = until(20, "both are dead-lettered", || async {
         let listed = list("issuer").await;
         (listed["dead_letters"].as_array()?.len() == 2).then_some(listed)
     })
@@ -1030,12 +1034,12 @@ async fn each_process_of_the_distributed_engine_serves_its_part() {
     let replayed = post("sms-worker", "/dead-letters/replay", all.clone())
         .await
         .body;
-    // The garbage goes round and is a dead letter again.
+    // The replayed garbage was refused again and is back in the dead-letter queue.
     assert_eq!(
         (&replayed["done"], &replayed["notes"]),
         (&json!(1), &json!(1))
     );
-    until(20, "it is a dead letter again", || async {
+    until(20, "the order is dead-lettered again", || async {
         let listed = list("issuer").await;
         (listed["dead_letters"].as_array()?.len() == 2).then_some(())
     })
@@ -1045,7 +1049,7 @@ async fn each_process_of_the_distributed_engine_serves_its_part() {
     assert_eq!(discarded["done"], 1);
     let direct = |arguments: &[&str]| {
         let mut command = pipeline.command();
-        // Nothing listens there: the command works on broker and store directly.
+        // Nothing listens at this address, so the command works on broker and store directly.
         command
             .env("WATCHWORD_ADMIN__LISTEN", "127.0.0.1:1")
             .args(arguments);
@@ -1059,7 +1063,7 @@ async fn each_process_of_the_distributed_engine_serves_its_part() {
         told.contains("1 dead letter") && told.contains("not_an_event"),
         "{told}"
     );
-    // A record older than 90 days is not returned, and the next look deletes it.
+    // A record older than 90 days is not returned, and reading the trail deletes it.
     let old = json!({
         "at": "2020-01-01T00:00:00.000Z", "key": "ops", "action": "find", "target": "", "reason": "",
         "result": "ok",

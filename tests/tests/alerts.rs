@@ -1,5 +1,5 @@
-//! The alerts: each fires when it should and rests when it should, by Prometheus' own tool, and each
-//! leads to an entry of the runbook. What the files name exists.
+//! The alert rules: `promtool` checks that each fires when it should and only then, and each links
+//! to an entry of the runbook. The commands, metrics and files named there exist.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
 }
 
-/// What follows `start` in the lines of `text` that begin with it, indentation aside.
+/// Returns the rest of each line of `text` that begins with `start`, ignoring indentation.
 fn after<'a>(text: &'a str, start: &str) -> Vec<&'a str> {
     let lines = text.lines().map(str::trim);
     lines.filter_map(|line| line.strip_prefix(start)).collect()
@@ -93,7 +93,7 @@ fn the_commands_of_the_runbook_exist() {
         let Some(arguments) = quoted.strip_prefix("watchword ") else {
             continue;
         };
-        // Names in capitals stand for what the operator puts there.
+        // Words in capitals are placeholders for values of the operator.
         let words: Vec<_> = arguments.split(' ').collect();
         let is_command = |word: &&&str| {
             let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
@@ -136,7 +136,7 @@ fn rules_and_dashboards_name_declared_series_only() {
                 .unwrap_or(name);
             assert!(
                 declared.contains_key(plain) || recorded.contains(&name),
-                "{file} names {name}, which nobody declares"
+                "{file} names {name}, which is not declared"
             );
         }
     }

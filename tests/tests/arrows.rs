@@ -1,11 +1,11 @@
-//! The arrows between crates: dependencies point up the table of ARCHITECTURE.md only, and what a
-//! crate is alone to name, no other names.
+//! Dependencies between crates: they point up the table of ARCHITECTURE.md only, and some libraries
+//! may be named by one crate only.
 
 use std::collections::BTreeMap;
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
-/// From the ground up. A crate depends on earlier ones only.
+/// The crates from the lowest layer up. A crate depends on earlier ones only.
 const ORDER: [&str; 21] = [
     "watchword-failpoint",
     "watchword-dial",
@@ -30,8 +30,8 @@ const ORDER: [&str; 21] = [
     "watchword-operations",
 ];
 
-/// A library and the only crates that may name it; the bench for its lean pipeline, which has none
-/// of ours in it.
+/// A library and the only crates that may name it. The bench may name more, because its lean
+/// pipeline uses no crate of the product.
 const OWNERS: [(&str, &[&str]); 7] = [
     ("prometheus", &["watchword-metrics"]),
     ("lapin", &["watchword-broker", "watchword-bench"]),
@@ -42,7 +42,7 @@ const OWNERS: [(&str, &[&str]); 7] = [
     ("chacha20poly1305", &["watchword-events"]),
 ];
 
-/// What a crate must never name: (crate, dependency).
+/// Dependencies that a crate must not have: (crate, dependency).
 const NEVER: [(&str, &str); 10] = [
     ("watchword-core", "tokio"),
     ("watchword-events", "tokio"),

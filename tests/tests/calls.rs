@@ -1,5 +1,5 @@
-//! What a code costs its peers: so many calls of the store and so many messages of the broker, and
-//! not one more. Their time is noisy and their number is not, so this is what a change is held to.
+//! The number of store calls and broker messages per code. Timings are noisy, but these counts are
+//! exact, so this test detects every additional call.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -11,14 +11,15 @@ use watchword_tests::load::{Mailbox, SmsGateway};
 use watchword_tests::{Pipeline, Process, RabbitMq, RedisServer, Settings, until};
 
 const CODES: u32 = 200;
-/// Opened, counted against its recipient, confirmed, claimed, settled, checked.
+/// Open, count against the recipient, confirm, claim, record the outcome, check.
 const STORE_CALLS: f64 = 6.0;
 /// The order and the event of its outcome.
 const MESSAGES: f64 = 2.0;
-/// What does not go by code: leave for a service's minute, looks at whether the peers live.
+/// Calls that do not depend on the number of codes: quota batches of the service and liveness
+/// checks.
 const BESIDE: f64 = 0.15;
 
-/// A code is asked for, handed over and checked.
+/// Requests a code, waits for the message and checks it.
 async fn live(pipeline: &Pipeline, mailbox: &Mailbox, n: u32) {
     let to = format!("+4915112{n:06}");
     let answer = pipeline.ask("all", "sms", &to).await;
@@ -28,7 +29,7 @@ async fn live(pipeline: &Pipeline, mailbox: &Mailbox, n: u32) {
     assert_eq!(checked.body["valid"], true, "{:?}", checked.body);
 }
 
-/// Messages that clients have published so far, once the broker has counted the last.
+/// Returns the number of messages that clients have published, once the broker's counter is stable.
 async fn published(rabbitmq: &RabbitMq) -> f64 {
     let mut before = -1.0;
     loop {
@@ -38,7 +39,7 @@ async fn published(rabbitmq: &RabbitMq) -> f64 {
             return now;
         }
         before = now;
-        // Its counters are collected every 5 s.
+        // The broker collects its counters every 5 s.
         tokio::time::sleep(Duration::from_secs(6)).await;
     }
 }
@@ -54,7 +55,7 @@ async fn a_code_takes_six_calls_of_the_store_and_two_messages() {
     let mut pipeline = Pipeline::configure(&settings);
     let roles = ["issuer", "verifier", "sms-worker"];
     pipeline.start("all", &roles).await;
-    // Scripts are loaded and connections made.
+    // The first code also loads the scripts and opens the connections.
     live(&pipeline, &mailbox, 0).await;
     let messages = published(&rabbitmq).await;
 
@@ -68,7 +69,7 @@ async fn a_code_takes_six_calls_of_the_store_and_two_messages() {
     for n in 1..=CODES {
         live(&pipeline, &mailbox, n).await;
     }
-    until(10, "all outcomes are written", || async {
+    until(10, "all outcomes are recorded", || async {
         let ended = pipeline.total("watchword_deliveries_ended_total", &["accepted"]);
         (ended.await == u64::from(CODES) + 1).then_some(())
     })
@@ -76,7 +77,7 @@ async fn a_code_takes_six_calls_of_the_store_and_two_messages() {
     let watched = monitor.output();
     let each = f64::from(CODES);
 
-    // What a script calls in its turn is marked, and is not a call of ours.
+    // Calls made by a script are marked with `lua` and are no round trips.
     let calls = watched.lines().filter(|line| !line.contains(" lua] "));
     let calls = f64::from(u32::try_from(calls.count() - 1).unwrap()) / each;
     assert!(

@@ -1,5 +1,5 @@
-//! On a RabbitMQ cluster of three and a Redis Cluster of six: the node that leads a queue is killed
-//! under load, then the primary of a slot, and the accounts balance.
+//! A RabbitMQ cluster of three nodes and a Redis Cluster of six. Under load the test kills the node
+//! that leads a queue, then the primary of a slot, and checks that no message is lost.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use watchword_tests::{Pipeline, RabbitMq, RedisServer, Settings, Sink, until};
 const PER_SECOND: u32 = 20;
 const LIFETIME: Duration = Duration::from_secs(30);
 
-/// Three primaries with so many replicas each.
+/// Starts three primaries with so many replicas each.
 async fn redis_cluster(replicas: usize) -> Vec<RedisServer> {
     let nodes = 3 * (1 + replicas);
     let mut servers = Vec::new();
@@ -59,7 +59,8 @@ async fn redis_cluster(replicas: usize) -> Vec<RedisServer> {
     servers
 }
 
-/// Served promptly for four seconds, beginning within `seconds`.
+/// Waits until every verification has been served promptly for four seconds. Panics after
+/// `seconds`.
 async fn normal(pipeline: &Pipeline, load: &Load, mailbox: &Mailbox, seconds: u64) {
     let since = now_ms();
     while now_ms() < since + seconds * 1_000 {
@@ -80,7 +81,7 @@ async fn normal(pipeline: &Pipeline, load: &Load, mailbox: &Mailbox, seconds: u6
     panic!("it does not become normal: {life:?}\n{}", lines.join("\n"));
 }
 
-/// As `watchword audit` reads them: page by page, each primary in turn.
+/// Lists the keys as `watchword audit` does: page by page, one primary after the other.
 async fn keys_of(redis: &Redis) -> Result<Vec<String>, StorageError> {
     let (mut found, mut cursor) = (Vec::new(), None);
     loop {
@@ -192,7 +193,7 @@ async fn a_leader_of_each_is_killed_and_the_accounts_balance() {
     normal(&pipeline, &load, &mailbox, 60).await;
     brokers[place].launch().await;
 
-    // The primary that holds the most: any of the three is one of a slot in use.
+    // Kill the primary with the most keys, so that its slots are in use.
     let mut primary = None;
     for (place, server) in stores.iter().enumerate() {
         if server.command(&["ROLE"]).await.contains("master") {
@@ -205,7 +206,7 @@ async fn a_leader_of_each_is_killed_and_the_accounts_balance() {
     normal(&pipeline, &load, &mailbox, 60).await;
 
     load.stop();
-    until(90, "the last code is used", || async {
+    until(90, "the last code has been checked", || async {
         (load.open() == 0).then_some(())
     })
     .await;
@@ -213,7 +214,7 @@ async fn a_leader_of_each_is_killed_and_the_accounts_balance() {
         begun_ms,
         healed_ms: now_ms(),
         clocks_were_wrong: false,
-        // Replication is asynchronous: what the killed primary wrote last may be gone.
+        // Redis replicates asynchronously, so the last writes of the killed primary may be lost.
         store_forgot: true,
     };
     let verdict = judge(&load, &mailbox, &target, window).await;

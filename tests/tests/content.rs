@@ -1,5 +1,5 @@
-//! A code approves only what its message showed: a request with other content withdraws the live
-//! verification and gets a new one, and a check may name its expectations.
+//! A code approves only the content of its message: a request with other content withdraws the live
+//! verification and opens a new one, and a check may name its expectations.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ async fn check(pipeline: &Pipeline, id: &str, body: Value) -> Value {
     answer.body
 }
 
-/// The code of message number `number` to this recipient.
+/// Returns the code of the message `number` to this recipient.
 async fn code(mailbox: &Mailbox, to: &str, number: usize) -> String {
     let arrived = || async { mailbox.of(to).get(number - 1).map(|one| one.code.clone()) };
     until(20, "the message", arrived).await

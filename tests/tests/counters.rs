@@ -1,4 +1,4 @@
-//! One suite for both ledgers and both limiters.
+//! The conformance suite of both ledgers and both limiters.
 
 use std::sync::Arc;
 
@@ -201,7 +201,8 @@ async fn a_delivery_has_one_holder_and_ends_once(world: World) {
     assert_eq!(records, [record]);
 }
 
-/// Receipts: forward only, believed of those who were asked, early ones to be brought again.
+/// A receipt only moves a delivery forward, counts only from a provider that was asked, and is
+/// retried if it arrives before the attempt is recorded.
 async fn receipts_move_forward_only(world: World) {
     let id = delivery(1);
     let hear = |provider: &str, message_id: Option<&str>, state| {
@@ -236,7 +237,7 @@ async fn receipts_move_forward_only(world: World) {
         outcome,
         now: T0,
     };
-    // The first provider did not answer, the second took it.
+    // The first provider did not answer, the second accepted the message.
     let lost = settle(
         &claim,
         "silent",
@@ -254,7 +255,8 @@ async fn receipts_move_forward_only(world: World) {
     );
     world.ledger.settle(taken).await.unwrap();
     let steps = [
-        // A provider nobody asked, another message's id, the word of one that did not take it.
+        // Receipts of a provider that was not asked, about another message id, and from a provider
+        // that did not accept the message.
         ("nobody", None, delivered, "unknown"),
         ("gateway", Some("m-2"), delivered, "unknown"),
         ("silent", None, ReceiptState::Failed, "repeated"),
@@ -268,7 +270,7 @@ async fn receipts_move_forward_only(world: World) {
         ("gateway", None, ReceiptState::Expired, "counted failed"),
         ("gateway", None, ReceiptState::InFlight, "repeated"),
         ("gateway", None, ReceiptState::Failed, "repeated"),
-        // It arrived after all, and nothing undoes that.
+        // The first provider delivered after all; a later failure does not undo that.
         ("silent", None, delivered, "counted delivered"),
         ("gateway", None, ReceiptState::Failed, "repeated"),
         ("gateway", None, delivered, "repeated"),
@@ -396,7 +398,7 @@ async fn a_recipient_has_a_cooldown_an_hour_and_a_day(world: World) {
     };
     let mut now = T0;
     assert_eq!(world.reserve(1, 1, limits, now).await, Permit::Granted);
-    // The same message again is the same message.
+    // A repeat of the same message is not counted again.
     assert_eq!(
         world.reserve(1, 1, limits, now.plus_millis(5)).await,
         Permit::Repeated
@@ -502,7 +504,7 @@ async fn a_service_has_its_minute(world: World) {
     assert_eq!(admit("one", until).await, Permit::Granted);
 }
 
-/// A clock that lags goes on in the minute of the one that does not, and uses up no more of it.
+/// A slow clock counts in the minute of the faster one, and each request is counted once.
 async fn a_clock_that_lags_counts_each_request_once(world: World) {
     let limits = SendLimits {
         service_per_minute: 640,
@@ -522,7 +524,8 @@ async fn a_clock_that_lags_counts_each_request_once(world: World) {
     assert_eq!(granted, 640);
 }
 
-/// A minute that is full and lies further ahead was written by a clock that has been corrected since.
+/// A full minute further in the future was written by a clock that has been corrected since, and is
+/// ignored.
 async fn a_corrected_clock_leaves_no_full_minute(world: World) {
     let limits = SendLimits {
         service_per_minute: 2,
@@ -540,7 +543,7 @@ async fn a_corrected_clock_leaves_no_full_minute(world: World) {
     }
 }
 
-/// An operator unlocks a recipient: its messages are forgotten, those of other recipients are not.
+/// When an operator unlocks a recipient, only its messages are forgotten.
 async fn a_recipient_that_is_forgotten_starts_again(world: World) {
     let limits = SendLimits {
         per_hour: 1,
@@ -559,7 +562,7 @@ async fn a_recipient_that_is_forgotten_starts_again(world: World) {
     assert!(matches!(other, Permit::Refused { .. }), "{other:?}");
 }
 
-/// Every kind of counter adds up, forgets after its span, and is deleted alone.
+/// Every kind of counter adds up, expires after its window, and can be deleted alone.
 async fn a_counter_adds_up_and_forgets(world: World) {
     let tag = |byte| SubjectTag::new([byte; 10]);
     let service: ServiceName = "one".parse().unwrap();
@@ -599,8 +602,8 @@ async fn a_counter_adds_up_and_forgets(world: World) {
     }
 }
 
-/// Two processes together exceed a limit by less than a report of one, and know each other's
-/// messages; each process alone holds the limit exactly, however many ask at once.
+/// Two processes together exceed a limit by less than one report, and learn of each other's
+/// messages. A single process holds the limit exactly under concurrent requests.
 async fn processes_share_a_counter(world: World) {
     let limits = SendLimits {
         number_block_per_hour: 80,
@@ -622,14 +625,15 @@ async fn processes_share_a_counter(world: World) {
         sum += granted(vec![permit]);
     }
     assert!((80..=90).contains(&sum), "{sum} of 80");
-    // A process that refuses asks the store again: after an operator's unlock it grants messages.
+    // A process that refuses asks the store again, so it grants messages after an operator's
+    // unlock.
     world.limiter.forget(&counters[0]).await.unwrap();
     let later = T0.plus_millis(5_000);
     let permit = two[0].take(&counters, &limits, true, later).await.unwrap();
     assert_eq!(permit, Permit::Granted);
 }
 
-/// One test a case and engine.
+/// Generates one test per case and engine.
 macro_rules! on_both {
     ($($case:ident),* $(,)?) => {
         mod redis { $(#[tokio::test] async fn $case() { super::$case(super::World::redis().await).await; })* }
@@ -654,7 +658,7 @@ on_both!(
     processes_share_a_counter,
 );
 
-/// The next report deletes parts of counters that ended, whichever counter it is for.
+/// A report deletes expired parts of all counters, not only of its own.
 #[tokio::test]
 async fn parts_that_ended_are_deleted() {
     let world = World::sqlite().await;
@@ -670,11 +674,11 @@ async fn parts_that_ended_are_deleted() {
         let sql = "SELECT count(*) FROM limits_count";
         connection.query_row(sql, [], |row| row.get::<_, u32>(0))
     });
-    // Counters of a subject, and two or three hours of the service in parts of four.
+    // The subject's counters, and two or three hours of the service in parts of four.
     assert!((2..=3).contains(&rows.await.unwrap()));
 }
 
-/// What a day is past is forgotten by the next reservation, whoever's it is; nothing else is.
+/// A reservation deletes all rows older than a day, of any recipient, and no others.
 #[tokio::test]
 async fn rows_of_a_day_ago_are_forgotten() {
     const HOUR_MS: u64 = 3_600_000;
@@ -723,7 +727,7 @@ async fn every_key_expires() {
     }
 }
 
-/// A delivery in a file of an earlier build is known after each change of the schema.
+/// A delivery in a file of an earlier build is readable after each schema migration.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_delivery_outlives_each_change_of_the_schema() {
     let folder = tempfile::tempdir().unwrap();

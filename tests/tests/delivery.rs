@@ -1,6 +1,6 @@
-//! Delivery that gets through: dead, hanging and lying providers, receipts of every kind, the
-//! timed fallback, what was put aside. The providers are the simulator, configured as a gateway
-//! that nobody has coded for.
+//! Delivery under provider faults: dead, hanging and misbehaving providers, receipts of every kind,
+//! the timed fallback, and dead-lettered orders. The simulator plays the providers, configured as a
+//! generic HTTP gateway.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -52,7 +52,7 @@ async fn simulator() -> Simulator {
     Simulator::start(config).await.unwrap()
 }
 
-/// A gateway of the simulator's kind at `port`, by configuration alone.
+/// Returns the configuration of a simulator at `port` as a generic HTTP gateway.
 fn gateway(name: &str, port: u16, timeout_seconds: u64) -> String {
     format!(
         r#"
@@ -99,7 +99,7 @@ fn port(address: Option<std::net::SocketAddr>) -> u16 {
     address.unwrap().port()
 }
 
-/// A pipeline with providers `first` and `second` on both channels, in this order.
+/// Adds the providers `first` and `second`, in this order, on both channels.
 fn settings_of(mut settings: Settings, first: (u16, u16), second: (u16, u16)) -> Settings {
     settings.providers = [
         gateway("first", first.0, 2),
@@ -131,7 +131,7 @@ fn ports(simulator: &Simulator) -> (u16, u16) {
     )
 }
 
-/// One pipeline on the embedded engine with two simulators.
+/// Starts a pipeline on the embedded engine with two simulators.
 async fn two_providers() -> (Pipeline, Simulator, Simulator) {
     let (first, second) = (simulator().await, simulator().await);
     let settings = settings_of(Settings::embedded(), ports(&first), ports(&second));
@@ -144,7 +144,7 @@ fn number(n: usize) -> String {
     format!("+4915112{n:06}")
 }
 
-/// The status of `id` once its delivery number `send` is `outcome`.
+/// Waits until delivery `send` of `id` has this outcome and returns the status.
 async fn outcome_is(
     pipeline: &Pipeline,
     name: &str,
@@ -164,7 +164,7 @@ async fn outcome_is(
     .await
 }
 
-/// Asks for `count` codes at a pace and gives, for each, how long it took until a provider had it.
+/// Requests `count` codes at a steady pace and returns how long each took until a provider had it.
 async fn hand_over(
     pipeline: &Pipeline,
     takers: &[&Simulator],
@@ -204,14 +204,14 @@ fn worst(times: &[Duration]) -> Duration {
     *times.iter().max().unwrap()
 }
 
-/// Judged 1: one of two providers dead, then hanging, then healed.
+/// Codes get through while one of two providers is dead, and after it has recovered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn codes_get_through_with_one_provider_dead_or_hanging() {
     let (pipeline, first, second) = two_providers().await;
     let normal = hand_over(&pipeline, &[&first, &second], 0, 300).await;
     assert!(second.messages().is_empty(), "the first in order takes all");
 
-    // Dead: refuses every message.
+    // The provider closes every connection before it accepts a message.
     first.set_sms(sms(|sms| {
         sms.outcomes = BTreeMap::from([(Outcome::DropBeforeAccept, 1.0)]);
     }));
@@ -233,7 +233,7 @@ async fn codes_get_through_with_one_provider_dead_or_hanging() {
     let share = metrics["watchword_provider_share_tenths{channel=\"sms\",provider=\"first\"}"];
     assert!(share < 10.0, "{share}");
 
-    // Healed: it is tried by single messages first, then gets its share back in steps.
+    // After recovery the provider first gets half-open probes, then its share in steps.
     first.set_sms(sms(|_| {}));
     let before = first.messages().len();
     let mut seen = Vec::new();
@@ -252,8 +252,8 @@ async fn codes_get_through_with_one_provider_dead_or_hanging() {
     assert_eq!(seen, [0.0, 1.0], "closed, then the first step");
 }
 
-/// Whoever may have a message and would recognise it gets it again: from another the person would
-/// have it twice.
+/// A provider that may have accepted a message and recognizes repeats gets the repeat. Another
+/// provider would send the person a second message.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeat_goes_where_it_is_recognised() {
     let (first, second) = (simulator().await, simulator().await);
@@ -275,23 +275,23 @@ async fn a_repeat_goes_where_it_is_recognised() {
         let messages = simulator.messages();
         messages.iter().filter(|message| message.to == to).count()
     };
-    // Few enough for it to stay in use.
+    // Few enough failures for the provider's circuit to stay closed.
     let (mut ids, mut unheard) = (Vec::new(), Vec::new());
     while unheard.len() < 2 {
         let to = number(ids.len());
         let answer = pipeline.ask("all", "sms", &to).await;
         ids.push(answer.text("id").to_owned());
-        until(10, "somebody has it", || async {
+        until(10, "a provider has the message", || async {
             (at(&first, &to) + at(&second, &to) > 0).then_some(())
         })
         .await;
         unheard.extend((at(&first, &to) > 0).then_some(to));
     }
-    // Busy with the repeat it is asked once more, and nobody else.
+    // While the provider is busy with the repeat it is asked once more, and no other provider is.
     first.set_sms(sms(|sms| {
         sms.outcomes = BTreeMap::from([(Outcome::Transient, 1.0)]);
     }));
-    until(10, "it was busy with both", || async {
+    until(10, "the provider was busy with both messages", || async {
         let busy = pipeline.total("watchword_attempts_total", &["first", "transient"]);
         (busy.await == 2).then_some(())
     })
@@ -305,7 +305,7 @@ async fn a_repeat_goes_where_it_is_recognised() {
     }
 }
 
-/// Judged 1, hanging: the first ones take its timeout, the rest do not.
+/// A hanging provider delays only the first messages by its timeout.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hanging_provider_costs_the_first_ones_its_timeout() {
     let (pipeline, first, second) = two_providers().await;
@@ -322,14 +322,14 @@ async fn a_hanging_provider_costs_the_first_ones_its_timeout() {
     );
     assert!(worst(&hanging) < limit, "{:?}", worst(&hanging));
     let after = hand_over(&pipeline, &[&first, &second], 2_000, 200).await;
-    // One trial may still pay the timeout.
+    // Half-open probes may still take the timeout.
     let slow = after
         .iter()
         .filter(|took| **took > worst(&normal) + Duration::from_secs(1));
     assert!(slow.count() <= 2, "{:?}", worst(&after));
 }
 
-/// Events about deliveries of the service `test`, as an auth service would bind them.
+/// Events about deliveries of the service `test`, bound as an auth service would bind them.
 struct Events {
     _connection: lapin::Connection,
     _channel: lapin::Channel,
@@ -382,7 +382,7 @@ impl Events {
         }
     }
 
-    /// The next event about `id`; those about others are passed over.
+    /// Returns the next event about `id` and skips all others.
     async fn about(&mut self, id: &str) -> Value {
         loop {
             let next = tokio::time::timeout(Duration::from_secs(30), self.consumer.next());
@@ -435,13 +435,14 @@ async fn distributed() -> Distributed {
     }
 }
 
-/// Judged 3: every row of the outcome-class table, on both channels, in status, events and
-/// metrics. The first provider misbehaves for one recipient only, the second is sound.
+/// Every outcome class, on both channels, leads to its decision and shows in status, events and
+/// metrics. The first provider misbehaves for one recipient only; the second always works.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_outcome_class_has_its_decision_and_its_trace() {
     let world = distributed().await;
     let mut events = Events::bind(&world.rabbitmq).await;
-    // Outcome at the first provider, class of its attempt, outcome of the delivery, attempts.
+    // Outcome at the first provider, class of that attempt, outcome of the delivery, number of
+    // attempts.
     let table = [
         (Outcome::Accepted, "accepted", "accepted", 1),
         (Outcome::RecipientInvalid, "recipient_invalid", "failed", 1),
@@ -462,11 +463,11 @@ async fn every_outcome_class_has_its_decision_and_its_trace() {
         ("email", "alpha", "beta", "email"),
     ] {
         for (row, (outcome, class, ended, attempts)) in table.into_iter().enumerate() {
-            // A mail relay that refuses a recipient with 550 5.7.1 may mean us or the recipient.
+            // A relay's 550 5.7.1 may refuse the sender or the recipient, so it is not tested here.
             if channel == "email" && outcome == Outcome::RecipientBlocked {
                 continue;
             }
-            // The relay requires a login at RCPT, which may be for this recipient's domain alone.
+            // The relay requires a login at RCPT, which may apply to this recipient's domain only.
             let class = match (channel, outcome) {
                 ("email", Outcome::ConfigFault) => "destination_refused",
                 _ => class,
@@ -519,11 +520,11 @@ async fn every_outcome_class_has_its_decision_and_its_trace() {
             assert!((after - before - 1.0).abs() < 0.1, "{shown}");
         }
     }
-    // The fault closed its provider at once: the next message does not go there.
+    // A configuration fault opens the provider's circuit at once, so it gets no more messages.
     let metrics = world.pipeline.metrics("sms").await;
     let share = metrics["watchword_provider_share_tenths{channel=\"sms\",provider=\"first\"}"];
     assert!(share.abs() < 0.1, "{share}");
-    // And everything adds up.
+    // The audit balances.
     let audit = world.pipeline.command().arg("audit").output().unwrap();
     let text = String::from_utf8_lossy(&audit.stdout).into_owned();
     assert!(
@@ -556,7 +557,7 @@ fn signed(body: &str, secret: &str, age_seconds: u64) -> [(&'static str, String)
     ]
 }
 
-/// Judged 3: forged, replayed, reordered and late receipts change nothing they should not.
+/// Forged, replayed, reordered and late receipts change nothing that they should not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn receipts_of_every_kind_change_only_what_they_should() {
     let (pipeline, first, second) = two_providers().await;
@@ -588,11 +589,11 @@ async fn receipts_of_every_kind_change_only_what_they_should() {
     assert_eq!(
         post("first", json!("{"), good, 0).await,
         204,
-        "no word we know: taken, changes nothing"
+        "an unknown state is accepted and changes nothing"
     );
-    // Another provider's word about a message it never had.
+    // A receipt of a provider that never had the message.
     assert_eq!(post("second", word("failed"), good, 0).await, 204);
-    // An id nobody knows is taken and counted, after it was looked for again.
+    // A receipt with an unknown id is accepted and counted after repeated look-ups.
     let unknown =
         json!({ "id": "sim-9", "reference": format!("{}-1", "a".repeat(32)), "status": "failed" });
     assert_eq!(post("first", unknown, good, 0).await, 204);
@@ -625,8 +626,8 @@ async fn receipts_of_every_kind_change_only_what_they_should() {
         2
     );
 
-    // The gateway by itself: each message with duplicate, reordered and forged receipts; a tenth
-    // is told to have failed.
+    // The simulator sends duplicate, reordered and forged receipts for each message; a tenth of the
+    // messages fail.
     first.set_sms(sms(|sms| {
         sms.receipts = ReceiptBehaviour {
             duplicate: 1.0,
@@ -647,7 +648,7 @@ async fn receipts_of_every_kind_change_only_what_they_should() {
         }
     });
     let ids = join_all(asks).await;
-    let ended = until(40, "all have their last word", || async {
+    let ended = until(40, "all receipts are applied", || async {
         let mut ended = BTreeMap::<String, usize>::new();
         for id in &ids {
             let status = pipeline.status("all", id).await.body;
@@ -675,8 +676,8 @@ async fn receipts_of_every_kind_change_only_what_they_should() {
     );
 }
 
-/// Judged 4: approval at 29 s cancels the mail; without receipt and approval it goes out once,
-/// also when every process was killed in between.
+/// Approval at 29 s cancels the fallback email. Without receipt and approval the email is sent
+/// exactly once, even if every process was killed in between.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_mail_follows_after_thirty_seconds_once_or_not_at_all() {
     let mut world = distributed().await;
@@ -727,7 +728,7 @@ async fn the_mail_follows_after_thirty_seconds_once_or_not_at_all() {
         })
     })
     .await;
-    // A receipt that says it arrived makes the mail needless.
+    // A receipt of delivery cancels the email.
     let message = world
         .first
         .messages()
@@ -755,7 +756,7 @@ async fn the_mail_follows_after_thirty_seconds_once_or_not_at_all() {
         "delivered",
     )
     .await;
-    // Everything is killed while the steps wait, and comes back.
+    // Kill every process while the fallback steps wait, and restart them.
     for (name, _) in ROLES {
         world.pipeline.processes[name].process.signal("KILL");
     }
@@ -766,7 +767,7 @@ async fn the_mail_follows_after_thirty_seconds_once_or_not_at_all() {
     for (name, _) in ROLES {
         world.pipeline.ready(name).await;
     }
-    // Approved at 29 s; another asked for a new message after its cooldown.
+    // Approve one verification at 29 s; request a new message for another after its cooldown.
     tokio::time::sleep(Duration::from_secs(29).saturating_sub(begun.elapsed())).await;
     let check = world
         .pipeline
@@ -802,9 +803,9 @@ async fn the_mail_follows_after_thirty_seconds_once_or_not_at_all() {
     assert_eq!(
         sent,
         ["three@example.org", "two@example.org"],
-        "each once, and no other"
+        "each message once, and no other"
     );
-    // The same code by either way, and one approval.
+    // Both channels carry the same code, which is approved once.
     let status = world
         .pipeline
         .status("verifier", silent.text("id"))
@@ -823,7 +824,7 @@ async fn the_mail_follows_after_thirty_seconds_once_or_not_at_all() {
     drop(resent);
 }
 
-/// A new send cancels the step; so does a withdrawal.
+/// A resend cancels the fallback step, and so does a withdrawal.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_send_or_a_withdrawal_cancels_the_step() {
     let (first, second) = (simulator().await, simulator().await);
@@ -854,7 +855,7 @@ async fn a_new_send_or_a_withdrawal_cancels_the_step() {
         )
         .await;
     assert_eq!(again.status, StatusCode::ACCEPTED, "{:?}", again.body);
-    until(20, "three steps came due", || async {
+    until(20, "three steps were due", || async {
         let steps = pipeline.total("watchword_fallback_steps_total", &[]).await;
         (steps == 3).then_some(())
     })
@@ -901,7 +902,7 @@ async fn a_new_send_or_a_withdrawal_cancels_the_step() {
     }
 }
 
-/// Judged 2: a wrong rule is refused at start, with its line and without its values.
+/// A wrong response rule is refused at start, with its line number and without values.
 #[tokio::test]
 async fn a_wrong_rule_is_refused_with_its_line() {
     let base = settings_of(Settings::embedded(), (1, 1), (2, 2));
@@ -963,8 +964,8 @@ async fn a_wrong_rule_is_refused_with_its_line() {
     }
 }
 
-/// A wrong secret of the only provider delays a message: it is sent once the secret is right. With
-/// a fallback step the next channel is sooner.
+/// A message whose only provider has a wrong secret waits and is sent once the secret is corrected.
+/// With a fallback step the next channel sends it sooner.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_waits_for_the_secret_of_its_only_provider() {
     let first = simulator().await;
@@ -994,7 +995,7 @@ async fn a_message_waits_for_the_secret_of_its_only_provider() {
     assert_eq!(waiting["deliveries"][0]["outcome"], "queued", "{waiting}");
     assert_eq!(waiting["status"], "pending");
 
-    // The doctor sends no message, and still finds it.
+    // The doctor finds the fault without sending a message.
     let (_, admin) = pipeline.ports("all");
     let mut command = pipeline.command();
     command.env("WATCHWORD_ADMIN__LISTEN", format!("127.0.0.1:{admin}"));
@@ -1009,7 +1010,7 @@ async fn a_message_waits_for_the_secret_of_its_only_provider() {
     assert_eq!(first.messages().len(), 1);
 }
 
-/// A check and the status agree about a verification whose every message failed.
+/// A check and the status agree about a verification whose messages all failed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_code_for_a_message_that_failed_says_so() {
     let (pipeline, first, _second) = two_providers().await;
@@ -1032,7 +1033,7 @@ async fn a_wrong_code_for_a_message_that_failed_says_so() {
     }
 }
 
-/// `provider test` shows the request without a secret, and sends one.
+/// `provider test` prints the request without secrets, and can send one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_provider_is_shown_masked_and_tried() {
     let (first, second) = (simulator().await, simulator().await);
@@ -1077,11 +1078,12 @@ async fn a_provider_is_shown_masked_and_tried() {
     assert!(!fine && missing.contains("no provider"), "{missing}");
 }
 
-/// What is put aside is listed and shown without content, replayed while it is of use, dropped.
+/// Dead-lettered orders are listed and shown without content, replayed while their code is valid,
+/// and discarded.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parked_orders_are_listed_shown_replayed_and_dropped() {
     let mut world = distributed().await;
-    // The worker reads a configuration that does not know the service yet.
+    // The worker starts with a configuration that lacks the service.
     let whole = world.pipeline.folder().join("watchword.toml");
     let whole = std::fs::read_to_string(whole).unwrap();
     let path = world.pipeline.folder().join("worker.toml");
@@ -1105,9 +1107,9 @@ async fn parked_orders_are_listed_shown_replayed_and_dropped() {
         .wait(30);
     world.pipeline.start("sms", &["sms-worker"]).await;
 
-    // An order waits until the configuration has its service.
+    // An order of an unknown service is retried until the configuration has the service.
     let early = world.pipeline.ask("issuer", "sms", &number(0)).await;
-    until(20, "the order has been looked at", || async {
+    until(20, "the order has been tried", || async {
         let retries = world.pipeline.total("watchword_retries_total", &["sms"]);
         (retries.await >= 1).then_some(())
     })
@@ -1123,7 +1125,7 @@ async fn parked_orders_are_listed_shown_replayed_and_dropped() {
     })
     .await;
 
-    // After a minute it is parked.
+    // After a minute such orders are dead-lettered.
     let mut ids = Vec::new();
     for n in 1..=3 {
         ids.push(
@@ -1204,7 +1206,7 @@ async fn parked_orders_are_listed_shown_replayed_and_dropped() {
     let (_, list) = run(&["list", "--service", "test"]);
     assert!(
         list.contains("1 dead letter"),
-        "looking changes nothing: {list}"
+        "listing changes nothing: {list}"
     );
     let audit = world.pipeline.command().arg("audit").output().unwrap();
     assert!(
@@ -1214,7 +1216,8 @@ async fn parked_orders_are_listed_shown_replayed_and_dropped() {
     );
 }
 
-/// A real Kannel: its receipts come back over the URL it was given, which is their only proof.
+/// A real Kannel returns its receipts to the URL it was given; the token in that URL is their only
+/// proof.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kannels_receipts_come_back() {
     let kannel = Gateway::start().await;
@@ -1240,7 +1243,7 @@ async fn kannels_receipts_come_back() {
         .await
         .text("id")
         .to_owned();
-    let status = until(40, "Kannel's word is heard", || async {
+    let status = until(40, "Kannel's receipt has been applied", || async {
         let status = pipeline.status("all", &id).await.body;
         status["deliveries"][0]["receipt"]
             .is_object()
@@ -1249,7 +1252,7 @@ async fn kannels_receipts_come_back() {
     .await;
     println!("{}", status["deliveries"][0]["receipt"]);
     outcome_is(&pipeline, "all", &id, 1, "delivered").await;
-    // Whoever does not know the token is nobody.
+    // Receipts without the right token are refused.
     let (client, base) = pipeline.raw("all");
     for guess in ["", "&token=guessed", "&token=a-token-of-kannel&token=x"] {
         let url = format!("{base}/v1/receipts/kannel?d={id}-1&s=2{guess}");
@@ -1261,7 +1264,7 @@ async fn kannels_receipts_come_back() {
     assert!(!pipeline.logs().contains(token));
 }
 
-/// A receipt whose body does not come, or never ends, holds nobody up.
+/// A receipt request whose body is missing or endless is cut off and delays no other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receipt_has_a_bound_in_time_and_size() {
     let (pipeline, _first, _second) = two_providers().await;

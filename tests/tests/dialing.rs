@@ -1,5 +1,5 @@
-//! Peers with one dead address: broker, store and relay are reached at the other one. The product
-//! runs in a mount namespace of its own, whose hosts file gives `localhost` two addresses.
+//! Peers with one dead address: broker, store and relay are reached at the other address. The
+//! product runs in its own mount namespace, whose hosts file gives `localhost` two addresses.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
@@ -14,8 +14,8 @@ use watchword_tests::{Pipeline, RabbitMq, RedisServer, Settings, Sink};
 const DEAD: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const LIVE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// A port that leads to a peer at the live address and is dead at the other: its queue is full, so
-/// the kernel drops each further connection request.
+/// A port that is served by a peer at the live address and is dead at the other: the accept queue
+/// there is full, so the kernel drops further connection requests.
 struct HalfDead {
     port: u16,
     _queue: (TcpListener, Vec<TcpStream>),
@@ -54,7 +54,7 @@ fn port_of(url: &str) -> u16 {
     reqwest::Url::parse(url).unwrap().port().unwrap()
 }
 
-/// `command`, where `localhost` has both addresses.
+/// Wraps `command` so that `localhost` resolves to both addresses.
 fn with_two_addresses(command: &Command, hosts: &std::path::Path) -> Command {
     let mut wrapped = Command::new("unshare");
     let mount = "mount --bind \"$1\" /etc/hosts && shift && exec \"$@\"";
@@ -110,6 +110,6 @@ async fn a_dead_address_costs_a_quarter_of_a_second() {
         let reached = |line: &str| line.starts_with("ok") && line.contains(about);
         assert!(text.lines().any(reached), "{about} in\n{text}");
     }
-    // The standard `connect` would take the deadline of 5 s for each peer and fail.
+    // The standard `connect` would spend the whole deadline of 5 s per peer on the dead address.
     assert!(begun.elapsed() < Duration::from_secs(5), "{text}");
 }

@@ -1,4 +1,4 @@
-//! The distributed engine as separate processes: two workers a channel, `RabbitMQ`, Redis, Kannel
+//! The distributed engine as separate processes: two workers per channel, `RabbitMQ`, Redis, Kannel
 //! and an SMTP relay. Half of the requests come by HTTP and half by event.
 
 use std::collections::HashMap;
@@ -29,7 +29,7 @@ async fn world() -> World {
     world_on(RabbitMq::shared().await, "info").await
 }
 
-/// For tests that raise an alarm of the broker.
+/// Starts a world with its own broker, for tests that raise an alarm.
 async fn world_alone() -> World {
     world_on(RabbitMq::start().await, "info").await
 }
@@ -50,7 +50,6 @@ async fn world_on(rabbitmq: RabbitMq, level: &str) -> World {
     settings.level = level.into();
     settings.service = "[services.test.limits]\nservice_per_minute = 100000".into();
     let mut pipeline = Pipeline::configure(&settings);
-    // The roles read it by reference.
     for (name, roles) in ROLES {
         launch(&mut pipeline, name, roles);
     }
@@ -91,7 +90,7 @@ fn recipient(number: usize) -> (&'static str, String) {
     }
 }
 
-/// The auth service `portal` as a broker client: publishes requests, reads answers.
+/// The auth service `portal` as a broker client: publishes requests and reads answers.
 struct Portal {
     channel: Channel,
     _connection: Connection,
@@ -192,7 +191,7 @@ fn request_document(id: &str, channel: &str, to: &str) -> String {
     .to_string()
 }
 
-/// Every message by recipient, from both providers.
+/// Returns the messages of both providers by recipient.
 fn delivered(world: &World) -> HashMap<String, Vec<String>> {
     let mut messages: HashMap<String, Vec<String>> = HashMap::new();
     for sms in world.gateway.received() {
@@ -210,7 +209,7 @@ fn delivered(world: &World) -> HashMap<String, Vec<String>> {
     messages
 }
 
-/// The code in a message; a mail's headers hold digits too, so its parts are looked at.
+/// Returns the code in a message. Skips a mail's headers, which contain digits too.
 fn code_of(message: &str) -> String {
     message
         .split_once("text/plain")
@@ -280,7 +279,7 @@ async fn two_thousand_verifications_each_delivered_and_approved_once() {
         })
         .await;
 
-    // The counts add up, over all processes.
+    // The metrics of all processes add up.
     let pipeline = &world.pipeline;
     let count = COUNT as u64;
     until(10, "every outcome is recorded", || async {
@@ -369,7 +368,7 @@ async fn two_thousand_verifications_each_delivered_and_approved_once() {
     })
     .await;
 
-    // Every role stops cleanly.
+    // Every role shuts down cleanly.
     let mut world = world;
     for role in world.pipeline.processes.values_mut() {
         role.process.signal("TERM");
@@ -384,8 +383,8 @@ async fn two_thousand_verifications_each_delivered_and_approved_once() {
     drop(world.redis);
 }
 
-/// Rounds of requests while `during` does something to the processes; afterwards every accepted
-/// one was delivered, and at most `spare` messages are repeats.
+/// Sends requests while `during` interferes with the processes. Afterwards every accepted message
+/// must be delivered, with at most `spare` duplicates.
 async fn survives<F: AsyncFnOnce(&mut Pipeline)>(world: &mut World, spare: usize, during: F) {
     const COUNT: usize = 400;
     let mut accepted = Vec::new();
@@ -467,7 +466,8 @@ async fn a_role_that_is_told_to_stop_finishes_and_loses_nothing() {
     assert!(issuer.process.wait(30).success());
 }
 
-/// Handed back again and again, the broker would park it as it is: with a recipient in clear.
+/// Otherwise the broker would reach the delivery limit and dead-letter the whole request, with a
+/// recipient in clear.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_cannot_be_read_is_not_parked_whole_while_nothing_can_be_published() {
     let mut world = world_alone().await;
@@ -479,20 +479,24 @@ async fn a_request_that_cannot_be_read_is_not_parked_whole_while_nothing_can_be_
     let document = request_document("bad", "sms", "+4915112345678");
     let document = document.replace("\"channel\":", "\"ttl\":9,\"channel\":");
     portal.publish("bad", &document).await;
-    until(10, "it waits", || async {
+    until(10, "the request waits in the queue", || async {
         (world.rabbitmq.messages("watchword.requests") == 1).then_some(())
     })
     .await;
     world.rabbitmq.disk_alarm(true);
     launch(&mut world.pipeline, "issuer", &["issuer"]);
-    // Enough for the twenty times after which the broker parks a message by itself.
+    // Long enough for 20 redeliveries, the delivery limit of the queue.
     tokio::time::sleep(std::time::Duration::from_secs(15)).await;
     world.rabbitmq.disk_alarm(false);
-    until(30, "a note is parked and the request is gone", || async {
-        let messages = |queue| world.rabbitmq.messages(queue);
-        (messages("watchword.requests.parked") > 0 && messages("watchword.requests") == 0)
-            .then_some(())
-    })
+    until(
+        30,
+        "a note is dead-lettered and the request is gone",
+        || async {
+            let messages = |queue| world.rabbitmq.messages(queue);
+            (messages("watchword.requests.parked") > 0 && messages("watchword.requests") == 0)
+                .then_some(())
+        },
+    )
     .await;
     let parked = world.rabbitmq.peek("watchword.requests.parked").await;
     let parked = parked.to_string();
@@ -505,7 +509,8 @@ async fn a_request_that_cannot_be_read_is_not_parked_whole_while_nothing_can_be_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_is_killed_loses_nothing() {
     let mut world = world().await;
-    // Two workers of each channel hold at most 256 messages each; with this load a few are.
+    // Two workers of each channel hold at most 256 messages each; with this load only a few are in
+    // flight.
     survives(&mut world, 20, async |pipeline| {
         for name in ["sms-1", "email-1"] {
             let role = pipeline.processes.get_mut(name).unwrap();
@@ -521,7 +526,7 @@ async fn a_worker_that_is_killed_loses_nothing() {
 async fn requests_by_event_are_refused_repeated_and_parked_as_they_should() {
     let world = world().await;
     let mut portal = Portal::connect(&world.rabbitmq).await;
-    // The same event three times opens one verification and gets one answer, repeated.
+    // The same event three times opens one verification; each repeat gets the same answer.
     let document = request_document("same", "sms", "+4915112345678");
     for _ in 0..3 {
         portal.publish("same", &document).await;
@@ -536,7 +541,7 @@ async fn requests_by_event_are_refused_repeated_and_parked_as_they_should() {
         (!delivered(&world).is_empty()).then_some(())
     })
     .await;
-    // A wrong number is refused with the code HTTP would give.
+    // An invalid number is refused with the error code of the HTTP API.
     portal.request("wrong", "sms", "004915112345678").await;
     let refused = portal.answer().await;
     assert_eq!(
@@ -547,7 +552,8 @@ async fn requests_by_event_are_refused_repeated_and_parked_as_they_should() {
         (&json!("wrong"), &json!("invalid_phone"))
     );
     assert!(refused["data"].get("verification_id").is_none());
-    // What cannot be read is parked without its content: no JSON, another type, unknown fields.
+    // Unreadable requests are dead-lettered without their content: not JSON, another event type,
+    // unknown fields.
     let parked = [
         "{".to_owned(),
         document.replace("requested.v1", "requested.v9"),
@@ -559,7 +565,7 @@ async fn requests_by_event_are_refused_repeated_and_parked_as_they_should() {
     for (number, document) in parked.iter().enumerate() {
         portal.publish(&format!("bad{number}"), document).await;
     }
-    // A user that speaks for no service.
+    // A user that no service lists in its `broker_users`.
     world.rabbitmq.add_user("mallory", "mallory-secret").await;
     let url = world.rabbitmq.url_of("mallory", "mallory-secret");
     let connection = Connection::connect(&url, ConnectionProperties::default())
@@ -586,11 +592,11 @@ async fn requests_by_event_are_refused_repeated_and_parked_as_they_should() {
     publish(None).await.unwrap();
     let count = parked.len() as u64 + 2;
     // The issuer holds the request of an unknown user for 5 s here.
-    until(25, "all are parked", || async {
+    until(25, "all are dead-lettered", || async {
         (world.rabbitmq.messages("watchword.requests.parked") == count).then_some(())
     })
     .await;
-    // Claiming to be another user ends at the broker itself.
+    // The broker itself refuses a message that names another user (validated user-id).
     publish(Some("portal")).await.unwrap();
     until(20, "the broker closed the channel", || async {
         (!channel.status().connected()).then_some(())
@@ -615,7 +621,7 @@ async fn requests_by_event_are_refused_repeated_and_parked_as_they_should() {
     );
 }
 
-/// The canary: no code and no recipient anywhere but in the message, at the highest log level.
+/// No code and no recipient appears anywhere but in the message, even at log level `trace`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_secret_is_in_any_log_metric_queue_or_store() {
     let mut world = world_on(RabbitMq::shared().await, "trace").await;
@@ -625,7 +631,7 @@ async fn no_secret_is_in_any_log_metric_queue_or_store() {
         mail.to_owned(),
         "canary.person".to_owned(),
     ];
-    // With the workers away the orders rest in their queues.
+    // With the workers stopped the orders stay in their queues, where the test can read them.
     for name in ["sms-1", "sms-2", "email-1", "email-2"] {
         world
             .pipeline
@@ -663,7 +669,8 @@ async fn no_secret_is_in_any_log_metric_queue_or_store() {
     let codes = [(sms, phone), (email, mail)]
         .map(|(answer, to)| (answer.text("id").to_owned(), code_of(&messages[to][0])));
     secrets.extend(codes.iter().map(|(_, code)| code.clone()));
-    // A broken order is parked; hostile requests are refused: neither may tell what it held.
+    // A damaged order is dead-lettered and invalid requests are refused, without any of their
+    // content in a log or error.
     let answer = world
         .pipeline
         .ask("issuer", "sms", &format!("{phone} "))
@@ -696,7 +703,7 @@ async fn no_secret_is_in_any_log_metric_queue_or_store() {
     );
     seen.push_str(&logs);
     seen.push_str(&world.rabbitmq.logs());
-    // The store's files are searched as bytes.
+    // The store's files are binary and are searched as bytes.
     for secret in &secrets {
         assert!(!seen.contains(secret.as_str()), "{secret} was seen");
         for file in world.redis.files() {
@@ -708,7 +715,7 @@ async fn no_secret_is_in_any_log_metric_queue_or_store() {
     }
 }
 
-/// The example in another language does what its first lines say.
+/// The Python example works as its first lines describe.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_python_example_asks_reads_and_checks() {
     use std::io::Write;
@@ -747,8 +754,8 @@ async fn the_python_example_asks_reads_and_checks() {
     );
 }
 
-/// A peer that is away is a fast 503 and shows in readiness; the same call afterwards continues
-/// the same verification.
+/// A request while a peer is away gets a fast 503, and readiness shows it. The same request
+/// afterwards continues the same verification.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_peer_is_said_at_once_and_nothing_is_approved_meanwhile() {
     let world = world_alone().await;
@@ -777,7 +784,7 @@ async fn a_lost_peer_is_said_at_once_and_nothing_is_approved_meanwhile() {
         answer
     };
 
-    // RabbitMQ refuses publishes.
+    // The disk alarm makes RabbitMQ refuse publishes.
     world.rabbitmq.disk_alarm(true);
     let unconfirmed = "+4915112345679";
     assert_eq!(
@@ -805,12 +812,12 @@ async fn a_lost_peer_is_said_at_once_and_nothing_is_approved_meanwhile() {
         accepted.body["sends"], 1,
         "the repeat continued the same message"
     );
-    until(20, "its message", || async {
+    until(20, "the message", || async {
         delivered(&world).contains_key(unconfirmed).then_some(())
     })
     .await;
 
-    // Redis stands still: nothing is approved, and it is said in time.
+    // While Redis is suspended no code is approved, and the answer still comes in time.
     world.redis.pause(true);
     let code = code_of(&delivered(&world)[to][0]);
     let answer = pipeline.check("verifier", &id, &code).await;
@@ -831,7 +838,8 @@ async fn a_lost_peer_is_said_at_once_and_nothing_is_approved_meanwhile() {
         (ready("verifier").await.status == 200).then_some(())
     })
     .await;
-    // The check that timed out may have run: with an id of its own it is refused as used then.
+    // The check that timed out may have run after all. A check with another id is then refused as
+    // used.
     let answer = pipeline.check("verifier", &id, &code).await;
     assert_eq!(answer.status, 200);
     assert_eq!(
@@ -842,7 +850,7 @@ async fn a_lost_peer_is_said_at_once_and_nothing_is_approved_meanwhile() {
     assert!((series["watchword_dependency_up{dependency=\"redis\"}"] - 1.0).abs() < f64::EPSILON);
 }
 
-/// Who only checks codes needs no broker: it starts without one and shows nothing of it.
+/// A process with the role verifier alone starts without a broker and exports none of its metrics.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn codes_are_checked_where_there_is_no_broker() {
     let redis = RedisServer::start().await;

@@ -1,5 +1,5 @@
-//! `watchword doctor` against real peers: nothing to say of a sound installation, and for each thing
-//! that is broken a line that names it, a way to mend it, and a status that is not 0.
+//! `watchword doctor` against real peers: no complaint about a healthy installation, and for each
+//! fault a line that names it, a fix, and a status other than 0.
 
 use std::process::Output;
 
@@ -38,7 +38,7 @@ impl Installation {
         }
     }
 
-    /// The doctor's word, with these variables.
+    /// Runs the doctor with these variables; returns whether it found no error, and its output.
     async fn asked(&self, variables: &[(&str, &str)]) -> (bool, String) {
         let mut command = self.pipeline.command();
         command.envs(variables.iter().copied()).arg("doctor");
@@ -61,7 +61,7 @@ impl Installation {
     }
 }
 
-/// A port where TLS begins with a certificate of an unknown authority.
+/// Starts a TLS listener with a certificate of an unknown authority and returns its port.
 async fn untrusted() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -90,7 +90,7 @@ async fn it_finds_what_is_broken_and_nothing_else() {
         assert!(text.contains(line), "{line} in\n{text}");
     }
 
-    // What is configured.
+    // Faults of the configuration.
     let wrong = all.rabbitmq.url_of("watchword", "not-the-password-4711");
     all.finds(
         &[("WATCHWORD_RABBITMQ__URL", &wrong)],
@@ -103,7 +103,7 @@ async fn it_finds_what_is_broken_and_nothing_else() {
     all.finds(&[("WATCHWORD_REDIS__URL", nowhere)], &["redis", "running"])
         .await;
     let example = "[{ id = \"k1\", sha256 = \"22a60ff8c666ee7f81ede927b1adfb38922412b0bbd7162b99525a22607f603b\" }]";
-    // The published key of the earlier samples is refused.
+    // The published key of earlier samples is refused.
     let with_example = ("WATCHWORD_SERVICES__TEST__API_KEYS", example);
     let (is_well, text) = all.asked(&[with_example]).await;
     let says = "the variable WATCHWORD_SERVICES__TEST__API_KEYS";
@@ -111,7 +111,7 @@ async fn it_finds_what_is_broken_and_nothing_else() {
         !is_well && text.contains(says) && text.contains("published example key"),
         "{text}"
     );
-    // Receipts: the address of a process that takes none, and of nobody.
+    // Receipts: addresses at which no SMS worker listens.
     let process = &all.pipeline.processes["all"];
     for (port, words) in [
         (process.admin, "something else than an SMS worker"),
@@ -126,7 +126,7 @@ async fn it_finds_what_is_broken_and_nothing_else() {
     let (is_well, text) = all.asked(&[("WATCHWORD_SMS__PUBLIC_URL", &url)]).await;
     assert!(is_well && text.contains("leads to an SMS worker"), "{text}");
 
-    // A certificate of an authority that is not trusted here.
+    // A certificate of an authority that is not trusted.
     let port = untrusted().await;
     for (variable, url, about) in [
         ("WATCHWORD_RABBITMQ__URL", "amqps://watchword@", "rabbitmq"),
@@ -137,7 +137,7 @@ async fn it_finds_what_is_broken_and_nothing_else() {
         all.finds(&[(variable, &url)], &words).await;
     }
 
-    // A clock, by a library that sets ours.
+    // A clock that is off, set with libfaketime.
     let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
     all.finds(
         &[("LD_PRELOAD", library), ("FAKETIME", "+120s")],
@@ -145,7 +145,7 @@ async fn it_finds_what_is_broken_and_nothing_else() {
     )
     .await;
 
-    // The store.
+    // Faults of the store.
     all.redis
         .command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])
         .await;
@@ -161,7 +161,8 @@ async fn it_finds_what_is_broken_and_nothing_else() {
         .command(&["CONFIG", "SET", "maxmemory", "100mb"])
         .await;
 
-    // The broker: an alarm, a queue that is gone, one that is another, one that nobody reads.
+    // Faults of the broker: an alarm, a missing queue, a queue with other arguments, a queue
+    // without a consumer.
     all.rabbitmq.disk_alarm(true);
     all.finds(&[], &["rabbitmq", "alarm"]).await;
     all.rabbitmq.disk_alarm(false);
@@ -210,12 +211,13 @@ async fn it_finds_what_is_broken_and_nothing_else() {
         }
     }
 
-    // A provider.
+    // Faults of a provider.
     all.relay.habit("EHLO", Some(Script::Cut));
     all.finds(&[], &["email relay", "cannot be reached"]).await;
 }
 
-/// Who only checks codes has no link to the broker, and need not know of it; all others are told.
+/// A process with the role verifier alone needs no broker configuration; all other roles report
+/// that it is missing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_verifier_alone_needs_nothing_of_the_broker() {
     let redis = RedisServer::with(&["--appendonly", "yes", "--maxmemory", "100mb"]).await;
@@ -242,13 +244,14 @@ async fn a_verifier_alone_needs_nothing_of_the_broker() {
             "{arguments:?}: {errors}"
         );
     }
-    // One file for all roles may name it; where, is nothing to this one.
+    // A file shared by all roles may have a broker section; its address does not matter to a
+    // verifier.
     let path = pipeline.folder().join("watchword.toml");
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text + "[rabbitmq]\nurl = \"amqp://elsewhere\"\n").unwrap();
     pipeline.processes["verifier"].process.signal("HUP");
     let reloads = |result| pipeline.total("watchword_config_reloads_total", result);
-    until(10, "the file is read anew", || async {
+    until(10, "the configuration is reloaded", || async {
         (reloads(&["ok"]).await > 0).then_some(())
     })
     .await;

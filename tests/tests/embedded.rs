@@ -1,5 +1,5 @@
-//! The embedded engine as a user meets it: the demo, the API over HTTP with hostile input, a
-//! crash, and the search for secrets.
+//! The embedded engine as a user meets it: the demo, the HTTP API with hostile input, a crash, and
+//! a search for secrets.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ async fn the_api_answers_as_its_contract_says() {
     assert!(!answer.text("expires_at").is_empty() && !answer.text("resend_after").is_empty());
     let id = answer.text("id").to_owned();
 
-    // Asking again inside the cooldown is the same verification, and sends nothing.
+    // A repeated request within the cooldown returns the same verification and sends nothing.
     let again = pipeline.ask("all", "sms", "+4915112345678").await;
     assert_eq!(
         (again.status, again.text("id"), &again.body["sends"]),
@@ -74,7 +74,8 @@ async fn the_api_answers_as_its_contract_says() {
         .unwrap();
     assert!((1..=30).contains(&wait));
 
-    // Wrong codes are answers; the fifth ends it, and then nothing looks different from unknown.
+    // Wrong codes get an answer; the fifth ends the verification. Then it looks exactly like an
+    // unknown one.
     for attempt in 1..=5 {
         let wrong = pipeline.check("all", &id, "0000").await;
         let status = if attempt == 5 {
@@ -102,7 +103,7 @@ async fn the_api_answers_as_its_contract_says() {
         "max_attempts_reached"
     );
 
-    // Another service sees nothing of it.
+    // Another service cannot see the verification.
     let path = format!("/v1/verifications/{id}");
     let foreign = pipeline
         .call("all", OTHER_KEY, Method::GET, &path, None)
@@ -126,7 +127,7 @@ async fn the_api_answers_as_its_contract_says() {
         .await;
     assert_eq!(foreign.status, StatusCode::NOT_FOUND);
 
-    // Cancelling twice is no error; after another ending it is a conflict.
+    // Canceling twice succeeds; canceling a verification that ended otherwise is a conflict.
     let other = pipeline
         .ask("all", "email", "jane@example.org")
         .await
@@ -189,7 +190,7 @@ async fn hostile_input_is_refused_by_field_and_never_echoed() {
         "+4915112345678;ext=12",
         "+78401234567",
         "+99912345678",
-        // Digits behind a handset's number, and the number that Mexico had before.
+        // Extra digits behind a handset's number, and the format that Mexico used before 2019.
         "+49151123456780",
         "+5215512345678",
         &long,
@@ -223,7 +224,8 @@ async fn hostile_input_is_refused_by_field_and_never_echoed() {
             "{phone}"
         );
     }
-    // The service `other` sends to Germany only: Jamaica and the Bahamas are not the United States.
+    // The service `other` sends to Germany only. Jamaica and the Bahamas share +1 with the United
+    // States but are other countries.
     for (phone, status) in [
         ("+4915112345699", 202),
         ("+12025550123", 403),
@@ -339,7 +341,7 @@ async fn hostile_input_is_refused_by_field_and_never_echoed() {
             "{code:.30}"
         );
     }
-    // None of these counted: five wrong ones are still compared.
+    // None of these requests counted as a check: five wrong codes are still compared.
     for _ in 0..4 {
         assert_eq!(
             pipeline.check("all", &id, "00000").await.text("status"),
@@ -481,7 +483,7 @@ async fn headers_and_bodies_outside_the_contract_are_refused() {
         many = many.header(format!("x-{number}"), "1");
     }
     assert_eq!(many.send().await.unwrap().status().as_u16(), 431);
-    // After all that it still works.
+    // The process still works after all of this.
     assert_eq!(
         post(KEY)
             .header("content-type", json)
@@ -501,7 +503,7 @@ async fn fifty_requests_at_once_are_one_message_and_the_hour_has_its_limit() {
     settings.service = "[services.test.limits]\nrecipient_per_hour = 3\n[services.test.policy]\ncooldown_seconds = 0".into();
     let mut pipeline = Pipeline::configure(&settings);
     pipeline.start("all", &[]).await;
-    // One message each for fifty subjects of one recipient: the recipient gets three.
+    // One message each for fifty subjects of one recipient: the recipient's limit is three.
     let requests = (0..50).map(|number| {
         let body =
             json!({ "channel": "sms", "to": "+4915112345678", "subject": format!("s{number}") });
@@ -533,7 +535,8 @@ async fn fifty_requests_at_once_are_one_message_and_the_hour_has_its_limit() {
     .await;
 }
 
-/// Its policy gives each message a code of its own: one that may not go out costs the person nothing.
+/// With a policy of a new code per message, a resend that a limit refuses leaves the earlier code
+/// valid.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_message_leaves_the_code_before_it_good() {
     const TO: &str = "+4915112345678";
@@ -557,7 +560,7 @@ async fn a_refused_message_leaves_the_code_before_it_good() {
         (again.status, &again.body["sends"]),
         (StatusCode::ACCEPTED, &json!(2))
     );
-    let second = until(10, "its message", || async {
+    let second = until(10, "the message", || async {
         let arrivals = mailbox.of(TO);
         (arrivals.len() == 2).then(|| arrivals[1].code.clone())
     })
@@ -572,7 +575,8 @@ async fn a_refused_message_leaves_the_code_before_it_good() {
     assert_eq!(valid.body["valid"], true, "{:?}", valid.body);
 }
 
-/// The page of docs/login-page.md: its id stays on the server, and a new cookie follows the password.
+/// The page of docs/login-page.md keeps the verification id on the server and issues a new session
+/// cookie after the password step.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_login_page_signs_a_person_in_with_60_lines() {
     const TO: &str = "+4915112345678";
@@ -630,7 +634,7 @@ async fn the_login_page_signs_a_person_in_with_60_lines() {
     for (form, says) in [
         ("", "Wait"),
         ("code=abc", "digits"),
-        // An empty field is no request for another message.
+        // An empty field does not trigger a resend.
         ("code=", "digits"),
         (&format!("code={wrong}"), "not right"),
     ] {
@@ -684,7 +688,7 @@ async fn a_killed_process_loses_nothing() {
     assert!(role.process.wait(30).success());
 }
 
-/// Runs a command and returns its output, which must end as `succeeds` says.
+/// Runs a command and returns its output. Panics unless it ends as `succeeds` says.
 fn said(pipeline: &Pipeline, arguments: &[&str], succeeds: bool) -> String {
     let output = pipeline.command().args(arguments).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
@@ -693,8 +697,8 @@ fn said(pipeline: &Pipeline, arguments: &[&str], succeeds: bool) -> String {
     text
 }
 
-/// A backup is made while the process runs; after its restoration no code of before is right, and
-/// the guesses that it knows still count.
+/// A backup is made while the process runs. After it is restored, no earlier code is right, and the
+/// guesses recorded in it still count.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restored_file_makes_no_used_code_right_again() {
     const USED: &str = "+4915112345678";
@@ -712,7 +716,7 @@ async fn a_restored_file_makes_no_used_code_right_again() {
     let ask = async |pipeline: &Pipeline, name: &str, to: &str| {
         let answer = pipeline.ask(name, "sms", to).await;
         assert_eq!(answer.status, StatusCode::ACCEPTED, "{:?}", answer.body);
-        let arrivals = until(10, "its message", || async {
+        let arrivals = until(10, "the message", || async {
             let arrivals = mailbox.of(to);
             (!arrivals.is_empty()).then_some(arrivals)
         });
@@ -761,12 +765,12 @@ async fn a_restored_file_makes_no_used_code_right_again() {
         assert_eq!(answer.body["valid"], false, "{:?}", answer.body);
         assert_eq!(pipeline.status("after", id).await.text("status"), "expired");
     }
-    // The fourth wrong code locks.
+    // The fourth wrong code locks the subject.
     let (new, _) = ask(&pipeline, "after", GUESSED).await;
     pipeline.check("after", &new, "00000").await;
     let locked = pipeline.ask("after", "sms", GUESSED).await;
     assert_eq!(locked.text("code"), "subject_locked", "{:?}", locked.body);
-    // Another subject is served.
+    // Another subject is not locked.
     let (other, _) = ask(&pipeline, "after", USED).await;
     let code = until(10, "the second message", || async {
         mailbox.of(USED).get(1).map(|arrival| arrival.code.clone())
@@ -775,8 +779,8 @@ async fn a_restored_file_makes_no_used_code_right_again() {
     assert_eq!(valid.body["valid"], true, "{:?}", valid.body);
 }
 
-/// A real clock that is set back a little lengthens nothing; set back by more it ends the codes
-/// that were sent before, in the running process and after a restart.
+/// A wall clock set back slightly extends no code. Set back further, it ends all codes sent before,
+/// in the running process and after a restart.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clock_that_is_set_back_ends_the_codes_sent_before() {
     let mailbox = Arc::<Mailbox>::default();
@@ -792,16 +796,16 @@ async fn a_clock_that_is_set_back_ends_the_codes_sent_before() {
         let to = format!("+4915112{number:06}");
         let answer = pipeline.ask("all", "sms", &to).await;
         assert_eq!(answer.status, StatusCode::ACCEPTED, "{:?}", answer.body);
-        let code = until(10, "its message", || async {
+        let code = until(10, "the message", || async {
             mailbox.of(&to).first().map(|arrival| arrival.code.clone())
         });
         (answer.text("id").to_owned(), code.await)
     };
     let begun = pipeline.metrics("all").await["watchword_clock_seconds"];
     let is_behind = async |pipeline: &Pipeline, seconds: f64| {
-        until(10, "the process sees its clock", || async {
+        until(10, "the process notices its clock", || async {
             let clock = pipeline.metrics("all").await["watchword_clock_seconds"];
-            // The test takes less time than the smaller step.
+            // The test takes less time than the smaller step, so the two cannot be confused.
             (begun - clock > seconds - 20.0 && begun - clock <= seconds).then_some(())
         })
         .await;
@@ -858,7 +862,7 @@ fn a_wrong_configuration_names_its_key_and_no_value() {
         refused(&Pipeline::configure(&settings), &[], key);
     }
     let sound = Pipeline::configure(&Settings::embedded());
-    // The path of a secret is named, the secret is not.
+    // The error names the path of a secret, not the secret.
     refused(
         &sound,
         &[("WATCHWORD_KEYS__INDEX__FILE", "/nonexistent/index")],
@@ -903,7 +907,7 @@ fn a_wrong_configuration_names_its_key_and_no_value() {
     refused(&sound, &[], "keys.sealing[0]");
 }
 
-/// The verdict on addresses is that of a start.
+/// `config check` refuses every address that `run` would refuse.
 #[test]
 fn an_unusable_address_of_broker_or_store_is_refused() {
     let (broker, store) = ("amqp://hunter2@127.0.0.1", "redis://:hunter2@127.0.0.1");
@@ -949,7 +953,7 @@ fn refused(pipeline: &Pipeline, variables: &[(&str, &str)], key: &str) {
     assert!(!text.contains("hunter2"), "{text}");
 }
 
-/// The samples are for reading: they lack nothing but the hash of an API key, and the error about it
+/// The sample configurations are valid except for the hash of an API key, and the error about it
 /// says how to make one.
 #[test]
 fn the_shipped_configurations_are_valid_but_for_an_api_key() {

@@ -1,6 +1,6 @@
-//! One thing breaks in a running installation, and a person who knows nothing looks: the overview
-//! shows it within a minute, the alert of that cause fires and none of another, and the first
-//! command of its entry in the runbook says what is wrong.
+//! One fault at a time in a running installation, seen as an operator would: the overview shows it
+//! within a minute, the alert of that cause fires and no unrelated one does, and the first command
+//! of its runbook entry names the fault.
 
 use std::fs;
 use std::process::Output;
@@ -21,20 +21,20 @@ const ROLES: [(&str, &str); 4] = [
     ("sms-1", "sms-worker"),
     ("sms-2", "sms-worker"),
 ];
-/// How soon the overview shows what broke.
+/// Longest time until the overview shows the fault.
 const SEEN_WITHIN: Duration = Duration::from_secs(60);
 const EVERY: Duration = Duration::from_millis(150);
 
-/// What a person sees of something that broke.
+/// How an operator sees a fault.
 struct Incident {
-    /// The overview's panel, the series of it that tells, and how.
+    /// The overview's panel, the labels of its series, and the value that shows the fault.
     panel: (&'static str, &'static [(&'static str, &'static str)]),
     tells: fn(f64) -> bool,
-    /// The alert of the cause.
+    /// The alert of the cause, with its labels.
     alert: (&'static str, &'static [(&'static str, &'static str)]),
-    /// Those of its effects.
+    /// Alerts that may fire as effects of the cause.
     effects: &'static [&'static str],
-    /// What the runbook's first command says.
+    /// Words in the output of the runbook's first command.
     says: &'static [&'static str],
 }
 
@@ -110,7 +110,7 @@ rules = [{{ status = ["202"], class = "accepted" }}]
         self.pipeline.start(name, &["sms-worker"]).await;
     }
 
-    /// Looks at what broke just now, as a person would.
+    /// Looks at a fault that has just been injected, as an operator would.
     async fn looked_at(&self, incident: &Incident, variables: &[(&str, &str)]) {
         let begun = Instant::now();
         let (title, series) = incident.panel;
@@ -119,11 +119,15 @@ rules = [{{ status = ["202"], class = "accepted" }}]
         let panel = panel.into_iter().find(|panel| panel["title"] == title);
         let expression = panel.unwrap()["targets"][0]["expr"].as_str().unwrap();
         let expression = filled(expression);
-        until(60, &format!("{title} of the overview tells"), || async {
-            let found = self.prometheus.query(&expression).await.unwrap();
-            let found = found.iter().find(|one| has(one, series))?;
-            (incident.tells)(value(found)).then_some(())
-        })
+        until(
+            60,
+            &format!("{title} of the overview shows the fault"),
+            || async {
+                let found = self.prometheus.query(&expression).await.unwrap();
+                let found = found.iter().find(|one| has(one, series))?;
+                (incident.tells)(value(found)).then_some(())
+            },
+        )
         .await;
         let (alert, labels) = incident.alert;
         until(60, &format!("{alert} fires"), || async {
@@ -146,8 +150,8 @@ rules = [{{ status = ["202"], class = "accepted" }}]
         }
     }
 
-    /// The alerts that fire, but for the one that the load itself deserves: nobody asked for a code
-    /// the day before.
+    /// Returns the firing alerts, without the surge alert that the test's own load causes: the day
+    /// before had no requests.
     async fn firing(&self) -> Vec<Value> {
         let firing = "ALERTS{alertname!=\"WatchwordCountrySurge\",alertstate=\"firing\"}";
         self.prometheus.query(firing).await.unwrap()
@@ -165,7 +169,7 @@ rules = [{{ status = ["202"], class = "accepted" }}]
         }
     }
 
-    /// What the first command of the alert's entry prints.
+    /// Runs the first command of the alert's runbook entry and returns its output.
     async fn first_command(&self, alert: &str, variables: &[(&str, &str)]) -> String {
         let runbook = fs::read_to_string(root().join("docs/runbook.md")).unwrap();
         let entry = runbook.split("\n## ").find(|entry| {
@@ -193,7 +197,7 @@ rules = [{{ status = ["202"], class = "accepted" }}]
     }
 }
 
-/// Rules that wait for 3 s where the real ones wait for minutes; what they look at is the same.
+/// Shortens the rules' `for` to 3 s; the expressions stay the same.
 fn impatient(rules: &str) -> String {
     let lines = rules.lines().map(|line| match line.split_once("for: ") {
         Some((indent, _)) if indent.trim().is_empty() => format!("{indent}for: 3s"),
@@ -211,7 +215,7 @@ fn value(series: &Value) -> f64 {
     series["value"][1].as_str().unwrap().parse().unwrap()
 }
 
-/// People who ask for a code, whatever the answer.
+/// Requests codes in a loop and ignores the answers.
 async fn load(port: u16) {
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("http://127.0.0.1:{port}/v1/verifications");
@@ -257,7 +261,7 @@ async fn what_breaks_is_seen_named_and_explained() {
         panel: ("Clocks", &[("job", "watchword-sms-2")]),
         tells: |seconds| (115.0..125.0).contains(&seconds),
         alert: ("WatchwordClockOff", &[("job", "watchword-sms-2")]),
-        // By that clock what it hands over is two minutes old.
+        // By that clock, messages are two minutes old when they are handed over.
         effects: &[
             "WatchwordCodesMissObjectiveFast",
             "WatchwordCodesMissObjectiveSlow",
@@ -281,7 +285,7 @@ async fn what_breaks_is_seen_named_and_explained() {
     };
     world.looked_at(&broker_refuses, &[]).await;
     world.rabbitmq.disk_alarm(false);
-    until(30, "requests are taken again", || async {
+    until(30, "requests are accepted again", || async {
         let answer = world.pipeline.ask("issuer", "sms", "+4915113000000").await;
         answer.status.is_success().then_some(())
     })

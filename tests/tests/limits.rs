@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use watchword_tests::pipeline::Answer;
 use watchword_tests::{Pipeline, Settings, until};
 
-/// A pipeline on the embedded engine with these lines in `[services.test.limits]`.
+/// Starts a pipeline on the embedded engine with these lines in `[services.test.limits]`.
 async fn limited(limits: &str) -> Pipeline {
     let mut settings = Settings::embedded();
     settings.service = format!("[services.test.limits]\n{limits}\n");
@@ -18,7 +18,7 @@ async fn ask(pipeline: &Pipeline, body: Value) -> Answer {
     pipeline.post("all", "/v1/verifications", body).await
 }
 
-/// The answer is a 429 with this code and a detail that names the limit.
+/// Asserts that the answer is a 429 with this code and a detail that names the limit.
 fn refused(answer: &Answer, code: &str, detail: &str) {
     assert_eq!(
         (answer.status.as_u16(), answer.text("code")),
@@ -73,12 +73,12 @@ async fn each_limit_refuses_and_says_which_it_is() {
         );
         assert!(!wrong.body.to_string().contains(ip), "{:?}", wrong.body);
     }
-    // Absent in each way: no client is counted.
+    // A missing client, in each form, is not counted.
     for client in [json!(null), json!({}), json!({ "ip": null })] {
         let to = format!("e{}@example.org", client.to_string().len());
         let body = json!({"channel": "email", "to": to, "client": client});
         let answer = ask(&pipeline, body).await;
-        // Seven were sent before, and the service's day has nine.
+        // Seven messages were sent before, and the service's day allows nine.
         let code = if client == json!({ "ip": null }) {
             429
         } else {
@@ -134,7 +134,8 @@ async fn one_mailbox_has_one_limit_and_an_operator_unlocks_it() {
     assert_eq!(after.status, 202, "{:?}", after.body);
 }
 
-/// `unlock --recipient` also clears the block of numbers that the recipient belongs to, and no other.
+/// `unlock --recipient` also clears the block of numbers that the recipient belongs to, and no
+/// other.
 #[tokio::test]
 async fn an_operator_unlocks_a_block_of_numbers() {
     let mut pipeline = limited("number_block_per_hour = 3").await;
@@ -169,8 +170,8 @@ async fn an_operator_unlocks_a_block_of_numbers() {
     }
 }
 
-/// After the last wrong code the person asks again within the cooldown: the answer names that, not a
-/// limit of messages.
+/// A request within the cooldown after the last wrong code is refused with the cooldown, not with a
+/// message limit.
 #[tokio::test]
 async fn asking_again_after_the_last_wrong_code_is_a_cooldown() {
     let pipeline = limited("").await;
@@ -179,7 +180,7 @@ async fn asking_again_after_the_last_wrong_code_is_a_cooldown() {
     assert_eq!(first.status, 202);
     let mut last = String::new();
     for _ in 0..5 {
-        // Ten digits where six are right.
+        // Ten digits instead of six can never be right.
         let checked = pipeline.check("all", first.text("id"), "0000000000").await;
         checked.text("status").clone_into(&mut last);
     }
@@ -188,7 +189,8 @@ async fn asking_again_after_the_last_wrong_code_is_a_cooldown() {
     refused(&again, "cooldown", "less than 30 s ago");
 }
 
-/// Requests without a subject leave a quarter of a recipient's hour to requests with a subject.
+/// Requests without a subject leave a quarter of a recipient's hourly limit to requests with a
+/// subject.
 #[tokio::test]
 async fn a_page_without_a_login_cannot_use_up_a_persons_hour() {
     let pipeline =
@@ -224,7 +226,7 @@ async fn a_refused_message_counts_against_no_limit() {
     refused(&third, "rate_limited", "limits.subject_per_hour");
 }
 
-/// A fallback step counts as the message it is.
+/// The message of a fallback step is counted like any other.
 #[tokio::test]
 async fn a_fallback_step_is_counted() {
     let pipeline = limited("subject_per_hour = 1").await;

@@ -1,5 +1,5 @@
-//! The harness itself: each peer starts, answers, bears what the suites do to it, and leaves no
-//! process behind.
+//! The harness itself: each peer starts, answers, survives the operations that the suites use, and
+//! leaves no process behind.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,7 +13,8 @@ use watchword_tests::process::descendants;
 use watchword_tests::sink::Script;
 use watchword_tests::{Gateway, Postfix, RabbitMq, RedisServer, Sink, TcpProxy, until};
 
-/// The processes below this one are counted, so one test at a time also where all share a process.
+/// The tests count processes below this one, so they run one at a time, even if they share a
+/// process.
 static TURN: Mutex<()> = Mutex::const_new(());
 
 struct Turn {
@@ -35,7 +36,7 @@ impl Turn {
         println!("{what} up in {:?}", self.started.elapsed());
     }
 
-    /// Drops `peer` and waits until every process it had is gone.
+    /// Drops `peer` and waits until all its processes are gone.
     async fn ends<T>(&self, peer: T) {
         let ids = descendants(std::process::id());
         assert!(!ids.is_empty(), "the peer has no process");
@@ -48,7 +49,7 @@ impl Turn {
     }
 }
 
-/// Whether process `id` runs; one that has ended and waits for its parent does not.
+/// Whether process `id` runs; a zombie does not.
 fn lives(id: u32) -> bool {
     std::fs::read_to_string(Path::new("/proc").join(id.to_string()).join("stat"))
         .is_ok_and(|stat| !stat.contains(") Z "))
@@ -101,7 +102,7 @@ async fn redis() {
     let mut redis = RedisServer::start().await;
     turn.up("Redis");
     assert_eq!(redis.command(&["SET", "name", "value"]).await, "+OK\r\n");
-    // The append-only file is on the disk with `WAITAOF` from 7.2 on, and at a clean save always.
+    // Redis before 7.2 has no `WAITAOF`; a rewrite makes sure that the file is written.
     redis.command(&["BGREWRITEAOF"]).await;
     until(10, "the append-only file is written", || async {
         let info = redis.command(&["INFO", "persistence"]).await;
@@ -136,7 +137,7 @@ async fn kannel_takes_two_thousand_messages_within_a_minute() {
         let status = request.send().await.unwrap().status();
         assert_eq!(status, reqwest::StatusCode::ACCEPTED);
     }
-    until(60, "every message is there", || async {
+    until(60, "every message has arrived", || async {
         (gateway.received().len() >= MESSAGES).then_some(())
     })
     .await;
@@ -149,7 +150,7 @@ async fn kannel_takes_two_thousand_messages_within_a_minute() {
     turn.ends(gateway).await;
 }
 
-/// Hands one mail over and gives the last answer.
+/// Sends one mail and returns the last reply.
 async fn mail(port: u16, to: &str) -> String {
     let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let mut stream = BufReader::new(stream);
@@ -211,7 +212,7 @@ async fn postfix_keeps_and_relays() {
     assert!(postfix.mails()[0].contains("123456"), "{}", postfix.log());
     turn.ends(postfix).await;
 
-    // A relay's own retry: the mail comes after one refusal.
+    // A relay retries by itself: the mail arrives after one refusal.
     let sink = Sink::start().await;
     sink.script("RCPT", Script::Reply("451 4.7.1 greylisted"));
     let relay = Postfix::relaying_to(sink.port()).await;

@@ -1,5 +1,5 @@
-//! Providers against peers that misbehave: an SMTP relay that hangs, lies and cuts at every verb
-//! (M1, M2), and an HTTP gateway that throttles, redirects, drips and breaks off.
+//! Providers against misbehaving peers: an SMTP relay that hangs, sends wrong replies and cuts at
+//! every verb, and an HTTP gateway that throttles, redirects, sends slowly and breaks off.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -129,7 +129,7 @@ async fn replies_decide_by_verb() {
             attempted.reason
         );
         assert!(!attempted.reason.contains("jane"));
-        // The connection was not kept; the next mail has its own and gets its own replies.
+        // The connection was not kept: the next mail opens its own and reads its own replies.
         assert_eq!(
             mail(&provider).await.class,
             Class::Accepted,
@@ -143,7 +143,7 @@ async fn replies_decide_by_verb() {
     }
 }
 
-/// M1: at whatever step the relay is silent, the attempt ends within its limit and names the step.
+/// If the relay is silent at any step, the attempt ends within its limit and names the step.
 #[tokio::test]
 async fn m1_silence_at_any_verb_ends_in_time() {
     let silences = ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA", "."].map(|verb| async move {
@@ -163,14 +163,15 @@ async fn m1_silence_at_any_verb_ends_in_time() {
             Class::Transient
         };
         assert_eq!(attempted.class, class, "{verb}: {}", attempted.reason);
-        // The silent connection is used no more.
+        // The silent connection is not reused.
         assert_eq!(mail(&provider).await.class, Class::Accepted, "after {verb}");
         assert_eq!(sink.connections(), 2, "after {verb}");
     });
     join_all(silences).await;
 }
 
-/// M2: a mail that was given up during its last reply leaves nothing for the next one to read.
+/// A mail that is canceled while its last reply is outstanding leaves no reply for the next mail to
+/// read.
 #[tokio::test]
 async fn m2_a_cancelled_mail_poisons_no_connection() {
     let sink = Sink::start().await;
@@ -188,7 +189,7 @@ async fn m2_a_cancelled_mail_poisons_no_connection() {
     assert_eq!(sink.mails().len(), 1);
 }
 
-/// A relay whose connections are all busy has taken nothing.
+/// A relay whose connections are all busy has accepted nothing, so the outcome is transient.
 #[tokio::test]
 async fn a_busy_relay_is_a_transient_end() {
     let sink = Sink::start().await;
@@ -205,7 +206,8 @@ async fn a_busy_relay_is_a_transient_end() {
     );
 }
 
-/// Its steps in time, and all of them together not: nothing was handed over.
+/// Each step is in time, but all together exceed the limit before anything was handed over, so the
+/// outcome is transient.
 #[tokio::test]
 async fn a_slow_dialogue_is_a_transient_end() {
     let sink = Sink::start().await;
@@ -235,7 +237,7 @@ async fn a_cut_is_unknown_after_the_dot_and_a_retry_before_it() {
     assert_eq!(mail(&refused).await.class, Class::Transient);
 }
 
-/// A relay that hides STARTTLS gets no mail and no password.
+/// A relay that hides STARTTLS gets neither mail nor password.
 #[tokio::test]
 async fn hidden_tls_is_a_fault_and_nothing_is_sent() {
     let sink = Sink::start().await;
@@ -250,8 +252,9 @@ async fn hidden_tls_is_a_fault_and_nothing_is_sent() {
     assert!(sink.mails().is_empty());
 }
 
-/// A man in the middle adds replies to that to STARTTLS; the relay itself refuses everything. Read
-/// inside TLS they would make a mail of it that was taken.
+/// A man in the middle appends replies to the STARTTLS reply, while the relay itself refuses
+/// everything. Read inside TLS, the injected replies would make the mail look accepted (RFC 3207
+/// section 6).
 #[tokio::test]
 async fn replies_from_before_tls_are_not_believed_inside_it() {
     let authority = Authority::new();
@@ -264,7 +267,7 @@ async fn replies_from_before_tls_are_not_believed_inside_it() {
     let provider = relay(sink.port(), &settings);
     let sound = mail(&provider).await;
     assert_eq!(sound.class, Class::Accepted, "{}", sound.reason);
-    // Another provider, with a connection of its own.
+    // Another provider opens its own connection.
     let provider = relay(sink.port(), &settings);
     sink.habit("MAIL", Some(Script::Reply("550 5.7.1 no")));
     sink.habit("RCPT", Some(Script::Reply("550 5.7.1 no")));
@@ -280,7 +283,7 @@ async fn replies_from_before_tls_are_not_believed_inside_it() {
         (Class::ConfigFault, "starttls_injected")
     );
     assert_eq!((sink.connections(), sink.mails().len()), (2, 1));
-    // The connection is not kept.
+    // The connection with injected replies was not kept.
     sink.habit("MAIL", None);
     sink.habit("RCPT", None);
     let sound = mail(&provider).await;
@@ -288,7 +291,7 @@ async fn replies_from_before_tls_are_not_believed_inside_it() {
     assert_eq!((sink.connections(), sink.mails().len()), (3, 2));
 }
 
-/// A certificate that is not the relay's ends the attempt before any login.
+/// A certificate that is not valid for the relay ends the attempt before any login.
 #[tokio::test]
 async fn a_wrong_certificate_is_a_fault() {
     let authority = Authority::new();
@@ -313,7 +316,8 @@ async fn a_wrong_certificate_is_a_fault() {
     }
 }
 
-/// As behind a balancer whose relay restarts: it says nothing about certificates.
+/// A relay that restarts behind a load balancer cuts the handshake; that says nothing about its
+/// certificate, so the outcome is transient.
 #[tokio::test]
 async fn a_handshake_that_is_cut_is_tried_again() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -330,13 +334,13 @@ async fn a_handshake_that_is_cut_is_tried_again() {
     );
 }
 
-/// A relay that we did not write: Postfix's smtp-sink with a fault at each verb.
+/// An independent relay: Postfix's smtp-sink with a fault at each verb.
 #[tokio::test]
 async fn smtp_sink_faults_decide_by_verb() {
     let sinks = [
         (&["-f", "CONNECT"][..], Class::ConfigFault),
         (&["-f", "MAIL"], Class::ConfigFault),
-        // "500 5.3.0": the relay's system, not the mail.
+        // "500 5.3.0" concerns the relay's system, not this mail.
         (&["-f", "RCPT"], Class::DestinationRefused),
         (
             &["-f", "RCPT", "-B", "550 5.1.1 nobody"],
@@ -361,7 +365,7 @@ async fn smtp_sink_faults_decide_by_verb() {
     let attempts = sinks.into_iter().enumerate().map(|(row, (flags, class))| {
         let port = watchword_tests::free_port();
         let mut command = std::process::Command::new("/usr/sbin/smtp-sink");
-        // As root it wants another user.
+        // smtp-sink run as root requires a user to switch to.
         let user = if is_root() {
             &["-u", "nobody"][..]
         } else {
@@ -392,7 +396,7 @@ fn is_root() -> bool {
 
 // ---- HTTP
 
-/// What the gateway does with a connection after the request.
+/// How the gateway treats a connection after the request.
 #[derive(Debug, Clone)]
 enum Answer {
     Whole(String),
@@ -461,7 +465,7 @@ async fn classified(answer: Answer) -> Attempted {
     let provider = http(gateway(answer).await);
     let begun = Instant::now();
     let message = dispatch(Channel::Sms, 1);
-    // As a worker does: it looks at the limit first.
+    // Like a worker, check the limit before the response.
     let attempted = tokio::select! {
         biased;
         () = tokio::time::sleep(provider.attempt_limit()) => {
@@ -484,7 +488,7 @@ fn whole(head: &str, body: &str) -> Answer {
     ))
 }
 
-/// A gateway whose certificate is not trusted: the reason names that, and the probe of `doctor` as well.
+/// If a gateway's certificate is not trusted, the reason says so, and so does the doctor's probe.
 #[tokio::test]
 async fn a_gateway_that_fails_in_tls_is_named() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -529,12 +533,12 @@ async fn a_gateway_is_read_by_its_rules_and_bounded_in_everything() {
             whole("422 No", "{\"to\":\"+4915112345678\"}"),
             Class::MessageRejected,
         ),
-        // Not followed: it would hand code and number to whoever it names.
+        // A redirect is not followed: it could send code and number to any host.
         (
             whole("302 Found\r\nlocation: http://169.254.169.254/", ""),
             Class::ConfigFault,
         ),
-        // The rule needs no body, so a body that cannot be read changes nothing.
+        // The rule needs no body, so an unreadable body does not matter.
         (whole("201 Created", &"x".repeat(10 << 20)), Class::Accepted),
         (
             Answer::Start("HTTP/1.1 201 Created\r\ncontent-length: 99\r\n\r\nhalf".into()),

@@ -1,5 +1,5 @@
-//! One suite for both queues, and for `RabbitMQ` a test for each fault that was observed in its
-//! client (L1 to L7) and for the broker's own.
+//! The conformance suite of both queues. For `RabbitMQ` also a test for each known fault of the
+//! client library (the tests `l1` to `l7`) and of the broker.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ fn message(id: &str) -> Outbound {
     }
 }
 
-/// A queue of either kind with whatever it stands on.
+/// A queue of either engine with its broker or file.
 struct World {
     broker: Arc<dyn Broker>,
     rabbitmq: Option<RabbitMq>,
@@ -84,7 +84,7 @@ impl World {
         world
     }
 
-    /// The same queues after the process that used them is gone.
+    /// Opens the same queues again, as another process would after this one has ended.
     async fn reopened(&mut self) {
         self.broker.close().await;
         self.broker = match (&self.rabbitmq, &self.file) {
@@ -116,7 +116,7 @@ async fn embedded(sqlite: &Sqlite) -> Arc<dyn Broker> {
 
 async fn link(url: &str) -> Arc<Link> {
     let link = start(url);
-    until(20, "the link stands", || async {
+    until(20, "the link is connected", || async {
         (link.state() == LinkState::Up).then_some(())
     })
     .await;
@@ -243,7 +243,7 @@ async fn a_parked_message_leaves_the_lane(world: World) {
         .unwrap();
 }
 
-/// Looking at what was put aside changes nothing; one is put back to work, one dropped.
+/// Listing dead-lettered messages changes nothing; one is replayed, one is discarded.
 async fn parked_messages_are_looked_at_replayed_and_dropped(world: World) {
     let mut consumer = world.consume(3).await;
     for name in ["one", "two", "three"] {
@@ -251,8 +251,8 @@ async fn parked_messages_are_looked_at_replayed_and_dropped(world: World) {
         next(&mut consumer).await.park("broken_seal").await.unwrap();
     }
     let parked = || async {
-        // RabbitMQ shows what was just put back after a moment.
-        let names = until(10, "the parked messages can be looked at", || async {
+        // RabbitMQ lists a requeued message only after a moment.
+        let names = until(10, "the dead-lettered messages can be listed", || async {
             let look = world.broker.parked(LANE, 10).await.unwrap();
             let names: Vec<_> = look
                 .messages()
@@ -275,7 +275,7 @@ async fn parked_messages_are_looked_at_replayed_and_dropped(world: World) {
     assert!(look.replay(9).await.is_err());
     look.discard(2).await.unwrap();
     look.close().await.unwrap();
-    // The embedded consumer learns of it when it looks next; a publish makes it look.
+    // The embedded consumer finds replayed messages at its next poll; a publish triggers one.
     world.publish("four").await.unwrap();
     let (first, second) = (next(&mut consumer).await, next(&mut consumer).await);
     let mut back = [id(&first), id(&second)];
@@ -375,7 +375,8 @@ async fn stopping_hands_back_what_was_not_handed_out(world: World) {
     held.ack().await.unwrap();
 }
 
-/// Late ones come from a queue of their own, so that more wait for the reader than it has room for.
+/// Expired messages have a queue of their own, so more messages wait for the reader than its
+/// channel holds.
 async fn stopping_waits_for_no_reader(world: World) {
     const EACH: usize = 20;
     let publisher = world.broker.publisher();
@@ -430,8 +431,8 @@ async fn after_the_end_nothing_is_published_or_settled(world: World) {
     );
 }
 
-/// What lay past its time is handed out too, but nothing waits for it; also by a process that
-/// comes later.
+/// Expired messages are delivered too, but a fresh one does not wait for them. A process that
+/// starts later gets the rest.
 async fn what_is_late_holds_up_nothing(mut world: World) {
     const LATE: usize = 200;
     let publisher = world.broker.publisher();
@@ -466,7 +467,7 @@ async fn what_is_late_holds_up_nothing(mut world: World) {
     let mut consumer = world.consume(8).await;
     while ids.len() <= LATE {
         let received = next(&mut consumer).await;
-        // An acknowledgement that the end of the link overtook is no promise broken.
+        // The acknowledgement may have been lost with the link; a redelivery is then correct.
         let is_again = received.redelivered && id(&received) == "fresh";
         assert!(
             is_again || id(&received).starts_with("late "),
@@ -477,7 +478,7 @@ async fn what_is_late_holds_up_nothing(mut world: World) {
     }
 }
 
-/// As after a worker that dies of it again and again: in the end it is put aside, late or not.
+/// A message that every worker dies of is dead-lettered at the delivery limit, expired or not.
 async fn what_is_handed_out_too_often_is_parked(world: World) {
     for (name, ttl) in [("poison", None), ("late poison", Some(Duration::ZERO))] {
         let message = Outbound {
@@ -496,7 +497,7 @@ async fn what_is_handed_out_too_often_is_parked(world: World) {
             received.requeue().await.unwrap();
         }
     };
-    let seen = until(20, "both are parked", || async {
+    let seen = until(20, "both are dead-lettered", || async {
         let look = world.broker.parked(LANE, 10).await.unwrap();
         (look.messages().len() == 2).then_some(())
     });
@@ -504,7 +505,7 @@ async fn what_is_handed_out_too_often_is_parked(world: World) {
     assert!((40..=44).contains(&handed_out), "{handed_out}");
 }
 
-/// Orders that were retried and then waited past their deadline do not delay the fresh ones either.
+/// Orders that expired after a retry do not delay fresh ones either.
 async fn what_is_late_after_a_retry_holds_up_nothing(world: World) {
     const LATE: usize = 40;
     let publisher = world.broker.publisher();
@@ -551,8 +552,8 @@ async fn what_is_late_after_a_retry_holds_up_nothing(world: World) {
     }
 }
 
-/// A request holds a recipient in clear: at its delivery limit it is handed out, never parked
-/// whole.
+/// A request contains a recipient in clear: at its delivery limit it goes to a consumer and is not
+/// dead-lettered whole.
 async fn a_request_at_its_delivery_limit_is_handed_out(mut world: World) {
     let request = Outbound {
         route: Route::Lane(Lane::Requests),
@@ -588,7 +589,7 @@ async fn a_request_at_its_delivery_limit_is_handed_out(mut world: World) {
     assert!(look.messages().is_empty(), "{:?}", look.messages());
 }
 
-/// One test a case and engine.
+/// Generates one test per case and engine.
 macro_rules! on_both {
     ($($case:ident),* $(,)?) => {
         mod rabbitmq { $(#[tokio::test] async fn $case() { super::$case(super::World::rabbitmq().await).await; })* }
@@ -618,7 +619,8 @@ on_both!(
 
 // ---- the embedded queue alone
 
-/// Keeps the file's writer busy for this long; returns once it is, with a handle to the end.
+/// Keeps the file's writer busy for so long. Returns once it is busy, with a handle that completes
+/// at the end.
 async fn hold_writer(sqlite: &Sqlite, seconds: u64) -> JoinSet<()> {
     let (begins, begun) = tokio::sync::oneshot::channel();
     let sqlite = sqlite.clone();
@@ -635,8 +637,8 @@ async fn hold_writer(sqlite: &Sqlite, seconds: u64) -> JoinSet<()> {
     busy
 }
 
-/// A publish and a settlement whose callers gave up commit later. The length that bounds the lane
-/// follows what the file holds.
+/// A publish and a settlement whose callers gave up are committed later. The length that bounds the
+/// queue follows the content of the file.
 #[tokio::test]
 async fn lengths_follow_what_was_committed() {
     let folder = tempfile::tempdir().unwrap();
@@ -657,7 +659,7 @@ async fn lengths_follow_what_was_committed() {
     publish("m1").await.unwrap();
     let mut consumer: Box<dyn Consumer> = broker.consume(LANE, 1).await;
     let held = next(&mut consumer).await;
-    // Each of these publishes gives up and is committed when the writer is free.
+    // Each of these publishes gives up, and is committed when the writer is free.
     let busy = hold_writer(&sqlite, 1).await;
     for id in ["m2", "m3"] {
         let deadline = Duration::from_millis(50);
@@ -665,9 +667,9 @@ async fn lengths_follow_what_was_committed() {
         assert_eq!(published, Err(PublishError::Unconfirmed));
     }
     busy.join_all().await;
-    // The queue is looked at every 5 s, and that sets its length.
+    // The queue's metrics are updated every 5 s, which also corrects the length.
     let looked_at = async |ready: f64| {
-        until(15, "the queue was looked at", || async {
+        until(15, "the queue was read", || async {
             let families = registry.gather();
             let queued = families
                 .iter()
@@ -683,7 +685,7 @@ async fn lengths_follow_what_was_committed() {
     };
     looked_at(2.0).await;
     assert_eq!(publish("more").await, Err(PublishError::Rejected));
-    // The settlement of a held message gives up after 5 s and is committed then.
+    // The settlement of a held message gives up after 5 s, and is committed later.
     let busy = hold_writer(&sqlite, 6).await;
     assert!(held.ack().await.is_err());
     busy.join_all().await;
@@ -693,8 +695,8 @@ async fn lengths_follow_what_was_committed() {
 
 // ---- RabbitMQ's faults
 
-/// Whoever may publish chooses the headers. Longer ones than the frames in which we publish neither
-/// end the link nor stop what comes behind them.
+/// Publishers choose the headers of their messages. Headers longer than a frame must neither end
+/// the link nor block the messages behind them.
 #[tokio::test]
 async fn long_headers_of_others_end_no_link() {
     let server = RabbitMq::shared().await;
@@ -718,7 +720,7 @@ async fn long_headers_of_others_end_no_link() {
         )
         .await
         .unwrap();
-    until(10, "it is in the queue", || async {
+    until(10, "the message is in the queue", || async {
         (server.messages("watchword.sms") == 1).then_some(())
     })
     .await;
@@ -735,19 +737,20 @@ async fn long_headers_of_others_end_no_link() {
     assert!(again.body == body && !again.redelivered, "{again:?}");
     assert_eq!((again.traceparent.as_deref(), again.retries), (None, 1));
     again.park("unreadable").await.unwrap();
-    until(10, "it is parked", || async {
+    until(10, "the order is dead-lettered", || async {
         (server.messages("watchword.sms.parked") == 1).then_some(())
     })
     .await;
 }
 
-/// L1: pipelined publishes of which some find no queue: exactly those fail.
+/// Of pipelined publishes exactly those fail that reach no queue. lapin attaches a returned message
+/// to the next confirm, whichever publish that belongs to.
 #[tokio::test]
 async fn l1_a_return_belongs_to_its_own_publish() {
     let server = RabbitMq::shared().await;
     let link = link(&server.url()).await;
     let publisher = link.publisher();
-    // Requests find no queue any more, orders do.
+    // Requests reach no queue any more; orders do.
     unbind(&server).await;
     let publishes = (0..400).map(|number| {
         let lane = if number % 4 == 3 {
@@ -771,7 +774,7 @@ async fn l1_a_return_belongs_to_its_own_publish() {
     for (lane, published) in join_all(publishes).await {
         match lane {
             LANE => assert_eq!(published, Ok(())),
-            // Bound again in the meantime: a return makes the link declare its topology.
+            // The binding may exist again: a returned message makes the link declare its topology.
             _ => unroutable += usize::from(published == Err(PublishError::Unroutable)),
         }
     }
@@ -789,7 +792,7 @@ async fn l1_a_return_belongs_to_its_own_publish() {
     })
     .await;
     let kept = (100 - unroutable + 1) as u64;
-    until(15, "the rest are in theirs", || async {
+    until(15, "the other messages are in their queues", || async {
         (server.messages("watchword.requests") == kept).then_some(())
     })
     .await;
@@ -804,7 +807,8 @@ async fn unbind(server: &RabbitMq) {
         .expect("an unbound queue");
 }
 
-/// L2: an outage longer than any retry budget ends by itself; confirmed messages are all there.
+/// The link recovers from an outage that is longer than any retry budget of the client, without a
+/// restart. All confirmed messages are there.
 #[tokio::test]
 async fn l2_a_killed_broker_comes_back_with_everything_and_without_a_restart() {
     let mut server = RabbitMq::start().await;
@@ -818,7 +822,7 @@ async fn l2_a_killed_broker_comes_back_with_everything_and_without_a_restart() {
             .unwrap();
     }
     server.kill();
-    until(10, "the loss is seen", || async {
+    until(10, "the loss is noticed", || async {
         (link.state() == LinkState::Down).then_some(())
     })
     .await;
@@ -833,11 +837,11 @@ async fn l2_a_killed_broker_comes_back_with_everything_and_without_a_restart() {
     );
     tokio::time::sleep(Duration::from_secs(8)).await;
     server.launch().await;
-    until(15, "the link stands again", || async {
+    until(15, "the link is connected again", || async {
         (link.state() == LinkState::Up).then_some(())
     })
     .await;
-    until(15, "all are there", || async {
+    until(15, "all messages are there", || async {
         (server.messages("watchword.sms") == 200).then_some(())
     })
     .await;
@@ -851,7 +855,7 @@ async fn l2_a_killed_broker_comes_back_with_everything_and_without_a_restart() {
     received.ack().await.unwrap();
 }
 
-/// L3: a peer that accepts and says nothing does not hold the link for ever.
+/// A peer that accepts the connection and sends nothing does not block the link forever.
 #[tokio::test]
 async fn l3_a_silent_peer_is_given_up() {
     let silent = tokio::net::TcpListener::bind(("127.0.0.1", 0))
@@ -861,7 +865,7 @@ async fn l3_a_silent_peer_is_given_up() {
         "amqp://127.0.0.1:{}/%2f",
         silent.local_addr().unwrap().port()
     ));
-    // It dials anew: the attempt before has ended.
+    // The link connects again after it has given up the first attempt.
     let mut held = Vec::new();
     for _ in 0..2 {
         held.push(
@@ -878,8 +882,8 @@ async fn l3_a_silent_peer_is_given_up() {
     );
 }
 
-/// L4: under an alarm publishes are refused at once, consumers go on acknowledging, and it ends by
-/// itself.
+/// Under an alarm publishes are refused at once while consumers keep acknowledging. The link
+/// recovers when the alarm ends.
 #[tokio::test]
 async fn l4_an_alarm_refuses_publishes_and_nothing_else() {
     let server = RabbitMq::start().await;
@@ -894,7 +898,7 @@ async fn l4_an_alarm_refuses_publishes_and_nothing_else() {
     }
     let first = next(&mut consumer).await;
     server.disk_alarm(true);
-    // The broker says so when the first message reaches it.
+    // The broker blocks the connection only when the first message reaches it.
     let begun = Instant::now();
     let refused = publisher
         .publish(message("x"), Duration::from_millis(1_500))
@@ -905,7 +909,7 @@ async fn l4_an_alarm_refuses_publishes_and_nothing_else() {
         "{:?}",
         begun.elapsed()
     );
-    until(5, "the alarm is seen", || async {
+    until(5, "the alarm is noticed", || async {
         (link.state() == LinkState::Blocked).then_some(())
     })
     .await;
@@ -927,7 +931,7 @@ async fn l4_an_alarm_refuses_publishes_and_nothing_else() {
     publisher.publish(message("z"), DEADLINE).await.unwrap();
 }
 
-/// L5: the client writes returned bodies into its log; ours holds none of it at any level.
+/// lapin logs the bodies of returned messages; none may reach our log, at any level.
 #[tokio::test]
 async fn l5_no_body_reaches_the_log() {
     use tracing_subscriber::layer::SubscriberExt;
@@ -962,7 +966,7 @@ async fn l5_no_body_reaches_the_log() {
     );
 }
 
-/// L6: a half-open connection is noticed within two heartbeats.
+/// A half-open connection is detected within two heartbeats.
 #[tokio::test]
 async fn l6_a_dead_link_is_noticed() {
     let server = RabbitMq::shared().await;
@@ -974,7 +978,7 @@ async fn l6_a_dead_link_is_noticed() {
     let link = link(&url).await;
     proxy.hold(true);
     let begun = Instant::now();
-    until(30, "the loss is seen", || async {
+    until(30, "the loss is noticed", || async {
         (link.state() == LinkState::Down).then_some(())
     })
     .await;
@@ -984,13 +988,13 @@ async fn l6_a_dead_link_is_noticed() {
         begun.elapsed()
     );
     proxy.hold(false);
-    until(30, "the link stands again", || async {
+    until(30, "the link is connected again", || async {
         (link.state() == LinkState::Up).then_some(())
     })
     .await;
 }
 
-/// L7: TLS towards a peer that has none is refused, without a panic about providers.
+/// TLS to a peer without TLS is an error, and does not panic about a missing crypto provider.
 #[tokio::test]
 async fn l7_tls_that_cannot_stand_is_an_error() {
     let server = RabbitMq::shared().await;
@@ -1003,12 +1007,12 @@ async fn l7_tls_that_cannot_stand_is_an_error() {
     );
 }
 
-/// A broker that stands still answers nothing; we do.
+/// Calls to a suspended broker fail within their deadline.
 #[tokio::test]
 async fn a_paused_broker_gives_an_answer_in_time() {
     let server = RabbitMq::start().await;
     let link = link(&server.url()).await;
-    // Once for each channel: one that is not open yet could not be written to.
+    // One publish per channel: a channel that is not open yet could not be written to.
     for id in ["warm", "warmer"] {
         let published = link.publisher().publish(message(id), DEADLINE).await;
         assert_eq!(published, Ok(()));
@@ -1028,7 +1032,7 @@ async fn a_paused_broker_gives_an_answer_in_time() {
     .await;
 }
 
-/// A full queue refuses; nothing is dropped in silence.
+/// A full queue refuses publishes; no message is dropped silently.
 #[tokio::test]
 async fn a_full_queue_refuses() {
     let server = RabbitMq::shared().await;
@@ -1041,7 +1045,7 @@ async fn a_full_queue_refuses() {
         }
     }
     let link = Link::start(settings, Arc::new(WallClock), metrics()).unwrap();
-    until(20, "the link stands", || async {
+    until(20, "the link is connected", || async {
         (link.state() == LinkState::Up).then_some(())
     })
     .await;
@@ -1063,7 +1067,7 @@ async fn a_full_queue_refuses() {
     assert!(refused);
 }
 
-/// A queue that stands there with other arguments is told by name, and not fought over.
+/// An existing queue with other arguments is reported by name, and the link does not redeclare it.
 #[tokio::test]
 async fn a_mismatch_names_the_queue() {
     let server = RabbitMq::shared().await;
@@ -1089,7 +1093,7 @@ async fn a_mismatch_names_the_queue() {
     assert_eq!(link.state(), LinkState::Down);
 }
 
-/// Each service has a request queue of its own, of which an issuer holds a part only; queues are
+/// Each service has its own request queue, of which an issuer holds a bounded number. Queues are
 /// added and removed with the configuration.
 #[tokio::test]
 async fn request_queues_follow_the_services() {
@@ -1100,7 +1104,7 @@ async fn request_queues_follow_the_services() {
         RabbitMqSettings::new(SecretString::new(server.url())).with_request_queues(names.collect())
     };
     let link = Link::start(with(&["shop"]), Arc::new(WallClock), metrics()).unwrap();
-    until(20, "the link stands", || async {
+    until(20, "the link is connected", || async {
         (link.state() == LinkState::Up).then_some(())
     })
     .await;
@@ -1137,10 +1141,7 @@ async fn request_queues_follow_the_services() {
     }
     assert!(publish("requests").await);
     let shared = next(&mut consumer).await;
-    assert_eq!(
-        shared.service, None,
-        "a flood of one service holds up others"
-    );
+    assert_eq!(shared.service, None, "a flood of one service delays others");
     let shop = "shop".parse().unwrap();
     assert!(
         held.iter()
@@ -1148,14 +1149,15 @@ async fn request_queues_follow_the_services() {
     );
 
     link.redirect(with(&["portal"])).unwrap();
-    until(10, "the added queue takes requests", || async {
+    until(10, "the added queue accepts requests", || async {
         publish("requests.portal").await.then_some(())
     })
     .await;
     let portal = next(&mut consumer).await;
     assert_eq!(portal.service, Some("portal".parse().unwrap()));
     for received in held {
-        // The consumer of the removed service has ended, and its channel with it.
+        // The consumer of the removed service has ended, and its channel with it, so this
+        // acknowledgement may fail.
         let _ = received.ack().await;
     }
     let left = tokio::time::timeout(Duration::from_millis(500), consumer.receive()).await;

@@ -1,5 +1,5 @@
-//! Holds docs/api.md to the source: routes, fields, statuses and error codes, none missing and none
-//! that is gone.
+//! Compares docs/api.md with the source: routes, fields, statuses and error codes, in both
+//! directions.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -185,7 +185,7 @@ fn every_field_of_an_answer_is_named() {
     ] {
         let text = section(heading);
         for field in fields(file, name) {
-            // In a sentence or table, or in an example.
+            // A field is named in a sentence or table, or in an example.
             let is_named =
                 text.contains(&format!("`{field}`")) || text.contains(&format!("\"{field}\""));
             assert!(is_named, "{heading} does not name {field}");

@@ -1,6 +1,6 @@
 //! Requests by event under faults: the store is away, no issuer runs, a body is too large, a tenant
-//! tries to use another's key. A request is answered once an issuer reads it, and no queue keeps a
-//! recipient in clear beyond its time-to-live.
+//! uses another tenant's routing key. Every request is answered once an issuer reads it, and no
+//! queue keeps a recipient in clear beyond its time-to-live.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ fn document_of(id: &str, time: Timestamp) -> String {
     .to_string()
 }
 
-/// An auth service at the broker.
+/// An auth service as a broker client.
 struct Portal {
     channel: Channel,
     connection: Connection,
@@ -71,14 +71,14 @@ impl Portal {
         }
     }
 
-    /// Another channel, after the broker closed one.
+    /// Opens another channel after the broker has closed the first.
     async fn reopen(&mut self) {
         self.channel = self.connection.create_channel().await.unwrap();
         let confirms = ConfirmSelectOptions::default();
         self.channel.confirm_select(confirms).await.unwrap();
     }
 
-    /// Whether a queue took it.
+    /// Publishes a request; returns whether a queue accepted it.
     async fn publish(&self, key: &str, id: &str, body: &str) -> bool {
         let properties = BasicProperties::default()
             .with_user_id(self.user.into())
@@ -100,7 +100,7 @@ impl Portal {
         matches!(confirm.await, Ok(Confirmation::Ack(None)))
     }
 
-    /// Binds its queue to `key` of the events; whether it may.
+    /// Binds the service's queue to `key` of the events; returns whether the broker permits it.
     async fn bind(&self, key: &str) -> bool {
         let queue = format!("{}.answers", self.user);
         let declared = self.channel.queue_declare(
@@ -124,8 +124,8 @@ impl Portal {
         bound.await.is_ok()
     }
 
-    /// Declares those of the two exchanges that are its own, and binds `to` to all messages of `from`;
-    /// whether it may.
+    /// Declares the service's own exchanges among the two and binds `to` to all messages of `from`;
+    /// returns whether the broker permits it.
     async fn bridge(&self, from: &str, to: &str) -> bool {
         let own = [from, to]
             .into_iter()
@@ -180,7 +180,7 @@ struct World {
 }
 
 impl World {
-    /// An issuer behind a proxy to the broker.
+    /// Starts an issuer behind a proxy to the broker.
     async fn start() -> Self {
         Self::start_with(&[]).await
     }
@@ -217,7 +217,8 @@ impl World {
         self.pipeline.processes.remove("issuer");
     }
 
-    /// The parked queue holds `count` notes with these words and no number.
+    /// Waits until the dead-letter queue holds `count` notes with these words; none may contain a
+    /// number.
     async fn parked(&self, count: u64, words: &[&str]) {
         until(20, "the notes are there", || async {
             (self.rabbitmq.messages(PARKED) == count).then_some(())
@@ -238,7 +239,8 @@ impl World {
     }
 }
 
-/// The delivery limit of the request queue is reached while the issuer cannot work.
+/// The request queue's delivery limit is reached while the issuer cannot work. The request still
+/// gets its answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_link_that_flaps_while_the_store_is_away_takes_no_answer() {
     let mut world = World::start().await;
@@ -258,7 +260,7 @@ async fn a_link_that_flaps_while_the_store_is_away_takes_no_answer() {
             (world.proxy.accepted() >= before + 2).then_some(())
         })
         .await;
-        // Time to declare, to consume and to be handed both.
+        // Time for the issuer to declare its queues, start a consumer and receive both requests.
         tokio::time::sleep(Duration::from_millis(700)).await;
         cuts += 1;
     }
@@ -314,7 +316,7 @@ async fn a_request_that_waits_too_long_is_answered_when_an_issuer_runs() {
     let portal = Portal::connect(&world.rabbitmq, "portal").await;
     assert!(portal.bind("*.updated.test").await);
     let mut answers = portal.answers().await;
-    // The lesser of policy and argument applies.
+    // The broker applies the lower of the policy's and the queue's time-to-live.
     let pattern = "^watchword[.]requests($|[.]service[.])";
     let arguments = ["set_policy", "short", pattern, "{\"message-ttl\":1000}"];
     world.rabbitmq.control(&arguments);
@@ -339,7 +341,7 @@ async fn a_request_that_waits_too_long_is_answered_when_an_issuer_runs() {
     answered.sort();
     assert_eq!(answered, ["r1", "r2"]);
     world.parked(3, &["expired", "too_large"]).await;
-    // The late queue drops a request that no issuer reads.
+    // The expired-requests queue drops a request that no issuer reads.
     world.stop();
     let arguments = [
         "set_policy",
@@ -349,15 +351,15 @@ async fn a_request_that_waits_too_long_is_answered_when_an_issuer_runs() {
     ];
     world.rabbitmq.control(&arguments);
     assert!(portal.publish("requests", "r3", &document("r3")).await);
-    until(20, "it is gone", || async {
+    until(20, "the request is gone", || async {
         let is_empty = |queue| world.rabbitmq.messages(queue) == 0;
         (is_empty("watchword.requests") && is_empty(LATE)).then_some(())
     })
     .await;
 }
 
-/// With the permissions that `watchword topology --permissions` prints, the two users of a service
-/// publish under its own key and read its own events, and nothing else.
+/// With the permissions printed by `watchword topology --permissions`, the two users of a service
+/// can publish with its own routing key and read its own events, and nothing else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tenant_is_held_to_its_own_requests_and_events() {
     let world = World::start_with(&[("WATCHWORD_FAILPOINT_HOLD_MS", "5000")]).await;
@@ -405,7 +407,8 @@ async fn a_tenant_is_held_to_its_own_requests_and_events() {
     }
     assert!(!reader.publish("requests.test", "r1", &document("r1")).await);
     reader.reopen().await;
-    // An exchange passes messages on without a look at topic permissions, so none may be bound.
+    // Topic permissions are not checked for messages that pass an exchange binding, so the users
+    // must not be able to create one.
     for (user, from, to) in [
         (
             "portal-reader",
@@ -424,11 +427,11 @@ async fn a_tenant_is_held_to_its_own_requests_and_events() {
     let answered = answer(&mut answers).await;
     assert_eq!(answered["data"]["request_id"], "r1", "{answered}");
     assert_eq!(answered["data"]["status"], "pending", "{answered}");
-    // A user without such permissions cannot publish for the service.
+    // A user without these permissions cannot have a request processed for the service.
     let shop = Portal::connect(&world.rabbitmq, "shop").await;
     assert!(shop.publish("requests.test", "r2", &document("r2")).await);
-    // The issuer holds it for 5 s here: its user may be about to be configured.
-    until(25, "its note is parked", || async {
+    // The issuer holds the request for 5 s here, because a reload may be about to add its user.
+    until(25, "the note is dead-lettered", || async {
         (world.rabbitmq.messages(PARKED) == 1).then_some(())
     })
     .await;
@@ -446,7 +449,7 @@ async fn a_tenant_is_held_to_its_own_requests_and_events() {
     assert!(logs.contains("user=\"shop\""), "{logs}");
 }
 
-/// A rollout brings a new user to the issuers within a minute: its requests are held until then. An
+/// A rollout configures a new user within a minute; the issuers hold its requests until then. An
 /// issuer that stops meanwhile leaves them to another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_of_a_user_that_is_configured_late_is_answered() {

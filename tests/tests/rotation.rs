@@ -1,5 +1,6 @@
-//! Keys, secrets and API keys change under load: every process goes on, nobody notices. Old and new
-//! are both good for a while, and processes are told one after the other, the one that seals first.
+//! Keys, secrets and API keys change under load without a failed request or a restart. Old and new
+//! values are both valid for a while, and the processes reload one after the other, beginning with
+//! the one that seals.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,7 +27,7 @@ const PER_SECOND: u32 = 20;
 const NEW_KEY: &str = "harness-key-of-the-next-year-0";
 const RELOADS: &str = "watchword_config_reloads_total";
 
-/// A key as it stands in a file.
+/// Returns a key in the form in which files hold it.
 fn random(seed: u8) -> String {
     let mut key = [seed; 32];
     key[0] = 0;
@@ -37,13 +38,13 @@ fn edit(pipeline: &Pipeline, change: impl Fn(String) -> String) {
     let path = pipeline.folder().join("watchword.toml");
     let new = change(fs::read_to_string(&path).unwrap());
     assert_ne!(new, fs::read_to_string(&path).unwrap(), "a change");
-    // Whole or not at all: it may be read at any moment.
+    // Write and rename: a process may read the file at any moment and must not see half of it.
     let beside = path.with_extension("new");
     fs::write(&beside, new).unwrap();
     fs::rename(beside, path).unwrap();
 }
 
-/// Tells the processes one after the other and waits until each has read its configuration.
+/// Signals the processes one after the other, and waits until each has reloaded.
 async fn tell(pipeline: &Pipeline, names: &[&str], result: &str) {
     let label = format!("result=\"{result}\"");
     for name in names {
@@ -71,7 +72,8 @@ async fn every_secret_changes_under_load_and_nobody_notices() {
     sleep(Duration::from_secs(1)).await;
     let folder = stand.pipeline.folder().to_owned();
 
-    // Sealing and digest keys as the documents say: known to all, then used.
+    // Rotates sealing and digest keys as documented: first every process knows the new key, then it
+    // is used.
     let keys = |number: u8| {
         let key = |kind: &str, seed| secret(&folder, &format!("{kind}-{number}"), &random(seed));
         let (sealing, digest) = (key("sealing", 100 + number), key("digest", 200 + number));
@@ -94,7 +96,7 @@ async fn every_secret_changes_under_load_and_nobody_notices() {
     });
     tell(&stand.pipeline, &names, "ok").await;
 
-    // An API key more.
+    // Adds an API key.
     let hash = HEXLOWER.encode(&Sha256::digest(NEW_KEY.as_bytes()));
     edit(&stand.pipeline, |text| {
         let more = format!("api_keys = [{{ id = \"k9\", sha256 = \"{hash}\" }}, {{ id = \"k2\"");
@@ -109,7 +111,7 @@ async fn every_secret_changes_under_load_and_nobody_notices() {
         assert_eq!(answer.await.status, StatusCode::ACCEPTED);
     }
 
-    // What is wrong changes nothing, and says so.
+    // An invalid configuration changes nothing and is reported.
     edit(&stand.pipeline, |text| {
         text.replace("[services.other]", "[services.other]\nnonsense = 1")
     });
@@ -119,7 +121,8 @@ async fn every_secret_changes_under_load_and_nobody_notices() {
     let bad = last_bad(&load.lives(), &stand.mailbox, 0);
     assert_eq!(bad, None, "someone was not served at once");
 
-    // Keys in one step: those who open learn of them later than who seals, and wait for them.
+    // Rotates keys in one step: the processes that open learn the new key later than the one that
+    // seals, and messages wait for them.
     let (sealing, digest) = keys(3);
     edit(&stand.pipeline, |text| {
         text.replace("sealing = [", &format!("sealing = [{sealing}, "))
@@ -127,7 +130,7 @@ async fn every_secret_changes_under_load_and_nobody_notices() {
     });
     tell(&stand.pipeline, &names, "ok").await;
 
-    // The passwords of broker and store; every connection is made anew with them.
+    // Changes the passwords of broker and store; every connection is reopened with them.
     let (broker, store) = ("next-broker-password", "next-store-password");
     let password = secret(&folder, "broker", broker);
     edit(&stand.pipeline, |text| {
@@ -155,14 +158,14 @@ async fn every_secret_changes_under_load_and_nobody_notices() {
     for wire in Wire::ALL {
         stand.wires[&wire].cut();
     }
-    until(20, "all go on with the new passwords", || async {
+    until(20, "all processes use the new passwords", || async {
         let since = begun_ms + 3_000;
         let calm = now_ms() > since + 4_000;
         (calm && last_bad(&load.lives(), &stand.mailbox, since).is_none()).then_some(())
     })
     .await;
     load.stop();
-    until(60, "the last code is used", || async {
+    until(60, "the last code has been checked", || async {
         (load.open() == 0).then_some(())
     })
     .await;
@@ -188,8 +191,8 @@ async fn every_secret_changes_under_load_and_nobody_notices() {
     );
 }
 
-/// A file that changes is noticed without a signal, and the next message goes out with what is in
-/// it; the old API key is good until it is taken out.
+/// A changed file is noticed without a signal, and the next message uses it. The old API key stays
+/// valid until it is removed.
 #[tokio::test]
 async fn a_changed_file_is_noticed_by_itself() {
     let gateway = SmsGateway::start(Arc::default()).await;
@@ -223,7 +226,7 @@ async fn a_changed_file_is_noticed_by_itself() {
     sent("token-of-this-year").await;
     secret(pipeline.folder(), "token", "token-of-the-next");
     let series = format!("{RELOADS}{{result=\"ok\"}}");
-    until(15, "it was noticed", || async {
+    until(15, "the change was noticed", || async {
         (pipeline.metrics("all").await[&series] >= 1.0).then_some(())
     })
     .await;
@@ -244,8 +247,8 @@ async fn a_changed_file_is_noticed_by_itself() {
         assert_eq!(answer.status, status);
     }
 
-    // Everything is found by the index key: it takes a restart, as the log's format does, and holds
-    // up nothing else.
+    // The store is searched by the index key, so a new one takes a restart, and so does the log
+    // format. Neither holds up other changes.
     let index = std::fs::read_to_string(pipeline.folder().join("index")).unwrap();
     secret(pipeline.folder(), "index", &random(9));
     edit(&pipeline, |text| {
@@ -266,7 +269,7 @@ async fn a_changed_file_is_noticed_by_itself() {
     assert!(logs.contains("keys=\"log.format, keys.index\""), "{logs}");
     let waiting = "watchword_config_restart_needed";
     assert_eq!(pipeline.total(waiting, &[]).await, 2);
-    // Taken back, nothing waits.
+    // After the changes are reverted, no restart is needed.
     secret(pipeline.folder(), "index", index.trim());
     edit(&pipeline, |text| {
         text.replace("format = \"json\"", "level = \"info\"")
@@ -286,7 +289,7 @@ async fn a_changed_file_is_noticed_by_itself() {
     assert!(pipeline.logs().contains(&named), "{}", pipeline.logs());
 }
 
-/// A gateway that calls back with this password.
+/// Builds the receivers of a gateway that calls back with this password.
 fn receivers(folder: &Path, password: &str) -> BTreeMap<ProviderName, Arc<ReceiptPlan>> {
     let file = secret(folder, password, &format!("{password}-password"));
     let text = format!(
@@ -304,7 +307,7 @@ fn receivers(folder: &Path, password: &str) -> BTreeMap<ProviderName, Arc<Receip
     built.unwrap().receipts
 }
 
-/// A receipt with `password` at `now`.
+/// Verifies a receipt with `password` at `now`.
 fn receipt(plans: &ReceiptPlans, password: &str, now: Timestamp) -> Result<usize, Refusal> {
     let mut headers = HeaderMap::new();
     let login = BASE64.encode(format!("acme:{password}-password").as_bytes());
@@ -347,7 +350,8 @@ async fn a_gateway_may_use_the_secret_before_for_a_quarter_of_an_hour() {
             "{password} {after_ms}"
         );
     }
-    // Read anew meanwhile, whatever for: each has its own quarter of an hour.
+    // A further reload, for whatever reason, does not shorten the quarter of an hour for which an
+    // earlier configuration stays valid.
     let third = receivers(folder.path(), "third");
     let plans = plans.followed_by(third, changed.plus_millis(10_000), 15);
     for (password, after_ms, read) in [
@@ -363,9 +367,9 @@ async fn a_gateway_may_use_the_secret_before_for_a_quarter_of_an_hour() {
     }
 }
 
-/// A process that waits for its store says so, and begins with the configuration of then: an API key
-/// that was taken away meanwhile is none, a corrected password opens the store. A person's command does
-/// not wait.
+/// A process that waits for its store says so and starts with the configuration current at that
+/// time: an API key removed meanwhile is invalid, and a corrected password opens the store. A
+/// command does not wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_changes_while_the_store_is_away_counts() {
     let redis = RedisServer::start().await;
@@ -375,7 +379,7 @@ async fn what_changes_while_the_store_is_away_counts() {
     let mut settings = Settings::distributed("amqp://nobody@127.0.0.1:1/", "");
     settings.providers = "[sms.providers.inbox]\nkind = \"inbox\"\n".into();
     let mut pipeline = Pipeline::configure(&settings);
-    // In the file, and not in a variable: variables do not change.
+    // The password is in a file, because environment variables cannot change.
     let plain = redis.url();
     let folder = pipeline.folder().to_owned();
     let password = secret(&folder, "redis-password", "wrong-password");
@@ -396,7 +400,7 @@ async fn what_changes_while_the_store_is_away_counts() {
         let answer = http.get(url).send().await.ok()?;
         Some(watchword_tests::pipeline::Answer::of(answer).await)
     };
-    until(20, "it says what it waits for", || async {
+    until(20, "the process logs what it waits for", || async {
         let report = ready(&pipeline).await?;
         let waits = pipeline.logs().contains("waiting for the store");
         (waits && report.body["dependencies"]["redis"] == "down").then_some(())

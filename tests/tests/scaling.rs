@@ -1,6 +1,6 @@
-//! Workers come and go. More of them drain a backlog faster: where the provider's time is the limit,
-//! three take a third of what one takes, and nobody gets a message twice. One that is told to stop
-//! ends its calls and begins none.
+//! Workers start and stop. More workers drain a backlog faster: where the provider's latency is the
+//! limit, three need about a third of the time of one, and no message is sent twice. A worker that
+//! shuts down completes its calls and begins none.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,16 +10,17 @@ use watchword_tests::load::{Mailbox, SmsGateway};
 use watchword_tests::proxy::Flow;
 use watchword_tests::{Pipeline, RabbitMq, RedisServer, Settings, TcpProxy, until};
 
-/// Messages that wait when the workers come.
+/// Messages in the queue when the workers start.
 const BACKLOG: usize = 240;
-/// What the wire to the gateway takes each way: 40 messages a second for each worker of 8 calls.
+/// Delay of the connection to the gateway in each direction: 40 messages a second for a worker with
+/// 8 calls at once.
 const DELAY_MS: u64 = 100;
 
 fn number(run: usize, place: usize) -> String {
     format!("+49151{run}{place:07}")
 }
 
-/// Seconds in which `workers` hand the backlog over.
+/// Returns the seconds in which `workers` hand over the backlog.
 async fn drained(
     pipeline: &mut Pipeline,
     run: usize,
@@ -39,7 +40,7 @@ async fn drained(
     for name in &names {
         pipeline.start(name, &["sms-worker"]).await;
     }
-    // Each holds all it can.
+    // Let each worker fill its prefetch.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let begun = Instant::now();
     flow(Flow::Slow(DELAY_MS));
@@ -61,7 +62,7 @@ async fn drained(
     took
 }
 
-/// Peers, a mailbox behind a wire, and an issuer; workers have `concurrency` calls at once.
+/// Peers, a mailbox behind a proxy, and an issuer. Workers make `concurrency` calls at once.
 struct World {
     pipeline: Pipeline,
     mailbox: Arc<Mailbox>,
@@ -110,7 +111,7 @@ async fn a_worker_that_stops_ends_its_call_and_begins_none() {
     };
     until(
         20,
-        "one call is on its way, two wait for its place",
+        "one call is in flight, two wait for its permit",
         || async {
             let metrics = world.pipeline.metrics("sms-1").await;
             let held = metrics["watchword_deliveries_in_flight{channel=\"sms\"}"];
@@ -121,7 +122,7 @@ async fn a_worker_that_stops_ends_its_call_and_begins_none() {
     .await;
     let mut stopping = world.pipeline.processes.remove("sms-1").unwrap();
     stopping.process.signal("TERM");
-    until(10, "it has heard that it is to stop", || async {
+    until(10, "the process is shutting down", || async {
         stopping.process.output().contains("stopping").then_some(())
     })
     .await;
@@ -131,7 +132,7 @@ async fn a_worker_that_stops_ends_its_call_and_begins_none() {
     assert_eq!(handed_over(&world.mailbox).iter().sum::<usize>(), 1);
 
     world.pipeline.start("sms-2", &["sms-worker"]).await;
-    until(20, "another worker has the rest", || async {
+    until(20, "another worker has the remaining messages", || async {
         (handed_over(&world.mailbox) == [1, 1, 1]).then_some(())
     })
     .await;
@@ -144,7 +145,8 @@ async fn three_workers_drain_a_backlog_three_times_as_fast() {
     let one = drained(pipeline, 1, 1, mailbox, wire).await;
     let three = drained(pipeline, 3, 3, mailbox, wire).await;
     eprintln!("one worker {one:.1} s, three {three:.1} s");
-    // The last message of all is a whole call long, however many workers there are.
+    // The last message takes a whole call, however many workers there are, so the factor stays
+    // below 3.
     assert!(
         one / three > 2.4,
         "one worker {one:.1} s, three {three:.1} s"

@@ -1,4 +1,4 @@
-//! SMPP against an SMSC that we did not write: the npm package `smpp`.
+//! SMPP against an independent SMSC: the npm package `smpp`.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -42,7 +42,7 @@ impl Smsc {
         }
     }
 
-    /// The next message it took.
+    /// Returns the next message that the SMSC accepted.
     fn message(&mut self) -> Value {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
@@ -148,7 +148,7 @@ async fn an_smsc_takes_messages_and_sends_receipts() {
         );
         channel.heard.recv().await.unwrap();
     }
-    // What it refuses, by status.
+    // Messages that the SMSC refuses, by status.
     let unknown = provider.attempt(&dispatch("+4915112340001", "Test")).await;
     assert_eq!(
         (unknown.class, unknown.reason.as_str()),
@@ -166,7 +166,7 @@ async fn an_smsc_takes_messages_and_sends_receipts() {
         (cut.class, cut.reason.as_str()),
         (Class::UnknownOutcome, "unbound")
     );
-    // The next one binds anew.
+    // The next message binds again.
     let failed = provider.attempt(&dispatch("+4915112340005", "Test")).await;
     assert_eq!(failed.class, Class::Accepted, "{}", failed.reason);
     assert_eq!(
@@ -175,8 +175,7 @@ async fn an_smsc_takes_messages_and_sends_receipts() {
     );
 }
 
-/// SMSCs differ in ids, in the form of receipts and in their statuses; no such difference ends a
-/// bind.
+/// SMSCs differ in their ids, receipt formats and statuses; no such difference ends a bind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_smsc_with_habits_of_its_own_is_understood() {
     let mut smsc = Smsc::start();
@@ -214,7 +213,7 @@ async fn an_smsc_with_habits_of_its_own_is_understood() {
     assert_eq!(heard.state, ReceiptState::Failed);
     assert_eq!(heard.message_id, after.provider_message_id);
 
-    // A connection that the SMSC does not take for a bind is replaced.
+    // A connection that the SMSC no longer considers bound is replaced.
     for (binds, to) in [
         (2, "+4915112340008"),
         (3, "+4915112340011"),
@@ -226,7 +225,7 @@ async fn an_smsc_with_habits_of_its_own_is_understood() {
         assert_eq!(next.class, Class::Accepted, "{}", next.reason);
         assert_eq!(smsc.message()["binds"], binds);
     }
-    // A refusal without a reason is no fault of the message: another provider may take it.
+    // A refusal without a reason is not the message's fault: another provider may accept it.
     let refused = attempt("+4915112340013").await;
     assert_eq!(
         refused.class,

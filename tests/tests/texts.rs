@@ -1,5 +1,5 @@
-//! Templates of the operator from the request to the message: a request whose message cannot be
-//! made is refused before anything is opened for it.
+//! The operator's templates from the request to the message: a request whose message cannot be
+//! rendered is refused before a verification is opened.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use watchword_tests::pipeline::KEY;
 use watchword_tests::{Pipeline, Settings, free_port, until};
 
-/// A folder with these templates.
+/// Creates a folder with these templates.
 fn folder(files: &[(&str, &str)]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -18,7 +18,7 @@ fn folder(files: &[(&str, &str)]) -> TempDir {
     folder
 }
 
-/// `settings` with these templates.
+/// Adds the templates to `settings`.
 fn with_templates(folder: &TempDir, mut settings: Settings) -> Settings {
     let templates = folder.path().display();
     settings.engine = format!("templates = \"{templates}\"\n{}", settings.engine);
@@ -109,7 +109,7 @@ async fn a_request_of_which_no_message_can_be_made_opens_nothing() {
     assert_eq!(opened.await, 0);
     for body in [
         json!({ "channel": "sms", "to": to, "variables": { "amount": amount, "payee": payee } }),
-        // The template of this language uses none.
+        // The template of this language uses no variables.
         json!({ "channel": "sms", "to": "+4915112345679", "locale": "de_DE.UTF-8" }),
         json!({ "channel": "email", "to": "jane@bücher.example", "variables": { "reason": "x" } }),
         json!({ "channel": "sms", "to": "+4915112345677", "locale": "fr", "variables": { "vip": "1" } }),
@@ -118,8 +118,8 @@ async fn a_request_of_which_no_message_can_be_made_opens_nothing() {
         assert_eq!(status, 202, "{code} {detail}");
     }
 
-    // A reload gives the issuer the changed texts; a text without the code leaves the earlier ones
-    // in use.
+    // A reload gives the issuer the changed texts. A text without the code is refused, and the
+    // previous texts stay in use.
     let text = folder.path().join("en/sms.txt");
     let reload = async |result: &str| {
         let series = format!("watchword_config_reloads_total{{result=\"{result}\"}}");
@@ -142,8 +142,8 @@ async fn a_request_of_which_no_message_can_be_made_opens_nothing() {
     assert_eq!(status, 202);
 }
 
-/// The check of the configuration, the doctor and the start of each role that sends or renders texts
-/// agree.
+/// `config check`, the doctor and the start of each role that sends or renders texts give the same
+/// verdict.
 #[test]
 fn every_command_gives_the_same_verdict_on_a_template() {
     for (file, text, said) in [
@@ -188,7 +188,7 @@ fn every_command_gives_the_same_verdict_on_a_template() {
             assert!(!output.status.success(), "{arguments:?} {text}");
             assert!(errors.contains(said), "{arguments:?}: {errors}");
         }
-        // A verifier renders nothing.
+        // A verifier renders no texts.
         let verifier = ["config", "check", "verifier"];
         let output = pipeline.command().args(verifier).output().unwrap();
         assert!(output.status.success(), "{output:?}");
@@ -228,13 +228,13 @@ fn what_is_not_used_is_a_warning() {
     }
 }
 
-/// A worker can meet a text that the issuer could still make: the templates changed in between. No
-/// provider is to blame.
+/// A worker may be unable to render a text that the issuer accepted, because the templates changed
+/// in between. No provider is blamed.
 #[tokio::test]
 async fn a_text_that_a_worker_cannot_make_is_no_fault_of_a_provider() {
     let folder = folder(&[("en/sms.txt", "{{ code }}")]);
     let mut settings = with_templates(&folder, Settings::embedded());
-    // Nothing listens there, so the first attempt fails and the order waits.
+    // Nothing listens on this port, so the first attempt fails and the order waits.
     let port = free_port();
     settings.providers = format!(
         "[sms.providers.acme]\nkind = \"http\"\nsender = \"Test\"\n\

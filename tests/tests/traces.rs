@@ -1,6 +1,5 @@
-//! The way of a code as a collector sees it: one tree from the caller's step over broker and retries
-//! to the provider, without a code or a recipient in it; and nothing held up by a collector that is
-//! away.
+//! The trace of a code as a collector sees it: one tree from the caller's span over broker and
+//! retries to the provider, without code or recipient. An unreachable collector holds nothing up.
 
 use std::sync::{Arc, Mutex};
 
@@ -94,7 +93,7 @@ async fn the_way_of_a_code_is_one_tree_without_secrets() {
         .await
         .unwrap();
     let id = answer["id"].as_str().unwrap().to_owned();
-    until(10, "a first attempt failed", || async {
+    until(10, "the first attempt failed", || async {
         let failed = pipeline
             .total("watchword_attempts_total", &["class=\"transient\""])
             .await;
@@ -183,7 +182,7 @@ async fn a_collector_that_is_away_holds_nobody_up() {
             reqwest::StatusCode::ACCEPTED
         );
     }
-    until(10, "what was lost is counted", || async {
+    until(10, "lost messages are counted", || async {
         (pipeline.total("watchword_spans_dropped_total", &[]).await >= 5).then_some(())
     })
     .await;
@@ -193,7 +192,7 @@ async fn a_collector_that_is_away_holds_nobody_up() {
             .contains("the collector of traces does not take them")
     );
 
-    // A reload leads the steps to another collector.
+    // After a reload, spans go to another collector.
     let (collector, port) = Collector::start().await;
     let path = pipeline.folder().join("watchword.toml");
     let text = std::fs::read_to_string(&path).unwrap();

@@ -1,5 +1,5 @@
-//! The presets against what the vendors themselves accept: their own signature libraries, and a
-//! server that checks AWS signatures; and our mails against an independent DKIM verifier.
+//! The presets against the vendors' own signature libraries and a server that verifies AWS
+//! signatures, and our mails against an independent DKIM verifier.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -61,7 +61,7 @@ fn now() -> Timestamp {
     Timestamp::from_millis(i64::try_from(now.as_millis()).unwrap())
 }
 
-/// A call that can be changed in one place to see that it is refused then.
+/// A signed call that a test can change in one place.
 #[derive(Clone)]
 struct Signed {
     tail: String,
@@ -103,7 +103,7 @@ impl Signed {
     }
 }
 
-/// What the vendors' libraries accept we accept; with anything changed we do not.
+/// Calls signed by the vendors' libraries are accepted; with any change they are refused.
 #[test]
 fn receipts_that_the_vendors_own_libraries_accept_are_accepted() {
     let folder = tempfile::tempdir().unwrap();
@@ -226,7 +226,7 @@ fn receipts_that_the_vendors_own_libraries_accept_are_accepted() {
             );
         }
     }
-    // A token that names no algorithm is no token.
+    // A token without an algorithm is refused.
     let mut none = messagebird.clone();
     let token = &messagebird.headers["messagebird-signature-jwt"];
     let payload = token.split('.').nth(1).unwrap();
@@ -253,7 +253,7 @@ fn dispatch() -> Dispatch {
     }
 }
 
-/// SNS behind a server that really checks Signature Version 4.
+/// SNS behind a server that verifies Signature Version 4.
 #[tokio::test]
 async fn sns_takes_our_signature_and_refuses_a_wrong_one() {
     let mut server = peer("sns.py");
@@ -288,7 +288,7 @@ async fn sns_takes_our_signature_and_refuses_a_wrong_one() {
     server.wait().unwrap();
 }
 
-/// Mails really sent, verified by dkimpy: both algorithms, and not once a byte has changed.
+/// Mails verified by dkimpy: valid with both algorithms, and invalid after one byte has changed.
 #[tokio::test]
 async fn mails_are_signed_so_that_dkimpy_agrees() {
     let path = |script: &str| {

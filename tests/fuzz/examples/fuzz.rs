@@ -1,5 +1,5 @@
-//! The fuzzer: libFuzzer around the target that `WATCHWORD_FUZZ_TARGET` names. One binary for all,
-//! because linking is what costs; `tests/fuzz/run` starts it.
+//! The fuzzer: libFuzzer around the target named by `WATCHWORD_FUZZ_TARGET`. All targets share one
+//! binary, because linking is slow. Started by `tests/fuzz/run`.
 #![no_main]
 
 use std::sync::LazyLock;

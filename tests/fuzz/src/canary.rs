@@ -1,16 +1,16 @@
-//! A value that must not come back: planted in what is refused, looked for in the refusal.
+//! A marker that is planted in refused input and must not appear in the error.
 
 use serde_json::Value;
 
 use crate::varied::leaves;
 
-/// No word of ours, and nothing a grammar refuses at once: letters and digits.
+/// Letters and digits only, so that no grammar refuses it at once, and no word of the product.
 pub const CANARY: &str = "zq7canaryq9xk";
 
-/// A number that is no number of ours.
+/// A number that the product does not use itself.
 pub const NUMBER: &str = "7340912856";
 
-/// Panics if `shown` holds a planted value.
+/// Panics if `shown` contains a planted value.
 pub fn assert_absent(shown: &str, what: &str) {
     assert!(
         !shown.contains(CANARY) && !shown.contains(NUMBER),
@@ -18,15 +18,15 @@ pub fn assert_absent(shown: &str, what: &str) {
     );
 }
 
-/// A number that depends on all of an input: which place is planted in.
+/// Derives a number from the whole input, which selects the place to plant in.
 pub fn pick(input: &[u8]) -> usize {
     input.iter().fold(5_381, |sum: usize, byte| {
         sum.wrapping_mul(33) ^ usize::from(*byte)
     })
 }
 
-/// Puts the canary into the `place`-th leaf of a document, counted round: behind a text, instead
-/// of anything else.
+/// Puts the canary into leaf `place` (modulo the number of leaves): appended to a text, replacing
+/// any other value.
 pub fn plant(document: &mut Value, place: usize) {
     let count = leaves(document, &mut |_| {});
     if count == 0 {

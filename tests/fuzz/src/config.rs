@@ -1,9 +1,10 @@
-//! The configuration as `watchword config check` takes it: no file and no environment breaks it,
-//! and no error shows a value, be it of the file, of a variable or of a secret. Errors name the paths of
-//! secrets and templates, and the variables that hold secrets if they are written in capitals.
+//! The configuration as `watchword config check` reads it: no file and no environment makes it
+//! panic, and no error shows a value of the file, of a variable or of a secret. Errors may name the
+//! paths of secrets and templates, and the variables that hold secrets if their names are in
+//! capitals.
 //!
-//! An input is the file; behind a line `===` variables follow, `NAME=VALUE` a line. `keys/` leads to
-//! a folder with keys that fit, one that does not, and a certificate that is none.
+//! An input is the file; after a line `===` follow variables, one `NAME=VALUE` per line. `keys/` is
+//! a folder with valid keys, an invalid one, and a certificate that cannot be parsed.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -18,7 +19,7 @@ use watchword_chassis::config::ConfigError;
 
 use crate::canary::{CANARY, NUMBER, assert_absent, pick};
 
-/// A key that fits: the base64 of 32 bytes.
+/// A valid key: the base64 of 32 bytes.
 const KEY: &str = "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2U=";
 
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
@@ -38,7 +39,7 @@ static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
     folder
 });
 
-/// One configuration: as it is, and with a value planted in it.
+/// Checks one configuration as it is and with a planted value.
 pub fn run(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
@@ -89,7 +90,7 @@ fn check(error: ConfigError, path: &Path) {
     assert!(!shown.contains(KEY), "a secret is shown: {shown}");
 }
 
-/// The file with one of its values made longer, or replaced.
+/// Returns the file with one of its values extended or replaced.
 fn plant(file: &str, place: usize) -> Option<String> {
     let table = DeTable::parse(file).ok()?;
     let mut spans = Vec::new();
@@ -108,7 +109,7 @@ fn plant(file: &str, place: usize) -> Option<String> {
     Some(format!("{before}{planted}{after}"))
 }
 
-/// Whether the value of `key` is a path, which errors show.
+/// Whether the value of `key` is a path, which errors may show.
 fn is_path(key: &str) -> bool {
     matches!(key.to_ascii_lowercase().as_str(), "file" | "templates")
 }

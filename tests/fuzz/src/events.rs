@@ -1,5 +1,5 @@
-//! Events: what decodes survives its own encoding, and an order that opens is one we sealed. Inputs
-//! are documents as they come; each also says how a good document is changed.
+//! Events: every decoded event survives encoding, and an order that opens is the one that was
+//! sealed. Inputs are documents; each also describes a change of a valid document.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use watchword_events::{
 
 const SEALED_AT: Timestamp = Timestamp::from_millis(1_795_521_600_000);
 
-/// One document, and one change of a sealed one.
+/// Decodes the document, and applies the change to a sealed one.
 pub fn run(input: &[u8]) {
     round_trip::<OtpRequested>(input);
     round_trip::<ReceiptReceived>(input);
@@ -32,7 +32,7 @@ pub fn run(input: &[u8]) {
 fn round_trip<T: EventData + PartialEq + std::fmt::Debug>(input: &[u8]) -> Option<CloudEvent<T>> {
     let event = CloudEvent::<T>::decode(input).ok()?;
     let bytes = event.encode().expect("what was decoded encodes");
-    // The encoding adds a member: only a document at the limit outgrows it.
+    // The encoding adds a member, so a document near the size limit may exceed it.
     if bytes.len() <= 64 * 1024 {
         let again = CloudEvent::<T>::decode(&bytes).expect("what was encoded decodes");
         assert_eq!(again, event);
@@ -40,8 +40,8 @@ fn round_trip<T: EventData + PartialEq + std::fmt::Debug>(input: &[u8]) -> Optio
     Some(event)
 }
 
-/// A sealed order with one piece of its document replaced by a piece of the input: the bytes `from`
-/// to `to`, at an eighth of a step each.
+/// Replaces a piece of a sealed order's document with a piece of the input. The piece begins at
+/// `from`/256 of the document and is at most 95 bytes long.
 fn changed(input: &[u8]) {
     let [from, length, tail @ ..] = input else {
         return;
@@ -56,7 +56,7 @@ fn changed(input: &[u8]) {
     }
 }
 
-/// A sealed order with one character of one of its fields replaced.
+/// Replaces one character in a field of a sealed order.
 fn relabelled(input: &[u8]) {
     let [field, place, letter, ..] = *input else {
         return;
@@ -84,7 +84,7 @@ fn relabelled(input: &[u8]) {
     open(&event);
 }
 
-/// One key, one order: whatever opens is that order.
+/// With one key and one order, only that order may open.
 fn open(event: &CloudEvent<OtpSend>) {
     let Ok(opened) = Order::open(event, &sealer()) else {
         return;
@@ -99,7 +99,7 @@ fn open(event: &CloudEvent<OtpSend>) {
     assert_eq!(opened.variables, ours.variables);
 }
 
-/// The order of the fixture `otp.send.v1.json`, which was sealed with the same key.
+/// Returns the order of the fixture `otp.send.v1.json`, which was sealed with the same key.
 fn order() -> Order {
     let variables = BTreeMap::from([("amount".to_owned(), "12".to_owned())]);
     Order {
@@ -120,7 +120,7 @@ fn sealer() -> Sealer {
     Sealer::new(KeyRing::new(vec![key]).expect("a ring"), Arc::new(Zero))
 }
 
-/// The same nonce every time: the seal of one order is then one text, which can be a seed.
+/// A constant nonce, so that the seal of an order is always the same text and can be a seed.
 #[derive(Debug)]
 struct Zero;
 

@@ -1,9 +1,9 @@
-//! Requests to the public routes of every role, wired as the binary wires them, on the embedded
-//! engine: never a panic, a hang or an error of ours, always a problem document, nothing quoted.
+//! Requests to the public routes of every role, wired as in the binary, on the embedded engine: no
+//! panic, hang or 5xx, every error is a problem document, and no input is quoted.
 //!
-//! An input is a letter: method and path, headers; then the body. `{id}` in the path is a live
-//! verification, `{token}` the secret of the receiver `hook`. Key and content type are added where
-//! the headers do not name them.
+//! An input is a `Letter`: method and path, headers, then the body. `{id}` in the path is a live
+//! verification, `{token}` the secret of the receiver `hook`. API key and content type are added
+//! unless the headers name them.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,7 +44,7 @@ struct World {
     _folder: TempDir,
 }
 
-/// One request: as it is, with a value planted in its body, and with its body varied.
+/// Sends the request as it is, with a planted value in the body, and with a varied body.
 pub fn run(input: &[u8]) {
     let Some(letter) = Letter::open(input) else {
         return;
@@ -99,7 +99,7 @@ fn check(method: &Method, answer: &Answer, body: &[u8]) {
     if status.is_success() {
         let asked: Option<Value> = serde_json::from_slice(body).ok();
         let to = asked.as_ref().and_then(|asked| asked["to"].as_str());
-        // What is accepted as a recipient has at least seven characters.
+        // An accepted recipient has at least seven characters; shorter texts match by chance.
         let is_shown = to.is_some_and(|to| to.len() > 6 && shown.contains(to));
         assert!(!is_shown, "a recipient is shown: {shown}");
         return;
@@ -153,7 +153,8 @@ impl World {
         }
     }
 
-    /// The id of a verification that a few inputs share, so that each can end it.
+    /// Returns the id of a verification that only a few inputs share, because each of them may end
+    /// it.
     fn live(&self) -> String {
         let count = self.asked.fetch_add(1, Ordering::Relaxed);
         let mut id = self

@@ -1,16 +1,16 @@
-//! The shape of most inputs: lines of head, an empty line, a body. Text, so that seeds are written
-//! and findings read by people.
+//! The format of most inputs: head lines, an empty line, a body. Plain text, so that people can
+//! write seeds and read findings.
 
-/// An input taken apart.
+/// A parsed input.
 #[derive(Debug)]
 pub struct Letter<'a> {
     head: Vec<&'a str>,
-    /// All after the empty line.
+    /// Everything after the empty line.
     pub body: &'a [u8],
 }
 
 impl<'a> Letter<'a> {
-    /// Takes `input` apart; `None` if its head is no text.
+    /// Parses `input`; `None` if its head is not UTF-8.
     pub fn open(input: &'a [u8]) -> Option<Self> {
         let end = input.windows(2).position(|pair| pair == b"\n\n");
         let (head, body) = match end {
@@ -23,12 +23,12 @@ impl<'a> Letter<'a> {
         })
     }
 
-    /// The head's line `index`, or nothing.
+    /// Returns line `index` of the head, or an empty string.
     pub fn line(&self, index: usize) -> &'a str {
         self.head.get(index).copied().unwrap_or_default()
     }
 
-    /// The head's lines from `index` on as headers; what is none is left out.
+    /// Parses the head's lines from `index` on as headers and skips invalid ones.
     pub fn headers(&self, index: usize) -> http::HeaderMap {
         let mut headers = http::HeaderMap::new();
         for line in self.head.iter().skip(index).take(64) {

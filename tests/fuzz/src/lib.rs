@@ -1,5 +1,5 @@
-//! What takes bytes from outside, each as a target: a function of an input that panics where a
-//! promise is broken. Refuses to know who makes the inputs: libFuzzer (`examples/fuzz.rs`) or the
+//! The fuzz targets, one for each parser of outside input. A target is a function of an input that
+//! panics if an invariant is broken. Inputs come from libFuzzer (`examples/fuzz.rs`) or from the
 //! seeds and findings on disk (`tests/replay.rs`).
 
 mod canary;
@@ -16,16 +16,16 @@ mod signer;
 mod spoiled;
 mod varied;
 
-/// Something that is fuzzed.
+/// A fuzz target.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// Its name, and its folder under `corpus` and `findings`.
+    /// The name, and the folder under `corpus` and `findings`.
     pub name: &'static str,
-    /// Takes one input; panics where a promise is broken.
+    /// Processes one input; panics if an invariant is broken.
     pub run: fn(&[u8]),
 }
 
-/// Every target.
+/// All targets.
 pub const TARGETS: [Target; 7] = [
     Target {
         name: "config",

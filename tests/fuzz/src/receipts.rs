@@ -1,7 +1,7 @@
-//! Receipts of every preset and every scheme: unsigned none is believed, signed each is, spoiled
-//! afterwards none again; and what is kept of one holds no recipient.
+//! Receipts of every preset and scheme: unsigned ones are refused, signed ones are accepted, and
+//! tampered ones are refused again. The event made of a receipt contains no recipient.
 //!
-//! An input is a letter: the receiver's name, the query, headers; then the body.
+//! An input is a `Letter`: the receiver's name, the query, headers, then the body.
 
 use std::sync::LazyLock;
 
@@ -22,7 +22,8 @@ const NOW: Timestamp = Timestamp::from_millis(1_795_521_600_000);
 
 static RECEIVERS: LazyLock<Vec<Receiver>> = LazyLock::new(receivers);
 
-/// One call: as it came, signed, and signed and spoiled in each way; and its body varied, signed.
+/// Verifies the call as it came, signed, and tampered in each way, and again signed with a varied
+/// body.
 pub fn run(input: &[u8]) {
     let Some(letter) = Letter::open(input) else {
         return;
@@ -56,7 +57,7 @@ pub fn run(input: &[u8]) {
     }
 }
 
-/// Signs the call and has it read; `false` where it cannot be signed.
+/// Signs the call and has it verified; returns `false` if it cannot be signed.
 fn signed(receiver: &Receiver, draft: &mut Draft) -> bool {
     if !sign(&receiver.scheme, draft) {
         return false;
@@ -80,7 +81,8 @@ fn read(receiver: &Receiver, draft: &Draft) -> Result<Vec<ReceiptReceived>, Refu
     })
 }
 
-/// What is kept of a receipt is ids, a state and an error code, and crosses the broker.
+/// Asserts that the event of a receipt contains ids, a state and an error code only, and survives
+/// encoding.
 fn check(receipt: ReceiptReceived) {
     let is_plain = |id: &String| {
         (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())

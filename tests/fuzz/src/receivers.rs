@@ -1,4 +1,4 @@
-//! Receivers of receipts, built from a section `[sms]` as the worker builds them.
+//! Receivers of receipts, built from a section `[sms]` as the SMS worker builds them.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -16,10 +16,10 @@ use watchword_sms_worker::{PRESETS, ReceiptPlan, SmsConfig};
 
 use crate::signer::{SECRET, SEED};
 
-/// Where gateways reach us.
+/// The public URL at which gateways reach the worker.
 pub const URL: &str = "https://otp.example.org";
 
-/// Schemes no preset uses, or uses in one form only.
+/// Schemes that no preset uses, or that presets use in one form only.
 const SCHEMES: [(&str, &str); 5] = [
     (
         "plivo-3",
@@ -43,17 +43,17 @@ const SCHEMES: [(&str, &str); 5] = [
     ),
 ];
 
-/// A receiver and the scheme its calls are signed by.
+/// A receiver and the scheme that signs its calls.
 pub struct Receiver {
     /// The provider's name.
     pub name: String,
-    /// How its calls are signed.
+    /// The scheme that signs the calls.
     pub scheme: VerifyConfig,
-    /// How they are verified and read.
+    /// The compiled rules that verify and read the calls.
     pub plan: Arc<ReceiptPlan>,
 }
 
-/// A receiver for the receipts of every preset, and one for every further scheme.
+/// Returns a receiver for the receipts of every preset, and one for each further scheme.
 pub fn receivers() -> Vec<Receiver> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let folder = tempfile::tempdir().expect("a folder");
@@ -65,7 +65,7 @@ pub fn receivers() -> Vec<Receiver> {
         Some(((*name).to_owned(), preset.get("receipt")?.clone()))
     });
     let own = SCHEMES.iter().map(|(name, verify)| {
-        // The query is not part of what Vonage signs.
+        // Vonage does not sign the query, so the reference must be in the body.
         let reference = if name.starts_with("vonage") { "/body/ref" } else { "/query/d" };
         let text = format!("verify = {verify}\nreference = \"{reference}\"\nid = \"/body/id\"\nstate = \"/body/status\"\nerror = \"/body/error\"\nstates = {{ ok = \"delivered\" }}");
         let receipt: Table = text.parse().expect("a receipt");
@@ -116,7 +116,7 @@ pub fn receivers() -> Vec<Receiver> {
         .collect()
 }
 
-/// The reference to a secret in a file.
+/// Writes a secret to a file and returns the reference to it.
 fn secret(folder: &TempDir, name: &str, value: &str) -> Value {
     let path = folder.path().join(name);
     std::fs::write(&path, value).expect("a secret");

@@ -1,9 +1,9 @@
-//! Numbers and addresses: what is accepted follows the strict grammar, is what was given, and is
-//! shown masked. The grammar is written down a second time here, on purpose in another way.
+//! Numbers and addresses: an accepted recipient follows the strict grammar, equals the input, and
+//! is shown masked. The grammar is implemented a second time here, independently.
 
 use watchword_core::{Channel, Recipient};
 
-/// One text as a number and as an address.
+/// Parses one text as a number and as an address.
 pub fn run(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
@@ -16,7 +16,7 @@ pub fn run(input: &[u8]) {
         assert_eq!(recipient.masked(), masked);
         assert_shown_masked(&recipient, text);
         if let Recipient::Sms(number) = &recipient {
-            // Whatever the numbering plans say, they say it.
+            // Looking up the numbering plans must not panic for any accepted number.
             let (_, country) = (number.kind(), number.country());
             assert!(country.is_none_or(|country| country.len() <= 3));
         }
@@ -34,12 +34,12 @@ pub fn run(input: &[u8]) {
         let sent = recipient.expose();
         assert!(is_address(sent), "no address: {sent:?}");
         let (local, domain) = sent.split_at(sent.find('@').unwrap_or_default());
-        // Only a domain of another script is written in another form than it was given.
+        // Only an internationalized domain is rewritten (to ASCII).
         assert!(text.starts_with(local), "a local part was rewritten");
         assert!(sent == text || !text.is_ascii(), "an address was rewritten");
         let first = if local.len() > 1 { &local[..1] } else { "" };
         assert_eq!(recipient.masked(), format!("{first}***{domain}"));
-        // A mailbox of stars looks like its mask, also behind a letter.
+        // A mailbox of stars looks like its own mask, also after a first letter.
         if !sent.starts_with('*') && recipient.masked() != sent {
             assert_shown_masked(&recipient, sent);
         }

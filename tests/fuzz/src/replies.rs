@@ -1,10 +1,10 @@
-//! SMTP relays with arbitrary replies: a mail counts as accepted only after a positive reply to its
-//! final dot, a recipient as wrong only after a permanent one to RCPT or later, the configuration
-//! never once the sender was accepted, and no reply is quoted.
+//! SMTP relays with arbitrary replies. A mail counts as accepted only after a positive reply to its
+//! final dot, a recipient as invalid only after a permanent reply to RCPT or later, the
+//! configuration as faulty never after the sender was accepted, and no reply is quoted.
 //!
-//! An input is what the relay says, a reply a line; lines with `-` as their fourth character go
-//! together with the next. A line that ends in CR is sent as it is, others get one. When the relay
-//! has said all, it closes.
+//! An input is the output of the relay, one reply line per line; a line with `-` as its fourth
+//! character is sent together with the next. A line that ends in CR is sent as it is, others get
+//! one. At the end of the input the relay closes.
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use watchword_core::{AttemptClass, Channel, Clock, Recipient, Variables};
 use watchword_delivery::{Dispatch, Inbox, Provider, Sender};
 use watchword_email_worker::EmailConfig;
 
-/// A client that waits for more than was said is let go after this.
+/// How long the relay leaves a client waiting that expects more replies.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 static WORLD: LazyLock<World> = LazyLock::new(World::start);
@@ -30,7 +30,7 @@ struct World {
     dispatch: Dispatch,
 }
 
-/// What the relay saw and said.
+/// The relay's record of the dialogue.
 #[derive(Debug, Default)]
 struct Said {
     rcpt: Vec<String>,
@@ -38,12 +38,12 @@ struct Said {
     dot: Vec<String>,
 }
 
-/// One mail to a relay that replies as the input says.
+/// Sends one mail to a relay that replies as the input says.
 pub fn run(input: &[u8]) {
     let replies = replies(input);
     let said = Arc::new(Mutex::new(Said::default()));
     let relay = async {
-        // A connection of the input before is found closed, and another one made.
+        // The connection of the previous input is found closed, and another one is opened.
         while let Ok((stream, _)) = WORLD.listener.accept().await {
             let _ = serve(stream, &replies, &said).await;
         }
@@ -81,7 +81,7 @@ fn replies(input: &[u8]) -> Vec<Vec<u8>> {
     let mut reply = Vec::new();
     for line in input.split(|byte| *byte == b'\n').take(64) {
         reply.extend_from_slice(line);
-        // Bare line feeds, too.
+        // Send bare line feeds, too.
         reply.extend_from_slice(if line.ends_with(b"\r") {
             b"\n"
         } else {
@@ -127,8 +127,8 @@ async fn serve(stream: TcpStream, replies: &[Vec<u8>], said: &Mutex<Said>) -> st
 
 impl World {
     fn start() -> Self {
-        // The fuzzer's hook ends the process at any panic. One that the product catches is no
-        // finding; one that reaches the fuzzer still ends it.
+        // libFuzzer's panic hook aborts at any panic. A panic that the product catches is not a
+        // finding; one that reaches the fuzzer still ends the process.
         drop(std::panic::take_hook());
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_current_thread()

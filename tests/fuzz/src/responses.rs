@@ -1,8 +1,8 @@
-//! Answers of gateways under the rules of a preset, or under rules of the input: no answer breaks
-//! the classification, none is quoted, and success is only what a rule calls so.
+//! Responses of gateways under the rules of a preset or of the input: no response makes the
+//! classification panic, none is quoted, and only a rule decides on success.
 //!
-//! An input is a letter: preset or `rules`, the status, headers; then the body. With `rules` the
-//! body begins with the rules as TOML, up to a line `---`.
+//! An input is a `Letter`: a preset or `rules`, the status, headers, then the body. With `rules`
+//! the body begins with the rules as TOML, up to a line `---`.
 
 use std::sync::LazyLock;
 
@@ -23,7 +23,7 @@ static PLANS: LazyLock<Vec<(&str, Rules)>> = LazyLock::new(|| {
         .collect()
 });
 
-/// Rules, and whether one of them means success.
+/// Response rules, and whether one of them means success.
 struct Rules {
     plan: ResponsePlan,
     can_accept: bool,
@@ -39,8 +39,8 @@ impl Rules {
     }
 }
 
-/// An answer, as it came and varied, and the same bytes as an SMPP receipt: as its whole body, as
-/// its text and as its TLVs.
+/// Classifies the response as it came and varied, and parses the same bytes as an SMPP receipt: as
+/// its body, as its text and as its TLVs.
 pub fn run(input: &[u8]) {
     smpp(input);
     let Some(letter) = Letter::open(input) else {
@@ -109,7 +109,7 @@ fn smpp(input: &[u8]) {
     }
 }
 
-/// What may be kept of a receipt's error: nothing long, nothing that could be a number or address.
+/// Whether a text may be kept as a receipt's error code: short, and without a number or an address.
 pub fn is_error_code(text: &str) -> bool {
     let digits = text.as_bytes().windows(7);
     text.len() <= 32

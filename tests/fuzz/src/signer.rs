@@ -1,5 +1,5 @@
-//! Calls signed as a gateway would sign them, and spoiled afterwards. Written from what the schemes
-//! say and not with the product's code, which it is held against.
+//! Signs calls as a gateway would. Written from the vendors' descriptions and without the product's
+//! code, which it tests.
 
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
 use http::{HeaderMap, HeaderName};
@@ -9,28 +9,29 @@ use serde_json::{Value, json};
 use watchword_core::Timestamp;
 use watchword_sms_worker::fuzzing::{Encoding, HmacAlgorithm, VerifyConfig};
 
-/// Every shared secret. Long enough that no input holds it, or a signature with it, by chance.
+/// The shared secret of every scheme; long enough that no input contains it or a signature made
+/// with it by chance.
 pub const SECRET: &str = "Jm4nC8wXr2TzKq6VbY9sHd3LfPg7Ue5A";
-/// What public keys are derived from.
+/// The seed of the signing keys.
 pub const SEED: [u8; 32] = [7; 32];
 
-/// A call on its way to the receiver.
+/// A call to a receiver that is being built.
 #[derive(Debug, Clone)]
 pub struct Draft {
-    /// The receiver without its query.
+    /// The receiver's URL without its query.
     pub bare: String,
-    /// Parameters, decoded.
+    /// Query parameters, decoded.
     pub query: Vec<(String, String)>,
-    /// Headers.
+    /// Request headers.
     pub headers: HeaderMap,
-    /// The body.
+    /// The request body.
     pub body: Vec<u8>,
-    /// Now.
+    /// The time at which the call is signed and verified.
     pub now: Timestamp,
 }
 
 impl Draft {
-    /// The whole URL.
+    /// Returns the whole URL.
     pub fn url(&self) -> String {
         let query = url::form_urlencoded::Serializer::new(String::new())
             .extend_pairs(&self.query)
@@ -38,7 +39,7 @@ impl Draft {
         format!("{}?{query}", self.bare)
     }
 
-    /// The fields of a form: of a body that is declared as one, once.
+    /// Returns the form fields, if exactly one content type header declares a form.
     pub fn form(&self) -> Vec<(String, String)> {
         let mut kinds = self.headers.get_all("content-type").iter();
         let kind = kinds.next().and_then(|kind| kind.to_str().ok());
@@ -58,7 +59,7 @@ impl Draft {
         self.query.retain(|(known, _)| known != name);
     }
 
-    /// Sets the one header of that name.
+    /// Sets the header `name`, replacing existing ones.
     pub fn set(&mut self, name: &str, value: &str) {
         let name: HeaderName = name.parse().expect("a header name");
         self.headers
@@ -70,8 +71,8 @@ impl Draft {
     }
 }
 
-/// Signs `draft` by `scheme`; `false` where the input cannot be signed, because it holds a field
-/// that only the signer may set.
+/// Signs `draft` by `scheme`. Returns `false` if the input contains a field that only the signer
+/// may set.
 pub fn sign(scheme: &VerifyConfig, draft: &mut Draft) -> bool {
     match scheme {
         VerifyConfig::SecretUrl { .. } => {
@@ -213,7 +214,7 @@ fn vonage_sig(draft: &mut Draft, algorithm: HmacAlgorithm) -> bool {
     draft.drop_parameter("timestamp");
     let mut pairs = draft.form();
     let json = serde_json::from_slice(&draft.body);
-    // No vendor signs the forms that the product reads beyond strict JSON.
+    // Vendors sign strict JSON only, not the further forms that the product accepts.
     let is_strict = json.as_ref().is_ok_and(|json: &Value| is_exact(json));
     if pairs.is_empty() && !draft.body.is_empty() && !is_strict {
         return false;
@@ -250,7 +251,8 @@ fn vonage_sig(draft: &mut Draft, algorithm: HmacAlgorithm) -> bool {
     true
 }
 
-/// Whether no member is a number that only a float holds: an integer may appear in its place.
+/// Whether no member is a float: `serde_json` also reads integers beyond 64 bits as floats, and
+/// prints those in another form.
 fn is_exact(json: &Value) -> bool {
     json.as_object()
         .is_none_or(|members| !members.values().any(Value::is_f64))

@@ -1,10 +1,12 @@
-//! Signed calls with one thing changed that their scheme covers: none may be believed.
+//! Tampered calls: signed calls with one change in a part that the scheme covers. All must be
+//! refused.
 
 use watchword_sms_worker::fuzzing::VerifyConfig;
 
 use crate::signer::Draft;
 
-/// The signed call with one thing changed that its scheme covers.
+/// Returns copies of the signed call, each with one change in a part that the scheme covers, and
+/// its name.
 pub fn spoiled(scheme: &VerifyConfig, draft: &Draft) -> Vec<(&'static str, Draft)> {
     let mut all = Vec::new();
     let mut add = |what, change: &dyn Fn(&mut Draft)| {
@@ -86,7 +88,7 @@ pub fn spoiled(scheme: &VerifyConfig, draft: &Draft) -> Vec<(&'static str, Draft
     all
 }
 
-/// `text` with another character at `at`: another value in hexadecimal and in base 64.
+/// Replaces the character at `at` by one with another value in both hexadecimal and base64.
 fn flipped(text: &str, at: usize) -> String {
     let other = if text[at..].starts_with('0') {
         "1"
@@ -96,10 +98,11 @@ fn flipped(text: &str, at: usize) -> String {
     format!("{}{other}{}", &text[..at], &text[at + 1..])
 }
 
-/// The header with the signature, and where in it that begins; `None` for its last part.
+/// Returns the header with the signature and the offset at which it begins; `None` for the header's
+/// last part.
 fn signature(scheme: &VerifyConfig) -> (&str, Option<usize>) {
     match scheme {
-        // Theirs is the query's last parameter.
+        // The signature is the last parameter of the query.
         VerifyConfig::SecretUrl { .. } | VerifyConfig::VonageSig { .. } => ("", Some(0)),
         VerifyConfig::Basic { .. } => ("authorization", Some(6)),
         VerifyConfig::Hmac { header, prefix, .. } => (header.as_str(), Some(prefix.len())),

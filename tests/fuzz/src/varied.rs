@@ -1,9 +1,10 @@
-//! Documents with one place made extreme: what random bytes rarely spell, because all around it
-//! must stay JSON.
+//! JSON documents with one extreme value. Random mutation rarely finds these, because the rest must
+//! remain valid JSON.
 
 use serde_json::{Value, json};
 
-/// The document with its `place`-th leaf, counted round, replaced; `None` if `bytes` are no JSON.
+/// Returns the document with leaf `place` (modulo the number of leaves) replaced; `None` if `bytes`
+/// are not JSON.
 pub fn varied(bytes: &[u8], place: usize) -> Option<Vec<u8>> {
     let mut document: Value = serde_json::from_slice(bytes).ok()?;
     let count = leaves(&mut document, &mut |_| {});
@@ -32,7 +33,7 @@ fn extreme(choice: usize, leaf: &Value) -> Value {
     }
 }
 
-/// Visits every leaf; tells how many there are.
+/// Visits every leaf; returns their number.
 pub fn leaves(value: &mut Value, visit: &mut dyn FnMut(&mut Value)) -> usize {
     match value {
         Value::Array(values) => values.iter_mut().map(|value| leaves(value, visit)).sum(),

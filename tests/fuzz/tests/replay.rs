@@ -1,5 +1,5 @@
-//! Every seed and every finding through its target, on every run of the suites: a finding that was
-//! mended stays mended. Fixtures of the events and the presets' recordings are seeds as well.
+//! Runs every seed and every finding through its target, so that a fixed finding stays fixed. The
+//! event fixtures and the presets' recorded responses are seeds, too.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
@@ -26,7 +26,7 @@ fn replay(name: &str, further: Vec<PathBuf>) {
     assert!(seeds.len() >= 5, "{name} has too few seeds");
     let findings = files(here().join("findings").join(name));
     for path in seeds.into_iter().chain(findings).chain(further) {
-        // Captured, and shown if the input fails.
+        // The test harness prints captured output only on failure, so this names the failing input.
         println!("{}", path.display());
         (target.run)(&fs::read(path).unwrap());
     }

@@ -1,4 +1,5 @@
-//! Starts the broker that the suites share, prints its address and runs until its standard input ends.
+//! Starts the broker that the suites share, prints its address and runs until standard input
+//! closes.
 
 use std::io::Read;
 
@@ -8,6 +9,7 @@ use watchword_tests::RabbitMq;
 async fn main() {
     let broker = RabbitMq::start().await;
     println!("{}", broker.address());
-    // `tests/run` holds the other end: the broker ends with `tests/run`, in whatever way that ends.
+    // `tests/run` holds the other end of the pipe, so the broker ends with it, even if it is
+    // killed.
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }

@@ -1,5 +1,5 @@
-//! `tests/faults`: the fault table. Runs every row with load and prints what came of it; the status
-//! is 1 if a row does not hold.
+//! `tests/faults`: runs the rows of the fault table under load and prints a report of each. Exits
+//! with status 1 if a row does not hold.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -10,22 +10,22 @@ use clap::Parser;
 use watchword_tests::fault::{Kind, NOT_SHOWN, Pace, Report, Row, Stand, print, rows, run};
 use watchword_tests::process::told_to_stop;
 
-/// Proof by fault.
+/// Runs the fault table.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Short faults and a small load: ten minutes at most.
+    /// Short faults and a small load; the table takes about ten minutes.
     #[arg(long)]
     quick: bool,
-    /// Only rows whose name holds this.
+    /// Run only the rows whose name contains TEXT.
     #[arg(long)]
     only: Option<String>,
-    /// Verifications a second; 50, or 20 with --quick.
+    /// Verifications per second [default: 50, or 20 with --quick].
     #[arg(long)]
     load: Option<u32>,
-    /// Installations at once.
+    /// Number of installations that run rows side by side.
     #[arg(long, default_value_t = 4)]
     stands: usize,
-    /// Writes the rows as JSON, one object a row.
+    /// Write the rows to this file as JSON, one object per row.
     #[arg(long)]
     json: Option<PathBuf>,
 }
@@ -33,7 +33,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // Told to stop, it stops what it has started.
+    // On SIGINT or SIGTERM, dropping the work stops every process it has started.
     tokio::select! {
         code = work_through(arguments) => code,
         () = told_to_stop() => ExitCode::FAILURE,
@@ -93,7 +93,8 @@ async fn work_through(arguments: Arguments) -> ExitCode {
     }
 }
 
-/// Takes rows; those of the installation it has first.
+/// Runs rows from the queue until it is empty. Prefers rows of the installation that is running,
+/// because starting another one takes seconds.
 async fn work(queue: Arc<Mutex<VecDeque<Row>>>, load: u32) -> Vec<Report> {
     let mut reports = Vec::new();
     let mut stand: Option<Stand> = None;
@@ -113,7 +114,7 @@ async fn work(queue: Arc<Mutex<VecDeque<Row>>>, load: u32) -> Vec<Report> {
         };
         println!("{word}: {} {}", report.row, report.wrong.join("; "));
         if !report.wrong.is_empty() || is_used_up(&row) {
-            // What a failed row leaves must not spoil the next.
+            // Leftovers of a failed row must not affect the next one.
             stand = None;
         }
         reports.push(report);
@@ -129,7 +130,7 @@ fn next(queue: &Mutex<VecDeque<Row>>, kind: Option<Kind>) -> Option<Row> {
     let mut queue = queue.lock().expect("the queue");
     let same = queue.iter().position(|row| Some(row.kind) == kind);
     same.and_then(|index| queue.remove(index)).or_else(|| {
-        // Another installation: that of the last row, so that stands differ.
+        // Take the last row, so that the installations running side by side are of different kinds.
         queue.pop_back()
     })
 }

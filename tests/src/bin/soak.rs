@@ -1,4 +1,4 @@
-//! `tests/soak`: random faults, several at once. The same seed gives the same faults.
+//! `tests/soak`: injects random faults, two at a time. The same seed gives the same schedule.
 
 use std::process::ExitCode;
 
@@ -6,16 +6,16 @@ use clap::Parser;
 use watchword_tests::fault::{print, soak};
 use watchword_tests::process::told_to_stop;
 
-/// Random faults, several at once.
+/// Injects random faults, two at a time.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// How long.
+    /// Duration of the soak.
     #[arg(long, default_value_t = 30)]
     minutes: u64,
-    /// Which faults; by the clock if none is given.
+    /// Seed of the schedule [default: taken from the clock].
     #[arg(long)]
     seed: Option<u64>,
-    /// Verifications a second.
+    /// Verifications per second.
     #[arg(long, default_value_t = 50)]
     load: u32,
 }
@@ -23,7 +23,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // Told to stop, it stops what it has started.
+    // On SIGINT or SIGTERM, dropping the work stops every process it has started.
     tokio::select! {
         code = work_through(arguments) => code,
         () = told_to_stop() => ExitCode::FAILURE,

@@ -1,5 +1,5 @@
-//! What the product says of itself after a row: which processes run, what its metrics, its queues
-//! and `watchword audit` tell.
+//! The product's own accounts after a row: its running processes, its metrics, its queues and
+//! `watchword audit`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,18 +10,19 @@ use super::row::disagreement;
 use super::stand::{Kind, Stand};
 use crate::load::{Load, Verdict};
 
-/// Waits of the ladder that began late may outlast the load.
+/// A retry delay that began late may outlast the load.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Stand {
-    /// Forgets what earlier rows left in the store, so that an audit tells of one row.
+    /// Clears the store, so that an audit covers one row only.
     pub async fn forget(&mut self) {
         if let Some(redis) = &self.redis {
             redis.command(&["FLUSHALL"]).await;
         }
     }
 
-    /// Processes that run no more, or are not those of `before`, but for those `expected` to be new.
+    /// Returns the processes that have ended or have been replaced since `before`, without those
+    /// that the row was `expected` to replace.
     pub fn restarted(
         &mut self,
         before: &BTreeMap<String, Option<u32>>,
@@ -34,14 +35,14 @@ impl Stand {
         changed.map(|(name, _)| format!("{name} ended")).collect()
     }
 
-    /// Deliveries that ended, by the metrics of all processes.
+    /// Returns the number of ended deliveries, summed over the metrics of all processes.
     pub async fn ended_by_metrics(&self) -> u64 {
         self.pipeline
             .total("watchword_deliveries_ended_total", &[])
             .await
     }
 
-    /// Where the accounts differ.
+    /// Returns every contradiction between the product's accounts and the load's record.
     pub async fn disagreements(&mut self, load: &Load, verdict: &Verdict) -> Vec<String> {
         let mut found = Vec::new();
         let late = self
@@ -52,7 +53,8 @@ impl Stand {
             found.push(format!("the metrics count {late} past their deadline"));
         }
         if self.kind == Kind::Embedded {
-            // One process owns the file: it is looked at when that has ended.
+            // One process owns the file, so `watchword audit` cannot read it while that process
+            // runs.
             return found;
         }
         found.extend(self.leftovers().await);
@@ -80,13 +82,14 @@ impl Stand {
         }
     }
 
-    /// `watchword audit` against the load's own record.
+    /// Compares `watchword audit` with the load's record; returns the difference, if there is one.
     pub async fn audited(&mut self, load: &Load, verdict: &Verdict) -> Option<String> {
         let begun = Instant::now();
         loop {
             let mut command = self.pipeline.command();
             command.envs(self.operator()).arg("audit");
-            // Its way to the peers leads through this process.
+            // The command reaches the peers through the proxies in this process, so the runtime
+            // must keep running meanwhile.
             let output = tokio::task::block_in_place(|| command.output()).expect("the binary");
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             let number = |word: &str| -> Option<u64> {
@@ -96,8 +99,9 @@ impl Stand {
                 line.split_whitespace().nth(1)?.parse().ok()
             };
             match (number("accepted"), number("open"), number("lost")) {
-                // What was opened under a clock that was behind is forgotten by one that is not; and
-                // a failover forgets what had not got across.
+                // Records written under a slow clock have expired under a correct one, and a
+                // failover loses the writes that were not replicated: the number of accepted
+                // messages cannot be compared.
                 (Some(_), Some(0), Some(0))
                     if matches!(self.kind, Kind::Clocks | Kind::Sentinel) =>
                 {

@@ -1,4 +1,4 @@
-//! Certificates made for a test: a sound one, and the three kinds that must be refused.
+//! Certificates made for a test: a valid one, and three kinds that clients must refuse.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -10,27 +10,27 @@ use rcgen::{
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
-/// What is wrong with a certificate.
+/// The defect of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
-    /// Nothing.
+    /// A valid certificate.
     None,
-    /// It was good until some years ago.
+    /// Expired years ago.
     Expired,
-    /// It is another host's.
+    /// Issued for another host name.
     WrongName,
-    /// Nobody knows who signed it.
+    /// Signed by an authority that clients do not trust.
     UnknownAuthority,
 }
 
-/// An authority that clients are told to trust.
+/// A certificate authority that clients are configured to trust.
 pub struct Authority {
     pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    /// A new one.
+    /// Generates a new authority.
     pub fn new() -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
@@ -45,12 +45,12 @@ impl Authority {
         }
     }
 
-    /// Its certificate, to be trusted.
+    /// Returns the authority's certificate in PEM, for the clients' trust store.
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
-    /// What a server on loopback shows.
+    /// Returns the TLS configuration of a server on loopback whose certificate has this flaw.
     pub fn server(&self, flaw: Flaw) -> Arc<ServerConfig> {
         crate::tls();
         let key = KeyPair::generate().expect("a key");
@@ -89,7 +89,7 @@ impl Authority {
     }
 }
 
-/// RFC 7468: base64 in lines of 64.
+/// Encodes as PEM (RFC 7468): base64 in lines of 64 characters.
 fn pem(der: &[u8]) -> String {
     let text = BASE64.encode(der);
     let lines: Vec<_> = text

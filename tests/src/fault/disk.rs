@@ -1,4 +1,4 @@
-//! A small disk that can be full: a file system in memory, mounted into a temporary folder.
+//! A small disk that can fill up: a tmpfs mounted on a temporary folder.
 
 use std::fs;
 use std::path::Path;
@@ -6,13 +6,13 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// The disk; unmounted with the handle.
+/// A mounted disk; unmounted when dropped.
 pub struct Disk {
     folder: TempDir,
 }
 
 impl Disk {
-    /// Mounts one of `megabytes`; only root may.
+    /// Mounts a disk of `megabytes`. Needs root.
     pub fn mount(megabytes: u32) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("watchword-disk-")
@@ -24,24 +24,24 @@ impl Disk {
             .status();
         assert!(
             status.is_ok_and(|status| status.success()),
-            "a file system in memory cannot be mounted: only root may"
+            "cannot mount a tmpfs; run the tests as root"
         );
         Self { folder }
     }
 
-    /// Where it is.
+    /// Returns the mount point.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Leaves no byte free.
+    /// Fills the disk to the last byte.
     pub fn fill(&self) {
         let mut file = fs::File::create(self.ballast()).expect("a file");
         let chunk = vec![0_u8; 4_096];
         while std::io::Write::write(&mut file, &chunk).is_ok_and(|written| written > 0) {}
     }
 
-    /// Gives the room back.
+    /// Deletes the ballast that [`Disk::fill`] wrote.
     pub fn free(&self) {
         let _ = fs::remove_file(self.ballast());
     }
@@ -53,7 +53,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Lazily: what still has a file open on it is about to be stopped.
+        // A lazy unmount: processes about to be stopped may still have files open.
         let _ = Command::new("umount")
             .arg("-l")
             .arg(self.folder.path())

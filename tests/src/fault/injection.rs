@@ -1,5 +1,5 @@
-//! What can be done to an installation, and how it is undone. Signals go to process ids that the
-//! stand started.
+//! The faults that can be injected into an installation, and how each is undone. Signals go only to
+//! processes that the installation started.
 
 use std::fmt;
 use std::process::Command;
@@ -20,88 +20,90 @@ use crate::wait::until;
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
-/// What a wire suffers.
+/// A fault of one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
     /// Nothing passes, nothing is lost.
     Paused,
-    /// Every piece takes so many milliseconds more, each way.
+    /// Delays each chunk by so many milliseconds, in both directions.
     Slow(u64),
-    /// Connections are cut and refused.
+    /// Open connections are cut and new ones are refused.
     Cut,
-    /// What the client says vanishes; at the end the connection is cut.
+    /// Bytes from the client vanish. The connection is cut when the fault ends.
     MuteForth,
-    /// What the server says vanishes, though it did what it was told; at the end it is cut.
+    /// Bytes from the server vanish, although it processed the request. The connection is cut when
+    /// the fault ends.
     MuteBack,
 }
 
-/// What a relay does at a verb.
+/// The behavior of a relay at an SMTP verb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RelayTrouble {
-    /// Says nothing any more.
+    /// Sends nothing more and leaves the connection open.
     Hangs,
-    /// Says this.
+    /// Sends this reply.
     Says(&'static str),
     /// Closes the connection.
     Cuts,
-    /// Keeps the mail and closes the connection.
+    /// Accepts the mail and closes the connection without a reply.
     CutsAfterAccept,
 }
 
-/// One thing that goes wrong.
+/// A fault to inject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// A role is killed and, at the end, started again.
+    /// Kills a role; starts it again at the end.
     Kill(&'static str),
-    /// A role stands still.
+    /// Suspends a role (SIGSTOP).
     Stop(&'static str),
-    /// A role dies when it comes to a place for the n-th time.
+    /// A role dies when it passes a failpoint for the n-th time.
     Die(&'static str, Point, u32),
-    /// The broker is killed and started again.
+    /// Kills the broker; starts it again at the end.
     BrokerKilled,
-    /// The broker stands still.
+    /// Suspends the broker.
     BrokerStopped,
-    /// The broker is short of memory.
+    /// Raises the broker's memory alarm.
     MemoryAlarm,
-    /// The broker is short of disk.
+    /// Raises the broker's disk alarm.
     DiskAlarm,
-    /// The queues take no more.
+    /// The SMS and email queues refuse every message (`max-length` 0).
     QueuesFull,
-    /// The queues are fed no more.
+    /// Deletes the bindings of the SMS and email queues. The product restores them.
     QueuesUnbound,
-    /// The broker's user lost its rights.
+    /// Revokes the permissions of the broker's user.
     RightsLost,
-    /// The store is killed and started again on its file.
+    /// Kills the store; starts it again on its append-only file.
     StoreKilled,
-    /// The store stands still.
+    /// Suspends the store.
     StoreStopped,
     /// The store is out of memory.
     StoreFull,
-    /// The store is read-only.
+    /// Makes the store a replica of a server that does not exist, so it is read-only.
     StoreReadOnly,
-    /// The store forgot all scripts.
+    /// The store forgets all scripts (`SCRIPT FLUSH`).
     ScriptsForgotten,
-    /// The store's primary is killed for good; sentinels put the replica in its place.
+    /// Kills the store's primary for good; the sentinels promote the replica.
     Failover,
-    /// The same with a replica that was cut off three seconds before: what was written since is gone.
+    /// The same with a replica that was disconnected for three seconds: the writes of these seconds
+    /// are lost.
     FailoverBehind,
-    /// A wire is in trouble.
+    /// Interferes with one connection.
     Wire(Wire, Trouble),
-    /// The gateway has another temper.
+    /// Changes how the gateway answers.
     Gateway(Temper),
-    /// The relay misbehaves at a verb.
+    /// Changes the relay's behavior at a verb.
     Relay(&'static str, RelayTrouble),
-    /// Four requests a second for a destination that the provider refuses.
+    /// Adds four requests a second for a destination that the provider refuses.
     Refused(Destination),
-    /// STARTTLS is taken out of the relay's greeting.
+    /// Removes STARTTLS from the relay's greeting.
     StarttlsHidden,
-    /// Every peer shows a certificate with this flaw.
+    /// Every peer presents a certificate with this flaw.
     Certificates(Flaw),
-    /// A clock is so many seconds off; `redis` is the store's.
+    /// Sets the clock of a process off by so many seconds.
     Clock(&'static str, i64),
-    /// A role has no file descriptor left.
+    /// Lowers the file descriptor limit of a role to the number it has open.
     Descriptors(&'static str),
-    /// The small disk is full.
+    /// Fills the small disk.
     DiskFull,
 }
 
@@ -112,7 +114,7 @@ impl fmt::Display for Fault {
 }
 
 impl Fault {
-    /// Before the load begins.
+    /// Prepares the fault before the load begins.
     pub async fn prepare(self, stand: &mut Stand) {
         if let Self::Die(name, point, times) = self {
             kill(stand, name);
@@ -121,7 +123,7 @@ impl Fault {
         }
     }
 
-    /// Begins.
+    /// Injects the fault.
     pub async fn begin(self, stand: &mut Stand) {
         match self {
             Self::Kill(name) => kill(stand, name),
@@ -168,7 +170,8 @@ impl Fault {
             Self::FailoverBehind => {
                 let sentinels = stand.sentinels.as_mut().expect("sentinels");
                 let replica = &sentinels.replica;
-                // A password that the primary does not want keeps it from coming back.
+                // The primary rejects a replica that authenticates with a password it does not
+                // have, so the replica cannot reconnect.
                 replica.command(&["CONFIG", "SET", "masterauth", "x"]).await;
                 replica.command(&["CLIENT", "KILL", "TYPE", "master"]).await;
                 sleep(Duration::from_secs(3)).await;
@@ -188,7 +191,7 @@ impl Fault {
         }
     }
 
-    /// Ends: the peer is back when this returns.
+    /// Undoes the fault. The peer is back when this returns.
     pub async fn end(self, stand: &mut Stand) {
         match self {
             Self::Kill(name) | Self::Die(name, ..) => {
@@ -205,7 +208,7 @@ impl Fault {
                     .manage(Method::DELETE, "policies/%2f/full", None)
                     .await;
             }
-            // It is mended by whoever finds it.
+            // The product or the sentinels recover from these by themselves.
             Self::QueuesUnbound
             | Self::ScriptsForgotten
             | Self::Failover
@@ -235,7 +238,7 @@ impl Fault {
         }
     }
 
-    /// The role that is expected to have another process afterwards.
+    /// Returns the role that runs as another process afterwards.
     pub const fn restarts(self) -> Option<&'static str> {
         match self {
             Self::Kill(name) | Self::Die(name, ..) => Some(name),
@@ -243,12 +246,13 @@ impl Fault {
         }
     }
 
-    /// Whether it is over as soon as it has begun: what was on its way then is all it can repeat.
+    /// Whether the fault is over as soon as it has begun. Only messages in flight at that moment
+    /// can then be repeated.
     pub const fn is_instant(self) -> bool {
         matches!(self, Self::Kill(_) | Self::Die(..))
     }
 
-    /// Two faults of one target cannot be there at once.
+    /// Returns the target of the fault. Two faults of one target cannot be active at once.
     pub fn target(self) -> String {
         match self {
             Self::Kill(name) | Self::Stop(name) | Self::Die(name, ..) | Self::Descriptors(name) => {
@@ -279,7 +283,8 @@ impl Fault {
     }
 }
 
-/// SIGKILL, unless it has died already: its number may be another's by then.
+/// Sends SIGKILL unless the process has ended already; by then its id may belong to another
+/// process.
 pub(super) fn kill(stand: &mut Stand, name: &str) {
     let role = stand.pipeline.processes.get_mut(name).expect("a role");
     if role.process.ended().is_some() {
@@ -293,7 +298,8 @@ async fn died(stand: &mut Stand, name: &str, point: Point) {
     let role = stand.pipeline.processes.get_mut(name).expect("a role");
     let process = std::sync::Mutex::new(&mut role.process);
     let what = format!("{name} dies at {}", point.as_str());
-    // As long as it takes its share of the load to bring it there; which share is the broker's affair.
+    // The role dies when enough messages have reached it. The broker decides how many it gets, so
+    // the wait is generous.
     until(60, &what, || async {
         process.lock().expect("a process").ended().map(|_| ())
     })
@@ -315,7 +321,7 @@ fn interfere(stand: &Stand, wire: Wire, trouble: Option<Trouble>) {
         (weather.forth, weather.back) = flows;
         weather.refuses = trouble == Some(Trouble::Cut);
     });
-    // A stream with a hole in it is of no use.
+    // A stream that has lost bytes is useless to both sides.
     if trouble == Some(Trouble::Cut) || swallowed {
         proxy.cut();
     }
@@ -330,7 +336,8 @@ const fn script(trouble: RelayTrouble) -> Script {
     }
 }
 
-/// Certificates count when a connection begins: all are begun anew.
+/// Replaces the certificates and cuts all connections, because a certificate is checked only during
+/// the handshake.
 fn show(stand: &Stand, flaw: Flaw) {
     for (wire, proxy) in &stand.wires {
         if *wire != Wire::Relay {
@@ -341,7 +348,7 @@ fn show(stand: &Stand, flaw: Flaw) {
     stand.relay.offer_starttls(stand.authority.server(flaw));
 }
 
-/// Takes away what is not in use, or gives all back.
+/// Lowers the descriptor limit to the number in use, or restores it.
 fn descriptors(stand: &Stand, name: &str, exhausted: bool) {
     let id = stand.pipeline.processes[name].process.id();
     let used = std::fs::read_dir(format!("/proc/{id}/fd")).map_or(0, Iterator::count);
@@ -353,12 +360,12 @@ fn descriptors(stand: &Stand, name: &str, exhausted: bool) {
 }
 
 impl Stand {
-    /// The broker of a stand that has one.
+    /// Returns the broker of an installation that has one.
     pub fn broker(&mut self) -> &mut crate::RabbitMq {
         self.rabbitmq.as_mut().expect("a broker")
     }
 
-    /// The store of a stand that has one.
+    /// Returns the store of an installation that has one.
     pub fn store(&mut self) -> &mut crate::RedisServer {
         self.redis.as_mut().expect("a store")
     }
@@ -380,13 +387,13 @@ impl Stand {
             .is_some_and(crate::RabbitMq::has_ended)
     }
 
-    /// A peer that gave up on a full disk is started again, as its operator would.
+    /// Restarts a peer that gave up on a full disk, as its operator would.
     async fn revive_peers(&mut self) {
         if self.kind == Kind::Embedded {
             return;
         }
-        // Its log may have given up on the full disk, and its queues with it, while the broker
-        // itself goes on and says nothing of it: so its operator starts it again.
+        // The broker's log and queues may have given up on the full disk while the broker itself
+        // keeps running and reports nothing. An operator restarts it then.
         if !self.broker_has_ended() {
             block_in_place(|| self.broker().kill());
         }

@@ -1,4 +1,4 @@
-//! Proof by fault: an installation, what can be done to it, the table of rows, and the soak.
+//! Fault injection: an installation, its faults, the rows of the fault table, and the soak.
 
 mod accounts;
 pub mod certificate;

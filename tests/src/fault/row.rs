@@ -1,6 +1,5 @@
-//! One row of the table: a load, a fault in the middle of it, the return to normal, and the
-//! accounts of four parties held against each other: the load's own, the ledger's, the queues',
-//! the metrics'.
+//! One row of the fault table: a load, a fault in the middle of it, the return to normal, and a
+//! comparison of four accounts: the load's record, the ledger, the queues and the metrics.
 
 use std::time::Duration;
 
@@ -11,49 +10,50 @@ use super::injection::Fault;
 use super::stand::{Kind, LIFETIME, Stand};
 use crate::load::{Load, Verdict, Window, judge, last_bad, now_ms};
 
-/// Before the fault: enough to see that the load runs.
+/// Time before the fault: long enough to see that the load runs.
 const WARM_UP: Duration = Duration::from_millis(1_500);
-/// So long must all go well before it is called normal: longer than a slow one takes to be one.
+/// How long every verification must be served promptly before the row counts as normal again:
+/// longer than it takes to notice a slow one.
 const CALM_MS: u64 = 4_000;
-/// The most that a row waits for normality.
+/// Longest wait of a row for normality.
 const PATIENCE: Duration = Duration::from_secs(40);
-/// The most that may pass from the return of the peer to normal.
+/// Longest time from the return of the peer to normal.
 const MOST_RECOVERY_MS: u64 = 10_000;
 
-/// A row.
+/// A row of the table.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// The part of the table it belongs to.
+    /// The part of the table that the row belongs to.
     pub group: &'static str,
-    /// What is done, as the table tells it.
+    /// The fault, as printed in the table.
     pub name: String,
-    /// To which installation.
+    /// The installation it runs on.
     pub kind: Kind,
     /// The faults, begun and ended together.
     pub faults: Vec<Fault>,
-    /// How long they last.
+    /// How long the faults last.
     pub lasts: Duration,
-    /// Whether the fault must not affect the load: every code is handed over in normal time
-    /// meanwhile.
+    /// Whether the fault must not affect the load: every code must be handed over in normal time
+    /// while it lasts.
     pub is_harmless: bool,
 }
 
-/// What came of a row.
+/// The result of a row.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// The part of the table.
+    /// The part of the table that the row belongs to.
     pub group: &'static str,
-    /// What was done.
+    /// The fault, as printed in the table.
     pub row: String,
-    /// Verifications a second.
+    /// Verifications per second.
     pub load: u32,
-    /// Deliveries someone was told 202 about.
+    /// Deliveries answered with 202.
     pub accepted: usize,
-    /// Those that ended: handed over, expired, failed or parked.
+    /// Accepted deliveries that ended: handed over, expired, failed or dead-lettered.
     pub ended: usize,
-    /// Of these, handed over.
+    /// Ended deliveries that a provider has.
     pub handed_over: usize,
-    /// Accepted and without an end.
+    /// Accepted deliveries without an end.
     pub lost: usize,
     /// Messages handed over after their deadline.
     pub late: usize,
@@ -61,15 +61,15 @@ pub struct Report {
     pub double_approvals: usize,
     /// Messages beyond the first of a delivery.
     pub duplicates: usize,
-    /// The most that the fault can explain.
+    /// The most duplicates that the fault can explain.
     pub duplicates_at_most: usize,
-    /// From the return of the peer to normal, in seconds.
+    /// Seconds from the return of the peer to normal.
     pub recovery_s: f64,
-    /// What is wrong; empty if the row holds.
+    /// Violated expectations; empty if the row holds.
     pub wrong: Vec<String>,
 }
 
-/// Runs `row` on `stand`, which is left healed and drained.
+/// Runs `row` on `stand`. Afterwards all faults are undone and the load has ended.
 pub async fn run(stand: &mut Stand, row: &Row, per_second: u32) -> Report {
     stand.forget().await;
     for fault in &row.faults {
@@ -107,10 +107,10 @@ pub async fn run(stand: &mut Stand, row: &Row, per_second: u32) -> Report {
         let held_up = last_bad(&load.lives(), &stand.mailbox, begun_ms);
         report
             .wrong
-            .extend(held_up.map(|_| "codes of others are held up".to_owned()));
+            .extend(held_up.map(|_| "other codes are delayed".to_owned()));
     }
     if !is_calm {
-        report.wrong.push("it does not become normal".to_owned());
+        report.wrong.push("did not return to normal".to_owned());
     }
     let restarts: Vec<_> = row
         .faults
@@ -125,8 +125,8 @@ pub async fn run(stand: &mut Stand, row: &Row, per_second: u32) -> Report {
         let mut counted = stand.ended_by_metrics().await - before.1;
         let told = verdict.accepted as u64;
         if window.store_forgot && counted < told {
-            // A claim that was forgotten cannot be settled: its message was handed over, and nobody
-            // counts that. As many at most as were on their way.
+            // A delivery whose claim the store forgot cannot be recorded, so the metrics miss it.
+            // These are at most the deliveries in flight during the fault.
             counted = (counted + verdict.touched as u64).min(told);
         }
         let differs = disagreement("the metrics count", counted, &load, &verdict);
@@ -135,7 +135,8 @@ pub async fn run(stand: &mut Stand, row: &Row, per_second: u32) -> Report {
     report
 }
 
-/// Waits until all goes well for a while; false if it does not.
+/// Waits until every verification has been served promptly for [`CALM_MS`]. Returns false if that
+/// takes longer than [`PATIENCE`].
 pub(super) async fn settle(stand: &Stand, load: &Load, healed_ms: u64) -> bool {
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
@@ -148,11 +149,11 @@ pub(super) async fn settle(stand: &Stand, load: &Load, healed_ms: u64) -> bool {
     false
 }
 
-/// Ends the load, waits for its last verification and judges.
+/// Stops the load, waits for its last verification and judges.
 pub(super) async fn close(stand: &mut Stand, load: &Load, window: Window) -> Verdict {
     load.stop();
     let begun = Instant::now();
-    // Asking, waiting and checking are each bounded by a life of their own.
+    // A person requests, waits and checks, and each of the three takes a code's lifetime at most.
     while load.open() > 0 && begun.elapsed() < LIFETIME * 3 {
         sleep(Duration::from_millis(100)).await;
     }
@@ -178,7 +179,7 @@ pub(super) fn report(name: &str, load: u32, verdict: &Verdict, is_instant: bool)
     expect(verdict.lost.is_empty(), format!("lost {lost:?}"));
     expect(
         verdict.ends() == verdict.accepted,
-        "ends do not add up".to_owned(),
+        "the number of ends differs from the number of accepted messages".to_owned(),
     );
     expect(
         verdict.late == 0,
@@ -217,8 +218,8 @@ pub(super) fn report(name: &str, load: u32, verdict: &Verdict, is_instant: bool)
     }
 }
 
-/// The product also counts requests whose answer the load did not get: at most the requests without
-/// an answer or with an error of a peer, and those of others.
+/// Compares a count of the product with the load's. The product may count more: requests that got
+/// no answer or an error, and requests of other people.
 pub(super) fn disagreement(
     who: &str,
     counted: u64,

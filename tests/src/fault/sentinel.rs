@@ -1,4 +1,4 @@
-//! A primary, a replica and three sentinels that put the replica in its place.
+//! A Redis primary, a replica, and three sentinels that promote the replica.
 
 use std::fs;
 use std::process::Command;
@@ -11,9 +11,9 @@ use crate::wait::{free_port, until};
 
 /// The servers of one failover.
 pub struct Sentinels {
-    /// The primary at first.
+    /// The primary at the start.
     pub primary: RedisServer,
-    /// Takes its place.
+    /// The replica that the sentinels promote.
     pub replica: RedisServer,
     ports: Vec<u16>,
     _processes: Vec<Process>,
@@ -21,7 +21,7 @@ pub struct Sentinels {
 }
 
 impl Sentinels {
-    /// Starts all and waits until they know of each other.
+    /// Starts all servers and waits until the sentinels know each other and the replica.
     pub async fn start() -> Self {
         let primary = RedisServer::start().await;
         let port = primary.port().to_string();
@@ -34,7 +34,7 @@ impl Sentinels {
             "0",
         ])
         .await;
-        until(20, "the replica is in step", || async {
+        until(20, "the replica is in sync", || async {
             let info = replica.command(&["INFO", "replication"]).await;
             info.contains("master_link_status:up").then_some(())
         })
@@ -78,7 +78,7 @@ impl Sentinels {
         sentinels
     }
 
-    /// `redis+sentinel://…`.
+    /// Returns `redis+sentinel://…`.
     pub fn url(&self) -> String {
         let hosts: Vec<_> = self
             .ports

@@ -1,5 +1,5 @@
-//! Random faults, two at a time, for as long as one likes. The seed decides which, when and for how
-//! long; what the machine makes of it differs from run to run.
+//! Random faults, two at a time, for a given number of minutes. The seed decides which, when and
+//! for how long; the resulting timing still differs from run to run.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use super::stand::{Kind, Stand};
 use super::table::{Pace, rows};
 use crate::load::{Window, now_ms};
 
-/// Faults at once.
+/// Number of faults at once.
 const AT_ONCE: usize = 2;
 const SHORTEST_MS: u64 = 1_000;
 const LONGEST_MS: u64 = 12_000;
-/// From the end of one fault to the next in its place.
+/// Longest pause between two faults in one slot.
 const REST_MS: u64 = 4_000;
 
-/// Something to do at a moment of the schedule.
+/// A scheduled begin or end of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Event {
     at_ms: u64,
@@ -29,12 +29,12 @@ struct Event {
     begins: bool,
 }
 
-/// What the seed makes of so many minutes. Pure: the same seed gives the same events.
+/// Returns the schedule of a seed. It is a pure function: the same seed gives the same events.
 fn schedule(minutes: u64, seed: u64) -> Vec<Event> {
     let mut random = StdRng::seed_from_u64(seed);
     let (choices, end_ms) = (choices(), minutes * 60_000);
     let mut events = Vec::new();
-    // What is there in each place, and until when; or nothing, and until when.
+    // Per slot: its active fault, if any, and the time of its next change.
     let mut places: Vec<(Option<Fault>, u64)> = (0..AT_ONCE)
         .map(|_| (None, random.random_range(0..REST_MS)))
         .collect();
@@ -69,8 +69,8 @@ fn schedule(minutes: u64, seed: u64) -> Vec<Event> {
     events
 }
 
-/// Runs for `minutes` and judges the whole. What takes its time, as starting a broker does, moves
-/// what follows it; the order stays.
+/// Runs for `minutes` and judges the whole. A step that takes long, such as starting a broker,
+/// delays the following ones; their order stays.
 pub async fn soak(minutes: u64, seed: u64, per_second: u32) -> Report {
     let mut stand = Stand::start(Kind::Distributed).await;
     let events = schedule(minutes, seed);
@@ -106,7 +106,7 @@ pub async fn soak(minutes: u64, seed: u64, per_second: u32) -> Report {
     );
     let mut report = report(&name, per_second, &verdict, false);
     if !is_calm {
-        report.wrong.push("it does not become normal".to_owned());
+        report.wrong.push("did not return to normal".to_owned());
     }
     let restarts: Vec<_> = faults.filter_map(|event| event.fault.restarts()).collect();
     report.wrong.extend(stand.restarted(&before, &restarts));
@@ -116,7 +116,7 @@ pub async fn soak(minutes: u64, seed: u64, per_second: u32) -> Report {
     report
 }
 
-/// Every fault of the table that its installation can suffer.
+/// Returns every fault of the table that a distributed installation can suffer.
 fn choices() -> Vec<Fault> {
     let rows = rows(Pace::Quick);
     let distributed = rows.iter().filter(|row| row.kind == Kind::Distributed);
@@ -129,8 +129,8 @@ fn choices() -> Vec<Fault> {
     faults
 }
 
-/// Another fault may keep a role from being ready, or from the place where it is to die: neither is
-/// waited for.
+/// Injects a fault without waiting for readiness or for the death at a failpoint, because the other
+/// active fault may prevent both.
 async fn begin(fault: Fault, stand: &mut Stand) {
     match fault {
         Fault::Die(name, point, times) => {
@@ -151,7 +151,7 @@ async fn end(fault: Fault, stand: &mut Stand) {
     }
 }
 
-/// Two faults of one target cannot be there at once.
+/// Draws a fault whose target is not taken: two faults of one target cannot be active at once.
 fn draw(random: &mut StdRng, choices: &[Fault], taken: &[Fault]) -> Fault {
     loop {
         let fault = *choices.choose(random).expect("choices");

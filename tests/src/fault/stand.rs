@@ -1,5 +1,5 @@
-//! A whole installation to be maltreated: the peers, a proxy on every wire, the roles as processes,
-//! providers that keep what they get. One load runs on it at a time.
+//! A whole installation for fault injection: the peers, a proxy on every connection, the roles as
+//! processes, and providers that record the messages they get. It runs one load at a time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,29 +15,29 @@ use crate::load::{Load, Mailbox, SmsGateway, Target};
 use crate::pipeline::KEY;
 use crate::{Pipeline, RabbitMq, RedisServer, Settings, Sink, SteppedClock, TcpProxy};
 
-/// A code of the load lives so long: as short as a policy may be, so that deadlines matter.
+/// Lifetime of the load's codes: the shortest a policy allows, so that deadlines matter.
 pub const LIFETIME: Duration = Duration::from_secs(30);
 
-/// Which installation.
+/// The kind of an installation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Five processes on `RabbitMQ` and Redis.
     Distributed,
-    /// The same over TLS on every wire.
+    /// Distributed, with TLS on every connection.
     Tls,
-    /// The same with clocks that can be stepped.
+    /// Distributed, with clocks that can be stepped.
     Clocks,
-    /// The same with the peers on a small disk.
+    /// Distributed, with the peers' files on a small disk.
     SmallDisk,
-    /// The same with a second relay, which always works.
+    /// Distributed, with a second relay that always works.
     TwoRelays,
-    /// The same on a primary, a replica and sentinels.
+    /// Distributed, on a primary, a replica and sentinels.
     Sentinel,
     /// One process on a `SQLite` file on a small disk, with a clock that can be stepped.
     Embedded,
 }
 
-/// A connection between two, through a proxy.
+/// A connection through a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wire {
     /// Issuer to broker.
@@ -61,7 +61,7 @@ pub enum Wire {
 }
 
 impl Wire {
-    /// All of them.
+    /// All connections, in the order of the table.
     pub const ALL: [Self; 9] = [
         Self::IssuerBroker,
         Self::SmsBroker,
@@ -74,7 +74,7 @@ impl Wire {
         Self::Relay,
     ];
 
-    /// Its name in the table.
+    /// Returns the name in the table.
     pub const fn name(self) -> &'static str {
         match self {
             Self::IssuerBroker => "issuer-broker",
@@ -97,7 +97,7 @@ impl Wire {
     }
 }
 
-/// The processes of the distributed stands: name, role, wires to broker and store.
+/// The processes of a distributed installation: name, role, connections to broker and store.
 const ROLES: [(&str, &str, Wire, Wire); 5] = [
     ("issuer", "issuer", Wire::IssuerBroker, Wire::IssuerStore),
     (
@@ -116,11 +116,11 @@ const ROLES: [(&str, &str, Wire, Wire); 5] = [
     ),
 ];
 
-/// The installation.
+/// A running installation.
 pub struct Stand {
-    /// Which.
+    /// The kind of the installation.
     pub kind: Kind,
-    /// What the providers got.
+    /// The messages that the providers got.
     pub mailbox: Arc<Mailbox>,
     /// The SMS gateway.
     pub gateway: SmsGateway,
@@ -130,26 +130,27 @@ pub struct Stand {
     pub second: Sink,
     /// Requests of other people beside the load.
     pub strangers: Option<Strangers>,
-    /// The number of their requests.
+    /// Number of the requests of other people.
     pub others: Arc<AtomicUsize>,
-    /// The broker, unless embedded.
+    /// The broker; `None` on the embedded engine.
     pub rabbitmq: Option<RabbitMq>,
-    /// The store, unless embedded or with sentinels.
+    /// The store; `None` on the embedded engine and with sentinels.
     pub redis: Option<RedisServer>,
     /// The store with sentinels.
     pub sentinels: Option<Sentinels>,
-    /// The proxies.
+    /// The proxies, by connection.
     pub wires: BTreeMap<Wire, TcpProxy>,
-    /// Who signs the certificates.
+    /// The authority that signs the peers' certificates.
     pub authority: Authority,
-    /// The product.
+    /// The processes of the product.
     pub pipeline: Pipeline,
-    /// The small disk. Last, so that it is unmounted when all who use it have ended.
+    /// The small disk. The last field, so that it is unmounted after every process that uses it has
+    /// been dropped.
     pub disk: Option<Disk>,
 }
 
 impl Stand {
-    /// Starts peers, proxies and roles, and waits until all are ready.
+    /// Starts peers, proxies and roles, and waits until all roles are ready.
     pub async fn start(kind: Kind) -> Self {
         crate::tls();
         let disk = matches!(kind, Kind::SmallDisk | Kind::Embedded).then(|| Disk::mount(256));
@@ -187,7 +188,7 @@ impl Stand {
             };
             let Some(target) = target else { continue };
             let proxy = match kind {
-                // The relay's TLS begins in its own dialogue.
+                // The relay negotiates TLS itself, with STARTTLS.
                 Kind::Tls if wire != Wire::Relay => {
                     TcpProxy::start_tls(target, authority.server(Flaw::None)).await
                 }
@@ -224,7 +225,7 @@ impl Stand {
         stand
     }
 
-    /// The names of its processes.
+    /// Returns the names of the processes.
     pub fn names(&self) -> Vec<&'static str> {
         match self.kind {
             Kind::Embedded => vec!["all"],
@@ -232,7 +233,7 @@ impl Stand {
         }
     }
 
-    /// Starts the process `name`, with a failpoint armed if there is one.
+    /// Starts the process `name`, optionally with an armed failpoint.
     pub fn launch(&mut self, name: &'static str, failpoint: Option<String>) {
         let mut variables = self.clock_variables(name);
         let mut roles = Vec::new();
@@ -274,12 +275,12 @@ impl Stand {
         SteppedClock::of(self.pipeline.folder(), name)
     }
 
-    /// Sets the clock of `name` so many seconds off; it is noticed within a second.
+    /// Sets the clock of `name` off by so many seconds. The process notices it within a second.
     pub fn step(&self, name: &str, seconds: i64) {
         self.clock(name).step(seconds);
     }
 
-    /// What an operator's command needs to find the peers.
+    /// Returns the environment variables with which an operator's command finds the peers.
     pub fn operator(&self) -> Vec<(String, String)> {
         match self.kind {
             Kind::Embedded => Vec::new(),
@@ -287,7 +288,7 @@ impl Stand {
         }
     }
 
-    /// Begins a load.
+    /// Starts a load of `per_second` verifications.
     pub fn load(&mut self, per_second: u32) -> Load {
         let target = self.target();
         let has_slow_typists = self.kind == Kind::Sentinel;
@@ -297,7 +298,7 @@ impl Stand {
         load.beside(self.others.clone())
     }
 
-    /// Where a load goes.
+    /// Returns the addresses and the key that a load uses.
     pub fn target(&mut self) -> Target {
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let (issuer, verifier) = match self.kind {
@@ -311,7 +312,7 @@ impl Stand {
         }
     }
 
-    /// The process ids by name, and whether all still run.
+    /// Returns the process ids by name; `None` for a process that has ended.
     pub fn running(&mut self) -> BTreeMap<String, Option<u32>> {
         let processes = self.pipeline.processes.iter_mut();
         processes
@@ -340,7 +341,7 @@ fn configure(
             level: "info".into(),
             ..Settings::default()
         },
-        // The URLs come from each role's own variables.
+        // The processes get the real URLs from their environment; see [`Stand::launch`].
         _ => Settings::distributed("amqp://replaced", "redis://replaced"),
     };
     let (scheme, tls) = match kind {

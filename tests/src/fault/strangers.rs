@@ -1,5 +1,5 @@
-//! People who request codes for destinations that a provider refuses, four a second, beside a load
-//! that must not be affected.
+//! Other people who request codes for destinations that a provider refuses, four a second, beside a
+//! load that must not be affected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -13,22 +13,22 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::stand::Stand;
 use crate::load::Target;
 
-/// The country of the strangers' numbers, as the start of a number.
+/// The country code of their numbers.
 const COUNTRY: &str = "+53";
 /// The domain of their mailboxes.
 const DOMAIN: &str = "refused.example.net";
 const EVERY: Duration = Duration::from_millis(250);
 
-/// The destination of the strangers, and how the provider refuses it.
+/// The destination of the requests, and how the provider refuses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Destination {
-    /// A country that the gateway answers with 403.
+    /// A country whose numbers the gateway refuses with 403.
     Country,
-    /// A domain that the relay answers with this at RCPT.
+    /// A domain that the relay refuses with this reply at RCPT.
     Domain(&'static str),
 }
 
-/// A crowd that sends requests until it is dropped.
+/// A task that sends requests until it is dropped.
 pub struct Strangers(JoinHandle<()>);
 
 impl Drop for Strangers {
@@ -37,11 +37,11 @@ impl Drop for Strangers {
     }
 }
 
-/// Each stranger is another person.
+/// Each request is for another recipient, so that no recipient limit applies.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 impl Strangers {
-    /// Makes the provider refuse `destination` and starts the crowd.
+    /// Makes the provider refuse `destination` and starts the requests.
     pub fn begin(stand: &mut Stand, destination: Destination) {
         match destination {
             Destination::Country => stand.gateway.refuse(Some(COUNTRY)),
@@ -52,7 +52,7 @@ impl Strangers {
         stand.strangers = Some(Self(task));
     }
 
-    /// Ends both the refusals and the crowd.
+    /// Ends both the refusals and the requests.
     pub fn end(stand: &mut Stand) {
         stand.strangers = None;
         stand.gateway.refuse(None);
@@ -75,7 +75,7 @@ async fn ask(target: Target, destination: Destination, others: Arc<AtomicUsize>)
             Destination::Country => ("sms", format!("{COUNTRY}51{:06}", number % 1_000_000)),
             Destination::Domain(_) => ("email", format!("stranger{number}@{DOMAIN}")),
         };
-        // Counted before the answer: a request whose answer is lost may have been accepted.
+        // Count before the answer: a request whose answer is lost may have been accepted.
         others.fetch_add(1, Ordering::SeqCst);
         let url = format!("{}/v1/verifications", target.issuer);
         let body = json!({ "channel": channel, "to": to });

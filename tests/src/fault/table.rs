@@ -1,4 +1,4 @@
-//! The rows: every fault that can be injected here, and by name those that cannot.
+//! The rows of the fault table, and the faults that cannot be injected here.
 
 use std::time::Duration;
 
@@ -14,21 +14,21 @@ use crate::load::Temper;
 /// How long faults last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// Some seconds each: the whole table in ten minutes at most.
+    /// Some seconds each; the whole table takes about ten minutes.
     Quick,
-    /// Longer than heartbeats, leases and the first rests of a breaker.
+    /// Longer than heartbeats, leases and the first backoff of a circuit breaker.
     Full,
 }
 
-/// What the table does not show, and why.
+/// Faults that the table does not cover, and why.
 pub const NOT_SHOWN: [&str; 7] = [
-    "power loss of the store (its last second of writes is gone): a process that is killed loses nothing it has written",
-    "a broker cluster losing its majority: one node here; a node of each cluster dies in `tests/tests/cluster.rs`",
-    "DNS faults: every peer is named by address here",
-    "loss, reordering and corruption of packets: the kernel here has no netem; a proxy stalls, swallows and cuts streams",
-    "the broker's own clock stepped: its runtime corrects steps itself, and its waits are monotonic",
-    "a network that delivers what it held after the sender gave up: Watchword stops before the deadline, what others hold may arrive later",
-    "a queue deleted with messages in it: what an operator deletes is gone, and `watchword audit` names it",
+    "power loss of the store, which loses its last second of writes: a killed process loses nothing that it has written",
+    "a broker cluster that loses its majority: the table has one node; `tests/tests/cluster.rs` kills a node of each cluster",
+    "DNS faults: every peer is addressed by IP here",
+    "packet loss, reordering and corruption: the kernel here has no netem; a proxy delays, swallows and cuts streams",
+    "a step of the broker's clock: its runtime corrects for steps, and its timers are monotonic",
+    "a network that delivers data after the sender gave up: Watchword stops before the deadline, but data held elsewhere may arrive later",
+    "a queue deleted with messages in it: they are gone, and `watchword audit` names them",
 ];
 
 impl Pace {
@@ -45,16 +45,16 @@ type Group = (&'static str, fn(&mut Vec<Row>, Pace));
 
 const GROUPS: [Group; 8] = [
     ("roles killed, stopped, starved", roles),
-    ("death at each step of a code's way", places),
+    ("death at each failpoint", places),
     ("broker", broker),
     ("store", store),
-    ("wires", wires),
+    ("connections", wires),
     ("providers", providers),
     ("certificates, clocks, disk", others),
     ("embedded engine", embedded),
 ];
 
-/// All rows at this pace.
+/// Returns all rows with the durations of `pace`.
 pub fn rows(pace: Pace) -> Vec<Row> {
     let mut rows = Vec::new();
     for (group, add) in GROUPS {
@@ -78,7 +78,7 @@ fn row(name: impl Into<String>, kind: Kind, faults: Vec<Fault>, lasts: Duration)
     }
 }
 
-/// A fault that must not affect the load.
+/// Builds a row whose fault must not affect the load.
 fn harmless(name: impl Into<String>, kind: Kind, fault: Fault, lasts: Duration) -> Row {
     Row {
         is_harmless: true,
@@ -113,7 +113,7 @@ fn roles(rows: &mut Vec<Row>, pace: Pace) {
             pace.seconds(4, 20),
         ));
     }
-    // All that carry a backlog stop until it is too late for it.
+    // All workers stop until the deadline of every queued order has passed.
     let workers = ["sms-1", "sms-2", "email-1"];
     let stopped: Vec<_> = workers.into_iter().map(Fault::Stop).collect();
     rows.push(row(
@@ -122,7 +122,7 @@ fn roles(rows: &mut Vec<Row>, pace: Pace) {
         stopped.clone(),
         Duration::from_secs(32),
     ));
-    // What waits for another try is overtaken by its deadline while nobody can try.
+    // Orders that wait for a retry expire while every worker is stopped.
     let mut refused = vec![
         Fault::Gateway(Temper::Fails(503)),
         Fault::Relay("MAIL", RelayTrouble::Says("451 4.3.0 later")),
@@ -136,7 +136,7 @@ fn roles(rows: &mut Vec<Row>, pace: Pace) {
     ));
 }
 
-/// Each step of the way of one code, in every role that takes it.
+/// Adds a row for each failpoint and each role that passes it.
 fn places(rows: &mut Vec<Row>, pace: Pace) {
     for point in Point::ALL {
         let names: &[&str] = match point {
@@ -156,7 +156,7 @@ fn places(rows: &mut Vec<Row>, pace: Pace) {
         for name in names {
             let mut faults = Vec::new();
             if point == Point::BrokerMoved {
-                // Only what is tried again is moved.
+                // A message is moved to a wait queue only for a retry, so the providers must fail.
                 faults.push(Fault::Gateway(Temper::Fails(503)));
                 faults.push(Fault::Relay("MAIL", RelayTrouble::Says("451 4.3.0 later")));
             }
@@ -187,7 +187,7 @@ fn broker(rows: &mut Vec<Row>, pace: Pace) {
         rows.push(row(name, kind, one(fault), pace.seconds(quick, full)));
     }
     if pace == Pace::Full {
-        // The client library's own budget is eleven minutes.
+        // Longer than the eleven minutes for which the AMQP client library itself would retry.
         rows.push(row(
             "broker away for 12 minutes",
             kind,
@@ -352,7 +352,7 @@ fn embedded(rows: &mut Vec<Row>, pace: Pace) {
     let one = |fault| vec![fault];
     for point in Point::ALL {
         if point == Point::BrokerMoved {
-            continue; // a move is one transaction there
+            continue; // the embedded engine moves a message in one transaction
         }
         let times = match point {
             Point::StorageWritten | Point::StorageCommitted => 200,
@@ -384,7 +384,7 @@ fn embedded(rows: &mut Vec<Row>, pace: Pace) {
     }
 }
 
-/// The table as it stands in the documents: a line a group, then a line a row.
+/// Prints the tables of `docs/faults.md`: a line per group, then a line per row.
 pub fn print(reports: &[Report]) -> String {
     use std::fmt::Write;
     let mut text = String::from(

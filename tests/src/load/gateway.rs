@@ -1,5 +1,5 @@
-//! An SMS gateway with a temper: it keeps every message whole and in time, and answers as it is
-//! told to, were it to break off in the middle.
+//! A simulated SMS gateway that records every message with its time and answers as configured, for
+//! example by breaking off in the middle of a response.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,30 +12,30 @@ use tokio::time::sleep;
 
 use super::Mailbox;
 
-/// How it answers.
+/// How the gateway answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Temper {
-    /// Takes the message.
+    /// Accepts the message.
     Sound,
-    /// Reads and says nothing.
+    /// Reads the request and sends nothing.
     Hangs,
     /// 429 with `Retry-After` of so many seconds.
     Throttles(u64),
-    /// A status of the 500s.
+    /// Answers with this 5xx status.
     Fails(u16),
-    /// Sends the caller elsewhere: to itself, by another path.
+    /// Redirects to another path of the same gateway.
     Redirects,
-    /// Takes the message and closes the connection.
+    /// Accepts the message and closes the connection.
     CutsAfterAccept,
-    /// Takes the message and answers with something that is no JSON.
+    /// Accepts the message and answers with a body that is not JSON.
     Mumbles,
-    /// Answers 200 with an error in its body, and takes nothing.
+    /// Answers 200 with an error in the body, and does not accept the message.
     LiesInTheStatus,
-    /// Takes the message and answers a byte a second.
+    /// Accepts the message and sends its answer at one byte per second.
     Drips,
 }
 
-/// The gateway.
+/// A running gateway.
 pub struct SmsGateway {
     port: u16,
     temper: watch::Sender<Temper>,
@@ -43,7 +43,7 @@ pub struct SmsGateway {
 }
 
 impl SmsGateway {
-    /// Starts it on a free port; what it takes goes to `mailbox`.
+    /// Starts the gateway on a free port. Accepted messages go to `mailbox`.
     pub async fn start(mailbox: Arc<Mailbox>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -56,7 +56,7 @@ impl SmsGateway {
                 let (mailbox, tempers, refuses) =
                     (mailbox.clone(), tempers.clone(), refuses.clone());
                 tokio::spawn(async move {
-                    // A caller that goes away ends its dialogue, nothing else.
+                    // A caller that disconnects ends its own connection only.
                     let _ = serve(stream, &mailbox, &tempers, &refuses).await;
                 });
             }
@@ -68,7 +68,7 @@ impl SmsGateway {
         }
     }
 
-    /// How it is configured as the provider `gateway`, reached at `port`.
+    /// Returns the configuration of a provider `gateway` that is reached at `port`.
     pub fn config(port: u16) -> String {
         format!(
             r#"[sms.providers.gateway]
@@ -85,17 +85,17 @@ rules = [{{ status = ["202"], class = "accepted" }}]
         )
     }
 
-    /// Its port.
+    /// Returns the port.
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// Answers numbers with this start with 403 from now on.
+    /// Answers requests to numbers with this prefix with 403 from now on; `None` ends that.
     pub fn refuse(&self, prefix: Option<&'static str>) {
         *self.refused.lock().expect("the prefix") = prefix;
     }
 
-    /// Changes how it answers.
+    /// Changes how the gateway answers.
     pub fn set(&self, temper: Temper) {
         self.temper.send_replace(temper);
     }
@@ -124,7 +124,7 @@ async fn serve(
                 ("202 Accepted", String::new(), "{\"id\":\"m-1\"}")
             }
             Temper::Hangs => {
-                // Until the caller gives up.
+                // Wait until the caller gives up.
                 let _ = stream.read(&mut [0; 1]).await;
                 return Ok(());
             }
@@ -167,7 +167,7 @@ async fn serve(
     Ok(())
 }
 
-/// The body of the next request; none at the end of the connection.
+/// Reads the body of the next request; `None` at the end of the connection.
 async fn request(stream: &mut TcpStream, read: &mut Vec<u8>) -> std::io::Result<Option<Vec<u8>>> {
     loop {
         if let Some(head) = read.windows(4).position(|four| four == b"\r\n\r\n") {

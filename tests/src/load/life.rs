@@ -1,5 +1,5 @@
-//! One verification as the application and the person see it: ask until someone accepts, wait for
-//! the message, type it, and try to use it twice. Everything that was answered is kept.
+//! One verification as the application and the person see it: request a code until it is accepted,
+//! wait for the message, enter the code, and try to use it twice. All answers are recorded.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -9,72 +9,72 @@ use tokio::time::{sleep, timeout};
 
 use super::{Scene, now_ms};
 
-/// How long an application goes on asking, and how long it rests in between. Shorter than the
-/// cooldown: it is always the same message it asks for.
+/// How long an application keeps requesting, and the pause between two requests. Shorter than the
+/// resend cooldown, so that every request is for the same message.
 const ASK_FOR: Duration = Duration::from_secs(25);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// A check whose answer did not come is repeated under its id.
+/// Delay before a check without an answer is repeated under the same id.
 const CHECK_AGAIN: Duration = Duration::from_secs(1);
-/// How long a slow typist looks for the keys.
+/// How long a slow typist takes to enter the code.
 const TYPING: Duration = Duration::from_secs(2);
 
-/// One request for a code and its answer.
+/// A request for a code and its answer.
 #[derive(Debug, Clone)]
 pub struct Asked {
-    /// When it was sent.
+    /// Time of the request.
     pub at_ms: u64,
-    /// When it was answered or given up.
+    /// Time of the answer, or of giving up.
     pub until_ms: u64,
-    /// The status; none if nothing came.
+    /// The HTTP status; `None` without an answer.
     pub status: Option<u16>,
-    /// The problem's code, if there is one.
+    /// The error code of the problem document.
     pub problem: Option<String>,
 }
 
-/// What a 202 said.
+/// The content of a 202.
 #[derive(Debug, Clone)]
 pub struct Accepted {
-    /// The verification.
+    /// The id of the verification.
     pub id: String,
-    /// Which message.
+    /// The number of the message within the verification.
     pub sends: u8,
     /// The code's deadline, in milliseconds since the epoch.
     pub expires_at_ms: u64,
-    /// When it was said.
+    /// Time of the answer.
     pub at_ms: u64,
 }
 
-/// One check and the answer it got in the end.
+/// A check and its final answer.
 #[derive(Debug, Clone)]
 pub struct Check {
-    /// Its id.
+    /// The idempotency id.
     pub check_id: String,
     /// Whether the code was the one in the message.
     pub is_right: bool,
-    /// When it was first sent.
+    /// Time of the first attempt.
     pub at_ms: u64,
-    /// When it was answered.
+    /// Time of the final answer.
     pub until_ms: u64,
-    /// How often it was sent.
+    /// Number of attempts.
     pub tries: u32,
-    /// What was answered; none if nothing ever was.
+    /// The verdict; `None` if no attempt was answered.
     pub valid: Option<bool>,
 }
 
-/// All that is known of one verification.
+/// The record of one verification.
 #[derive(Debug, Clone)]
 pub struct Life {
-    /// Its number, which makes its recipient.
+    /// The sequence number, from which the recipient is made.
     pub number: u32,
     /// `sms` or `email`.
     pub channel: &'static str,
-    /// Who gets the code.
+    /// The recipient.
     pub to: String,
-    /// The requests.
+    /// The requests for a code.
     pub asked: Vec<Asked>,
-    /// The acceptances; more than one if it was asked for again.
+    /// The 202 answers; more than one if the code was requested again.
     pub accepted: Vec<Accepted>,
-    /// The checks.
+    /// The checks, in order.
     pub checks: Vec<Check>,
 }
 
@@ -95,12 +95,12 @@ impl Life {
         }
     }
 
-    /// When the person began to wait.
+    /// Returns when the person began to wait.
     pub fn begun_ms(&self) -> u64 {
         self.asked.first().map_or(0, |asked| asked.at_ms)
     }
 
-    /// Checks of the right code that were answered with yes.
+    /// Returns the number of checks that were answered with `valid: true`.
     pub fn approvals(&self) -> usize {
         let approved = |check: &&Check| check.valid == Some(true);
         self.checks.iter().filter(approved).count()
@@ -117,8 +117,8 @@ pub(super) async fn live(scene: &Scene, life: &Mutex<Life>) {
         let accepted = life.accepted.last().expect("an acceptance");
         (life.to.clone(), accepted.expires_at_ms)
     };
-    // A little longer than the code lives: what comes late is to be seen. Not longer than was said,
-    // however wrong the clock of whoever said it.
+    // Wait slightly longer than the code lives, so that a message after the deadline is recorded.
+    // `lifetime` bounds the wait in case the issuer's clock is wrong.
     let said = Duration::from_millis(expires_at_ms.saturating_sub(now_ms()));
     let patience = said.min(scene.lifetime) + Duration::from_secs(2);
     let Ok(arrival) = timeout(patience, scene.mailbox.first(&to)).await else {
@@ -136,7 +136,7 @@ pub(super) async fn live(scene: &Scene, life: &Mutex<Life>) {
     if is_slow {
         sleep(TYPING * 3).await;
     }
-    // Whoever looked over the shoulder tries it too.
+    // The same code again under another check id, as by somebody who looked over the shoulder.
     check(scene, life, "again", &arrival.code, true).await;
 }
 
@@ -149,7 +149,7 @@ fn wrong_of(code: &str) -> String {
     wrong
 }
 
-/// Asks until it is accepted, as a login page does that is told to try again.
+/// Requests a code until it is accepted, as a login page does after a 503.
 async fn ask(scene: &Scene, life: &Mutex<Life>) -> bool {
     let (body, begun) = {
         let life = life.lock().expect("a life");
@@ -200,7 +200,7 @@ fn accepted(answer: &Value, at_ms: u64) -> Accepted {
     }
 }
 
-/// Checks under one id until it is answered or the code is dead for sure.
+/// Sends a check under one id until it is answered or the code has expired.
 async fn check(scene: &Scene, life: &Mutex<Life>, kind: &str, code: &str, is_right: bool) {
     let (id, mut check) = {
         let life = life.lock().expect("a life");
@@ -245,7 +245,7 @@ async fn post(scene: &Scene, url: &str, body: &Value) -> (Option<u16>, Value) {
             Some(status),
             serde_json::from_slice(&bytes).unwrap_or(Value::Null),
         ),
-        // Half an answer is none.
+        // A response whose body breaks off counts as none.
         Err(_) => (None, Value::Null),
     }
 }

@@ -1,5 +1,5 @@
-//! What the providers got: every message with its moment and its code, by recipient. Whoever waits
-//! for a code is woken by its own recipient's messages only.
+//! The messages that the providers got, by recipient, each with its time and code. A waiting task
+//! is woken only by messages to its own recipient.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -8,14 +8,14 @@ use tokio::sync::Notify;
 
 use super::now_ms;
 
-/// A message a provider took.
+/// A message that a provider accepted.
 #[derive(Debug, Clone)]
 pub struct Arrival {
-    /// When the provider had the whole of it.
+    /// Time at which the provider had the whole message.
     pub at_ms: u64,
-    /// The delivery it names itself after.
+    /// The delivery id in the message.
     pub delivery: String,
-    /// The code in it.
+    /// The code in the text.
     pub code: String,
 }
 
@@ -25,12 +25,12 @@ struct Entry {
     arrived: Arc<Notify>,
 }
 
-/// The messages of all providers of a stand.
+/// The messages of all providers of an installation.
 #[derive(Default)]
 pub struct Mailbox(Mutex<HashMap<String, Entry>>);
 
 impl Mailbox {
-    /// Keeps the message `delivery` to `to`.
+    /// Records the message of `delivery` to `to`.
     pub fn put(&self, to: &str, delivery: &str, text: &str) {
         let arrival = Arrival {
             at_ms: now_ms(),
@@ -43,7 +43,7 @@ impl Mailbox {
         entry.arrived.notify_waiters();
     }
 
-    /// The messages to `to`.
+    /// Returns the messages to `to`.
     pub fn of(&self, to: &str) -> Vec<Arrival> {
         let entries = self.0.lock().expect("the mailbox");
         entries
@@ -51,7 +51,7 @@ impl Mailbox {
             .map_or_else(Vec::new, |entry| entry.arrivals.clone())
     }
 
-    /// Waits for the first message to `to`; the caller bounds the wait.
+    /// Waits for the first message to `to`. The caller bounds the wait.
     pub async fn first(&self, to: &str) -> Arrival {
         loop {
             let arrived = {
@@ -60,7 +60,8 @@ impl Mailbox {
                 if let Some(first) = entry.arrivals.first() {
                     return first.clone();
                 }
-                // Made under the lock: what arrives from here on wakes it.
+                // Register under the lock, so that no message between the look and the wait is
+                // missed.
                 entry.arrived.clone().notified_owned()
             };
             arrived.await;
@@ -68,7 +69,7 @@ impl Mailbox {
     }
 }
 
-/// The first run of exactly six digits; empty if there is none.
+/// Returns the first run of exactly six digits, or an empty string.
 fn code_in(text: &str) -> String {
     text.split(|c: char| !c.is_ascii_digit())
         .find(|run| run.len() == 6)

@@ -1,6 +1,6 @@
-//! A load with a memory: it opens, receives and checks verifications at a set rate, keeps every
-//! answer it got and every message the providers got, and afterwards compares them. It trusts
-//! nothing the product says of itself; what the product says is compared too.
+//! A load that checks the product: it requests, receives and checks verifications at a set rate,
+//! records every answer and every message, and compares them afterwards. The verdict relies on
+//! these records; the product's own accounts are compared with them.
 
 mod gateway;
 mod life;
@@ -20,7 +20,7 @@ pub use life::{Accepted, Asked, Check, Life};
 pub use mailbox::{Arrival, Mailbox};
 pub use verdict::{Verdict, Window, judge, last_bad};
 
-/// Milliseconds since the epoch, by the clock of whoever judges: no fault steps it.
+/// Milliseconds since the epoch by the clock of this process, which no fault steps.
 #[expect(
     clippy::disallowed_methods,
     reason = "the judge's clock is the machine's"
@@ -32,25 +32,26 @@ pub fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).expect("a clock before the year 500 million")
 }
 
-/// Where the load goes.
+/// The addresses and the key that the load uses.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// The issuer's API.
+    /// Base URL of the issuer.
     pub issuer: String,
-    /// The verifier's API.
+    /// Base URL of the verifier.
     pub verifier: String,
     /// The API key.
     pub key: String,
 }
 
-/// What all lives of a load share.
+/// The data that all verifications of a load share.
 pub(crate) struct Scene {
     pub(crate) target: Target,
     pub(crate) http: Client,
     pub(crate) mailbox: Arc<Mailbox>,
-    /// No life waits for a code longer than a code lives.
+    /// Lifetime of a code, which bounds every wait for one.
     pub(crate) lifetime: Duration,
-    /// Whether some take seconds to type a code, and the one who looked over their shoulder more.
+    /// Whether some people take seconds to type a code. The second use of the code comes later
+    /// then, too.
     pub(crate) has_slow_typists: bool,
 }
 
@@ -65,11 +66,11 @@ pub struct Load {
     others: Arc<AtomicUsize>,
 }
 
-/// No two loads of a process ask for the same recipient.
+/// Recipients are numbered, so that no two loads of a process share one.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 impl Load {
-    /// Begins to open `per_second` verifications, half by SMS and half by email.
+    /// Starts to open `per_second` verifications, half by SMS and half by email.
     pub fn start(
         target: Target,
         mailbox: Arc<Mailbox>,
@@ -111,39 +112,39 @@ impl Load {
         }
     }
 
-    /// The same load beside requests of other people; `others` counts them.
+    /// Runs beside requests of other people, counted by `others`.
     #[must_use]
     pub fn beside(mut self, others: Arc<AtomicUsize>) -> Self {
         self.others = others;
         self
     }
 
-    /// The number of requests of other people.
+    /// Returns the number of requests of other people.
     pub fn others(&self) -> u64 {
         self.others.load(Ordering::SeqCst) as u64
     }
 
-    /// Verifications a second.
+    /// Returns the verifications per second.
     pub const fn per_second(&self) -> u32 {
         self.per_second
     }
 
-    /// How long a code lives.
+    /// Returns the lifetime of a code.
     pub fn lifetime_ms(&self) -> u64 {
         u64::try_from(self.lifetime.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Opens no more; those that were opened live on.
+    /// Opens no further verification; those already open continue.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
     }
 
-    /// Verifications that are neither used nor given up.
+    /// Returns the number of verifications that are still in progress.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::SeqCst)
     }
 
-    /// What is known of every verification so far.
+    /// Returns the records of all verifications so far.
     pub fn lives(&self) -> Vec<Life> {
         let lives = self.lives.lock().expect("lives");
         lives
@@ -171,7 +172,8 @@ async fn drive(
     let mut tasks = JoinSet::new();
     loop {
         ticks.tick().await;
-        // Counted before the look: whoever stops the load and then sees none open is right.
+        // Count before reading `stopped`: a caller that stops the load and then sees none open can
+        // rely on it.
         open.fetch_add(1, Ordering::SeqCst);
         if stopped.load(Ordering::SeqCst) {
             open.fetch_sub(1, Ordering::SeqCst);

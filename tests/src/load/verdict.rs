@@ -1,5 +1,5 @@
-//! What a load was told against what became of it. Counts are of deliveries, a delivery being a
-//! message someone was told 202 about.
+//! Compares the answers of a load with the messages that arrived. Counts are of deliveries; a
+//! delivery is a message that was answered with 202.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,68 +9,68 @@ use tokio::time::sleep;
 
 use super::{Life, Load, Mailbox, Target, now_ms};
 
-/// A person who waits longer than this for a message or a verdict is not served normally.
+/// A person who waits longer than this for a message or a verdict is not served promptly.
 const PROMPT_MS: u64 = 2_000;
-/// How long after the last life the ledger may take to write the last end down: the longest wait of
-/// the ladder that fits a code's life, and a lease.
+/// How long after the last verification the ledger may take to record the last end: the longest
+/// retry delay that fits into a code's lifetime, plus a lease.
 const SETTLE: Duration = Duration::from_secs(45);
 
-/// When a fault was there.
+/// The time span of a fault.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
-    /// It began.
+    /// Begin of the fault.
     pub begun_ms: u64,
-    /// The peer was back.
+    /// Return of the peer.
     pub healed_ms: u64,
-    /// A clock of the product was wrong: deadlines are then judged by the clock of whoever judges, and a
-    /// code that was refused as expired is refused rightly.
+    /// A clock of the product was wrong. Deadlines are then judged by the clock of this process,
+    /// and refusals of right codes are not counted.
     pub clocks_were_wrong: bool,
-    /// The store lost its last writes: a code it does not know is refused rightly.
+    /// The store lost its last writes, so refusals of right codes are not counted.
     pub store_forgot: bool,
 }
 
-/// The answer of the load to the questions of the table.
+/// The result of a load.
 #[derive(Debug, Clone, Default)]
 pub struct Verdict {
-    /// Verifications asked for.
+    /// Verifications requested.
     pub asked: usize,
-    /// Deliveries someone was told 202 about.
+    /// Deliveries answered with 202.
     pub accepted: usize,
-    /// Of these: a provider has the message.
+    /// Accepted deliveries that a provider has.
     pub handed_over: usize,
-    /// Of these, without a message: their end by the ledger.
+    /// Accepted deliveries without a message, by their end in the ledger.
     pub ended: BTreeMap<String, usize>,
-    /// Of these: neither.
+    /// Accepted deliveries with neither.
     pub lost: Vec<String>,
-    /// Messages that came after their code's deadline.
+    /// Messages that arrived after their code's deadline.
     pub late: usize,
-    /// By how much the latest of them was.
+    /// Delay of the latest message past its deadline.
     pub latest_ms: u64,
-    /// Verifications that more than one check approved, or a wrong code.
+    /// Verifications that were approved by more than one check, or by a wrong code.
     pub double_approvals: usize,
-    /// Right codes, typed in time, that were refused.
+    /// Right codes, entered in time, that were refused.
     pub refused: usize,
     /// Verifications that were approved.
     pub approved: usize,
     /// Messages beyond the first of a delivery.
     pub duplicates: usize,
-    /// Deliveries that were on their way when the fault began.
+    /// Verifications in flight when the fault began.
     pub in_flight: usize,
-    /// Deliveries that were on their way at any moment until all was normal again.
+    /// Verifications in flight at any moment from the fault until all was normal again.
     pub touched: usize,
-    /// From the return of the peer to the first verification from which on all are served promptly.
+    /// From the return of the peer to the last verification that was not served promptly.
     pub recovery_ms: u64,
 }
 
 impl Verdict {
-    /// All ends, those at a provider included.
+    /// Returns the number of ended deliveries, handed over or not.
     pub fn ends(&self) -> usize {
         self.handed_over + self.ended.values().sum::<usize>()
     }
 }
 
-/// Whether all that was opened after `since_ms` was served promptly so far; gives the last that was
-/// not.
+/// Returns when the last verification began that was opened after `since_ms` and not served
+/// promptly; `None` if all were.
 pub fn last_bad(lives: &[Life], mailbox: &Mailbox, since_ms: u64) -> Option<u64> {
     let bad = lives.iter().filter(|life| {
         life.begun_ms() >= since_ms && !life.asked.is_empty() && !is_prompt(life, mailbox)
@@ -78,8 +78,8 @@ pub fn last_bad(lives: &[Life], mailbox: &Mailbox, since_ms: u64) -> Option<u64>
     bad.map(Life::begun_ms).max()
 }
 
-/// Accepted at the first request, the message there in time, the right code approved at once.
-/// What is still under way and not yet slow counts as prompt.
+/// Whether the first request was accepted, the message arrived in time and the right code was
+/// approved, each at once. A verification still in progress and not yet slow counts as prompt.
 fn is_prompt(life: &Life, mailbox: &Mailbox) -> bool {
     let now = now_ms();
     let begun = life.begun_ms();
@@ -97,7 +97,8 @@ fn is_prompt(life: &Life, mailbox: &Mailbox) -> bool {
     arrival.at_ms <= begun + PROMPT_MS && checked_promptly
 }
 
-/// Compares. Waits for the ends of what no provider has got, as the verifier tells them.
+/// Judges a load. Waits until the ledger has an end for each delivery that no provider got, or
+/// until it has had enough time.
 pub async fn judge(load: &Load, mailbox: &Mailbox, target: &Target, window: Window) -> Verdict {
     let lives = load.lives();
     let healed = window.healed_ms;
@@ -158,7 +159,7 @@ pub async fn judge(load: &Load, mailbox: &Mailbox, target: &Target, window: Wind
     verdict
 }
 
-/// The right code was typed while it lived, and the answer was no.
+/// Whether the right code was entered at least a second before its deadline and refused.
 fn is_refused(life: &Life) -> bool {
     let Some(accepted) = life.accepted.last() else {
         return false;
@@ -169,8 +170,8 @@ fn is_refused(life: &Life) -> bool {
     })
 }
 
-/// What the ledger says of deliveries that no provider has. One that it says was handed over is
-/// lost all the same.
+/// Asks the verifier for the ends of deliveries that no provider has. A delivery that the ledger
+/// calls handed over counts as lost.
 async fn ends(target: &Target, mut open: Vec<String>) -> (BTreeMap<String, usize>, Vec<String>) {
     let http = Client::builder()
         .no_proxy()
@@ -191,7 +192,7 @@ async fn ends(target: &Target, mut open: Vec<String>) -> (BTreeMap<String, usize
                 other => left.push((id, other.unwrap_or("unknown").to_owned())),
             }
         }
-        // Thousands take their time to be asked for: a round that still found some is not the last.
+        // Asking for thousands takes longer than `SETTLE`: continue while rounds still find ends.
         if left.is_empty() || (begun.elapsed() > SETTLE && left.len() == before) {
             lied.extend(left.into_iter().map(|(id, word)| format!("{id} ({word})")));
             return (ended, lied);

@@ -1,6 +1,6 @@
-//! The first hour with the commands alone: `init --with-simulator`, `simulate`, `run`, `send`, the
-//! message, `check`; failover, receipts and email; on both engines. Ports are the only thing that
-//! differs from what the README says.
+//! The first hour with the commands of the README: `init --with-simulator`, `simulate`, `run`,
+//! `send`, the message, `check`; then failover, receipts and email, on both engines. Only the ports
+//! differ from the README.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use watchword_tests::pipeline::{binary, code_in};
 use watchword_tests::{Process, RabbitMq, RedisServer, free_port, until};
 
-/// An installation as `init` writes it, on ports of its own.
+/// An installation written by `init`, on ports of its own.
 struct Installation {
     folder: tempfile::TempDir,
     written: Value,
@@ -106,7 +106,7 @@ impl Installation {
         logs.map(Result::unwrap_or_default).collect()
     }
 
-    /// Runs a client's command against the process at `http`.
+    /// Runs a client command against the process at `http`.
     async fn ask(&self, http: u16, arguments: &[&str]) -> (bool, Value) {
         let mut command = self.command(arguments);
         command
@@ -124,7 +124,7 @@ impl Installation {
         }
     }
 
-    /// The newest message to `to` that the simulator accepted.
+    /// Returns the newest message to `to` that the simulator accepted.
     async fn simulated(&self, to: &str) -> String {
         until(10, "a message at the simulator", async || {
             let url = format!("http://127.0.0.1:{}/control/messages", self.gateway);
@@ -136,7 +136,7 @@ impl Installation {
         .await
     }
 
-    /// A code by each way: the gateway, the relay, the second provider of the route.
+    /// Sends a code each way: by the gateway, by the relay and by the second provider of the route.
     async fn walk(&self, http: u16, sms_admin: u16) {
         let number = "+4915112345678";
         let (is_sent, opened) = self.ask(http, &["send", "sms", number]).await;
@@ -170,7 +170,8 @@ impl Installation {
         let mail = self.simulated("jane@example.org").await;
         assert!(mail.contains("Subject:"), "{mail}");
 
-        // The simulator tells numbers like this one to try later: the second provider takes over.
+        // The simulator answers numbers like this one with a transient error, so the second
+        // provider takes over.
         let number = "+4915112340003";
         let (is_sent, opened) = self.ask(http, &["send", "sms", number]).await;
         assert!(is_sent, "{opened}");
@@ -200,7 +201,7 @@ impl Installation {
             .await
             .unwrap();
         assert!(page.contains("<title>Watchword inbox</title>"), "{page}");
-        // Another site's name that leads here does not open it.
+        // A request with a foreign host name is refused, which stops DNS rebinding.
         let foreign = self
             .http
             .get(&inbox)
@@ -208,7 +209,7 @@ impl Installation {
         let foreign = foreign.send().await.unwrap();
         assert_eq!(foreign.status(), StatusCode::MISDIRECTED_REQUEST);
 
-        // The logs say where to read messages, and show neither code nor number.
+        // The logs say where to read messages, and contain neither code nor number.
         let logs = self.logs();
         for told in [
             "/control/messages",
@@ -255,7 +256,7 @@ async fn the_distributed_engine_delivers_with_the_commands_of_the_readme() {
     ] {
         installation.variables.push((name.into(), value));
     }
-    // The password of the harness's broker stands in its URL.
+    // The URL of the harness's broker contains its password.
     let no_password = (
         "WATCHWORD_RABBITMQ__PASSWORD".into(),
         "{ env = \"BROKER\" }".into(),
@@ -283,7 +284,7 @@ async fn the_distributed_engine_delivers_with_the_commands_of_the_readme() {
         .await;
     installation.walk(api, sms_admin).await;
 
-    // A path of another role says whose it is.
+    // A 404 for a path of another role names that role.
     for (port, path, role) in [
         (receipts, "/v1/verifications", "issuer"),
         (receipts, "/v1/verifications/abc/resend", "issuer"),
@@ -325,8 +326,8 @@ async fn the_distributed_engine_delivers_with_the_commands_of_the_readme() {
     }
 }
 
-/// A gateway that accepts messages and never reports is found by the doctor: callers with a fallback
-/// send a second message for each of them.
+/// The doctor finds a gateway that accepts messages and never sends a receipt: callers with a
+/// fallback would send a second message for each of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_doctor_misses_the_receipts_of_a_gateway() {
     let mut installation = Installation::init("embedded");

@@ -1,6 +1,6 @@
-//! The command line as a person meets it, with the mistakes that people make. Each file of this
-//! folder has the lines for one command, `$ …` as for a shell, with their output and exit code.
-//! `WATCHWORD_WRITE=1` writes what the program prints now, to be read in the diff.
+//! The command line as a user meets it, including common mistakes. Each file of this folder has the
+//! command lines for one command (`$ …`) with their output and exit code. `WATCHWORD_WRITE=1`
+//! rewrites the files with the current output, to be reviewed in the diff.
 
 mod first_hour;
 
@@ -12,7 +12,7 @@ use std::process::Command;
 
 use watchword_tests::pipeline::binary;
 
-/// A folder with an installation, and an address that is taken.
+/// A folder with an installation, and an address that is in use.
 struct Scene {
     folder: tempfile::TempDir,
     taken: TcpListener,
@@ -33,7 +33,8 @@ impl Scene {
         scene
     }
 
-    /// Runs a line in the folder; its outputs without what differs from run to run.
+    /// Runs a line in the folder and returns its output, without the parts that differ from run to
+    /// run, and its exit code.
     fn run(&self, line: &str) -> (String, i32) {
         let port = self.taken.local_addr().unwrap().port().to_string();
         let programs = binary();
@@ -61,7 +62,7 @@ impl Scene {
     }
 }
 
-/// Replaces the random part of keys that `init` makes.
+/// Replaces the random part of keys that `init` generates.
 fn without_keys(text: &str) -> String {
     let mut shown = String::new();
     let mut rest = text;

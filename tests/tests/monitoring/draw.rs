@@ -1,5 +1,5 @@
-//! A dashboard as a picture: its panels in their places, drawn from what Prometheus answered to their
-//! queries. Refuses to draw anything that was not answered.
+//! A dashboard as a picture: its panels, drawn from the values that Prometheus returned for their
+//! queries.
 
 use std::path::Path;
 
@@ -7,14 +7,14 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use serde_json::Value;
 
-/// Pixels of a column and of a row of the grid.
+/// Width and height of a grid cell in pixels.
 const CELL: (u32, u32) = (60, 28);
-/// Around a panel.
+/// Pixels around a panel.
 const GAP: u32 = 4;
-/// Names of lines that are written below a plot.
+/// Maximum number of legend entries below a plot.
 const NAMES: usize = 6;
 const INK: RGBColor = RGBColor(40, 44, 52);
-/// Told apart also by who does not see all colours.
+/// Colors of the Okabe-Ito palette, which people with color blindness can tell apart, and a gray.
 const COLORS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -26,16 +26,16 @@ const COLORS: [RGBColor; 6] = [
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// One line of a panel.
+/// A line of a panel.
 pub struct Line {
-    /// By its legend.
+    /// The legend text.
     pub name: String,
-    /// Seconds and values, those that are numbers.
+    /// Seconds and values; values that are not numbers are left out.
     pub points: Vec<(f64, f64)>,
 }
 
 impl Line {
-    /// A series as Prometheus answered it, called by `legend`.
+    /// Converts a series of Prometheus, named by `legend`.
     pub fn new(legend: &str, series: &Value) -> Self {
         let mut name = legend.to_owned();
         for (label, value) in series["metric"].as_object().into_iter().flatten() {
@@ -139,7 +139,7 @@ fn plot(area: &Area<'_>, lines: &[Line], unit: &str) {
     }
 }
 
-/// The last values, as many as have room.
+/// Draws the last values, as many as fit.
 fn numbers(area: &Area<'_>, lines: &[Line], unit: &str) {
     let (width, height) = area.dim_in_pixel();
     let room = usize::try_from(height / 22).unwrap();

@@ -1,6 +1,6 @@
-//! The dashboards and the rules on a real Prometheus that scrapes the real processes under a varied
-//! load: every query of every panel has data, every rule evaluates, everything that is exported is
-//! declared and nothing that is exported names anyone.
+//! The dashboards and rules on a real Prometheus that scrapes real processes under a varied load:
+//! every query of every panel has data, every rule evaluates, every exported metric is declared and
+//! vice versa, and no label identifies a person.
 
 mod draw;
 
@@ -25,7 +25,7 @@ const ROLES: [(&str, &str); 4] = [
     ("sms", "sms-worker"),
     ("email", "email-worker"),
 ];
-/// How many codes are asked for, and how far apart.
+/// Number of codes requested, and the time between two requests.
 const CODES: usize = 300;
 const APART: Duration = Duration::from_millis(80);
 
@@ -38,7 +38,7 @@ struct World {
     providers: Simulator,
 }
 
-/// A gateway of which a part of the calls fail, and one that is sound; a relay.
+/// Starts a gateway whose calls fail at a rate, a gateway that always works, and a relay.
 async fn world() -> World {
     watchword_tests::tls();
     let sms = SmsBehaviour {
@@ -143,7 +143,7 @@ states = {{ sent = "in_flight", delivered = "delivered", failed = "failed", expi
 }
 
 impl World {
-    /// Asks for a code, types a wrong one now and then, and the right one mostly.
+    /// Requests a code and checks it, sometimes after a wrong one.
     async fn live(&self, n: usize) -> (String, String) {
         tokio::time::sleep(APART * u32::try_from(n).unwrap()).await;
         let (channel, to) = match n % 4 {
@@ -164,7 +164,7 @@ impl World {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        // To some nothing comes: the gateway says that the number is wrong.
+        // Some people get no message, because the gateway rejects their number.
         let arrived = tokio::time::timeout(Duration::from_secs(4), arrived).await;
         if let Ok(code) = arrived {
             if n.is_multiple_of(5) {
@@ -183,7 +183,7 @@ impl World {
         (to, id)
     }
 
-    /// Puts something into the SMS queue that cannot be read.
+    /// Publishes an unreadable message into the SMS queue.
     async fn spoil(&self) {
         let body = json!({ "routing_key": "sms", "properties": {}, "payload": "{", "payload_encoding": "string" });
         let path = "exchanges/%2f/watchword.send/publish";
@@ -192,7 +192,7 @@ impl World {
     }
 }
 
-/// A mail's headers hold digits too.
+/// Skips the headers of a mail, which contain digits too.
 fn text_of(message: &str) -> &str {
     let body = message.split_once("text/plain");
     body.map_or(message, |(_, text)| text)
@@ -214,7 +214,7 @@ async fn every_panel_has_data_and_every_rule_evaluates() {
     let prometheus = Prometheus::start(&scraped).await;
     world.spoil().await;
     let people = join_all((0..CODES).map(|n| world.live(n))).await;
-    until(60, "the wait and parked queues were looked at", || async {
+    until(60, "the wait and dead-letter queues were read", || async {
         let parked = "max(watchword_queue_messages{lane=\"sms\",state=\"parked\"})";
         let parked = prometheus.query(parked).await.ok()?;
         (parked.first()?["value"][1] == "1").then_some(())
@@ -229,8 +229,8 @@ async fn every_panel_has_data_and_every_rule_evaluates() {
     no_label_names_anyone(&prometheus, &people).await;
 }
 
-/// While no worker reads a lane, the issuer shows what waits there, for how long, and that nobody
-/// reads it.
+/// While no worker reads a queue, the issuer exports the number of its messages, their age and that
+/// it has no consumer.
 async fn what_waits_is_seen_by_others(pipeline: &mut Pipeline) {
     let worker = &mut pipeline.processes.get_mut("email").unwrap().process;
     worker.signal("TERM");
@@ -246,19 +246,23 @@ async fn what_waits_is_seen_by_others(pipeline: &mut Pipeline) {
         let consumers = of("consumers{lane=\"email\"}");
         (ready, consumers, of("oldest_seconds{lane=\"email\"}"))
     };
-    until(30, "three have waited for 8 s and nobody reads", || async {
-        let (ready, consumers, oldest) = seen(pipeline).await;
-        ((ready, consumers) == (3.0, 0.0) && oldest >= 8.0).then_some(())
-    })
+    until(
+        30,
+        "three messages have waited for 8 s without a consumer",
+        || async {
+            let (ready, consumers, oldest) = seen(pipeline).await;
+            ((ready, consumers) == (3.0, 0.0) && oldest >= 8.0).then_some(())
+        },
+    )
     .await;
     pipeline.start("email", &["email-worker"]).await;
-    until(30, "nothing waits any more", || async {
+    until(30, "no message waits any more", || async {
         (seen(pipeline).await == (0.0, 1.0, 0.0)).then_some(())
     })
     .await;
 }
 
-/// With `WATCHWORD_DRAW` set it also draws what it got.
+/// Also draws the results if `WATCHWORD_DRAW` is set.
 async fn every_query_has_data(prometheus: &Prometheus) {
     let mut missing = Vec::new();
     for name in DASHBOARDS {
@@ -328,7 +332,7 @@ async fn every_rule_is_healthy(prometheus: &Prometheus) {
     assert!(count > 20, "only {count} rules");
 }
 
-/// Of the peers with TLS and no others, the expired one among them: its alert fires.
+/// The expiry is exported for peers with TLS only, and the alert fires for the expired one.
 async fn certificates_are_seen(prometheus: &Prometheus) {
     let left = "min by (peer) (watchword_certificate_expiry_timestamp_seconds) - time()";
     let mut seen = BTreeMap::new();
@@ -352,7 +356,7 @@ async fn certificates_are_seen(prometheus: &Prometheus) {
     );
 }
 
-/// Names and types, in both directions.
+/// The exported names and types equal the declared ones.
 async fn what_is_exported_is_declared(prometheus: &Prometheus) {
     let exported = prometheus.call("metadata", &[]).await.unwrap();
     let exported: BTreeMap<String, String> = exported
@@ -366,7 +370,7 @@ async fn what_is_exported_is_declared(prometheus: &Prometheus) {
     let kinds = kinds.map(|(name, series)| (name.clone(), series.kind.clone()));
     assert_eq!(exported, kinds.collect());
 
-    // The scrape's own labels aside.
+    // Prometheus adds these labels itself.
     let scraped = ["__name__", "instance", "job", "le"];
     let query = [("match[]", "{job=~\"watchword.*\"}")];
     for one in prometheus
@@ -392,7 +396,8 @@ async fn what_is_exported_is_declared(prometheus: &Prometheus) {
     }
 }
 
-/// No value of any label is or holds a recipient, a verification or a code's length of digits.
+/// No label value is or contains a recipient, a verification id or a run of digits as long as a
+/// code.
 async fn no_label_names_anyone(prometheus: &Prometheus, people: &[(String, String)]) {
     let series = [("match[]", "{job=~\"watchword.*\"}")];
     let series = prometheus.call("series", &series).await.unwrap();
@@ -414,7 +419,7 @@ async fn no_label_names_anyone(prometheus: &Prometheus, people: &[(String, Strin
     }
 }
 
-/// The form: what a person needs to read a panel stands in it.
+/// Every panel has a description, a unit, thresholds and legends, and no two panels overlap.
 #[test]
 fn every_panel_says_what_it_shows() {
     let mut uids = BTreeSet::new();

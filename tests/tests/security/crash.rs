@@ -1,4 +1,4 @@
-//! What a crash leaves behind: nothing.
+//! A crash leaves no core file and no secret in the output.
 
 use std::fs;
 
@@ -23,8 +23,10 @@ async fn a_crash_leaves_no_core_and_no_secret() {
         assert_eq!(words[4..6], ["0", "0"], "{core}");
         process.signal(signal);
         if signal == "SEGV" {
-            // The runtime looks at the first one for a stack overflow and goes on if nothing faults. A
-            // second one that arrives before that is merged with the first.
+            // The runtime's SIGSEGV handler looks for a stack overflow; a signal sent from outside
+            // has none, so the handler restores the default action and returns. A second signal
+            // then ends the process. Signals sent before that are merged with the first, so repeat
+            // them.
             until(10, "the process ends", || {
                 process.signal(signal);
                 let ended = process.ended();

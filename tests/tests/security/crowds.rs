@@ -1,4 +1,4 @@
-//! Callers who dawdle, in numbers, while sound ones are served.
+//! Large numbers of slow callers, while well-behaved callers are still served.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use watchword_tests::{Pipeline, Settings, until};
 
 use crate::{embedded, memory_kib};
 
-/// A sound caller's time for one verification, on a connection of its own.
+/// Makes one verification on a new connection, as a well-behaved caller, and returns its duration.
 async fn sound(pipeline: &Pipeline, number: usize) -> Duration {
     let begun = Instant::now();
     let answer = pipeline
@@ -30,7 +30,7 @@ async fn crowd(port: u16, count: usize, begin: &[u8]) -> Vec<TcpStream> {
     crowd
 }
 
-/// What the server still says until it closes.
+/// Reads the server's output until it closes the connection.
 async fn last_words(mut stream: TcpStream) -> String {
     let mut text = Vec::new();
     let read = stream.read_to_end(&mut text);
@@ -74,7 +74,7 @@ async fn slow_and_silent_callers_keep_nobody_out() {
     sound(&pipeline, 100).await;
 }
 
-/// A pipeline whose gateway brings receipts.
+/// Starts a pipeline whose gateway sends receipts.
 async fn with_receipts() -> Pipeline {
     let mut settings = Settings::embedded();
     settings.service = "[services.test.limits]\nservice_per_minute = 100000".into();
@@ -94,7 +94,7 @@ async fn with_receipts() -> Pipeline {
     pipeline
 }
 
-/// More than the places for requests in progress (512).
+/// More than the limit of requests in flight (512).
 const CROWD: usize = 600;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -145,7 +145,7 @@ async fn slow_bodies_take_no_place_on_any_route() {
     }
     assert!(slow.len() > 512);
     for number in 0..20 {
-        // Another byte of each, which is no progress.
+        // One more byte on each connection; that is not progress for the server.
         for stream in &mut slow {
             let _ = stream.write_all(b"1\r\nx\r\n").await;
         }
@@ -165,7 +165,7 @@ async fn oversized_and_encoded_requests_are_refused() {
     for port in [role.http, role.admin] {
         let request = format!("GET /livez HTTP/1.1\r\nhost: a\r\nx-huge: {huge}\r\n\r\n");
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        // It may be closed in the middle of what we send.
+        // The server may close the connection while the request is being sent.
         let _ = stream.write_all(request.as_bytes()).await;
         let mut answer = [0; 64];
         if let Ok(count) = stream.read(&mut answer).await {
@@ -183,7 +183,7 @@ async fn oversized_and_encoded_requests_are_refused() {
     };
     let answer = post().body(vec![b' '; 1 << 20]).send().await.unwrap();
     assert_eq!(answer.status(), 413);
-    // 32 bytes that say they are more are not unpacked.
+    // A compressed body is refused, so that a small body cannot unpack into a large one.
     let packed = post().header("content-encoding", "gzip").body("{}");
     assert_eq!(packed.send().await.unwrap().status(), 415);
     assert!(memory_kib(role.process.id()) < before + 32 * 1024);
@@ -218,7 +218,7 @@ async fn without_descriptors_it_waits_and_recovers() {
     assert!(spent < 300, "{spent} hundredths of a second: it spins");
     assert!(pipeline.logs().contains("connections cannot be accepted"));
     drop(held);
-    until(10, "it is as before", || async {
+    until(10, "callers are served quickly again", || async {
         (sound(&pipeline, 1).await < Duration::from_secs(1)).then_some(())
     })
     .await;

@@ -1,4 +1,5 @@
-//! Ten thousand hostile requests to each public route, drawn from a seed over a raw connection.
+//! Ten thousand hostile requests to each public route, generated from a seed and sent over a raw
+//! connection.
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +11,12 @@ use watchword_tests::{Pipeline, Settings};
 use crate::{embedded, memory_kib};
 
 const REQUESTS: usize = 10_000;
-/// What the process may grow by in a route's requests.
+/// Limit of the process's growth during the requests to a route.
 const GROWTH_KIB: u64 = 32 * 1024;
-/// What proves a receipt in [`PLACES`].
+/// The secret that authenticates a receipt in [`PLACES`].
 const TOKEN: &str = "the-token-of-kannel";
 
-/// `SplitMix64`: the same requests for the same seed.
+/// A `SplitMix64` generator: the same seed gives the same requests.
 struct Chance(u64);
 
 impl Chance {
@@ -32,8 +33,8 @@ impl Chance {
     }
 }
 
-/// Stands in every hostile value: an answer that holds it has echoed. Not in names of fields: a plain
-/// one is named by the error.
+/// A marker in every hostile value: a response that contains it has echoed input. Not used in field
+/// names, because errors name an unknown field.
 const MARK: &str = "hOsTiLe";
 
 const VALUES: &[&str] = &[
@@ -187,7 +188,7 @@ fn request_of(
 
 async fn exchange(port: u16, request: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    // It may have been refused before its end.
+    // The server may have refused the request before its end.
     let _ = stream.write_all(request).await;
     let _ = stream.shutdown().await;
     let mut answer = Vec::new();
@@ -198,7 +199,7 @@ async fn exchange(port: u16, request: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// The answers on one connection. No body holds a status line.
+/// Splits the responses of one connection. No body contains a status line.
 fn answers(text: &str) -> Vec<&str> {
     let begins: Vec<_> = text.match_indices("HTTP/1.1 ").collect();
     let ends = begins.iter().skip(1).map(|(at, _)| *at);
@@ -210,7 +211,7 @@ fn answers(text: &str) -> Vec<&str> {
         .collect()
 }
 
-/// What is wrong with an answer, if something is.
+/// Returns the fault of a response, if it has one.
 fn fault(text: &str) -> Option<&'static str> {
     let status: u16 = text.get(9..12)?.parse().ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;
@@ -220,7 +221,7 @@ fn fault(text: &str) -> Option<&'static str> {
     if text.contains(MARK) {
         return Some("an echo");
     }
-    // What is no HTTP is answered below us, without a body.
+    // hyper itself answers requests that are not HTTP, without a body.
     let below = matches!(status, 400 | 414 | 417 | 431) && body.is_empty();
     let problem = head
         .to_ascii_lowercase()
@@ -229,7 +230,7 @@ fn fault(text: &str) -> Option<&'static str> {
     (status >= 400 && !problem && !below).then_some("no problem document")
 }
 
-/// Gateways are asked for nothing here; their receipts have a route of their own.
+/// Starts a pipeline with a gateway for receipts; it gets no messages here.
 async fn with_receipts() -> Pipeline {
     let mut settings = Settings::embedded();
     settings.service = "[services.test.limits]\nservice_per_minute = 100000".into();
@@ -267,7 +268,7 @@ async fn ten_thousand_hostile_requests_to_each_route_are_refused() {
         let (before, mut answered) = (memory_kib(id), 0);
         for thousand in 0..REQUESTS / 1_000 {
             for _ in 0..1_000 / 20 {
-                // Two on each connection, without waiting for the first one's answer.
+                // Two requests on each connection, without waiting for the first response.
                 let pairs: Vec<_> = (0..10)
                     .map(|_| {
                         let mut pair = request(&mut chance, method, place, false);
@@ -293,7 +294,7 @@ async fn ten_thousand_hostile_requests_to_each_route_are_refused() {
             let to = format!("valid{route}.{thousand}@example.org");
             assert_eq!(pipeline.ask("all", "email", &to).await.status, 202);
         }
-        // A first one whose end cannot be told takes the second with it.
+        // If the end of the first request cannot be determined, the second is not read.
         assert!(answered > REQUESTS / 2, "{answered} were answered");
         let grown = memory_kib(id).saturating_sub(before);
         println!("{method} {place}: {answered} answers, {grown} KiB more");
@@ -304,7 +305,8 @@ async fn ten_thousand_hostile_requests_to_each_route_are_refused() {
     assert!(!pipeline.logs().contains(TOKEN));
 }
 
-/// Each key makes fewer requests than its limit lets through, so that they reach what they attack.
+/// Each key makes fewer requests than its rate limit allows, so that the requests reach the code
+/// under attack.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_hostile_requests_to_the_admin_api_are_refused() {
     const OF_A_KEY: usize = 25;
@@ -351,7 +353,7 @@ async fn ten_thousand_hostile_requests_to_the_admin_api_are_refused() {
             reached += usize::from(!answer.contains("\"code\":\"unauthorized\""));
             let is_limited = answer.contains("this key has made too many requests");
             let limited = is_limited.then_some("a limit that the test is below");
-            // A caller that hangs up leaves its change to be finished, and there are few places.
+            // A change continues after its caller has disconnected, and only few may run at once.
             let is_overloaded = answer.contains("\"code\":\"overloaded\"");
             overloaded += usize::from(is_overloaded);
             let is_error = answer.starts_with("HTTP/1.1 5") && !is_overloaded;
@@ -379,7 +381,8 @@ async fn ten_thousand_hostile_requests_to_the_admin_api_are_refused() {
     );
 }
 
-/// What one peer takes for a body must not be the next one's request (RFC 9112, 6.1 and 6.3).
+/// A body as one parser sees it must not be read as the next request by another (RFC 9112 sections
+/// 6.1 and 6.3).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_is_framed_twice_carries_no_other() {
     let pipeline = embedded().await;

@@ -1,5 +1,5 @@
-//! Each role has the keys it needs and no other: a configuration without the others is enough, and a
-//! process that could read them does not.
+//! Each role has the keys it needs and no other: it runs with a configuration without the other
+//! keys, and does not read them if they are configured.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use watchword_tests::{Pipeline, RabbitMq, RedisServer, Settings, Sink, until};
 
 use crate::secrets::{code_in, holds, memory};
 
-/// A role, and whether it has the sealing, the digest and the index key.
+/// A role, and whether it needs the sealing, the digest and the index key.
 const ROLES: [(&str, [bool; 3]); 4] = [
     ("issuer", [true, true, true]),
     ("verifier", [false, true, true]),
@@ -23,7 +23,7 @@ fn key(name: &str) -> [u8; 32] {
     Sha256::digest(format!("the {name} key of this test")).into()
 }
 
-/// The configuration without the keys that `has` lacks.
+/// Returns the configuration without the keys that the role does not need.
 fn cut(whole: &str, has: [bool; 3]) -> String {
     let is_other = |line: &&str| {
         KEYS.iter()
@@ -54,7 +54,8 @@ async fn a_role_works_with_its_own_keys_and_reads_no_other() {
         let file = pipeline.folder().join(format!("{role}.toml"));
         fs::write(&file, cut(&whole, has)).unwrap();
         for command in [&["config", "check", role][..], &["doctor", role]] {
-            // No peer has the objects that the doctor looks for before a role has declared them.
+            // The doctor finds missing queues until a role has declared them, so only `config
+            // check` succeeds here.
             let is_static = command[0] == "config";
             let output = pipeline
                 .command()
@@ -73,14 +74,14 @@ async fn a_role_works_with_its_own_keys_and_reads_no_other() {
             .insert(role.to_owned(), vec![variable]);
         pipeline.launch(role, &[role]);
     }
-    // Other roles have a configuration that names every key.
+    // The same roles with a configuration that names every key.
     for (role, _) in ROLES {
         pipeline.launch(&format!("whole {role}"), &[role]);
     }
     for name in pipeline.processes.keys() {
         pipeline.ready(name).await;
     }
-    // A role's configuration is too small for a role that needs more.
+    // The configuration of one role is not enough for a role that needs more keys.
     let output = pipeline
         .command()
         .env("WATCHWORD_CONFIG", pipeline.folder().join("verifier.toml"))

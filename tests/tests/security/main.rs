@@ -1,5 +1,5 @@
 //! Attackers who read what the product leaves behind or send it hostile input: crashes, memory,
-//! wires, keys of other roles, hostile bodies, slow callers, timing.
+//! connections, keys of other roles, hostile bodies, slow callers, timing.
 
 mod crash;
 mod crowds;
@@ -18,7 +18,7 @@ async fn embedded() -> Pipeline {
     pipeline
 }
 
-/// What the process holds, in KiB.
+/// Returns the resident memory of the process in KiB.
 fn memory_kib(id: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));

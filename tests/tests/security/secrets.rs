@@ -1,9 +1,9 @@
-//! Codes, recipients and API keys: looked for in the memory of every process once the traffic is
-//! over, and in every byte to and from broker and store.
+//! Searches for codes, recipients and API keys in the memory of every process after the traffic has
+//! ended, and in every byte to and from broker and store.
 //!
-//! Not looked for: keys and passwords of the configuration, which the processes need as long as
-//! they live; the stack, which the compiler lays out; a request by event, whose recipient the broker
-//! carries in clear by contract.
+//! Not covered: keys and passwords of the configuration, which a process needs while it runs; the
+//! stack, whose layout the compiler decides; and requests by event, whose recipient crosses the
+//! broker in clear by contract.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -28,7 +28,8 @@ fn port_of(url: &str) -> u16 {
     port.parse().unwrap()
 }
 
-/// A code of ten digits stands in memory by chance once in 10^10 places.
+/// Returns a code of ten digits. It occurs by chance once in 10^10 places, so every match in memory
+/// is a find.
 pub fn code_in(text: &str) -> Option<String> {
     text.split(|c: char| !c.is_ascii_digit())
         .find(|run| run.len() == 10)
@@ -44,7 +45,7 @@ pub fn holds(bytes: &[u8], secret: &[u8]) -> bool {
         .any(|window| window[0] == *first && window == secret)
 }
 
-/// The private writable memory of process `id`, but for its stacks, a mapping at a time.
+/// Returns the private writable mappings of process `id`, except its stacks.
 pub fn memory(id: u32) -> Vec<(String, Vec<u8>)> {
     let maps = fs::read_to_string(format!("/proc/{id}/maps")).expect("root reads the maps");
     let file = File::open(format!("/proc/{id}/mem")).expect("root reads the memory");
@@ -114,7 +115,7 @@ async fn no_secret_stays_in_memory_or_crosses_a_wire_in_clear() {
         pipeline.ready(name).await;
     }
 
-    // Half of them are checked, wrong and right; the others stay open.
+    // Half of the verifications are checked, with wrong and right codes; the others stay open.
     let mut secrets = vec![KEY.to_owned(), ADMIN_KEY.to_owned()];
     for number in 0..8 {
         let (channel, to) = if number % 2 == 0 {
@@ -143,7 +144,7 @@ async fn no_secret_stays_in_memory_or_crosses_a_wire_in_clear() {
             let right = pipeline.post("verifier", &path, body).await;
             assert_eq!(right.body["valid"], true);
         }
-        // An operator looks for the person, and unlocks.
+        // An operator searches for the recipient and unlocks it.
         for (path, body) in [
             (
                 "/verifications/find",
@@ -177,7 +178,8 @@ async fn no_secret_stays_in_memory_or_crosses_a_wire_in_clear() {
             let forms = [
                 plain.to_vec(),
                 HEXLOWER.encode(plain).into_bytes(),
-                // Whole groups of three only: what stands around does not change them.
+                // Whole groups of three bytes only: their base64 does not depend on the bytes
+                // around them.
                 BASE64.encode(&plain[..plain.len() / 3 * 3]).into_bytes(),
                 BASE64URL
                     .encode(&plain[1..=(plain.len() - 1) / 3 * 3])
@@ -196,7 +198,8 @@ async fn no_secret_stays_in_memory_or_crosses_a_wire_in_clear() {
     assert!(seen.is_empty(), "{}", seen.join("\n"));
 
     // The last message stays in the buffers of its connection until that has been idle for 5 s, and
-    // what lay on a thread's stack until others have passed over it: some do, in between.
+    // remains of it on a thread's stack until later calls overwrite them. Repeat with other calls
+    // in between.
     let begun = Instant::now();
     for round in 0_u32.. {
         seen.clear();

@@ -1,11 +1,13 @@
-//! How long a refusal takes tells nothing about why (R9).
+//! The time of a refusal does not reveal its reason.
 //!
-//! Used, expired and unknown answer alike, and must take alike. All are asked in turn, with a wrong
-//! code of a live verification between them: that one says `pending`, and counts with a write, which
-//! shows in its time; it is printed and not held to the rule. By turns, so that what else the machine does meets all
-//! alike. Two figures must hold for each pair: the medians differ by less than 0.5 ms, and the share
-//! of samples of one that are slower than one of the other is near a half. A right code is not held
-//! to it: its answer says that it was right.
+//! Used, expired and unknown verifications get the same answer and must take equally long. The test
+//! asks for them in turn, so that other load on the machine affects all alike. Between them it
+//! sends a wrong code for a live verification: that answers `pending` and counts with a write,
+//! which takes longer; its time is printed and not asserted.
+//!
+//! Two figures must hold for each pair: the medians differ by less than 0.5 ms, and the share of
+//! samples of one that are slower than those of the other is near one half. The time of a right
+//! code is not tested, because its answer says that it was right.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +17,8 @@ use watchword_tests::{Pipeline, Settings, Sink, until};
 const ROUNDS: usize = 2_000;
 const MEDIANS: Duration = Duration::from_micros(500);
 
-/// The share of pairs in which the left one is slower: 0.5 for two samples of one distribution.
+/// Returns the share of pairs in which the left sample is slower: 0.5 for two samples of one
+/// distribution.
 fn slower(left: &[Duration], right: &[Duration]) -> f64 {
     let mut all: Vec<_> = left.iter().map(|one| (*one, true)).collect();
     all.extend(right.iter().map(|one| (*one, false)));
@@ -38,7 +41,7 @@ fn median(samples: &[Duration]) -> Duration {
     sorted[sorted.len() / 2]
 }
 
-/// A verification of the service, and its code from the mail.
+/// Opens a verification and returns its id and the code from the mail.
 async fn verification(pipeline: &Pipeline, sink: &Sink, to: &str) -> (String, String) {
     let answer = pipeline.ask("all", "email", to).await;
     assert_eq!(answer.status, 202, "{:?}", answer.body);
@@ -66,7 +69,7 @@ async fn refusals_take_alike() {
     let mut pipeline = Pipeline::configure(&settings);
     pipeline.start("all", &[]).await;
     let (expired, expired_code) = verification(&pipeline, &sink, "expired@example.org").await;
-    until(60, "it has expired", || async {
+    until(60, "the verification has expired", || async {
         (pipeline.status("all", &expired).await.text("status") == "expired").then_some(())
     })
     .await;
@@ -77,14 +80,14 @@ async fn refusals_take_alike() {
     let mut wrong = String::new();
     let mut samples = [const { Vec::new() }; 4];
     for round in 0..ROUNDS + 100 {
-        // Five wrong codes end a verification: the fourth is the last of this one.
+        // The fifth wrong code would end a verification, so replace it after the fourth.
         if round % 4 == 0 {
             let answer = pipeline
                 .ask("all", "email", &format!("wrong{round}@example.org"))
                 .await;
             answer.text("id").clone_into(&mut wrong);
         }
-        // Ten digits where six are right: never right by chance.
+        // Ten digits instead of six can never be right.
         let kinds = [
             (wrong.as_str(), "0000000000"),
             (&used, &used_code),

@@ -1,6 +1,7 @@
-//! The broker behind the real traits: lanes with prefetch, wait queues by true time, parked
-//! messages, redelivery of what a dead process held. As on RabbitMQ a message is put into its wait
-//! queue first and acknowledged then, so that a crash in between leaves two. Refuses to read a body.
+//! A simulated broker behind the product's traits: queues with prefetch, wait queues that run on
+//! true time, dead-lettered messages, and redelivery of the messages that a dead process held. As
+//! with RabbitMQ, a message is published to its wait queue before it is acknowledged, so that a
+//! crash in between leaves two copies.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -18,9 +19,9 @@ use watchword_events::Lane;
 use crate::history::{Node, Peer};
 use crate::world::{Failed, Seat, State};
 
-/// How long settling may take, and what is published by it.
+/// Deadline of a settlement, including the publish that it makes.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(5);
-/// Messages one consumer holds.
+/// Messages that one consumer holds at most.
 const PREFETCH: usize = 3;
 
 /// A queued message.
@@ -33,7 +34,7 @@ pub struct Message {
     redelivered: bool,
 }
 
-/// One lane with its wait queues.
+/// A queue with its wait queues.
 #[derive(Debug, Default)]
 struct Queue {
     ready: VecDeque<Message>,
@@ -41,14 +42,14 @@ struct Queue {
     held: Vec<(u64, Node, Message)>,
 }
 
-/// All lanes.
+/// All queues.
 #[derive(Debug, Default)]
 pub struct Queues {
     lanes: HashMap<Lane, Queue>,
     tags: u64,
-    /// Ids of messages that were put aside.
+    /// Ids of dead-lettered messages.
     pub parked: HashSet<String>,
-    /// Ids of events that were told.
+    /// Ids of published events.
     pub told: HashSet<String>,
 }
 
@@ -76,7 +77,7 @@ impl Queues {
         self.tags += 1;
         let tag = self.tags;
         let queue = self.lane(lane);
-        // What is due first comes first.
+        // Messages become ready in the order in which they are due.
         while let Some(place) = (0..queue.waiting.len())
             .filter(|&place| queue.waiting[place].0 <= now)
             .min_by_key(|&place| queue.waiting[place].0)
@@ -109,7 +110,7 @@ impl Queues {
         }
     }
 
-    /// What a dead process held goes back.
+    /// Returns the messages held by a dead process to their queues.
     pub fn died(&mut self, node: Node) {
         for queue in self.lanes.values_mut() {
             let (back, held) = std::mem::take(&mut queue.held)
@@ -125,7 +126,7 @@ impl Queues {
         }
     }
 
-    /// Delivers a queued or held message once more; says which.
+    /// Delivers a queued or held message once more; returns its queue and id.
     pub fn duplicate(&mut self, nth: u8) -> Option<(Lane, String)> {
         let mut all = Vec::new();
         for lane in Lane::ALL {
@@ -147,7 +148,7 @@ impl Queues {
         Some((lane, id))
     }
 
-    /// Messages that are not settled.
+    /// Returns the number of unsettled messages.
     pub fn len(&self) -> usize {
         let queues = self.lanes.values();
         queues
@@ -216,7 +217,7 @@ impl Publisher for SimPublisher {
     }
 }
 
-/// Takes from one lane for one process.
+/// Consumes from one queue for one process.
 pub struct SimConsumer {
     pub seat: Seat,
     pub lane: Lane,
@@ -226,8 +227,8 @@ pub struct SimConsumer {
 impl Consumer for SimConsumer {
     async fn receive(&mut self) -> Option<Received> {
         loop {
-            // Without a turn for others: the caller drops and repeats this call when it likes, and
-            // the turns would be as many as it liked.
+            // Use no turn of the scheduler: callers drop and repeat this call at will, and the
+            // number of turns would depend on that.
             self.seat.breathe().await;
             let arrived = self.seat.world.arrived(self.lane).notified();
             tokio::pin!(arrived);
@@ -288,7 +289,7 @@ struct SimSettle {
 }
 
 impl SimSettle {
-    /// One answer of the broker; failing, the channel breaks and what was held goes back.
+    /// Settles with the broker. On a failure the channel breaks, and its messages are requeued.
     async fn settled(
         &self,
         what: &'static str,

@@ -1,5 +1,6 @@
-//! Services and people: they ask, type what arrived, ask again. Each answer is held against what
-//! was asked. Refuses to know what lies in a store: they see answers and messages only.
+//! The services and people of a history: they request codes, enter the ones that arrived, and
+//! request again. Each answer is compared with the request. They see answers and messages only, not
+//! the stores.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -17,27 +18,27 @@ use watchword_verifier::{CheckRequest, Verifier};
 use crate::history::{Asks, By, Node, Person, Tenant, Typed};
 use crate::world::{State, World};
 
-/// How long an answer is remembered past the deadline.
+/// How long after the deadline an answer is remembered.
 const AFTERLIFE_MS: u64 = 3_600_000;
 
-/// The variable that a message may show.
+/// The template variable that a message may show.
 pub const AMOUNT: &str = "amount";
 
-/// What services and people know.
+/// The knowledge of services and people.
 #[derive(Default)]
 pub struct Callers {
     sessions: Vec<Session>,
     arrived: HashMap<VerificationId, Vec<(u8, String)>>,
-    /// The amount that each code showed when it arrived, with its verification.
+    /// The amount that each code showed when it arrived, by verification and code.
     shown: HashMap<(VerificationId, String), HashSet<u8>>,
-    /// Messages somebody was told are on their way.
+    /// Messages that a service was promised.
     pub promised: HashSet<DeliveryId>,
     guesses: u32,
     turn: usize,
     pub fronts: [Option<Front>; 2],
 }
 
-/// What a process of issuer and verifier answers by.
+/// The API of an issuer and verifier process.
 #[derive(Clone)]
 pub struct Front {
     pub issuer: Arc<Issuer>,
@@ -53,14 +54,14 @@ struct Session {
     checks: Vec<Asked>,
 }
 
-/// A check as it was asked.
+/// The parameters of a check.
 #[derive(Clone)]
 struct Asked {
     id: Option<String>,
     code: String,
     asks: Asks,
     is_stale: bool,
-    /// What the same check was answered before this one was asked.
+    /// The answer that the same check got before this one was sent.
     known: Option<CheckVerdict>,
     answer: Option<CheckVerdict>,
 }
@@ -122,7 +123,7 @@ fn request(person: Person, by: By, pays: u8) -> OtpRequested {
 }
 
 impl Callers {
-    /// A message is with its person.
+    /// Records a message that reached its person.
     pub fn arrived(&mut self, id: &DeliveryId, code: &str, shown: u8) {
         let key = (id.verification().clone(), code.to_owned());
         self.shown.entry(key).or_default().insert(shown);
@@ -153,7 +154,7 @@ impl Callers {
                 let mut foreign = codes.filter(|(_, code)| own.iter().all(|(_, own)| own != code));
                 foreign.next().map(|(_, code)| code.clone())
             }
-            // No code begins with three zeros: see the world's entropy.
+            // No code begins with three zeros, see `World`'s `Entropy`.
             Typed::Wrong => {
                 self.guesses += 1;
                 Some(format!("000{:03}", self.guesses % 1_000))
@@ -161,7 +162,7 @@ impl Callers {
         }
     }
 
-    /// Checks of a verification that were asked, each id once.
+    /// Returns the number of checks of a verification, counting each check id once.
     fn asked(&self, place: usize) -> u32 {
         let checks = &self.sessions[place].checks;
         let ids: HashSet<_> = checks
@@ -172,7 +173,7 @@ impl Callers {
         u32::try_from(ids.len() + plain).unwrap()
     }
 
-    /// The next process that is up.
+    /// Returns the next process that is up, in turn.
     fn front(&mut self) -> Option<(Node, Front)> {
         self.turn += 1;
         let order = [self.turn % 2, (self.turn + 1) % 2];
@@ -182,7 +183,7 @@ impl Callers {
     }
 }
 
-/// Has a process of issuer and verifier do `work`; it ends with that process.
+/// Runs `work` against an issuer and verifier process. The work ends if that process dies.
 fn at_a_front<W: Future<Output = ()> + Send + 'static>(
     world: &Arc<World>,
     work: impl FnOnce(Node, Front) -> W,
@@ -194,7 +195,7 @@ fn at_a_front<W: Future<Output = ()> + Send + 'static>(
     }
 }
 
-/// What a service was told after it asked for a message.
+/// Records the answer to a request for a message.
 fn told(
     state: &mut State,
     node: Node,
@@ -208,7 +209,7 @@ fn told(
             let id = DeliveryId::new(sent.id.clone(), sent.sends);
             let name = state.name_of(&id);
             state.say(node, || format!("promises {name}"));
-            // A message of a step is the step's to send: nobody was promised that one.
+            // The fallback step sends this message by itself; it was not promised to the service.
             if !state.codes.by_step.contains(&id) {
                 state.callers.promised.insert(id);
             }
@@ -370,7 +371,7 @@ fn ask(world: &Arc<World>, place: usize, mut asked: Asked) {
     });
 }
 
-/// Holds the answer to a check against what was asked and what was answered before.
+/// Compares the answer to a check with its parameters and with earlier answers.
 fn answered(state: &mut State, node: Node, (place, number): (usize, usize), verdict: CheckVerdict) {
     let session = &mut state.callers.sessions[place];
     session.checks[number].answer = Some(verdict);
@@ -410,7 +411,7 @@ fn answered(state: &mut State, node: Node, (place, number): (usize, usize), verd
     let is_wrong = matches!(verdict, CheckVerdict::Wrong | CheckVerdict::LastWrong);
     if is_wrong && is_own_code && fits && tenant == Tenant::Shop {
         state.broken(format!(
-            "the code that came with {name} is not called wrong"
+            "the code delivered with {name} is not refused as wrong"
         ));
     }
     if approvals.len() > 1 {

@@ -1,5 +1,5 @@
-//! Code state over the reference of the stores' own suite. Counts beside it what is compared,
-//! approved and guessed, and holds every check against that.
+//! Code state over the reference model of the stores' conformance suite. Counts comparisons,
+//! approvals and guesses separately, and compares every check with these counts.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,13 +20,13 @@ use crate::world::{STORE_PATIENCE, Seat, State};
 
 const HOUR_MS: u64 = 3_600_000;
 
-/// Code state, and what was counted beside it.
+/// The code state, and independent counts.
 #[derive(Default)]
 pub struct CodeState {
     model: Model,
-    /// Until when each message may be handed over.
+    /// The time until which each message may be handed over.
     pub deadlines: HashMap<DeliveryId, Timestamp>,
-    /// Messages that a fallback step asked for.
+    /// Messages that a fallback step requested.
     pub by_step: HashSet<DeliveryId>,
     pub tallies: HashMap<VerificationId, Tally>,
     /// Wrong guesses of each subject.
@@ -40,7 +40,7 @@ pub struct Tally {
     pub compared: u32,
     approved: u32,
     canceled: bool,
-    /// From this moment on in true time no code may be right.
+    /// True time from which on no code may be right.
     ends_at: Option<Timestamp>,
 }
 
@@ -61,7 +61,7 @@ impl SimCodes {
     }
 }
 
-/// Notes what is to be sent.
+/// Records a message that is to be sent.
 fn sent(state: &mut State, node: Node, opened: &Opened, by_step: bool) {
     if let Opened::Send(sent) = opened {
         let id = DeliveryId::new(sent.verification.id.clone(), sent.verification.sends);
@@ -93,7 +93,7 @@ fn check(state: &mut State, node: Node, command: CheckCommand, budget: GuessBudg
     let wrong_at = state.codes.wrong_at.entry(id.tag().to_owned()).or_default();
     let recent = wrong_at.iter().filter(|at| at.plus_millis(HOUR_MS) > now);
     let is_locked = recent.count() >= budget.per_hour as usize;
-    // No approval gives a guess back.
+    // An approval gives no guess back.
     if verdict != CheckVerdict::Approved {
         wrong_at.push(now);
     }
@@ -114,7 +114,7 @@ fn check(state: &mut State, node: Node, command: CheckCommand, budget: GuessBudg
     }
     if too_many {
         state.broken(format!(
-            "{name} compares no more codes than its policy says"
+            "{name} compares at most as many codes as its policy allows"
         ));
     }
     if twice {

@@ -1,10 +1,10 @@
-//! Histories that once broke a promise, as they were printed.
+//! Histories that once broke a promise, in the form in which the simulation prints them.
 
 use crate::history::{
     self, By, Fault, Gap::*, History, Manner, Node::*, Op, Op::*, Peer, Person, Tenant,
 };
 
-/// All of them.
+/// Returns all of them.
 pub fn all() -> Vec<History> {
     vec![
         died_holding_past_the_deadline(),
@@ -22,8 +22,8 @@ fn history(steps: &[(Op, crate::history::Gap)]) -> History {
     }
 }
 
-/// A worker died with the delivery in its hands, and its claim outlasted the deadline: the other
-/// let go of the message, and the delivery was `sending` for ever.
+/// A worker died while it held a delivery, and its claim outlasted the deadline: the other worker
+/// dropped the message, and the delivery stayed `sending` forever.
 fn died_holding_past_the_deadline() -> History {
     history(&[
         (
@@ -47,8 +47,8 @@ fn died_holding_past_the_deadline() -> History {
     ])
 }
 
-/// A worker died after it had written the outcome, and its message was looked at again only past
-/// the deadline: nobody was ever told.
+/// A worker died after it had recorded the outcome, and its message was redelivered only after the
+/// deadline: the outcome was never published.
 fn died_before_the_outcome_was_told() -> History {
     history(&[
         (
@@ -79,7 +79,7 @@ fn died_before_the_outcome_was_told() -> History {
     ])
 }
 
-/// A worker stood still while it claimed the delivery, and handed it over past the deadline.
+/// A worker was suspended while it claimed the delivery, and handed it over after the deadline.
 fn stood_still_between_claim_and_attempt() -> History {
     history(&[
         (
@@ -103,8 +103,8 @@ fn stood_still_between_claim_and_attempt() -> History {
     ])
 }
 
-/// The clocks were set an hour forward while the relay took a message in time: it was counted as
-/// handed over past its deadline.
+/// The clocks were set an hour forward while the relay accepted a message in time: it was counted
+/// as handed over past its deadline.
 fn clock_set_in_an_attempt() -> History {
     let ahead_s = 3_600;
     history(&[
@@ -141,8 +141,8 @@ fn clock_set_in_an_attempt() -> History {
     ])
 }
 
-/// The store forgot a claim while the relay was asked, and the relay was busy: the worker took the
-/// lost claim for another worker's, and let go of the only copy.
+/// The store forgot a claim during an attempt, and the relay answered that it was busy: the worker
+/// took the lost claim for another worker's, and dropped the only copy.
 fn claim_forgotten_in_an_attempt() -> History {
     let slow = |node| Strike {
         node,

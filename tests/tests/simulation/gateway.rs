@@ -1,5 +1,5 @@
-//! Gateways and the relay: each as it was told to behave. Holds every hand-over against the
-//! message's deadline and counts what people really get.
+//! Simulated gateways and a relay that behave as configured. Every hand-over is checked against the
+//! message's deadline, and the messages that people get are counted.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::caller;
 use crate::history::{Gateway, Manner, Node, Peer};
 use crate::world::{Failed, Seat, State};
 
-/// The longest an attempt takes.
+/// Time limit of an attempt.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Hand-overs, and how each gateway behaves.
+/// The hand-overs, and the behavior of each gateway.
 pub struct Gateways {
     pub manners: [Manner; 3],
     pub handovers: Vec<Handover>,
-    /// Acceptances the worker heard of.
+    /// Acceptances that a worker received.
     pub heard: HashMap<DeliveryId, u32>,
     known_to_two: HashSet<DeliveryId>,
 }
@@ -93,7 +93,7 @@ fn begin(state: &mut State, node: Node, gateway: Gateway, dispatch: &Dispatch) -
     state.gateways.manners[gateway as usize]
 }
 
-/// The person gets it, unless this gateway knows that it was sent.
+/// Delivers the message, unless this gateway recognizes it as a repeat.
 fn take(state: &mut State, gateway: Gateway, dispatch: &Dispatch) {
     let id = &dispatch.delivery_id;
     if gateway == Gateway::Two && !state.gateways.known_to_two.insert(id.clone()) {

@@ -1,40 +1,41 @@
-//! What happens in one history: operations with names, no bytes. Printed one operation a line, in
-//! the form in which `fixtures.rs` keeps those that once broke a promise. Refuses to act.
+//! A history: operations with names, without bytes. It prints one operation per line, in the form
+//! in which `fixtures.rs` keeps histories that once broke a promise.
 
 use std::fmt;
 
 use watchword_core::ReceiptState;
 
-/// Operations, and the seed of everything that is drawn while they run.
+/// The operations, and the seed of everything random while they run.
 #[derive(Debug, Clone)]
 pub struct History {
-    /// Decides in which order what is ready at the same moment goes on; 0: in the order of arrival.
+    /// Decides the order in which tasks that are ready at the same moment run; 0 means order of
+    /// arrival.
     pub seed: u16,
-    /// What happens, each with the time that passes after it.
+    /// The operations, each with the time that passes after it.
     pub steps: Vec<(Op, Gap)>,
 }
 
-/// What follows an operation.
+/// The time after an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gap {
-    /// Everybody goes on until nobody can without time passing.
+    /// Until no task can continue without time passing.
     Rest,
-    /// The next operation, at once: the two race.
+    /// None: the next operation races this one.
     Race,
-    /// So much time, in milliseconds.
+    /// Milliseconds.
     Ms(u32),
 }
 
 /// A process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Node {
-    /// Two that issue, verify and take fallback steps.
+    /// The first process of issuer, verifier and stepper.
     IssuerA,
-    /// The other.
+    /// The second process of issuer, verifier and stepper.
     IssuerB,
-    /// Two that carry out orders of both channels and hear receipts.
+    /// The first worker process, for both channels and for receipts.
     WorkerA,
-    /// The other.
+    /// The second worker process.
     WorkerB,
 }
 
@@ -44,143 +45,144 @@ impl Node {
     pub const WORKERS: [Self; 2] = [Self::WorkerA, Self::WorkerB];
 }
 
-/// Whom a process waits for.
+/// The peer of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
-    /// Code state.
+    /// The code state.
     Codes,
     /// The ledger.
     Ledger,
     /// The send limits.
     Limits,
-    /// The broker, publishing.
+    /// The broker, for publishing.
     Publish,
-    /// The broker, settling.
+    /// The broker, for settling.
     Settle,
-    /// A gateway or relay.
+    /// A gateway or the relay.
     Gateway,
 }
 
-/// What goes wrong in one call of a peer.
+/// A fault in one call of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The caller dies before it took effect.
+    /// The caller dies before the call takes effect.
     CrashBefore,
-    /// The caller dies after it took effect, before it hears the answer.
+    /// The caller dies after the call took effect, before it gets the answer.
     CrashAfter,
-    /// The peer refuses; nothing happened.
+    /// The peer refuses the call, without effect.
     Refused,
-    /// The peer gives the message back: it reached no queue. Elsewhere: refused.
+    /// The broker returns the message as unroutable. The same as `Refused` for other peers.
     Returned,
-    /// No answer, and nothing happened.
+    /// The call has neither effect nor answer.
     Lost,
-    /// No answer, though it took effect.
+    /// The call takes effect, but its answer is lost.
     Unheard,
-    /// It takes effect after so many milliseconds.
+    /// The call takes effect after so many milliseconds.
     Slow(u16),
-    /// It takes effect, and the caller stands still for so many seconds, as a process does that is
-    /// stopped or moved.
+    /// The call takes effect, and the caller is suspended for so many seconds, as a process is that
+    /// receives SIGSTOP or whose machine migrates.
     Stopped(u8),
 }
 
 /// A service with its policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tenant {
-    /// The defaults: 5 checks in 300 s, a resend repeats the code.
+    /// The defaults: 5 checks in 300 s; a resend repeats the code.
     Shop,
-    /// 3 checks in 30 s, a cooldown of 5 s, a resend makes a new code.
+    /// 3 checks in 30 s, a cooldown of 5 s; a resend makes a new code.
     Bank,
 }
 
-/// Who gets a code.
+/// A recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Person {
     Ann,
     Bob,
 }
 
-/// By which way.
+/// The channels of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
     Sms,
     Mail,
-    /// SMS, then mail after 10 s.
+    /// SMS, then email after 10 s.
     SmsThenMail,
 }
 
-/// What a person types.
+/// The code that a person enters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Typed {
     /// The code of the newest message that arrived.
     Newest,
-    /// The code of the first one.
+    /// The code of the first message.
     First,
-    /// A guess that is wrong.
+    /// A wrong code.
     Wrong,
     /// The newest code of another verification.
     OfAnother,
 }
 
-/// How the service asks for the check.
+/// The parameters of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asks {
-    /// With a check id of its own.
+    /// With a check id.
     WithId,
-    /// Without one.
+    /// Without a check id.
     Plainly,
-    /// For the wrong purpose.
+    /// With the wrong purpose.
     OtherPurpose,
     /// As another service.
     OtherService,
-    /// For the content that was asked for.
+    /// With the requested content.
     OwnContent,
-    /// For an amount that was never requested.
+    /// With an amount that was never requested.
     OtherContent,
-    /// For a number that was never requested.
+    /// With a number that was never requested.
     OtherRecipient,
 }
 
-/// A way to the recipient.
+/// A provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gateway {
-    /// SMS, first in order; does not recognise a repeat.
+    /// SMS, first in order; does not recognize repeats.
     One,
-    /// SMS, second; recognises a repeat, and names messages by its own id alone.
+    /// SMS, second in order; recognizes repeats, and names messages in receipts by its own id only.
     Two,
-    /// The relay.
+    /// The email relay.
     Mail,
 }
 
-/// How a gateway behaves.
+/// The behavior of a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
-    /// Takes the message after so many milliseconds and says so.
+    /// Accepts the message after so many milliseconds.
     Takes(u16),
-    /// Takes it; the answer is lost.
+    /// Accepts the message; the answer is lost.
     TakesUnheard,
-    /// Never answers, and takes it after so many milliseconds, whoever listens.
+    /// Never answers, and accepts the message after so many milliseconds even if the caller is
+    /// gone.
     TakesLate(u16),
-    /// Breaks the connection before it took anything.
+    /// Breaks the connection before it accepts anything.
     Breaks,
-    /// Is busy, and asks for so many seconds of rest if more than none.
+    /// Is busy, with a `Retry-After` of so many seconds if that is not 0.
     Busy(u8),
     Invalid,
     Blocked,
     Rejects,
     /// Does not deliver to this destination.
     Unroutable,
-    /// Refuses our account.
+    /// Refuses the account.
     Misconfigured,
 }
 
-/// One operation. `nth` counts what there is so far, modulo its number, newest first.
+/// An operation. `nth` selects from the existing items, newest first, modulo their number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
     Open {
         person: Person,
         tenant: Tenant,
         by: By,
-        /// The amount that the message shows; 0: none.
+        /// The amount that the message shows; 0 for none.
         pays: u8,
     },
     Resend {
@@ -191,7 +193,7 @@ pub enum Op {
         typed: Typed,
         asks: Asks,
     },
-    /// The last check of that verification once more, word for word.
+    /// Repeats the last check of that verification unchanged.
     CheckAgain {
         nth: u8,
     },
@@ -199,7 +201,7 @@ pub enum Op {
         nth: u8,
         as_other: bool,
     },
-    /// A receipt about a hand-over, told by its gateway or by the one that is wrong.
+    /// A receipt about a hand-over, from its gateway or, forged, from another.
     Receipt {
         nth: u8,
         says: ReceiptState,
@@ -209,7 +211,7 @@ pub enum Op {
     Duplicate {
         nth: u8,
     },
-    /// From now on: call number `after` + 1 of this peer by this process goes wrong.
+    /// From now on, call number `after` + 1 of this peer by this process fails.
     Strike {
         node: Node,
         peer: Peer,
@@ -219,13 +221,13 @@ pub enum Op {
     Crash {
         node: Node,
     },
-    /// The ledger forgets its newest write if that was a claim, as a store does that fails over.
+    /// The ledger loses its newest write if that was a claim, as a store does in a failover.
     Forget,
     Gateway {
         gateway: Gateway,
         manner: Manner,
     },
-    /// The clock of a process is so many seconds ahead of true time from now on.
+    /// From now on the clock of a process is so many seconds ahead of true time.
     Clock {
         node: Node,
         ahead_s: i16,

@@ -1,4 +1,4 @@
-//! What does not change from history to history: services, keys, metrics. Made once.
+//! The parts that all histories share: services, keys, metrics.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use watchword_verifier::{Index, VerifierMetrics};
 
 use crate::history::{Gateway, Tenant};
 
-/// Shared by all histories of one run.
+/// The parts that all histories of one run share.
 pub struct Kit {
     pub services: Live<Services>,
     pub keys: KeyRing,
@@ -89,7 +89,7 @@ impl Kit {
         self.services.get().by_name(&name).unwrap().clone()
     }
 
-    /// The sum of a counter over its labels.
+    /// Returns the sum of a counter over its labels.
     pub fn counted(&self, name: &str) -> f64 {
         let families = self.registry.gather();
         let family = families.iter().find(|family| family.name() == name);

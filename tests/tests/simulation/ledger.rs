@@ -1,5 +1,5 @@
-//! The ledger over a map: the crate's own steps decide. Looks at every change and holds it against
-//! what may become of a delivery, which stands here once more.
+//! The ledger over a map: the ledger crate's own state machine decides. Every change is compared
+//! with an independent table of the permitted transitions.
 
 use std::collections::HashMap;
 
@@ -16,18 +16,18 @@ use watchword_storage::StorageError;
 use crate::history::{Node, Peer};
 use crate::world::{Failed, STORE_PATIENCE, Seat, State};
 
-/// What the ledger holds, and what was counted beside it.
+/// The content of the ledger, and independent counts.
 #[derive(Default)]
 pub struct LedgerState {
     pub deliveries: HashMap<DeliveryId, Delivery>,
     names: HashMap<(ProviderName, String), DeliveryId>,
-    /// Takeovers from a holder that went silent.
+    /// Takeovers from a holder whose lease ended.
     pub takeovers: HashMap<DeliveryId, u32>,
-    /// Deliveries of which a true receipt was told that must count.
+    /// Deliveries that a true receipt must have moved to delivered.
     pub owed: Vec<DeliveryId>,
-    /// The newest write: of which delivery, and what stood there before.
+    /// The newest write: the delivery and its state before.
     newest: Option<(DeliveryId, Option<Delivery>)>,
-    /// Claims that were forgotten.
+    /// Number of lost claims.
     pub forgotten: HashMap<DeliveryId, u32>,
 }
 
@@ -40,7 +40,7 @@ pub fn failed(failed: Failed) -> StorageError {
     }
 }
 
-/// What may become of a delivery. A receipt may come for all that was tried.
+/// Whether an outcome may follow another. A receipt may arrive for every attempt.
 fn may_become(from: Outcome, to: Outcome) -> bool {
     match from {
         Outcome::Queued | Outcome::Sending => true,
@@ -76,7 +76,7 @@ fn watch(state: &mut State, node: Node, old: Option<&Delivery>, new: &Delivery) 
     let grown = fence - old.fence.0;
     if claimed && grown != 1 || !claimed && grown != 0 {
         state.broken(format!(
-            "the fence of {name} grows with each claim, and only then"
+            "the fencing token of {name} grows with each claim, and only then"
         ));
     }
     if rank(new) < rank(old) || (rank(new) == rank(old) && new.record.receipt != old.record.receipt)
@@ -87,7 +87,7 @@ fn watch(state: &mut State, node: Node, old: Option<&Delivery>, new: &Delivery) 
         new.record.attempts.starts_with(&old.record.attempts) || new.record.attempt_count > 16;
     if !kept || new.record.attempt_count - old.record.attempt_count > 1 {
         state.broken(format!(
-            "the attempts of {name} are only added to, one by one"
+            "attempts of {name} are only appended, one at a time"
         ));
     }
 }
@@ -108,7 +108,7 @@ fn change<T>(
     step.answer
 }
 
-/// Takes the newest write back if it was a claim.
+/// Undoes the newest write if it was a claim.
 pub fn forget(state: &mut State) {
     let Some((id, before)) = state.ledger.newest.take() else {
         return;
@@ -219,7 +219,7 @@ impl LedgerStore for SimLedger {
 }
 
 impl LedgerState {
-    /// Whether the delivery of that message id is known.
+    /// Whether the ledger knows a delivery with this message id.
     pub fn is_named(&self, message_id: &str) -> bool {
         self.names.keys().any(|(_, named)| named == message_id)
     }

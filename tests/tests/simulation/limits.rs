@@ -13,7 +13,7 @@ use crate::history::Peer;
 use crate::ledger::failed;
 use crate::world::{STORE_PATIENCE, Seat, State};
 
-/// What was counted.
+/// The counted messages.
 #[derive(Default)]
 pub struct LimitState {
     sent: HashMap<SubjectTag, Vec<(Timestamp, DeliveryId)>>,

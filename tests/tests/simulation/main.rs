@@ -1,12 +1,12 @@
 //! A simulation of the whole pipeline in one process: the product's own issuer, verifier, stepper,
-//! workers and receipts over peers in memory and a clock that is turned by hand. Histories of
-//! random operations, crashes, lost answers, duplicates and stepped clocks are played, thousands
-//! a minute; afterwards everything heals and the promises of ARCHITECTURE.md are checked. One that
-//! breaks a promise is made as short as it gets and printed with all that happened in it.
+//! workers and receipts over peers in memory and a simulated clock. It plays thousands of random
+//! histories a minute: operations, crashes, lost answers, duplicates and clock steps. At the end of
+//! a history everything heals, and the invariants of ARCHITECTURE.md are checked. A history that
+//! breaks one is shortened as far as possible and printed with its trace.
 //!
-//! `WATCHWORD_SIMULATION_HISTORIES` plays that many others than the usual ones,
-//! `WATCHWORD_SIMULATION_SEED` chooses which. Refuses to stand for the stores themselves: their own
-//! suites hold them to the rules that are simulated here.
+//! `WATCHWORD_SIMULATION_HISTORIES` sets the number of histories, `WATCHWORD_SIMULATION_SEED`
+//! selects other ones. The stores are not covered: their conformance suites test the rules that are
+//! simulated here.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -41,13 +41,13 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 use crate::history::{Gap, History};
 use crate::kit::Kit;
 
-/// Histories of one run of the suite.
+/// Histories in one run of the suite.
 const HISTORIES: u32 = 4_000;
 /// Histories that are played twice.
 const REPEATED: u32 = 100;
 const SHRINKS: u32 = 20_000;
 
-/// Plays `history` once more, and panics with all that happened in it.
+/// Plays `history` again with a trace, and panics with it.
 fn fail(kit: &Arc<Kit>, history: &History) -> ! {
     let played = play::play(kit, history, true);
     let mut text = format!("{} operations\n{history}", history.steps.len());
@@ -58,8 +58,8 @@ fn fail(kit: &Arc<Kit>, history: &History) -> ! {
     panic!("\n{text}\nA promise does not hold: {broken}");
 }
 
-/// Makes a failing history shorter than proptest could: that one takes a step away or makes it
-/// simpler, and stops where nothing of that alone fails.
+/// Shortens a failing history further than proptest does: proptest changes one step at a time and
+/// stops where no single change still fails.
 fn shortest(kit: &Arc<Kit>, mut history: History) -> History {
     loop {
         let fails = |shorter: &History| play::play(kit, shorter, false).broken.is_some();
@@ -70,8 +70,8 @@ fn shortest(kit: &Arc<Kit>, mut history: History) -> History {
     }
 }
 
-/// Every history that is a little simpler: one without one to three steps in a row, with a step
-/// that is followed by rest, or without a seed.
+/// Returns every slightly simpler history: without one to three consecutive steps, with a gap
+/// replaced by rest, or without a seed.
 fn simpler(history: &History) -> Vec<History> {
     let mut all = Vec::new();
     let count = history.steps.len();
@@ -150,13 +150,14 @@ fn the_promises_hold_in_every_history() {
     none_counted_as_late(&kit);
 }
 
-/// What the workers' own count says of the deadline, which a clock that is set must not change.
+/// Asserts that the workers counted no message past its deadline. Setting a clock must not change
+/// that count.
 fn none_counted_as_late(kit: &Kit) {
     let late = kit.counted("watchword_sends_past_deadline_total");
     assert!(late < 1.0, "{late} hand-overs are counted as late");
 }
 
-/// Without this no failure could be made shorter, or be believed.
+/// Failures could be neither shortened nor trusted if a history were not deterministic.
 #[test]
 fn a_history_is_the_same_each_time() {
     let kit = Kit::new();
@@ -176,7 +177,8 @@ fn a_history_is_the_same_each_time() {
     }
 }
 
-/// The mail follows an SMS that no gateway takes at once, not after its ten seconds, and once.
+/// If every gateway refuses an SMS, the fallback email follows at once instead of after ten
+/// seconds, and only once.
 #[test]
 fn a_fallback_step_follows_a_refusal_at_once_and_once() {
     use history::{By, Gateway, Manner, Op, Person, Tenant};

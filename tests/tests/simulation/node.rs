@@ -1,5 +1,5 @@
-//! Processes: the product's own issuer, verifier, stepper, workers and receipts, over the peers of
-//! the world. Refuses to replace any of them.
+//! Simulated processes: the product's own issuer, verifier, stepper, workers and receipts,
+//! connected to the simulated peers.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::ledger::SimLedger;
 use crate::limits::SimLimiter;
 use crate::world::{Seat, World};
 
-/// The simulated workers make no texts.
+/// Accepts every message, because the simulated workers render no texts.
 struct EveryMessage;
 
 impl MessageCheck for EveryMessage {
@@ -36,7 +36,7 @@ impl MessageCheck for EveryMessage {
     }
 }
 
-/// Starts a life of `node`.
+/// Starts a process `node`.
 pub fn start(world: &Arc<World>, node: Node) {
     let seat = world.seat(node);
     world.lock().say(node, || "starts");
@@ -126,7 +126,7 @@ fn back(seat: &Seat) {
         );
         routers.push((router, reporter));
     }
-    // As the SMS worker does.
+    // The SMS worker handles receipts in the product, too.
     let (router, reporter) = routers.swap_remove(0);
     let receipts = Receipts::new(ReceiptsParts {
         router,

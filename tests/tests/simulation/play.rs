@@ -1,5 +1,5 @@
-//! Plays one history from the first operation to the last, heals everything, lets it drain, and
-//! has the promises checked.
+//! Plays a history from the first operation to the last, heals everything, waits until the queues
+//! are empty, and checks the invariants.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,25 +14,25 @@ use crate::kit::Kit;
 use crate::world::{Strike, World};
 use crate::{caller, ledger, node, promises};
 
-/// Looks until the lanes are empty: each is this long, …
+/// Interval between two looks at the queues.
 const LOOK: Duration = Duration::from_secs(60);
-/// … and there are so many: the leases of a clock that was an hour ahead end in that time.
+/// Maximum number of looks: long enough for leases written by a clock an hour ahead to end.
 const MOST_LOOKS: u32 = 100;
 
-/// What came of a history.
+/// The result of a history.
 pub struct Played {
-    /// The first promise that did not hold.
+    /// The first invariant that did not hold.
     pub broken: Option<String>,
-    /// What happened, if that was asked for.
+    /// The trace, if it was requested.
     pub trace: Vec<String>,
-    /// For the sums over all histories.
+    /// Number of takeovers, for the sums over all histories.
     pub takeovers: u64,
     pub handovers: u64,
 }
 
-/// Plays `history` in a runtime of its own.
+/// Plays `history` in its own runtime.
 pub fn play(kit: &Arc<Kit>, history: &History, traced: bool) -> Played {
-    // The product's waits before it writes again have jitter.
+    // The product draws the jitter of its retries from `fastrand`.
     fastrand::seed(history.seed.into());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -49,7 +49,8 @@ pub fn play(kit: &Arc<Kit>, history: &History, traced: bool) -> Played {
             act(&world, *op);
             match gap {
                 Gap::Race => {}
-                // The clock moves only when everybody waits for it.
+                // The clock moves only when every task waits for it, so this returns once all are
+                // idle.
                 Gap::Rest => sleep(Duration::from_millis(1)).await,
                 Gap::Ms(ms) => sleep(Duration::from_millis((*ms).into())).await,
             }
@@ -134,7 +135,7 @@ fn act(world: &Arc<World>, op: Op) {
     }
 }
 
-/// Puts a receipt about hand-over `nth` into its lane.
+/// Publishes a receipt about hand-over `nth`.
 fn receipt(world: &World, nth: u8, says: ReceiptState, forged: bool) {
     let mut state = world.lock();
     let count = state.gateways.handovers.len();

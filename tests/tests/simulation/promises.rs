@@ -1,5 +1,6 @@
-//! What must hold once everything has healed and drained. What must hold at each step is held
-//! where it happens: [`crate::codes`], [`crate::ledger`], [`crate::gateway`], [`crate::caller`].
+//! The invariants that must hold once everything has healed and the queues are empty. Invariants of
+//! single steps are checked where they happen: [`crate::codes`], [`crate::ledger`],
+//! [`crate::gateway`], [`crate::caller`].
 
 use std::collections::HashMap;
 
@@ -10,10 +11,11 @@ use crate::gateway::Handover;
 use crate::history::Gateway;
 use crate::world::State;
 
-/// Attempts of unknown outcome that are followed by another, at gateways that know no repeats.
+/// Attempts of unknown outcome that may be followed by another, at gateways that do not recognize
+/// repeats.
 const UNKNOWN_RETRIES: u32 = 1;
 
-/// A true receipt that is told of a message whose attempt is written down must end as the outcome.
+/// Notes that a true receipt about a recorded attempt must decide the outcome.
 pub fn owe(state: &mut State, about: &Handover, says: ReceiptState) {
     let Some(delivery) = state.ledger.deliveries.get(&about.delivery) else {
         return;
@@ -29,7 +31,7 @@ pub fn owe(state: &mut State, about: &Handover, says: ReceiptState) {
     }
 }
 
-/// Checks everything.
+/// Checks all invariants.
 pub fn check(state: &mut State) {
     let left = state.queues.len();
     if left > 0 {
@@ -52,7 +54,7 @@ pub fn check(state: &mut State) {
     for id in begun.keys() {
         if !state.ledger.deliveries.contains_key(id) {
             let name = state.name_of(id);
-            state.broken(format!("{name} was handed over and stands in the ledger"));
+            state.broken(format!("{name} was handed over and is in the ledger"));
         }
     }
     let deliveries: Vec<_> = state.ledger.deliveries.values().cloned().collect();
@@ -64,12 +66,14 @@ pub fn check(state: &mut State) {
         let outcome = state.ledger.deliveries[&id].record.outcome;
         if outcome != DeliveryOutcome::Delivered {
             let name = state.name_of(&id);
-            state.broken(format!("{name} arrived by a true receipt and is {outcome}"));
+            state.broken(format!(
+                "{name} has a true receipt of delivery and is {outcome}"
+            ));
         }
     }
 }
 
-/// One delivery, handed over `begun` times.
+/// Checks a delivery that was handed over `begun` times.
 fn one(state: &mut State, delivery: &Delivery, begun: u32) {
     let (id, record) = (&delivery.record.id, &delivery.record);
     let name = state.name_of(id);
@@ -77,23 +81,23 @@ fn one(state: &mut State, delivery: &Delivery, begun: u32) {
     let forgotten = state.ledger.forgotten.get(id).copied().unwrap_or(0);
     if !record.outcome.is_final() {
         let outcome = record.outcome;
-        state.broken(format!("{name} ends, and is not left {outcome}"));
+        state.broken(format!("{name} ends and does not stay {outcome}"));
     }
     if begun > record.attempt_count + forgotten {
         state.broken(format!(
             "each hand-over of {name} is an attempt in the ledger"
         ));
     }
-    // Whoever hears that a gateway took it writes that down; only a holder that went silent
-    // between the two makes a second one possible, or a store that forgot its claim.
+    // A worker that receives an acceptance records it. A second acceptance needs a holder that went
+    // silent in between, or a store that lost the claim.
     let heard = state.gateways.heard.get(id).copied().unwrap_or(0);
     if heard > 1 + takeovers + forgotten {
         state.broken(format!(
-            "{name} is taken once, and once more for each takeover"
+            "{name} is accepted once, and once more for each takeover"
         ));
     }
-    // Gateway two recognises a repeat as long as it is the one that gets it: its attempts in a row are
-    // one, and none if they are the last.
+    // Gateway `Two` recognizes repeats as long as it gets them itself: its consecutive attempts
+    // count as one, and as none if they are the last.
     let two = Some(Gateway::Two.name());
     let is_unknown = |class| class == AttemptClass::UnknownOutcome;
     let rows: Vec<_> = (record.attempts)
@@ -106,7 +110,7 @@ fn one(state: &mut State, delivery: &Delivery, begun: u32) {
     let unknown = u32::try_from(unknown.count()).unwrap();
     if unknown > 1 + UNKNOWN_RETRIES + takeovers + forgotten {
         state.broken(format!(
-            "{name} is not tried again and again for unknown outcomes"
+            "{name} is not retried without limit for unknown outcomes"
         ));
     }
     let refused = (record.attempts.iter().enumerate())
@@ -122,15 +126,15 @@ fn one(state: &mut State, delivery: &Delivery, begun: u32) {
     }
     let disturbed = &state.disturbed;
     if takeovers > 0 && !(disturbed.silence || disturbed.ledger || disturbed.clock) {
-        state.broken(format!("nobody takes {name} over without need"));
+        state.broken(format!("{name} is taken over only after a disturbance"));
     }
     let is_told = state.queues.told.iter().any(|told| {
         told.strip_prefix(&id.to_string())
             .is_some_and(|rest| rest.starts_with('.'))
     });
-    // A step whose message may not go out is written down by the issuer, which tells no outcomes.
+    // If a fallback step's message is refused, the issuer records that and publishes no outcome.
     let is_refused = state.codes.by_step.contains(id) && delivery.fence.0 == 0;
     if record.outcome.is_final() && !is_told && !is_refused && !state.disturbed.publish {
-        state.broken(format!("the outcome of {name} is told"));
+        state.broken(format!("the outcome of {name} is published"));
     }
 }

@@ -1,4 +1,5 @@
-//! How histories are drawn: what is likely, what is rare, and into what a failure shrinks.
+//! The proptest strategies for histories: which operations are likely, which are rare, and how a
+//! failure shrinks.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -8,10 +9,10 @@ use crate::history::{
     Asks, By, Fault, Gap, Gateway, History, Manner, Node, Op, Peer, Person, Tenant, Typed,
 };
 
-/// The longest history; longer ones find little that two short ones do not.
+/// Maximum number of steps; longer histories find little that two short ones do not.
 const MOST_STEPS: usize = 14;
 
-/// Any history, shorter ones and quiet ones included.
+/// Generates histories, including short and quiet ones.
 pub fn history() -> impl Strategy<Value = History> {
     let step = (op(), gap());
     (0..64_u16, prop::collection::vec(step, 1..=MOST_STEPS))

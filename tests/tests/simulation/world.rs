@@ -1,7 +1,6 @@
-//! What all processes of one history share: true time, the state of every peer, what goes wrong
-//! next, and the record of what happened. Each call of a peer goes through [`Seat::call`], which
-//! lets others go first, before it takes effect and after, and there does what was struck. Refuses
-//! to know any rule of the product.
+//! The state that all processes of a history share: true time, every peer, the pending faults, and
+//! the trace. Each call of a peer goes through [`Seat::call`], which yields to other tasks before
+//! and after the effect, and applies the fault that was set for it.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -24,24 +23,24 @@ use crate::kit::Kit;
 use crate::ledger::LedgerState;
 use crate::limits::LimitState;
 
-/// When every history begins.
+/// The true time at which every history begins.
 const BEGIN: Timestamp = Timestamp::from_millis(1_800_000_000_000);
-/// How long a process stays away after a crash.
+/// How long a process stays down after a crash.
 const DOWN: Duration = Duration::from_secs(2);
-/// How long a store takes at most.
+/// Deadline of a store call.
 pub const STORE_PATIENCE: Duration = Duration::from_secs(1);
-/// More calls than any history needs: somebody runs in a circle.
+/// More calls than any history needs: reaching it means an endless loop.
 const MOST_CALLS: u32 = 50_000;
 
 /// The world of one history.
 pub struct World {
     pub kit: Arc<Kit>,
-    /// Something was put into a lane, or may be taken from it again.
+    /// Notified when a message is put into a queue or becomes ready.
     arrived: [Notify; Lane::ALL.len()],
     state: Mutex<State>,
 }
 
-/// Everything that changes.
+/// The mutable state.
 pub struct State {
     pub queues: Queues,
     pub codes: CodeState,
@@ -50,7 +49,7 @@ pub struct State {
     pub gateways: Gateways,
     pub callers: Callers,
     pub began: Instant,
-    /// What was struck so far: which promises hold without exception depends on it.
+    /// The disturbances so far; some invariants hold without exception only in their absence.
     pub disturbed: Disturbed,
     /// How far each clock is ahead, in milliseconds.
     pub ahead_ms: [i64; 4],
@@ -65,14 +64,14 @@ pub struct State {
     broken: Option<String>,
 }
 
-/// Which kinds of disturbance a history had.
+/// The kinds of disturbance in a history.
 #[derive(Debug, Default)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a question of its own"
 )]
 pub struct Disturbed {
-    /// A process died or stood still.
+    /// A process died or was suspended.
     pub silence: bool,
     pub ledger: bool,
     pub clock: bool,
@@ -87,7 +86,7 @@ pub struct Strike {
     pub fault: Fault,
 }
 
-/// Why a call has no answer.
+/// The failure of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failed {
     Refused,
@@ -128,13 +127,13 @@ impl World {
         self.state.lock().unwrap()
     }
 
-    /// Where whoever reads `lane` waits.
+    /// Returns the notification that the readers of `lane` wait for.
     pub fn arrived(&self, lane: Lane) -> &Notify {
         let place = Lane::ALL.iter().position(|known| *known == lane);
         &self.arrived[place.unwrap()]
     }
 
-    /// The next life of `node`.
+    /// Returns a handle for the current life of `node`.
     pub fn seat(self: &Arc<Self>, node: Node) -> Seat {
         let life = self.lock().lives[node as usize];
         Seat {
@@ -144,12 +143,12 @@ impl World {
         }
     }
 
-    /// Remembers a task of `node`, which ends with it.
+    /// Registers a task of `node`, to be aborted with it.
     pub fn owns(&self, node: Node, task: AbortHandle) {
         self.lock().tasks[node as usize].push(task);
     }
 
-    /// Ends all tasks of `node`; what it held goes back, and it comes again after a while.
+    /// Aborts all tasks of `node`, requeues its messages, and restarts it after [`DOWN`].
     pub fn crash(self: &Arc<Self>, node: Node) {
         let mut state = self.lock();
         if state.tasks[node as usize].is_empty() {
@@ -178,7 +177,7 @@ impl World {
 }
 
 impl State {
-    /// True time.
+    /// Returns the true time.
     pub fn now(&self) -> Timestamp {
         let passed = Instant::now().duration_since(self.began).as_millis();
         BEGIN.plus_millis(u64::try_from(passed).unwrap())
@@ -193,7 +192,7 @@ impl State {
         self.trace.is_some()
     }
 
-    /// Notes that `who` did `what`, if anyone will read it.
+    /// Adds `what` by `who` to the trace, if the history is traced.
     pub fn say<W: Display>(&mut self, who: impl std::fmt::Debug, what: impl FnOnce() -> W) {
         if let Some(trace) = &mut self.trace {
             let ms = Instant::now().duration_since(self.began).as_millis();
@@ -206,7 +205,7 @@ impl State {
         }
     }
 
-    /// A promise does not hold. The first one is told.
+    /// Reports a broken invariant. Only the first one is kept.
     pub fn broken(&mut self, promise: impl Into<String>) {
         let promise = promise.into();
         self.say("PROMISE", || promise.clone());
@@ -221,7 +220,7 @@ impl State {
         self.broken.is_some()
     }
 
-    /// `v1`: a name for the trace.
+    /// Returns the name of a verification in the trace, such as `v1`.
     pub fn name(&mut self, id: &VerificationId) -> String {
         let next = self.names.len() + 1;
         let number = *self.names.entry(id.clone()).or_insert(next);
@@ -233,7 +232,7 @@ impl State {
         format!("{verification}-{}", id.send())
     }
 
-    /// How many turns the next call waits: one, or with a seed one to three.
+    /// Returns for how many turns the next call yields: one, or with a seed one to three.
     fn turns(&mut self) -> u64 {
         if self.turns == 0 {
             return 1;
@@ -263,7 +262,7 @@ impl State {
     }
 }
 
-/// The place of one life of a process: a process that died has no further effect.
+/// A handle for one life of a process. After the process has died, it has no further effect.
 #[derive(Clone)]
 pub struct Seat {
     pub world: Arc<World>,
@@ -280,7 +279,7 @@ impl Seat {
         state.lives[self.node as usize] == self.life
     }
 
-    /// The state, for the living; the dead wait for ever.
+    /// Locks the state. Pending forever if the process is dead.
     fn alive(&self) -> impl Future<Output = MutexGuard<'_, State>> + Send {
         std::future::poll_fn(|_| {
             let state = self.lock();
@@ -292,12 +291,12 @@ impl Seat {
         })
     }
 
-    /// Does nothing for the dead, for ever.
+    /// Returns at once, or never if the process is dead.
     pub async fn breathe(&self) {
         drop(self.alive().await);
     }
 
-    /// Lets others go first.
+    /// Yields to other tasks.
     pub async fn pause(&self) {
         let turns = self.alive().await.turns();
         for _ in 0..turns {
@@ -306,7 +305,7 @@ impl Seat {
         self.breathe().await;
     }
 
-    /// One call of a peer that answers within `patience` or not at all.
+    /// Calls a peer, which answers within `patience` or not at all.
     pub async fn call<T: Send>(
         &self,
         peer: Peer,
@@ -317,7 +316,7 @@ impl Seat {
             let mut state = self.alive().await;
             state.calls += 1;
             if state.calls == MOST_CALLS {
-                state.broken("nobody runs in a circle");
+                state.broken("no endless loop of calls");
             }
             state.fault(self.node, peer)
         };
@@ -340,7 +339,7 @@ impl Seat {
         self.pause().await;
         match fault {
             Some(Fault::CrashAfter) => self.crash().await,
-            // A process that was stopped finds the answer before it notices the time.
+            // A resumed process sees the answer first, even if its deadline has passed meanwhile.
             Some(Fault::Stopped(seconds)) => {
                 sleep(Duration::from_secs(seconds.into())).await;
                 self.breathe().await;
@@ -361,7 +360,7 @@ impl Seat {
     }
 }
 
-/// Gives way once.
+/// Yields once.
 struct Turn(bool);
 
 impl Future for Turn {
@@ -393,8 +392,8 @@ impl Clock for Seat {
     }
 }
 
-/// Chance, the same in each run of a history. Codes drawn from it are `001000` and above, so that
-/// [`crate::caller`] has guesses that are surely wrong.
+/// Deterministic randomness. Codes drawn from it are `001000` or above, so that [`crate::caller`]
+/// has guesses that are certainly wrong.
 impl Entropy for World {
     fn fill(&self, bytes: &mut [u8]) -> Result<(), EntropyError> {
         const CODES: u64 = 1_000_000;
@@ -420,7 +419,7 @@ impl std::fmt::Debug for World {
     }
 }
 
-/// `SplitMix64`'s finaliser.
+/// The finalizer of `SplitMix64`.
 const fn mix(value: u64) -> u64 {
     let z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
