@@ -139,6 +139,7 @@ impl Pipeline {
             .expect("a folder");
         for (name, byte) in [("sealing", 1_u8), ("digest", 2), ("index", 3)] {
             let mut key = [byte; 32];
+            // A key whose bytes are all equal is refused.
             key[0] = 0;
             secret(folder.path(), name, &BASE64.encode(&key));
         }

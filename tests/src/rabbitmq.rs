@@ -213,6 +213,7 @@ impl RabbitMq {
             .env("RABBITMQ_PID_FILE", folder.join("pid"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("plugins"))
             .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq.conf"))
+            // No such file: it keeps settings of the machine's own broker out.
             .env("RABBITMQ_CONF_ENV_FILE", folder.join("none"));
     }
 
@@ -405,6 +406,7 @@ impl RabbitMq {
 
     /// Kills the broker (SIGKILL).
     pub fn kill(&mut self) {
+        // `rabbitmq-server` is a shell script; a signal to it would not reach the broker.
         signal(self.beam().expect("a running broker"), "KILL");
         if let Some(mut process) = self.process.take() {
             process.wait(20);

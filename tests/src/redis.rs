@@ -143,6 +143,7 @@ impl RedisServer {
 
     /// Kills the server (SIGKILL).
     pub fn kill(&mut self) {
+        // Dropping the process kills it.
         self.process = None;
     }
 

@@ -249,7 +249,7 @@ async fn codes_get_through_with_one_provider_dead_or_hanging() {
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    assert_eq!(seen, [0.0, 1.0], "closed, then the first step");
+    assert_eq!(seen, [0.0, 1.0], "circuit open, then the first step");
 }
 
 /// A provider that may have accepted a message and recognizes repeats gets the repeat. Another
@@ -314,6 +314,7 @@ async fn a_hanging_provider_costs_the_first_ones_its_timeout() {
         sms.outcomes = BTreeMap::from([(Outcome::Hang, 1.0)]);
     }));
     let hanging = hand_over(&pipeline, &[&first, &second], 1_000, 200).await;
+    // The timeout of the first provider, and a second for the other one.
     let limit = Duration::from_secs(2 + 1) + worst(&normal);
     println!(
         "normal worst {:?}; hanging worst {:?}",
@@ -797,6 +798,7 @@ async fn the_mail_follows_after_thirty_seconds_once_or_not_at_all() {
         at >= Duration::from_secs(30) && at < Duration::from_secs(36),
         "{at:?}"
     );
+    // Time for a mail that must not be sent.
     tokio::time::sleep(Duration::from_secs(6)).await;
     let mut sent = mails();
     sent.sort();
@@ -846,6 +848,7 @@ async fn a_new_send_or_a_withdrawal_cancels_the_step() {
     let path = format!("/v1/verifications/{}", ids[0]);
     let gone = pipeline.call("all", KEY, Method::DELETE, &path, None).await;
     assert_eq!(gone.status, StatusCode::NO_CONTENT);
+    // The cooldown of the policy is 1 s.
     tokio::time::sleep(Duration::from_millis(1_200)).await;
     let again = pipeline
         .post(

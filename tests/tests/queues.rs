@@ -390,6 +390,7 @@ async fn stopping_waits_for_no_reader(world: World) {
         }
     }
     let mut consumer = world.consume(1).await;
+    // Time to fill the consumer's channel, from which nothing is read.
     tokio::time::sleep(Duration::from_secs(1)).await;
     tokio::time::timeout(Duration::from_secs(5), consumer.stop())
         .await
@@ -444,6 +445,7 @@ async fn what_is_late_holds_up_nothing(mut world: World) {
     for published in join_all(late).await {
         published.unwrap();
     }
+    // The messages expire after 100 ms.
     tokio::time::sleep(Duration::from_millis(300)).await;
     publisher
         .publish(of("fresh", 600_000), DEADLINE)
@@ -525,6 +527,7 @@ async fn what_is_late_after_a_retry_holds_up_nothing(world: World) {
     }
     consumer.stop().await;
     drop(consumer);
+    // Longer than the retry delay and the deadline of 4 s.
     tokio::time::sleep(Duration::from_secs(6)).await;
     publisher
         .publish(of("fresh", 600_000), DEADLINE)
@@ -807,8 +810,8 @@ async fn unbind(server: &RabbitMq) {
         .expect("an unbound queue");
 }
 
-/// The link recovers from an outage that is longer than any retry budget of the client, without a
-/// restart. All confirmed messages are there.
+/// The link recovers from an outage without a restart, and all confirmed messages are there. The
+/// fault table has an outage of 12 minutes, longer than the client's own retry budget.
 #[tokio::test]
 async fn l2_a_killed_broker_comes_back_with_everything_and_without_a_restart() {
     let mut server = RabbitMq::start().await;
@@ -999,6 +1002,7 @@ async fn l6_a_dead_link_is_noticed() {
 async fn l7_tls_that_cannot_stand_is_an_error() {
     let server = RabbitMq::shared().await;
     let link = start(&server.url().replace("amqp://", "amqps://"));
+    // Time for more than one attempt.
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(link.state(), LinkState::Down);
     assert_eq!(

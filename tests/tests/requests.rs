@@ -459,6 +459,7 @@ async fn a_request_of_a_user_that_is_configured_late_is_answered() {
     let mut answers = portal.answers().await;
     let shop = Portal::connect(&world.rabbitmq, "shop").await;
     assert!(shop.publish("requests.test", "r1", &document("r1")).await);
+    // The issuer holds the request and does not refuse it.
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(world.rabbitmq.messages(PARKED), 0);
 
@@ -477,6 +478,7 @@ async fn a_request_of_a_user_that_is_configured_late_is_answered() {
     let stranger = Portal::connect(&world.rabbitmq, "stranger").await;
     let document = document("r2");
     assert!(stranger.publish("requests.test", "r2", &document).await);
+    // The issuer now holds the request of a user that will not be configured.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let begun = std::time::Instant::now();
     world.stop();

@@ -30,6 +30,7 @@ const RELOADS: &str = "watchword_config_reloads_total";
 /// Returns a key in the form in which files hold it.
 fn random(seed: u8) -> String {
     let mut key = [seed; 32];
+    // A key whose bytes are all equal is refused.
     key[0] = 0;
     BASE64.encode(&key)
 }
@@ -54,12 +55,13 @@ async fn tell(pipeline: &Pipeline, names: &[&str], result: &str) {
         until(
             10,
             &format!(
-                "{name} has read it; {}",
+                "{name} has reloaded; {}",
                 pipeline.processes[*name].process.output()
             ),
             || async { (pipeline.metrics(name).await[&series] > before).then_some(()) },
         )
         .await;
+        // Time for load while the processes have different configurations.
         sleep(Duration::from_millis(300)).await;
     }
 }

@@ -149,7 +149,7 @@ fn wrong_of(code: &str) -> String {
     wrong
 }
 
-/// Requests a code until it is accepted, as a login page does after a 503.
+/// Requests a code until it is accepted, as a login page does that retries after an error.
 async fn ask(scene: &Scene, life: &Mutex<Life>) -> bool {
     let (body, begun) = {
         let life = life.lock().expect("a life");

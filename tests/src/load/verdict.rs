@@ -1,5 +1,5 @@
-//! Compares the answers of a load with the messages that arrived. Counts are of deliveries; a
-//! delivery is a message that was answered with 202.
+//! Compares the answers of a load with the messages that arrived. Unless a field says otherwise,
+//! counts are of deliveries; a delivery is a message that was answered with 202.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

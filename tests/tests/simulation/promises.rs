@@ -35,7 +35,7 @@ pub fn owe(state: &mut State, about: &Handover, says: ReceiptState) {
 pub fn check(state: &mut State) {
     let left = state.queues.len();
     if left > 0 {
-        state.broken(format!("nothing is left in a lane, and {left} are"));
+        state.broken(format!("no message is left in a queue, and {left} are"));
     }
     let promised: Vec<_> = state.callers.promised.iter().cloned().collect();
     for id in promised {
