@@ -293,7 +293,7 @@ async fn what_breaks_is_seen_named_and_explained() {
 
     secret(world.pipeline.folder(), "token", "of-another-account");
     let provider_refuses = Incident {
-        panel: ("Attempts that failed", &[("channel", "sms")]),
+        panel: ("Failed attempts", &[("channel", "sms")]),
         tells: |share| share > 0.5,
         alert: ("WatchwordProviderRefusesUs", &[("provider", "gateway")]),
         effects: &[

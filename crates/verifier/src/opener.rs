@@ -294,13 +294,12 @@ impl Opener {
     /// first message counts its verification as opened.
     pub async fn confirm(&self, message: &Message) -> Result<(), VerifierError> {
         let delivery = &message.order.delivery_id;
-        if delivery.send() == 1 {
+        let (id, send) = (delivery.verification(), delivery.send());
+        let is_new = self.verifier.store.confirm(id, send).await?;
+        if is_new && send == 1 {
             self.verifier.metrics.opened(&message.order.recipient);
         }
-        let store = &self.verifier.store;
-        Ok(store
-            .confirm(delivery.verification(), delivery.send())
-            .await?)
+        Ok(())
     }
 
     /// The limit of this name refused the message, which is not sent: an operator sees it.

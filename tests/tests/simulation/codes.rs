@@ -201,7 +201,7 @@ impl VerificationStore for SimCodes {
         .await
     }
 
-    async fn confirm(&self, id: &VerificationId, send: u8) -> Result<(), StoreError> {
+    async fn confirm(&self, id: &VerificationId, send: u8) -> Result<bool, StoreError> {
         self.call(|state, _| state.codes.model.confirm(id, send))
             .await
     }

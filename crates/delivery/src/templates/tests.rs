@@ -85,7 +85,7 @@ fn an_undefined_name_is_refused_with_its_line() {
         ),
         (
             "{# variables: code #}{{ code }}",
-            "line 1: no request can bring `code`",
+            "line 1: `code` is not a valid variable name",
         ),
         ("{{ code }}\n{{ code", "line 2: syntax error"),
         ("{{ code }}\n{{ code.first }}", "line 2: undefined value"),

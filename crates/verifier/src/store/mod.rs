@@ -90,8 +90,8 @@ pub trait VerificationStore: Send + Sync {
     ) -> Result<Option<Opened>, StoreError>;
 
     /// Records that the broker confirmed message number `send`. An ended verification stays
-    /// unchanged.
-    async fn confirm(&self, id: &VerificationId, send: u8) -> Result<(), StoreError>;
+    /// unchanged. Returns whether this call recorded it: a repeat of the message is confirmed again.
+    async fn confirm(&self, id: &VerificationId, send: u8) -> Result<bool, StoreError>;
 
     /// Records that the send limit `limit` refused message number `send`. The name has lower-case
     /// letters and `_` only. Nothing else changes: the same message may still be sent.

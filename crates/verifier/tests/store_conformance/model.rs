@@ -307,12 +307,16 @@ impl Model {
         entry.sending(asked, next, now)
     }
 
-    pub fn confirm(&mut self, id: &VerificationId, send: u8) {
-        if let Some(entry) = self.verifications.get_mut(id)
-            && entry.status == Status::Pending
-        {
-            entry.pending = entry.pending.confirm(send);
+    pub fn confirm(&mut self, id: &VerificationId, send: u8) -> bool {
+        let Some(entry) = self.verifications.get_mut(id) else {
+            return false;
+        };
+        let after = entry.pending.confirm(send);
+        let is_new = entry.status == Status::Pending && after != entry.pending;
+        if is_new {
+            entry.pending = after;
         }
+        is_new
     }
 
     /// Returns `None` if the code is stored under a key that is not among those of the check.

@@ -91,11 +91,12 @@ pub async fn a_late_confirmation_is_not_the_current_ones(engine: &Engine) {
     let id = opened(store, order.clone()).await.id;
     sent(store.open(later(&order, 2, 30_000)).await.unwrap());
     for stale in [1, 0, 3, 255] {
-        store.confirm(&id, stale).await.unwrap();
+        assert!(!store.confirm(&id, stale).await.unwrap());
     }
     let again = sent(store.open(later(&order, 2, 90_000)).await.unwrap());
     assert_eq!(again.verification.sends, 2, "still unconfirmed: repeated");
-    store.confirm(&id, 2).await.unwrap();
+    assert!(store.confirm(&id, 2).await.unwrap());
+    assert!(!store.confirm(&id, 2).await.unwrap(), "recorded before");
     let third = sent(store.open(later(&order, 2, 90_000)).await.unwrap());
     assert_eq!(third.verification.sends, 3);
 }

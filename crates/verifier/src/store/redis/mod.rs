@@ -175,12 +175,12 @@ impl VerificationStore for RedisVerifications {
         reply::resent(reply, id)
     }
 
-    async fn confirm(&self, id: &VerificationId, send: u8) -> Result<(), StoreError> {
+    async fn confirm(&self, id: &VerificationId, send: u8) -> Result<bool, StoreError> {
         let reply = self
             .redis
             .script(&self.confirm, &[verification_key(id)], &[send.into()])
             .await?;
-        reply::done(reply)
+        reply::confirmed(reply)
     }
 
     async fn refuse(&self, id: &VerificationId, send: u8, limit: &str) -> Result<(), StoreError> {

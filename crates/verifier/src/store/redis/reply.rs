@@ -196,9 +196,11 @@ pub(super) fn locked(reply: Value) -> Result<Option<Timestamp>, StoreError> {
     }
 }
 
-pub(super) fn done(reply: Value) -> Result<(), StoreError> {
+/// Returns whether the script marked the message.
+pub(super) fn confirmed(reply: Value) -> Result<bool, StoreError> {
     match Parts::new(reply)?.text()?.as_str() {
-        "done" => Ok(()),
+        "marked" => Ok(true),
+        "done" => Ok(false),
         _ => Err(StoreError::Corrupt),
     }
 }

@@ -139,20 +139,21 @@ impl VerificationStore for SqliteVerifications {
         .await
     }
 
-    async fn confirm(&self, id: &VerificationId, send: u8) -> Result<(), StoreError> {
+    async fn confirm(&self, id: &VerificationId, send: u8) -> Result<bool, StoreError> {
         let id = id.clone();
         let write = self.sqlite.write(move |connection| {
             let mut record = match table::find(connection, &id, None)? {
-                Found::Nothing => return Ok(Some(())),
+                Found::Nothing => return Ok(Some(false)),
                 Found::Unreadable => return Ok(None),
                 Found::Record(record) => record,
             };
             let (before, after) = (record.pending(), record.pending().confirm(send));
-            if after != before && record.is_pending() {
+            let is_new = after != before && record.is_pending();
+            if is_new {
                 record.advance(after);
                 table::update(connection, &id, &record)?;
             }
-            Ok(Some(()))
+            Ok(Some(is_new))
         });
         write.await?.ok_or(StoreError::Corrupt)
     }
