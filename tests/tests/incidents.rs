@@ -246,7 +246,7 @@ async fn what_breaks_is_seen_named_and_explained() {
         tells: |running| running < 1.5,
         alert: ("WatchwordProcessDown", &[("job", "watchword-sms-2")]),
         effects: &[],
-        says: &["ok", "watchword.sms", "1 readers"],
+        says: &["ok", "watchword.sms", "1 consumers"],
     };
     world.looked_at(&one_of_two_died, &[]).await;
     world.restart("sms-2").await;

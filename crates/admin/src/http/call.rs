@@ -126,7 +126,7 @@ impl Call {
             && let Ok(served) = self.api.served()
             && let Err(error) = served.trail.append(&record, now).await
         {
-            tracing::warn!(%error, "cannot write to the audit trail; the record is only in this log");
+            tracing::warn!(%error, "the audit trail cannot be written; the record is only in this log");
         }
     }
 }
