@@ -138,8 +138,8 @@ fn readable(texts: impl Iterator<Item = String>) -> Vec<TrailRecord> {
         .collect()
 }
 
-/// The trail in the `SQLite` file. Changes have ascending positive ids and reads descending negative
-/// ids, so that each kind is trimmed by a range of the primary key.
+/// The trail in the `SQLite` file. Changes have ascending positive ids and reads descending
+/// negative ids, so that each kind is trimmed by a range of the primary key.
 pub struct SqliteTrail {
     sqlite: Sqlite,
     clock: Arc<dyn Clock>,

@@ -69,12 +69,13 @@ pub enum Command {
     },
     /// Write a configuration, its keys, an API key and an admin key.
     ///
-    /// Existing files are not overwritten. On a terminal it asks for the gateway, the sender and the
-    /// countries unless options name them.
+    /// Existing files are not overwritten. On a terminal it asks for the gateway, the sender and
+    /// the countries unless options name them.
     Init(InitArguments),
     /// Run roles in this process; all roles if none is named.
     ///
-    /// On the distributed engine `watchword run issuer verifier` serves the whole API at one address.
+    /// On the distributed engine `watchword run issuer verifier` serves the whole API at one
+    /// address.
     Run {
         /// The roles to run.
         roles: Vec<Role>,
@@ -117,8 +118,8 @@ pub enum Command {
     Resend(ByIdArguments),
     /// Cancel a verification, so that its code is no longer accepted.
     Cancel(ByIdArguments),
-    /// Reset the counts of a subject or recipient, so that it can receive and try codes again: wrong
-    /// codes and messages of the subject, messages to the recipient and its number block.
+    /// Reset the counts of a subject or recipient, so that it can receive and try codes again:
+    /// wrong codes and messages of the subject, messages to the recipient and its number block.
     /// Takes effect in a running issuer within 5 s.
     #[command(override_usage = UNLOCK)]
     Unlock(UnlockArguments),
@@ -128,7 +129,8 @@ pub enum Command {
         #[command(subcommand)]
         command: DeadLettersCommand,
     },
-    /// Compare accepted messages with their outcomes; exit code 0 if all could be read and each has one.
+    /// Compare accepted messages with their outcomes; exit code 0 if all could be read and each has
+    /// one.
     Audit(AdminArguments),
     /// Show the providers of a running worker, or hold the circuit of one.
     Providers(ProvidersArguments),
@@ -139,8 +141,8 @@ pub enum Command {
         /// The file to create (mode 0600). An existing file is not overwritten.
         file: PathBuf,
     },
-    /// Restore the embedded engine's file from a backup. Stop the service and move the existing file
-    /// away first. Codes that were live in the backup are no longer valid.
+    /// Restore the embedded engine's file from a backup. Stop the service and move the existing
+    /// file away first. Codes that were live in the backup are no longer valid.
     Restore {
         /// A file made by `watchword backup`.
         file: PathBuf,
@@ -169,7 +171,8 @@ pub enum Command {
     Check(CheckArguments),
     /// Print the completion script for a shell.
     ///
-    /// For example: watchword completions bash > ~/.local/share/bash-completion/completions/watchword
+    /// For example: watchword completions bash >
+    /// ~/.local/share/bash-completion/completions/watchword
     Completions {
         /// The shell.
         shell: Shell,
@@ -220,8 +223,8 @@ fn gateways() -> PossibleValuesParser {
 /// A command about the configuration.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Parse and validate the configuration for the named roles, or all, and print a summary without
-    /// secrets.
+    /// Parse and validate the configuration for the named roles, or all, and print a summary
+    /// without secrets.
     Check {
         /// The roles to check for.
         roles: Vec<Role>,
@@ -271,8 +274,8 @@ pub struct FindArguments {
     /// The account that the codes were requested for.
     #[arg(long)]
     pub subject: Option<String>,
-    /// The number or mail address. Does not find approved, canceled and used-up verifications, which
-    /// keep no recipient.
+    /// The number or mail address. Does not find approved, canceled and used-up verifications,
+    /// which keep no recipient.
     #[arg(long)]
     pub recipient: Option<String>,
 }
@@ -393,7 +396,8 @@ pub enum ProvidersCommand {
         /// The duration of the hold, up to a day.
         #[arg(long, default_value_t = 3_600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
         for_seconds: u64,
-        /// The reason, for the audit trail: at most 200 characters, no mail address or phone number.
+        /// The reason, for the audit trail: at most 200 characters, no mail address or phone
+        /// number.
         #[arg(long, default_value = "not given")]
         why: String,
     },
@@ -413,7 +417,8 @@ pub enum CircuitWord {
 /// A command about a configured provider.
 #[derive(Debug, Subcommand)]
 pub enum ProviderCommand {
-    /// Show the request it would make, secrets masked; with --to, send one message and show the answer.
+    /// Show the request it would make, secrets masked; with --to, send one message and show the
+    /// answer.
     Test(ProviderTestArguments),
 }
 

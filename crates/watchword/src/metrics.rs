@@ -10,11 +10,11 @@ use crate::{certificates, output};
 const HEAD: &str = "# Metrics
 
 This page is the output of `watchword metrics`; a test compares the two. Each process serves its
-series at `/metrics` on the admin listener, in the Prometheus text format. Give the scrape jobs names
-that begin with `watchword`, because the alerts select them by that prefix. The dashboards and alerts
-([runbook](runbook.md)) use only these series.
+series at `/metrics` on the admin listener, in the Prometheus text format. Give the scrape jobs
+names that begin with `watchword`, because the alerts select them by that prefix. The dashboards and
+alerts ([runbook](runbook.md)) use only these series.
 
-Label values are constants or names from the configuration (of providers), never data from a request:
+Label values are constants or names from the configuration (of providers), not data from a request:
 no label contains a recipient, a code, an id or a text of a service. Series start at 0; those with a
 country start with its first message.
 
@@ -25,9 +25,9 @@ rejected.
 
 **Limitations.**
 
-- Conversion (approved / opened) has the channel as a label, but neither provider nor country. A check
-  is a single call of the store for a record that contains neither. The ledger has the provider and
-  the issuer the country, and reading either would cost a further call for each check.
+- Conversion (approved / opened) has the channel as a label, but neither provider nor country. A
+  check is a single call of the store for a record that contains neither. The ledger has the
+  provider and the issuer the country, and reading either would cost a further call for each check.
 - Receipts show the messages that a provider delivered, if it sends receipts.
   `watchword_country_attempts_total` and `watchword_verifications_opened_total` show countries.
 - The age of a queue's oldest message is an upper bound, because RabbitMQ shows no message without

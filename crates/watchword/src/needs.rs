@@ -110,7 +110,8 @@ impl Needs {
         self.queues || self.keys.index
     }
 
-    /// Whether the texts of `channel` are needed. Its worker sends them, and an issuer renders them.
+    /// Whether the texts of `channel` are needed. Its worker sends them, and an issuer renders
+    /// them.
     pub const fn texts(self, channel: Channel) -> bool {
         self.texts || self.channel(channel)
     }

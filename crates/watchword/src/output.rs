@@ -1,5 +1,5 @@
-//! Standard output of the commands. If the reader closes the pipe, as in `watchword metrics | head`,
-//! the process exits with 141, where the standard macros would panic.
+//! Standard output of the commands. If the reader closes the pipe, as in `watchword metrics |
+//! head`, the process exits with 141, where the standard macros would panic.
 
 use std::fmt::{Arguments, Display};
 use std::io::{self, ErrorKind, IsTerminal, Write};

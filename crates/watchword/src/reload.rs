@@ -129,8 +129,8 @@ impl Reloader {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // `has_changed` waits before its second read. A signal or request that arrives meanwhile
-            // cancels it: the operator knows that the files are complete.
+            // `has_changed` waits before its second read. A signal or request that arrives
+            // meanwhile cancels it: the operator knows that the files are complete.
             let looked = async {
                 looks.tick().await;
                 self.reader.has_changed().await

@@ -148,7 +148,8 @@ fn hold_embedded(
     path.map(|path| EmbeddedConfig { path })
 }
 
-/// Keeps the running section as a whole if the URL differs: the new password belongs to the new URL.
+/// Keeps the running section as a whole if the URL differs: the new password belongs to the new
+/// URL.
 fn hold_peer(
     waiting: &mut Waiting,
     (key, running): (&'static str, Option<&PeerConfig>),

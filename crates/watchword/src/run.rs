@@ -43,8 +43,8 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     let readiness = Readiness::default();
     let mut lifecycle = Lifecycle::default();
 
-    // Start the admin listener first, so that an orchestrator sees which dependency is missing while
-    // the engine waits for its peers.
+    // Start the admin listener first, so that an orchestrator sees which dependency is missing
+    // while the engine waits for its peers.
     let listener = listen("admin.listen", config.admin.listen).await?;
     let admin_address = listener.local_addr()?;
     readiness.require("started", || false);

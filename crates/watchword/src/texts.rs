@@ -162,8 +162,8 @@ fn of(service: &Service, error: &dyn std::error::Error) -> ConfigError {
     ConfigError::new("templates", format!("for service {name}: {error}"))
 }
 
-/// Returns warnings about unused files of `folder`, and about locales in which a channel lacks files
-/// and sends another language.
+/// Returns warnings about unused files of `folder`, and about locales in which a channel lacks
+/// files and sends another language.
 fn unused(folder: &Path, channels: &[(Channel, Templates)]) -> std::io::Result<Vec<String>> {
     let known = [SmsText::FILES.as_slice(), &EmailText::FILES].concat();
     let mut unused = Vec::new();

@@ -108,9 +108,9 @@ fn own_permissions(host: &str, user: &str) -> String {
 /// Returns the permissions of the two users of a service: `user` publishes under the service's
 /// routing key, and `reader` binds its queues to the service's events.
 ///
-/// A single user for both would not be safe: `RabbitMQ` checks no topic permission for messages that
-/// an exchange passes on, so a user that declares exchanges and writes to `watchword.requests` can
-/// bind its exchange to it and publish under the key of another service.
+/// A single user for both would not be safe: `RabbitMQ` checks no topic permission for messages
+/// that an exchange passes on, so a user that declares exchanges and writes to `watchword.requests`
+/// can bind its exchange to it and publish under the key of another service.
 fn service_permissions(host: &str, user: &str, reader: &str, service: &ServiceName) -> [String; 4] {
     let exchange = |name: &str| name.replace('.', "[.]");
     let (requests, events) = (exchange(REQUESTS_EXCHANGE), exchange(EVENTS_EXCHANGE));

@@ -128,8 +128,8 @@ pub fn looked_at(path: &Path, needs: Needs) -> anyhow::Result<(Config, Vec<Warni
 
 type Read = (Config, Vec<Warning>);
 
-/// Reads and validates the configuration of `path`, overridden by `environment`. Returns it with its
-/// warnings, and all independent errors.
+/// Reads and validates the configuration of `path`, overridden by `environment`. Returns it with
+/// its warnings, and all independent errors.
 pub fn errors_of(
     path: &Path,
     environment: &[(String, String)],
@@ -150,8 +150,8 @@ pub fn errors_of(
     } else {
         Vec::new()
     };
-    // A key that could not be read is absent from its section, so further errors in that section may
-    // only follow from it. Report them once the first one is fixed.
+    // A key that could not be read is absent from its section, so further errors in that section
+    // may only follow from it. Report them once the first one is fixed.
     let broken: BTreeSet<_> = errors.iter().map(|error| section(&error.key)).collect();
     let follows = |error: &ConfigError| {
         let key = section(&error.key);
@@ -172,7 +172,8 @@ pub fn errors_of(
     (Some((config, warnings)), errors)
 }
 
-/// Returns the part of the configuration that `key` belongs to: a service, or a section of the file.
+/// Returns the part of the configuration that `key` belongs to: a service, or a section of the
+/// file.
 fn section(key: &str) -> String {
     let mut parts = key.split(['.', '[']);
     match (parts.next(), parts.next()) {
@@ -260,8 +261,8 @@ pub fn at_line(path: &Path, error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Validates the parts of the configuration that `needs` names, without connecting to peers. Returns
-/// the warnings, or the first error.
+/// Validates the parts of the configuration that `needs` names, without connecting to peers.
+/// Returns the warnings, or the first error.
 pub fn validate(config: &Config, needs: Needs) -> anyhow::Result<Vec<Warning>> {
     let (warnings, errors) = problems(config, needs);
     match errors.into_iter().next() {

@@ -185,7 +185,8 @@ impl Operator {
         Ok(report)
     }
 
-    /// Returns the dead letter `id` with its reason and its delivery's history, without its content.
+    /// Returns the dead letter `id` with its reason and its delivery's history, without its
+    /// content.
     pub async fn dead_letter(&self, id: &str) -> Result<DeadLetterDetails, Problem> {
         let broker = self.broker()?;
         let _one = self.read_dead_letters_alone().await?;

@@ -1,7 +1,7 @@
-//! Finds verifications by id, subject or recipient, with their timeline. A search by recipient scans
-//! the store as an audit does, bounded in time and records: there is no index by recipient, because
-//! each verification would pay to maintain it. A verification keeps no recipient once it was
-//! approved, canceled or used up; it is then found by its id or subject only.
+//! Finds verifications by id, subject or recipient, with their timeline. A search by recipient
+//! scans the store as an audit does, bounded in time and records: there is no index by recipient,
+//! because each verification would pay to maintain it. A verification keeps no recipient once it
+//! was approved, canceled or used up; it is then found by its id or subject only.
 
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};

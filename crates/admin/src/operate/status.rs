@@ -39,7 +39,8 @@ pub struct StatusReport {
     pub warnings: Vec<String>,
     /// The changed configuration keys that need a restart.
     pub restart_needed: Vec<String>,
-    /// The error of the last reload, if it was refused: the process keeps its earlier configuration.
+    /// The error of the last reload, if it was refused: the process keeps its earlier
+    /// configuration.
     pub reload_refused: Option<String>,
     /// The queues, if the process is connected to them. The figures are at most 30 s old.
     pub queues: Vec<QueueReport>,

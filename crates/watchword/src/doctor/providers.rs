@@ -26,9 +26,7 @@ pub(super) async fn look(config: &Config, needs: Needs, findings: &mut Findings)
                     probe(provider.as_ref(), channel, findings).await;
                 }
             }
-            Err(error) => {
-                findings.careful(channel.as_str(), format!("no messages are sent: {error}"))
-            }
+            Err(error) => findings.careful(channel.as_str(), format!("is disabled: {error}")),
         }
     }
     if needs.email {

@@ -8,7 +8,8 @@ use crate::cli::{FindArguments, UnlockArguments};
 use crate::config::{Config, environment};
 use crate::failure::Failure;
 
-/// Returns a usage error unless the arguments are an id, or a service with a subject or a recipient.
+/// Returns a usage error unless the arguments are an id, or a service with a subject or a
+/// recipient.
 pub(super) fn check_find(path: &Path, arguments: &FindArguments) -> Result<(), Failure> {
     let FindArguments {
         admin: _,

@@ -53,7 +53,8 @@ fn read<T: serde::de::DeserializeOwned>(body: &Value) -> Result<T, watchword_cha
     })
 }
 
-/// Runs `watchword status`: prints the status of a process, and returns an error if it is not ready.
+/// Runs `watchword status`: prints the status of a process, and returns an error if it is not
+/// ready.
 pub async fn status(path: &Path, arguments: &AdminArguments) -> anyhow::Result<()> {
     let session = Session::open(path, Needs::STORE, arguments).await?;
     let report: StatusReport = session.ask_process((Method::GET, "/status"), None).await?;
@@ -68,8 +69,8 @@ pub async fn status(path: &Path, arguments: &AdminArguments) -> anyhow::Result<(
     Ok(())
 }
 
-/// Returns the warnings of the running process, or `None` if `WATCHWORD_ADMIN_KEY` is not set or the
-/// admin API does not answer.
+/// Returns the warnings of the running process, or `None` if `WATCHWORD_ADMIN_KEY` is not set or
+/// the admin API does not answer.
 pub async fn running_warnings(path: &Path) -> Option<Vec<String>> {
     std::env::var_os("WATCHWORD_ADMIN_KEY")?;
     let arguments = AdminArguments {

@@ -97,7 +97,8 @@ pub(super) fn dead_letters(report: &DeadLettersReport) {
     println!("{}", counted(report.dead_letters.len(), "dead letter"));
 }
 
-/// Prints the queues that were not read to the end, before the dead letters: the newest are missing.
+/// Prints the queues that were not read to the end, before the dead letters: the newest are
+/// missing.
 fn truncated(queues: &[String]) {
     for queue in queues {
         println!("{queue}: only the oldest dead letters were read. Raise --limit to read more.");
