@@ -1,4 +1,4 @@
-//! One fault at a time in a running installation, seen as an operator would: the overview shows it
+//! Single faults in a running installation, as an operator sees them: the overview shows the fault
 //! within a minute, the alert of that cause fires and no unrelated one does, and the first command
 //! of its runbook entry names the fault.
 
