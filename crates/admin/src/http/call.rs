@@ -59,7 +59,7 @@ impl Call {
             return Err(Box::new(problem.into_response()));
         }
         if action.role() == AdminRole::Operator && key.role == AdminRole::Viewer {
-            let detail = "the key's role is viewer; this takes a key with role = \"operator\"";
+            let detail = "the key's role is viewer; use a key with role = \"operator\"";
             let problem = Problem::new(ProblemCode::Forbidden, detail);
             return Err(Box::new(call.answer::<()>(Err(problem)).await));
         }

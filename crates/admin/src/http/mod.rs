@@ -86,7 +86,7 @@ impl AdminApi {
 
     fn served(&self) -> Result<&Served, Problem> {
         self.0.served.get().ok_or_else(|| {
-            let detail = "the process is starting: /readyz says what it waits for";
+            let detail = "the process is starting: /readyz names what is missing";
             Problem::new(ProblemCode::StoreUnavailable, detail).retry_after(1)
         })
     }

@@ -243,7 +243,7 @@ async fn reloaded(reload: &mpsc::Sender<ReloadRequest>) -> Result<ReloadReport, 
         }
         Ok(Err(_)) => Err(unavailable("the process stops; nothing was reloaded", 2)),
         Err(_) => Err(unavailable(
-            "the reload goes on; GET /admin/v1/status says when it is refused or needs a restart",
+            "the reload continues; GET /admin/v1/status shows if it is refused or needs a restart",
             20,
         )),
     }
@@ -306,7 +306,7 @@ mod tests {
         let problem = reloaded(&reload).await.err().unwrap();
         assert_eq!(problem.code, ProblemCode::Overloaded);
         assert!(
-            problem.detail.starts_with("the reload goes on"),
+            problem.detail.starts_with("the reload continues"),
             "{problem:?}"
         );
         let problem = reloaded(&reload).await.err().unwrap();

@@ -60,7 +60,7 @@ pub struct HeldCircuit {
 pub enum CircuitState {
     /// The provider is not called.
     Open,
-    /// The provider gets its full share, whatever its calls show.
+    /// The provider gets its full share, regardless of the outcomes of its calls.
     Closed,
     /// The outcomes of calls decide.
     Automatic,

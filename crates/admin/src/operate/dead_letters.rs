@@ -142,7 +142,7 @@ impl DeadLetterFilter {
 }
 
 fn queue_problem(error: &ParkedError) -> Problem {
-    let detail = format!("{error}; what was replayed or discarded before stays so");
+    let detail = format!("{error}; earlier messages were replayed or discarded");
     Problem::new(ProblemCode::BrokerUnavailable, detail).retry_after(1)
 }
 

@@ -12,7 +12,7 @@ const CLOCK_SKEW_MS: u64 = 5_000;
 /// The reasons why a code can end before its expiry time.
 pub(super) const EARLY_END: &str = "a backup was restored or the clock was set back";
 
-/// The inputs of a diagnosis beside the records.
+/// The inputs of a diagnosis in addition to the records.
 #[derive(Debug)]
 pub(super) struct Circumstances {
     /// The end of the subject's lock, if it is locked.

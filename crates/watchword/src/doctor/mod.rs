@@ -122,7 +122,7 @@ pub async fn run(path: &Path, roles: &[Role], as_json: bool) -> anyhow::Result<(
     }
     anyhow::ensure!(
         wrong == 0,
-        "The doctor found {}. Fix what a line with FAIL names.",
+        "The doctor found {}. Fix the lines marked FAIL.",
         counted(wrong, "error")
     );
     Ok(())

@@ -79,7 +79,7 @@ api_keys = [{{ id = "k1", sha256 = "{api_key_hash}" }}]
         admin = API.1,
         service = commented(
             &format!("[services.{SERVICE}]"),
-            "one section for each application that asks for codes"
+            "one section for each application that requests codes"
         ),
         app = commented(
             &format!("app = {}", quoted(app(plan))),
@@ -93,7 +93,7 @@ api_keys = [{{ id = "k1", sha256 = "{api_key_hash}" }}]
     let users = match plan.engine {
         EngineKind::Embedded => "",
         EngineKind::Distributed => {
-            "# broker_users = [\"portal\"]             # this RabbitMQ user may ask by event: `watchword topology --permissions`\n"
+            "# broker_users = [\"portal\"]             # this RabbitMQ user may request codes by event: `watchword topology --permissions`\n"
         }
     };
     let start = [head(plan.engine), engine(plan), common];
@@ -188,7 +188,7 @@ kind = "inbox"                            # for trying out. `watchword init DIR 
         Gateway::Simulator => format!(
             r#"
 [sms]
-public_url = "http://127.0.0.1:{receipts}"      # where the gateway brings receipts: the http.listen of the SMS worker
+public_url = "http://127.0.0.1:{receipts}"      # where the gateway sends receipts: the http.listen of the SMS worker
 
 [sms.providers.simulator]                 # `watchword simulate` with the file simulate.toml
 kind = "simulator"
@@ -219,7 +219,7 @@ fn provider(plan: &Plan, name: &str, preset: &Preset) -> String {
     let settings = match settings.as_slice() {
         [] => String::new(),
         settings => format!(
-            "settings = {{ {} }}   # fill in what is empty\n",
+            "settings = {{ {} }}   # fill in the empty values\n",
             settings.join(", ")
         ),
     };

@@ -79,8 +79,8 @@ pub(super) fn dead_letters(report: &DeadLettersReport) {
     for one in &report.dead_letters {
         let state = match one.state {
             DeadLetterState::Replayable => "can be replayed",
-            DeadLetterState::Expired => "past its deadline, discard",
-            DeadLetterState::Note => "note, discard; the sender must ask again",
+            DeadLetterState::Expired => "expired, discard it",
+            DeadLetterState::Note => "note, discard it; the sender must repeat the request",
         };
         let age = one.age_seconds;
         let age = age.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds} s"));
