@@ -67,6 +67,7 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     );
 
     if config.engine == EngineKind::Distributed {
+        // The engine replaces this probe by the state of its connection.
         readiness.require("redis", || false);
     }
     // Register for signals once for the whole wait: a signal between two registrations would be

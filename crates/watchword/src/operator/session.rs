@@ -102,6 +102,7 @@ impl Session {
                 (None, absence)
             }
         };
+        // A process on the embedded engine locks the file, so its store cannot be used directly.
         Ok(session(api, absence, is_distributed))
     }
 
