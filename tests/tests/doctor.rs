@@ -81,7 +81,7 @@ async fn it_finds_what_is_broken_and_nothing_else() {
     assert!(is_well && !text.contains("FAIL"), "{text}");
     for line in [
         "rabbitmq ",
-        "queues stand",
+        "queues are declared",
         "redis ",
         "clock",
         "email relay",
@@ -196,7 +196,7 @@ async fn it_finds_what_is_broken_and_nothing_else() {
         .call(reqwest::Method::POST, publish, Some(body))
         .await
         .unwrap();
-    all.finds(&[], &["watchword.sms", "nobody reads it", "1 messages"])
+    all.finds(&[], &["watchword.sms", "no consumer", "1 messages"])
         .await;
 
     let path = format!("permissions/%2f/{}", watchword_tests::rabbitmq::USER);

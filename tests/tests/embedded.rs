@@ -503,7 +503,7 @@ async fn fifty_requests_at_once_are_one_message_and_the_hour_has_its_limit() {
     settings.service = "[services.test.limits]\nrecipient_per_hour = 3\n[services.test.policy]\ncooldown_seconds = 0".into();
     let mut pipeline = Pipeline::configure(&settings);
     pipeline.start("all", &[]).await;
-    // One message each for fifty subjects of one recipient: the recipient's limit is three.
+    // A message for each of fifty subjects with the same recipient, whose limit is three.
     let requests = (0..50).map(|number| {
         let body =
             json!({ "channel": "sms", "to": "+4915112345678", "subject": format!("s{number}") });

@@ -1,4 +1,4 @@
-//! One fault at a time in a running installation, seen as an operator would: the overview shows it
+//! Single faults in a running installation, as an operator sees them: the overview shows the fault
 //! within a minute, the alert of that cause fires and no unrelated one does, and the first command
 //! of its runbook entry names the fault.
 
@@ -246,7 +246,7 @@ async fn what_breaks_is_seen_named_and_explained() {
         tells: |running| running < 1.5,
         alert: ("WatchwordProcessDown", &[("job", "watchword-sms-2")]),
         effects: &[],
-        says: &["ok", "watchword.sms", "1 readers"],
+        says: &["ok", "watchword.sms", "1 consumers"],
     };
     world.looked_at(&one_of_two_died, &[]).await;
     world.restart("sms-2").await;

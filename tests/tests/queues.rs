@@ -746,8 +746,8 @@ async fn long_headers_of_others_end_no_link() {
     .await;
 }
 
-/// Of pipelined publishes exactly those fail that reach no queue. lapin attaches a returned message
-/// to the next confirm, whichever publish that belongs to.
+/// Exactly those pipelined publishes fail that reach no queue. lapin attaches a returned message to
+/// the next confirm, regardless of the publish that it belongs to.
 #[tokio::test]
 async fn l1_a_return_belongs_to_its_own_publish() {
     let server = RabbitMq::shared().await;
@@ -1016,7 +1016,7 @@ async fn l7_tls_that_cannot_stand_is_an_error() {
 async fn a_paused_broker_gives_an_answer_in_time() {
     let server = RabbitMq::start().await;
     let link = link(&server.url()).await;
-    // One publish per channel: a channel that is not open yet could not be written to.
+    // Publish once on each channel first: a channel that is not open yet could not be written to.
     for id in ["warm", "warmer"] {
         let published = link.publisher().publish(message(id), DEADLINE).await;
         assert_eq!(published, Ok(()));

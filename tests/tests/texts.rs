@@ -217,7 +217,7 @@ fn what_is_not_used_is_a_warning() {
         assert_eq!(
             warnings,
             [
-                "sms.txt is not used: it is no folder of a locale, such as de or pt-BR".to_owned(),
+                "sms.txt is not used: it is not a locale folder such as de or pt-BR".to_owned(),
                 format!("sv/smss.txt is not used: the names are sms.txt, {files}"),
                 format!("email messages in da are sent in en: the folder da lacks {files}"),
                 "sms messages in sv are sent in en: the folder sv lacks sms.txt".to_owned(),

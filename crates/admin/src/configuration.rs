@@ -1,6 +1,6 @@
-//! The configuration as it was loaded, without what may be secret. The file names the place of each
-//! secret and holds none; an environment variable may bring a URL with a password, and a provider's
-//! request may hold anything.
+//! The loaded configuration with every value hidden that may be secret. The file names the place of
+//! each secret and holds none, but an environment variable may contain a URL with a password, and a
+//! provider's request may contain anything.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -9,7 +9,7 @@ use toml::Table;
 /// The text in place of a value that may be secret.
 const HIDDEN: &str = "(set, not shown)";
 
-/// Keys of a provider whose values are shown. `secrets` and `password` hold places of secrets.
+/// Keys of a provider whose values are shown. `secrets` and `password` name the places of secrets.
 const SHOWN_OF_PROVIDER: [&str; 13] = [
     "kind",
     "sender",
@@ -29,9 +29,9 @@ const SHOWN_OF_PROVIDER: [&str; 13] = [
 /// The configuration of a process.
 #[derive(Debug, Clone, Serialize)]
 pub struct Loaded {
-    /// The file as it was read last, with the environment over it.
+    /// The file as it was last read, overridden by environment variables.
     pub configuration: Value,
-    /// The keys whose change waits for a restart: the process keeps their earlier values.
+    /// The changed keys that need a restart: the process keeps their earlier values.
     pub restart_needed: Vec<String>,
     /// Why the last reload was refused, if it was; the error names the key and holds no value.
     #[serde(rename = "reload_refused")]
@@ -39,7 +39,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// What may be shown of `table`.
+    /// Returns `table` with secret values hidden, for a process whose last reload succeeded.
     pub fn new(table: &Table, restart_needed: Vec<String>) -> Self {
         Self {
             configuration: shown(table),
@@ -49,8 +49,8 @@ impl Loaded {
     }
 }
 
-/// Returns `table` as JSON. Hashes of keys, values of a provider that are not known to be harmless,
-/// and URLs with a user or a query are replaced by a word.
+/// Returns `table` as JSON. [`HIDDEN`] replaces hashes of keys, provider values outside
+/// [`SHOWN_OF_PROVIDER`], and URLs with a user or a query.
 fn shown(table: &Table) -> Value {
     let shown = table.iter();
     let shown = shown.map(|(key, value)| (key.clone(), shown_value(key, value)));
@@ -87,7 +87,7 @@ fn shown_value(key: &str, value: &toml::Value) -> Value {
 
 fn shown_text(key: &str, text: &str) -> Value {
     let is_hash = matches!(key, "hash" | "sha256");
-    // A part of a URL that may hold a password or a token.
+    // The user part or the query of a URL may hold a password or a token.
     let is_open = text.contains("://") && text.contains(['@', '?']);
     if is_hash || is_open {
         hidden()

@@ -1,4 +1,4 @@
-//! The keys of the admin API, and why it is off if it is.
+//! The keys of the admin API, and the reason if the API is off.
 
 use std::net::SocketAddr;
 
@@ -12,14 +12,14 @@ const IN_CLEAR: &str = "admin.listen is not a loopback address, so the admin API
     and recipients in clear: listen on loopback, or put a front that ends TLS before it and set \
     admin.behind_tls = true";
 
-/// The key that a caller sends.
+/// The name and the role of a configured key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AdminKey {
     pub(crate) name: KeyId,
     pub(crate) role: AdminRole,
 }
 
-/// All keys of the admin API.
+/// The keys of the admin API, by hash.
 #[derive(Debug, Default)]
 pub struct AdminKeys {
     keys: HashedKeys<AdminKey>,
@@ -27,7 +27,8 @@ pub struct AdminKeys {
 }
 
 impl AdminKeys {
-    /// Checks the section and builds the directory.
+    /// Builds the keys from the section `[admin]`. Returns an error for a malformed or repeated
+    /// hash.
     pub fn from_config(config: &AdminConfig) -> Result<Self, ConfigError> {
         let mut keys = HashedKeys::default();
         for (name, key) in &config.keys {
@@ -48,8 +49,8 @@ impl AdminKeys {
         Ok(Self { keys, off })
     }
 
-    /// Why the admin API is off although keys are configured; `None` if it is on, or off for want
-    /// of a key.
+    /// Returns the reason why the admin API is off although keys are configured. `None` if it is
+    /// on, or off because no key is configured.
     pub fn refusal(&self) -> Option<&'static str> {
         self.off.filter(|_| !self.keys.is_empty())
     }
@@ -59,7 +60,7 @@ impl AdminKeys {
         self.off.is_none()
     }
 
-    /// Refuses every request while the admin API is off.
+    /// Returns the problem that every request gets while the admin API is off.
     pub(crate) fn admit(&self) -> Result<(), Problem> {
         self.off
             .map_or(Ok(()), |why| Err(Problem::new(ProblemCode::AdminOff, why)))

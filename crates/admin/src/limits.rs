@@ -1,5 +1,5 @@
-//! How many requests a key may make: token buckets by the key's name, and one for all callers
-//! whose key is unknown.
+//! Rate limits of the admin API: two token buckets per key (requests and look-ups), and one bucket
+//! for all callers with an unknown key.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +8,7 @@ use std::time::Instant;
 use watchword_chassis::{Problem, ProblemCode};
 use watchword_core::KeyId;
 
-/// A limit: so many at once, and so many more in a second.
+/// The size and the refill rate of a token bucket.
 #[derive(Debug, Clone, Copy)]
 struct Rate {
     burst: f64,
@@ -19,8 +19,8 @@ const REQUESTS: Rate = Rate {
     burst: 30.0,
     per_second: 10.0,
 };
-/// Look-ups by subject or recipient: 30 a minute, so that the API cannot be asked about a list of
-/// numbers.
+/// Look-ups by subject or recipient: 30 at once and 30 a minute, so that the API cannot be used to
+/// search for a list of numbers.
 const LOOKUPS: Rate = Rate {
     burst: 30.0,
     per_second: 0.5,
@@ -56,22 +56,23 @@ impl Bucket {
     }
 }
 
-/// The buckets. There are as many as configured keys, because only a known key has a name.
+/// The buckets: by key and by whether they count look-ups, and the bucket of unknown keys. Their
+/// number is bounded, because only a configured key has a name.
 #[derive(Debug, Default)]
 pub(crate) struct Limits(Mutex<HashMap<(KeyId, bool), Bucket>>, Mutex<Option<Bucket>>);
 
 impl Limits {
-    /// Counts a request of `key`.
+    /// Counts a request of `key`, or returns the problem if it exceeds the limit.
     pub(crate) fn request(&self, key: &KeyId, now: Instant) -> Result<(), Problem> {
         self.take(key, false, REQUESTS, now)
     }
 
-    /// Counts a look-up of `key`.
+    /// Counts a look-up of `key`, in addition to its request.
     pub(crate) fn lookup(&self, key: &KeyId, now: Instant) -> Result<(), Problem> {
         self.take(key, true, LOOKUPS, now)
     }
 
-    /// Counts a request whose key is unknown.
+    /// Counts a request with an unknown key.
     pub(crate) fn failure(&self, now: Instant) -> Result<(), Problem> {
         let mut bucket = self.1.lock().unwrap_or_else(PoisonError::into_inner);
         let bucket = bucket.get_or_insert(Bucket {

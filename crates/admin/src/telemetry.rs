@@ -1,4 +1,4 @@
-//! The series of the admin API. Labels come from closed sets.
+//! The metrics of the admin API. All labels have a fixed set of values.
 
 use watchword_chassis::Problem;
 use watchword_metrics::prometheus::{Error, IntCounterVec, Registry};
@@ -10,11 +10,11 @@ const REQUESTS: Series = Series {
     name: "watchword_admin_requests_total",
     kind: Kind::Counter,
     labels: &["action", "result"],
-    help: "Requests of the admin API by action and result: `ok`, or the code of the problem; `none` is a request without a known key.",
-    action: "`unauthorized` growing: someone tries keys; is the listener reachable from where it should not be? `too_many_requests`: a script asks too fast. Who did what stands in the audit trail, `watchword audit-trail`.",
+    help: "Admin API requests by action and result: `ok` or the problem's code. The action `none` is a request without a known key.",
+    action: "`unauthorized` grows: someone is guessing keys; check from which networks the admin listener can be reached. `too_many_requests`: a script sends too many requests. `watchword audit-trail` shows who did what.",
 };
 
-/// Everything this crate counts.
+/// All series of this crate.
 pub const SERIES: &[Series] = &[REQUESTS];
 
 /// Counters of the admin API; cheap to clone.

@@ -1,7 +1,8 @@
-//! The audit trail: who did what, when and why. The store keeps the newest 10,000 changes and, apart
-//! from them, the newest 1,000 looks, so that no number of looks pushes a change out. Records older
-//! than 90 days are not returned, and the next record of their kind deletes them. A record names a
-//! verification, a dead letter or a provider, and a subject or recipient by its keyed hash only.
+//! The audit trail: who did what, when and why. The store keeps the newest 10,000 changes and,
+//! separately, the newest 1,000 reads, so that reads do not push changes out. Records older than 90
+//! days are not returned, and the next record of their kind deletes them. A record names its target
+//! by the id of a verification or dead letter, by the name of a provider, or by the keyed hash of a
+//! subject or recipient.
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ const MOST_LOOKS: usize = 1_000;
 pub const MOST_RECORDS: usize = MOST_CHANGES + MOST_LOOKS;
 const KEPT_MS: u64 = 90 * 24 * 3_600_000;
 
-/// The table of the trail.
+/// The migration that creates the trail's table.
 pub const MIGRATION: Migration = Migration {
     name: "admin-1",
     sql: "
@@ -33,42 +34,42 @@ pub const MIGRATION: Migration = Migration {
     ) STRICT;",
 };
 
-/// An action or look-up.
+/// An action of an operator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrailRecord {
-    /// When it ended, RFC 3339.
+    /// When the action ended, RFC 3339.
     pub at: String,
     /// The name of the key; `(command line)` for a command that worked on the store directly.
     pub key: String,
-    /// The action.
+    /// The name of the [`Action`].
     pub action: String,
-    /// Its target: `verification ID`, `subject TAG`, `recipient TAG`, `provider NAME`.
+    /// The target: `verification ID`, `subject TAG`, `recipient TAG`, `provider NAME`.
     pub target: String,
-    /// Why, as the operator said.
+    /// The operator's reason.
     pub reason: String,
     /// `ok`, or the code of the problem.
     pub result: String,
 }
 
-/// Keeps the trail.
+/// A store of the audit trail.
 #[async_trait]
 pub trait AuditTrail: Send + Sync {
-    /// Adds a record at `now`.
+    /// Adds a record at `now`, and deletes records of its kind that are too old or too many.
     async fn append(&self, record: &TrailRecord, now: Timestamp) -> Result<(), StorageError>;
 
-    /// Returns up to `limit` records of at most 90 days, newest first.
+    /// Returns up to `limit` records of the last 90 days, newest first.
     async fn newest(&self, limit: usize) -> Result<Vec<TrailRecord>, StorageError>;
 }
 
 impl TrailRecord {
-    /// Whether a viewer may take the action, which then changes nothing.
+    /// Whether the action is a read: one that a viewer may take.
     fn is_look(&self) -> bool {
         Action::ALL
             .iter()
             .any(|action| action.as_str() == self.action && action.role() == AdminRole::Viewer)
     }
 
-    /// Writes the record to the log, under a target of its own.
+    /// Logs the record with the target `watchword::admin_audit`.
     pub fn log(&self) {
         let Self {
             at: _,
@@ -85,8 +86,8 @@ impl TrailRecord {
     }
 }
 
-/// Refuses a reason that is empty or too long, or that could hold a recipient: the trail and the
-/// log hold none.
+/// Returns a problem if `reason` is empty or too long, or could contain a recipient: neither the
+/// trail nor the log may hold one.
 pub fn check_reason(reason: &str) -> Result<(), Problem> {
     let invalid = |rule| {
         let rule = Malformed::new(rule);
@@ -106,7 +107,7 @@ pub fn check_reason(reason: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Whether `text` could hold a number or a mail address.
+/// Whether `text` may contain a mail address, or nine or more digits that could be a phone number.
 pub(crate) fn holds_address(text: &str) -> bool {
     let mut digits = 0;
     for letter in text.chars() {
@@ -130,22 +131,22 @@ fn written(record: &TrailRecord) -> Result<String, StorageError> {
     serde_json::to_string(record).map_err(unwritable)
 }
 
-/// Parses records and leaves out those that cannot be read.
+/// Parses records and skips those that cannot be parsed.
 fn readable(texts: impl Iterator<Item = String>) -> Vec<TrailRecord> {
     texts
         .filter_map(|text| serde_json::from_str(&text).ok())
         .collect()
 }
 
-/// The trail in the `SQLite` file. Changes have positive ids that grow, looks have negative ids that
-/// fall, so that each kind is trimmed by a range of the primary key.
+/// The trail in the `SQLite` file. Changes have ascending positive ids and reads descending
+/// negative ids, so that each kind is trimmed by a range of the primary key.
 pub struct SqliteTrail {
     sqlite: Sqlite,
     clock: Arc<dyn Clock>,
 }
 
 impl SqliteTrail {
-    /// A trail in this file, which has [`MIGRATION`].
+    /// Creates a trail in `sqlite`, which must have been opened with [`MIGRATION`].
     pub fn new(sqlite: Sqlite) -> Self {
         let clock = Arc::new(SystemClock);
         Self { sqlite, clock }
@@ -206,9 +207,9 @@ pub struct RedisTrail {
 }
 
 impl RedisTrail {
-    /// A trail over this link.
+    /// Creates a trail that uses the connection `redis`.
     pub fn new(redis: Redis) -> Self {
-        // Times have one format and length, so that their text is in order of time.
+        // All times have the same format and length, so the script can compare them as strings.
         let source = "#!lua\n\
             redis.call('LPUSH', KEYS[1], ARGV[1])\n\
             redis.call('LTRIM', KEYS[1], 0, ARGV[2] - 1)\n\

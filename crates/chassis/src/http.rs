@@ -27,7 +27,8 @@ pub use json::{JsonBody, OptionalJsonBody, parse_json};
 /// The detail of the answer to an unknown path.
 pub const NO_PATH: &str = "there is no such path";
 
-/// Service that calls, found by its API key. A handler that extracts it answers 401 without one.
+/// The service that calls, found by its API key. A handler that extracts it answers 401 if there is
+/// no known key.
 #[derive(Debug, Clone)]
 pub struct Caller(pub Arc<Service>);
 
@@ -52,7 +53,7 @@ where
     }
 }
 
-/// Trace context of the caller, if it sent a valid `traceparent`.
+/// The trace context of the caller, if it sent a valid `traceparent`.
 #[derive(Debug, Clone, Copy)]
 pub struct CallerTrace(pub Option<TraceParent>);
 
@@ -79,7 +80,7 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
         .then_some(token.trim())
 }
 
-/// Single parameter of a path. A non-UTF-8 segment is answered with 404, because axum's own
+/// The single parameter of a path. A segment that is not UTF-8 is answered with 404, because axum's
 /// rejection is not a problem document.
 #[derive(Debug)]
 pub struct PathText(pub String);
@@ -96,7 +97,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathText {
 
 /// Limits `routes` to `places` concurrent requests; a further one is answered with `overloaded`.
 ///
-/// A request counts from the moment its body has arrived, so that a slow sender blocks no place.
+/// A request counts from the moment its body has arrived, so that a slow sender occupies no place.
 pub fn within(routes: Router, places: usize) -> Router {
     if !routes.has_routes() {
         return routes;

@@ -98,7 +98,7 @@ codes!(
 pub struct Problem {
     /// Stable code, which also determines the status.
     pub code: ProblemCode,
-    /// One sentence about this case; contains nothing that the client sent.
+    /// A sentence about this case. It contains nothing that the client sent.
     pub detail: String,
     /// Field that is wrong, as a path: `fallback[0].to`.
     pub field: Option<Cow<'static, str>>,

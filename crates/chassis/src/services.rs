@@ -12,29 +12,29 @@ use crate::config::{ConfigError, ServiceConfig, ServicesConfig};
 use crate::hashed_keys::HashedKeys;
 use crate::{Problem, ProblemCode};
 
-/// Configured service.
+/// A configured service.
 #[derive(Debug, Clone)]
 pub struct Service {
-    /// Name in the config, in metrics and in events.
+    /// The name in the configuration, in metrics and in events.
     pub name: ServiceName,
-    /// Application name shown in messages, 1 to 40 characters.
+    /// The application name that messages show, 1 to 40 characters.
     pub app: String,
-    /// Host of the page on which people enter their codes.
+    /// The host of the page on which people enter their codes.
     pub host: Option<String>,
-    /// Length, lifetime and attempts of its codes.
+    /// Length, lifetime and attempts of codes.
     pub policy: Policy,
-    /// Send limits.
+    /// The send limits.
     pub limits: SendLimits,
-    /// Wrong guesses that a subject has.
+    /// The limits on wrong codes of a subject.
     pub budget: GuessBudget,
-    /// Numbers that may receive SMS.
+    /// The numbers that may receive SMS.
     pub numbers: NumberPolicy,
     /// Whether template variables may contain links.
     pub links_in_variables: bool,
 }
 
-/// Telephone numbers a service sends to: numbers in its countries on which a person can read a
-/// message, and no premium numbers, which would pay the operator of the number for each message
+/// The telephone numbers that a service sends to: numbers in its countries on which a person can
+/// read a message. Premium numbers are excluded, because their operator earns from each message
 /// (SMS pumping).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NumberPolicy {
@@ -113,7 +113,7 @@ impl NumberPolicy {
     }
 }
 
-/// Directory of all services.
+/// The directory of all services.
 #[derive(Debug)]
 pub struct Services {
     by_name: BTreeMap<ServiceName, Arc<Service>>,
@@ -122,7 +122,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// Checks the section and builds the directory; the error is the first one.
+    /// Builds the directory. Returns the first error if there are several.
     pub fn from_config(config: &ServicesConfig) -> Result<Self, ConfigError> {
         let (services, errors) = Self::draft(config);
         match errors.into_iter().next() {
@@ -151,7 +151,7 @@ impl Services {
         (services, errors)
     }
 
-    /// Adds the service if its section is valid, and returns the errors of the section.
+    /// Adds the service if its section is valid. Returns the errors of the section.
     fn add(&mut self, name: &ServiceName, section: &ServiceConfig) -> Vec<ConfigError> {
         let mut errors = Errors(Vec::new());
         errors.take(check_app(section));
@@ -216,11 +216,11 @@ impl Services {
     }
 }
 
-/// The errors of a section.
+/// A collector of the errors of a section.
 struct Errors(Vec<ConfigError>);
 
 impl Errors {
-    /// Keeps the error of `result`, or returns its value.
+    /// Returns the value of `result`, or keeps its error and returns `None`.
     fn take<T>(&mut self, result: Result<T, ConfigError>) -> Option<T> {
         result.map_err(|error| self.0.push(error)).ok()
     }

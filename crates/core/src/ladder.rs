@@ -2,7 +2,7 @@
 
 use crate::Timestamp;
 
-/// One retry delay. The broker has one wait queue for each.
+/// A retry delay. The broker has a wait queue for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rung {
     /// How long a message waits here, in milliseconds.

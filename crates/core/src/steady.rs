@@ -5,7 +5,7 @@ use crate::Timestamp;
 /// A wall clock that lags by more than this was corrected, and a new epoch begins.
 const MOST_BEHIND_MS: u64 = 30_000;
 
-/// One reading of a wall clock and of the time since boot.
+/// A reading of a wall clock and of the time since boot.
 ///
 /// Within an epoch, `now` advances at least as fast as the time since boot, so a deadline set in
 /// this epoch is reached in time even if the wall clock is set back. Jumps forward are followed. If

@@ -12,7 +12,7 @@ use watchword_core::{
     is_separator,
 };
 
-/// One message to send, in clear. It lives for one attempt.
+/// A message to send, in clear. It lives for one attempt.
 #[derive(Debug, Clone)]
 pub struct Dispatch {
     /// The delivery id; the same for every attempt, so that a provider can recognize a repeat.

@@ -10,7 +10,7 @@ use watchword_core::{ProviderName, Recipient, Timestamp, is_country};
 use crate::health::{Admission, Health, Region};
 use crate::provider::Provider;
 
-/// One entry of `[[sms.routes]]` or `[[email.routes]]`.
+/// An entry of `[[sms.routes]]` or `[[email.routes]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {

@@ -15,8 +15,8 @@ pub use tls::TlsFault;
 
 /// How long one attempt runs alone (RFC 8305 §5, "Connection Attempt Delay").
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// Bounds the sockets that one call opens. Of a host with more addresses, some of the first 16 are
-/// assumed to be alive.
+/// The most addresses that a call tries, which bounds the sockets that it opens. If a host has more,
+/// some of the first 16 are assumed to be alive.
 const MAX_ADDRESSES: usize = 16;
 
 /// Connects to `host`, a name or an address, and disables Nagle's algorithm: a command in two

@@ -20,7 +20,7 @@ pub trait EventData: Serialize + DeserializeOwned {
     const TYPE: &'static str;
 }
 
-/// One event with its envelope.
+/// An event with its envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloudEvent<T> {
     /// Unique per source; stays the same when the event is published again.

@@ -46,7 +46,7 @@ pub struct OtpRequested {
     pub client: Option<ClientRequested>,
 }
 
-/// One fallback step.
+/// A fallback step.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FallbackRequested {

@@ -48,7 +48,7 @@ pub struct VerificationUpdated {
 pub struct Refusal {
     /// The stable code: `invalid_phone`, `rate_limited`, ….
     pub code: String,
-    /// One sentence for people. It quotes nothing from the request.
+    /// A sentence for people. It quotes nothing from the request.
     pub detail: String,
     /// Seconds after which a repeated request may succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]

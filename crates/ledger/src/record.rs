@@ -6,7 +6,7 @@ use watchword_core::{
     Timestamp, TraceId,
 };
 
-/// One attempt to deliver by one provider.
+/// An attempt to deliver by a provider.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// The provider that was called. `None` for an attempt whose worker crashed, and for one that
@@ -31,7 +31,7 @@ pub struct Receipt {
     pub at: Timestamp,
 }
 
-/// One delivery with its outcome and attempts.
+/// A delivery with its outcome and attempts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryRecord {
     /// The id of the delivery.

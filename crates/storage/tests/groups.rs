@@ -130,7 +130,7 @@ async fn cluster() {
             Ok(Value::Int(2))
         );
     }
-    // One primary dies: the keys of the other two stay available.
+    // A primary dies: the keys of the other two stay available.
     let slot = |key: &str| {
         nodes[0]
             .cli(&["CLUSTER", "KEYSLOT", key])

@@ -10,7 +10,8 @@ use crate::engine::embedded;
 use crate::needs::Needs;
 use crate::validation::checked;
 
-/// Copies the file of the configuration at `config` to `to`, while a process may be using it.
+/// Copies the database file that the configuration at `config` names to `to`. A process may be
+/// using the file meanwhile.
 pub fn make(config: &Path, to: &Path) -> anyhow::Result<()> {
     let file = embedded_file(config)?;
     back_up(&file, to)?;
@@ -18,10 +19,11 @@ pub fn make(config: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Puts the backup `from` where the configuration at `config` has its file.
+/// Restores the backup `from` to the path of the database file that the configuration at `config`
+/// names.
 pub fn put_back(config: &Path, from: &Path) -> anyhow::Result<()> {
     let file = embedded_file(config)?;
-    // A code that was used after the backup was made must not be right again.
+    // A code that was approved after the backup was made must not become valid again.
     restore(from, &file, &embedded::migrations(), end_live_codes)?;
     println!(
         "{} restored to {}; codes that were live in it have ended",

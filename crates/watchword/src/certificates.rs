@@ -1,5 +1,6 @@
-//! When the certificates of peers expire, looked at each hour: a handshake that sends nothing and
-//! trusts nobody. Refuses to decide about a connection: the connections of the pipeline check.
+//! Watches when the certificates of TLS peers expire. Once an hour it makes a handshake that sends
+//! no data and accepts every certificate; the connections of the pipeline verify certificates
+//! themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,18 +27,19 @@ const EXPIRY: Series = Series {
     name: "watchword_certificate_expiry_timestamp_seconds",
     kind: Kind::Gauge,
     labels: &["peer"],
-    help: "When the certificate expires that a peer presents, in seconds since 1970, looked at each hour: `rabbitmq`, `redis`, a relay, an HTTP gateway (of it and its token endpoint the first to expire). Only of those that are reached over TLS, by the roles that use them.",
-    action: "Near: whoever runs the peer must renew it. From then on nothing is sent there.",
+    help: "Expiry time of the certificate that a peer presents, in seconds since 1970, checked every hour. The peer is `rabbitmq`, `redis`, a relay, or an HTTP gateway (the earlier of the gateway and its token endpoint). Only peers over TLS, in the roles that use them.",
+    action: "Near: renew the certificate of the peer, or ask its operator to. Once it has expired, nothing is sent there.",
 };
 
-/// What is told of certificates.
+/// The series of this module.
 pub const SERIES: &[Series] = &[EXPIRY];
 
 const LOOK_EVERY: Duration = Duration::from_secs(3_600);
 /// Some relays greet only after several seconds, to detect spammers that do not wait.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Shows what the certificates of peers say; while one cannot be seen, what it said last.
+/// Exports the expiry times of the peers' certificates. While a peer cannot be reached its series
+/// keeps the last value.
 pub struct Watch {
     engine: Vec<(String, TlsPeer)>,
     routers: Vec<Live<Router>>,
@@ -45,7 +47,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches the store of `config`, its broker where `queues` are used, and the providers of `routers`.
+    /// Creates a watch of the store of `config`, of its broker if the process uses `queues`, and of
+    /// the providers of `routers`.
     pub fn new(
         registry: &Registry,
         config: &Config,
@@ -69,7 +72,7 @@ impl Watch {
         })
     }
 
-    /// Of now: providers come and go with the configuration.
+    /// Returns the current peers. A reload adds and removes providers.
     fn peers(&self) -> Vec<(String, TlsPeer)> {
         let mut peers = self.engine.clone();
         for router in &self.routers {
@@ -82,27 +85,27 @@ impl Watch {
         peers
     }
 
-    /// Looks until dropped.
+    /// Checks the certificates every hour; never returns.
     pub async fn run(self) {
         let mut known = BTreeSet::new();
         loop {
             let peers = self.peers();
             let names: BTreeSet<_> = peers.iter().map(|(name, _)| name.clone()).collect();
             for gone in known.difference(&names) {
-                // Nobody else removes it, and not being there is all that is wanted.
+                // An error means that the series is absent already.
                 let _ = self.expiry.remove_label_values(&[gone]);
             }
             known = names;
             let mut soonest = BTreeMap::<&str, i64>::new();
             for (name, peer) in &peers {
                 match expiry(peer).await {
-                    // Of several hosts the first to expire.
+                    // A peer with several hosts shows the earliest expiry.
                     Ok(at) => {
                         let soonest = soonest.entry(name).or_insert(at);
                         *soonest = at.min(*soonest);
                     }
                     Err(error) => {
-                        tracing::debug!(peer = name, %error, "a certificate cannot be seen");
+                        tracing::debug!(peer = name, %error, "cannot read the certificate of a peer");
                     }
                 }
             }
@@ -114,7 +117,8 @@ impl Watch {
     }
 }
 
-/// The hosts of `amqps://…` and `rediss…://…`, of which the latter may name several.
+/// Returns the hosts of an `amqps://…` or `rediss…://…` URL; the latter may name several. Returns
+/// none for a URL without TLS.
 fn peers_of(url: &str) -> Vec<TlsPeer> {
     let Some((scheme, rest)) = url.split_once("://") else {
         return Vec::new();
@@ -140,7 +144,7 @@ fn peers_of(url: &str) -> Vec<TlsPeer> {
     hosts.split(',').map(peer).collect()
 }
 
-/// When the certificate that `peer` presents now expires, in seconds since 1970.
+/// Returns the expiry time of the certificate that `peer` presents, in seconds since 1970.
 async fn expiry(peer: &TlsPeer) -> anyhow::Result<i64> {
     timeout(DEADLINE, handshake(peer))
         .await
@@ -167,7 +171,8 @@ async fn handshake(peer: &TlsPeer) -> anyhow::Result<i64> {
     Ok(certificate.validity().not_after.timestamp())
 }
 
-/// Takes every certificate: an expired one is to be seen too. Nothing is sent to whoever shows it.
+/// A verifier that accepts every certificate, so that the expiry of an expired or untrusted one is
+/// exported too. This is safe because no data is sent over the connection.
 #[derive(Debug)]
 struct Anyone(WebPkiSupportedAlgorithms);
 

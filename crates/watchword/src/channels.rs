@@ -1,4 +1,5 @@
-//! From the sections `[sms]` and `[email]` to the providers of a channel and their routes.
+//! Builds the providers and routes of a channel from the sections `[sms]` and `[email]`, and
+//! replaces them at a reload.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,44 +19,44 @@ use watchword_sms_worker::{HeardReceipt, ReceiptMetrics, ReceiptPlan, ReceiptPla
 
 use crate::config::Config;
 
-/// What a worker of one channel needs of its configuration.
+/// The validated configuration of a channel's worker.
 pub struct ChannelSetup {
-    /// Who sends what.
+    /// The providers and routes.
     pub router: Router,
-    /// What follows where there is a choice.
+    /// The configured choices after an attempt, such as `unknown_retries`.
     pub rules: Rules,
-    /// Messages in work at once.
+    /// The most messages in flight, 1 to 10,000.
     pub concurrency: u16,
-    /// Whose receipts are taken.
+    /// The receipt plans of the providers whose receipts arrive over HTTP.
     pub receipts: BTreeMap<ProviderName, Arc<ReceiptPlan>>,
-    /// Receipts that come by SMPP binds; with SMS only.
+    /// The receipts that arrive over SMPP binds; `None` for email.
     pub heard: Option<mpsc::Receiver<HeardReceipt>>,
 }
 
-/// Configurations, one after the other, that wait to be listened to.
+/// The capacity of the channel that hands each configuration's SMPP receipts to [`Heard`].
 const CONFIGURATIONS: usize = 8;
-/// How often the shown shares of providers are updated.
+/// How often the series of the providers' shares are updated.
 const SHOW_EVERY: Duration = Duration::from_secs(5);
 
-/// What of a running channel can be replaced.
+/// The parts of a running channel that a reload replaces.
 pub struct LiveChannel {
-    /// Which.
+    /// The channel.
     pub channel: Channel,
-    /// Where its worker counts.
+    /// The metrics of its worker.
     pub metrics: DeliveryMetrics,
-    /// Who sends what.
+    /// The providers and routes.
     pub router: Live<Router>,
-    /// What follows where there is a choice.
+    /// The configured choices after an attempt.
     pub rules: Live<Rules>,
-    /// Whose receipts are taken.
+    /// The receipt plans, current and recent ones.
     pub plans: Live<ReceiptPlans>,
     heard: mpsc::Sender<mpsc::Receiver<HeardReceipt>>,
 }
 
-/// The receipts that come by SMPP binds, of each configuration after the other.
+/// The receipts that arrive over SMPP binds: a receiver for each configuration.
 pub struct Heard(mpsc::Receiver<mpsc::Receiver<HeardReceipt>>);
 
-/// A channel's next configuration, checked.
+/// A validated configuration that is to replace the running one of a channel.
 pub struct Change {
     router: Router,
     rules: Rules,
@@ -65,7 +66,7 @@ pub struct Change {
 }
 
 impl LiveChannel {
-    /// Starts with `setup`.
+    /// Creates a running channel with `setup`.
     pub fn start(channel: Channel, setup: ChannelSetup, metrics: DeliveryMetrics) -> (Self, Heard) {
         let (sender, receiver) = mpsc::channel(CONFIGURATIONS);
         let live = Self {
@@ -80,7 +81,7 @@ impl LiveChannel {
         (live, Heard(receiver))
     }
 
-    /// What `config` makes of the channel.
+    /// Builds the next configuration of the channel from `config`.
     pub fn next(
         &self,
         config: &Config,
@@ -100,7 +101,8 @@ impl LiveChannel {
         })
     }
 
-    /// Uses `change` from `now` on. What is in work ends with the providers it began with.
+    /// Replaces the running configuration by `change`. Deliveries in flight keep the providers that
+    /// they started with.
     pub fn replace(&self, change: Change, now: Timestamp) {
         let plans = self.plans.get();
         let plans = plans.followed_by(change.receipts, now, change.grace_minutes);
@@ -110,8 +112,8 @@ impl LiveChannel {
         self.hear(change.heard);
     }
 
-    /// Shows the shares of the providers now and then, because a circuit that an operator holds ends
-    /// without a message, and logs when all providers of a route are stopped.
+    /// Updates the series of the providers' shares and logs standstills until `stop`. It polls,
+    /// because a circuit that an operator holds ends at a time, not with a message.
     pub async fn watch_providers(
         channel: Channel,
         router: Live<Router>,
@@ -134,14 +136,15 @@ impl LiveChannel {
 
     fn hear(&self, heard: Option<mpsc::Receiver<HeardReceipt>>) {
         if let Some(heard) = heard {
-            // Nobody listens once the process stops; receipts of a bind that is not heard are lost.
+            // Sending fails only if the process is stopping or eight reloads are pending. The
+            // receipts of these binds are then dropped.
             let _ = self.heard.try_send(heard);
         }
     }
 }
 
 impl Heard {
-    /// Queues all of them until `stop`.
+    /// Publishes the receipts of all binds until `stop`.
     pub async fn queue(
         mut self,
         publisher: Arc<dyn Publisher>,
@@ -163,7 +166,8 @@ impl Heard {
     }
 }
 
-/// Logs what changed since `known` was logged; returns what is known now.
+/// Logs each standstill in `now` that is not in `known`, and the end of the last one. Returns
+/// `now`.
 fn log_standstills(
     channel: Channel,
     known: &[Standstill],
@@ -178,13 +182,13 @@ fn log_standstills(
     now
 }
 
-/// Returns every independent error of the section of `channel`: of its own keys, of each provider,
-/// and, once these are right, of the routes.
+/// Returns every independent error of the section of `channel`: those of its own keys, of each
+/// provider and, only if there are none of these, of the routes.
 pub fn errors(config: &Config, channel: Channel, clock: &Arc<dyn Clock>) -> Vec<ConfigError> {
     let inbox = Inbox::default();
     let mut config = config.clone();
     let mut errors = Vec::new();
-    // Without a provider only the section's own keys can be wrong.
+    // Without providers only the section's own keys can cause an error.
     while let Err(error) = parts(&only(&config, channel, None), channel, &inbox, clock) {
         let is_repaired = repair(&mut config, &error.key);
         errors.push(error);
@@ -202,8 +206,8 @@ pub fn errors(config: &Config, channel: Channel, clock: &Arc<dyn Clock>) -> Vec<
     errors
 }
 
-/// Sets a value that is valid, so that the rest of the section can be checked. Returns whether
-/// `key` is known.
+/// Sets `key` to a valid value, so that the rest of the section can be checked. Returns whether the
+/// key is known.
 fn repair(config: &mut Config, key: &str) -> bool {
     let (Some((channel, key)), sms, email) =
         (key.split_once('.'), &mut config.sms, &mut config.email)
@@ -230,7 +234,7 @@ fn provider_names(config: &Config, channel: Channel) -> Vec<ProviderName> {
     }
 }
 
-/// The configuration with no provider of `channel` but `name`.
+/// Returns `config` with the provider `name` as the only one of `channel`, or with none.
 fn only(config: &Config, channel: Channel, name: Option<&ProviderName>) -> Config {
     let mut config = config.clone();
     match channel {
@@ -248,7 +252,7 @@ fn only(config: &Config, channel: Channel, name: Option<&ProviderName>) -> Confi
     config
 }
 
-/// Builds `channel`; the error names the key of its section.
+/// Builds `channel` from its section. An error names the key.
 pub fn build(
     config: &Config,
     channel: Channel,
@@ -274,7 +278,7 @@ pub fn build(
     })
 }
 
-/// What a section holds, before the routes are checked.
+/// The parts of a section, before the routes are validated.
 struct Parts<'a> {
     providers: Vec<Arc<dyn Provider>>,
     routes: &'a [RouteConfig],

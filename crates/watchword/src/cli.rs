@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line of the program. The doc comments are its help texts.
 
 use std::path::PathBuf;
 
@@ -11,19 +11,19 @@ use crate::config::EngineKind;
 const EXIT_CODES: &str = "\
 Exit codes:
   0    success
-  1    it could not be done, or the answer is no (check, config check, doctor, status, audit)
-  2    the command line is wrong: an option or argument is missing, unknown or has another form
+  1    failure, or a negative answer (check, config check, doctor, status, audit)
+  2    usage error: an option or argument is missing, unknown or malformed
   141  the reader of the output closed the pipe
 
-Variables: WATCHWORD_CONFIG, WATCHWORD_URL and WATCHWORD_KEY stand for --config, --url and --key.
+Variables: WATCHWORD_CONFIG, WATCHWORD_URL and WATCHWORD_KEY set --config, --url and --key.
 NO_COLOR turns colors off.";
 
 const SIMULATE: &str = "\
-Run an SMS gateway and an SMTP relay that behave as a file says, to try routes with.
+Run a simulated SMS gateway and SMTP relay, whose faults a file scripts, to test routes.
 
 Read the messages and their codes with
 curl -H 'Authorization: Bearer simulator' http://127.0.0.1:9925/control/messages
-where `simulator` is sms.token and 127.0.0.1:9925 sms.listen of the file.";
+where `simulator` is sms.token and 127.0.0.1:9925 is sms.listen of the file.";
 
 const FIND: &str = "\
 watchword find [OPTIONS] <ID>
@@ -50,47 +50,48 @@ pub struct Cli {
     /// Print each cause of an error.
     #[arg(short, long, global = true)]
     pub verbose: bool,
-    /// Print errors and asked-for data only; the exit code has the answer.
+    /// Print only errors and requested data; the exit code gives the result.
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The command to run.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run everything on the embedded engine in a temporary folder, with an inbox page.
+    /// Run all roles on the embedded engine in a temporary folder, with an inbox page.
     Demo {
-        /// Stop after one SMS and one email verification; status 0 if both worked.
+        /// Stop after one SMS and one email verification; exit code 0 if both succeeded.
         #[arg(long)]
         exit: bool,
     },
     /// Write a configuration, its keys, an API key and an admin key.
     ///
-    /// Overwrites nothing. Asks for the gateway, the sender and the countries on a terminal, unless
-    /// options name them.
+    /// Existing files are not overwritten. On a terminal it asks for the gateway, the sender and
+    /// the countries unless options name them.
     Init(InitArguments),
-    /// Run roles in this process; none means all.
+    /// Run roles in this process; all roles if none is named.
     ///
-    /// On the distributed engine `watchword run issuer verifier` serves the whole API at one address.
+    /// On the distributed engine `watchword run issuer verifier` serves the whole API at one
+    /// address.
     Run {
-        /// The roles.
+        /// The roles to run.
         roles: Vec<Role>,
     },
     /// Check the configuration.
     Config {
-        /// What to do with it.
+        /// The subcommand.
         #[command(subcommand)]
         command: ConfigCommand,
     },
-    /// Check everything that a process connects to, and say how to fix what is wrong.
+    /// Check everything that a process connects to, and explain how to fix each problem.
     ///
-    /// Looks at what the named roles need, without roles at everything. Sends no message and changes
+    /// Checks the dependencies of the named roles, or of all roles. Sends no message and changes
     /// nothing. Exit code 0 if there is no error.
     Doctor {
-        /// The roles.
+        /// The roles to check.
         roles: Vec<Role>,
         /// Print JSON.
         #[arg(long)]
@@ -98,103 +99,105 @@ pub enum Command {
     },
     /// Print the broker's exchanges and queues as JSON, or declare them.
     Topology {
-        /// Declare them at the configured broker.
+        /// Declare the exchanges and queues at the configured broker.
         #[arg(long)]
         apply: bool,
-        /// Print the commands that give each broker user its permissions instead.
+        /// Print the commands that grant each broker user its permissions instead.
         #[arg(long, conflicts_with = "apply")]
         permissions: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Show a running process: roles, queues, providers, the last hour; status 0 if it is ready.
+    /// Show a running process: roles, queues, providers, the last hour; exit code 0 if it is ready.
     Status(AdminArguments),
-    /// Find verifications and say what happened to them.
+    /// Find verifications and show what happened to them.
     #[command(override_usage = FIND)]
     Find(FindArguments),
-    /// Send the code of a verification again, by a running issuer.
+    /// Resend the code of a verification through a running issuer.
     Resend(ByIdArguments),
-    /// Cancel a verification: its code is worth nothing from now on.
+    /// Cancel a verification, so that its code is no longer accepted.
     Cancel(ByIdArguments),
-    /// Reset the counts of a subject or recipient, so that it can get and try codes again: wrong
-    /// codes and messages of the subject, messages to the recipient and its block of numbers.
-    /// A running issuer follows within 5 s.
+    /// Reset the counts of a subject or recipient, so that it can receive and try codes again:
+    /// wrong codes and messages of the subject, messages to the recipient and its number block.
+    /// Takes effect in a running issuer within 5 s.
     #[command(override_usage = UNLOCK)]
     Unlock(UnlockArguments),
     /// List, show, replay or discard dead letters. Shows no content.
     DeadLetters {
-        /// What to do.
+        /// The subcommand.
         #[command(subcommand)]
         command: DeadLettersCommand,
     },
-    /// Compare accepted messages with their outcomes; status 0 if all could be read and they balance.
+    /// Compare accepted messages with their outcomes; exit code 0 if all could be read and each has
+    /// one.
     Audit(AdminArguments),
     /// Show the providers of a running worker, or hold the circuit of one.
     Providers(ProvidersArguments),
-    /// Show who used the admin API or these commands, for what and why.
+    /// Show who used the admin API or these commands, when and why.
     AuditTrail(AdminArguments),
-    /// Copy the embedded engine's file to a new file, also while the service runs.
+    /// Copy the embedded engine's file to a new file, even while the service runs.
     Backup {
         /// The file to create (mode 0600). An existing file is not overwritten.
         file: PathBuf,
     },
-    /// Put a backup in place of the embedded engine's file. The service must be stopped, and the
-    /// earlier file moved away. Codes that were live in the backup have ended.
+    /// Restore the embedded engine's file from a backup. Stop the service and move the existing
+    /// file away first. Codes that were live in the backup are no longer valid.
     Restore {
-        /// The file that `watchword backup` made.
+        /// A file made by `watchword backup`.
         file: PathBuf,
     },
-    /// Print every series of `/metrics`, its meaning and what to do when it moves.
+    /// Print every series of `/metrics` with its meaning and the action to take when it changes.
     Metrics {
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Try a provider.
+    /// Test a provider.
     Provider {
-        /// What to do.
+        /// The subcommand.
         #[command(subcommand)]
         command: ProviderCommand,
     },
-    /// Run an SMS gateway and an SMTP relay that behave as a file says, to try routes with.
+    /// Run a simulated SMS gateway and SMTP relay, whose faults a file scripts, to test routes.
     #[command(long_about = SIMULATE)]
     Simulate {
-        /// The file; without it both accept everything.
+        /// The script; without it both accept every message.
         file: Option<PathBuf>,
     },
-    /// Ask a running issuer for a code.
+    /// Request a code from a running issuer.
     Send(SendArguments),
-    /// Check a code at a running verifier; status 0 if it is right.
+    /// Check a code at a running verifier; exit code 0 if it is approved.
     Check(CheckArguments),
-    /// Print completions for a shell.
+    /// Print the completion script for a shell.
     ///
-    /// For example: watchword completions bash > ~/.local/share/bash-completion/completions/watchword
+    /// For example: watchword completions bash >
+    /// ~/.local/share/bash-completion/completions/watchword
     Completions {
         /// The shell.
         shell: Shell,
     },
-    /// Write man pages into a folder.
+    /// Write the man pages into a folder.
     Man {
-        /// The folder.
+        /// The folder; created if it does not exist.
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },
 }
 
-/// `watchword init`.
+/// Arguments of `watchword init`.
 #[derive(Debug, Args)]
 pub struct InitArguments {
     /// The folder to create or to write into.
     #[arg(value_name = "DIR", default_value = "config")]
     pub folder: PathBuf,
-    /// What holds state and queues.
+    /// The engine that holds state and queues.
     #[arg(long, value_enum, default_value_t = EngineKind::Embedded)]
     pub engine: EngineKind,
-    /// The folder of the embedded engine's file; the configuration's own by default.
+    /// The folder of the embedded engine's file; by default the folder of the configuration.
     #[arg(long, value_name = "DATA_DIR")]
     pub data: Option<PathBuf>,
-    /// Send through `watchword simulate`, whose file is written as well.
+    /// Send through `watchword simulate`; its script is written as well.
     #[arg(long, conflicts_with = "gateway")]
     pub with_simulator: bool,
     /// The SMS gateway: a preset, or `inbox` to keep messages in memory.
@@ -217,13 +220,13 @@ fn gateways() -> PossibleValuesParser {
     PossibleValuesParser::new(std::iter::once("inbox").chain(presets))
 }
 
-/// What to do with the configuration.
+/// A command about the configuration.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Parse and validate it as a process of these roles does, none means all, and print what would
-    /// run. Prints no secret.
+    /// Parse and validate the configuration for the named roles, or all, and print a summary
+    /// without secrets.
     Check {
-        /// The roles.
+        /// The roles to check for.
         roles: Vec<Role>,
         /// Print JSON.
         #[arg(long)]
@@ -231,14 +234,14 @@ pub enum ConfigCommand {
     },
 }
 
-/// Where the admin API of a running process is, and who asks. If nothing listens there, the command
-/// works on the store directly.
+/// Address and key of the admin API. If nothing listens there, the command works on the store
+/// directly.
 #[derive(Debug, Args)]
 pub struct AdminArguments {
-    /// The address of the admin listener; without it `admin.listen` of the configuration.
+    /// The address of the admin listener; by default `admin.listen` of the configuration.
     #[arg(long, global = true, env = "WATCHWORD_ADMIN_URL")]
     pub admin_url: Option<String>,
-    /// A file with the admin key; without it the variable `WATCHWORD_ADMIN_KEY`.
+    /// A file with the admin key; by default the variable `WATCHWORD_ADMIN_KEY` is used.
     #[arg(long, global = true)]
     pub key_file: Option<PathBuf>,
     /// Print JSON.
@@ -246,57 +249,58 @@ pub struct AdminArguments {
     pub json: bool,
 }
 
-/// A command that changes something.
+/// Arguments of a command that changes state.
 #[derive(Debug, Args)]
 pub struct ChangeArguments {
-    /// Where and who.
+    /// Address and key of the admin API.
     #[command(flatten)]
     pub admin: AdminArguments,
-    /// Why, for the audit trail: at most 200 characters, no address.
+    /// The reason, for the audit trail: at most 200 characters, no mail address or phone number.
     #[arg(long, default_value = "not given")]
     pub why: String,
 }
 
-/// `watchword find`.
+/// Arguments of `watchword find`.
 #[derive(Debug, Args)]
 pub struct FindArguments {
-    /// Where and who.
+    /// Address and key of the admin API.
     #[command(flatten)]
     pub admin: AdminArguments,
     /// The id of a verification.
     pub id: Option<String>,
-    /// With --subject or --recipient: the service.
+    /// The service; required with --subject or --recipient.
     #[arg(long)]
     pub service: Option<String>,
-    /// The account.
+    /// The account that the codes were requested for.
     #[arg(long)]
     pub subject: Option<String>,
-    /// The number or mail address. Approved, canceled and used-up verifications keep none.
+    /// The number or mail address. Does not find approved, canceled and used-up verifications,
+    /// which keep no recipient.
     #[arg(long)]
     pub recipient: Option<String>,
 }
 
-/// `watchword resend` and `watchword cancel`.
+/// Arguments of `watchword resend` and `watchword cancel`.
 #[derive(Debug, Args)]
 pub struct ByIdArguments {
-    /// Where, who and why.
+    /// The admin API and the reason.
     #[command(flatten)]
     pub change: ChangeArguments,
     /// The id of the verification.
     pub id: String,
 }
 
-/// `watchword unlock`.
+/// Arguments of `watchword unlock`.
 #[derive(Debug, Args)]
 pub struct UnlockArguments {
-    /// Where, who and why.
+    /// The admin API and the reason.
     #[command(flatten)]
     pub change: ChangeArguments,
-    /// The service.
+    /// The service that requested the codes.
     pub service: Option<String>,
-    /// The account, or the recipient where requests name none.
+    /// The account, or the recipient if the service's requests name no account.
     pub subject: Option<String>,
-    /// A number or an address that has had too many messages.
+    /// A number or mail address that has received too many messages.
     #[arg(long)]
     pub recipient: Option<String>,
 }
@@ -304,36 +308,36 @@ pub struct UnlockArguments {
 /// A command about dead letters.
 #[derive(Debug, Subcommand)]
 pub enum DeadLettersCommand {
-    /// List them.
+    /// List dead letters.
     List {
-        /// Where and who.
+        /// Address and key of the admin API.
         #[command(flatten)]
         admin: AdminArguments,
-        /// Which.
+        /// The dead letters to list.
         #[command(flatten)]
         filter: DeadLetterArguments,
     },
-    /// Show one: reason and history, never its content.
+    /// Show the reason and history of a dead letter, without its content.
     Show {
-        /// Where and who.
+        /// Address and key of the admin API.
         #[command(flatten)]
         admin: AdminArguments,
-        /// Its id.
+        /// The id of the dead letter.
         id: String,
     },
-    /// Put dead letters back into their queues. Expired ones stay.
+    /// Move dead letters back into their queues, except expired ones.
     Replay(DeadLetterChange),
-    /// Discard them.
+    /// Delete dead letters.
     Discard(DeadLetterChange),
 }
 
-/// Which dead letters to replay or discard.
+/// Arguments of `watchword dead-letters replay` and `discard`.
 #[derive(Debug, Args)]
 pub struct DeadLetterChange {
-    /// Where, who and why.
+    /// The admin API and the reason.
     #[command(flatten)]
     pub change: ChangeArguments,
-    /// Which.
+    /// The dead letters to change.
     #[command(flatten)]
     pub filter: DeadLetterArguments,
     /// All dead letters; required if no filter is given.
@@ -341,36 +345,36 @@ pub struct DeadLetterChange {
     pub all: bool,
 }
 
-/// Which dead letters.
+/// A filter of dead letters.
 #[derive(Debug, Args)]
 pub struct DeadLetterArguments {
-    /// `requests`, `sms`, `email`, `receipts` or `timers`.
+    /// The queue: `requests`, `sms`, `email`, `receipts` or `timers`.
     #[arg(long)]
     pub queue: Option<String>,
-    /// Why they were dead-lettered.
+    /// The reason for dead-lettering.
     #[arg(long)]
     pub reason: Option<String>,
-    /// The service that they belong to.
+    /// The service that the messages belong to.
     #[arg(long)]
     pub service: Option<String>,
-    /// Their id.
+    /// The message id.
     #[arg(long)]
     pub id: Option<String>,
-    /// Dead-lettered (or, where that is not known, accepted) longer ago than this.
+    /// The minimum time since dead-lettering or, if that is unknown, since acceptance.
     #[arg(long)]
     pub older_than_seconds: Option<u64>,
-    /// How many dead letters to read from each queue: 1 to 20,000.
+    /// The most dead letters to read from each queue: 1 to 20,000.
     #[arg(long, default_value_t = 1_000)]
     pub limit: usize,
 }
 
-/// `watchword providers`.
+/// Arguments of `watchword providers`.
 #[derive(Debug, Args)]
 pub struct ProvidersArguments {
-    /// Where and who.
+    /// Address and key of the admin API.
     #[command(flatten)]
     pub admin: AdminArguments,
-    /// A command; without one the providers are shown.
+    /// The subcommand; without one the providers are listed.
     #[command(subcommand)]
     pub command: Option<ProvidersCommand>,
 }
@@ -378,26 +382,28 @@ pub struct ProvidersArguments {
 /// A command about the providers of a running worker.
 #[derive(Debug, Subcommand)]
 pub enum ProvidersCommand {
-    /// Hold a circuit open (the provider is not called) or closed (it gets its full share), or give
-    /// it back. It ends by itself, and with the process; other workers do not follow.
+    /// Hold a circuit open (the provider is not called) or closed (it gets its full share), or make
+    /// it automatic again. A hold ends after --for-seconds or with the process, and does not apply
+    /// to other workers.
     Circuit {
-        /// The provider.
+        /// The name of the provider.
         name: String,
-        /// How.
+        /// The state to hold.
         state: CircuitWord,
-        /// The channel, where an SMS and a mail provider share the name.
+        /// The channel; required if an SMS and a mail provider share the name.
         #[arg(long, value_parser = ["sms", "email"])]
         channel: Option<String>,
-        /// For how long.
+        /// The duration of the hold, up to a day.
         #[arg(long, default_value_t = 3_600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
         for_seconds: u64,
-        /// Why, for the audit trail: at most 200 characters, no address.
+        /// The reason, for the audit trail: at most 200 characters, no mail address or phone
+        /// number.
         #[arg(long, default_value = "not given")]
         why: String,
     },
 }
 
-/// How to hold a circuit.
+/// The state in which to hold a circuit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum CircuitWord {
     /// The provider is not called.
@@ -408,22 +414,23 @@ pub enum CircuitWord {
     Automatic,
 }
 
-/// What to do with a provider.
+/// A command about a configured provider.
 #[derive(Debug, Subcommand)]
 pub enum ProviderCommand {
-    /// Show the request it would make, secrets masked; with --to, send one message and show the answer.
+    /// Show the request it would make, secrets masked; with --to, send one message and show the
+    /// answer.
     Test(ProviderTestArguments),
 }
 
-/// `watchword provider test`.
+/// Arguments of `watchword provider test`.
 #[derive(Debug, Args)]
 pub struct ProviderTestArguments {
-    /// Its name.
+    /// The name of the provider.
     pub name: String,
-    /// A number or an address that gets a real message.
+    /// A number or mail address that receives a real message.
     #[arg(long)]
     pub to: Option<String>,
-    /// A value for the template: NAME=VALUE. Other variables get a sample.
+    /// A template variable: NAME=VALUE. Other variables get a sample value.
     #[arg(long = "variable", value_name = "NAME=VALUE", value_parser = variable)]
     pub variables: Vec<(String, String)>,
     /// Print JSON.
@@ -436,7 +443,7 @@ fn variable(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// A part of the pipeline.
+/// A role of the pipeline that a process can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Role {
     /// Accepts requests for codes.
@@ -450,7 +457,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// Every role.
+    /// All roles.
     pub const ALL: [Self; 4] = [
         Self::Issuer,
         Self::Verifier,
@@ -458,7 +465,7 @@ impl Role {
         Self::EmailWorker,
     ];
 
-    /// The role's name.
+    /// Returns the name on the command line, in logs and in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Issuer => "issuer",
@@ -469,10 +476,10 @@ impl Role {
     }
 }
 
-/// Where the service is and who asks.
+/// Address and key of the API.
 #[derive(Debug, Args)]
 pub struct Server {
-    /// The address of the API.
+    /// The URL of the API.
     #[arg(long, env = "WATCHWORD_URL", default_value = "http://127.0.0.1:8080")]
     pub url: String,
     /// The API key.
@@ -480,21 +487,21 @@ pub struct Server {
     pub key: Option<String>,
 }
 
-/// `watchword send`.
+/// Arguments of `watchword send`.
 #[derive(Debug, Args)]
 pub struct SendArguments {
-    /// Where and who.
+    /// Address and key of the API.
     #[command(flatten)]
     pub server: Server,
-    /// How the code is sent.
+    /// The channel that carries the code.
     #[arg(value_parser = ["sms", "email"])]
     pub channel: String,
-    /// The number or the address.
+    /// The number or mail address.
     pub to: String,
-    /// The account that asks; without it the recipient counts as the account.
+    /// The account that requests the code; by default the recipient counts as the account.
     #[arg(long)]
     pub subject: Option<String>,
-    /// What the code is for.
+    /// The purpose of the code, such as login.
     #[arg(long)]
     pub purpose: Option<String>,
     /// The language of the message.
@@ -505,20 +512,20 @@ pub struct SendArguments {
     pub json: bool,
 }
 
-/// `watchword check`.
+/// Arguments of `watchword check`.
 #[derive(Debug, Args)]
 pub struct CheckArguments {
-    /// Where and who.
+    /// Address and key of the API.
     #[command(flatten)]
     pub server: Server,
-    /// The verification's id, as `send` printed it.
+    /// The id of the verification, as printed by `send`.
     pub id: String,
-    /// What the person typed.
+    /// The code that the person entered.
     pub code: String,
-    /// The account that must be the request's.
+    /// The account; must equal that of the request.
     #[arg(long)]
     pub subject: Option<String>,
-    /// The purpose that must be the request's.
+    /// The purpose; must equal that of the request.
     #[arg(long)]
     pub purpose: Option<String>,
     /// Print JSON, as without this option.

@@ -16,18 +16,19 @@ use crate::reach::Unreached;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// A client with a deadline, without proxies. It follows no redirect: the target could get the
-/// recipient and the code in clear.
+/// Returns a client with a deadline, without proxies. It follows no redirect, because the target
+/// could receive the recipient and the code in clear.
 pub fn client() -> anyhow::Result<Client> {
     Client::builder()
         .timeout(DEADLINE)
         .redirect(Policy::none())
         .no_proxy()
         .build()
-        .context("no HTTP client can be made")
+        .context("cannot create an HTTP client")
 }
 
-/// Returns a request with the key; an error if key or URL cannot be sent.
+/// Builds a POST request to `path` with the API key. Returns a usage error if the key is missing or
+/// malformed, or the URL is not an HTTP address.
 fn post(server: &Server, path: &str) -> anyhow::Result<RequestBuilder> {
     let base = server.url.trim().trim_end_matches('/');
     let url = Url::parse(&format!("{base}{path}"))
@@ -51,7 +52,7 @@ fn post(server: &Server, path: &str) -> anyhow::Result<RequestBuilder> {
     Ok(client()?.post(url).bearer_auth(key))
 }
 
-/// Sends `request` to a process of `role`; an error says what to do.
+/// Sends `request` to a process of `role`. Errors name the option to correct.
 async fn ask(server: &Server, role: &str, request: RequestBuilder) -> anyhow::Result<Value> {
     let sent = request.send().await;
     let response = sent.map_err(|error| {
@@ -66,7 +67,7 @@ async fn ask(server: &Server, role: &str, request: RequestBuilder) -> anyhow::Re
                 format!("The {role} cannot be reached: {advice}.")
             }
         };
-        // The words of the HTTP library repeat the URL, which may hold a password.
+        // The HTTP library's message repeats the URL, which may contain a password.
         anyhow::Error::new(error.without_url()).context(Failure::new(text))
     })?;
     let status = response.status();
@@ -80,7 +81,7 @@ async fn ask(server: &Server, role: &str, request: RequestBuilder) -> anyhow::Re
         .map_err(|error| anyhow::anyhow!("{error:#}.{advice}"))
 }
 
-/// `url` without a user and a password.
+/// Returns `url` without user and password.
 fn shown(url: &str) -> String {
     let Ok(mut url) = Url::parse(url.trim()) else {
         return "it".to_owned();
@@ -89,7 +90,7 @@ fn shown(url: &str) -> String {
     url.to_string()
 }
 
-/// Asks for a code and prints the answer.
+/// Requests a code and prints the answer.
 pub async fn send(arguments: SendArguments) -> anyhow::Result<()> {
     let mut body = json!({ "channel": arguments.channel, "to": arguments.to });
     add(&mut body, "subject", arguments.subject);
@@ -106,9 +107,9 @@ fn add(body: &mut Value, name: &str, value: Option<String>) {
     }
 }
 
-/// Checks a code and prints the answer; an error if it is not right.
+/// Checks a code and prints the answer. Returns an error if the code is not approved.
 pub async fn check(arguments: CheckArguments) -> anyhow::Result<()> {
-    // The API answers an id of another form like an unknown one: as expired.
+    // The API reports a malformed id as expired, like an unknown one, so check the form here.
     if arguments.id.parse::<VerificationId>().is_err() {
         let text = "The id is not one of a verification, which has 32 characters of a-z and 2-7: 'watchword send' \
              prints it. Nothing was checked.";
@@ -134,7 +135,7 @@ pub async fn check(arguments: CheckArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The JSON of a success, or the problem's code and detail as an error.
+/// Returns the JSON body of a successful response, or an error with the problem's code and detail.
 pub async fn answer(response: Response) -> anyhow::Result<Value> {
     let status = response.status();
     ensure!(

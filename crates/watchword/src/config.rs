@@ -1,4 +1,4 @@
-//! The whole configuration: the sections of the crates under one roof.
+//! The complete configuration, composed of the sections of all crates.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,59 +13,60 @@ use watchword_core::SecretString;
 use watchword_email_worker::EmailConfig;
 use watchword_sms_worker::SmsConfig;
 
-/// The file `config/watchword.toml` shows every key.
+/// The configuration of a process. The file `config/watchword.toml` shows every key.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// What holds state and queues.
+    /// The engine that holds state and queues.
     pub engine: EngineKind,
     /// The public listener.
     #[serde(default)]
     pub http: HttpConfig,
-    /// The listener for health and metrics.
+    /// The listener for health, metrics and the admin API.
     #[serde(default)]
     pub admin: AdminConfig,
-    /// Logs.
+    /// Format and level of the logs.
     #[serde(default)]
     pub log: LogConfig,
-    /// The embedded engine.
+    /// The database file; required by the embedded engine.
     pub embedded: Option<EmbeddedConfig>,
-    /// The distributed engine's broker.
+    /// The broker; required by the distributed engine.
     pub rabbitmq: Option<PeerConfig>,
-    /// The distributed engine's store.
+    /// The store; required by the distributed engine.
     pub redis: Option<PeerConfig>,
-    /// Keys.
+    /// The places of the cryptographic keys.
     #[serde(default)]
     pub keys: KeysConfig,
-    /// Who asks for codes.
+    /// The applications that request codes.
     pub services: ServicesConfig,
-    /// How long deliveries are remembered.
+    /// The retention of deliveries.
     #[serde(default)]
     pub ledger: LedgerConfig,
-    /// A folder with templates on top of the embedded ones.
+    /// A folder with templates that override the embedded ones.
     pub templates: Option<PathBuf>,
-    /// Where traces go; nowhere without it.
+    /// The collector of traces; without it traces are off.
     pub traces: Option<TracesConfig>,
-    /// SMS.
+    /// The SMS worker, its providers and routes.
     pub sms: Option<SmsConfig>,
-    /// Email.
+    /// The email worker, its relays and routes.
     pub email: Option<EmailConfig>,
-    /// The same as it was written, with the environment over it.
+    /// The file as it was read, overridden by environment variables.
     #[serde(skip)]
     pub source: toml::Table,
 }
 
-/// What is allowed and will surprise: `config check`, `doctor`, a start and a reload show it.
+/// A valid setting that is likely to be a mistake. `config check`, `doctor`, a start and a reload
+/// report it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
-    /// The configuration key it is about.
+    /// The configuration key that the warning is about.
     pub key: String,
-    /// What to know, and what to do.
+    /// The effect, and the fix.
     pub text: String,
 }
 
 impl Warning {
-    /// A warning about `key`.
+    /// Creates a warning about `key`.
     pub fn new(key: impl Into<String>, text: impl Into<String>) -> Self {
         Self {
             key: key.into(),
@@ -74,18 +75,18 @@ impl Warning {
     }
 }
 
-/// What holds state and queues.
+/// The engine that holds state and queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum EngineKind {
-    /// One `SQLite` file and one process.
+    /// A single process with an `SQLite` file.
     Embedded,
-    /// `RabbitMQ` and Redis.
+    /// Separate processes with `RabbitMQ` and Redis.
     Distributed,
 }
 
 impl EngineKind {
-    /// The engine's name in the configuration.
+    /// Returns the engine's name in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Embedded => "embedded",
@@ -94,39 +95,39 @@ impl EngineKind {
     }
 }
 
-/// `[embedded]`.
+/// The section `[embedded]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EmbeddedConfig {
-    /// The `SQLite` file.
+    /// The path of the `SQLite` file.
     pub path: PathBuf,
 }
 
-/// `[rabbitmq]` and `[redis]`.
+/// The sections `[rabbitmq]` and `[redis]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PeerConfig {
-    /// Where it is. A password in it is refused in the file, and accepted from the environment.
+    /// The URL of the peer. It may contain a password only if it comes from the environment.
     pub url: String,
-    /// Its password.
+    /// The place of the password.
     pub password: Option<SecretRef>,
-    /// Whether the connection may be in clear although the host is beyond loopback: then only the
-    /// network in between protects recipients and passwords.
+    /// Whether a connection without TLS to a host beyond loopback is allowed. Only the network
+    /// protects recipients and passwords then.
     #[serde(default)]
     pub allow_cleartext: bool,
 }
 
-/// `[traces]`.
+/// The section `[traces]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TracesConfig {
-    /// The collector's address for OTLP over HTTP: `http://127.0.0.1:4318/v1/traces`.
+    /// The collector's URL for OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`.
     pub url: String,
-    /// The share of traces that begin here and are kept, 0 to 1; those of a caller who keeps them
-    /// are kept.
+    /// The sampled share of the traces that begin here, 0 to 1. A trace that the caller sampled is
+    /// always kept.
     #[serde(default = "all")]
     pub share: f64,
-    /// Headers of each request, for a collector that wants to know who calls.
+    /// Headers of each request, for a collector that requires authentication.
     #[serde(default)]
     pub headers: BTreeMap<String, SecretRef>,
 }
@@ -135,11 +136,11 @@ const fn all() -> f64 {
     1.0
 }
 
-/// `[ledger]`.
+/// The section `[ledger]`.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LedgerConfig {
-    /// How long a delivery is remembered after its last change.
+    /// How long a delivery is kept after its last change, 1 to 8,760 hours.
     pub retention_hours: u64,
 }
 
@@ -152,7 +153,7 @@ impl Default for LedgerConfig {
 }
 
 impl PeerConfig {
-    /// URL and password, read.
+    /// Returns the URL and reads the password. An error names the key below `key`.
     pub fn resolve(&self, key: &str) -> Result<(SecretString, Option<SecretString>), ConfigError> {
         let password = self.password.as_ref().map(SecretRef::resolve).transpose();
         let password = password.map_err(|error| error.within(&format!("{key}.password")))?;
@@ -161,7 +162,7 @@ impl PeerConfig {
 }
 
 impl Config {
-    /// Reads `path` and `environment` over it; the error is the first one.
+    /// Reads `path`, overridden by `environment`. Returns the first error if there are several.
     pub fn read_under(
         path: &Path,
         environment: impl Iterator<Item = (String, String)>,
@@ -173,8 +174,8 @@ impl Config {
         }
     }
 
-    /// Reads `path` and `environment` over it: the configuration without the keys that are wrong,
-    /// and all errors.
+    /// Reads `path`, overridden by `environment`. Returns the configuration without its invalid
+    /// keys, and all errors.
     pub fn draft(
         path: &Path,
         environment: impl Iterator<Item = (String, String)>,
@@ -201,7 +202,8 @@ impl Config {
         (config, errors)
     }
 
-    /// Refuses the API key that the samples of earlier versions had: everybody knows it.
+    /// Returns an error if a service uses the API key of the samples of earlier versions, which is
+    /// public.
     pub fn refuse_published_key(&self) -> Result<(), ConfigError> {
         for (name, service) in &self.services {
             let is_published = |key: &ApiKeyConfig| key.sha256.eq_ignore_ascii_case(PUBLISHED_KEY);
@@ -220,7 +222,7 @@ impl Config {
 /// The SHA-256 of `example-key-change-me`.
 const PUBLISHED_KEY: &str = "22a60ff8c666ee7f81ede927b1adfb38922412b0bbd7162b99525a22607f603b";
 
-/// The process's environment, as far as it is text.
+/// Returns the environment variables of the process whose name and value are UTF-8.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

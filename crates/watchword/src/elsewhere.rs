@@ -1,5 +1,5 @@
-//! The paths of the API that other roles serve: their 404 names the role, because a caller that has
-//! the address of another role sees an ordinary "not found" otherwise.
+//! Routes for the API paths that other roles serve. Their 404 names the role, so that a caller with
+//! the address of the wrong role does not see an ordinary "not found".
 
 use axum::Router;
 use axum::routing::any;
@@ -19,7 +19,7 @@ const PATHS: [(Role, &[&str]); 3] = [
     (Role::SmsWorker, &["/v1/receipts/{provider}"]),
 ];
 
-/// The routes of the roles that are not among `roles`.
+/// Returns routes for the paths of all roles that are not in `roles`.
 pub(crate) fn routes(roles: &[Role]) -> Router {
     let mut routes = Router::new();
     for (role, paths) in PATHS {
@@ -42,7 +42,7 @@ fn not_found(role: Role) -> Problem {
 mod tests {
     use super::*;
 
-    /// A role's own paths and these must not overlap: the router panics then.
+    /// The router panics if a path of a role overlaps with these routes.
     #[test]
     fn a_path_is_served_by_one_role() {
         let mut all = Router::new();

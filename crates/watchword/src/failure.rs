@@ -1,4 +1,4 @@
-//! How a command fails: what is wrong, where, and what to do next, on one line. Never a backtrace.
+//! Errors of commands: the problem, its place and the next step in a line, without a backtrace.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -8,8 +8,8 @@ use tokio::net::TcpListener;
 
 use crate::output::error_line;
 
-/// A failure in words for the person at the command line. As the context of an [`anyhow::Error`] it
-/// replaces the error's own words, which `--verbose` shows below it.
+/// An error message for the person at the command line. As the context of an [`anyhow::Error`] it
+/// replaces the messages of the causes, which only `--verbose` prints.
 #[derive(Debug)]
 pub struct Failure {
     text: String,
@@ -17,7 +17,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Says what is wrong, where, and what to do next.
+    /// Creates a failure with exit code 1. `text` names the problem, its place and the next step.
     pub fn new(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
@@ -25,7 +25,7 @@ impl Failure {
         }
     }
 
-    /// The same about the command line.
+    /// Creates a usage error, with exit code 2.
     pub fn usage(text: impl Into<String>) -> Self {
         Self {
             is_usage: true,
@@ -42,8 +42,7 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Prints `error` to standard error, with `is_verbose` each of its causes as well, and returns the
-/// exit code.
+/// Prints `error` to standard error, with its causes if `is_verbose`, and returns the exit code.
 pub fn report(error: &anyhow::Error, is_verbose: bool) -> u8 {
     let failure = error.downcast_ref::<Failure>();
     if failure.is_some() {
@@ -70,7 +69,7 @@ pub async fn listen(key: &str, address: SocketAddr) -> anyhow::Result<TcpListene
         .map_err(|error| cannot_listen(key, address, error))
 }
 
-/// The error of `key`, whose `address` cannot be listened on.
+/// Returns the error of the configuration key `key`, whose `address` cannot be bound.
 pub fn cannot_listen(key: &str, address: SocketAddr, error: io::Error) -> anyhow::Error {
     let text = match error.kind() {
         ErrorKind::AddrInUse => format!(

@@ -1,6 +1,5 @@
-//! The inbox: a page that refreshes itself, and the same as JSON. It shows codes, so it is served on
-//! loopback only, and only to a request that names a loopback host: a page of another site cannot
-//! read it through a name that it points here.
+//! The inbox page and its JSON. It shows codes, so it is served only on loopback, and only to
+//! requests with a loopback `Host`: this stops another site from reading it by DNS rebinding.
 
 use std::net::SocketAddr;
 
@@ -35,24 +34,24 @@ pub(crate) fn is_configured(config: &Config, needs: Needs) -> bool {
         || needs.email && email.any(|provider| matches!(provider, EmailProviderConfig::Inbox {}))
 }
 
-/// Whether the inbox is served on an admin listener at `address`: on loopback only.
+/// Whether the inbox is served on an admin listener at `address`: only on loopback.
 pub(crate) fn is_served_at(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 
-/// Logs where the messages are, for a process with an admin listener at `address`.
+/// Logs the URL of the inbox on the admin listener at `address`, or a warning if it is not served.
 pub(crate) fn announce(address: SocketAddr) {
     if is_served_at(address) {
         let page = format!("http://{address}/inbox");
         tracing::info!(page, "read the messages of the provider kind \"inbox\"");
     } else {
         tracing::warn!(
-            "nobody can read the messages of the provider kind \"inbox\": /inbox is served only if admin.listen is a loopback address"
+            "the messages of the provider kind \"inbox\" cannot be read: /inbox is served only if admin.listen is a loopback address"
         );
     }
 }
 
-/// `GET /inbox` and `GET /inbox/messages?to=`.
+/// Returns the routes `GET /inbox` and `GET /inbox/messages?to=`.
 pub(crate) fn routes(inbox: Inbox) -> Router {
     Router::new()
         .route("/inbox", get(page))
@@ -91,7 +90,7 @@ async fn messages(
     State(inbox): State<Inbox>,
     Query(filter): Query<Filter>,
 ) -> Json<Vec<InboxMessage>> {
-    // A number pasted into a URL without encoding arrives with a space for its plus.
+    // In a query an unencoded `+` means a space, so `?to=+1202…` arrives with a leading space.
     let to = filter.to.map(|to| match to.strip_prefix(' ') {
         Some(digits) => format!("+{digits}"),
         None => to,

@@ -1,7 +1,7 @@
-//! Command line and wiring of the binary `watchword`. No logic lives here. A library besides the
-//! binary so that the fuzz targets drive the same wiring; nothing else builds on it.
+//! The commands of the binary `watchword`, and the wiring of its roles from the other crates. It is
+//! a library so that the fuzz targets use the same wiring; no other crate depends on it.
 
-/// Prints a line for people by [`output::line`]; the standard macro panics on a closed pipe.
+/// Prints a line for people with [`output::line`]. The standard macro panics on a closed pipe.
 macro_rules! println {
     () => { $crate::output::line(format_args!("")) };
     ($($argument:tt)*) => { $crate::output::line(format_args!($($argument)*)) };

@@ -1,4 +1,4 @@
-//! The binary: from the command line to the library's commands.
+//! The binary: parses the command line and calls the library's commands.
 
 use std::num::NonZero;
 use std::process::ExitCode;
@@ -15,18 +15,18 @@ use watchword::{
 };
 use zeroizing_alloc::ZeroAlloc;
 
-/// Wipes whatever is freed: a code passes through buffers of the HTTP, SMTP and JSON libraries,
-/// whose types do not wipe themselves.
+/// The allocator, which wipes freed memory: codes pass through buffers of the HTTP, SMTP and JSON
+/// libraries, whose types do not wipe themselves.
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<Jemalloc> = ZeroAlloc(Jemalloc);
 
-/// The most threads that work on orders and requests.
+/// The most worker threads of the runtime.
 const MOST_THREADS: usize = 4;
 
 /// The exit codes are part of the interface: 0 success, 1 failure, 2 a wrong command line, 141 a
 /// closed pipe (`output`).
 fn main() -> ExitCode {
-    // The first line: what is open before stays open.
+    // Must come first: hardening does not affect descriptors that are open already.
     let hardened = watchword_chassis::process::harden();
     let cli = Cli::parse();
     if cli.quiet {
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     }
     let is_verbose = cli.verbose;
     let ended = hardened
-        .context("the process cannot be closed to core dumps")
+        .context("cannot disable core dumps")
         .and_then(|()| execute(cli));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
 }
 
 fn execute(cli: Cli) -> anyhow::Result<()> {
-    // The one TLS provider of the process; fails only if it is installed already.
+    // Set the process-wide TLS provider. This fails only if one is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     runtime()?.block_on(async {
         match cli.command {
@@ -87,10 +87,10 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
     })
 }
 
-/// One processor is the broker client's, which has a thread of its own. Where that leaves one, all
-/// tasks take turns on one thread: in the order in which they became ready, so that what writes to
-/// a peer comes after all who have something for it and writes it at once. With more, a task that
-/// was woken runs next, and most writes carry one message.
+/// Builds the runtime. The thread of the broker client takes up a processor. If that leaves only
+/// one, the runtime is single-threaded: it polls tasks in the order in which they became ready, so
+/// the task that writes to a peer runs after all tasks that have a message for it, and writes them
+/// together. The multi-threaded runtime polls a woken task next, so most writes carry one message.
 fn runtime() -> std::io::Result<Runtime> {
     let processors = available_parallelism().map_or(1, NonZero::get);
     let mut builder = if processors <= 2 {

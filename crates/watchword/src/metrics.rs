@@ -1,5 +1,5 @@
-//! `watchword metrics`: the document of every series, made of the declarations beside the code that
-//! counts. Refuses to say anything of its own but how to read it.
+//! `watchword metrics`: the reference of all series, generated from their declarations in the
+//! crates, with an introduction.
 
 use serde_json::json;
 use watchword_chassis::{figures, telemetry};
@@ -9,26 +9,34 @@ use crate::{certificates, output};
 
 const HEAD: &str = "# Metrics
 
-Printed by `watchword metrics`; a test holds this page against the program. Each process serves its own at `/metrics` on the
-admin listener, in the text form of Prometheus. Name the scrape jobs `watchword…`: the alerts look for that. The dashboards
-and the alerts ([runbook](runbook.md)) need these series and no others.
+This page is the output of `watchword metrics`; a test compares the two. Each process serves its
+series at `/metrics` on the admin listener, in the Prometheus text format. Give the scrape jobs
+names that begin with `watchword`, because the alerts select them by that prefix. The dashboards and
+alerts ([runbook](runbook.md)) use only these series.
 
-Labels come from closed sets and from the configuration (names of providers), never from a request: no recipient, code, id
-or text of a service is in any. Series stand at 0 from the start, those with a country from its first message.
+Label values are constants or names from the configuration (of providers), not data from a request:
+no label contains a recipient, a code, an id or a text of a service. Series start at 0; those with a
+country start with its first message.
 
-**Objective.** 99 % of the codes are handed to a provider within 5 s of being accepted: the bucket `le=\"5\"` of
-`watchword_handover_age_seconds`, of all handed over, expired, parked and failed for another cause than the recipient
-or a text that a provider refused.
+**Objective.** 99 % of the codes are handed to a provider within 5 s of being accepted: the bucket
+`le=\"5\"` of `watchword_handover_age_seconds`, divided by all deliveries that were handed over,
+expired, dead-lettered, or failed for a reason other than the recipient or a text that the provider
+rejected.
 
-**Not to be had.** Conversion (approved of opened) is told by channel, not by provider or country: a check is one call of the
-store for one record, which knows neither; the ledger knows the provider and issuer the country, and asking them would be a call
-more for each check. What a provider delivers is told by its receipts, where it sends some; countries by
-`watchword_country_attempts_total` and `watchword_verifications_opened_total`. The age of a queue's head is a bound, because
-RabbitMQ shows no message without taking it. The program serves no TLS of its own, so that only the certificates of its peers are
-watched. SMPP binds are made without TLS.
+**Limitations.**
+
+- Conversion (approved / opened) has the channel as a label, but neither provider nor country. A
+  check is a single call of the store for a record that contains neither. The ledger has the
+  provider and the issuer the country, and reading either would cost a further call for each check.
+- Receipts show the messages that a provider delivered, if it sends receipts.
+  `watchword_country_attempts_total` and `watchword_verifications_opened_total` show countries.
+- The age of a queue's oldest message is an upper bound, because RabbitMQ shows no message without
+  taking it from the queue.
+- The program serves no TLS, so only the certificates of its peers are watched. SMPP binds are made
+  without TLS.
 ";
 
-/// The groups in the way of a code.
+/// The groups of series, in the order in which a code passes them.
 pub const GROUPS: [(&str, &[Series]); 11] = [
     ("Requests (issuer)", watchword_issuer::SERIES),
     (
@@ -55,12 +63,12 @@ pub const GROUPS: [(&str, &[Series]); 11] = [
     ("Process (every role, on Linux)", figures::SERIES),
 ];
 
-/// The document.
+/// Returns the reference as Markdown.
 pub fn document() -> String {
     format!("{HEAD}{}", markdown(&GROUPS))
 }
 
-/// Prints it, or the series as JSON.
+/// Prints the reference, or the series as JSON.
 pub fn run(as_json: bool) -> anyhow::Result<()> {
     if !as_json {
         output::data(&document());
@@ -89,7 +97,7 @@ mod tests {
 
     use super::*;
 
-    /// `WATCHWORD_WRITE=1` writes it instead.
+    /// Run with `WATCHWORD_WRITE=1` to write the page instead of comparing it.
     #[test]
     fn the_document_is_what_the_code_says() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");

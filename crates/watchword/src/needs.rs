@@ -1,5 +1,5 @@
-//! The parts of the configuration that a process needs. It reads those and no more: a key or a
-//! secret that a role does not use may be missing, or lie where the process cannot read it.
+//! The parts of the configuration that a process needs. It reads only those: a key or a secret that
+//! its roles do not use may be missing or unreadable.
 
 use watchword_chassis::config::KeyNeeds;
 use watchword_core::Channel;
@@ -13,21 +13,21 @@ use crate::cli::Role;
     reason = "a part of the configuration each"
 )]
 pub struct Needs {
-    /// A link to the broker. A process that only checks codes has none: it works while the broker
-    /// is away.
+    /// A connection to the broker. A process that only checks codes needs none and works while the
+    /// broker cannot be reached.
     pub queues: bool,
-    /// Keys.
+    /// The cryptographic keys.
     pub keys: KeyNeeds,
     /// The SMS providers, with their secrets.
     pub sms: bool,
-    /// The relays, with their secrets.
+    /// The email providers, with their secrets.
     pub email: bool,
     /// The texts of both channels, which an issuer renders for each request.
     pub texts: bool,
 }
 
 impl Needs {
-    /// Everything.
+    /// The needs of a process with all roles.
     pub const ALL: Self = Self {
         queues: true,
         keys: KeyNeeds::ALL,
@@ -35,7 +35,7 @@ impl Needs {
         ..Self::PROVIDERS
     };
 
-    /// `watchword provider` needs the providers.
+    /// The needs of `watchword provider`.
     pub const PROVIDERS: Self = Self {
         queues: false,
         keys: KeyNeeds {
@@ -48,7 +48,7 @@ impl Needs {
         texts: false,
     };
 
-    /// `watchword audit` and `watchword dead-letters` need the queues.
+    /// The needs of `watchword audit` and `watchword dead-letters`.
     pub const QUEUES: Self = Self {
         queues: true,
         sms: false,
@@ -56,7 +56,7 @@ impl Needs {
         ..Self::PROVIDERS
     };
 
-    /// `watchword unlock`, `find` and `cancel` need the parts that a verifier needs.
+    /// The needs of `watchword unlock`, `find` and `cancel`, which are those of a verifier.
     pub const UNLOCK: Self = Self {
         queues: false,
         keys: KeyNeeds {
@@ -68,13 +68,13 @@ impl Needs {
         texts: false,
     };
 
-    /// A command that reads the store needs no secret but the store's.
+    /// The needs of a command that uses no secret except that of the store.
     pub const STORE: Self = Self {
         queues: false,
         ..Self::QUEUES
     };
 
-    /// Returns the needs of a process with these `roles`; no role means all.
+    /// Returns the needs of a process with these `roles`, or with all if there are none.
     pub fn of(roles: &[Role]) -> Self {
         if roles.is_empty() {
             return Self::ALL;
@@ -104,17 +104,19 @@ impl Needs {
         }
     }
 
-    /// Whether the store is needed: by every role, and by the commands that ask it.
+    /// Whether the configuration of the store is validated in advance: for every role, and for
+    /// commands that use the queues or the index key.
     pub const fn store(self) -> bool {
         self.queues || self.keys.index
     }
 
-    /// Whether the texts of `channel` are needed: by the worker that sends them, or by the issuer.
+    /// Whether the texts of `channel` are needed. Its worker sends them, and an issuer renders
+    /// them.
     pub const fn texts(self, channel: Channel) -> bool {
         self.texts || self.channel(channel)
     }
 
-    /// The parts of the configuration whose files are left alone.
+    /// Returns the keys of the configuration whose files the process does not read.
     pub fn left_out(self) -> Vec<&'static str> {
         [
             ("keys.sealing", self.keys.sealing),

@@ -1,5 +1,6 @@
-//! Hands the steps of traces to a collector: OTLP over HTTP, in protobuf, up to 512 at once and each
-//! second. Refuses to hold anyone up: what the collector does not take is dropped and counted.
+//! Exports spans to a collector by OTLP over HTTP, as protobuf: every second, and at most 512 in a
+//! request. The export does not delay other tasks: spans that the collector does not accept are
+//! dropped and counted.
 
 use std::time::Duration;
 
@@ -26,14 +27,14 @@ use watchword_metrics::prometheus::Registry;
 
 use crate::config::TracesConfig;
 
-/// Steps in one request at most.
+/// The most spans in a request.
 const BATCH: usize = 512;
-/// How long steps are gathered.
+/// How long spans are collected for a request.
 const GATHER: Duration = Duration::from_secs(1);
-/// The longest a request takes.
+/// The deadline of a request to the collector.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Where the steps go.
+/// The connection to a collector: client, URL and headers.
 pub struct Exporter {
     client: Client,
     url: Url,
@@ -42,14 +43,14 @@ pub struct Exporter {
 
 /// The traces of a process.
 pub struct Traces {
-    /// Where the way of requests is recorded.
+    /// The recorder of spans.
     pub spans: Spans,
-    /// Where the steps go; a reload may replace it.
+    /// The exporter, which a reload may replace; `None` if traces are off.
     pub exporter: Option<Live<Exporter>>,
 }
 
 impl Traces {
-    /// No traces.
+    /// Returns traces that record and export nothing.
     pub fn off() -> Self {
         Self {
             spans: Spans::off(),
@@ -58,7 +59,7 @@ impl Traces {
     }
 }
 
-/// Checks the section.
+/// Validates the section `[traces]`.
 pub fn check(config: &TracesConfig) -> Result<(), ConfigError> {
     Exporter::new(config).map(|_| ())
 }
@@ -83,7 +84,7 @@ pub fn start(
 }
 
 impl Exporter {
-    /// An exporter to the collector of `config`.
+    /// Creates an exporter to the collector of `config`, and reads the secrets of its headers.
     pub fn new(config: &TracesConfig) -> Result<Self, ConfigError> {
         let error = |key: &str, problem: &str| ConfigError::new(format!("traces.{key}"), problem);
         let url = Url::parse(&config.url).ok();
@@ -108,9 +109,12 @@ impl Exporter {
                 .resolve()
                 .map_err(|problem| problem.within(&format!("traces.{key}")))?;
             let value = HeaderValue::from_str(secret.expose());
-            let mut value = value.map_err(|_| error(&key, "cannot stand in a header"))?;
+            let mut value =
+                value.map_err(|_| error(&key, "has a character that no header value may have"))?;
             value.set_sensitive(true);
-            let name: HeaderName = name.parse().map_err(|_| error(&key, "is no header name"))?;
+            let name: HeaderName = name
+                .parse()
+                .map_err(|_| error(&key, "is not a valid header name"))?;
             headers.insert(name, value);
         }
         let client = Client::builder()
@@ -136,7 +140,7 @@ impl Exporter {
     }
 }
 
-/// Exports until `stop`, then what is left.
+/// Exports spans until `stop`, then the remaining ones.
 async fn run(
     exporter: Live<Exporter>,
     mut finished: mpsc::Receiver<Finished>,
@@ -172,7 +176,7 @@ async fn run(
             tracing::warn!("the collector of traces does not take them; they are dropped");
         }
         if !more && (count < BATCH || !is_well) {
-            // A collector that is away must not hold up the end of the process.
+            // A collector that cannot be reached must not delay the exit of the process.
             let mut left = 0;
             while finished.try_recv().is_ok() {
                 left += 1;

@@ -1,5 +1,5 @@
-//! Standard output of the commands. It ends quietly when its reader has gone away, as in
-//! `watchword metrics | head`, where the standard macros panic.
+//! Standard output of the commands. If the reader closes the pipe, as in `watchword metrics |
+//! head`, the process exits with 141, where the standard macros would panic.
 
 use std::fmt::{Arguments, Display};
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -8,48 +8,48 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
-/// The status of a program that SIGPIPE ended, as shells report it.
+/// The exit status that shells report for a program killed by SIGPIPE: 128 + 13.
 const CLOSED_PIPE: i32 = 141;
 
 static QUIET: AtomicBool = AtomicBool::new(false);
 
-/// Drops every [`line`] from now on (`--quiet`).
+/// Makes [`line`] print nothing (`--quiet`).
 pub fn set_quiet() {
     QUIET.store(true, Ordering::Relaxed);
 }
 
-/// Prints a line for people. The crate's `println!` leads here.
+/// Prints a line for people, unless `--quiet` is set. The crate's `println!` calls it.
 pub fn line(arguments: Arguments<'_>) {
     if !QUIET.load(Ordering::Relaxed) {
         write(arguments, "\n");
     }
 }
 
-/// Prints what the command was asked for, also with `--quiet`. Adds no line break.
+/// Prints requested data, even with `--quiet`. Adds no line break.
 pub fn data(text: &str) {
     write(format_args!("{text}"), "");
 }
 
-/// Prints `value` as JSON, also with `--quiet`.
+/// Prints `value` as JSON, even with `--quiet`.
 pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(value)?;
     write(format_args!("{text}"), "\n");
     Ok(())
 }
 
-/// `count` with the noun in its number: `1 error`, `2 errors`.
+/// Returns `count` with the noun in singular or plural: `1 error`, `2 errors`.
 pub fn counted<N: Display + PartialEq + From<u8>>(count: N, noun: &str) -> String {
     let plural = if count == N::from(1) { "" } else { "s" };
     format!("{count} {noun}{plural}")
 }
 
-/// Whether standard output shows colors: on a terminal, unless `NO_COLOR` is set.
+/// Whether to print colors: standard output is a terminal and `NO_COLOR` is not set.
 pub fn has_colors() -> bool {
     let is_off = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     !is_off && io::stdout().is_terminal()
 }
 
-/// Prints a line to standard error. Nobody is left to hear of a failure there.
+/// Prints a line to standard error. Ignores errors, because there is no place left to report them.
 pub fn error_line(arguments: Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{arguments}");
 }

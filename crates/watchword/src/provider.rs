@@ -1,5 +1,5 @@
-//! `watchword provider test`: the request that a provider would send, or one real message and its
-//! answer. Secrets are masked, and in answers the recipient and the code as well.
+//! `watchword provider test`: shows the request that a provider would make, or sends a message and
+//! shows the answer. Secrets are masked; in answers, recipient and code are masked too.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use crate::needs::Needs;
 use crate::validation::checked;
 use crate::{channels, output};
 
-/// Shows the request that a provider would send, or sends one message. The variables of `arguments`
-/// override the samples of the start.
+/// Shows the request that a provider would make, or sends a message if `--to` is given. The
+/// variables of `arguments` override the sample values.
 pub async fn test(path: &Path, arguments: ProviderTestArguments) -> anyhow::Result<()> {
     let ProviderTestArguments {
         name,
@@ -113,8 +113,8 @@ pub async fn test(path: &Path, arguments: ProviderTestArguments) -> anyhow::Resu
     Ok(())
 }
 
-/// Finds the provider `name`, or lists those that there are. Both channels may have one of that name:
-/// `to` decides, and without it SMS.
+/// Finds the provider `name`; the error lists the configured providers. If both channels have a
+/// provider of that name, `to` decides which to use, and without `to` the SMS provider is used.
 fn find(
     config: &Config,
     name: &str,

@@ -1,14 +1,14 @@
-//! Why a call to a process of Watchword failed, and what to change: nobody listens, the scheme is
+//! Reasons why a call to a Watchword process failed, with advice: nothing listens, the scheme is
 //! wrong, the certificate is not trusted, or another program answers.
 
 use watchword_dial::TlsFault;
 
-/// Why no answer of Watchword came from an address.
+/// The reason why no Watchword process answered at an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreached {
-    /// Nothing listens, or no route leads there.
+    /// The connection failed.
     Nobody,
-    /// The connection is there, and no answer came in time.
+    /// The connection was made, but no answer came in time.
     Silent,
     /// The TLS handshake failed.
     Tls(TlsFault),
@@ -17,7 +17,7 @@ pub enum Unreached {
 }
 
 impl Unreached {
-    /// Finds the reason in the error of a request.
+    /// Derives the reason from the error of a request.
     pub fn of(error: &reqwest::Error) -> Self {
         if let Some(fault) = TlsFault::of(error) {
             return Self::Tls(fault);
@@ -29,7 +29,7 @@ impl Unreached {
         }
     }
 
-    /// Says what is wrong at `address` and how `option`, which named it, must change.
+    /// Returns a sentence on the problem at `address` and the change to `option`, which named it.
     pub fn advice(self, address: &str, option: &str) -> String {
         let secure = address.replacen("http://", "https://", 1);
         let clear = address.replacen("https://", "http://", 1);
@@ -63,7 +63,7 @@ mod tests {
 
     use super::*;
 
-    /// A server that answers the first bytes with `answer`.
+    /// Starts a server that answers the first bytes with `answer`, and returns its port.
     async fn server(answer: &'static [u8]) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();

@@ -1,4 +1,4 @@
-//! What the command line says about itself: shell completions and man pages.
+//! Shell completions and man pages, generated from the command line's definition.
 
 use std::path::Path;
 

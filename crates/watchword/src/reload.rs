@@ -1,6 +1,7 @@
-//! Reloads: at SIGHUP, and when the configuration or a file it names changed. The whole new
-//! configuration is checked first; if anything is wrong, the process keeps the one it has. Keys that
-//! take a restart ([`crate::restart`]) keep their running values and are reported; the rest is applied.
+//! Reloads the configuration at SIGHUP, when the admin API asks for it, and when the configuration
+//! or a file that it names changed. The new configuration is validated first; if it has an error,
+//! the process keeps the running one. Keys that need a restart ([`crate::restart`]) keep their
+//! running values and are reported; all others are applied.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -33,17 +34,17 @@ use crate::run::log;
 use crate::texts::Texts;
 use crate::validation::{looked_at, one_line, validate};
 
-/// How often the files are looked at. Orchestrators take up to a minute to bring a changed secret.
+/// How often the files are compared. Orchestrators take up to a minute to update a mounted secret.
 const LOOK: Duration = Duration::from_secs(5);
 /// How long the files must stay unchanged after a change before they are read.
 const SETTLE: Duration = Duration::from_secs(2);
-/// A bundle of authorities has some hundred KiB.
+/// The largest file that is compared. A bundle of CA certificates has some hundred KiB.
 const LARGEST: u64 = 4 * 1024 * 1024;
 
-/// The content of the files of a configuration, by path.
+/// The SHA-256 of the files of a configuration, by path.
 type Prints = BTreeMap<PathBuf, [u8; 32]>;
 
-/// The files of a configuration, as they were when it was last read.
+/// A watch on the files of a configuration, with their hashes when it was last read.
 pub struct Reader {
     path: PathBuf,
     needs: Needs,
@@ -52,8 +53,8 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Looks at the configuration in `path` for a process with these `needs`. Call it before
-    /// reading, so that no change in between is missed.
+    /// Hashes the files of the configuration in `path` for a process with these `needs`. Call it
+    /// before reading the configuration, so that no change in between is missed.
     pub fn new(path: &Path, needs: Needs) -> Self {
         Self {
             path: path.to_owned(),
@@ -63,8 +64,9 @@ impl Reader {
         }
     }
 
-    /// Whether the files have changed and are whole. A file may be written in several steps and be
-    /// valid after each of them, so a change counts once a second look finds the same content.
+    /// Returns whether the files have changed and are complete. A file may be written in several
+    /// steps and be valid after each, so a change counts only if a second read finds the same
+    /// content.
     pub async fn has_changed(&mut self) -> bool {
         let Some(first) = self.look().await else {
             return false;
@@ -81,14 +83,14 @@ impl Reader {
         is_whole
     }
 
-    /// Remembers the files as they are now.
+    /// Takes the current files as those that were read.
     pub async fn take(&mut self) {
         if let Some(prints) = self.look().await {
             self.taken = prints;
         }
     }
 
-    /// Reading files takes time, which the tasks of a thread do not have.
+    /// Hashes the files on the blocking pool, because reading them would block other tasks.
     async fn look(&self) -> Option<Prints> {
         let (path, needs) = (self.path.clone(), self.needs);
         spawn_blocking(move || fingerprints(&path, needs))
@@ -97,7 +99,7 @@ impl Reader {
     }
 }
 
-/// Watches the configuration until `stop`.
+/// The task that reloads the configuration.
 pub struct Reloader {
     reader: Reader,
     shared: Arc<Shared>,
@@ -105,8 +107,8 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// A reloader of the configuration that `shared` was made from, and where the admin API asks
-    /// for a reload.
+    /// Creates a reloader of the configuration that `shared` was made from, and the sender by which
+    /// the admin API requests a reload.
     pub fn new(reader: Reader, shared: Arc<Shared>) -> (Self, mpsc::Sender<ReloadRequest>) {
         let (ask, asked) = mpsc::channel(1);
         let reloader = Self {
@@ -117,7 +119,8 @@ impl Reloader {
         (reloader, ask)
     }
 
-    /// Reloads the configuration at SIGHUP and when a file of it changed.
+    /// Reloads the configuration at SIGHUP, at requests of the admin API and when its files change,
+    /// until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let Ok(mut hangups) = signal(SignalKind::hangup()) else {
             tracing::error!("the process cannot receive SIGHUP");
@@ -126,8 +129,8 @@ impl Reloader {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // The second look waits: a signal may arrive meanwhile, and says that the files are
-            // whole.
+            // `has_changed` waits before its second read. A signal or request that arrives
+            // meanwhile cancels it: the operator knows that the files are complete.
             let looked = async {
                 looks.tick().await;
                 self.reader.has_changed().await
@@ -135,7 +138,8 @@ impl Reloader {
             let (has_changed, answer) = tokio::select! {
                 () = stop.cancelled() => return,
                 _ = hangups.recv() => (None, None),
-                // The sender lives as long as the listener, which may end first.
+                // The sender belongs to the admin listener, which may end first; then this branch
+                // is disabled.
                 Some(answer) = self.asked.recv() => (None, Some(answer)),
                 has_changed = looked => (Some(has_changed), None),
             };
@@ -148,14 +152,14 @@ impl Reloader {
                 Some(false) => continue,
             };
             if let Some(answer) = answer {
-                // The caller may have gone.
+                // An error means that the caller has disconnected.
                 let _ = answer.send(result);
             }
         }
     }
 
-    /// Reloads the configuration and returns the keys that wait for a restart; the error names the key
-    /// and holds no value.
+    /// Reloads the configuration and returns the changed keys that need a restart. An error names
+    /// the key and holds no value.
     async fn reload(&self) -> Result<Vec<String>, String> {
         let begun = Instant::now();
         let (shared, path) = (self.shared.clone(), self.reader.path.clone());
@@ -191,8 +195,9 @@ impl Reloader {
     }
 }
 
-/// What stands in the file and in those it names. One that cannot be read has none, nor has one that is
-/// no file (a pipe would hold us up) or larger than any secret or certificate.
+/// Returns the hashes of the configuration file and of the files that it names. Skips unreadable
+/// files, files larger than [`LARGEST`], and everything that is not a regular file: reading a pipe
+/// would block.
 fn fingerprints(path: &Path, needs: Needs) -> Prints {
     std::iter::once(path.to_owned())
         .chain(files_of(path, environment(), &needs.left_out()))
@@ -208,7 +213,8 @@ fn fingerprints(path: &Path, needs: Needs) -> Prints {
 }
 
 impl Shared {
-    /// Reads `path` and applies it; returns the keys that wait for a restart.
+    /// Reads, validates and applies the configuration in `path`. Returns the changed keys that need
+    /// a restart.
     fn reload(&self, path: &Path) -> anyhow::Result<Waiting> {
         let (next, mut warnings) = looked_at(path, self.needs)?;
         let keys = next.keys.resolve(self.needs.keys)?;
@@ -217,8 +223,8 @@ impl Shared {
         let differs = keys.index.as_ref().map(Key::expose) != index;
         waiting.note("keys.index", self.needs.keys.index, differs);
         if !waiting.keys().is_empty() {
-            // What is valid with the file's values may not be with the running ones: the example's
-            // API key with a listener that is open to others.
+            // The running values of these keys may be invalid together with the new values of
+            // others, so validate the combination.
             warnings = validate(&config, self.needs)
                 .context("with the running values of the keys that take a restart")?;
         }
@@ -240,7 +246,8 @@ impl Shared {
         if let Some(peers) = &self.engine.peers {
             peers.redirect(&config)?;
         }
-        // Nothing below can fail. What opens goes before what seals.
+        // Nothing below can fail, so the reload is applied as a whole. Keys come first, before the
+        // parts that use them.
         if let (Some(live), Some(keys)) = (&self.digest_keys, keys.digest) {
             live.replace(keys);
         }
@@ -275,27 +282,27 @@ const RELOADS: Series = Series {
     kind: Kind::Counter,
     labels: &["result"],
     help: "Reloads of the configuration, by result: `ok`, `restart_needed` (applied except the keys that take a restart), or `refused` (nothing was applied).",
-    action: "`refused`: the log names the key; correct it, `watchword config check`. `restart_needed`: the log names the keys; restart the process when it suits.",
+    action: "`refused`: the log names the key; correct it and run `watchword config check`. `restart_needed`: the log names the keys; restart the process at a suitable time.",
 };
 const SUCCESSFUL: Series = Series {
     name: "watchword_config_last_reload_successful",
     kind: Kind::Gauge,
     labels: &[],
     help: "1 if the last reload was applied, or none was tried; 0 if it was refused.",
-    action: "0: the process runs with an earlier configuration than the file: an API key that was removed is still valid. The log names the key; `watchword config check`.",
+    action: "0: the process runs with an earlier configuration than the file, so a removed API key is still valid. The log names the key with the error; correct it and run `watchword config check`.",
 };
 const RESTART_NEEDED: Series = Series {
     name: "watchword_config_restart_needed",
     kind: Kind::Gauge,
     labels: &[],
-    help: "Keys of the configuration whose change waits for a restart of this process.",
-    action: "Above 0: the log names the keys at the last reload; restart the process, or take the change back.",
+    help: "Changed configuration keys that need a restart of this process.",
+    action: "Above 0: the log of the last reload names the keys; restart the process, or revert the change.",
 };
 
-/// The series of configuration and traces.
+/// The series of reloads and traces.
 pub const SERIES: &[Series] = &[RELOADS, SUCCESSFUL, RESTART_NEEDED, DROPPED];
 
-/// Counts reloads.
+/// The metrics of reloads.
 #[derive(Debug, Clone)]
 pub struct Reloads {
     results: IntCounterVec,
@@ -304,7 +311,7 @@ pub struct Reloads {
 }
 
 impl Reloads {
-    /// Registers the series.
+    /// Registers the series, all with the value of a process that has not reloaded yet.
     pub fn register(registry: &Registry) -> Result<Self, Error> {
         let make = Maker::new(registry);
         let results = make.counters(&RELOADS)?;
@@ -320,7 +327,7 @@ impl Reloads {
         })
     }
 
-    /// Counts a reload: `None` was refused.
+    /// Counts a reload; `None` means that it was refused.
     fn count(&self, waiting: Option<&Waiting>) {
         let result = match waiting {
             None => "refused",
@@ -352,7 +359,7 @@ mod tests {
         let mut reader = Reader::new(&path, Needs::ALL);
         reader.settle = Duration::from_millis(600);
         assert!(!reader.has_changed().await);
-        // The file is valid TOML after the first step already.
+        // The file is valid TOML even after the first write.
         write(&path, "a = 2").unwrap();
         let second_step = async {
             sleep(Duration::from_millis(200)).await;

@@ -1,6 +1,5 @@
-//! The keys that a reload does not change: the process keeps the running value until a restart.
-//! [`hold`] lists every section field by field, so that a new key does not compile until it has its
-//! place here.
+//! The keys that need a restart: a reload keeps their running values. [`hold`] destructures every
+//! section field by field, so that a new key does not compile until it is handled here.
 
 use watchword_chassis::config::{AdminConfig, HttpConfig, KeysConfig, LogConfig};
 use watchword_email_worker::EmailConfig;
@@ -9,12 +8,12 @@ use watchword_sms_worker::SmsConfig;
 use crate::config::{Config, EmbeddedConfig, EngineKind, LedgerConfig, PeerConfig, TracesConfig};
 use crate::needs::Needs;
 
-/// The keys that differ from the running ones and wait for a restart of this process.
+/// The keys whose new value differs from the running one and needs a restart of this process.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Waiting(Vec<&'static str>);
 
 impl Waiting {
-    /// The keys, in the order of the file.
+    /// Returns the keys, in the order of [`Config`].
     pub fn keys(&self) -> &[&'static str] {
         &self.0
     }
@@ -26,7 +25,7 @@ impl Waiting {
         }
     }
 
-    /// Returns the running value, and notes `key` if the next one differs.
+    /// Returns the running value, and adds `key` if the next value differs.
     fn keep<T: PartialEq + Clone>(
         &mut self,
         key: &'static str,
@@ -39,8 +38,8 @@ impl Waiting {
     }
 }
 
-/// Returns the configuration that a process with these `needs` uses after a reload: `next`, with the
-/// `running` values of the keys that take a restart.
+/// Returns the configuration that a process with these `needs` uses after a reload: `next` with the
+/// `running` values of the keys that need a restart.
 pub fn hold(running: &Config, next: Config, needs: Needs) -> (Config, Waiting) {
     let mut waiting = Waiting::default();
     let is_distributed = running.engine == EngineKind::Distributed;
@@ -149,7 +148,8 @@ fn hold_embedded(
     path.map(|path| EmbeddedConfig { path })
 }
 
-/// The password belongs to the URL: while that waits for a restart, the running section counts whole.
+/// Keeps the running section as a whole if the URL differs: the new password belongs to the new
+/// URL.
 fn hold_peer(
     waiting: &mut Waiting,
     (key, running): (&'static str, Option<&PeerConfig>),
@@ -171,7 +171,7 @@ fn hold_peer(
     if differs { running.cloned() } else { next }
 }
 
-/// The content of `index` decides, not the place of its file: see `Shared::reload`.
+/// Returns `next` unchanged. `Shared::reload` compares the content of `index`, not its place.
 fn hold_keys(next: KeysConfig) -> KeysConfig {
     let KeysConfig {
         sealing,
@@ -225,7 +225,7 @@ fn hold_sms(
     next: Option<SmsConfig>,
     is_used: bool,
 ) -> Option<SmsConfig> {
-    // A worker whose section is gone refuses the configuration.
+    // If the worker runs here, a missing section is an error that the reload reports later.
     let next = next?;
     let Some(running) = running else {
         return Some(next);

@@ -1,4 +1,4 @@
-//! From engine and configuration to running roles.
+//! Starts the roles of a process from its engine and configuration.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -37,31 +37,31 @@ use crate::otlp::{Exporter, Traces};
 use crate::reload::Reloads;
 use crate::texts::Texts;
 
-/// Requests by event in work at once.
+/// The most requests by event in flight.
 const REQUESTS_IN_WORK: u16 = 128;
 
-/// Fallback steps in work at once.
+/// The most fallback steps in flight.
 const STEPS_IN_WORK: u16 = 64;
-/// Receipts in work at once.
+/// The most receipts in flight.
 const RECEIPTS_IN_WORK: u16 = 64;
 
-/// What all roles of a process share.
+/// The parts that all roles of a process share.
 pub struct Shared {
-    /// The configuration of the start. What a reload changed is in the other fields.
+    /// The configuration at the start. The `Live` fields have the values of the last reload.
     pub config: Config,
-    /// State and queues.
+    /// The stores and queues.
     pub engine: Engine,
-    /// Who asks for codes.
+    /// The services that may request codes.
     pub services: Live<Services>,
-    /// The time.
+    /// The clock of the engine.
     pub clock: Arc<dyn Clock>,
-    /// Where everything counts.
+    /// The registry of all series.
     pub registry: Registry,
-    /// The demo's inbox.
+    /// The messages of providers of the kind `inbox`.
     pub inbox: Inbox,
-    /// Where the way of requests is recorded.
+    /// The recorder of spans.
     pub spans: Spans,
-    /// Counts reloads of the configuration.
+    /// The metrics of reloads.
     pub reloads: Reloads,
     pub(crate) exporter: Option<Live<Exporter>>,
     pub(crate) needs: Needs,
@@ -71,7 +71,7 @@ pub struct Shared {
     pub(crate) channels: Mutex<Vec<LiveChannel>>,
     /// The keys of the admin API.
     pub admin_keys: Live<AdminKeys>,
-    /// The configuration as it was loaded, without secrets.
+    /// The configuration as it was loaded, without secrets, for the admin API.
     pub shown: Live<Loaded>,
     issuer: OnceLock<Arc<Issuer>>,
     pub(crate) issuer_metrics: OnceLock<IssuerMetrics>,
@@ -80,7 +80,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Reads the keys of a process with these `needs` and builds the parts that its roles share.
+    /// Reads the keys that a process with these `needs` uses, and builds the shared parts.
     pub fn new(
         config: Config,
         needs: Needs,
@@ -130,14 +130,14 @@ impl Shared {
         })
     }
 
-    /// The same, with the keys that the listener knows already.
+    /// Replaces the admin keys by those that the admin listener already uses.
     #[must_use]
     pub fn with_admin_keys(mut self, keys: Live<AdminKeys>) -> Self {
         self.admin_keys = keys;
         self
     }
 
-    /// Starts `roles`; gives the public routes of those that have some.
+    /// Starts `roles` and returns their public routes.
     pub async fn start(&self, roles: &[Role], lifecycle: &mut Lifecycle) -> anyhow::Result<Router> {
         let (mut api, mut receipts) = (Router::new(), Router::new());
         let names: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
@@ -175,8 +175,7 @@ impl Shared {
         Ok(http::within(api, self.config.http.max_in_flight).merge(receipts))
     }
 
-    /// Returns the operations of this process: with the roles that were started, or with the store
-    /// alone.
+    /// Returns the operations of this process. Those of roles that were not started are absent.
     pub fn operator(&self) -> Operator {
         let channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let operated = |live: &LiveChannel| OperatedChannel {
@@ -212,7 +211,7 @@ impl Shared {
     async fn issuer(&self, lifecycle: &mut Lifecycle) -> anyhow::Result<Router> {
         let metrics = IssuerMetrics::register(&self.registry)?;
         metrics.serves(&self.services.get());
-        // Set once: a process has one issuer.
+        // A process has at most one issuer, so this cannot be set already.
         let _ = self.issuer_metrics.set(metrics.clone());
         let texts = Texts::load(self.config.templates.as_deref())?;
         let texts: Live<Box<dyn MessageCheck>> = Live::new(Box::new(texts));
@@ -277,7 +276,7 @@ impl Shared {
         }))
     }
 
-    /// Starts the worker of `channel`; gives the route of its receipts, if it takes some.
+    /// Starts the worker of `channel` and returns the route of its receipts, if it has one.
     async fn worker(&self, channel: Channel, lifecycle: &mut Lifecycle) -> anyhow::Result<Router> {
         let broker = self.engine.queues()?;
         let setup = channels::build(&self.config, channel, &self.inbox, &self.clock)?;
@@ -290,7 +289,7 @@ impl Shared {
             metrics.clone(),
         ));
         let concurrency = setup.concurrency;
-        // Providers whose receipts arrive by calls or by a bind.
+        // Providers whose receipts arrive over HTTP or over an SMPP bind.
         let by_bind = providers.iter().filter(|provider| provider.wants_name());
         let by_bind = by_bind.map(|provider| provider.name());
         let takers: BTreeSet<_> = setup.receipts.keys().chain(by_bind).cloned().collect();
@@ -347,7 +346,8 @@ impl Shared {
         Ok(routes)
     }
 
-    /// Starts the taker of receipts; gives the route by which gateways bring them.
+    /// Starts the consumer of receipts. Returns the route to which gateways send them, or an empty
+    /// router if `sms.public_url` is not set.
     async fn receipts(
         &self,
         live: &LiveChannel,
@@ -383,7 +383,7 @@ impl Shared {
     }
 }
 
-/// A sealer over these keys.
+/// Creates a sealer with these keys.
 pub fn sealer_of(keys: KeyRing) -> Sealer {
     Sealer::new(keys, Arc::new(SystemEntropy))
 }

@@ -1,4 +1,4 @@
-//! `watchword run`.
+//! `watchword run`: starts the listeners, waits for the store, and runs the roles until a signal.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -32,7 +32,7 @@ use crate::roles::Shared;
 use crate::validation::{checked, looked_at, one_line, validate};
 use crate::{elsewhere, inbox};
 
-/// Runs `roles` (all if none is named) until a signal.
+/// Runs `roles`, or all if none is named, until a signal.
 pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     let needs = Needs::of(roles);
     let mut reader = Reader::new(path, needs);
@@ -43,7 +43,8 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     let readiness = Readiness::default();
     let mut lifecycle = Lifecycle::default();
 
-    // Health first: an orchestrator sees what is missing while the engine waits for its peers.
+    // Start the admin listener first, so that an orchestrator sees which dependency is missing
+    // while the engine waits for its peers.
     let listener = listen("admin.listen", config.admin.listen).await?;
     let admin_address = listener.local_addr()?;
     readiness.require("started", || false);
@@ -66,9 +67,11 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     );
 
     if config.engine == EngineKind::Distributed {
+        // The engine replaces this probe by the state of its connection.
         readiness.require("redis", || false);
     }
-    // One for the whole wait: a signal that comes while nobody listens for it is lost.
+    // Register for signals once for the whole wait: a signal between two registrations would be
+    // lost.
     let mut stopped = std::pin::pin!(stop_signal());
     let engine = loop {
         let attempt = async {
@@ -131,7 +134,8 @@ pub async fn run(path: &Path, roles: &[Role]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns the roles of the process: those that are named, or all.
+/// Returns the roles of the process: those that are named, or all. An error if the embedded engine
+/// is to run only some of them.
 fn roles_of<'a>(config: &Config, named: &'a [Role]) -> anyhow::Result<&'a [Role]> {
     let roles = if named.is_empty() {
         &Role::ALL[..]
@@ -146,9 +150,9 @@ fn roles_of<'a>(config: &Config, named: &'a [Role]) -> anyhow::Result<&'a [Role]
     Ok(roles)
 }
 
-/// Returns the changed configuration of a process that waits for its store: a new password of the
-/// store counts, or that an API key was revoked. The form of the logs and the admin listener stay,
-/// and the roles fit the engine.
+/// Reads the changed configuration of a process that waits for its store, so that a new password of
+/// the store or a revoked API key takes effect. Keeps the log format, the admin listener and the
+/// engine, which are in use already. Returns `config` if the new one is invalid.
 fn changed(path: &Path, needs: Needs, config: Config) -> Config {
     let held = |next: Config| Config {
         engine: config.engine,
@@ -176,7 +180,7 @@ fn changed(path: &Path, needs: Needs, config: Config) -> Config {
     next
 }
 
-/// Serves the routes of the roles, if they have some; returns the address.
+/// Serves the routes of the roles, if there are any, and returns the address.
 async fn serve_api(
     routes: Router,
     roles: &[Role],
@@ -197,7 +201,7 @@ async fn serve_api(
     Ok(Some(address))
 }
 
-/// The admin API of a starting process, which says why it is off.
+/// Returns the admin API of a starting process. Logs the reason if it is off.
 fn admin_api(
     keys: &Live<AdminKeys>,
     clock: &Arc<dyn Clock>,
@@ -218,7 +222,7 @@ async fn sampled(history: Arc<History>, registry: Registry, stop: CancellationTo
     }
 }
 
-/// Reads the configuration of a starting process, whose logs begin here.
+/// Reads the configuration of a starting process and initializes logging.
 fn first(path: &Path, needs: Needs) -> anyhow::Result<Config> {
     let (config, warnings) = looked_at(path, needs)?;
     telemetry::init(config.log);
@@ -226,19 +230,18 @@ fn first(path: &Path, needs: Needs) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// Logs what the check of a configuration found.
+/// Logs the warnings about a configuration.
 pub fn log(warnings: &[Warning]) {
     for Warning { key, text } in warnings {
         tracing::warn!(config_key = key, "{text}");
     }
 }
 
-/// Opens the engine of the configuration without any role, for an operator's command with these
-/// `needs`.
+/// Opens the engine without starting a role, for an operator's command with these `needs`.
 pub async fn operator(path: &Path, needs: Needs) -> anyhow::Result<Shared> {
     let config = checked(path, needs)?;
-    // The audit record is a log line at every level. Other lines would only repeat the error that
-    // the command prints.
+    // The audit record is logged at every level. Other lines would only repeat the error that the
+    // command prints.
     telemetry::init(LogConfig {
         level: LogLevel::Error,
         ..config.log
@@ -247,14 +250,14 @@ pub async fn operator(path: &Path, needs: Needs) -> anyhow::Result<Shared> {
     let services = Services::from_config(&config.services)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let registry = telemetry::registry(clock.clone())?;
-    // A peer that is away is an answer: nobody waits for it before a terminal.
+    // Unlike `run`, do not wait for a peer that cannot be reached: the error is the answer.
     let readiness = Readiness::default();
     let engine = Engine::start(&config, &registry, &readiness, clock, needs.queues).await?;
     let traces = Traces::off();
     Shared::new(config, needs, engine, services, registry, traces)
 }
 
-/// Whether it is only a matter of time.
+/// Whether the store cannot be reached now, so that another attempt may succeed.
 fn is_away(error: &anyhow::Error) -> bool {
     matches!(
         error.downcast_ref(),
@@ -281,7 +284,7 @@ mod tests {
         write("level = \"error\"\nformat = \"json\"");
         let config = changed(file.path(), needs, config);
         assert_eq!(config.log.level, LogLevel::Error);
-        // The form was chosen with the first line.
+        // The log format is fixed when logging is initialized.
         assert_eq!(config.log.format, LogFormat::Human);
         write("level = \"chatty\"");
         let config = changed(file.path(), needs, config);

@@ -1,4 +1,4 @@
-//! `watchword simulate`: a gateway and a relay to try routes with.
+//! `watchword simulate`: a simulated SMS gateway and SMTP relay.
 
 use std::path::Path;
 
@@ -9,11 +9,11 @@ use watchword_simulator::SimulatorError;
 
 use crate::failure::cannot_listen;
 
-/// Runs the simulator of `path`, or one that accepts everything, until a signal.
+/// Runs the simulator with the script `path`, or one that accepts every message, until a signal.
 pub async fn run(path: Option<&Path>) -> anyhow::Result<()> {
     telemetry::init(LogConfig::default());
     let stop = async {
-        // Without signals it runs until it is killed.
+        // If no signal handler can be installed, run until the process is killed.
         if stop_signal().await.is_err() {
             std::future::pending::<()>().await;
         }

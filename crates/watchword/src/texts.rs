@@ -1,5 +1,5 @@
-//! The texts of both channels: [`check`] is the one verdict on them, at `config check`, `doctor`,
-//! start and reload; the issuer renders them for each request.
+//! The message texts of both channels. [`check`] validates them at `config check`, `doctor`, start
+//! and reload; the issuer renders them for requests with variables.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,17 +17,17 @@ use watchword_verifier::OpenRequest;
 use crate::config::{Config, Warning};
 use crate::needs::Needs;
 
-/// Below two minutes a message shows seconds.
+/// The longest lifetime that messages show in seconds; from two minutes on they show minutes.
 const LONGEST_IN_SECONDS: Duration = Duration::from_secs(119);
 
-/// The texts of both channels.
+/// The templates of both channels.
 pub struct Texts {
     sms: SmsText,
     email: EmailText,
 }
 
 impl Texts {
-    /// The embedded templates, with those under `folder` on top.
+    /// Loads the embedded templates, overridden by those in `folder`.
     pub fn load(folder: Option<&Path>) -> anyhow::Result<Self> {
         Ok(Self {
             sms: SmsText::load(folder)?,
@@ -51,7 +51,8 @@ impl MessageCheck for Texts {
             return Ok(());
         }
         let full = Duration::from_millis(service.policy.lifetime_ms);
-        // A message that is sent late shows the rest of the lifetime, in other and longer words.
+        // A delayed message shows the remaining lifetime, in seconds if it is short, which may be
+        // longer text or take another branch of the template.
         for lifetime in [full, full.min(LONGEST_IN_SECONDS)] {
             self.try_message(service, channel, request, lifetime)?;
         }
@@ -103,7 +104,7 @@ fn sender(service: &Service) -> Sender {
 }
 
 /// Checks the texts that a process with these `needs` sends or renders, for each of `services`.
-/// Returns what works and will surprise: SMS of two parts, and files that are not used.
+/// Returns warnings about SMS of several parts and about unused files.
 pub fn check(
     config: &Config,
     services: &Services,
@@ -161,7 +162,8 @@ fn of(service: &Service, error: &dyn std::error::Error) -> ConfigError {
     ConfigError::new("templates", format!("for service {name}: {error}"))
 }
 
-/// Returns what of `folder` is not used, and the locales in which a channel sends another language.
+/// Returns warnings about unused files of `folder`, and about locales in which a channel lacks
+/// files and sends another language.
 fn unused(folder: &Path, channels: &[(Channel, Templates)]) -> std::io::Result<Vec<String>> {
     let known = [SmsText::FILES.as_slice(), &EmailText::FILES].concat();
     let mut unused = Vec::new();
@@ -169,7 +171,7 @@ fn unused(folder: &Path, channels: &[(Channel, Templates)]) -> std::io::Result<V
     for (name, path) in entries(folder)? {
         let Some(locale) = name.parse::<Locale>().ok().filter(|_| path.is_dir()) else {
             unused.push(format!(
-                "{name} is not used: it is no folder of a locale, such as de or pt-BR"
+                "{name} is not used: it is not a locale folder such as de or pt-BR"
             ));
             continue;
         };
@@ -197,7 +199,7 @@ fn unused(folder: &Path, channels: &[(Channel, Templates)]) -> std::io::Result<V
     Ok(unused)
 }
 
-/// Returns what lies in `folder`, sorted, except hidden files: Kubernetes and editors keep their own there.
+/// Returns the sorted entries of `folder` except hidden ones, which Kubernetes and editors create.
 fn entries(folder: &Path) -> std::io::Result<Vec<(String, std::path::PathBuf)>> {
     let mut entries = Vec::new();
     for entry in std::fs::read_dir(folder)? {
@@ -220,7 +222,7 @@ mod tests {
 
     use super::*;
 
-    /// A message that is sent late has other words than one that is sent at once.
+    /// A delayed message may need a variable that a message sent at once does not.
     #[test]
     fn the_words_of_a_late_message_are_tried_too() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! `watchword topology`: the broker's objects, printed or declared, and the permissions of its users.
+//! `watchword topology`: prints or declares the broker's exchanges and queues, and prints the
+//! permissions of its users.
 
 use std::path::Path;
 
@@ -94,8 +95,9 @@ pub fn print_permissions(path: &Path, as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Watchword's user declares and reads its own objects; by the default exchange messages reach wait
-/// and dead-letter queues.
+/// Returns the permissions of Watchword's user: it declares, writes and reads its own exchanges and
+/// queues, and writes to the default exchange, through which messages reach wait and dead-letter
+/// queues.
 fn own_permissions(host: &str, user: &str) -> String {
     format!(
         "rabbitmqctl set_permissions -p {host} {user} '^watchword[.]' \
@@ -103,12 +105,12 @@ fn own_permissions(host: &str, user: &str) -> String {
     )
 }
 
-/// Returns the permissions of the two users of a service: `user` publishes under the service's key,
-/// and `reader` binds queues of its own to the service's events.
+/// Returns the permissions of the two users of a service: `user` publishes under the service's
+/// routing key, and `reader` binds its queues to the service's events.
 ///
-/// One user for both would not be safe: `RabbitMQ` checks no topic permission for messages that an
-/// exchange passes on, so a user that declares exchanges and writes to `watchword.requests` can
-/// bind one to the other and publish under the key of another service.
+/// A single user for both would not be safe: `RabbitMQ` checks no topic permission for messages
+/// that an exchange passes on, so a user that declares exchanges and writes to `watchword.requests`
+/// can bind its exchange to it and publish under the key of another service.
 fn service_permissions(host: &str, user: &str, reader: &str, service: &ServiceName) -> [String; 4] {
     let exchange = |name: &str| name.replace('.', "[.]");
     let (requests, events) = (exchange(REQUESTS_EXCHANGE), exchange(EVENTS_EXCHANGE));
@@ -121,14 +123,14 @@ fn service_permissions(host: &str, user: &str, reader: &str, service: &ServiceNa
         format!(
             "rabbitmqctl set_permissions -p {host} {reader} '^{own}' '^{own}' '^({events}$|{own})'"
         ),
-        // RabbitMQ compares the key of a binding as it is written, its wildcards included.
+        // RabbitMQ matches the text of a binding key, including its wildcards.
         format!(
             "rabbitmqctl set_topic_permissions -p {host} {reader} {EVENTS_EXCHANGE} '^$' '^([*]|[a-z]+)[.]updated[.]{service}$'"
         ),
     ]
 }
 
-/// Returns `text` as a regular expression that matches it alone.
+/// Returns a regular expression that matches only `text`.
 fn literal(text: &str) -> String {
     let escape = |c: char| {
         if c.is_ascii_alphanumeric() || "-_".contains(c) {

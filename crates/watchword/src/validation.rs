@@ -1,5 +1,5 @@
-//! `watchword config check`, and the one verdict on a configuration: that of `config check`, `doctor`,
-//! a start and a reload. It reports all independent errors at once.
+//! `watchword config check`, and the validation of a configuration that `doctor`, a start and a
+//! reload share with it. It reports all independent errors at once.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -21,8 +21,7 @@ use crate::failure::Failure;
 use crate::needs::Needs;
 use crate::{channels, otlp, output, texts};
 
-/// Parses and validates the configuration as a process of these roles does, and prints what would
-/// run.
+/// Parses and validates the configuration as a process of these roles does, and prints a summary.
 pub fn check(path: &Path, roles: &[Role], as_json: bool) -> anyhow::Result<()> {
     let needs = Needs::of(roles);
     let (config, warnings) = looked_at(path, needs)?;
@@ -104,7 +103,7 @@ pub fn check(path: &Path, roles: &[Role], as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads the configuration without checking it; an error names the line or the variable.
+/// Reads the configuration without validating it. An error names the line or the variable.
 pub fn read(path: &Path) -> anyhow::Result<Config> {
     match Config::draft(path, environment()) {
         (Some(config), errors) if errors.is_empty() => Ok(config),
@@ -112,13 +111,13 @@ pub fn read(path: &Path) -> anyhow::Result<Config> {
     }
 }
 
-/// Reads and validates the configuration for a process with these `needs`; an error names the line
-/// or the variable it is about.
+/// Reads and validates the configuration for a process with these `needs`. An error names the line
+/// or the variable.
 pub fn checked(path: &Path, needs: Needs) -> anyhow::Result<Config> {
     looked_at(path, needs).map(|(config, _)| config)
 }
 
-/// Does the same, and returns the warnings as well.
+/// Reads and validates the configuration like [`checked`], and returns the warnings too.
 pub fn looked_at(path: &Path, needs: Needs) -> anyhow::Result<(Config, Vec<Warning>)> {
     let environment: Vec<_> = environment().collect();
     match errors_of(path, &environment, needs) {
@@ -129,8 +128,8 @@ pub fn looked_at(path: &Path, needs: Needs) -> anyhow::Result<(Config, Vec<Warni
 
 type Read = (Config, Vec<Warning>);
 
-/// Reads the configuration of `path` under `environment`, with its warnings and all errors that are
-/// independent of each other.
+/// Reads and validates the configuration of `path`, overridden by `environment`. Returns it with
+/// its warnings, and all independent errors.
 pub fn errors_of(
     path: &Path,
     environment: &[(String, String)],
@@ -151,7 +150,8 @@ pub fn errors_of(
     } else {
         Vec::new()
     };
-    // A key that could not be read is missing in its section, so other errors there may follow from it.
+    // A key that could not be read is absent from its section, so further errors in that section
+    // may only follow from it. Report them once the first one is fixed.
     let broken: BTreeSet<_> = errors.iter().map(|error| section(&error.key)).collect();
     let follows = |error: &ConfigError| {
         let key = section(&error.key);
@@ -172,7 +172,8 @@ pub fn errors_of(
     (Some((config, warnings)), errors)
 }
 
-/// The part of the configuration that `key` belongs to: one service, or a section of the file.
+/// Returns the part of the configuration that `key` belongs to: a service, or a section of the
+/// file.
 fn section(key: &str) -> String {
     let mut parts = key.split(['.', '[']);
     match (parts.next(), parts.next()) {
@@ -182,7 +183,7 @@ fn section(key: &str) -> String {
     }
 }
 
-/// The errors as one: each with its line or its variable, in the order of the file.
+/// Combines errors into one, each with its line or variable, in the order of the file.
 fn refused(path: &Path, errors: Vec<ConfigError>) -> anyhow::Error {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let mut errors: Vec<_> = errors
@@ -213,7 +214,7 @@ fn refused(path: &Path, errors: Vec<ConfigError>) -> anyhow::Error {
     .into()
 }
 
-/// The error on one line, for logs and the admin API.
+/// Returns the error on a single line, for logs and the admin API.
 pub fn one_line(error: &anyhow::Error) -> String {
     let shown = format!("{error:#}");
     let (first, rest) = shown.split_once(":\n").unwrap_or((&shown, ""));
@@ -224,7 +225,8 @@ pub fn one_line(error: &anyhow::Error) -> String {
     format!("{first}: {}", rest.join("; "))
 }
 
-/// The error with the variable it is about, or the line of `path`.
+/// Adds the place to the error: the variable, or the line of `path`. If `path` does not exist, the
+/// error says how to create it.
 pub fn at_line(path: &Path, error: anyhow::Error) -> anyhow::Error {
     let Some(of_key) = error.downcast_ref::<ConfigError>() else {
         return error;
@@ -259,7 +261,8 @@ pub fn at_line(path: &Path, error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Checks everything that needs no peer, as far as `needs` reach. The error is the first one.
+/// Validates the parts of the configuration that `needs` names, without connecting to peers.
+/// Returns the warnings, or the first error.
 pub fn validate(config: &Config, needs: Needs) -> anyhow::Result<Vec<Warning>> {
     let (warnings, errors) = problems(config, needs);
     match errors.into_iter().next() {
@@ -268,8 +271,8 @@ pub fn validate(config: &Config, needs: Needs) -> anyhow::Result<Vec<Warning>> {
     }
 }
 
-/// Checks everything that needs no peer, as far as `needs` reach: keys, services, providers,
-/// addresses, texts.
+/// Validates keys, services, providers, addresses and texts, as far as `needs` names them, without
+/// connecting to peers. Returns all warnings and errors.
 fn problems(config: &Config, needs: Needs) -> (Vec<Warning>, Vec<ConfigError>) {
     let mut errors = key_errors(config, needs.keys);
     let (services, found) = Services::draft(&config.services);
@@ -287,7 +290,7 @@ fn problems(config: &Config, needs: Needs) -> (Vec<Warning>, Vec<ConfigError>) {
             Channel::Email => config.email.is_some(),
         };
         if configured && needs.channel(channel) {
-            // Templates that cannot be used are an error of their own already.
+            // `texts::check` has already reported invalid templates.
             let found = channels::errors(config, channel, &clock);
             errors.extend(found.into_iter().filter(|error| error.key != "templates"));
         }
@@ -335,7 +338,7 @@ fn key_errors(config: &Config, needs: KeyNeeds) -> Vec<ConfigError> {
     errors.collect()
 }
 
-/// The errors of each admin key alone, then those of all together.
+/// Returns the errors of each admin key or, if there are none, those of all keys together.
 fn admin_errors(config: &AdminConfig) -> Vec<ConfigError> {
     let alone = |(name, key): (&_, &_)| {
         let keys = [(Clone::clone(name), Clone::clone(key))].into();

@@ -53,8 +53,8 @@ impl Stand {
             found.push(format!("the metrics count {late} past their deadline"));
         }
         if self.kind == Kind::Embedded {
-            // One process owns the file, so `watchword audit` cannot read it while that process
-            // runs.
+            // A process holds the file exclusively, so `watchword audit` cannot read it while that
+            // process runs.
             return found;
         }
         found.extend(self.leftovers().await);

@@ -1,4 +1,4 @@
-//! One row of the fault table: a load, a fault in the middle of it, the return to normal, and a
+//! A row of the fault table: a load, a fault in the middle of it, the return to normal, and a
 //! comparison of four accounts: the load's record, the ledger, the queues and the metrics.
 
 use std::time::Duration;

@@ -33,7 +33,7 @@ pub enum Kind {
     TwoRelays,
     /// Distributed, on a primary, a replica and sentinels.
     Sentinel,
-    /// One process on a `SQLite` file on a small disk, with a clock that can be stepped.
+    /// A single process on a `SQLite` file on a small disk, with a clock that can be stepped.
     Embedded,
 }
 

@@ -1,4 +1,4 @@
-//! One verification as the application and the person see it: request a code until it is accepted,
+//! A verification as the application and the person see it: request a code until it is accepted,
 //! wait for the message, enter the code, and try to use it twice. All answers are recorded.
 
 use std::sync::Mutex;

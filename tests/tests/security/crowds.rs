@@ -145,7 +145,7 @@ async fn slow_bodies_take_no_place_on_any_route() {
     }
     assert!(slow.len() > 512);
     for number in 0..20 {
-        // One more byte on each connection; that is not progress for the server.
+        // Send a further byte on each connection; that is not progress for the server.
         for stream in &mut slow {
             let _ = stream.write_all(b"1\r\nx\r\n").await;
         }

@@ -36,7 +36,7 @@ impl Default for Gateways {
     }
 }
 
-/// One call of a gateway.
+/// A call of a gateway.
 #[derive(Debug, Clone)]
 pub struct Handover {
     pub delivery: DeliveryId,

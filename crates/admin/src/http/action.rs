@@ -1,30 +1,30 @@
-//! The actions of the admin API: their names, who may take them, and what is kept of them.
+//! The actions of the admin API: names, required roles, and which of them the audit trail keeps.
 
 use watchword_chassis::config::AdminRole;
 
 /// Declares the actions in one table.
 macro_rules! actions {
     ($($(#[$doc:meta])* $variant:ident = $word:literal, $role:ident, $kept:literal;)*) => {
-        /// An action of the admin API.
+        /// An action that a route of the admin API takes.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Action { $($(#[$doc])* $variant,)* }
 
         impl Action {
-            /// Every action, for series that start at zero.
+            /// All actions; their series start at zero.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
-            /// The name in logs, in the trail and in labels.
+            /// Returns the name in logs, in the trail and in labels.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }
             }
 
-            /// The least role that may take the action.
+            /// Returns the least privileged role that may take the action.
             pub const fn role(self) -> AdminRole {
                 match self { $(Self::$variant => AdminRole::$role,)* }
             }
 
-            /// Whether the trail keeps it: changes, and looks at persons' data or at secrets'
-            /// places.
+            /// Whether the trail keeps the action. It keeps changes, and reads of personal data
+            /// or of the configuration.
             pub const fn is_kept(self) -> bool {
                 match self { $(Self::$variant => $kept,)* }
             }

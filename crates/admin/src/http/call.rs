@@ -1,5 +1,5 @@
-//! A call, from its key to its record: authentication, role, limits, the body, the answer, the
-//! trail.
+//! The steps that all routes share: authentication, role, rate limits, the request body, the
+//! response and the audit trail.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use watchword_core::KeyId;
 use super::{Action, AdminApi};
 use crate::trail::{TrailRecord, check_reason};
 
-/// A call of a known key.
+/// A request with a known key, from authentication to its record in the trail.
 pub(super) struct Call {
     api: AdminApi,
     action: Action,
@@ -27,7 +27,8 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// Admits the caller to `action`, or answers.
+    /// Authenticates the caller and checks its limits and its role for `action`. Returns the
+    /// response to send if the request is refused.
     pub(super) async fn begin(
         api: &AdminApi,
         action: Action,
@@ -58,39 +59,39 @@ impl Call {
             return Err(Box::new(problem.into_response()));
         }
         if action.role() == AdminRole::Operator && key.role == AdminRole::Viewer {
-            let detail = "the key's role is viewer; this takes a key with role = \"operator\"";
+            let detail = "the key's role is viewer; use a key with role = \"operator\"";
             let problem = Problem::new(ProblemCode::Forbidden, detail);
             return Err(Box::new(call.answer::<()>(Err(problem)).await));
         }
         Ok(call)
     }
 
-    /// Counts the call as a look-up of a subject or recipient.
+    /// Counts the call against the limit on look-ups by subject or recipient.
     pub(super) fn look_up(&self) -> Result<(), Problem> {
         self.api.0.limits.lookup(&self.key, Instant::now())
     }
 
-    /// Notes what the call is about, for the trail; never a recipient or subject in clear.
+    /// Sets the target for the trail. `target` must not contain a recipient or subject in clear.
     pub(super) fn concerns(&mut self, target: String) {
         self.target = target;
     }
 
-    /// Notes why, as the operator says.
+    /// Checks the operator's reason and sets it for the trail.
     pub(super) fn because(&mut self, reason: &str) -> Result<(), Problem> {
         check_reason(reason)?;
         reason.clone_into(&mut self.reason);
         Ok(())
     }
 
-    /// Counts, records and answers.
+    /// Counts the call, adds it to the trail if the action is kept, and returns the response.
     pub(super) async fn answer<T: Serialize>(self, answer: Result<T, Problem>) -> Response {
         let problem = answer.as_ref().err();
         let result = problem.map_or("ok", |problem| problem.code.as_str());
         let parts = &self.api.0;
         parts.metrics.answered(Some(self.action), problem);
         if self.action.is_kept() {
-            // A refused call changed and showed nothing, and its caller can repeat it at will: the
-            // store holds none of these, so that they push no other record out.
+            // A refused call changed and showed nothing, and its caller can repeat it at will. Only
+            // the log records it, so that repeats do not push other records out of the trail.
             let is_refused = problem.is_some_and(|problem| {
                 matches!(
                     problem.status(),
@@ -108,8 +109,8 @@ impl Call {
         }
     }
 
-    /// Logs the record and, if `is_stored`, adds it to the trail. The log has every record, also while
-    /// the store is away.
+    /// Logs the record and, if `is_stored`, adds it to the trail. The log contains every record,
+    /// even while the store cannot be reached.
     async fn record(&self, result: &str, is_stored: bool) {
         let now = self.api.0.clock.now();
         let record = TrailRecord {
@@ -125,12 +126,12 @@ impl Call {
             && let Ok(served) = self.api.served()
             && let Err(error) = served.trail.append(&record, now).await
         {
-            tracing::warn!(%error, "the audit trail cannot be written; the log has the record");
+            tracing::warn!(%error, "the audit trail cannot be written; the record is only in this log");
         }
     }
 }
 
-/// Reads the body of a request.
+/// Parses the request body as JSON.
 pub(super) async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Problem> {
     JsonBody::from_request(request, &())
         .await

@@ -1,5 +1,5 @@
-//! The admin API, `/admin/v1` on the admin listener: who calls, what they may do, how often, and
-//! the record of it. What it does is asked of [`crate::operate`].
+//! The admin API, `/admin/v1` on the admin listener: authentication, roles, rate limits and the
+//! audit trail. The routes call the operations of [`crate::operate`].
 
 mod action;
 mod call;
@@ -27,17 +27,17 @@ use crate::operate::{History, Operator};
 use crate::trail::AuditTrail;
 use crate::{AdminKeys, AdminMetrics};
 
-/// Changes, and looks, in progress at once.
+/// The most changes in progress at once, and the most reads.
 const MOST_IN_FLIGHT: usize = 8;
 
-/// Asks for a reload. The answer is the keys that wait for a restart, or what is wrong.
+/// A request for a reload. The reply is the changed keys that need a restart, or the error.
 pub type ReloadRequest = oneshot::Sender<Result<Vec<String>, String>>;
 
 /// The admin API of a process; cheap to clone.
 #[derive(Clone)]
 pub struct AdminApi(Arc<Parts>);
 
-/// Parts of an [`AdminApi`].
+/// The state that all clones of an [`AdminApi`] share.
 struct Parts {
     keys: Live<AdminKeys>,
     clock: Arc<dyn Clock>,
@@ -46,7 +46,7 @@ struct Parts {
     served: OnceLock<Served>,
 }
 
-/// The parts of a process that has started.
+/// The parts of the API that exist only once the process has started.
 pub struct Served {
     /// The operations.
     pub operator: Arc<Operator>,
@@ -62,12 +62,13 @@ pub struct Served {
     pub history: Arc<History>,
     /// The configuration as it was loaded, without secrets.
     pub configuration: Live<Loaded>,
-    /// Where a reload is asked for.
+    /// The channel of reload requests.
     pub reload: mpsc::Sender<ReloadRequest>,
 }
 
 impl AdminApi {
-    /// An admin API of a process that starts: it knows its callers and serves nothing yet.
+    /// Creates the API of a process that is starting. It authenticates callers and answers 503
+    /// until [`Self::serve`] is called.
     pub fn new(keys: Live<AdminKeys>, clock: Arc<dyn Clock>, metrics: AdminMetrics) -> Self {
         Self(Arc::new(Parts {
             keys,
@@ -78,23 +79,24 @@ impl AdminApi {
         }))
     }
 
-    /// Serves from now on; a second call changes nothing.
+    /// Starts to serve requests. A second call has no effect.
     pub fn serve(&self, served: Served) {
         let _ = self.0.served.set(served);
     }
 
     fn served(&self) -> Result<&Served, Problem> {
         self.0.served.get().ok_or_else(|| {
-            let detail = "the process is starting: /readyz says what it waits for";
+            let detail = "the process is starting: /readyz names what is missing";
             Problem::new(ProblemCode::StoreUnavailable, detail).retry_after(1)
         })
     }
 
-    /// The routes.
+    /// Builds the routes under `/admin/v1`.
     pub fn routes(self) -> Router {
         let ended =
             from_fn(async |request: Request, next: Next| to_the_end(next.run(request)).await);
-        // A place is held until the change has ended, not only until the caller goes.
+        // `ended` wraps `within`: a change keeps its place until it has ended, even if the caller
+        // disconnects earlier.
         let changes = Router::new()
             .route("/verifications/{id}/resend", post(routes::resend))
             .route("/verifications/{id}/cancel", post(routes::cancel))
@@ -126,7 +128,8 @@ impl AdminApi {
     }
 }
 
-/// Runs a change to its end although its caller goes away: what was begun is finished and recorded.
+/// Runs `call` in its own task, so that a change is finished and recorded even if its caller
+/// disconnects.
 async fn to_the_end(call: impl Future<Output = Response> + Send + 'static) -> Response {
     let ended = tokio::spawn(call).await;
     ended.unwrap_or_else(|_| {

@@ -1,4 +1,5 @@
-//! The routes, one function each: admit the caller, read the body, do it, record and answer.
+//! The handlers of the routes. Each authenticates the caller, parses the body, calls the operation,
+//! and records and returns the result.
 
 use std::time::Duration;
 
@@ -19,17 +20,17 @@ use crate::operate::{
 };
 use crate::trail::{MOST_RECORDS, TrailRecord};
 
-/// Longer than a reload takes on a busy machine.
+/// How long a request waits for its reload; longer than a reload takes on a busy machine.
 const RELOAD_DEADLINE: Duration = Duration::from_secs(20);
 
-/// A body with nothing but the reason.
+/// A request body that contains only a reason.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ReasonBody {
     reason: String,
 }
 
-/// Admits the caller or returns the refusal.
+/// Begins the call, or returns its error response from the handler.
 macro_rules! begin {
     ($api:expr, $action:ident, $request:expr) => {
         match Call::begin(&$api, Action::$action, $request.headers()).await {
@@ -82,7 +83,7 @@ pub(super) async fn cancel(
     call.answer(answer).await
 }
 
-/// The id of the path and the reason of the body.
+/// Parses the id in the path and the reason in the body, and sets both for the trail.
 async fn verification(
     call: &mut Call,
     id: &str,
@@ -102,7 +103,7 @@ pub(super) async fn unlock(State(api): State<AdminApi>, request: Request) -> Res
     let answer = async {
         let operator = operator(&api)?;
         let wanted: UnlockRequest = body(request).await?;
-        // Its answer tells whether something was counted.
+        // The answer reveals whether anything was counted for the target, as a look-up would.
         call.look_up()?;
         call.because(&wanted.reason)?;
         call.concerns(operator.unlock_target(&wanted)?);
@@ -240,9 +241,9 @@ async fn reloaded(reload: &mpsc::Sender<ReloadRequest>) -> Result<ReloadReport, 
             let detail = format!("{why}. The running configuration stays in use.");
             Err(Problem::new(ProblemCode::InvalidRequest, detail))
         }
-        Ok(Err(_)) => Err(unavailable("the process stops, and reloads nothing", 2)),
+        Ok(Err(_)) => Err(unavailable("the process stops; nothing was reloaded", 2)),
         Err(_) => Err(unavailable(
-            "the reload goes on; GET /admin/v1/status says when it is refused or needs a restart",
+            "the reload continues; GET /admin/v1/status shows if it is refused or needs a restart",
             20,
         )),
     }
@@ -271,7 +272,7 @@ pub(super) async fn status(State(api): State<AdminApi>, request: Request) -> Res
     call.answer(answer).await
 }
 
-/// The newest records first.
+/// The records of the audit trail, newest first.
 #[derive(Serialize)]
 struct TrailReport {
     records: Vec<TrailRecord>,
@@ -305,7 +306,7 @@ mod tests {
         let problem = reloaded(&reload).await.err().unwrap();
         assert_eq!(problem.code, ProblemCode::Overloaded);
         assert!(
-            problem.detail.starts_with("the reload goes on"),
+            problem.detail.starts_with("the reload continues"),
             "{problem:?}"
         );
         let problem = reloaded(&reload).await.err().unwrap();

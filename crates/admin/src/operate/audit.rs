@@ -1,4 +1,4 @@
-//! The conservation check: does what was accepted add up with what became of it?
+//! The audit: checks that every accepted message has an outcome or is in flight.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,43 +11,44 @@ use watchword_verifier::audit::{AuditError, audit};
 
 use super::{Operator, alone, ledger_problem, store_problem};
 
-/// Open and lost messages that are named.
+/// The most open and the most lost messages that a report names.
 const NAMED: usize = 100;
 
 /// Accepted messages and their outcomes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditReport {
-    /// Verifications that are remembered.
+    /// Verifications in the store.
     pub verifications: u64,
     /// Messages whose publish was confirmed.
     pub accepted: u64,
-    /// Those that ended, by outcome.
+    /// Accepted messages that have ended, by outcome.
     pub ended: BTreeMap<String, u64>,
     /// Messages that are in flight.
     pub open: u64,
-    /// The first of them.
+    /// The first 100 of these.
     pub open_named: Vec<OpenMessage>,
     /// Messages that should have ended by now and did not.
     pub lost: u64,
-    /// The first of them.
+    /// The first 100 of these.
     pub lost_named: Vec<DeliveryId>,
-    /// Whether the dead-letter queues were read. If they were not, what is counted as lost may be
-    /// dead-lettered.
+    /// Whether the dead-letter queues were read completely. If not, messages counted as lost may
+    /// be dead-lettered.
     pub dead_letters_read: bool,
 }
 
 /// A message in flight.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenMessage {
-    /// The message.
+    /// The id of its delivery.
     pub id: DeliveryId,
     /// Its outcome so far.
     pub outcome: DeliveryOutcome,
 }
 
 impl Operator {
-    /// Compares what was accepted with what became of it. At most `most_dead_letters` of each queue
-    /// are read. The ledger's half is reported also while the broker is away.
+    /// Compares the accepted messages in the store with their outcomes in the ledger. Reads at most
+    /// `most_dead_letters` of each dead-letter queue. While the broker cannot be reached the report
+    /// does without the dead letters.
     pub async fn audit(&self, most_dead_letters: usize) -> Result<AuditReport, Problem> {
         let broker = self.broker()?;
         let _one = alone(&self.auditing, "another audit is running").await?;
@@ -61,14 +62,14 @@ impl Operator {
                     parked.extend(ids);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the audit goes on without the dead-letter queues");
+                    tracing::warn!(%error, "cannot read the dead-letter queues; the audit continues without them");
                     dead_letters_read = false;
-                    // The next queue would only wait for the same broker.
+                    // The other queue would wait for the same unreachable broker.
                     break;
                 }
             }
         }
-        // Comparing takes longer, and nobody should wait for it with a replay.
+        // Release the permit: comparing takes longer, and a replay need not wait for it.
         drop(reading);
         let (store, ledger) = (self.verifications.as_ref(), self.ledger.as_ref());
         let found = audit(store, ledger, &parked, self.clock.now()).await;

@@ -1,4 +1,4 @@
-//! Providers as the workers of this process judge them, and circuits that an operator holds.
+//! The providers with their health in this process, and circuits that an operator holds.
 
 use serde::{Deserialize, Serialize};
 use watchword_chassis::{Problem, ProblemCode};
@@ -10,35 +10,35 @@ use crate::trail::holds_address;
 
 /// The longest time for which a circuit may be held: a day.
 const LONGEST_SECONDS: u64 = 86_400;
-/// Health is local to a worker, and so is a circuit by hand.
+/// The note of every change: health is local to a worker, and so is a held circuit.
 const LOCAL: &str = "Applies to this worker only; set it on each worker. A held circuit ends at the \
     stated time, or when the process stops.";
 
-/// What a request must say about a name that both channels use.
+/// The error of a request for a provider name that both channels use.
 const SHARED: &str = "an SMS and a mail provider have this name; name the channel, sms or email \
     (--channel)";
 
-/// The providers of the channels whose workers run here.
+/// The providers of the workers that this process runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProvidersReport {
-    /// The providers.
+    /// The providers of all channels that run here.
     pub providers: Vec<ProviderReport>,
 }
 
-/// A provider, as this process judges it.
+/// A provider with its health in this process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProviderReport {
-    /// Its channel.
+    /// The channel that it sends on.
     pub channel: Channel,
-    /// Its name.
+    /// The name in the configuration, unique within the channel.
     pub name: ProviderName,
-    /// Its circuit breaker.
+    /// The state of its circuit breaker.
     pub circuit: Circuit,
-    /// The part of its share that it may get, 0 to 10.
+    /// The part of its configured share that it gets, in tenths: 0 to 10.
     pub share_tenths: u8,
-    /// Countries or mail domains it was asked to send to.
+    /// The number of countries or mail domains that it was asked to send to.
     pub destinations: usize,
-    /// Those of them whose own circuit is open.
+    /// The number of those whose circuit is open.
     pub destinations_open: usize,
     /// Present while an operator holds the circuit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,19 +48,19 @@ pub struct ProviderReport {
 /// A circuit that an operator holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldCircuit {
-    /// `open` or `closed`.
+    /// The held state, `open` or `closed`.
     pub state: CircuitState,
-    /// When the outcomes of calls decide again, RFC 3339.
+    /// When the circuit becomes automatic again, RFC 3339.
     pub until: String,
 }
 
-/// How to hold a circuit.
+/// The state in which an operator holds a circuit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CircuitState {
     /// The provider is not called.
     Open,
-    /// The provider gets its full share, whatever its calls show.
+    /// The provider gets its full share, regardless of the outcomes of its calls.
     Closed,
     /// The outcomes of calls decide.
     Automatic,
@@ -72,18 +72,18 @@ pub enum CircuitState {
 pub struct CircuitRequest {
     /// The channel of the provider. Needed if an SMS and a mail provider share the name.
     pub channel: Option<Channel>,
-    /// How.
+    /// The state to hold; `automatic` ends an earlier hold.
     pub state: CircuitState,
-    /// For how long: 1 to 86,400 s. Needed unless the state is `automatic`.
+    /// How long to hold it, 1 to 86,400 s. Needed unless the state is `automatic`.
     pub for_seconds: Option<u64>,
-    /// Why.
+    /// The operator's reason, for the audit trail.
     pub reason: String,
 }
 
 impl CircuitRequest {
-    /// The circuit and its new state as the trail names them.
+    /// Returns the circuit and its new state as the audit trail records them.
     pub fn target(&self, name: &ProviderName) -> String {
-        // There may be no such provider: the name could be anything.
+        // The provider may not exist, so the caller could have sent anything as its name.
         let is_shown = !holds_address(name.as_str());
         let name = if is_shown { name.as_str() } else { "?" };
         let name = self
@@ -102,9 +102,9 @@ impl CircuitRequest {
 /// The provider after the change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CircuitReport {
-    /// The provider.
+    /// The provider with its held circuit.
     pub provider: ProviderReport,
-    /// How far the change reaches.
+    /// A sentence about the reach of the change: this process only.
     pub note: String,
 }
 
@@ -125,8 +125,8 @@ impl Operator {
         })
     }
 
-    /// Holds the circuit of the provider `name`, or gives it back. If both channels have a provider
-    /// of that name, the request must name the channel.
+    /// Holds the circuit of the provider `name`, or makes it automatic again. If both channels have
+    /// a provider of that name, the request must name the channel.
     pub fn hold_circuit(
         &self,
         name: &ProviderName,
@@ -154,7 +154,8 @@ impl Operator {
         })
     }
 
-    /// The channel of the provider `name`, which is `wanted` if the request names one.
+    /// Returns the channel of the provider `name`. Only `wanted` is searched if the request names a
+    /// channel; otherwise a name that both channels use is an error.
     fn channel_of(
         &self,
         name: &ProviderName,

@@ -1,5 +1,5 @@
-//! Dead letters: what could not be processed, why, and what to do about it. Nothing here shows a
-//! message's content, and nothing past its deadline is replayed.
+//! Operations on dead letters, the messages that could not be processed: list, show, replay,
+//! discard. No report holds a message's content, and an expired message is not replayed.
 
 mod model;
 
@@ -14,12 +14,13 @@ pub use model::{
     DeadLetterState, DeadLettersReport, DeliveryHistory, ShowRequest,
 };
 
-/// Messages that are looked at in a queue unless the request says otherwise.
+/// The number of messages read from a queue if the request sets no limit.
 const USUAL: usize = 1_000;
-/// The most messages of a queue that one request may look at, which the process holds meanwhile.
+/// The most messages of a queue that one request may read. The process holds them in memory
+/// meanwhile.
 pub const MOST_LISTED: usize = 20_000;
 
-/// The part of a document that stands in clear.
+/// The fields of a message that are not sealed.
 struct Label {
     delivery: Option<DeliveryId>,
     service: Option<String>,
@@ -29,13 +30,13 @@ struct Label {
 }
 
 impl Label {
-    /// Reads only values of known form: the rest of the document may be anything.
+    /// Reads the fields of `message`, and only values that parse: the document is untrusted.
     fn of(message: &ParkedMessage, lane: Lane) -> Self {
         let document = serde_json::from_slice(&message.body);
         let document: serde_json::Value = document.unwrap_or_default();
         let text = |pointer: &str| document.pointer(pointer)?.as_str();
         let service = text("/data/service").and_then(|name| name.parse().ok());
-        // The issuer wrote the note; the user in it is one of the broker's.
+        // Only the issuer writes notes to this queue; the user in it was validated by the broker.
         let user = text("/data/user").filter(|user| lane == Lane::Requests && is_plain(user));
         Self {
             delivery: text("/id").and_then(|id| id.parse().ok()),
@@ -57,7 +58,7 @@ impl Label {
     }
 }
 
-/// Whether `text` has a form that holds no address.
+/// Whether `text` is at most 64 letters, digits, `-`, `_` and `.`, which cannot be a mail address.
 fn is_plain(text: &str) -> bool {
     text.len() <= 64
         && text
@@ -65,7 +66,7 @@ fn is_plain(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
-/// An id that may be shown: ours, or of a form that holds no address.
+/// Returns the id of `message`, or `-` if it has none or its id may hold an address.
 fn name_of(message: &ParkedMessage) -> String {
     let id = message.id.as_ref().filter(|id| is_plain(id));
     id.cloned().unwrap_or_else(|| "-".to_owned())
@@ -115,7 +116,7 @@ impl DeadLetterFilter {
         });
         is(&self.reason, Some(&message.reason))
             && is(&self.service, label.service.as_deref())
-            // Messages without an id that may be shown have none to be chosen by.
+            // A message cannot be chosen by an id that reports do not show.
             && is(&self.id, message.id.as_deref().filter(|id| is_plain(id)))
             && age
     }
@@ -141,7 +142,7 @@ impl DeadLetterFilter {
 }
 
 fn queue_problem(error: &ParkedError) -> Problem {
-    let detail = format!("{error}; what was replayed or discarded before stays so");
+    let detail = format!("{error}; earlier messages were replayed or discarded");
     Problem::new(ProblemCode::BrokerUnavailable, detail).retry_after(1)
 }
 
@@ -155,7 +156,7 @@ async fn look(
 }
 
 impl Operator {
-    /// Lists the dead letters that fit `filter`.
+    /// Lists the dead letters that match `filter`.
     pub async fn dead_letters(
         &self,
         filter: &DeadLetterFilter,
@@ -184,7 +185,8 @@ impl Operator {
         Ok(report)
     }
 
-    /// Shows one dead letter: reason and history, never its content.
+    /// Returns the dead letter `id` with its reason and its delivery's history, without its
+    /// content.
     pub async fn dead_letter(&self, id: &str) -> Result<DeadLetterDetails, Problem> {
         let broker = self.broker()?;
         let _one = self.read_dead_letters_alone().await?;
@@ -230,13 +232,12 @@ impl Operator {
         Ok(records.into_iter().next().map(history))
     }
 
-    /// Puts the dead letters that fit back into their queues, but for those that are past their
-    /// deadline.
+    /// Moves the matching dead letters back into their queues, except expired ones and notes.
     pub async fn replay(&self, request: &ChangeRequest) -> Result<ChangeReport, Problem> {
         self.change(request, true).await
     }
 
-    /// Drops the dead letters that fit.
+    /// Deletes the matching dead letters.
     pub async fn discard(&self, request: &ChangeRequest) -> Result<ChangeReport, Problem> {
         self.change(request, false).await
     }

@@ -7,29 +7,28 @@ use watchword_core::{
 use watchword_ledger::{Attempt, DeliveryRecord};
 use watchword_verifier::store::{Inspected, StoredVerification};
 
-/// How far a store's clock may be ahead of this process's clock without a reason to mention it.
+/// How far a store's clock may be ahead of this process's clock before a diagnosis mentions it.
 const CLOCK_SKEW_MS: u64 = 5_000;
-/// Why a code can end before the time at which it expires.
+/// The reasons why a code can end before its expiry time.
 pub(super) const EARLY_END: &str = "a backup was restored or the clock was set back";
 
-/// What a diagnosis needs beside the records.
+/// The inputs of a diagnosis in addition to the records.
 #[derive(Debug)]
 pub(super) struct Circumstances {
-    /// Until when the subject is locked.
+    /// The end of the subject's lock, if it is locked.
     pub(super) locked_until: Option<Timestamp>,
-    /// Why no provider of the channel gets messages, if that is so.
+    /// The reason why no provider of the channel gets messages, if there is one.
     pub(super) standstill: Option<String>,
-    /// Now.
     pub(super) now: Timestamp,
 }
 
-/// Whether the code ended although the time at which it expires is yet to come.
+/// Whether the code ended before its expiry time.
 pub(super) fn has_ended_early(verification: &StoredVerification, now: Timestamp) -> bool {
     let ahead_ms = verification.expires_at.millis_since(now);
     verification.status == VerificationStatus::Expired && ahead_ms > CLOCK_SKEW_MS
 }
 
-/// Says what happened; `records` are those of its deliveries, in their order.
+/// Returns a sentence on what happened. `records` are the verification's deliveries in order.
 pub(super) fn diagnose(
     inspected: &Inspected,
     records: &[DeliveryRecord],
@@ -82,14 +81,14 @@ fn locked(until: Timestamp) -> String {
     )
 }
 
-/// Whether something happened later than `now`.
+/// Whether a recorded time is later than `now`, by more than [`CLOCK_SKEW_MS`].
 fn is_ahead(verification: &StoredVerification, records: &[DeliveryRecord], now: Timestamp) -> bool {
     let times = records.iter().map(|record| record.updated_at);
     let mut times = times.chain([verification.opened_at]);
     times.any(|at| at.millis_since(now) > CLOCK_SKEW_MS)
 }
 
-/// What became of the last message, and of the one before if the last was not queued.
+/// Describes the last message, and the message before it if the last was not queued.
 fn message(
     inspected: &Inspected,
     records: &[DeliveryRecord],
@@ -123,7 +122,7 @@ fn message(
     }
 }
 
-/// The message that no queue has.
+/// Describes a message that was not queued.
 fn unsent(inspected: &Inspected) -> String {
     let message = noun(inspected.verification.channel);
     let message = match inspected.verification.sends {
@@ -147,7 +146,7 @@ fn uncapitalized(text: &str) -> String {
     first.into_iter().chain(letters).collect()
 }
 
-/// The message that no worker has claimed.
+/// Describes a queued message that no worker has claimed.
 fn unclaimed(verification: &StoredVerification, has_expired: bool) -> String {
     let channel = verification.channel;
     let message = noun(channel);

@@ -1,5 +1,4 @@
-//! The fields of requests, parsed into the types they mean. An error names the field and never
-//! quotes its value.
+//! Parsing of request fields into their types. An error names the field and never quotes its value.
 
 use std::str::FromStr;
 
@@ -15,7 +14,7 @@ where
         .map_err(|error| Problem::field(ProblemCode::InvalidRequest, name, &error))
 }
 
-/// Parses a number or a mail address.
+/// Parses a phone number or, if `text` contains an `@`, a mail address.
 pub(super) fn recipient(text: &str) -> Result<Recipient, Problem> {
     let (channel, code) = if text.contains('@') {
         (Channel::Email, ProblemCode::InvalidEmail)
@@ -25,7 +24,7 @@ pub(super) fn recipient(text: &str) -> Result<Recipient, Problem> {
     Recipient::parse(channel, text).map_err(|error| Problem::field(code, "recipient", &error))
 }
 
-/// A problem with the field `name`, by its rule.
+/// Returns the problem of a field `name` that breaks `rule`.
 pub(super) fn invalid(name: &'static str, rule: &'static str) -> Problem {
     Problem::field(ProblemCode::InvalidRequest, name, &Malformed::new(rule))
 }

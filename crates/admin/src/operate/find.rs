@@ -1,7 +1,7 @@
-//! Finds verifications by id, subject or recipient, with their timeline. Searches read through the
-//! store as an audit does, bounded in time and in records; the way of a code keeps no index for
-//! them. A verification keeps no recipient once it was approved, canceled or used up: it is then
-//! found by its id or its subject only.
+//! Finds verifications by id, subject or recipient, with their timeline. A search by recipient
+//! scans the store as an audit does, bounded in time and records: there is no index by recipient,
+//! because each verification would pay to maintain it. A verification keeps no recipient once it
+//! was approved, canceled or used up; it is then found by its id or subject only.
 
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
@@ -18,17 +18,17 @@ use watchword_verifier::store::Inspected;
 use super::diagnosis::{self, Circumstances, EARLY_END, has_ended_early};
 use super::{Operator, fields, ledger_problem, store_problem, unknown};
 
-/// Records that are read in one step.
+/// Records per page of a search.
 const PAGE: usize = 500;
-/// Steps of one search.
+/// The most pages of one search.
 const MOST_PAGES: usize = 400;
-/// How long a search may take.
+/// The longest time that a search may take.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Verifications in an answer.
+/// The most verifications in an answer.
 const MOST_FOUND: usize = 20;
 
-/// A verification to find: an id, or a service with a subject or a recipient. It holds a recipient in clear,
-/// so it is only read, never written.
+/// A verification to find: an id, or a service with a subject or a recipient. The type does not
+/// implement `Serialize` or `Debug`, because it holds a recipient in clear.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FindRequest {
@@ -41,20 +41,20 @@ pub struct FindRequest {
 /// The verifications that were found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FindReport {
-    /// Those with a message come before those that a limit refused, each the newest first; at most 20.
+    /// At most 20 verifications, newest first. Those without a queued message come last.
     pub verifications: Vec<VerificationReport>,
-    /// Whether there may be more: the search ended at its bounds, or more than 20 were found.
+    /// Whether there may be more: the search reached its bounds, or found more than 20.
     pub truncated: bool,
 }
 
 /// A verification with what happened to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerificationReport {
-    /// Its id.
+    /// The id of the verification.
     pub id: VerificationId,
-    /// Whose it is.
+    /// The name of the service.
     pub service: ServiceName,
-    /// Its status.
+    /// The status, as `GET /v1/verifications/{id}` returns it.
     pub status: VerificationStatus,
     /// The diagnosis, in one sentence.
     pub diagnosis: String,
@@ -64,36 +64,37 @@ pub struct VerificationReport {
     pub to: String,
     /// The purpose of the code.
     pub purpose: Purpose,
-    /// When it was opened.
+    /// When the verification was opened, RFC 3339.
     pub opened_at: String,
-    /// When its code expires.
+    /// When the code expires, RFC 3339.
     pub expires_at: String,
-    /// Messages so far.
+    /// The number of messages so far.
     pub sends: u8,
-    /// Codes that may still be compared.
+    /// The number of checks left.
     pub checks_left: u8,
-    /// Until when the subject is locked for wrong codes, RFC 3339; far away: until it is unlocked.
+    /// The end of the subject's lock for wrong codes, RFC 3339. A time in the distant future means
+    /// that only an unlock ends it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject_locked_until: Option<String>,
     /// Whether a fallback step may still send a message.
     pub awaits_fallback: bool,
-    /// The events, in order.
+    /// The events in order of time.
     pub timeline: Vec<TimelineEntry>,
 }
 
 /// An event of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimelineEntry {
-    /// When, RFC 3339.
+    /// The time of the event, RFC 3339.
     pub at: String,
-    /// Which message it is about.
+    /// The message that the event is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<DeliveryId>,
-    /// What.
+    /// A short description, such as `receipt: delivered`.
     pub event: String,
 }
 
-/// The values that a search compares.
+/// The parsed target of a [`FindRequest`].
 enum Search {
     Id(VerificationId),
     Subject(Vec<SubjectTag>),
@@ -105,14 +106,14 @@ enum Search {
 }
 
 impl FindRequest {
-    /// Whether it is a look-up by subject or recipient, which are limited.
+    /// Whether the request searches by subject or recipient; such look-ups have a stricter limit.
     pub const fn is_lookup(&self) -> bool {
         self.subject.is_some() || self.recipient.is_some()
     }
 }
 
 impl Operator {
-    /// Finds verifications.
+    /// Finds verifications with their deliveries and timelines.
     pub async fn find(&self, request: &FindRequest) -> Result<FindReport, Problem> {
         let (found, truncated) = match self.search_of(request)?.0 {
             Search::Id(id) => (vec![self.inspect(&id).await?], false),
@@ -123,7 +124,7 @@ impl Operator {
                 subject,
             } => {
                 let fits = |one: &Inspected| {
-                    // Where a request names no subject, the recipient is the subject.
+                    // If a request names no subject, the recipient is the subject.
                     one.verification.service == service
                         && (one.recipient == Some(tag)
                             || one.verification.id.subject_tag() == subject)
@@ -141,7 +142,8 @@ impl Operator {
         })
     }
 
-    /// Returns the target of `request` as the trail names it: by its keyed hash.
+    /// Returns the target of `request` as the audit trail records it: a verification id, or the
+    /// keyed hash of the subject or recipient.
     pub fn find_target(&self, request: &FindRequest) -> Result<String, Problem> {
         self.search_of(request).map(|(_, target)| target)
     }
@@ -156,7 +158,7 @@ impl Operator {
         } = request;
         match (id, service, subject, recipient) {
             (Some(id), None, None, None) => {
-                // A text of another form is the id of nothing.
+                // A malformed id belongs to no verification.
                 let id: VerificationId = id.parse().map_err(|_| unknown())?;
                 let target = format!("verification {id}");
                 Ok((Search::Id(id), target))
@@ -190,8 +192,8 @@ impl Operator {
         }
     }
 
-    /// Reads through the store, with `tags` through the verifications of these subjects only.
-    /// Returns the newest that fit, and whether there may be more.
+    /// Scans the verifications of the subjects `tags`, or the whole store if `tags` is empty.
+    /// Returns the newest that `fits` selects, and whether there may be more.
     async fn search(
         &self,
         tags: &[SubjectTag],
@@ -228,14 +230,14 @@ impl Operator {
         Ok((found, is_cut))
     }
 
-    /// The verification of this id.
+    /// Returns the verification `id`.
     pub(super) async fn inspect(&self, id: &VerificationId) -> Result<Inspected, Problem> {
         let found = self.verifications.inspect(id, self.clock.now()).await;
         let found = found.map_err(|error| store_problem(&error))?;
         found.ok_or_else(unknown)
     }
 
-    /// The verification of this id with its timeline.
+    /// Returns the verification `id` with its timeline.
     pub(super) async fn report(&self, id: &VerificationId) -> Result<VerificationReport, Problem> {
         let inspected = self.inspect(id).await?;
         self.described(inspected).await
@@ -259,7 +261,7 @@ impl Operator {
         Ok(describe(inspected, &records, &around))
     }
 
-    /// Until when the subject is locked, by the budget of its service.
+    /// Returns the end of the subject's lock by the guess budget of its service, if it is locked.
     async fn locked_until(&self, inspected: &Inspected) -> Result<Option<Timestamp>, Problem> {
         let verification = &inspected.verification;
         let services = self.services.get();
@@ -273,8 +275,8 @@ impl Operator {
     }
 }
 
-/// Sorts and removes what was found twice. Verifications whose only message was not queued come last:
-/// a burst of refused requests must not hide the messages that were sent.
+/// Sorts `found`, newest first, and removes duplicates. Verifications whose only message was not
+/// queued come last: a burst of refused requests must not hide the messages that were sent.
 fn messages_first(found: &mut Vec<Inspected>) {
     found.sort_by_key(|one| {
         let verification = &one.verification;

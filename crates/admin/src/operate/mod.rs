@@ -1,6 +1,6 @@
-//! The operations, each a function that returns a report. The admin API and the command line call
-//! the same ones. An operation that this process cannot serve is a problem that names the role to
-//! ask.
+//! The operations of an operator. Each is a function that returns a report, called by the admin API
+//! and by the command line. If this process does not run the role that an operation needs, the
+//! problem names that role.
 
 mod audit;
 mod circuit;
@@ -39,44 +39,44 @@ pub use find::{FindReport, FindRequest, TimelineEntry, VerificationReport};
 pub use status::{ChannelHour, History, QueueReport, StatusReport, StatusSources};
 pub use unlock::{Forgotten, UnlockReport, UnlockRequest};
 
-/// How long an operation waits for another one of its kind.
+/// How long an operation waits for another operation of its kind to end.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The parts of an [`Operator`]; those of roles that the process does not run are absent.
+/// The dependencies of the operations. Those of roles that the process does not run are `None`.
 pub struct Operator {
-    /// The services.
+    /// The services, replaced by a reload.
     pub services: Live<Services>,
-    /// The time.
+    /// The clock of the engine.
     pub clock: Arc<dyn Clock>,
-    /// Code state.
+    /// The store of code state.
     pub verifications: Arc<dyn VerificationStore>,
-    /// The ledger.
+    /// The outcomes of deliveries.
     pub ledger: Arc<dyn LedgerStore>,
-    /// Send limits.
+    /// The counters of the send limits.
     pub limiter: Arc<dyn SendLimiter>,
-    /// Queues.
+    /// The queues; an issuer or a worker is connected to them.
     pub broker: Option<Arc<dyn Broker>>,
-    /// Checks and cancels; an issuer or a verifier has one.
+    /// Cancels and unlocks; an issuer or a verifier has it.
     pub verifier: Option<Arc<Verifier>>,
-    /// Sends codes again.
+    /// Resends codes; only an issuer has it.
     pub issuer: Option<Arc<Issuer>>,
-    /// The channels whose workers run here.
+    /// The channels whose workers run in this process.
     pub channels: Vec<OperatedChannel>,
-    /// Lets one search at a time read through the store.
+    /// Permits one search of the store at a time.
     pub searching: Semaphore,
-    /// Lets one operation at a time read dead letters: two would each see a part of them.
+    /// Permits one operation at a time to read dead letters: two would each see a part of them.
     pub reading_dead_letters: Semaphore,
-    /// One audit at a time.
+    /// Permits one audit at a time.
     pub auditing: Semaphore,
 }
 
-/// A channel whose worker runs here.
+/// A channel whose worker runs in this process.
 pub struct OperatedChannel {
-    /// Which.
+    /// The channel.
     pub channel: Channel,
-    /// Its providers.
+    /// Its providers and their health.
     pub router: Live<Router>,
-    /// Where their shares are shown.
+    /// The series that show the providers' shares.
     pub metrics: DeliveryMetrics,
 }
 
@@ -95,18 +95,19 @@ impl Operator {
         broker.ok_or_else(|| elsewhere("an issuer or a worker"))
     }
 
-    /// Waits a moment for the end of another search.
+    /// Waits up to [`PATIENCE`] for the end of another search.
     async fn search_alone(&self) -> Result<SemaphorePermit<'_>, Problem> {
         alone(&self.searching, "another search is running").await
     }
 
-    /// Waits a moment for the end of another look at dead letters.
+    /// Waits up to [`PATIENCE`] for the end of another operation that reads dead letters.
     async fn read_dead_letters_alone(&self) -> Result<SemaphorePermit<'_>, Problem> {
         let detail = "another reading of the dead letters is running";
         alone(&self.reading_dead_letters, detail).await
     }
 
-    /// Why no provider of `channel` gets messages, if its worker runs here and that is so.
+    /// Returns the reason why no provider of `channel` gets messages, if there is one and the
+    /// channel's worker runs in this process.
     fn standstill(&self, channel: Channel) -> Option<String> {
         let mut channels = self.channels.iter();
         let found = channels.find(|one| one.channel == channel)?;
@@ -115,7 +116,7 @@ impl Operator {
         whole.next().map(|one| one.sentence(channel))
     }
 
-    /// Sends the code of `id` again, within the limits of its service.
+    /// Resends the code of `id`, within the limits of its service.
     pub async fn resend(&self, id: &VerificationId) -> Result<VerificationReport, Problem> {
         let issuer = self.issuer.as_ref().ok_or_else(|| elsewhere("an issuer"))?;
         let found = self.inspect(id).await?;
@@ -127,7 +128,7 @@ impl Operator {
         self.report(id).await
     }
 
-    /// Withdraws `id`: its code is worth nothing from now on.
+    /// Cancels `id`, so that its code is no longer accepted.
     pub async fn cancel(&self, id: &VerificationId) -> Result<VerificationReport, Problem> {
         let verifier = self.verifier()?;
         let found = self.inspect(id).await?;
@@ -147,7 +148,7 @@ async fn alone<'a>(
     }
 }
 
-/// The problem of an operation that a process of another role serves.
+/// Returns the problem of an operation that only a process of `role` can serve.
 fn elsewhere(role: &str) -> Problem {
     let detail = format!("this process cannot do it: ask the admin API of {role}");
     Problem::new(ProblemCode::NotServedHere, detail)

@@ -13,7 +13,7 @@ use watchword_metrics::prometheus::proto::{LabelPair, Metric, MetricFamily};
 use super::{Operator, ProviderReport};
 use crate::configuration::Loaded;
 
-/// How often the counters are sampled, and how many samples are kept: an hour and the current one.
+/// The interval between samples of the counters, and the number kept: an hour and the current one.
 const SAMPLE_EVERY: Duration = Duration::from_secs(60);
 const SAMPLES: usize = 61;
 
@@ -31,55 +31,58 @@ pub struct StatusReport {
     pub version: String,
     /// The roles of the process.
     pub roles: Vec<String>,
-    /// Whether the process takes part.
+    /// Whether all dependencies are up.
     pub ready: bool,
-    /// Its dependencies, and whether each is there: the store, the broker, `started`.
+    /// Whether each dependency is up: the store, the broker, `started`.
     pub dependencies: BTreeMap<String, bool>,
-    /// What an operator should look at, a sentence each.
+    /// Conditions that need an operator, a sentence each.
     pub warnings: Vec<String>,
-    /// The keys of the configuration whose change waits for a restart.
+    /// The changed configuration keys that need a restart.
     pub restart_needed: Vec<String>,
-    /// Why the last reload was refused, if it was: the process keeps its earlier configuration.
+    /// The error of the last reload, if it was refused: the process keeps its earlier
+    /// configuration.
     pub reload_refused: Option<String>,
-    /// The queues, in a process with a link to them; at most 30 s old.
+    /// The queues, if the process is connected to them. The figures are at most 30 s old.
     pub queues: Vec<QueueReport>,
     /// The providers of the workers of this process.
     pub providers: Vec<ProviderReport>,
-    /// Seconds that `last_hour` covers: fewer than 3,600 while the process is younger.
+    /// The seconds that `last_hour` covers; fewer than 3,600 in the first hour of the process.
     pub covers_seconds: u64,
     /// The counts of this process by channel.
     pub last_hour: Vec<ChannelHour>,
 }
 
-/// A queue with those that belong to it. A figure is absent while the broker is away.
+/// The messages of a queue, its wait queues and its dead-letter queue. Figures are absent while the
+/// broker cannot be reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueReport {
-    /// Its kind: `requests`, `sms`, `email`, `receipts` or `timers`.
+    /// The queue kind: `requests`, `sms`, `email`, `receipts` or `timers`.
     pub queue: String,
-    /// Messages that are ready.
+    /// Messages ready for a consumer.
     pub ready: Option<u64>,
     /// Messages that wait for another attempt, or are past their deadline.
     pub waiting: Option<u64>,
-    /// Dead letters.
+    /// Messages in the dead-letter queue.
     pub dead_letters: Option<u64>,
-    /// Consumers, where the engine counts them.
+    /// Consumers, if the engine counts them.
     pub consumers: Option<u64>,
 }
 
-/// A channel in the last hour. A figure is absent if the process has not the role that counts it.
+/// The counts of a channel in the last hour. A figure is absent if the process does not run the
+/// role that counts it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChannelHour {
-    /// The channel.
+    /// The channel that was counted.
     pub channel: Channel,
-    /// Verifications opened, by an issuer.
+    /// Verifications opened; counted by an issuer.
     pub opened: Option<u64>,
-    /// Verifications approved, by a verifier.
+    /// Verifications approved; counted by a verifier.
     pub approved: Option<u64>,
-    /// Approved of opened, where one process counts both.
+    /// `approved / opened`, if the process counts both and `opened` is not 0.
     pub conversion: Option<f64>,
-    /// Deliveries that a provider accepted, by a worker.
+    /// Deliveries that a provider accepted; counted by a worker.
     pub accepted: Option<u64>,
-    /// Deliveries that ended otherwise, by a worker.
+    /// Deliveries that ended otherwise; counted by a worker.
     pub not_delivered: Option<u64>,
 }
 
@@ -94,12 +97,12 @@ struct Sums {
 
 type Sample = [Sums; Channel::ALL.len()];
 
-/// The counters of the last hour.
+/// Samples of the counters in the last hour.
 #[derive(Debug)]
 pub struct History(Mutex<VecDeque<(Instant, Sample)>>);
 
 impl History {
-    /// Begins with the counters as they are at the start of the process: none.
+    /// Creates a history without samples.
     pub fn new() -> Self {
         Self(Mutex::new(VecDeque::new()))
     }
@@ -118,8 +121,8 @@ impl History {
         }
     }
 
-    /// Returns the seconds since the oldest sample, and the counts of a process of these `roles`
-    /// since then.
+    /// Returns the seconds since the oldest sample, and the counts since then of a process that
+    /// runs `roles`.
     fn since(&self, now: &Sample, roles: &[&str]) -> (u64, Vec<ChannelHour>) {
         let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (covers, before) = match samples.front() {
@@ -182,7 +185,7 @@ fn family<'a>(families: &'a [MetricFamily], name: &str) -> Option<&'a MetricFami
     families.iter().find(|family| family.name() == name)
 }
 
-/// The sum of a counter over its labels, for `channel` and for those that fit.
+/// Sums the series of a counter that have the label `channel` and that `fits` selects.
 fn sum(
     families: &[MetricFamily],
     name: &str,
@@ -208,7 +211,7 @@ fn sums(families: &[MetricFamily]) -> Sample {
     })
 }
 
-/// Whether the figures of the queues are those of now: the series keep the last ones that were read.
+/// Whether the process is connected to the broker. If not, the queue series keep stale values.
 fn is_connected(families: &[MetricFamily]) -> bool {
     let metrics = family(families, CONNECTED).map(MetricFamily::get_metric);
     let metrics = metrics.unwrap_or_default().iter();
@@ -248,14 +251,14 @@ fn queues(families: &[MetricFamily]) -> Vec<QueueReport> {
         .collect()
 }
 
-/// What a status is read from.
+/// The sources of a [`StatusReport`].
 #[derive(Clone, Copy)]
 pub struct StatusSources<'a> {
     /// The roles of the process.
     pub roles: &'a [&'a str],
-    /// Its dependencies.
+    /// The dependencies of the process.
     pub readiness: &'a Readiness,
-    /// Its series.
+    /// The series of the process.
     pub registry: &'a Registry,
     /// The counters of the last hour.
     pub history: &'a History,
@@ -264,7 +267,7 @@ pub struct StatusSources<'a> {
 }
 
 impl Operator {
-    /// Reports the process.
+    /// Returns the status of the process.
     pub fn status(&self, sources: StatusSources<'_>) -> StatusReport {
         let StatusSources {
             roles,
@@ -367,7 +370,7 @@ mod tests {
         assert_eq!(sms.conversion, Some(0.25));
         assert_eq!((sms.accepted, sms.not_delivered), (None, None));
         assert_eq!(hours[1].conversion, Some(0.0));
-        // A process alone knows no conversion: the other half is counted elsewhere.
+        // Without the verifier role there is no conversion: another process counts approvals.
         let (_, hours) = history.since(&now, &["issuer", "sms-worker"]);
         let sms = &hours[0];
         assert_eq!((sms.opened, sms.approved), (Some(8), None));
@@ -407,7 +410,7 @@ mod tests {
         assert_eq!(figures(sms), (Some(3), Some(2), Some(1)));
         assert_eq!(sms.consumers, None);
 
-        // Without a link the series keep what was read last, which says nothing about now.
+        // Without a connection the series keep stale values, so the report has no figures.
         connected.set(0);
         let queues = super::queues(&registry.gather());
         let sms = queues.iter().find(|queue| queue.queue == "sms").unwrap();

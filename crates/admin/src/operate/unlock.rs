@@ -1,4 +1,4 @@
-//! Unlocks a subject or a recipient, and says what was counted.
+//! Unlocks a subject or a recipient, and reports which counts were reset.
 
 use serde::{Deserialize, Serialize};
 use watchword_chassis::Problem;
@@ -7,23 +7,24 @@ use watchword_issuer::limits::Counter;
 
 use super::{Operator, fields, limits_problem, no_service};
 
-/// Which counts to reset. It holds a recipient in clear, so it is only read, never written.
+/// The subject, recipient or both whose counts are reset. The type does not implement `Serialize`
+/// or `Debug`, because it holds a recipient in clear.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UnlockRequest {
     service: String,
     subject: Option<String>,
     recipient: Option<String>,
-    /// Why.
+    /// The operator's reason, for the audit trail.
     pub reason: String,
 }
 
 /// The counts that an unlock reset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnlockReport {
-    /// The counts that were not empty.
+    /// The counts that were above zero.
     pub forgotten: Vec<Forgotten>,
-    /// The same in one sentence.
+    /// The result in one sentence.
     pub summary: String,
 }
 
@@ -31,13 +32,13 @@ pub struct UnlockReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Forgotten {
-    /// Wrong codes of the subject.
+    /// Wrong codes that were entered for the subject.
     WrongCodes,
     /// Messages for the subject.
     SubjectMessages,
     /// Messages to the recipient.
     RecipientMessages,
-    /// Messages to the recipient's block of numbers.
+    /// Messages to the recipient's number block.
     NumberBlockMessages,
 }
 
@@ -53,8 +54,8 @@ impl Forgotten {
 }
 
 impl Operator {
-    /// Forgets the wrong codes and the messages of a subject, and the messages to a recipient with
-    /// those to its block of numbers.
+    /// Resets the counts of wrong codes and messages of a subject, and those of messages to a
+    /// recipient and its number block.
     pub async fn unlock(&self, request: &UnlockRequest) -> Result<UnlockReport, Problem> {
         let (service, subject, recipient) = self.unlock_parts(request)?;
         let verifier = self.verifier()?;
@@ -92,8 +93,8 @@ impl Operator {
         Ok(UnlockReport { forgotten, summary })
     }
 
-    /// The subject or recipient of `request` as the trail names it: by its keyed hash. The
-    /// subject's is the first half of the ids of its verifications.
+    /// Returns the subject and recipient of `request` as the audit trail records them: by keyed
+    /// hash. The hash of a subject is the first half of the ids of its verifications.
     pub fn unlock_target(&self, request: &UnlockRequest) -> Result<String, Problem> {
         let (service, subject, recipient) = self.unlock_parts(request)?;
         let index = self.index()?;
@@ -130,7 +131,7 @@ impl Operator {
         Ok((service, subject, recipient))
     }
 
-    /// The service of that name, if the configuration has it.
+    /// Parses `name` and checks that a service of this name is configured.
     pub(super) fn known_service(&self, name: &str) -> Result<ServiceName, Problem> {
         let name: ServiceName = fields::parsed("service", name)?;
         let services = self.services.get();

@@ -28,7 +28,7 @@ pub(super) struct Link {
 pub(super) enum Happening {
     /// The broker started (`true`) or stopped refusing publishes.
     Blocked(bool),
-    /// One of the connections was lost.
+    /// A connection was lost.
     Lost,
 }
 

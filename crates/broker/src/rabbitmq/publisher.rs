@@ -34,8 +34,8 @@ pub(super) struct RabbitPublisher {
     supervisor: Arc<Supervisor>,
     clock: Arc<dyn Clock>,
     metrics: BrokerMetrics,
-    /// For work queues, in the order of [`Lane::ALL`]. One each, so that a queue that does not
-    /// answer delays only itself.
+    /// For work queues, in the order of [`Lane::ALL`]. They are separate, so that a queue that does
+    /// not answer delays only itself.
     lanes: [Batches; Lane::ALL.len()],
     /// For their wait, late and dead-letter queues.
     aside: [Batches; Lane::ALL.len()],

@@ -311,8 +311,8 @@ fn wait_queues(lane: Lane) -> impl Iterator<Item = Queue> {
     Ladder::STANDARD.rungs().iter().map(move |rung| {
         let mut arguments = dead_lettering(lane.exchange(), lane.as_str());
         let delay_ms = i64::try_from(rung.delay_ms).unwrap_or(i64::MAX);
-        // One queue per delay instead of a time-to-live per message: a queue expires messages only
-        // at its head, so a long delay would hold up a shorter one behind it.
+        // Each delay has a queue instead of a time-to-live per message: a queue expires messages
+        // only at its head, so a long delay would hold up a shorter one behind it.
         arguments.insert("x-message-ttl", Argument::Number(delay_ms));
         arguments.insert("x-max-length", Argument::Number(MAX_LENGTH));
         Queue {

@@ -1,4 +1,4 @@
-//! From a table to a typed structure, with all independent errors at once.
+//! Deserialization of a table into a typed structure, with all independent errors at once.
 
 use std::path::Path;
 
@@ -10,20 +10,20 @@ use super::ConfigError;
 use super::loader::{Whole, insert, whole};
 use super::wording::without_values;
 
-/// Errors of one file that are reported together.
+/// The most errors of a file that are reported together.
 const MOST_ERRORS: usize = 100;
 
-/// A configuration as far as it can be read.
+/// The valid part of a configuration, with its errors.
 pub struct Draft<T> {
     /// The configuration without the keys that `errors` name; `None` if a required part is missing.
     pub config: Option<T>,
     /// The table that `config` was read from.
     pub table: Table,
-    /// All independent errors; none means that `config` is complete.
+    /// All independent errors. If there are none, `config` is complete.
     pub errors: Vec<ConfigError>,
 }
 
-/// Reads `path`, lays `environment` over it and deserializes the whole; the error is the first one.
+/// Reads `path`, overridden by `environment`. Returns the first error if there are several.
 pub fn load<T: DeserializeOwned>(
     path: &Path,
     environment: impl Iterator<Item = (String, String)>,
@@ -35,8 +35,8 @@ pub fn load<T: DeserializeOwned>(
     }
 }
 
-/// Reads `path` and lays `environment` over it. A key with an error is reported and left out, so
-/// that the rest is read as well.
+/// Reads `path`, overridden by `environment`. A key with an error is reported and left out, so that
+/// the rest is read too.
 pub fn load_draft<T: DeserializeOwned>(
     path: &Path,
     environment: impl Iterator<Item = (String, String)>,
@@ -57,7 +57,7 @@ pub fn load_draft<T: DeserializeOwned>(
     };
     let mut left_out: Vec<Vec<Step>> = Vec::new();
     let mut config = None;
-    // Each turn repairs one variable or leaves one key out, so the loop ends in any case.
+    // Each iteration converts a variable or leaves out a key, so the loop ends.
     for _ in 0..MOST_ERRORS + variables.len() {
         let error = match serde_path_to_error::deserialize(Value::Table(table.clone())) {
             Ok(read) => {
@@ -68,7 +68,8 @@ pub fn load_draft<T: DeserializeOwned>(
         };
         let key = error.path().to_string();
         let message = error.inner().to_string();
-        // The key wants another type than the text looks like: read the value as that type, once.
+        // The text of the variable looks like another type than the key has, for example `1234` for
+        // a string. Convert it once.
         let other = variables
             .iter()
             .position(|variable| variable.keys.join(".") == key)
@@ -84,7 +85,7 @@ pub fn load_draft<T: DeserializeOwned>(
         if let Some(name) = missing_field(&message) {
             place.push(Step::Key(name.to_owned()));
         }
-        // A key that was left out is missing for its section, which is no error of its own.
+        // After a required key was left out its section lacks it. Do not report that as well.
         if !left_out.contains(&place) {
             errors.push(error_at(&key, &message));
         }
@@ -101,9 +102,9 @@ pub fn load_draft<T: DeserializeOwned>(
     }
 }
 
-/// The error of serde with `message` about `key`.
+/// Converts serde's `message` about `key` to an error.
 fn error_at(key: &str, message: &str) -> ConfigError {
-    // The path of a key without a name, or of the whole table.
+    // serde_path_to_error names the whole table `.`; a key may have an empty name.
     let is_top = matches!(key, "." | "");
     match missing_field(message) {
         Some(name) if is_top => ConfigError::new(name, "is missing"),
@@ -118,7 +119,7 @@ fn missing_field(message: &str) -> Option<&str> {
     Some(name)
 }
 
-/// A step from a value to one inside it.
+/// A step of the path from the table to a value.
 #[derive(PartialEq, Eq)]
 enum Step {
     Key(String),
@@ -126,7 +127,7 @@ enum Step {
 }
 
 impl Step {
-    /// The name of a variant is no level of its own.
+    /// Returns the step of `segment`, or `None` for an enum variant, which is not a level in TOML.
     fn of(segment: &Segment) -> Option<Self> {
         match segment {
             Segment::Map { key } => Some(Self::Key(key.clone())),

@@ -1,4 +1,4 @@
-//! `[keys]`. A process reads the keys it needs and leaves the others alone.
+//! The section `[keys]`. A process reads only the keys that it needs.
 
 use std::path::PathBuf;
 
@@ -9,28 +9,29 @@ use zeroize::Zeroizing;
 
 use super::{ConfigError, SecretRef};
 
-/// `[keys]`. A process needs some of the three and may lack the others.
+/// The section `[keys]`. Keys that a process does not need may be absent.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KeysConfig {
-    /// Seal codes and recipients in orders and in the store; the first seals, all open.
+    /// Keys that seal codes and recipients in orders and in the store. The first one seals, all of
+    /// them open.
     pub sealing: Vec<KeyConfig>,
-    /// Digest codes in the store; the first digests, all verify.
+    /// Keys that digest codes in the store. The first one digests, all of them verify.
     pub digest: Vec<KeyConfig>,
-    /// Hashes subjects and recipients into store keys. It is not rotated: changing it forgets
-    /// limits and live verifications.
+    /// The key that hashes subjects and recipients into store keys. It cannot be rotated: after a
+    /// change, earlier limits and live verifications are not found.
     pub index: Option<SecretRef>,
 }
 
-/// A key: its id and its place.
+/// The id and the place of a key. Exactly one of `file` and `env` must be set.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyConfig {
-    /// Its id; never use one again for another key.
+    /// The id in sealed and digested data. Do not reuse it for another key.
     pub id: KeyId,
-    /// The file with the base64 of 32 random bytes, …
+    /// A file with the base64 of 32 random bytes.
     pub file: Option<PathBuf>,
-    /// … or the variable.
+    /// The name of an environment variable with the same content.
     pub env: Option<String>,
 }
 
@@ -43,19 +44,20 @@ impl KeyConfig {
     }
 }
 
-/// Which keys a process needs.
+/// The keys that a process needs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KeyNeeds {
-    /// It seals or opens orders: issuer and workers.
+    /// Needed by issuer and workers, which seal or open orders.
     pub sealing: bool,
-    /// It makes or compares codes: issuer and verifier.
+    /// Needed by issuer and verifier, which digest or compare codes.
     pub digest: bool,
-    /// It finds verifications, limits or locks by subject and recipient: issuer and verifier.
+    /// Needed by issuer and verifier, which find verifications, limits and locks by subject and
+    /// recipient.
     pub index: bool,
 }
 
 impl KeyNeeds {
-    /// Every key.
+    /// All keys.
     pub const ALL: Self = Self {
         sealing: true,
         digest: true,
@@ -63,7 +65,7 @@ impl KeyNeeds {
     };
 }
 
-/// The keys of `[keys]` that a process needs.
+/// The keys that a process has read; `None` for those that it does not need.
 #[derive(Debug, Clone)]
 pub struct Keys {
     /// Keys that seal codes and recipients.
@@ -75,7 +77,7 @@ pub struct Keys {
 }
 
 impl KeysConfig {
-    /// The section without the keys that `needs` leaves out.
+    /// Returns the section with only the keys that `needs` names.
     #[must_use]
     pub fn only(self, needs: KeyNeeds) -> Self {
         let kept = |keys, is_needed| if is_needed { keys } else { Vec::new() };
@@ -86,7 +88,7 @@ impl KeysConfig {
         }
     }
 
-    /// Reads the keys that `needs` names; one that is missing is an error.
+    /// Reads the keys that `needs` names. Returns an error if one of them is missing or malformed.
     pub fn resolve(&self, needs: KeyNeeds) -> Result<Keys, ConfigError> {
         let index = || {
             let id: KeyId = "index"

@@ -1,10 +1,10 @@
-//! Where in a file a key stands, so that an error can say so. Refuses to guess: of a path that is
-//! not all there, the deepest part that is.
+//! Finds the line of a key in a file, for error messages.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// The line, from 1, on which the deepest known part of `key` (`a.b[1].c`) stands in `text`.
+/// Returns the line in `text`, starting at 1, of `key` (`a.b[1].c`). If only a parent of the key
+/// exists, returns the line of the deepest one.
 pub fn line_of(text: &str, key: &str) -> Option<usize> {
     let table = DeTable::parse(text).ok()?;
     let mut start = None;

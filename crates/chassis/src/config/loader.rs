@@ -1,11 +1,11 @@
-//! From a file and the environment to one table.
+//! Reads a file and environment variables into a table.
 //!
-//! A variable `WATCHWORD_HTTP__LISTEN` sets the key `http.listen`: two underscores are the dot.
-//! Variables without two underscores (except `WATCHWORD_ENGINE`) set no key; secrets may name them.
-//! An empty variable sets nothing, like an absent one.
+//! The variable `WATCHWORD_HTTP__LISTEN` sets the key `http.listen`: two underscores stand for the
+//! dot. Variables without two underscores (except `WATCHWORD_ENGINE`) set no key and can be used
+//! for secrets. An empty variable is ignored.
 //!
-//! The value is TOML. If the key wants a text, the variable's content is the text (`1234`, `true`);
-//! if the key wants a list, a text is split at its commas (`DE,AT`).
+//! The value is parsed as TOML. If the key is a string, the text of the variable is its value
+//! (`1234`, `true`); if the key is a list, the text is split at commas (`DE,AT`).
 //!
 //! A relative path in the file starts at the file's folder; one in a variable starts at the working
 //! directory.
@@ -21,7 +21,7 @@ use super::{ConfigError, SecretRef};
 
 const PREFIX: &str = "WATCHWORD_";
 
-/// The variable of `environment` that an error about `key` comes from, if it is one and not the file.
+/// Returns the name of the variable that set the value with `error`, or `None` if the file did.
 pub fn variable_of(
     error: &ConfigError,
     environment: impl Iterator<Item = (String, String)>,
@@ -34,7 +34,7 @@ pub fn variable_of(
     let is_unknown = error.problem.starts_with("unknown field");
     let sets = |variable: &Variable| {
         let set = variable.keys.join(".");
-        // The variable may also bring the table that is unknown.
+        // The unknown field may be a table that the variable creates, with the key in it.
         is_below(&error.key, &set) || is_unknown && is_below(&set, &error.key)
     };
     variables
@@ -44,8 +44,8 @@ pub fn variable_of(
         .map(|variable| variable.name)
 }
 
-/// The files that `path` under `environment` names: secrets, keys, certificates. Files below a key
-/// of `left_out` are not included. Empty if `path` cannot be read.
+/// Returns the files that `path`, overridden by `environment`, names: secrets, keys, certificates.
+/// Skips those below a key in `left_out`. Returns none if `path` cannot be read.
 pub fn files_of(
     path: &Path,
     environment: impl Iterator<Item = (String, String)>,
@@ -74,8 +74,8 @@ fn remove(table: &mut Table, key: &str) {
     }
 }
 
-/// Returns an error for each secret of `path` under `environment` that cannot be read, so that an
-/// operator sees them all at once. Secrets below a key of `left_out` are not read.
+/// Returns an error for each secret of `path`, overridden by `environment`, that cannot be read, so
+/// that an operator sees them all at once. Skips secrets below a key in `left_out`.
 pub fn unreadable_secrets(
     path: &Path,
     environment: impl Iterator<Item = (String, String)>,
@@ -119,7 +119,7 @@ fn try_secrets(key: &str, value: &Value, errors: &mut Vec<ConfigError>) {
     }
 }
 
-/// `{ file = … }` or `{ env = … }`; a key has an `id` besides.
+/// Whether `table` is `{ file = … }` or `{ env = … }`, with or without the `id` of a key.
 fn is_secret_reference(table: &Table) -> bool {
     let is_known = |key: &String| matches!(key.as_str(), "id" | "file" | "env");
     (table.contains_key("file") || table.contains_key("env")) && table.keys().all(is_known)
@@ -134,7 +134,8 @@ pub(super) struct Variable {
 }
 
 impl Variable {
-    /// The value as the type that the key wants; `message` is serde's.
+    /// Returns the value converted to the type that serde's error `message` expects, or `None` if
+    /// there is no such conversion.
     pub(super) fn other(&self, message: &str) -> Option<Value> {
         match &self.value {
             Value::String(text) if message.contains("expected a sequence") => {
@@ -149,14 +150,14 @@ impl Variable {
     }
 }
 
-/// A file with the variables over it.
+/// The table of a file overridden by variables.
 pub(super) struct Whole {
     pub(super) table: Table,
     pub(super) variables: Vec<Variable>,
     pub(super) errors: Vec<ConfigError>,
 }
 
-/// Reads `path` and lays `environment` over it.
+/// Reads `path` and overrides its keys by the variables of `environment`.
 pub(super) fn whole(
     path: &Path,
     environment: impl Iterator<Item = (String, String)>,
@@ -188,7 +189,7 @@ pub(super) fn whole(
     })
 }
 
-/// Why a configuration file cannot be read.
+/// Returns the reason why a configuration file cannot be read.
 fn unread(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => "not found",
@@ -201,7 +202,7 @@ fn unread(error: &io::Error) -> &'static str {
     }
 }
 
-/// The variables that set keys: a table before what is in it, whatever order they come in.
+/// Returns the variables that set keys, sorted so that a table is set before the keys in it.
 fn overlay(
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<Vec<Variable>, ConfigError> {
@@ -229,7 +230,7 @@ fn overlay(
     Ok(variables)
 }
 
-/// A TOML value if the text is one, else the text itself.
+/// Parses `text` as a TOML value. Returns it as a string if it is not valid TOML.
 fn parse_value(text: &str) -> Value {
     let line = format!("value = {text}");
     line.parse::<Table>()
@@ -239,7 +240,7 @@ fn parse_value(text: &str) -> Value {
         .unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
-/// Sets the key at `keys`, with the tables above it.
+/// Sets the key at the path `keys`, and creates missing parent tables.
 pub(super) fn insert(table: &mut Table, keys: &[String], value: Value) -> Result<(), ConfigError> {
     let Some((last, parents)) = keys.split_last() else {
         return Ok(());
@@ -256,7 +257,7 @@ pub(super) fn insert(table: &mut Table, keys: &[String], value: Value) -> Result
     Ok(())
 }
 
-/// Finds URLs with passwords: the file is not a secret.
+/// Adds an error for each URL with a password, because the file is not kept secret.
 fn find_inline_passwords(table: &Table, parent: &str, errors: &mut Vec<ConfigError>) {
     for (key, value) in table {
         let path = if parent.is_empty() {

@@ -1,6 +1,6 @@
-//! Configuration: one TOML file, environment on top, secrets by reference, and errors that name
-//! the key. No error prints a value but the path of a file and the name of a variable that a secret
-//! refers to. Refuses keys it does not know.
+//! Configuration: a TOML file overridden by environment variables, with secrets by reference.
+//! Errors name the key and contain no value except the path or the variable that a secret refers
+//! to. Unknown keys are errors.
 
 use std::path::Path;
 
@@ -23,20 +23,20 @@ pub use sections::{
     LogConfig, LogFormat, LogLevel, PolicyConfig, ResendMode, ServiceConfig, ServicesConfig,
 };
 
-/// What is wrong with the configuration. Shown to the operator; holds no value.
+/// An error in the configuration. It is shown to the operator and contains no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.text())]
 pub struct ConfigError {
-    /// The key's path: `services.jira.policy.lifetime_seconds`; or the file, for an error about the
-    /// whole file.
+    /// The path of the key, such as `services.jira.policy.lifetime_seconds`, or the path of the
+    /// file for an error about the whole file.
     pub key: String,
-    /// What must be true of it.
+    /// The problem or the rule that the key breaks.
     pub problem: String,
     is_file: bool,
 }
 
 impl ConfigError {
-    /// An error about `key`.
+    /// Creates an error about `key`.
     pub fn new(key: impl Into<String>, problem: impl Into<String>) -> Self {
         Self {
             key: key.into(),
@@ -45,7 +45,7 @@ impl ConfigError {
         }
     }
 
-    /// An error about the configuration file at `path` as a whole.
+    /// Creates an error about the configuration file at `path` as a whole.
     pub fn file(path: &Path, problem: impl Into<String>) -> Self {
         Self {
             key: path.display().to_string(),
@@ -54,7 +54,7 @@ impl ConfigError {
         }
     }
 
-    /// Whether it is about the configuration file as a whole.
+    /// Whether the error is about the configuration file as a whole.
     pub const fn is_of_file(&self) -> bool {
         self.is_file
     }
@@ -68,7 +68,7 @@ impl ConfigError {
         }
     }
 
-    /// The same error with `parent` before its key.
+    /// Returns the error with `parent` prepended to its key.
     #[must_use]
     pub fn within(self, parent: &str) -> Self {
         Self {

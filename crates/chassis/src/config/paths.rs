@@ -1,20 +1,20 @@
-//! The paths in a configuration: which keys hold them, and where the relative ones start.
+//! The keys of a configuration that hold paths, and the resolution of relative paths.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-/// The keys whose value is the path of a file, wherever they stand.
+/// The keys whose value is the path of a file, at any depth.
 const FILE_KEYS: [&str; 2] = ["file", "ca_file"];
 /// The other keys whose value is a path.
 const PATH_KEYS: [&str; 2] = ["templates", "embedded.path"];
-/// The sections of a provider with keys of the operator's own choice, and how deep they stand:
-/// `sms.providers.NAME.settings`.
+/// The sections of a provider whose keys the operator chooses, and their depth:
+/// `sms.providers.NAME.settings`. A key `file` in them is not a path.
 const FREE_DEPTH: usize = 3;
 const FREE_SECTIONS: [&str; 4] = ["settings", "request", "response", "receipt"];
 
-/// Makes the relative paths of a file start at `folder`, where the file is.
+/// Makes the relative paths in `table` relative to `folder`, the folder of its file.
 pub(super) fn resolve_paths(table: &mut Table, folder: &Path) {
     for key in PATH_KEYS {
         let value = match key.split_once('.') {
@@ -52,7 +52,8 @@ fn resolve_files(value: &mut Value, folder: &Path, depth: usize) {
     }
 }
 
-/// An empty path stays empty: it is an error of its own, not the folder.
+/// Returns `path` relative to `folder`. An empty path stays empty, because it is an error and does
+/// not mean the folder.
 fn under(folder: &Path, path: &str) -> String {
     if path.is_empty() {
         return String::new();

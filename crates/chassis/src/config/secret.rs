@@ -1,4 +1,4 @@
-//! References to secrets. The secret itself never stands in the config file.
+//! References to secrets, which are in files or environment variables, not in the configuration.
 
 use std::fs;
 use std::io;
@@ -10,18 +10,19 @@ use watchword_core::SecretString;
 
 use super::ConfigError;
 
-/// Where a secret is: exactly one of `file` and `env`.
+/// The place of a secret. Exactly one of `file` and `env` must be set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SecretRef {
-    /// A file that others cannot read. Line breaks at its end are not part of the secret.
+    /// The path of a file of at most 64 KiB that others cannot read. Trailing line breaks are not
+    /// part of the secret.
     pub file: Option<PathBuf>,
-    /// The name of an environment variable. Line breaks at its end are not part of the secret.
+    /// The name of an environment variable. Trailing line breaks are not part of the secret.
     pub env: Option<String>,
 }
 
 impl SecretRef {
-    /// Reads the secret.
+    /// Reads the secret. Returns an error if it is missing, empty, or in a file open to others.
     pub fn resolve(&self) -> Result<SecretString, ConfigError> {
         match (&self.file, &self.env) {
             (Some(file), None) => {
@@ -59,8 +60,8 @@ impl SecretRef {
     }
 }
 
-/// Whether `name` looks like a variable. Only such a name is shown: people write the secret itself
-/// here by mistake.
+/// Whether `name` has the usual form of a variable. Errors show only such a name, because people
+/// put the secret itself here by mistake.
 fn is_variable(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_uppercase() || c == '_')
         && name

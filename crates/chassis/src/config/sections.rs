@@ -1,4 +1,4 @@
-//! The sections of the config file that more than one role reads. Each checks itself.
+//! The sections of the configuration that more than one role reads, with their validation.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,14 +8,13 @@ use watchword_core::{CodeLength, GuessBudget, KeyId, Policy, ResendCode, SendLim
 
 use super::ConfigError;
 
-/// `[http]`: the public listener.
+/// The section `[http]`: the public listener.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
-    /// Where the API is served; port 0 takes a free one.
+    /// The address of the API; port 0 means any free port.
     pub listen: SocketAddr,
-    /// Requests in progress at once; more are answered 503 at once (admission, facts: 100 to 250
-    /// publishes in flight are best).
+    /// The most API requests in flight, 1 to 100,000. A further request is answered with 503.
     pub max_in_flight: usize,
 }
 
@@ -28,27 +27,28 @@ impl Default for HttpConfig {
     }
 }
 
-/// `[admin]`: the listener for health, metrics and the admin API.
+/// The section `[admin]`: the listener for health, metrics and the admin API.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
-    /// Where `/livez`, `/readyz`, `/metrics` and `/admin/v1` are served; port 0 takes a free one.
+    /// The address of `/livez`, `/readyz`, `/metrics` and `/admin/v1`; port 0 means any free port.
     pub listen: SocketAddr,
-    /// Whether a front ends TLS before the listener. Without it the admin API is off while `listen`
-    /// is not a loopback address: it would carry keys and recipients in clear.
+    /// Whether a proxy terminates TLS in front of the listener. Without it the admin API is off
+    /// unless `listen` is a loopback address, because keys and recipients would cross the network
+    /// in clear.
     pub behind_tls: bool,
-    /// The keys of the admin API by name. Without any the admin API is off.
+    /// The keys of the admin API by name. Without a key the admin API is off.
     pub keys: BTreeMap<KeyId, AdminKeyConfig>,
 }
 
-/// `[admin.keys.<name>]`.
+/// The section `[admin.keys.<name>]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdminKeyConfig {
-    /// SHA-256 of the key, 64 hexadecimal digits (`printf %s KEY | sha256sum`). A key is at
-    /// least 128 random bits, so a fast hash is enough.
+    /// The SHA-256 of the key, 64 hexadecimal digits (`printf %s KEY | sha256sum`). A fast hash is
+    /// enough, because a key has at least 128 random bits.
     pub hash: String,
-    /// The rights of the key.
+    /// The role of the key.
     pub role: AdminRole,
 }
 
@@ -56,9 +56,9 @@ pub struct AdminKeyConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AdminRole {
-    /// Look.
+    /// May read.
     Viewer,
-    /// Look and change.
+    /// May read and change.
     Operator,
 }
 
@@ -72,28 +72,28 @@ impl Default for AdminConfig {
     }
 }
 
-/// `[log]`.
+/// The section `[log]`.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
-    /// `human` or `json`.
+    /// The format of log lines.
     pub format: LogFormat,
-    /// The least level of Watchword's own lines; those of libraries are shown from `warn` on.
+    /// The lowest level of Watchword's lines. Libraries log at `warn` and above.
     pub level: LogLevel,
 }
 
-/// The form of a log line.
+/// The format of a log line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people; coloured on a terminal.
+    /// Text for people, colored on a terminal.
     #[default]
     Human,
-    /// One JSON object a line.
+    /// A JSON object per line.
     Json,
 }
 
-/// The least level that is written.
+/// The lowest level that is logged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the usual five")]
@@ -106,46 +106,46 @@ pub enum LogLevel {
     Trace,
 }
 
-/// `[services.<name>]`.
+/// The section `[services.<name>]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
-    /// The name people know the service by; it stands in every message. At most 40 characters.
+    /// The application name that every message shows, 1 to 40 characters.
     pub app: String,
-    /// The host whose page asks for the code: an SMS then ends with the line that lets phones
-    /// fill it in there and nowhere else.
+    /// The host of the page on which people enter the code. SMS then end with the line that makes
+    /// phones fill in the code only on that host.
     pub host: Option<String>,
-    /// The API keys that speak for the service.
+    /// The API keys of the service.
     #[serde(default)]
     pub api_keys: Vec<ApiKeyConfig>,
-    /// The broker users that may ask for codes of the service by event.
+    /// The broker users that may request codes of the service by event.
     #[serde(default)]
     pub broker_users: Vec<String>,
-    /// Countries (ISO 3166, two letters) whose numbers get SMS; `*` is every country. None by
-    /// default: name the countries of your users. Territories with a code of their own need an
-    /// entry: Jersey, Guernsey and the Isle of Man (`JE`, `GG`, `IM`) are not part of `GB`.
+    /// The countries (ISO 3166, two letters) whose numbers get SMS; `*` means every country. Empty
+    /// by default: name the countries of your users. Territories with a separate country code need
+    /// an entry: Jersey, Guernsey and the Isle of Man (`JE`, `GG`, `IM`) are not part of `GB`.
     #[serde(default)]
     pub countries: Vec<String>,
-    /// First digits (`+85246`) of numbers that get SMS although the numbering plans do not list
+    /// The first digits (`+85246`) of numbers that get SMS although the numbering plans do not list
     /// them: a range newer than the plans' data, or one reserved for tests. If such a number has a
     /// country, `countries` must list that country too; in a shared calling code a range outside
-    /// the plans has no country. Premium, satellite and other special numbers stay refused.
+    /// the plans has no country. Premium, satellite and other special numbers never get SMS.
     #[serde(default)]
     pub unknown_prefixes: Vec<String>,
-    /// First digits (`+4420`) of fixed lines that get SMS.
+    /// The first digits (`+4420`) of fixed lines that get SMS.
     #[serde(default)]
     pub fixed_line_prefixes: Vec<String>,
-    /// Whether a variable may carry a link (`https://…`, `www.…`, `example.org/…`), which people
-    /// would get in a message of your service.
+    /// Whether template variables may contain links (`https://…`, `www.…`, `example.org/…`). A
+    /// caller could use them for phishing in the name of the service.
     #[serde(default)]
     pub links_in_variables: bool,
-    /// What a verification of the service is like.
+    /// Length, lifetime and attempts of codes.
     #[serde(default)]
     pub policy: PolicyConfig,
-    /// How many messages go out.
+    /// The send limits.
     #[serde(default)]
     pub limits: LimitsConfig,
-    /// How many wrong guesses a subject has.
+    /// The limits on wrong codes of a subject.
     #[serde(default)]
     pub guesses: GuessesConfig,
 }
@@ -154,10 +154,10 @@ pub struct ServiceConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKeyConfig {
-    /// A name for logs.
+    /// A name that identifies the key in the configuration.
     pub id: KeyId,
-    /// SHA-256 of the key, 64 hexadecimal digits (`printf %s KEY | sha256sum`). A key is at
-    /// least 128 random bits, so a fast hash is enough.
+    /// The SHA-256 of the key, 64 hexadecimal digits (`printf %s KEY | sha256sum`). A fast hash is
+    /// enough, because a key has at least 128 random bits.
     pub sha256: String,
 }
 
@@ -178,17 +178,17 @@ macro_rules! section {
 }
 
 section!(
-    /// `[services.<name>.policy]`.
+    /// The section `[services.<name>.policy]`.
     PolicyConfig {
-        /// Digits of a code: 6 to 10.
+        /// The number of digits of a code: 6 to 10.
         code_length: u8 = 6,
-        /// How long a code lives: 30 to 600 s.
+        /// The lifetime of a code: 30 to 600 s.
         lifetime_seconds: u64 = 300,
-        /// Codes compared for one verification: 1 to 5.
+        /// The most checks of a verification: 1 to 5.
         max_checks: u8 = 5,
-        /// Messages for one verification: 1 to 10.
+        /// The most messages of a verification: 1 to 10.
         max_sends: u8 = 5,
-        /// The least time between two messages.
+        /// The minimum time between two messages.
         cooldown_seconds: u64 = 30,
         /// Whether a resend repeats the code.
         resend: ResendMode = ResendMode::Same,
@@ -196,54 +196,56 @@ section!(
 );
 
 section!(
-    /// `[services.<name>.limits]`: messages in any 60 minutes or 24 hours, by what they have in
-    /// common, and requests of the service. 0 turns a limit off where its range begins with 0. The
-    /// least time between messages to one recipient is the policy's `cooldown_seconds`.
+    /// The section `[services.<name>.limits]`: the most messages in any 60 minutes or 24 hours by
+    /// recipient, subject, client and so on, and the most requests of the service. If the range of
+    /// a limit includes 0, 0 means no limit. The minimum time between messages to a recipient is
+    /// the policy's `cooldown_seconds`.
     LimitsConfig {
-        /// Messages to one recipient: 1 to 100. A quarter is kept for requests with a subject.
+        /// Messages to a recipient: 1 to 100. A quarter is reserved for requests with a subject.
         recipient_per_hour: u32 = 10,
-        /// Messages to one recipient: 1 to 100. A quarter is kept for requests with a subject.
+        /// Messages to a recipient: 1 to 100. A quarter is reserved for requests with a subject.
         recipient_per_day: u32 = 20,
-        /// Messages for one subject, over all its recipients: 0 to 10,000.
+        /// Messages for a subject, to all its recipients: 0 to 10,000.
         subject_per_hour: u32 = 10,
-        /// Messages to numbers that differ in their last four digits only: 0 to 10,000,000.
+        /// Messages to the numbers that differ only in their last four digits: 0 to 10,000,000.
         number_block_per_hour: u32 = 100,
-        /// Messages for one client that requests name, by IPv4 address or IPv6 /64: 0 to
+        /// Messages for a client address that requests name, by IPv4 address or IPv6 /64: 0 to
         /// 10,000,000.
         client_per_hour: u32 = 30,
-        /// Messages to the numbers of one country: 0 to 100,000,000.
+        /// Messages to the numbers of a country: 0 to 100,000,000.
         country_per_day: u32 = 50_000,
         /// Messages of the service: 0 to 100,000,000.
         service_per_day: u32 = 100_000,
-        /// Requests of the service in a minute: 1 to 10,000,000.
+        /// Requests of the service per minute: 1 to 10,000,000.
         service_per_minute: u32 = 6_000,
     }
 );
 
 section!(
-    /// `[services.<name>.guesses]`: wrong codes of one subject over all its verifications.
+    /// The section `[services.<name>.guesses]`: the most wrong codes of a subject over all its
+    /// verifications. NIST SP 800-63B limits consecutive failures to 100.
     GuessesConfig {
-        /// In any hour.
+        /// Wrong codes in any 60 minutes: 1 to 100.
         per_hour: u32 = 10,
-        /// In any day; at most 100.
+        /// Wrong codes in any 24 hours: 1 to 100.
         per_day: u32 = 20,
-        /// In a row, ever; at most 100.
+        /// Consecutive wrong codes without a limit in time: 1 to 100.
         in_a_row: u32 = 100,
     }
 );
 
-/// What a resend sends.
+/// The code that a resend sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ResendMode {
     /// The same code.
     Same,
-    /// A new one; the old one dies.
+    /// A new code; the earlier code is no longer valid.
     Rotate,
 }
 
 impl PolicyConfig {
-    /// The policy, checked.
+    /// Returns the policy, or an error if a value is out of range.
     pub fn policy(self) -> Result<Policy, ConfigError> {
         let code_length = CodeLength::new(self.code_length)
             .map_err(|error| ConfigError::new("policy.code_length", error.rule()))?;
@@ -265,7 +267,7 @@ impl PolicyConfig {
 }
 
 impl LimitsConfig {
-    /// The limits, checked, with the policy's cooldown.
+    /// Returns the limits with the policy's cooldown, or an error if a value is out of range.
     pub fn limits(self, policy: &Policy) -> Result<SendLimits, ConfigError> {
         in_range(self.recipient_per_hour, 100, "limits.recipient_per_hour")?;
         in_range(self.recipient_per_day, 100, "limits.recipient_per_day")?;
@@ -305,7 +307,7 @@ impl LimitsConfig {
 }
 
 impl GuessesConfig {
-    /// The budget, checked.
+    /// Returns the budget, or an error if a value is out of range.
     pub fn budget(self) -> Result<GuessBudget, ConfigError> {
         in_range(self.per_hour, 100, "guesses.per_hour")?;
         in_range(self.per_day, 100, "guesses.per_day")?;
@@ -326,5 +328,5 @@ fn in_range(value: u32, most: u32, key: &str) -> Result<(), ConfigError> {
     }
 }
 
-/// `[services]`: every service by name.
+/// The section `[services]`: the services by name.
 pub type ServicesConfig = BTreeMap<watchword_core::ServiceName, ServiceConfig>;

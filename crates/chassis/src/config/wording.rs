@@ -1,7 +1,7 @@
-//! The words of errors about types: serde's messages without the values they quote and without the
-//! names of Rust's types.
+//! Messages of type errors: serde's messages without the values that they quote and without Rust
+//! type names.
 
-/// Returns serde's message without the value it quotes.
+/// Returns serde's message without the value that it quotes.
 pub(super) fn without_values(message: &str) -> String {
     if message.contains("socket address") {
         return "must be an address with a port: 127.0.0.1:8080".to_owned();
@@ -27,11 +27,11 @@ pub(super) fn without_values(message: &str) -> String {
     }
 }
 
-/// Returns the kind of value that serde calls `expected`.
+/// Returns words for the type that serde calls `expected`.
 fn kind(expected: &str) -> &str {
     match expected {
         "u8" => "a whole number from 0 to 255",
-        // Ports and counts: none of them may be 0.
+        // All keys of this type are ports or counts and must not be 0.
         "u16" => "a whole number from 1 to 65535",
         "u32" => "a whole number from 0 to 4294967295",
         "u64" | "usize" => "a whole number, 0 or more",

@@ -1,5 +1,5 @@
-//! Request bodies. The listener reads each body whole before the handler runs, so that a slow
-//! sender holds a connection and nothing else.
+//! Request bodies. The listener reads the complete body before the handler runs, so that a slow
+//! sender occupies only a connection.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -12,15 +12,15 @@ use tokio::time::timeout;
 
 use crate::{Problem, ProblemCode};
 
-/// Largest body that the listener passes on. Each route has a lower limit of its own.
+/// The largest body that the listener passes on. Each route has a lower limit.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 /// How much of an oversized body is read and discarded. A client whose connection is reset while it
-/// is sending never sees the response.
+/// is sending does not see the response.
 const MAX_DISCARDED_BYTES: usize = 2 * 1024 * 1024;
-/// Maximum time from the end of the headers to the end of the body.
+/// The maximum time from the end of the headers to the end of the body.
 pub const BODY_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Reason for which an announced body is missing. Stored in the request's extensions.
+/// The reason why an announced body is missing. It is stored in the request's extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unread {
     /// The body did not arrive within [`BODY_DEADLINE`].

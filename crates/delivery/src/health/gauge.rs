@@ -46,7 +46,7 @@ const PROBES: u8 = 3;
 /// A probe without a reported outcome is forgotten after this time.
 const PROBE_MS: u64 = 60_000;
 
-/// One observed outcome.
+/// An observed outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sign {
     /// The provider accepted a message in time.

@@ -272,7 +272,7 @@ fn a_fault_by_rule_of_two_countries_in_a_row_bars_the_provider() {
     watched.saw(&regions[0], &by_rule());
     watched.saw(&regions[1], &by_rule());
     assert_eq!(watched.admission(&country("FR")), Admission::Barred);
-    // One country is enough if the provider never worked for another.
+    // A single country is enough if the provider never worked for another.
     for worked in [&regions[..1], &[]] {
         let mut watched = Watched::worked(worked);
         watched.saw(&regions[0], &by_rule());
@@ -417,7 +417,7 @@ fn answers_that_every_destination_gets_open_the_circuit() {
         assert_eq!(watched.admission(&regions[0]), FULL);
         watched.see(&regions[0], class);
         assert_eq!(watched.admission(&regions[0]), Admission::LastResort);
-        // One acceptance in between shows that the recipients are the cause.
+        // An acceptance in between shows that the recipients are the cause.
         let mut watched = Watched::worked(&regions);
         for call in 0..100 {
             watched.see(&regions[call % 3], class);

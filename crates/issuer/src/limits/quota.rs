@@ -1,8 +1,8 @@
 //! Shared counters as one process sees them. A process counts messages locally and reports them to
-//! the store's counter in batches of an eighth of the limit, at most [`LARGEST_REPORT`]. One
-//! process alone does not exceed a limit; each further process, and each restart, may let up to an
-//! eighth more through. The usual subject, client or block has one message an hour and costs no
-//! call to the store.
+//! the store's counter in batches of an eighth of the limit, at most [`LARGEST_REPORT`]. A single
+//! process does not exceed a limit; each further process, and each restart, may let up to an eighth
+//! more through. The usual subject, client or block has one message an hour and costs no call to
+//! the store.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};

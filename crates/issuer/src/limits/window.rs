@@ -35,8 +35,8 @@ pub fn is_live(at: Timestamp, now: Timestamp) -> bool {
     at.as_millis().abs_diff(now.as_millis()) < DAY_MS
 }
 
-/// One quarter of a recipient's hour and day, and of block and country counters, is reserved for
-/// requests that name a subject.
+/// The divisor of the reserved share: a quarter of a recipient's hour and day, and of block and
+/// country counters, is reserved for requests that name a subject.
 const KEPT_SHARE: u32 = 4;
 
 /// Returns the part of `most` that is available to messages with or without a subject.

@@ -17,7 +17,7 @@ pub fn operations() -> anyhow::Result<Vec<Operation>> {
         service_per_minute: 600,
         ..SendLimits::default()
     };
-    // One message every two hours: nine were sent, so the tenth of the day is the last one allowed.
+    // A message every two hours: nine were sent, so the tenth of the day is the last one allowed.
     let sent: Vec<Timestamp> = (1..=9)
         .rev()
         .map(|number| NOW.minus_millis(number * 7_200_000))

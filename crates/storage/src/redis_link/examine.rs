@@ -17,7 +17,7 @@ pub struct Examined {
     pub clock: Option<Timestamp>,
 }
 
-/// One Redis or Valkey server.
+/// A Redis or Valkey server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     /// Product and version: `Redis 7.0.15`.

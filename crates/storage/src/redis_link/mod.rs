@@ -182,7 +182,8 @@ impl Redis {
     }
 }
 
-/// One connection to Redis. When it is lost, calls over it fail, even if [`Redis`] has a new one.
+/// A single connection to Redis. When it is lost, calls over it fail, even if [`Redis`] has a new
+/// one.
 pub struct Pinned<'a> {
     redis: &'a Redis,
     link: Arc<Link>,

@@ -20,7 +20,7 @@ const PING_EVERY: Duration = Duration::from_secs(1);
 /// Consecutive unanswered calls after which a connection is dropped.
 const MUTE_AFTER: u32 = 3;
 
-/// One connection and its sequence number.
+/// A connection and its sequence number.
 pub(super) struct Link {
     pub(super) connection: Connection,
     number: u64,

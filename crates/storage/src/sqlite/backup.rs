@@ -59,7 +59,7 @@ pub fn back_up(path: &Path, to: &Path) -> Result<(), BackupError> {
     }
     let unwritable = |error: io::Error| BackupError::Unwritable(to.to_owned(), error.kind());
     let copy = NamedTempFile::new_in(folder(to)).map_err(unwritable)?;
-    // One read transaction: writers continue, and free pages are not copied.
+    // VACUUM INTO is a read transaction: writers continue, and free pages are not copied.
     let name = copy.path().to_string_lossy();
     let copied = open_reader(path)?.execute("VACUUM INTO ?1", [&name]);
     copied.map_err(|error| match error.sqlite_error_code() {

@@ -1,4 +1,4 @@
-//! The database file: its lock, mode, settings and schema. One process at a time may hold it.
+//! The database file: its lock, mode, settings and schema. Only one process at a time may hold it.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};

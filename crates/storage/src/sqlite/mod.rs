@@ -137,7 +137,7 @@ where
     }
 }
 
-/// One call in a worker's queue: it runs first and is answered after the commit.
+/// A call in a worker's queue. It runs first and is answered after the commit.
 struct Operation<T, F> {
     call: Option<F>,
     result: Option<rusqlite::Result<T>>,

@@ -1,4 +1,4 @@
-//! `DELETE /v1/verifications/{id}`: the service withdraws it. Doing so twice is no error.
+//! `DELETE /v1/verifications/{id}`: cancels a verification. Canceling it again is not an error.
 
 use axum::extract::State;
 use axum::http::StatusCode;

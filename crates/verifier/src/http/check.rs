@@ -1,4 +1,5 @@
-//! `POST /v1/verifications/{id}/check`: is this the code? A wrong code is an answer, not an error.
+//! `POST /v1/verifications/{id}/check`: compares a code. A wrong code is a successful response with
+//! `valid: false`, not an error.
 
 use std::collections::BTreeMap;
 
@@ -22,12 +23,13 @@ use crate::{CheckRequest, VerifierError};
 #[serde(deny_unknown_fields)]
 pub(super) struct CheckBody {
     code: String,
-    /// Makes a repeat after a lost answer safe: it gets the same answer and counts nothing.
+    /// Identifies the check, so that a caller can repeat it after a lost response. The repeat gets
+    /// the same answer and is not counted.
     check_id: Option<String>,
     purpose: Option<String>,
     subject: Option<String>,
     channel: Option<String>,
-    /// The recipient of the request, not that of a fallback step.
+    /// The recipient of the request, not of a fallback step.
     to: Option<String>,
     variables: Option<BTreeMap<String, String>>,
 }
@@ -37,7 +39,7 @@ pub(super) struct CheckAnswer {
     id: String,
     status: VerificationStatus,
     valid: bool,
-    /// The purpose that the code approved; absent otherwise, so that a refused check shows nothing.
+    /// The approved purpose. Absent unless approved, so that a refused check reveals nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     purpose: Option<Purpose>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,7 +57,7 @@ pub(super) async fn check(
     let mut span = state.spans.begin(name, Kind::Server, caller);
     span.say(Key::Service, || service.name.to_string());
     let request = CheckRequest::try_from(body)?;
-    // An id that cannot exist is answered like one that does not.
+    // A malformed id is answered like an unknown one.
     let known: Option<VerificationId> = id.parse().ok();
     let (verdict, approval) = match &known {
         Some(id) => {
@@ -88,7 +90,7 @@ pub(super) async fn check(
     }))
 }
 
-/// The answer to a check that could not be decided.
+/// Returns the problem of a check that could not be decided.
 pub(super) fn unchecked(error: VerifierError) -> Problem {
     match error {
         VerifierError::Store(_) => {
@@ -121,7 +123,7 @@ impl TryFrom<CheckBody> for CheckRequest {
     }
 }
 
-/// Parses `to`; without a channel a text with an `@` is a mailbox.
+/// Parses `to`. Without a channel, a text with an `@` is a mail address.
 fn recipient(channel: Option<Channel>, to: &str) -> Result<Recipient, Problem> {
     let by_form = if to.contains('@') {
         Channel::Email

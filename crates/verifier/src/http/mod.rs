@@ -1,5 +1,5 @@
-//! The verifier's HTTP routes: check, status, cancel. One endpoint a file. Unknown, used, expired
-//! and another service's verification look the same from outside.
+//! The verifier's HTTP routes: check, status and cancel, each in a module. A check answers alike
+//! for unknown, used and expired verifications and for those of another service.
 
 mod cancel;
 mod check;
@@ -20,16 +20,16 @@ pub use view::VerificationView;
 
 use crate::{Verifier, VerifierError};
 
-/// What the routes need.
+/// The state of the routes.
 #[derive(Clone)]
 pub struct VerifierState {
-    /// Code state.
+    /// Checks, cancels and shows verifications.
     pub verifier: Arc<Verifier>,
-    /// What became of deliveries.
+    /// The outcomes of deliveries.
     pub ledger: Arc<dyn LedgerStore>,
-    /// Who may ask.
+    /// The services that may call.
     pub services: Live<Services>,
-    /// Where the way of checks is recorded.
+    /// The recorder of spans.
     pub spans: Spans,
 }
 
@@ -39,7 +39,7 @@ impl FromRef<VerifierState> for Live<Services> {
     }
 }
 
-/// The routes.
+/// Builds the routes.
 pub fn routes(state: VerifierState) -> Router {
     Router::new()
         .route("/v1/verifications/{id}/check", post(check::check))
@@ -61,7 +61,7 @@ fn not_found() -> Problem {
     )
 }
 
-/// The store is away; `advice` fits what was asked.
+/// Returns the problem of a store that cannot be reached. `advice` says how to go on.
 fn store_problem(advice: &str) -> Problem {
     let detail = format!("the store cannot be reached; {advice}");
     Problem::new(ProblemCode::StoreUnavailable, detail).retry_after(1)
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
     use crate::store::StoreError;
 
-    /// Status, cancel and unlock approve nothing in any case.
+    /// Status, cancel and unlock cannot approve, so their advice does not mention it.
     #[test]
     fn only_a_check_says_that_nothing_was_approved() {
         let away = || VerifierError::Store(StoreError::Storage(StorageError::Timeout));

@@ -1,4 +1,4 @@
-//! `GET /v1/verifications/{id}`: the verification with its deliveries and their attempts.
+//! `GET /v1/verifications/{id}`: shows a verification with its deliveries and their attempts.
 
 use axum::Json;
 use axum::extract::State;
@@ -88,8 +88,8 @@ async fn read_view(
 }
 
 /// Returns the status that [`status`] shows, for a verification that was pending when the store
-/// counted a wrong code. If the status cannot be read the answer is `pending`: the check was counted
-/// and must be answered.
+/// counted a wrong code. Returns `pending` if the status cannot be read: the check was counted, so
+/// it must be answered.
 pub(super) async fn after_wrong_code(
     state: &VerifierState,
     service: &ServiceName,
@@ -108,7 +108,7 @@ impl StatusView {
         mut records: Vec<DeliveryRecord>,
     ) -> Self {
         let view = VerificationView::from(verification);
-        // A delivery that no worker has taken yet has no record: it is queued.
+        // A delivery that no worker has claimed yet has no record: it is queued.
         let deliveries: Vec<_> = ids
             .into_iter()
             .map(

@@ -1,26 +1,26 @@
-//! A verification as the API shows it. Recipient masked, times in RFC 3339.
+//! The representation of a verification in the API, with masked recipient and times in RFC 3339.
 
 use serde::Serialize;
 use watchword_core::{Channel, VerificationId, VerificationStatus};
 
 use crate::store::StoredVerification;
 
-/// The answer to a request for a code, and the first part of a status.
+/// The response to a request for a code, and the first part of a status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VerificationView {
-    /// Its id.
+    /// The id of the verification.
     pub id: VerificationId,
-    /// Its status.
+    /// The status as the store knows it.
     pub status: VerificationStatus,
-    /// The channel its code goes by.
+    /// The channel of the request.
     pub channel: Channel,
-    /// The recipient, masked.
+    /// The recipient of the request, masked.
     pub to: String,
-    /// When its code expires.
+    /// When the code expires.
     pub expires_at: String,
-    /// From when on another message may be asked for.
+    /// The earliest time of the next message.
     pub resend_after: String,
-    /// Messages so far.
+    /// The number of messages so far.
     pub sends: u8,
 }
 

@@ -153,10 +153,10 @@ pub struct StoredVerification {
 }
 
 impl StoredVerification {
-    /// Returns the status to show, with the outcomes of its messages; a message that no worker has taken is
-    /// queued. A pending verification reads as failed once every message failed and no fallback step
-    /// may send another. Nothing is stored: a further message makes it pending again, and a code that
-    /// arrived after all is still right.
+    /// Returns the status to show, with the outcomes of its messages; a message that no worker has
+    /// taken is queued. A pending verification reads as failed once every message failed and no
+    /// fallback step may send another. Nothing is stored: a further message makes it pending again,
+    /// and a code that arrived after all is still right.
     pub fn status_with(
         &self,
         outcomes: impl IntoIterator<Item = DeliveryOutcome>,
@@ -257,7 +257,7 @@ impl Expected {
     }
 }
 
-/// One check. The code is present only as digests, one for each configured digest key.
+/// A check. The code is present only as digests, one for each configured digest key.
 #[derive(Debug, Clone)]
 pub struct CheckCommand {
     /// The verification to check.

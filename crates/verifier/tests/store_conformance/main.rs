@@ -1,6 +1,6 @@
-//! One suite for every store of code state. Each case runs on SQLite and on Redis under its own
-//! name, and a randomized one compares both with core's state machine. A missing peer program fails
-//! the suite.
+//! The conformance suite of the stores of code state. Each case runs on SQLite and on Redis as a
+//! separate test, and a randomized one compares both with core's state machine. A missing peer
+//! program fails the suite.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

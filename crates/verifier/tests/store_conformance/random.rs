@@ -143,10 +143,10 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// One run: the model, and the verifications ordered so far.
+/// The state of a run: the models, and the verifications ordered so far.
 struct Run<'a> {
     stores: [&'a dyn VerificationStore; 2],
-    /// One model per engine, because the engines use different clocks.
+    /// The model of each engine; there are two because the engines use different clocks.
     models: [Model; 2],
     /// The first subject of this run, so that runs do not interfere.
     first_subject: u64,

@@ -1,4 +1,4 @@
-//! The published example key.
+//! Tests of the published example key.
 
 use sha2::{Digest, Sha256};
 

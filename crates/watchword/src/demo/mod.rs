@@ -1,5 +1,5 @@
-//! `watchword demo`: the whole pipeline on the embedded engine in a temporary folder, with an
-//! inbox in place of phones and mailboxes, and two real verifications.
+//! `watchword demo`: the complete pipeline on the embedded engine in a temporary folder, with an
+//! inbox in place of phones and mailboxes. It makes two verifications over the API.
 
 mod setup;
 mod walk;
@@ -22,7 +22,8 @@ use crate::output::has_colors;
 use crate::roles::Shared;
 use setup::Setup;
 
-/// Runs the demo; with `exit` it stops after the two verifications.
+/// Runs the demo until a signal. With `exit`, or if a verification fails, it stops after the
+/// verifications.
 pub async fn run(exit: bool) -> anyhow::Result<()> {
     let setup = Setup::make()?;
     telemetry::init(setup.config.log);
@@ -90,7 +91,7 @@ pub async fn run(exit: bool) -> anyhow::Result<()> {
     walked
 }
 
-/// The usual port if it is free, else any.
+/// Listens on `port` of loopback, or on a free port if it is in use.
 async fn listen(port: u16) -> anyhow::Result<TcpListener> {
     match TcpListener::bind(("127.0.0.1", port)).await {
         Ok(listener) => Ok(listener),
@@ -100,7 +101,7 @@ async fn listen(port: u16) -> anyhow::Result<TcpListener> {
     }
 }
 
-/// How lines look.
+/// The style of printed lines.
 #[derive(Debug, Clone, Copy)]
 struct Style {
     has_colors: bool,

@@ -1,4 +1,4 @@
-//! What the demo runs on: a folder that is gone afterwards, fresh keys, a configuration.
+//! The setup of the demo: a temporary folder with new keys and a configuration.
 
 use std::fs;
 use std::io::Write;
@@ -20,7 +20,7 @@ use crate::failure::Failure;
 pub(super) struct Setup {
     pub(super) config: Config,
     pub(super) api_key: String,
-    /// Removed when dropped.
+    /// Deletes the folder when dropped.
     _folder: TempDir,
 }
 
@@ -39,7 +39,7 @@ impl Setup {
         let path = folder.path().join("demo.toml");
         fs::write(&path, config_text(folder.path(), &api_key))
             .context("the configuration cannot be written")?;
-        // Nothing from the environment: the demo is the same everywhere.
+        // Ignore the environment, so that the demo is the same everywhere.
         Ok(Self {
             config: load(&path, std::iter::empty())?,
             api_key,

@@ -1,5 +1,5 @@
-//! The walk through the pipeline: ask for a code, read it in the inbox, give a wrong one, give
-//! the right one. Over HTTP, as any caller would.
+//! The verifications of the demo: request a code, read it in the inbox, enter a wrong one, then the
+//! right one, over the HTTP API.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::Style;
 use crate::client::{answer, client};
 
-/// How long a message may take to arrive.
+/// The longest time that a message may take to arrive.
 const ARRIVAL_DEADLINE: Duration = Duration::from_secs(10);
 
 struct Walk<'a> {
@@ -21,7 +21,7 @@ struct Walk<'a> {
     style: Style,
 }
 
-/// One SMS and one email verification, each step printed with its time.
+/// Makes an SMS and an email verification and prints each step with its duration.
 pub(super) async fn walk(url: &str, key: &str, style: Style) -> anyhow::Result<()> {
     let walk = Walk {
         http: client()?,
@@ -53,7 +53,7 @@ impl Walk<'_> {
         self.step(
             begun,
             &format!(
-                "asked for a code to {}: verification {id}",
+                "requested a code for {}: verification {id}",
                 opened["to"].as_str().unwrap_or("?")
             ),
         );
@@ -96,11 +96,11 @@ impl Walk<'_> {
         let outcome = timeout(ARRIVAL_DEADLINE, self.outcome(&id))
             .await
             .context("the delivery has no outcome")??;
-        self.step(begun, &format!("the ledger says: {outcome}"));
+        self.step(begun, &format!("outcome in the ledger: {outcome}"));
         Ok(())
     }
 
-    /// The code of the newest message to `to`, once there is one.
+    /// Waits for a message to `to` and returns the code of the newest one.
     async fn arrival(&self, to: &str) -> anyhow::Result<String> {
         loop {
             let request = self
@@ -147,7 +147,7 @@ impl Walk<'_> {
     }
 }
 
-/// The first run of exactly six digits.
+/// Returns the first sequence of exactly six digits.
 fn code_in(text: &str) -> Option<String> {
     text.split(|c: char| !c.is_ascii_digit())
         .find(|run| run.len() == 6)

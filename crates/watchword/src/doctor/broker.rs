@@ -1,4 +1,4 @@
-//! The broker: login, queues, who reads them, what lies aside, alarms.
+//! Checks of the broker: login, permissions, alarms, queues, consumers and dead letters.
 
 use watchword_broker::{Examined, Publishing, QueueState, examine};
 
@@ -23,8 +23,8 @@ pub(super) async fn look(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Watchword's user cannot read the permissions of others: the broker shows them to administrators
-/// only.
+/// Reports the configured broker users. Their permissions cannot be checked, because the broker
+/// shows the permissions of other users only to administrators.
 fn tenants(config: &Config, findings: &mut Findings) {
     let users = config
         .services
@@ -34,7 +34,7 @@ fn tenants(config: &Config, findings: &mut Findings) {
     if count > 0 {
         findings.fine(
             "broker users",
-            format!("{count} may publish requests; their permissions cannot be checked from here: `watchword topology --permissions` prints what they should be"),
+            format!("{count} may publish requests; their permissions cannot be checked from here, `watchword topology --permissions` prints the right ones"),
         );
     }
 }
@@ -45,28 +45,28 @@ fn report(examined: &Examined, findings: &mut Findings) {
         Publishing::Taken => {}
         Publishing::Blocked => findings.wrong(
             "rabbitmq",
-            "it refuses messages: an alarm of memory or disk; see `rabbitmq-diagnostics alarms`, free what is short",
+            "it blocks publishers because of a memory or disk alarm: see `rabbitmq-diagnostics alarms`, then free memory or disk space",
         ),
         Publishing::Forbidden => findings.wrong(
             "rabbitmq",
-            "the user may not write to the default exchange, by which messages wait and are put aside: give it the right (`amq.default`)",
+            "the user may not write to the default exchange, through which messages reach wait and dead-letter queues: grant write permission on `amq.default`, see `watchword topology --permissions`",
         ),
     }
     match (examined.missing.len(), examined.queues.len()) {
-        (0, standing) => findings.fine("topology", format!("{standing} queues stand as they should")),
+        (0, standing) => findings.fine("topology", format!("{standing} queues are declared as expected")),
         (missing, 0) => findings.careful(
             "topology",
-            format!("none of the {missing} queues stands yet: a role declares them when it connects, or `watchword topology --apply`"),
+            format!("none of the {missing} queues exists yet: a role declares them when it connects, or run `watchword topology --apply`"),
         ),
         (missing, _) => findings.wrong(
             "topology",
-            format!("{missing} queues are missing, {} among them: `watchword topology --apply`", examined.missing[0]),
+            format!("{missing} queues are missing, among them {}: run `watchword topology --apply`", examined.missing[0]),
         ),
     }
     for name in &examined.mismatched {
         findings.wrong(
             "topology",
-            format!("{name} stands with other arguments: drain it, delete it, then `watchword topology --apply`"),
+            format!("{name} exists with other arguments: drain it, delete it, then run `watchword topology --apply`"),
         );
     }
     for queue in &examined.queues {
@@ -74,7 +74,7 @@ fn report(examined: &Examined, findings: &mut Findings) {
     }
 }
 
-/// Whether a queue is read, and what lies in it.
+/// Reports the consumers and messages of a queue.
 fn read(queue: &QueueState, findings: &mut Findings) {
     let QueueState {
         name,
@@ -89,24 +89,27 @@ fn read(queue: &QueueState, findings: &mut Findings) {
             findings.careful(
                 name,
                 format!(
-                    "{messages} put aside: `watchword dead-letters list --queue {lane}` says why"
+                    "{messages} dead letters: `watchword dead-letters list --queue {lane}` shows the reasons"
                 ),
             );
         }
         return;
     }
-    // A wait queue has no reader.
+    // A wait queue has no consumer.
     if name.contains(".retry.") {
         return;
     }
     match (*consumers, *messages) {
-        (0, 0) => findings.careful(name, "nobody reads it: is its role running?"),
+        (0, 0) => findings.careful(name, "no consumer: is its role running?"),
         (0, waiting) => findings.wrong(
             name,
-            format!("nobody reads it and {waiting} messages wait: start its role"),
+            format!("no consumer, and {waiting} messages wait: start its role"),
         ),
         (readers, waiting) => {
-            findings.fine(name, format!("{waiting} waiting, {readers} readers"));
+            findings.fine(
+                name,
+                format!("{waiting} messages waiting, {readers} consumers"),
+            );
         }
     }
 }

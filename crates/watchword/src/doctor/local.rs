@@ -1,4 +1,4 @@
-//! What needs no peer: keys, services, texts, the embedded engine's file.
+//! Checks that need no peer: keys, services, texts, the embedded engine's file.
 
 use watchword_admin::AdminKeys;
 use watchword_core::Channel;
@@ -10,8 +10,8 @@ use crate::output::counted;
 
 pub(super) fn look(config: &Config, needs: Needs, findings: &mut Findings) {
     let rings = [
-        (config.keys.sealing.len(), "that seal", needs.keys.sealing),
-        (config.keys.digest.len(), "that digest", needs.keys.digest),
+        (config.keys.sealing.len(), "for sealing", needs.keys.sealing),
+        (config.keys.digest.len(), "for digests", needs.keys.digest),
     ];
     let rings: Vec<_> = rings
         .into_iter()
@@ -21,7 +21,7 @@ pub(super) fn look(config: &Config, needs: Needs, findings: &mut Findings) {
     findings.fine(
         "keys",
         format!(
-            "{}; the first of each is used, the others are good for what was made with them",
+            "{}; new codes use the first of each, the others serve earlier codes",
             rings.join(", ")
         ),
     );
@@ -39,7 +39,7 @@ pub(super) fn look(config: &Config, needs: Needs, findings: &mut Findings) {
         if service.api_keys.is_empty() && service.broker_users.is_empty() {
             findings.careful(
                 &about,
-                "nobody can ask for its codes: it has no API key and no broker user",
+                "no caller can request its codes: it has no API key and no broker user",
             );
         }
         if config.sms.is_some() && service.countries.is_empty() {
@@ -59,7 +59,7 @@ pub(super) fn look(config: &Config, needs: Needs, findings: &mut Findings) {
             .filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(std::path::Path::new("."));
         match tempfile::tempfile_in(folder) {
-            Ok(_) => findings.fine("embedded", "its folder can be written"),
+            Ok(_) => findings.fine("embedded", "its folder is writable"),
             Err(error) => findings.wrong(
                 "embedded",
                 format!(

@@ -1,5 +1,5 @@
-//! `watchword doctor`: connects to everything the configuration names and reports what is wrong and
-//! how to fix it. Sends no message, declares no queue and prints no secret.
+//! `watchword doctor`: connects to everything that the configuration names, and reports problems
+//! and how to fix them. Sends no message, declares no queue and prints no secret.
 
 mod broker;
 mod local;
@@ -18,11 +18,11 @@ use crate::needs::Needs;
 use crate::output::{self, counted};
 use crate::validation::looked_at;
 
-/// What the doctor found, a line each.
+/// The results of all checks, in the order of the output.
 #[derive(Debug, Default)]
 struct Findings(Vec<Finding>);
 
-/// One line.
+/// A line of the output.
 #[derive(Debug)]
 struct Finding {
     state: State,
@@ -32,11 +32,11 @@ struct Finding {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// As it should be.
+    /// No problem.
     Fine,
-    /// It works, and will be trouble.
+    /// A problem that does not stop the service, or may stop it later.
     Careful,
-    /// It does not work.
+    /// An error that must be fixed.
     Wrong,
 }
 
@@ -76,8 +76,8 @@ impl Findings {
     }
 }
 
-/// Looks at everything that a process of these roles needs, none means all; an error if something
-/// is wrong.
+/// Checks the dependencies of a process with these roles, or with all if none is named. Returns an
+/// error if a check failed.
 pub async fn run(path: &Path, roles: &[Role], as_json: bool) -> anyhow::Result<()> {
     let needs = Needs::of(roles);
     let (config, warnings) = looked_at(path, needs)?;
@@ -122,7 +122,7 @@ pub async fn run(path: &Path, roles: &[Role], as_json: bool) -> anyhow::Result<(
     }
     anyhow::ensure!(
         wrong == 0,
-        "The doctor found {}. Fix what a line with FAIL names.",
+        "The doctor found {}. Fix the lines marked FAIL.",
         counted(wrong, "error")
     );
     Ok(())

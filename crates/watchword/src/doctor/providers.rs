@@ -1,4 +1,4 @@
-//! Gateways and relays: reached, and logged in where that can be tried without a message.
+//! Checks of gateways and relays: connection and, if it can be tested without a message, login.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub(super) async fn look(config: &Config, needs: Needs, findings: &mut Findings)
                     probe(provider.as_ref(), channel, findings).await;
                 }
             }
-            Err(error) => findings.careful(channel.as_str(), format!("is not sent: {error}")),
+            Err(error) => findings.careful(channel.as_str(), format!("is disabled: {error}")),
         }
     }
     if needs.email {
@@ -38,7 +38,7 @@ pub(super) async fn look(config: &Config, needs: Needs, findings: &mut Findings)
     }
 }
 
-/// The parts of a relay that receivers judge mails by.
+/// Checks the settings of a relay by which receiving servers judge mail: EHLO name and DKIM.
 fn look_at_relay(about: &str, relay: &SmtpConfig, findings: &mut Findings) {
     if !relay.has_full_hello() {
         findings.careful(
@@ -47,7 +47,7 @@ fn look_at_relay(about: &str, relay: &SmtpConfig, findings: &mut Findings) {
         );
     }
     for key in &relay.dkim {
-        // A key that cannot be read was reported with the channel.
+        // A key that cannot be read was already reported with the channel.
         if let Ok(DkimRecord { name, text }) = key.dns_record() {
             findings.fine(
                 about,
@@ -71,10 +71,10 @@ async fn probe(provider: &dyn Provider, channel: Channel, findings: &mut Finding
     let what = match (TlsFault::in_reason(&reason), class) {
         (Some(fault), _) => format!("TLS failed ({reason}): {}", fault.advice()),
         (None, AttemptClass::ConfigFault) => format!(
-            "it refuses us ({reason}): fix its secrets in the configuration, `watchword provider test {name}`"
+            "it rejects the login or the configuration ({reason}): correct its secrets, then run `watchword provider test {name}`"
         ),
         (None, _) => format!(
-            "it cannot be reached ({reason}): is its address right, and does the network let us out?"
+            "it cannot be reached ({reason}): is its address right, and does the firewall allow outgoing connections?"
         ),
     };
     findings.wrong(&about, what);

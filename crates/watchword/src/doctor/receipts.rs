@@ -1,5 +1,4 @@
-//! Receipts: whether `sms.public_url` leads to an SMS worker. Anything else behind it drops the
-//! receipts.
+//! Checks that `sms.public_url` leads to an SMS worker. If it leads elsewhere, receipts are lost.
 
 use std::time::Duration;
 
@@ -12,7 +11,8 @@ use crate::config::Config;
 use crate::needs::Needs;
 
 const DEADLINE: Duration = Duration::from_secs(5);
-/// No provider has this name: `watchword_sms_worker` answers 404 with its own words.
+/// A name that no provider can have. `watchword_sms_worker` answers it with 404 and a detail that
+/// identifies the SMS worker.
 const NOBODY: &str = "-";
 
 pub(super) async fn look(config: &Config, needs: Needs, findings: &mut Findings) {

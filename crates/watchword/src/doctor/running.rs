@@ -1,6 +1,6 @@
-//! The process at `admin.listen`, by its metrics: whether it runs, which roles it has, which providers
-//! fail its calls, and which send no receipts. A probe sends no message, so it cannot see that a
-//! provider refuses ours.
+//! Checks of the process at `admin.listen` by its metrics: whether it runs, its roles, providers
+//! whose calls fail, and providers that send no receipts. The probes of the other checks send no
+//! message, so only these metrics show that a provider rejects messages.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -20,20 +20,21 @@ const DEADLINE: Duration = Duration::from_secs(2);
 const BUILD: &str = "watchword_build_info{";
 const ROLES: &str = "watchword_role_info{";
 const SERIES: &str = "watchword_provider_failures_in_a_row{";
-/// From this many failures in a row on a provider counts as dead.
+/// The number of consecutive failures from which a provider is reported as an error.
 const DEAD: f64 = 3.0;
 const ATTEMPTS: &str = "watchword_attempts_total{";
-/// A provider that is asked for receipts has this series from the start of its process.
+/// A provider with receipts has this series from the start of its process.
 const RECEIPTS: &str = "watchword_receipt_calls_total{";
 const REFUSED: &str = "watchword_config_last_reload_successful";
 const WAITING: &str = "watchword_config_restart_needed";
 const SHARES: &str = "watchword_provider_share_tenths{";
-/// Where the names are that metrics do not have.
-const NAMES: &str = "`watchword status` says more, and so does the doctor with WATCHWORD_ADMIN_KEY";
-/// From this many accepted messages on a receipt is missed.
+/// Where to find the names that metrics do not contain.
+const NAMES: &str =
+    "`watchword status`, or this command with WATCHWORD_ADMIN_KEY, shows the details";
+/// The number of accepted messages from which a provider without receipts is reported.
 const MISSED: u64 = 5;
 
-/// Looks at the process, which should run `named`; no role means all that it has.
+/// Checks the process, which should run the roles `named`. If none is named, any roles will do.
 pub(super) async fn look(path: &Path, config: &Config, named: &[Role], findings: &mut Findings) {
     let mut address = config.admin.listen;
     if address.ip().is_unspecified() {
@@ -60,15 +61,15 @@ pub(super) async fn look(path: &Path, config: &Config, named: &[Role], findings:
         findings.careful(
             &format!("sms {provider}"),
             format!(
-                "accepted {accepted} messages and sent no receipt: does it report to sms.public_url, and does that lead here \
-                 from where it is?"
+                "accepted {accepted} messages and sent no receipt: is it set to report to sms.public_url, and can it reach that \
+                 address?"
             ),
         );
     }
     report(&metrics, findings);
 }
 
-/// Returns the metrics at `address`; the error says why there are none.
+/// Returns the metrics at `address`. The error is the text of a finding.
 async fn metrics(address: SocketAddr) -> Result<String, String> {
     let base = format!("http://{address}");
     let client = client().map_err(|error| error.to_string())?;
@@ -81,7 +82,7 @@ async fn metrics(address: SocketAddr) -> Result<String, String> {
                     "nothing answers at {address} (admin.listen): start it with `watchword run`, or set admin.listen to \
                      its address"
                 ),
-                // A listener of Watchword has no TLS of its own.
+                // The program serves no TLS, so this is another program.
                 Unreached::NotHttp => format!(
                     "another program answers at {address}, and not in HTTP: stop it, or set another admin.listen"
                 ),
@@ -95,7 +96,7 @@ async fn metrics(address: SocketAddr) -> Result<String, String> {
         .map_err(|_| Unreached::Silent.advice(&base, "admin.listen"))
 }
 
-/// Says which roles the process has, and which of `named` it lacks.
+/// Reports the roles of the process and the roles in `named` that it lacks.
 fn report_roles(
     metrics: &str,
     config: &Config,
@@ -109,7 +110,7 @@ fn report_roles(
         .collect();
     if roles.is_empty() {
         let what = format!(
-            "the process at {address} runs no role yet: `curl http://{address}/readyz` shows what it waits for"
+            "the process at {address} runs no role yet: `curl http://{address}/readyz` shows the dependency it waits for"
         );
         return findings.careful("process", what);
     }
@@ -123,9 +124,8 @@ fn report_roles(
     let mut what = format!("{} at {address}", roles.join(", "));
     if !elsewhere.is_empty() && config.engine == EngineKind::Distributed {
         let others = names(elsewhere);
-        what = format!(
-            "{what}; not {others}: WATCHWORD_ADMIN__LISTEN names another process to the doctor"
-        );
+        what =
+            format!("{what}; not {others}: set WATCHWORD_ADMIN__LISTEN to check another process");
     }
     findings.fine("process", what);
     if !missing.is_empty() {
@@ -138,7 +138,7 @@ fn report_roles(
     }
 }
 
-/// Returns the warnings of `watchword status`, as far as `metrics` show them.
+/// Returns those warnings of `watchword status` that follow from `metrics`.
 fn warnings_of(metrics: &str) -> Vec<String> {
     let value = |series: &str| {
         let mut lines = metrics.lines();
@@ -201,7 +201,8 @@ fn report(metrics: &str, findings: &mut Findings) {
     }
 }
 
-/// The providers that are asked for receipts and sent none, with the messages that they accepted.
+/// Returns the providers that should send receipts and sent none, with the number of messages that
+/// they accepted.
 fn silent(metrics: &str) -> Vec<(&str, u64)> {
     let labels_and_value = |series| {
         metrics
@@ -228,7 +229,8 @@ fn silent(metrics: &str) -> Vec<(&str, u64)> {
     silent.collect()
 }
 
-/// The value of a label. Names of channels and providers hold nothing that is escaped.
+/// Returns the value of the label `name`. It does not unescape, because names of channels and
+/// providers contain no escaped characters.
 fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
     labels.split(',').find_map(|label| {
         let (found, value) = label.split_once('=')?;

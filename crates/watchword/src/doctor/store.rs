@@ -1,4 +1,4 @@
-//! The store: login, version and policy, persistence, memory, and its clock beside ours.
+//! Checks of the store: login, version, eviction policy, persistence, memory, and clock skew.
 
 use watchword_chassis::SystemClock;
 use watchword_core::Clock;
@@ -8,7 +8,7 @@ use super::Findings;
 use crate::config::Config;
 use crate::engine::distributed::redis_settings;
 
-/// Of a code's 30 s at least, this is what a wrong clock may take.
+/// The skew that is an error. The shortest lifetime of a code is 30 s.
 const SKEW_WRONG_MS: u64 = 2_000;
 const SKEW_CAREFUL_MS: u64 = 500;
 
@@ -31,19 +31,19 @@ pub(super) async fn look(config: &Config, findings: &mut Findings) {
         report(server, findings);
     }
     let Some(theirs) = examined.clock else {
-        return findings.careful("clock", "the store does not tell the time");
+        return findings.careful("clock", "the store does not report its time");
     };
     let ours = SystemClock.now();
     let skew_ms = ours.millis_since(theirs).max(theirs.millis_since(ours));
-    let what = format!("{skew_ms} ms apart from that of the store");
+    let what = format!("{skew_ms} ms from the store's clock");
     match skew_ms {
         0..SKEW_CAREFUL_MS => findings.fine("clock", what),
         SKEW_CAREFUL_MS..SKEW_WRONG_MS => {
-            findings.careful("clock", format!("{what}: let both follow a time server"));
+            findings.careful("clock", format!("{what}: synchronize both with a time server"));
         }
         _ => findings.wrong(
             "clock",
-            format!("{what}: codes live shorter or longer than they should; let both follow a time server (`chronyc tracking`)"),
+            format!("{what}: codes live shorter or longer than configured; synchronize both with a time server (`chronyc tracking`)"),
         ),
     }
 }
@@ -52,14 +52,14 @@ fn report(server: &Server, findings: &mut Findings) {
     findings.fine(
         "redis",
         format!(
-            "{}, evicts nothing, {} replicas",
+            "{}, noeviction, {} replicas",
             server.version, server.replicas
         ),
     );
     if !server.appends {
         findings.careful(
             "redis",
-            "it does not write each change to a file (appendonly no): a crash forgets codes and counts since the last snapshot",
+            "it does not log each change to a file (appendonly no): a crash loses codes and counts since the last snapshot",
         );
     }
     let percent = (server.used_bytes * 100).checked_div(server.max_bytes);
@@ -74,9 +74,9 @@ fn report(server: &Server, findings: &mut Findings) {
         Some(percent @ 80..) => findings.wrong(
             "redis",
             format!(
-                "{percent} of 100 of maxmemory in use: when it is full nobody gets a code; raise it"
+                "{percent} % of maxmemory in use: when it is full no code can be sent; raise it"
             ),
         ),
-        Some(percent) => findings.fine("redis", format!("{percent} of 100 of maxmemory in use")),
+        Some(percent) => findings.fine("redis", format!("{percent} % of maxmemory in use")),
     }
 }

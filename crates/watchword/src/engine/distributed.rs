@@ -1,5 +1,5 @@
-//! The distributed engine: `RabbitMQ` and Redis. A broker that is away is dialled in the background;
-//! without its store an engine does not start.
+//! The distributed engine: `RabbitMQ` and Redis. It starts without the broker, which is then dialed
+//! in the background, but not without the store.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub(super) async fn start(
     })
 }
 
-/// Starts dialling the broker, and misses it.
+/// Starts to dial the broker and adds it to `readiness`.
 fn link(
     config: &Config,
     registry: &Registry,
@@ -65,7 +65,7 @@ fn link(
     Ok(broker)
 }
 
-/// The settings of the configured broker, whose URL can be used.
+/// Returns the settings of the configured broker, or an error if its URL is invalid.
 pub fn rabbitmq_settings(config: &Config) -> Result<RabbitMqSettings, ConfigError> {
     let section = config
         .rabbitmq
@@ -82,7 +82,7 @@ pub fn rabbitmq_settings(config: &Config) -> Result<RabbitMqSettings, ConfigErro
     Ok(settings.with_request_queues(request_services(config)))
 }
 
-/// The services that ask by event: each has a request queue of its own.
+/// Returns the services that request codes by event. Each has a separate request queue.
 pub fn request_services(config: &Config) -> BTreeSet<ServiceName> {
     let services = config.services.iter();
     services
@@ -91,7 +91,7 @@ pub fn request_services(config: &Config) -> BTreeSet<ServiceName> {
         .collect()
 }
 
-/// The settings of the configured store, whose URL can be used.
+/// Returns the settings of the configured store, or an error if its URL is invalid.
 pub fn redis_settings(config: &Config) -> Result<RedisSettings, ConfigError> {
     let section = config
         .redis

@@ -1,4 +1,4 @@
-//! The embedded engine: everything in one `SQLite` file.
+//! The embedded engine: all state and queues in an `SQLite` file.
 
 use std::sync::Arc;
 
@@ -30,7 +30,8 @@ pub(super) async fn start(
     let machine = MachineClocks {
         wall: clock,
         uptime: Arc::new(Uptime),
-        // Without it only the newest time in the file counts.
+        // Without a boot id the time since boot is ignored; only the newest time in the file
+        // bounds the clock.
         boot: boot_id().ok(),
     };
     let clock = SteadyClock::load(&sqlite, machine).await?;
@@ -62,7 +63,7 @@ pub(super) async fn start(
     })
 }
 
-/// The section of the embedded engine.
+/// Returns the section `[embedded]`.
 pub fn section(config: &Config) -> Result<&EmbeddedConfig, ConfigError> {
     config
         .embedded
@@ -70,7 +71,7 @@ pub fn section(config: &Config) -> Result<&EmbeddedConfig, ConfigError> {
         .ok_or_else(|| ConfigError::new("embedded", NO_SECTION))
 }
 
-/// Every change of the file's tables.
+/// Returns the migrations of all crates, in the order in which they run.
 pub fn migrations() -> Vec<Migration> {
     [
         &EMBEDDED_MIGRATIONS[..],

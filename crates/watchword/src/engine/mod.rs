@@ -1,4 +1,5 @@
-//! The two engines under one shape: queues, code state, ledger, limits and remembered requests.
+//! The two engines behind a common type: queues, code state, ledger, send limits, answered requests
+//! and the audit trail.
 
 pub mod distributed;
 pub mod embedded;
@@ -22,38 +23,38 @@ use crate::config::{Config, EngineKind};
 /// The error about a section that the configured engine needs.
 pub const NO_SECTION: &str = "is missing: the configured engine needs this section";
 
-/// What holds state and queues.
+/// The stores and queues of a process.
 pub struct Engine {
-    /// Queues; none in a process that neither publishes nor consumes.
+    /// The queues; `None` in a process that neither publishes nor consumes.
     pub broker: Option<Arc<dyn Broker>>,
-    /// Code state.
+    /// The store of code state.
     pub verifications: Arc<dyn VerificationStore>,
-    /// What became of deliveries.
+    /// The outcomes of deliveries.
     pub ledger: Arc<dyn LedgerStore>,
-    /// Send limits.
+    /// The counters of the send limits.
     pub limiter: Arc<dyn SendLimiter>,
-    /// Answered requests.
+    /// The requests by event that were answered.
     pub requests: Arc<dyn RequestLog>,
-    /// The clock that everything in the process goes by.
+    /// The clock of all parts of the process.
     pub clock: Arc<dyn Clock>,
-    /// The audit trail.
+    /// The store of the audit trail.
     pub trail: Arc<dyn AuditTrail>,
-    /// The distributed engine's peers, whose passwords may change.
+    /// The peers of the distributed engine, whose passwords a reload may change.
     pub peers: Option<Peers>,
     /// Whether auth services can publish requests to the broker.
     pub takes_requests: bool,
 }
 
-/// What the distributed engine is connected to.
+/// The connections of the distributed engine.
 pub struct Peers {
-    /// The broker, where queues are used.
+    /// The broker; `None` in a process without queues.
     pub rabbitmq: Option<Arc<RabbitMq>>,
     /// The store.
     pub redis: Redis,
 }
 
 impl Peers {
-    /// Connects as `config` says from the next connection on.
+    /// Uses the URLs and passwords of `config` from the next connection on.
     pub fn redirect(&self, config: &Config) -> anyhow::Result<()> {
         let redis = distributed::redis_settings(config)?;
         let Some(broker) = &self.rabbitmq else {
@@ -66,8 +67,8 @@ impl Peers {
 }
 
 impl Engine {
-    /// Starts the configured engine by the wall clock `clock`; what it needs is added to `readiness`. Without `queues` the
-    /// distributed one has no link to the broker and does not miss it.
+    /// Starts the configured engine with the wall clock `clock`, and adds its dependencies to
+    /// `readiness`. Without `queues` the distributed engine does not connect to the broker.
     pub async fn start(
         config: &Config,
         registry: &Registry,
@@ -84,12 +85,12 @@ impl Engine {
         .context("the engine cannot start")
     }
 
-    /// The queues, for whoever needs them.
+    /// Returns the queues, or an error in a process without them.
     pub fn queues(&self) -> anyhow::Result<&Arc<dyn Broker>> {
-        self.broker.as_ref().context("there are no queues here")
+        self.broker.as_ref().context("this process has no queues")
     }
 
-    /// Ends the link to the broker, if there is one.
+    /// Closes the connections to the broker, if there is one.
     pub async fn close(&self) {
         if let Some(broker) = &self.broker {
             broker.close().await;

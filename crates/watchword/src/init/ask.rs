@@ -1,4 +1,4 @@
-//! What `init` needs to know: from the options, from a person at a terminal, or by default.
+//! The answers that `init` needs: from options, from questions on a terminal, or defaults.
 
 use std::io::{IsTerminal, Write, stdin, stdout};
 
@@ -16,7 +16,7 @@ pub(super) struct Answers {
 
 const SENDER: &str = "Example";
 
-/// Takes the answers from the options and, if a person is there, asks for those that are missing.
+/// Returns the answers that the options give and, on a terminal, asks for the others.
 pub(super) fn answers(arguments: &InitArguments) -> anyhow::Result<Answers> {
     let is_person = stdin().is_terminal() && stdout().is_terminal();
     let asks = is_person && !arguments.with_simulator && !arguments.json;
@@ -25,7 +25,7 @@ pub(super) fn answers(arguments: &InitArguments) -> anyhow::Result<Answers> {
         None if asks => ask_gateway()?,
         None => "inbox".to_owned(),
     };
-    // A gateway that keeps messages in memory shows no sender and costs nothing.
+    // The inbox shows no sender and sends nothing, so sender and countries do not matter.
     let asks = asks && gateway != "inbox";
     let sender = match &arguments.sender {
         Some(sender) => sender.clone(),
@@ -62,7 +62,7 @@ fn ask_gateway() -> anyhow::Result<String> {
     }
 }
 
-/// Asks one question; an empty answer means `default`.
+/// Prints `question` and returns the answer. An empty answer means `default`.
 fn ask(question: &str, default: &str) -> anyhow::Result<String> {
     let mut out = stdout();
     let shown = if default.is_empty() {

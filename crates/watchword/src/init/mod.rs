@@ -1,5 +1,5 @@
-//! `watchword init`: a commented configuration with fresh keys, an API key and an admin key. It
-//! overwrites nothing, and of the two keys it writes only the hashes.
+//! `watchword init`: writes a commented configuration with new cryptographic keys, an API key and
+//! an admin key. It does not overwrite files, and stores only hashes of the API and admin keys.
 
 mod ask;
 mod text;
@@ -24,14 +24,14 @@ use crate::failure::Failure;
 use crate::output;
 use text::{Gateway, Plan};
 
-/// What the simulator accepts and signs with unless its file says otherwise.
+/// The default bearer token and receipt-signing secret of the simulator.
 const SIMULATOR_TOKEN: &str = "simulator";
 const SIMULATOR_SECRET: &str = "simulator-secret";
 
-/// The user `guest` of a fresh `RabbitMQ`, which it accepts from loopback only.
+/// The password of the user `guest` in a new `RabbitMQ`, which accepts it only from loopback.
 const RABBITMQ_PASSWORD: &str = "guest";
 
-/// Writes the files and prints the keys and the next commands.
+/// Writes the files and prints the API key, the admin key and the next commands.
 pub fn run(arguments: &InitArguments) -> anyhow::Result<()> {
     let answers = ask::answers(arguments)?;
     let plan = plan(arguments, answers)?;
@@ -48,7 +48,7 @@ pub fn run(arguments: &InitArguments) -> anyhow::Result<()> {
     if plan.gateway == Gateway::Simulator {
         write(&folder.join("simulate.toml"), text::SIMULATE)?;
     }
-    // The last file: with it the installation is complete.
+    // Write the configuration last: it exists only if all files that it names do.
     let config = text::config(&plan, &hash(&api_key), &hash(&admin_key));
     write(&folder.join("watchword.toml"), &config)?;
 
@@ -72,7 +72,7 @@ pub fn run(arguments: &InitArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks what was asked for.
+/// Validates the arguments and answers.
 fn plan(arguments: &InitArguments, answers: ask::Answers) -> anyhow::Result<Plan> {
     let gateway = match answers.gateway.as_str() {
         _ if arguments.with_simulator => Gateway::Simulator,
@@ -123,7 +123,7 @@ fn database(arguments: &InitArguments) -> anyhow::Result<String> {
         let text = "--data is for the embedded engine: the distributed engine keeps no file.";
         return Err(Failure::usage(text).into());
     }
-    // A relative path in the configuration would start at the configuration's folder.
+    // A relative path in the configuration is relative to the configuration's folder.
     let path = std::path::absolute(folder)?.join(FILE);
     let path = path.to_str().map(str::to_owned);
     path.ok_or_else(|| Failure::usage("--data: the path is not valid UTF-8.").into())
@@ -137,7 +137,8 @@ fn is_sender(text: &str) -> bool {
     (1..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 
-/// The files under `keys/` that the configuration names and that need nobody to fill them in.
+/// Returns name and content of the files under `keys/` that can be generated. The operator must
+/// supply the secrets of a real gateway.
 fn secrets(plan: &Plan) -> anyhow::Result<Vec<(&'static str, Zeroizing<String>)>> {
     let mut secrets = Vec::new();
     for name in ["sealing", "digest", "index"] {

@@ -1,4 +1,4 @@
-//! What `init` writes is a valid configuration, whatever was asked for.
+//! Tests that `init` writes a valid configuration for all combinations of options.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -69,7 +69,7 @@ fn every_configuration_is_valid_and_closed_to_others() {
     }
 }
 
-/// A preset lacks nothing but what only its customer knows.
+/// A preset lacks only the settings and secrets of the operator's account.
 #[test]
 fn every_preset_is_written_so_that_settings_and_secrets_complete_it() {
     for (name, _) in watchword_sms_worker::PRESETS {
@@ -103,7 +103,7 @@ fn every_preset_is_written_so_that_settings_and_secrets_complete_it() {
         );
         for secret in &preset.secrets {
             let file = format!("keys/{name}-{}", secret.replace('_', "-"));
-            // 32 bytes in base64, which serve as a key of every kind.
+            // 32 bytes in base64 are valid as a key of every kind except a private key.
             write(
                 &folder.join(file),
                 "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
@@ -113,7 +113,7 @@ fn every_preset_is_written_so_that_settings_and_secrets_complete_it() {
         let checked = validate(&read(&folder), Needs::ALL);
         if let Err(error) = checked {
             let shown = format!("{error:#}");
-            // A private key has a form of its own.
+            // A private key must be PEM.
             assert!(
                 shown.contains("private") || shown.contains("PEM"),
                 "{name}: {shown}"

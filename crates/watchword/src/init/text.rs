@@ -1,4 +1,4 @@
-//! The text of the files that `init` writes, and the commands that it prints.
+//! The contents of the files that `init` writes, and the commands that it prints.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use watchword_sms_worker::Preset;
 
 use crate::config::EngineKind;
 
-/// What the files are about.
+/// The validated choices that determine the files.
 pub(super) struct Plan {
     pub(super) engine: EngineKind,
     /// The path of the embedded engine's file.
@@ -16,7 +16,7 @@ pub(super) struct Plan {
     pub(super) countries: Vec<String>,
 }
 
-/// Where SMS go.
+/// The provider that sends SMS.
 pub(super) enum Gateway {
     Inbox,
     Simulator,
@@ -32,21 +32,21 @@ impl PartialEq for Gateway {
     }
 }
 
-/// The first service.
+/// The name of the service in the written configuration.
 pub(super) const SERVICE: &str = "example";
 
-/// What the simulator does; `watchword simulate` reads it.
+/// The script of the simulator, which `watchword simulate` reads.
 pub(super) const SIMULATE: &str = include_str!("simulate.toml");
 
-/// The ports of the processes of the distributed engine on one machine: API, admin listener.
+/// The ports of the processes on one machine: API, admin listener.
 const API: (u16, u16) = (8080, 9090);
 const SMS_WORKER: (u16, u16) = (8082, 9092);
-/// It serves no API.
+/// The email worker has no public listener.
 const EMAIL_WORKER_ADMIN: u16 = 9093;
-/// The width of a line before its comment.
+/// The column of trailing comments.
 const COMMENTS: usize = 41;
 
-/// The configuration.
+/// Returns the text of `watchword.toml`.
 pub(super) fn config(plan: &Plan, api_key_hash: &str, admin_key_hash: &str) -> String {
     let common = format!(
         r#"
@@ -79,7 +79,7 @@ api_keys = [{{ id = "k1", sha256 = "{api_key_hash}" }}]
         admin = API.1,
         service = commented(
             &format!("[services.{SERVICE}]"),
-            "one section for each application that asks for codes"
+            "one section for each application that requests codes"
         ),
         app = commented(
             &format!("app = {}", quoted(app(plan))),
@@ -93,14 +93,14 @@ api_keys = [{{ id = "k1", sha256 = "{api_key_hash}" }}]
     let users = match plan.engine {
         EngineKind::Embedded => "",
         EngineKind::Distributed => {
-            "# broker_users = [\"portal\"]             # this RabbitMQ user may ask by event: `watchword topology --permissions`\n"
+            "# broker_users = [\"portal\"]             # this RabbitMQ user may request codes by event: `watchword topology --permissions`\n"
         }
     };
     let start = [head(plan.engine), engine(plan), common];
     start.concat() + users + &sms(plan) + &email(plan)
 }
 
-/// The sender's name; a number is no name.
+/// Returns the sender as the application's name, or `Example` if the sender is a number.
 fn app(plan: &Plan) -> &str {
     if plan.sender.chars().any(char::is_alphabetic) {
         &plan.sender
@@ -128,7 +128,7 @@ fn head(engine: EngineKind) -> String {
                 .to_owned()
         }
         EngineKind::Distributed => format!(
-            "# Every role reads this file. On one machine each process needs listeners of its own:\n\
+            "# Every role reads this file. On one machine each process needs its own listeners:\n\
              #   watchword run issuer verifier            the whole API at {}, admin {}\n\
              #   {}watchword run sms-worker\n\
              #   {}watchword run email-worker\n\
@@ -142,9 +142,9 @@ fn head(engine: EngineKind) -> String {
     };
     format!(
         "# Watchword's configuration, written by `watchword init`. `watchword config check` checks it, `watchword doctor`\n\
-         # also everything it connects to. A relative path starts at the folder of this file. Secrets never stand here:\n\
-         # {{ file = \"…\" }} (mode 0600 or 0640) or {{ env = \"…\" }} says where they are. A variable\n\
-         # WATCHWORD_HTTP__LISTEN sets the key http.listen: two underscores are the dot.\n\
+         # also everything it connects to. A relative path starts at the folder of this file. Secrets are not in this file:\n\
+         # {{ file = \"…\" }} (mode 0600 or 0640) or {{ env = \"…\" }} names the place of a secret. The variable\n\
+         # WATCHWORD_HTTP__LISTEN sets the key http.listen: two underscores stand for the dot.\n\
          # config/watchword.toml in the sources shows every key.\n\
          {roles}\n\
          engine = \"{}\"\n",
@@ -188,7 +188,7 @@ kind = "inbox"                            # for trying out. `watchword init DIR 
         Gateway::Simulator => format!(
             r#"
 [sms]
-public_url = "http://127.0.0.1:{receipts}"      # where the gateway brings receipts: the http.listen of the SMS worker
+public_url = "http://127.0.0.1:{receipts}"      # where the gateway sends receipts: the http.listen of the SMS worker
 
 [sms.providers.simulator]                 # `watchword simulate` with the file simulate.toml
 kind = "simulator"
@@ -219,7 +219,7 @@ fn provider(plan: &Plan, name: &str, preset: &Preset) -> String {
     let settings = match settings.as_slice() {
         [] => String::new(),
         settings => format!(
-            "settings = {{ {} }}   # fill in what is empty\n",
+            "settings = {{ {} }}   # fill in the empty values\n",
             settings.join(", ")
         ),
     };
@@ -289,7 +289,7 @@ kind = "inbox"
     format!("{providers}{RELAY}")
 }
 
-/// The commands after `init`.
+/// Returns the commands to run after `init`.
 pub(super) fn next_commands(plan: &Plan, folder: &Path, api_key: &str) -> String {
     let file = |name: &str| shell_quoted(&folder.join(name).display().to_string());
     let config = file("watchword.toml");
@@ -347,7 +347,7 @@ fn variables(http: Option<u16>, admin: u16) -> String {
     )
 }
 
-/// A TOML text. JSON quotes texts the same way.
+/// Returns `text` as a TOML string. JSON strings have the same syntax.
 fn quoted(text: &str) -> String {
     serde_json::Value::String(text.to_owned()).to_string()
 }

@@ -1,4 +1,4 @@
-//! What is wrong with the arguments of `find` and `unlock`, with an example to copy.
+//! Usage errors of `find` and `unlock`, with examples that use the configured services.
 
 use std::path::Path;
 
@@ -8,7 +8,8 @@ use crate::cli::{FindArguments, UnlockArguments};
 use crate::config::{Config, environment};
 use crate::failure::Failure;
 
-/// Refuses arguments that name nothing to find.
+/// Returns a usage error unless the arguments are an id, or a service with a subject or a
+/// recipient.
 pub(super) fn check_find(path: &Path, arguments: &FindArguments) -> Result<(), Failure> {
     let FindArguments {
         admin: _,
@@ -22,7 +23,7 @@ pub(super) fn check_find(path: &Path, arguments: &FindArguments) -> Result<(), F
         (Some(_), Some(_)) => "An id needs no --service.",
         (Some(_), None) if has_who => "An id needs no --subject and no --recipient.",
         (Some(id), None) if id.parse::<VerificationId>().is_ok() => return Ok(()),
-        // It may be a recipient, which no message shows.
+        // The argument may be a recipient, so the error does not quote it.
         (Some(_), None) => {
             "The argument is not the id of a verification, which has 32 characters of a-z and 2-7."
         }
@@ -43,7 +44,7 @@ pub(super) fn check_find(path: &Path, arguments: &FindArguments) -> Result<(), F
     )))
 }
 
-/// Refuses arguments that name nobody to unlock.
+/// Returns a usage error unless the arguments are a service with a subject or a recipient.
 pub(super) fn check_unlock(path: &Path, arguments: &UnlockArguments) -> Result<(), Failure> {
     let UnlockArguments {
         change: _,
@@ -66,7 +67,7 @@ pub(super) fn check_unlock(path: &Path, arguments: &UnlockArguments) -> Result<(
     )))
 }
 
-/// Adds the names of the configured services to the error that there is none of that name.
+/// Adds the names of the configured services to the error about an unknown service.
 pub(super) fn name_services(path: &Path, error: anyhow::Error) -> anyhow::Error {
     let services = services(path);
     if services.is_empty() || error.to_string() != watchword_admin::operate::NO_SERVICE {
@@ -77,7 +78,7 @@ pub(super) fn name_services(path: &Path, error: anyhow::Error) -> anyhow::Error 
     Failure::new(text).into()
 }
 
-/// The service of an example: `named` if it is configured, else the first one.
+/// Returns the service for an example: `named` if it is configured, else the first one.
 fn example(path: &Path, named: Option<&str>) -> String {
     let services = services(path);
     let named = services.iter().find(|one| Some(one.as_str()) == named);

@@ -1,7 +1,7 @@
-//! The commands of an operator. They ask the admin API of a running process, and work on the store
-//! directly only if none listens; both give the same report, which is printed here.
+//! The commands of an operator. They call the admin API of a running process, or work on the store
+//! directly if none listens. Both ways return the same report, which this module prints.
 
-/// Prints a line that the command was asked for, also with `--quiet`.
+/// Prints a line of requested data, even with `--quiet`.
 macro_rules! println {
     () => { $crate::output::data("\n") };
     ($($argument:tt)*) => { $crate::output::data(&format!("{}\n", format_args!($($argument)*))) };
@@ -33,10 +33,10 @@ use crate::output::{self, counted};
 use print::{TrailReport, print};
 use session::{Note, Session};
 
-/// Dead letters of a queue that an audit on the store reads: all that the queue can hold.
+/// The most dead letters of a queue that an audit on the store reads, which is the queue's limit.
 const MOST_DEAD_LETTERS: usize = 100_000;
 
-/// Prints the report, or its JSON.
+/// Prints the report, as JSON if `as_json`.
 fn show<T: Serialize>(report: &T, as_json: bool, print: impl Fn(&T)) -> anyhow::Result<()> {
     if as_json {
         return output::json(report);
@@ -45,7 +45,7 @@ fn show<T: Serialize>(report: &T, as_json: bool, print: impl Fn(&T)) -> anyhow::
     Ok(())
 }
 
-/// Reads a request as the admin API does.
+/// Parses a request as the admin API does.
 fn read<T: serde::de::DeserializeOwned>(body: &Value) -> Result<T, watchword_chassis::Problem> {
     serde_json::from_value(body.clone()).map_err(|_| {
         let code = watchword_chassis::ProblemCode::InvalidRequest;
@@ -53,7 +53,8 @@ fn read<T: serde::de::DeserializeOwned>(body: &Value) -> Result<T, watchword_cha
     })
 }
 
-/// `watchword status`.
+/// Runs `watchword status`: prints the status of a process, and returns an error if it is not
+/// ready.
 pub async fn status(path: &Path, arguments: &AdminArguments) -> anyhow::Result<()> {
     let session = Session::open(path, Needs::STORE, arguments).await?;
     let report: StatusReport = session.ask_process((Method::GET, "/status"), None).await?;
@@ -68,8 +69,8 @@ pub async fn status(path: &Path, arguments: &AdminArguments) -> anyhow::Result<(
     Ok(())
 }
 
-/// The warnings of the running process, if `WATCHWORD_ADMIN_KEY` holds a key and its admin API
-/// answers.
+/// Returns the warnings of the running process, or `None` if `WATCHWORD_ADMIN_KEY` is not set or
+/// the admin API does not answer.
 pub async fn running_warnings(path: &Path) -> Option<Vec<String>> {
     std::env::var_os("WATCHWORD_ADMIN_KEY")?;
     let arguments = AdminArguments {
@@ -83,7 +84,7 @@ pub async fn running_warnings(path: &Path) -> Option<Vec<String>> {
     Some(report.warnings)
 }
 
-/// `watchword find`.
+/// Runs `watchword find`.
 pub async fn find(path: &Path, arguments: FindArguments) -> anyhow::Result<()> {
     arguments::check_find(path, &arguments)?;
     let FindArguments {
@@ -113,7 +114,7 @@ pub async fn find(path: &Path, arguments: FindArguments) -> anyhow::Result<()> {
     show(&report, admin.json, print::found)
 }
 
-/// `watchword resend`.
+/// Runs `watchword resend`, which needs a running issuer.
 pub async fn resend(path: &Path, arguments: ByIdArguments) -> anyhow::Result<()> {
     let ByIdArguments { change, id } = arguments;
     let session = Session::open(path, Needs::STORE, &change.admin).await?;
@@ -124,7 +125,7 @@ pub async fn resend(path: &Path, arguments: ByIdArguments) -> anyhow::Result<()>
     show(&report, change.admin.json, print::verification)
 }
 
-/// `watchword cancel`.
+/// Runs `watchword cancel`.
 pub async fn cancel(path: &Path, arguments: ByIdArguments) -> anyhow::Result<()> {
     let ByIdArguments { change, id } = arguments;
     let session = Session::open(path, Needs::UNLOCK, &change.admin).await?;
@@ -146,14 +147,14 @@ pub async fn cancel(path: &Path, arguments: ByIdArguments) -> anyhow::Result<()>
     show(&report, change.admin.json, print::verification)
 }
 
-/// Refuses a text of another form: it may be a recipient, which must not become part of a URL.
+/// Parses a verification id. Anything else may be a recipient and must not become part of a URL.
 fn checked_id(text: &str) -> anyhow::Result<watchword_core::VerificationId> {
     text.parse().map_err(|_| {
         Failure::usage("An id is 32 characters of a-z and 2-7; 'watchword find' shows it.").into()
     })
 }
 
-/// `watchword unlock`.
+/// Runs `watchword unlock`.
 pub async fn unlock(path: &Path, arguments: UnlockArguments) -> anyhow::Result<()> {
     arguments::check_unlock(path, &arguments)?;
     let UnlockArguments {
@@ -184,7 +185,7 @@ pub async fn unlock(path: &Path, arguments: UnlockArguments) -> anyhow::Result<(
     })
 }
 
-/// `watchword dead-letters`.
+/// Runs `watchword dead-letters`.
 pub async fn dead_letters(path: &Path, command: DeadLettersCommand) -> anyhow::Result<()> {
     match command {
         DeadLettersCommand::List { admin, filter } => {
@@ -277,7 +278,7 @@ async fn change_dead_letters(
     })
 }
 
-/// `watchword audit`: an error if a message is lost, or if the audit could not read everything.
+/// Runs `watchword audit`. Returns an error if a message is lost or dead letters could not be read.
 pub async fn audit(path: &Path, arguments: &AdminArguments) -> anyhow::Result<()> {
     let session = Session::open(path, Needs::QUEUES, arguments).await?;
     let note = Note {
@@ -305,7 +306,7 @@ pub async fn audit(path: &Path, arguments: &AdminArguments) -> anyhow::Result<()
     Ok(())
 }
 
-/// `watchword providers`.
+/// Runs `watchword providers`, with or without the subcommand `circuit`.
 pub async fn providers(path: &Path, arguments: ProvidersArguments) -> anyhow::Result<()> {
     let ProvidersArguments { admin, command } = arguments;
     let session = Session::open(path, Needs::STORE, &admin).await?;
@@ -336,7 +337,7 @@ pub async fn providers(path: &Path, arguments: ProvidersArguments) -> anyhow::Re
     })
 }
 
-/// `watchword audit-trail`.
+/// Runs `watchword audit-trail`.
 pub async fn trail(path: &Path, arguments: &AdminArguments) -> anyhow::Result<()> {
     let session = Session::open(path, Needs::STORE, arguments).await?;
     let report: TrailReport = session

@@ -1,4 +1,4 @@
-//! Reports as a terminal shows them.
+//! The text output of reports.
 
 use serde::{Deserialize, Serialize};
 use watchword_admin::operate::{
@@ -10,7 +10,7 @@ use watchword_delivery::Circuit;
 
 use crate::output::counted;
 
-/// Open and lost messages that are printed.
+/// The most open and the most lost messages that are printed.
 const NAMED: usize = 20;
 
 /// The audit trail, newest first.
@@ -50,7 +50,7 @@ pub(super) fn found(report: &FindReport) {
         println!("none found");
     }
     if report.truncated {
-        println!("there may be more: the search ended at its bounds");
+        println!("there may be more: the search reached its limits");
     }
 }
 
@@ -79,8 +79,8 @@ pub(super) fn dead_letters(report: &DeadLettersReport) {
     for one in &report.dead_letters {
         let state = match one.state {
             DeadLetterState::Replayable => "can be replayed",
-            DeadLetterState::Expired => "past its deadline, discard",
-            DeadLetterState::Note => "note, discard; the sender must ask again",
+            DeadLetterState::Expired => "expired, discard it",
+            DeadLetterState::Note => "note, discard it; the sender must repeat the request",
         };
         let age = one.age_seconds;
         let age = age.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds} s"));
@@ -97,7 +97,8 @@ pub(super) fn dead_letters(report: &DeadLettersReport) {
     println!("{}", counted(report.dead_letters.len(), "dead letter"));
 }
 
-/// The oldest come first: a reader of a part must know that it is one.
+/// Prints the queues that were not read to the end, before the dead letters: the newest are
+/// missing.
 fn truncated(queues: &[String]) {
     for queue in queues {
         println!("{queue}: only the oldest dead letters were read. Raise --limit to read more.");
@@ -137,7 +138,7 @@ pub(super) fn audit(report: &AuditReport) {
         println!("    {id}");
     }
     if !report.dead_letters_read {
-        println!("not all dead letters could be read: this is the ledger's half");
+        println!("not all dead letters could be read: lost messages may be dead-lettered");
     }
 }
 
@@ -214,7 +215,7 @@ pub(super) fn status(report: &StatusReport) {
     }
 }
 
-/// A count, or `-` if it is not known.
+/// Returns the count, or `-` if it is unknown.
 fn known(count: Option<u64>) -> String {
     count.map_or_else(|| "-".to_owned(), |count| count.to_string())
 }

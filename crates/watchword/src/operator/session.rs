@@ -1,5 +1,5 @@
-//! Where a command of an operator is carried out: by the admin API of a running process, or, if
-//! nothing listens there, on the store directly.
+//! Execution of an operator's command: through the admin API of a running process or, if nothing
+//! listens there, on the store directly.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -27,33 +27,34 @@ use crate::roles::Shared;
 use crate::run::operator;
 use crate::validation::checked;
 
-/// An audit of a large store takes minutes.
+/// The deadline of an audit, which takes minutes on a large store.
 const AUDIT_DEADLINE: Duration = Duration::from_secs(600);
 const DEADLINE: Duration = Duration::from_secs(30);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-/// The trail's name for a command that worked on the store directly.
+/// The key name that the audit trail records for a command that worked on the store directly.
 const DIRECT: &str = "(command line)";
 
-/// A command on its way.
+/// The place where a command is executed.
 pub(super) struct Session {
     path: PathBuf,
     needs: Needs,
     api: Option<AdminClient>,
-    /// Why there is no `api`.
+    /// The reason why `api` is `None`.
     absence: String,
-    /// Whether the store may be used although a process listens: it is of another role, or its
-    /// admin API is off.
+    /// Whether the store may be used although a process listens, because it runs other roles or
+    /// its admin API is off.
     may_be_direct: bool,
 }
 
-/// The action and the reason of a command, for the trail.
+/// The action and the reason of a command, for the audit trail.
 pub(super) struct Note<'a> {
     pub(super) action: &'static str,
     pub(super) reason: &'a str,
 }
 
 impl Session {
-    /// Finds the admin API, or else prepares to work on the store with these `needs`.
+    /// Finds the admin API. If nothing listens there, the session works on the store with these
+    /// `needs`.
     pub(super) async fn open(
         path: &Path,
         needs: Needs,
@@ -71,7 +72,7 @@ impl Session {
             let api = AdminClient::new(url, key, false)?;
             return Ok(session(Some(api), String::new(), false));
         }
-        // The secrets are read where the store is used.
+        // Secrets are read only if the store is used directly.
         let config = checked(path, Needs::default()).map_err(|error| {
             let text = match error.downcast_ref::<Failure>() {
                 Some(failure) => failure.to_string(),
@@ -101,10 +102,11 @@ impl Session {
                 (None, absence)
             }
         };
+        // A process on the embedded engine locks the file, so its store cannot be used directly.
         Ok(session(api, absence, is_distributed))
     }
 
-    /// Asks the admin API; `None` if the store is to be used instead.
+    /// Calls the admin API. Returns `None` if the store must be used instead.
     async fn call<T: DeserializeOwned>(
         &self,
         (method, path): (Method, &str),
@@ -126,7 +128,7 @@ impl Session {
         }
     }
 
-    /// Asks the admin API, or does the same directly.
+    /// Calls the admin API, or runs `direct` on the store and records it in the audit trail.
     pub(super) async fn ask<T: DeserializeOwned>(
         &self,
         to: (Method, &str),
@@ -143,7 +145,7 @@ impl Session {
         }
         let shared = self.shared().await?;
         let operator = shared.operator();
-        // A change that fails half-way must leave its target in the trail as well.
+        // Compute the target first, so that the trail also names the target of a failed change.
         let target = target_of(&operator, path, &body.unwrap_or_default());
         let answer = direct(&operator).await;
         let recorded = match note {
@@ -156,7 +158,7 @@ impl Session {
         Ok(report)
     }
 
-    /// Reads from the store what the admin API serves under `path`.
+    /// Calls the admin API at `path`, or runs `direct` on the store without a record in the trail.
     pub(super) async fn read<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -172,7 +174,7 @@ impl Session {
         read
     }
 
-    /// Asks the admin API for what only a running process knows.
+    /// Calls the admin API for a report that only a running process can give.
     pub(super) async fn ask_process<T: DeserializeOwned>(
         &self,
         to: (Method, &str),
@@ -187,7 +189,7 @@ impl Session {
         })
     }
 
-    /// The store without a process.
+    /// Opens the store without a running process.
     async fn shared(&self) -> anyhow::Result<Shared> {
         operator(&self.path, self.needs).await.with_context(|| {
             let absence = match &self.api {
@@ -202,7 +204,7 @@ impl Session {
     }
 }
 
-/// The target of a command in the trail; empty if the action has none or the request is invalid.
+/// Returns the target of a command for the trail; empty if it has none or the request is invalid.
 fn target_of(operator: &Operator, path: &str, body: &Value) -> String {
     let found = match path {
         "/verifications/find" => read(body).and_then(|request| operator.find_target(&request)),
@@ -249,12 +251,12 @@ async fn record(
     })
 }
 
-/// The problem as an error of the command line.
+/// Converts a problem to an error of the command line.
 fn error_of(problem: &Problem) -> anyhow::Error {
     anyhow::anyhow!("{}", problem.detail)
 }
 
-/// Says what can be done while `admin.listen` is an address of another machine.
+/// Returns the error if `admin.listen` is an address of another machine.
 fn elsewhere(listen: SocketAddr, is_distributed: bool) -> String {
     let direct = if is_distributed {
         ", or to work on RabbitMQ and Redis directly, set WATCHWORD_ADMIN__LISTEN=127.0.0.1:0"
@@ -267,7 +269,7 @@ fn elsewhere(listen: SocketAddr, is_distributed: bool) -> String {
     )
 }
 
-/// How to reach `listen` from this machine; `None` if the port is not known.
+/// Returns the address at which this machine reaches `listen`, or `None` if the port is 0.
 fn local(listen: SocketAddr) -> Option<SocketAddr> {
     let ip = match listen.ip() {
         ip if !ip.is_unspecified() => ip,
@@ -277,12 +279,12 @@ fn local(listen: SocketAddr) -> Option<SocketAddr> {
     (listen.port() != 0).then(|| SocketAddr::new(ip, listen.port()))
 }
 
-/// Whether `ip` is an address of this machine: only then can a socket be bound to it.
+/// Whether `ip` is an address of this machine. A socket can only be bound to such an address.
 fn is_of_this_machine(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
 }
 
-/// The admin key, if there is one.
+/// Reads the admin key from the file or the environment. Returns `None` if there is none.
 fn key(arguments: &AdminArguments) -> anyhow::Result<Option<Zeroizing<String>>> {
     let text = match &arguments.key_file {
         Some(file) => {
@@ -303,7 +305,7 @@ fn key(arguments: &AdminArguments) -> anyhow::Result<Option<Zeroizing<String>>> 
     Ok(key)
 }
 
-/// Who listens at an address.
+/// The program that listens at an address.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
     Watchword,
@@ -313,13 +315,13 @@ enum Found {
 
 enum Answer<T> {
     Report(T),
-    /// A process of another role serves it; which, the text says.
+    /// Another role serves the request; the text names it.
     NotServedHere(String),
-    /// The admin API is off, and why.
+    /// The admin API is off, for this reason.
     Off(String),
 }
 
-/// The admin API of one process.
+/// A client of the admin API of a process.
 struct AdminClient {
     base: String,
     key: Option<Zeroizing<String>>,
@@ -327,7 +329,8 @@ struct AdminClient {
 }
 
 impl AdminClient {
-    /// A client of `url`, in clear beyond loopback only if `may_be_clear`: an address of this machine.
+    /// Creates a client of `url`. An `http` URL beyond loopback is an error unless `may_be_clear`,
+    /// which callers set only for addresses of this machine.
     fn new(url: &str, key: Option<Zeroizing<String>>, may_be_clear: bool) -> anyhow::Result<Self> {
         let base = url.trim().trim_end_matches('/').to_owned();
         let parsed = Url::parse(&base).ok();
@@ -346,17 +349,17 @@ impl AdminClient {
             .redirect(Policy::none())
             .no_proxy()
             .build()
-            .context("no HTTP client can be made")?;
+            .context("cannot create an HTTP client")?;
         Ok(Self { base, key, http })
     }
 
-    /// Finds out who listens: another program must get neither key nor recipient.
+    /// Identifies the program that listens, before it is sent a key or a recipient.
     async fn look(&self) -> anyhow::Result<Found> {
         const ALIVE: &[u8] = b"alive\n";
         let request = self.http.get(format!("{}/livez", self.base));
         match request.timeout(CONNECT_DEADLINE).send().await {
             Ok(mut response) => {
-                // Another program may send without end, so the client reads no more than it compares.
+                // Another program may send an endless body, so stop once it differs in length.
                 let mut text = Vec::new();
                 while text.len() <= ALIVE.len()
                     && let Ok(Some(bytes)) = response.chunk().await
@@ -405,7 +408,7 @@ impl AdminClient {
         );
         if response.status().is_success() {
             let report = response.json().await;
-            let other = "the answer is of another version of Watchword; use the same version";
+            let other = "the process runs another version of Watchword; use the same version";
             return Ok(Answer::Report(report.context(other)?));
         }
         let (code, detail) = problem_of(response).await;
@@ -414,7 +417,7 @@ impl AdminClient {
             "admin_off" => Ok(Answer::Off(detail)),
             "unauthorized" if self.key.is_none() => bail!(
                 "a Watchword process runs at {base}: set WATCHWORD_ADMIN_KEY, or --key-file, to a \
-                 key whose hash stands under [admin.keys] of its configuration"
+                 key whose hash is under [admin.keys] of its configuration"
             ),
             "unauthorized" => bail!(
                 "the process at {base} does not know this admin key; check WATCHWORD_ADMIN_KEY or \
@@ -433,14 +436,14 @@ impl AdminClient {
     }
 }
 
-/// Whether the host of `url` is this machine.
+/// Whether the host of `url` is a loopback address or `localhost`.
 fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let ip: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
     host == "localhost" || ip.is_some_and(|ip| ip.to_canonical().is_loopback())
 }
 
-/// Code and detail of a problem document; empty if it is none.
+/// Returns code and detail of a problem document; both are empty if the body is not one.
 async fn problem_of(response: reqwest::Response) -> (String, String) {
     let body: Value = response.json().await.unwrap_or_default();
     let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();

@@ -102,7 +102,7 @@ fn each_role_waits_for_the_keys_it_uses() {
         ),
     ] {
         for role in Role::ALL {
-            // What can be reloaded is, beside it.
+            // A change that needs no restart is applied together with one that does.
             let changes = [(old, new), ("app = \"Web\"", "app = \"Shop\"")];
             let (held, keys) = changed(&changes, &[role]);
             let expected = users.contains(&role).then_some(key);
@@ -147,7 +147,7 @@ fn what_is_reloaded_waits_for_nothing() {
     );
 }
 
-/// A password that came with another URL is for that one.
+/// A new password that comes with a new URL belongs to that URL.
 #[test]
 fn a_password_waits_with_its_url() {
     let (held, keys) = changed(

@@ -1,4 +1,4 @@
-//! Requests about dead letters and the reports of them. No field holds a message's content.
+//! Requests about dead letters, and their reports. No field holds a message's content.
 
 use serde::{Deserialize, Serialize};
 use watchword_core::{AttemptClass, DeliveryOutcome, ProviderName};
@@ -6,26 +6,26 @@ use watchword_core::{AttemptClass, DeliveryOutcome, ProviderName};
 use super::is_plain;
 use crate::trail::holds_address;
 
-/// Which dead letters.
+/// A filter of dead letters. An absent field matches every dead letter.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeadLetterFilter {
-    /// `requests`, `sms`, `email`, `receipts` or `timers`.
+    /// The queue: `requests`, `sms`, `email`, `receipts` or `timers`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
-    /// Why they were dead-lettered.
+    /// The reason for dead-lettering.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Whose they are.
+    /// The name of the service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// Their id.
+    /// The message id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Dead-lettered (or, where that is not known, accepted) longer ago than this.
+    /// The minimum time since dead-lettering or, if that is unknown, since acceptance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub older_than_seconds: Option<u64>,
-    /// How many of each queue are looked at: 1 to 20,000, 1,000 if absent.
+    /// The most messages to read from each queue: 1 to 20,000; 1,000 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
 }
@@ -34,13 +34,13 @@ pub struct DeadLetterFilter {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChangeRequest {
-    /// Which.
+    /// The dead letters to change.
     #[serde(default)]
     pub filter: DeadLetterFilter,
-    /// All of them, where the filter names none.
+    /// Must be true if the filter matches every dead letter.
     #[serde(default)]
     pub all: bool,
-    /// Why.
+    /// The operator's reason, for the audit trail.
     pub reason: String,
 }
 
@@ -48,7 +48,7 @@ pub struct ChangeRequest {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShowRequest {
-    /// Its id.
+    /// The message id.
     pub id: String,
 }
 
@@ -56,60 +56,61 @@ pub struct ShowRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeadLetterState {
-    /// It can be replayed.
+    /// The message can be replayed.
     Replayable,
-    /// It is past its deadline.
+    /// The message is past its deadline.
     Expired,
-    /// It is a note about a request that was not kept: only its sender can repeat it.
+    /// The message is a note about a rejected request, whose content was not kept: only the sender
+    /// can repeat the request.
     Note,
 }
 
 /// A dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
-    /// Its queue.
+    /// The queue that it came from.
     pub queue: String,
-    /// Its id; `-` if it has none that may be shown.
+    /// The message id; `-` if there is none that may be shown.
     pub id: String,
-    /// The type of its event.
+    /// The event type.
     #[serde(rename = "type")]
     pub kind: Option<String>,
-    /// Why it was dead-lettered.
+    /// The reason for dead-lettering.
     pub reason: String,
-    /// Whose it is.
+    /// The name of the service.
     pub service: Option<String>,
     /// The broker user that sent the request, in a note.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broker_user: Option<String>,
-    /// When it was accepted.
+    /// When the message was accepted, RFC 3339.
     pub accepted_at: Option<String>,
-    /// When it was dead-lettered, if the engine kept that.
+    /// When the message was dead-lettered, RFC 3339, if the queue recorded that.
     pub dead_lettered_at: Option<String>,
-    /// Its deadline.
+    /// The message's deadline, RFC 3339.
     pub deadline: Option<String>,
-    /// How long ago it was dead-lettered, or accepted.
+    /// The time since dead-lettering or, if that is unknown, since acceptance.
     pub age_seconds: Option<u64>,
-    /// How often it went through a wait queue before.
+    /// How often the message went through a wait queue before.
     pub retries: u32,
-    /// Its size.
+    /// The size of the body.
     pub bytes: usize,
     /// How it can be handled.
     pub state: DeadLetterState,
 }
 
-/// The dead letters that fit a filter.
+/// The dead letters that match a filter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLettersReport {
-    /// They, oldest first in each queue.
+    /// The dead letters, oldest first in each queue.
     pub dead_letters: Vec<DeadLetter>,
-    /// Queues that hold more than the oldest that were looked at.
+    /// Queues that may hold more dead letters than the limit allowed to read.
     pub truncated: Vec<String>,
 }
 
 /// A dead letter with the history of its delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetterDetails {
-    /// It.
+    /// The dead letter.
     pub dead_letter: DeadLetter,
     /// The ledger's record of its delivery.
     pub delivery: Option<DeliveryHistory>,
@@ -118,24 +119,24 @@ pub struct DeadLetterDetails {
 /// The history of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliveryHistory {
-    /// So far.
+    /// The outcome so far.
     pub outcome: DeliveryOutcome,
-    /// The trace of its request.
+    /// The trace id of its request, in hex.
     pub trace_id: Option<String>,
-    /// Calls of providers.
+    /// The calls of providers, oldest first.
     pub attempts: Vec<AttemptHistory>,
 }
 
 /// A call of a provider.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptHistory {
-    /// Which; none for an attempt that a crash left without an ending.
+    /// The provider; `None` if the worker crashed during the attempt.
     pub provider: Option<ProviderName>,
-    /// How it ended.
+    /// The class of the outcome.
     pub class: AttemptClass,
-    /// When it began.
+    /// When the attempt began, RFC 3339.
     pub at: String,
-    /// How long it took.
+    /// The duration of the attempt.
     pub took_ms: u64,
 }
 
@@ -144,16 +145,16 @@ pub struct AttemptHistory {
 pub struct ChangeReport {
     /// Messages replayed or discarded.
     pub done: u64,
-    /// Messages that were not replayed because they are past their deadline.
+    /// Messages not replayed because they are past their deadline.
     pub expired: u64,
     /// Notes about requests, which cannot be replayed.
     pub notes: u64,
-    /// Queues that hold more than the oldest that were looked at.
+    /// Queues that may hold more dead letters than the limit allowed to read.
     pub truncated: Vec<String>,
 }
 
 impl ChangeRequest {
-    /// The dead letters as the trail names them.
+    /// Returns the filter as the audit trail records it.
     pub fn target(&self) -> String {
         let DeadLetterFilter {
             queue,
@@ -172,7 +173,7 @@ impl ChangeRequest {
             ("older_than_seconds", &age),
         ];
         let named = named.into_iter().filter_map(|(name, value)| {
-            // A value of another form could be anything.
+            // The caller could have sent anything here, also a recipient.
             let value = value.as_deref()?;
             let is_shown = is_plain(value) && !holds_address(value);
             let shown = if is_shown { value } else { "?" };

@@ -62,7 +62,7 @@ pub fn record(
     }
 }
 
-/// A second after [`T0`]'s verification expired.
+/// Returns the circumstances one second after the verification of [`inspected`] expired.
 pub fn later() -> Circumstances {
     Circumstances {
         locked_until: None,
@@ -290,7 +290,7 @@ fn times_that_are_yet_to_come_are_explained() {
     );
     let told = diagnose(&expired, &[], &around(300_000));
     assert!(told.ends_with("and the code has expired."), "{told}");
-    // The clock was set back since: what happened is yet to come.
+    // The clock was set back afterwards, so the recorded times are in the future.
     let accepted = [record(
         DeliveryOutcome::Accepted,
         Some(AttemptClass::Accepted),

@@ -1,4 +1,4 @@
-//! The timeline, the status and the order of what is found.
+//! Tests of the timeline, the status and the order of found verifications.
 
 use watchword_core::{AttemptClass, ReceiptState};
 
@@ -64,7 +64,7 @@ fn a_verification_whose_messages_all_failed_is_failed() {
         describe(inspected, records, &later()).status
     };
     assert_eq!(status(&failed, 1), VerificationStatus::Failed);
-    // The second message is queued, and no worker has taken it.
+    // The second message is queued, and no worker has claimed it.
     assert_eq!(status(&failed, 2), VerificationStatus::Pending);
     assert_eq!(status(&[], 1), VerificationStatus::Pending);
 }

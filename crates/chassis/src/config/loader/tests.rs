@@ -1,4 +1,4 @@
-//! The environment over the file, and what an error says.
+//! Tests of variables that override the file, and of error messages.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -66,7 +66,7 @@ fn the_files_it_names_are_known_wherever_they_stand() {
         "WATCHWORD_REDIS__PASSWORD".to_owned(),
         "{ file = \"d\" }".to_owned(),
     )];
-    // The path of a variable starts at the working directory, those of the file at its folder.
+    // A path in a variable is relative to the working directory, one in the file to its folder.
     let folder = file.path().parent().unwrap();
     let [a, b, c] = ["a", "b", "c"].map(|name| folder.join(name));
     let d = PathBuf::from("d");
@@ -138,7 +138,7 @@ fn errors_name_the_key_and_never_the_value() {
     }
 }
 
-/// Each error is found once, whatever else is wrong, and none follows from another.
+/// Each error is reported once, regardless of other errors, and none only follows from another.
 #[test]
 fn all_independent_errors_are_found_at_once() {
     let errors = |text: &str| {
@@ -190,7 +190,7 @@ fn all_independent_errors_are_found_at_once() {
     }
 }
 
-/// What is left out for its error is not missing.
+/// A key that is left out because of an error is not reported as missing too.
 #[test]
 fn a_required_key_with_an_error_is_not_reported_as_missing() {
     let errors = |text: &str| {
@@ -304,7 +304,7 @@ fn a_variable_is_read_as_its_key_wants_it() {
             x("X", &["DE"], 1),
         ),
         (&[("SERVICES__X__COUNTRIES", "[]")], x("X", &[], 1)),
-        // Empty is not set; an empty text is written as one.
+        // An empty variable is ignored; an empty string must be quoted.
         (
             &[
                 ("SERVICES__X__COUNTRIES", ""),
@@ -314,7 +314,7 @@ fn a_variable_is_read_as_its_key_wants_it() {
             x("X", &["SE"], 1),
         ),
         (&[("SERVICES__X__APP", "\"\"")], x("", &["SE"], 1)),
-        // Several at once; a table before what is in it.
+        // Several variables: a table is set before the keys in it.
         (
             &[
                 ("SERVICES__X__APP", "7"),
@@ -390,7 +390,8 @@ fn an_error_of_a_variable_names_it() {
             "{error}"
         );
     }
-    // The error of another key is the file's, as is one about the parent of what a variable sets.
+    // An error about another key, or about the parent of the key that a variable sets, is in the
+    // file.
     let other = |key: &str| {
         variable_of(
             &ConfigError::new(key, "is wrong"),

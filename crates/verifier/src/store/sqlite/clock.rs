@@ -9,8 +9,8 @@ use watchword_storage::{Sqlite, StorageError};
 
 use super::table;
 
-/// One row: the newest time that was written, the time since boot that belongs to it, and the
-/// epoch. A code opened in an earlier epoch has ended.
+/// The table of the clock. Its single row holds the newest time that was written, the time since
+/// boot that belongs to it, and the epoch. A code opened in an earlier epoch has ended.
 pub(super) const SCHEMA: &str = "
     CREATE TABLE verifier_clock (
         one INTEGER NOT NULL PRIMARY KEY CHECK (one = 1),
