@@ -1,16 +1,16 @@
-"""An auth service that talks to Watchword by events: asks for a code, reads the answer, checks
-what the person typed. Needs pika (pip install pika).
+"""An auth service that uses Watchword by events: requests a code, reads the answer, and checks the
+typed code. Needs pika (pip install pika).
 
   AMQP_URL=amqp://portal:secret@127.0.0.1:5672/%2f \\
   AMQP_READER_URL=amqp://portal-reader:secret@127.0.0.1:5672/%2f \\
   WATCHWORD_URL=http://127.0.0.1:8080 WATCHWORD_KEY=… \\
   python examples/auth_service.py example sms +4915112345678
 
-The user of AMQP_URL publishes; it must be one of the broker_users of the service (here example), and a
-code is sent for the service of that user. The user of AMQP_READER_URL reads the answer. `watchword
-topology --permissions` prints the permissions of both.
+The user of AMQP_URL publishes. It must be one of the broker_users of the service (here example), and
+the code is sent for the service of that user. The user of AMQP_READER_URL reads the answer.
+`watchword topology --permissions` prints the permissions of both.
 
-WATCHWORD_URL is the address of the verifier: that of `watchword run issuer verifier`, or the verifier's own.
+WATCHWORD_URL is the address of the verifier, or of `watchword run issuer verifier`.
 """
 
 import datetime
@@ -29,8 +29,8 @@ publisher = pika.BlockingConnection(parameters)
 requests = publisher.channel()
 requests.confirm_delivery()
 
-# Answers go to a queue of the reader, bound before we ask. The reader may declare names that begin with
-# its own name only.
+# Bind the answer queue before the request, so that no answer is lost. The permissions let the reader
+# declare only names that begin with its user name.
 reader_parameters = pika.URLParameters(os.environ["AMQP_READER_URL"])
 reader = pika.BlockingConnection(reader_parameters)
 events = reader.channel()
@@ -41,7 +41,7 @@ try:
 except pika.exceptions.ChannelClosedByBroker as refusal:
     sys.exit(f"the broker refused the queue: {refusal.reply_text}")
 
-# The event's id is its idempotency key: publishing it again opens nothing twice.
+# The event's id is its idempotency key: publishing it again opens no second verification.
 request_id = str(uuid.uuid4())
 event = {
     "specversion": "1.0",
@@ -60,7 +60,7 @@ requests.basic_publish(
         content_type="application/cloudevents+json",
         message_id=request_id,
         delivery_mode=2,
-        user_id=parameters.credentials.username,  # the broker vouches for it
+        user_id=parameters.credentials.username,  # validated by the broker
     ),
     mandatory=True,
 )
@@ -81,7 +81,7 @@ publisher.close()
 reader.close()
 print(f"verification {verification} for {answer['to']}", flush=True)
 
-# The id stays on this side: a browser that chose it could bring another person's verification.
+# Keep the id on the server: a browser that chose it could present another person's verification.
 check = urllib.request.Request(
     f"{os.environ['WATCHWORD_URL']}/v1/verifications/{verification}/check",
     data=json.dumps({"code": input("code: ").strip()}).encode(),

@@ -8,9 +8,9 @@ explains each step.
 
 import html, http.cookies, json, os, secrets, urllib.error, urllib.parse, urllib.request, wsgiref.simple_server
 
-# The first factor is yours: a real application stores no password in clear.
+# The first factor is up to the application; a real one stores no password in clear.
 USERS = {"jane": {"password": "wonderland", "phone": "+4915112345678", "email": "jane@example.org"}}
-# What this server knows about a browser, by its cookie. No page shows the verification's id.
+# The state of each browser, by its cookie. No page shows the verification's id.
 SESSIONS = {}
 TEXTS = {"cooldown": "A code was sent a moment ago.", "rate_limited": "Too many codes were requested.",
          "too_many_sends": "Use the last code.", "destination_blocked": "We cannot send a code to your number.",
@@ -74,7 +74,7 @@ def page(environ, start):
         if session["form"] == "code":
             text = check(session, form["code"]) if "code" in form else send_code(session, environ)
         elif form.get("password") == USERS.get(form.get("user"), {}).get("password", ""):
-            # A new cookie: a session that somebody else has put into the browser is worth nothing.
+            # A new cookie prevents session fixation.
             token, session = secrets.token_urlsafe(), {"form": "code", "user": form["user"]}
             SESSIONS[token], text = session, send_code(session, environ)
     start("200 OK", [("Content-Type", "text/html; charset=utf-8"), ("Cache-Control", "no-store"),

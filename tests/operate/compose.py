@@ -50,7 +50,7 @@ def sources(service):
 
 def make_secrets(folder):
     """Runs the commands of docs/deploy.md up to the start of the containers. Returns the content of .env."""
-    section = (ROOT / "docs/deploy.md").read_text().split("\n## One machine\n")[1]
+    section = (ROOT / "docs/deploy.md").read_text().split("\n## Single machine\n")[1]
     commands = section.split("```\n")[1].split("docker compose")[0]
     made = run("bash", "-euc", commands, cwd=folder)
     expect(made.returncode == 0, f"docs/deploy.md: {made.stderr}")
