@@ -79,7 +79,7 @@ fn every_alert_leads_to_its_entry_of_the_runbook() {
             "**Means.** ",
             "**First.** `watchword ",
             "**Shows.** ",
-            "**Fix.** ",
+            "**Fix.**",
         ] {
             assert_eq!(entry.matches(part).count(), 1, "{part} in {entry}");
         }

@@ -35,7 +35,7 @@ pub(crate) const COUNTRY_ATTEMPTS: Series = Series {
     kind: Kind::Counter,
     labels: &["channel", "provider", "country", "result"],
     help: "Provider calls by the recipient's country (ISO 3166; `none` for mail): `accepted`, `refused` because of the recipient or the text, `failed`. A series starts with the first message to its country.",
-    action: "One country fails: give it its own route. One country grows and its codes are not used: probably SMS pumping fraud; remove it from the service's `countries`.",
+    action: "If a single country fails, give it its own route. If a country grows and its codes are not used, it is probably SMS pumping fraud; remove it from the service's `countries`.",
 };
 pub(crate) const SHARE: Series = Series {
     name: "watchword_provider_share_tenths",

@@ -15,7 +15,7 @@ const OPENED: Series = Series {
     kind: Kind::Counter,
     labels: &["channel", "country"],
     help: "Verifications whose first message was queued, by channel and the recipient's country (ISO 3166; `none` for mail). A request that a limit refused opens none. A series starts with the first verification of its country.",
-    action: "One country grows suddenly: probably SMS pumping fraud; remove it from the service's `countries`.",
+    action: "If a single country grows suddenly, it is probably SMS pumping fraud; remove it from the service's `countries`.",
 };
 const APPROVED: Series = Series {
     name: "watchword_verifications_approved_total",
