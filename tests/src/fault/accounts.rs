@@ -10,6 +10,10 @@ use super::row::disagreement;
 use super::stand::{Kind, Stand};
 use crate::load::{Load, Verdict};
 
+/// Outcomes that a failover may lose: the acceptance of the message was replicated, and its outcome,
+/// written up to 3 s later, was not. The message was delivered, which the load's record shows.
+const OUTCOMES_LOST: u64 = 5;
+
 /// A retry delay that began late may outlast the load.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -102,8 +106,9 @@ impl Stand {
                 // Records written under a slow clock have expired under a correct one, and a
                 // failover loses the writes that were not replicated: the number of accepted
                 // messages cannot be compared.
-                (Some(_), Some(0), Some(0))
-                    if matches!(self.kind, Kind::Clocks | Kind::Sentinel) =>
+                (Some(_), Some(0), Some(0)) if self.kind == Kind::Clocks => return None,
+                (Some(_), Some(0), Some(lost))
+                    if self.kind == Kind::Sentinel && lost <= OUTCOMES_LOST =>
                 {
                     return None;
                 }
