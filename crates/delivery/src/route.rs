@@ -340,15 +340,15 @@ impl RouteConfig {
     }
 }
 
-/// Says which provider a route names in vain, and which there are. A text that is no provider's name
-/// is not quoted: it may be anything.
-fn not_configured(name: &str, providers: &[Arc<dyn Provider>]) -> String {
-    let named = match name.parse::<ProviderName>() {
-        Ok(name) => format!("names {name}, which is not configured"),
-        Err(_) => "names a provider that is not configured".to_owned(),
-    };
+/// Says which entry of a route's list is not a configured provider, and which providers there are.
+/// The entry is not quoted, because a secret may have been pasted there.
+fn not_configured(entry: usize, providers: &[Arc<dyn Provider>]) -> String {
     let known: Vec<_> = providers.iter().map(|one| one.name().as_str()).collect();
-    format!("{named}; configured are: {}", known.join(", "))
+    let number = entry + 1;
+    format!(
+        "entry {number} of the list is not a configured provider; configured are: {}",
+        known.join(", ")
+    )
 }
 
 impl Route {
@@ -370,12 +370,12 @@ impl Route {
             return Err(ConfigError::new("providers", "must name at least one"));
         }
         let mut members: Vec<(usize, u32)> = Vec::new();
-        for text in &config.providers {
+        for (entry, text) in config.providers.iter().enumerate() {
             let (name, weight) = text.split_once(':').unwrap_or((text, "1"));
             let place = providers
                 .iter()
                 .position(|provider| provider.name().as_str() == name)
-                .ok_or_else(|| ConfigError::new("providers", not_configured(name, providers)))?;
+                .ok_or_else(|| ConfigError::new("providers", not_configured(entry, providers)))?;
             let weight = weight
                 .parse()
                 .ok()

@@ -45,7 +45,8 @@ impl std::error::Error for Failure {}
 /// Prints `error` to standard error, with its causes if `is_verbose`, and returns the exit code.
 pub fn report(error: &anyhow::Error, is_verbose: bool) -> u8 {
     let failure = error.downcast_ref::<Failure>();
-    if failure.is_some() {
+    // A failure says all by itself, but a context that was put around it does not.
+    if failure.is_some_and(|failure| failure.text == error.to_string()) {
         error_line(format_args!("error: {error}"));
     } else {
         error_line(format_args!("error: {error:#}"));

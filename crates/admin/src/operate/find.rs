@@ -275,14 +275,14 @@ impl Operator {
     }
 }
 
-/// Sorts `found`, newest first, and removes duplicates. Verifications whose only message was not
-/// queued come last: a burst of refused requests must not hide the messages that were sent.
+/// Sorts `found`, newest first, and removes duplicates. Verifications whose only message was
+/// refused come last: a burst of refused requests must not hide the messages that were sent.
 fn messages_first(found: &mut Vec<Inspected>) {
     found.sort_by_key(|one| {
         let verification = &one.verification;
-        let has_message = one.confirmed || verification.sends > 1;
+        let is_refused = one.refused_by.is_some() && verification.sends == 1;
         let opened_at = Reverse(verification.opened_at);
-        (!has_message, opened_at, verification.id.clone())
+        (is_refused, opened_at, verification.id.clone())
     });
     found.dedup_by(|a, b| a.verification.id == b.verification.id);
 }

@@ -89,8 +89,8 @@ pub trait VerificationStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<Opened>, StoreError>;
 
-    /// Records that the broker confirmed message number `send`. An ended verification stays
-    /// unchanged. Returns whether this call recorded it: a repeat of the message is confirmed again.
+    /// Records that the broker confirmed message number `send`, also if its code was approved
+    /// meanwhile. Returns whether this call recorded it: a repeat of the message is confirmed again.
     async fn confirm(&self, id: &VerificationId, send: u8) -> Result<bool, StoreError>;
 
     /// Records that the send limit `limit` refused message number `send`. The name has lower-case

@@ -312,7 +312,7 @@ impl Model {
             return false;
         };
         let after = entry.pending.confirm(send);
-        let is_new = entry.status == Status::Pending && after != entry.pending;
+        let is_new = after != entry.pending;
         if is_new {
             entry.pending = after;
         }

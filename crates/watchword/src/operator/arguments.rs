@@ -4,7 +4,7 @@ use std::path::Path;
 
 use watchword_core::VerificationId;
 
-use crate::cli::{FindArguments, UnlockArguments};
+use crate::cli::{AdminArguments, FindArguments, UnlockArguments};
 use crate::config::{Config, environment};
 use crate::failure::Failure;
 
@@ -67,8 +67,16 @@ pub(super) fn check_unlock(path: &Path, arguments: &UnlockArguments) -> Result<(
     )))
 }
 
-/// Adds the names of the configured services to the error about an unknown service.
-pub(super) fn name_services(path: &Path, error: anyhow::Error) -> anyhow::Error {
+/// Adds the names of the configured services to the error about an unknown service. A command with
+/// --admin-url asks a process whose configuration may be another one.
+pub(super) fn name_services(
+    path: &Path,
+    admin: &AdminArguments,
+    error: anyhow::Error,
+) -> anyhow::Error {
+    if admin.admin_url.is_some() {
+        return error;
+    }
     let services = services(path);
     if services.is_empty() || error.to_string() != watchword_admin::operate::NO_SERVICE {
         return error;

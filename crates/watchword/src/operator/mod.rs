@@ -110,7 +110,7 @@ pub async fn find(path: &Path, arguments: FindArguments) -> anyhow::Result<()> {
             Ok((operator.find(&request).await?, target))
         })
         .await
-        .map_err(|error| arguments::name_services(path, error))?;
+        .map_err(|error| arguments::name_services(path, &admin, error))?;
     show(&report, admin.json, print::found)
 }
 
@@ -179,7 +179,7 @@ pub async fn unlock(path: &Path, arguments: UnlockArguments) -> anyhow::Result<(
             Ok((operator.unlock(&request).await?, target))
         })
         .await
-        .map_err(|error| arguments::name_services(path, error))?;
+        .map_err(|error| arguments::name_services(path, &change.admin, error))?;
     show(&report, change.admin.json, |report| {
         println!("{}", report.summary);
     })

@@ -80,16 +80,22 @@ fn refused_requests_hide_no_message() {
         one.verification.id = id.to_string().repeat(32).parse().unwrap();
         one
     };
+    let refused = |one| Inspected {
+        refused_by: Some("cooldown".to_owned()),
+        ..one
+    };
     let mut all = vec![
-        found(0, false, 1),
-        found(1, false, 2),
-        found(2, false, 1),
-        found(3, true, 1),
+        refused(found(0, false, 1)),
+        refused(found(1, false, 2)),
+        refused(found(2, false, 1)),
+        // Its message was queued, and the store did not record the confirm.
+        found(3, false, 1),
+        found(4, true, 1),
     ];
     let ages = |all: &[Inspected]| {
         let ids = all.iter().map(|one| one.verification.id.as_str());
         ids.map(|id| id.as_bytes()[0] - b'a').collect::<Vec<_>>()
     };
     messages_first(&mut all);
-    assert_eq!(ages(&all), [1, 3, 0, 2]);
+    assert_eq!(ages(&all), [1, 3, 4, 0, 2]);
 }

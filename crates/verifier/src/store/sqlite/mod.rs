@@ -148,7 +148,7 @@ impl VerificationStore for SqliteVerifications {
                 Found::Record(record) => record,
             };
             let (before, after) = (record.pending(), record.pending().confirm(send));
-            let is_new = after != before && record.is_pending();
+            let is_new = after != before;
             if is_new {
                 record.advance(after);
                 table::update(connection, &id, &record)?;
