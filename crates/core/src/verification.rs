@@ -26,6 +26,8 @@ pub struct Pending {
     pub confirmed: bool,
     /// Whether a fallback step, not a request, caused the current message.
     pub by_step: bool,
+    /// Whether a send limit refused the current message, so that it was not sent.
+    pub refused: bool,
     /// The time from which another message may be requested.
     pub resend_after: Timestamp,
 }
@@ -73,6 +75,7 @@ impl Pending {
             sends: 1,
             confirmed: false,
             by_step: false,
+            refused: false,
             resend_after: now.plus_millis(policy.cooldown_ms),
         }
     }
@@ -103,14 +106,14 @@ impl Pending {
         now < self.resend_after && self.resend_after <= now.plus_millis(longest)
     }
 
-    /// Decides about a request for a message at `now`. The state changes only for
-    /// [`Sending::Further`].
+    /// Decides about a request for a message at `now`. The state changes for
+    /// [`Sending::Further`], and for a message that a limit refused before.
     #[must_use]
     pub fn send(self, now: Timestamp) -> (Self, Sending) {
         // A step's message is repeated by the step only: it goes to another recipient than a
         // request's.
         if !self.confirmed && !self.by_step {
-            return (self, Sending::Repeat);
+            return (self.begun_again(now), Sending::Repeat);
         }
         if self.is_cooling(now) {
             return (self, Sending::Cooling);
@@ -131,6 +134,31 @@ impl Pending {
         self.further(true, now)
     }
 
+    /// Counts the cooldown of a refused message from `now`, and for the first message the lifetime
+    /// of the code as well: until now no message has shown it.
+    fn begun_again(mut self, now: Timestamp) -> Self {
+        if self.refused {
+            self.refused = false;
+            self.resend_after = now.plus_millis(self.policy.cooldown_ms);
+            if self.sends == 1 {
+                let lifetime_ms = self.expires_at.millis_since(self.opened_at);
+                self.opened_at = now;
+                self.expires_at = now.plus_millis(lifetime_ms);
+            }
+        }
+        self
+    }
+
+    /// Marks message number `send` as refused by a send limit. A confirmed message, an earlier one
+    /// and one of a fallback step stay as they are.
+    #[must_use]
+    pub const fn refuse(mut self, send: u8) -> Self {
+        if send == self.sends && !self.confirmed && !self.by_step {
+            self.refused = true;
+        }
+        self
+    }
+
     fn further(mut self, by_step: bool, now: Timestamp) -> (Self, Sending) {
         if self.sends >= self.policy.max_sends {
             return (self, Sending::Exhausted);
@@ -138,6 +166,7 @@ impl Pending {
         self.sends += 1;
         self.confirmed = false;
         self.by_step = by_step;
+        self.refused = false;
         self.resend_after = now.plus_millis(self.policy.cooldown_ms);
         (
             self,
@@ -153,6 +182,7 @@ impl Pending {
     pub const fn confirm(mut self, send: u8) -> Self {
         if send == self.sends {
             self.confirmed = true;
+            self.refused = false;
         }
         self
     }

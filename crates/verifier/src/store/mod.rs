@@ -94,7 +94,8 @@ pub trait VerificationStore: Send + Sync {
     async fn confirm(&self, id: &VerificationId, send: u8) -> Result<bool, StoreError>;
 
     /// Records that the send limit `limit` refused message number `send`. The name has lower-case
-    /// letters and `_` only. Nothing else changes: the same message may still be sent.
+    /// letters and `_` only. The same message may still be sent: then its cooldown, and for the first
+    /// message the lifetime of the code, begin again.
     async fn refuse(&self, id: &VerificationId, send: u8, limit: &str) -> Result<(), StoreError>;
 
     /// Decides one check, in this order: a repeat of a `check_id` gets the stored result; then

@@ -180,4 +180,10 @@ pub async fn what_has_ended_is_not_marked_as_confirmed(engine: &Engine) {
     store.confirm(&live.id, 1).await.unwrap();
     let (page, _) = store.sends(None, 10).await.unwrap();
     assert_eq!((page.len(), page[0].confirmed), (1, false));
+    // A person may be quicker than the confirm.
+    let quick = sent(store.open(order(2, 2)).await.unwrap()).verification.id;
+    let right = check(&quick, RIGHT, "1", NOW);
+    assert_eq!(verdict(store, right).await, CheckVerdict::Approved);
+    assert!(store.confirm(&quick, 1).await.unwrap());
+    assert!(!store.confirm(&quick, 1).await.unwrap());
 }

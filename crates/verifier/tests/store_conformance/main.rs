@@ -84,6 +84,7 @@ on_each_engine!(
     crowds::a_crowd_opens_one_verification,
     operators::an_operator_sees_any_services_verification,
     operators::a_message_that_a_limit_refused_names_the_limit,
+    operators::a_message_sent_after_a_refusal_has_its_whole_time,
     operators::a_subjects_verifications_are_listed_and_no_others,
     operators::an_operator_sees_until_when_a_subject_is_locked,
     operators::an_unlock_says_whether_something_was_counted,

@@ -312,7 +312,8 @@ impl Model {
             return false;
         };
         let after = entry.pending.confirm(send);
-        let is_new = after != entry.pending;
+        let counts = matches!(entry.status, Status::Pending | Status::Approved);
+        let is_new = counts && after != entry.pending;
         if is_new {
             entry.pending = after;
         }

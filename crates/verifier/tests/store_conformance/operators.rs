@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use watchword_core::{GuessBudget, Timestamp, VerificationId, VerificationStatus};
+use watchword_core::{CheckVerdict, GuessBudget, Timestamp, VerificationId, VerificationStatus};
+use watchword_verifier::store::Opened;
 
 use crate::engine::Engine;
 use crate::scene::{
-    HOUR_MS, NOW, WRONG, check, opened, order, sent, service, short, slot, tag, verdict,
+    HOUR_MS, NOW, RIGHT, WRONG, check, opened, order, sent, service, short, slot, tag, verdict,
 };
 
 pub async fn an_operator_sees_any_services_verification(engine: &Engine) {
@@ -69,6 +70,43 @@ pub async fn a_message_that_a_limit_refused_names_the_limit(engine: &Engine) {
     assert_eq!(refused_by().await.as_deref(), Some("recipient_per_hour"));
     store.refuse(&scene_id(9), 1, "cooldown").await.unwrap();
     assert_eq!(store.inspect(&scene_id(9), NOW).await.unwrap(), None);
+}
+
+pub async fn a_message_sent_after_a_refusal_has_its_whole_time(engine: &Engine) {
+    let store = engine.store();
+    let first = order(1, 1);
+    let code = first.code.clone();
+    let id = sent(store.open(first).await.unwrap()).verification.id;
+    let later = |number, ms| {
+        let mut command = order(1, number);
+        command.now = NOW.plus_millis(ms);
+        command
+    };
+    store.refuse(&id, 1, "cooldown").await.unwrap();
+    // The code of 300 s was refused, and is sent for the first time 270 s later.
+    let again = sent(store.open(later(2, 270_000)).await.unwrap());
+    let state = again.verification;
+    assert_eq!((&state.id, state.sends, again.is_new), (&id, 1, false));
+    assert_eq!(again.sealed_code, code.sealed);
+    assert_eq!(state.opened_at, NOW.plus_millis(270_000));
+    assert_eq!(state.expires_at, NOW.plus_millis(570_000));
+    assert_eq!(state.resend_after, NOW.plus_millis(300_000));
+    // A repeat of the same message begins nothing again.
+    let repeat = sent(store.open(later(3, 280_000)).await.unwrap());
+    assert_eq!(repeat.verification, state);
+    assert!(store.confirm(&id, 1).await.unwrap());
+    // A refused second message counts its cooldown again, and not the lifetime of the known code.
+    sent(store.open(later(4, 300_000)).await.unwrap());
+    store.refuse(&id, 2, "recipient_per_hour").await.unwrap();
+    let second = sent(store.open(later(5, 400_000)).await.unwrap()).verification;
+    assert_eq!((second.sends, second.expires_at), (2, state.expires_at));
+    assert_eq!(second.resend_after, NOW.plus_millis(430_000));
+    store.confirm(&id, 2).await.unwrap();
+    store.refuse(&id, 2, "cooldown").await.unwrap();
+    let cooling = store.open(later(6, 401_000)).await.unwrap();
+    assert!(matches!(cooling, Opened::Cooling(_)), "{cooling:?}");
+    let right = check(&id, RIGHT, "1", NOW.plus_millis(569_000));
+    assert_eq!(verdict(store, right).await, CheckVerdict::Approved);
 }
 
 fn scene_id(number: u64) -> VerificationId {

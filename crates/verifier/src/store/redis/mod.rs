@@ -71,6 +71,7 @@ pub struct RedisVerifications {
     resend: Script,
     step: Script,
     confirm: Script,
+    refuse: Script,
     check: Script,
     cancel: Script,
     get: Script,
@@ -88,6 +89,7 @@ impl RedisVerifications {
             resend: script!("#!lua", "resend"),
             step: script!("#!lua", "step"),
             confirm: script!(alone "confirm"),
+            refuse: script!(alone "refuse"),
             check: script!("#!lua", "check", "check_first.lua"),
             cancel: script!("#!lua", "cancel"),
             get: script!("#!lua flags=no-writes", "get"),
@@ -184,12 +186,14 @@ impl VerificationStore for RedisVerifications {
     }
 
     async fn refuse(&self, id: &VerificationId, send: u8, limit: &str) -> Result<(), StoreError> {
-        let mut command = watchword_storage::redis::cmd("SET");
-        // A key of its own: an earlier build reads every field of the verification.
+        let keys = [verification_key(id), refusal_key(id)];
         let refusal = format!("{send}:{limit}");
-        command.arg(refusal_key(id)).arg(refusal);
-        command.arg("PX").arg(REFUSAL_KEPT_MS);
-        self.redis.command(&command).await?;
+        let args = [
+            send.into(),
+            Arg::from(refusal.as_str()),
+            REFUSAL_KEPT_MS.into(),
+        ];
+        self.redis.script(&self.refuse, &keys, &args).await?;
         Ok(())
     }
 

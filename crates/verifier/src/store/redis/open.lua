@@ -17,6 +17,8 @@ if latest then
   local v, unreadable = load(KEYS[4])
   if unreadable then return {'corrupt'} end
   if v and live(v) then
+    -- The message of a refused one is sent now, and the slot must last as long as its code.
+    if v[CF] == REFUSED then redis.call('PEXPIRE', KEYS[2], ARGV[6]) end
     local asked = cmsgpack.unpack(new)
     if v[VT] ~= asked[VT] then
       if ARGV[9] ~= '1' then return {'other_content', flat(KEYS[4], v)} end

@@ -22,8 +22,9 @@ local FORMAT = 3
 local TYPES = {'number', 'string', 'number', 'number', 'number', 'string', 'string', 'string',
   'string', 'number', 'number', 'number', 'number', 'number', 'number', 'string', 'string',
   'string', 'string', 'string', 'string', 'string', 'string', 'string', 'table', 'number', 'number'}
--- Values of `CF`, for the current message: not confirmed and requested by a caller, or by a step.
-local UNCONFIRMED, UNCONFIRMED_STEP = 0, 2
+-- Values of `CF`, for the current message: not confirmed and requested by a caller, or by a step; or
+-- refused by a send limit.
+local UNCONFIRMED, UNCONFIRMED_STEP, REFUSED = 0, 2, 3
 local PENDING, APPROVED, CANCELED, EXHAUSTED, EXPIRED = 'p', 'a', 'c', 'm', 'x'
 
 local function text(number) return string.format('%.0f', number) end
@@ -161,8 +162,20 @@ local function further(key, v, code, unconfirmed, steps)
   return {'send', '0', '0', '0', flat(key, v)}
 end
 
+-- Counts the times of a refused message from now: core's `Pending::begun_again`.
+local function begin_again(key, v)
+  v[CF], v[RA] = UNCONFIRMED, now + v[CD]
+  if v[SN] == 1 then
+    local lifetime = v[EX] - v[OA]
+    v[OA], v[SK], v[EX] = now, now - TIME, now + lifetime
+    redis.call('PEXPIRE', key, lifetime + AFTERLIFE)
+  end
+  save(key, v)
+end
+
 -- Decides the effect of a request for a message on a live verification: core's `Pending::send`.
 local function send(key, v, code, steps)
+  if v[CF] == REFUSED then begin_again(key, v) end
   if v[CF] == UNCONFIRMED then return {'send', '0', '0', '0', flat(key, v)} end
   if now < v[RA] and v[RA] <= now + 2 * v[CD] then return {'cooling', flat(key, v)} end
   return further(key, v, code, UNCONFIRMED, steps)

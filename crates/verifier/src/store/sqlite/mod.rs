@@ -148,7 +148,9 @@ impl VerificationStore for SqliteVerifications {
                 Found::Record(record) => record,
             };
             let (before, after) = (record.pending(), record.pending().confirm(send));
-            let is_new = after != before;
+            // A quick person may be approved before the confirm.
+            let counts = record.is_pending() || record.is_approved();
+            let is_new = counts && after != before;
             if is_new {
                 record.advance(after);
                 table::update(connection, &id, &record)?;
@@ -421,7 +423,12 @@ fn send(
         None => record.pending().send(now),
     };
     match sending {
-        Sending::Repeat => {}
+        Sending::Repeat => {
+            if pending != record.pending() {
+                record.advance(pending);
+                table::update(connection, id, &record)?;
+            }
+        }
         Sending::Superseded => return Ok(Some(None)),
         Sending::Cooling => return Ok(Some(Some(Opened::Cooling(record.at(id, now))))),
         Sending::Exhausted => return Ok(Some(Some(Opened::Exhausted(record.at(id, now))))),

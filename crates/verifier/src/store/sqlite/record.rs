@@ -151,6 +151,7 @@ impl Record {
             sends: self.sends,
             confirmed: self.confirmed,
             by_step: self.by_step,
+            refused: self.refused_by.is_some(),
             resend_after: Timestamp::from_millis(self.resend_after_ms),
         }
     }
@@ -166,9 +167,11 @@ impl Record {
 
     pub(super) fn advance(&mut self, pending: Pending) {
         self.checks_left = pending.checks_left;
-        if (self.sends, self.confirmed) != (pending.sends, pending.confirmed) {
+        if !pending.refused {
             self.refused_by = None;
         }
+        self.opened_at_ms = pending.opened_at.as_millis();
+        self.expires_at_ms = pending.expires_at.as_millis();
         self.sends = pending.sends;
         self.confirmed = pending.confirmed;
         self.by_step = pending.by_step;
@@ -177,7 +180,7 @@ impl Record {
 
     /// Records that a limit refused message number `send`. A queued or ended message stays as it is.
     pub(super) fn refuse(&mut self, send: u8, limit: &str) {
-        if self.is_pending() && !self.confirmed && self.sends == send {
+        if self.is_pending() && self.pending().refuse(send).refused {
             self.refused_by = Some(limit.to_owned());
         }
     }
@@ -197,6 +200,10 @@ impl Record {
 
     pub(super) fn is_pending(&self) -> bool {
         self.status == VerificationStatus::Pending
+    }
+
+    pub(super) fn is_approved(&self) -> bool {
+        self.status == VerificationStatus::Approved
     }
 
     pub(super) fn status_at(&self, now: Timestamp) -> VerificationStatus {

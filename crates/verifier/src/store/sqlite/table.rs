@@ -176,8 +176,14 @@ pub(super) fn insert(
 
 pub(super) fn update(connection: &Connection, id: &VerificationId, record: &Record) -> Result<()> {
     connection
-        .prepare_cached("UPDATE verifier_verification SET record = ?2 WHERE id = ?1")?
-        .execute(params![id.as_str(), encode(record)?])
+        .prepare_cached(
+            "UPDATE verifier_verification SET record = ?2, expires_at_ms = ?3 WHERE id = ?1",
+        )?
+        .execute(params![
+            id.as_str(),
+            encode(record)?,
+            record.expires_at_ms()
+        ])
         .map(|_| ())
 }
 
