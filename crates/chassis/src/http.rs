@@ -41,15 +41,13 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let services = <Live<Services> as axum::extract::FromRef<S>>::from_ref(state).get();
-        bearer(&parts.headers)
-            .and_then(|key| services.by_api_key(key))
+        let refused = |detail| Problem::new(ProblemCode::Unauthorized, detail);
+        let key =
+            bearer(&parts.headers).ok_or_else(|| refused("send Authorization: Bearer <key>"))?;
+        services
+            .by_api_key(key)
             .map(|service| Self(service.clone()))
-            .ok_or_else(|| {
-                Problem::new(
-                    ProblemCode::Unauthorized,
-                    "send Authorization: Bearer <key>",
-                )
-            })
+            .ok_or_else(|| refused("no service has this API key"))
     }
 }
 

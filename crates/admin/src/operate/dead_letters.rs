@@ -152,7 +152,9 @@ async fn look(
     limit: usize,
 ) -> Result<Box<dyn ParkedLook>, Problem> {
     let look = broker.parked(lane, limit).await;
-    look.map_err(|error| queue_problem(&error))
+    look.map_err(|error| {
+        Problem::new(ProblemCode::BrokerUnavailable, error.to_string()).retry_after(1)
+    })
 }
 
 impl Operator {

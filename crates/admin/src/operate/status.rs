@@ -251,6 +251,22 @@ fn queues(families: &[MetricFamily]) -> Vec<QueueReport> {
         .collect()
 }
 
+/// Returns the warning about a queue whose messages no process takes.
+fn unread(queue: &QueueReport) -> Option<String> {
+    let ready = queue.ready.filter(|ready| *ready > 0)?;
+    let role = match queue.queue.as_str() {
+        "email" => "email-worker",
+        "requests" | "timers" => "issuer",
+        _ => "sms-worker",
+    };
+    (queue.consumers == Some(0)).then(|| {
+        format!(
+            "{ready} in the queue {} wait, and no process takes them: start the role {role}",
+            queue.queue
+        )
+    })
+}
+
 /// The sources of a [`StatusReport`].
 #[derive(Clone, Copy)]
 pub struct StatusSources<'a> {
@@ -318,6 +334,7 @@ impl Operator {
                 "the process has no link to the queues, so how many messages they hold is unknown";
             warnings.push(text.to_owned());
         }
+        warnings.extend(queues(families).iter().filter_map(unread));
         let now = self.clock.now();
         for channel in &self.channels {
             let standstills = channel.router.get().standstills(now);
@@ -415,5 +432,30 @@ mod tests {
         let queues = super::queues(&registry.gather());
         let sms = queues.iter().find(|queue| queue.queue == "sms").unwrap();
         assert_eq!(figures(sms), (None, None, None));
+    }
+
+    #[test]
+    fn messages_that_nobody_reads_are_a_warning() {
+        let queue = |ready, consumers| QueueReport {
+            queue: "email".to_owned(),
+            ready,
+            waiting: Some(5),
+            dead_letters: Some(0),
+            consumers,
+        };
+        let warning = unread(&queue(Some(2), Some(0))).unwrap();
+        assert!(
+            warning.ends_with("start the role email-worker"),
+            "{warning}"
+        );
+        for (ready, consumers) in [
+            (Some(0), Some(0)),
+            (Some(2), Some(1)),
+            // The embedded engine counts no consumers.
+            (Some(2), None),
+            (None, None),
+        ] {
+            assert_eq!(unread(&queue(ready, consumers)), None);
+        }
     }
 }
