@@ -9,9 +9,9 @@ quick:
     cargo clippy --workspace --all-targets --quiet -- -D warnings
     cargo test --workspace --lib --quiet
 
-# Run one suite against real peers, for example: just suite embedded
+# Run one suite against real peers: a module (just suite embedded) or a test binary (just suite cli).
 suite NAME *FILTER:
-    tests/run --test {{NAME}} {{FILTER}}
+    tests/run {{ if path_exists("tests/tests" / NAME) == "true" { "--test " + NAME } else { "-E 'package(watchword-tests) and test(/^" + NAME + "::/)'" } }} {{FILTER}}
 
 # Run all that a change must pass before it lands.
 gate:

@@ -23,7 +23,7 @@ pub enum Pace {
 /// Faults that the table does not cover, and why.
 pub const NOT_SHOWN: [&str; 7] = [
     "power loss of the store, which loses its last second of writes: a killed process loses nothing that it has written",
-    "a broker cluster that loses its majority: the table has one node; `tests/tests/cluster.rs` kills a node of each cluster",
+    "a broker cluster that loses its majority: the table has one node; `tests/tests/engines/cluster.rs` kills a node of each cluster",
     "DNS faults: every peer is addressed by IP here",
     "packet loss, reordering and corruption: the kernel here has no netem; a proxy delays, swallows and cuts streams",
     "a step of the broker's clock: its runtime corrects for steps, and its timers are monotonic",

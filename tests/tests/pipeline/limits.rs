@@ -1,5 +1,5 @@
 //! The send limits as callers see them: which limit refuses, the text of the answer, and how an
-//! operator unlocks. `counters.rs` tests on both engines how messages are counted.
+//! operator unlocks. `engines/counters` tests on both engines how messages are counted.
 
 use serde_json::{Value, json};
 use watchword_tests::pipeline::Answer;
