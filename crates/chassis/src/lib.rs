@@ -16,5 +16,5 @@ pub mod telemetry;
 
 pub use hashed_keys::HashedKeys;
 pub use problem::{Problem, ProblemCode};
-pub use services::{NumberPolicy, NumberRefusal, Service, Services};
+pub use services::Services;
 pub use system::{SystemClock, SystemEntropy, Uptime, boot_id};

@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 
 use watchword_broker::PublishError;
-use watchword_chassis::{NumberRefusal, ProblemCode};
-use watchword_core::Malformed;
+use watchword_chassis::ProblemCode;
+use watchword_core::{Malformed, NumberRefusal};
 use watchword_verifier::VerifierError;
 
 use crate::limits::Limit;

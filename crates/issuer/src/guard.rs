@@ -4,8 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use watchword_chassis::Service;
-use watchword_core::{Clock, DeliveryId, Recipient, SendLimits, SubjectTag, Timestamp};
+use watchword_core::{Clock, DeliveryId, Recipient, SendLimits, Service, SubjectTag, Timestamp};
 use watchword_events::ClientRequested;
 use watchword_storage::StorageError;
 use watchword_verifier::Index;

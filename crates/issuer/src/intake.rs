@@ -19,9 +19,9 @@ use tokio::time::sleep;
 use watchword_broker::{
     Consumer, Late, LinkState, Outbound, ParkReason, Publisher, Received, Route, Settle, work_until,
 };
+use watchword_chassis::Services;
 use watchword_chassis::spans::{Key, Kind, Spans};
-use watchword_chassis::{Service, Services};
-use watchword_core::{Clock, Live, RequestId, ServiceName, Timestamp, TraceParent};
+use watchword_core::{Clock, Live, RequestId, Service, ServiceName, Timestamp, TraceParent};
 use watchword_events::names::event_routing_key;
 use watchword_events::{CloudEvent, EventData, Lane, OtpRequested, VerificationUpdated};
 use watchword_failpoint::shortened_ms;

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use watchword_broker::{LinkState, Outbound, PublishError, Publisher, Route};
-use watchword_chassis::Service;
 use watchword_chassis::spans::{Key, Kind, Span};
 use watchword_core::{
-    Clock, DeliveryId, DeliveryOutcome, Live, ServiceName, SubjectTag, Timestamp, VerificationId,
+    Clock, DeliveryId, DeliveryOutcome, Live, Sealer, Service, ServiceName, SubjectTag, Timestamp,
+    VerificationId,
 };
-use watchword_events::{ClientRequested, EventData, Lane, OtpRequested, OtpSend, Sealer, StepDue};
+use watchword_events::{ClientRequested, EventData, Lane, OtpRequested, OtpSend, StepDue};
 use watchword_failpoint::{Point, reach};
 use watchword_ledger::{LedgerStore, Settlement};
 use watchword_verifier::store::{StepOf, StoredVerification};

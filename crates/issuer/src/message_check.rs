@@ -1,8 +1,8 @@
 //! Checks before a verification is opened that the texts of its request can be rendered. The
 //! workers' crates own the texts; the binary passes them in behind [`MessageCheck`].
 
-use watchword_chassis::{ProblemCode, Service};
-use watchword_core::{Channel, Recipient};
+use watchword_chassis::ProblemCode;
+use watchword_core::{Channel, Recipient, Service};
 use watchword_verifier::OpenRequest;
 
 use crate::IssueError;

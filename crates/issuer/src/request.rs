@@ -3,8 +3,8 @@
 
 use std::net::IpAddr;
 
-use watchword_chassis::{ProblemCode, Service};
-use watchword_core::{Channel, Locale, Malformed, Purpose, Recipient, Subject, Variables};
+use watchword_chassis::ProblemCode;
+use watchword_core::{Channel, Locale, Malformed, Purpose, Recipient, Service, Subject, Variables};
 use watchword_events::{ClientRequested, FallbackRequested, OtpRequested};
 use watchword_verifier::{FallbackStep, OpenRequest};
 

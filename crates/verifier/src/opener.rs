@@ -3,12 +3,10 @@
 
 use std::sync::Arc;
 
-use watchword_chassis::Service;
 use watchword_core::{
-    Code, DeliveryId, Live, Locale, Purpose, Recipient, ServiceName, ShortTag, Subject, Timestamp,
-    Variables, VerificationId, VerificationStatus,
+    Code, DeliveryId, Live, Locale, Purpose, Recipient, Sealer, Service, ServiceName, ShortTag,
+    Subject, Timestamp, Variables, VerificationId, VerificationStatus,
 };
-use watchword_events::Sealer;
 
 use crate::index::{digest, same_for_all_spellings};
 use crate::opening::{Asked, Change, Further, Message, Opening, at_step, message, step_after};

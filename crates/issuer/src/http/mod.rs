@@ -12,8 +12,8 @@ use axum::routing::post;
 use axum::{Json, Router};
 use watchword_chassis::http::CallerTrace;
 use watchword_chassis::spans::{Key, Kind, Span, Spans};
-use watchword_chassis::{Problem, Service, Services};
-use watchword_core::Live;
+use watchword_chassis::{Problem, Services};
+use watchword_core::{Live, Service};
 use watchword_verifier::http::VerificationView;
 use watchword_verifier::store::StoredVerification;
 
