@@ -8,7 +8,7 @@ use watchword_core::{
     Subject, Timestamp, Variables, VerificationId, VerificationStatus,
 };
 
-use crate::index::{digest, same_for_all_spellings};
+use crate::index::digest;
 use crate::opening::{Asked, Change, Further, Message, Opening, at_step, message, step_after};
 use crate::store::{OpenCommand, Opened, SealedCode, Sent, StepOf, StoredVerification};
 use crate::vault::{
@@ -119,9 +119,8 @@ impl Opener {
             clock,
             ..
         } = self.verifier.as_ref();
-        let recipient = same_for_all_spellings(&request.recipient);
         let subject = request.subject.as_ref();
-        let subject = subject.map_or(recipient.as_str(), Subject::as_str);
+        let subject = subject.map_or_else(|| request.recipient.canonical(), Subject::as_str);
         let slot = index.slot(&service.name, subject, &request.recipient, &request.purpose);
         let tag = index.subject_tag(&service.name, subject);
         let id = VerificationId::draw(tag, entropy.as_ref())?;
