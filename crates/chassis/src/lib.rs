@@ -2,12 +2,12 @@
 
 pub mod admin;
 pub mod config;
-pub mod figures;
 mod hashed_keys;
 pub mod http;
 pub mod lifecycle;
 mod problem;
 pub mod process;
+pub mod process_metrics;
 pub mod server;
 mod services;
 pub mod spans;
