@@ -15,9 +15,9 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::sync::Semaphore;
-use watchword_core::{Live, TraceParent};
+use watchword_core::{Live, Service, TraceParent};
 
-use crate::services::{Service, Services};
+use crate::services::Services;
 use crate::{Problem, ProblemCode};
 
 pub(crate) use body::receive;

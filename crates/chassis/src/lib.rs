@@ -2,12 +2,12 @@
 
 pub mod admin;
 pub mod config;
-pub mod figures;
 mod hashed_keys;
 pub mod http;
 pub mod lifecycle;
 mod problem;
 pub mod process;
+pub mod process_metrics;
 pub mod server;
 mod services;
 pub mod spans;
@@ -16,5 +16,5 @@ pub mod telemetry;
 
 pub use hashed_keys::HashedKeys;
 pub use problem::{Problem, ProblemCode};
-pub use services::{NumberPolicy, Service, Services};
+pub use services::Services;
 pub use system::{SystemClock, SystemEntropy, Uptime, boot_id};

@@ -1,117 +1,13 @@
-//! Configured services: lookup by API key, broker user or name, with each service's policy and the
-//! numbers it sends to. Only hashes of API keys are kept.
+//! The configured services, found by API key, broker user or name. Only hashes of API keys are
+//! kept.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use watchword_core::{
-    GuessBudget, NumberKind, NumberPrefix, PhoneNumber, Policy, SendLimits, ServiceName, is_country,
-};
+use watchword_core::{NumberPolicy, NumberPrefix, Service, ServiceName, is_country};
 
 use crate::config::{ConfigError, ServiceConfig, ServicesConfig};
 use crate::hashed_keys::HashedKeys;
-use crate::{Problem, ProblemCode};
-
-/// A configured service.
-#[derive(Debug, Clone)]
-pub struct Service {
-    /// The name in the configuration, in metrics and in events.
-    pub name: ServiceName,
-    /// The application name that messages show, 1 to 40 characters.
-    pub app: String,
-    /// The host of the page on which people enter their codes.
-    pub host: Option<String>,
-    /// Length, lifetime and attempts of codes.
-    pub policy: Policy,
-    /// The send limits.
-    pub limits: SendLimits,
-    /// The limits on wrong codes of a subject.
-    pub budget: GuessBudget,
-    /// The numbers that may receive SMS.
-    pub numbers: NumberPolicy,
-    /// Whether template variables may contain links.
-    pub links_in_variables: bool,
-}
-
-/// The telephone numbers that a service sends to: numbers in its countries on which a person can
-/// read a message. Premium numbers are excluded, because their operator earns from each message
-/// (SMS pumping).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NumberPolicy {
-    countries: Vec<String>,
-    unknown: Vec<NumberPrefix>,
-    fixed_lines: Vec<NumberPrefix>,
-}
-
-impl NumberPolicy {
-    fn from_config(section: &ServiceConfig) -> Result<Self, ConfigError> {
-        for country in &section.countries {
-            if country != "*" && !is_country(country) {
-                return Err(ConfigError::new(
-                    "countries",
-                    "must be ISO 3166 country codes of two capital letters (GB, not UK), or \"*\"",
-                ));
-            }
-        }
-        let prefixes = |key: &str, texts: &[String]| {
-            let parsed: Result<Vec<NumberPrefix>, _> =
-                texts.iter().map(|text| text.parse()).collect();
-            parsed.map_err(|error| ConfigError::new(key, error.rule()))
-        };
-        Ok(Self {
-            countries: section.countries.clone(),
-            unknown: prefixes("unknown_prefixes", &section.unknown_prefixes)?,
-            fixed_lines: prefixes("fixed_line_prefixes", &section.fixed_line_prefixes)?,
-        })
-    }
-
-    /// Returns an error if the service does not send to `number`.
-    pub fn admit(&self, number: &PhoneNumber) -> Result<(), Problem> {
-        let blocked = |reason: &str| Err(Problem::new(ProblemCode::DestinationBlocked, reason));
-        let is_in = |prefixes: &[NumberPrefix]| prefixes.iter().any(|one| one.covers(number));
-        match number.kind() {
-            NumberKind::Reachable => {}
-            NumberKind::FixedLine if is_in(&self.fixed_lines) => {}
-            NumberKind::Unknown | NumberKind::WrongLength if is_in(&self.unknown) => {
-                // A range in a shared calling code (such as +1) has no country, so its listing in
-                // `unknown_prefixes` suffices.
-                if number.country().is_none() {
-                    return Ok(());
-                }
-            }
-            NumberKind::FixedLine => return blocked("SMS is not sent to a fixed line"),
-            NumberKind::Special => {
-                return blocked(
-                    "codes are not sent to premium, shared-cost, personal and service numbers",
-                );
-            }
-            NumberKind::Satellite => {
-                return blocked("codes are not sent to satellite and international networks");
-            }
-            NumberKind::Unknown => {
-                return blocked(
-                    "the numbering plans do not list this range: it is unassigned, reserved or newer than their data",
-                );
-            }
-            NumberKind::WrongLength => {
-                return Err(Problem::new(
-                    ProblemCode::InvalidPhone,
-                    "the phone number has too few or too many digits for its numbering plan",
-                ));
-            }
-        }
-        let is_listed = |code: &str| self.countries.iter().any(|one| one == code);
-        match number.country() {
-            _ if is_listed("*") => Ok(()),
-            Some(country) if is_listed(country) => Ok(()),
-            Some(country) => Err(Problem::new(
-                ProblemCode::DestinationBlocked,
-                format!("the number belongs to {country}, where the service sends no codes"),
-            )),
-            None => blocked("the number belongs to no country that the service sends codes to"),
-        }
-    }
-}
 
 /// The directory of all services.
 #[derive(Debug)]
@@ -161,7 +57,7 @@ impl Services {
         let limits = section.limits.limits(&policy.unwrap_or_default());
         let limits = errors.take(limits);
         let budget = errors.take(section.guesses.budget());
-        let numbers = errors.take(NumberPolicy::from_config(section));
+        let numbers = errors.take(number_policy(section));
         let (Some(policy), Some(limits), Some(budget), Some(numbers)) =
             (policy, limits, budget, numbers)
         else {
@@ -251,93 +147,32 @@ fn check_host(section: &ServiceConfig) -> Result<(), ConfigError> {
     Err(ConfigError::new("host", problem))
 }
 
+fn number_policy(section: &ServiceConfig) -> Result<NumberPolicy, ConfigError> {
+    for country in &section.countries {
+        if country != "*" && !is_country(country) {
+            return Err(ConfigError::new(
+                "countries",
+                "must be ISO 3166 country codes of two capital letters (GB, not UK), or \"*\"",
+            ));
+        }
+    }
+    let prefixes = |key: &str, texts: &[String]| {
+        let parsed: Result<Vec<NumberPrefix>, _> = texts.iter().map(|text| text.parse()).collect();
+        parsed.map_err(|error| ConfigError::new(key, error.rule()))
+    };
+    Ok(NumberPolicy::new(
+        section.countries.clone(),
+        prefixes("unknown_prefixes", &section.unknown_prefixes)?,
+        prefixes("fixed_line_prefixes", &section.fixed_line_prefixes)?,
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn policy(keys: &str) -> Result<NumberPolicy, ConfigError> {
-        let section = toml::from_str(&format!("app = \"Jira\"\n{keys}")).unwrap();
-        NumberPolicy::from_config(&section)
-    }
-
-    fn refusal(keys: &str, number: &str) -> Option<(ProblemCode, String)> {
-        let number = number.parse().unwrap();
-        let admitted = policy(keys).unwrap().admit(&number);
-        admitted.err().map(|problem| (problem.code, problem.detail))
-    }
-
     #[test]
-    fn numbers_are_refused_for_the_reason_that_holds() {
-        use ProblemCode::{DestinationBlocked, InvalidPhone};
-        let british = r#"countries = ["GB"]"#;
-        let all = r#"countries = ["*"]"#;
-        for (keys, number, code, word) in [
-            (british, "+4915112345678", DestinationBlocked, "DE"),
-            (british, "+447797712345", DestinationBlocked, "JE"),
-            (
-                british,
-                "+447700900222",
-                DestinationBlocked,
-                "unassigned, reserved",
-            ),
-            (
-                all,
-                "+447700900222",
-                DestinationBlocked,
-                "unassigned, reserved",
-            ),
-            (all, "+85241234567", DestinationBlocked, "newer"),
-            (all, "+442012345678", DestinationBlocked, "fixed line"),
-            (all, "+390236618300", DestinationBlocked, "fixed line"),
-            (all, "+447092123456", DestinationBlocked, "personal"),
-            (all, "+190023456780", DestinationBlocked, "premium"),
-            (all, "+338991234567", DestinationBlocked, "premium"),
-            (all, "+881612345678", DestinationBlocked, "satellite"),
-            (all, "+49151123456780", InvalidPhone, "too many digits"),
-            (all, "+5215512345678", InvalidPhone, "too many digits"),
-            ("", "+4915112345678", DestinationBlocked, "DE"),
-        ] {
-            let (refused, detail) = refusal(keys, number).unwrap_or_else(|| panic!("{number}"));
-            assert!(
-                refused == code && detail.contains(word),
-                "{number}: {detail}"
-            );
-        }
-        assert_eq!(refusal(british, "+447400123456"), None);
-        assert_eq!(
-            refusal(r#"countries = ["GB", "JE"]"#, "+447797712345"),
-            None
-        );
-        assert_eq!(refusal(all, "+12025550123"), None);
-    }
-
-    #[test]
-    fn prefixes_open_ranges_and_nothing_special() {
-        let keys = r#"
-            countries = ["GB", "HK"]
-            unknown_prefixes = ["+447700900", "+8524", "+44909", "+861", "+15", "+4474001234567"]
-            fixed_line_prefixes = ["+4420", "+4970"]
-        "#;
-        for number in [
-            "+447700900222",
-            "+85241234567",
-            "+442012345678",
-            "+15555550100",
-            "+44740012345678",
-        ] {
-            assert_eq!(refusal(keys, number), None, "{number}");
-        }
-        for number in [
-            // A premium number with an extra digit, an unknown range of another country, a personal
-            // number.
-            "+4490987900001",
-            "+86100000000",
-            "+4970012345678",
-            "+15002345678",
-            "+441212345678",
-        ] {
-            assert!(refusal(keys, number).is_some(), "{number}");
-        }
+    fn a_wrong_country_or_prefix_names_its_key() {
         for wrong in [
             r#"unknown_prefixes = ["+852"]"#,
             r#"unknown_prefixes = ["8524"]"#,
@@ -345,7 +180,8 @@ mod tests {
             r#"fixed_line_prefixes = ["+44 20"]"#,
             r#"countries = ["UK"]"#,
         ] {
-            let key = policy(wrong).unwrap_err().key;
+            let section = toml::from_str(&format!("app = \"Jira\"\n{wrong}")).unwrap();
+            let key = number_policy(&section).unwrap_err().key;
             assert!(wrong.starts_with(&key), "{wrong}: {key}");
         }
     }

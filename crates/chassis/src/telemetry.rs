@@ -17,7 +17,7 @@ use watchword_metrics::prometheus::{Error, Registry};
 use watchword_metrics::{Kind, Maker, Series};
 
 use crate::config::{LogConfig, LogFormat, LogLevel};
-use crate::figures::Figures;
+use crate::process_metrics::ProcessMetrics;
 
 /// Set when the process begins to stop; silences the AMQP client.
 static STOPPING: AtomicBool = AtomicBool::new(false);
@@ -128,7 +128,7 @@ const ROLE: Series = Series {
     help: "1 for each role the process runs.",
     action: "If a role is missing, start it; its messages wait in their queues.",
 };
-/// Metrics that every process reports besides [`crate::figures::SERIES`].
+/// Metrics that every process reports besides [`crate::process_metrics::SERIES`].
 pub const SERIES: &[Series] = &[DEPENDENCY, BUILD, ROLE];
 
 /// Creates a registry with the process metrics and the build version.
@@ -137,7 +137,7 @@ pub fn registry(clock: Arc<dyn Clock>) -> Result<Registry, Error> {
     let make = Maker::new(&registry);
     let version = env!("CARGO_PKG_VERSION");
     make.gauges(&BUILD)?.with_label_values(&[version]).set(1);
-    registry.register(Box::new(Figures::new(clock)?))?;
+    registry.register(Box::new(ProcessMetrics::new(clock)?))?;
     Ok(registry)
 }
 

@@ -15,17 +15,28 @@ use crate::{Malformed, characters};
 /// Parsing trims surrounding white space and converts an internationalized domain to its ASCII form
 /// (RFC 5891). It rewrites nothing else.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct EmailAddress(String);
+pub struct EmailAddress {
+    text: String,
+    /// The address in lower case, if `text` is not.
+    lower: Option<String>,
+}
 
 impl EmailAddress {
     /// Returns the full address, as the SMTP relay needs it.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// Returns the address in lower case, in which addresses are compared. The domain is
+    /// case-insensitive by the standard (RFC 5321 section 2.4), and in practice the local part is
+    /// too.
+    pub fn canonical(&self) -> &str {
+        self.lower.as_deref().unwrap_or(&self.text)
     }
 
     /// Returns the part after `@`.
     pub fn domain(&self) -> &str {
-        self.0.split_once('@').map_or("", |(_, domain)| domain)
+        self.text.split_once('@').map_or("", |(_, domain)| domain)
     }
 }
 
@@ -80,7 +91,9 @@ impl FromStr for EmailAddress {
             .without_display_text()
             .without_domain_literal();
         email_address::EmailAddress::parse_with_options(&text, options).map_err(|_| RULE)?;
-        Ok(Self(text))
+        let is_lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+        let lower = (!is_lower).then(|| text.to_ascii_lowercase());
+        Ok(Self { text, lower })
     }
 }
 
@@ -116,9 +129,9 @@ fn ascii_domain(domain: &str) -> Result<Cow<'_, str>, Malformed> {
 impl fmt::Display for EmailAddress {
     /// Masks the address: the first character (unless it is the only one), three stars, the domain.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let first = match self.0.find('@') {
+        let first = match self.text.find('@') {
             Some(1) => "",
-            _ => &self.0[..1],
+            _ => &self.text[..1],
         };
         write!(f, "{first}***@{}", self.domain())
     }

@@ -43,9 +43,9 @@ impl Recipient {
         let Self::Email(address) = self else {
             return Zeroizing::new(self.expose().to_owned());
         };
-        let lower = Zeroizing::new(address.expose().to_ascii_lowercase());
+        let lower = address.canonical();
         let Some((name, domain)) = lower.split_once('@') else {
-            return lower;
+            return Zeroizing::new(lower.to_owned());
         };
         let known = PROVIDERS
             .iter()

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use phonenumber::{Type, country};
 
 use crate::Malformed;
-use crate::plans::{self, Misread, Reading};
+use crate::numbering_plans::{self, Misread, Reading};
 
 /// An E.164 number: ASCII `+`, then 7 to 15 digits, the first not 0.
 ///
@@ -92,7 +92,7 @@ impl PhoneNumber {
     /// Returns the kind of line according to the numbering plans of libphonenumber.
     pub fn kind(&self) -> NumberKind {
         self.kind.unwrap_or_else(|| {
-            plans::read(self.expose_digits())
+            numbering_plans::read(self.expose_digits())
                 .map_or(NumberKind::Unknown, |read| kind(self.expose_digits(), read))
         })
     }
@@ -110,7 +110,7 @@ impl FromStr for PhoneNumber {
         let digits = strict(text)?;
         // The library would turn some numbers into others (+7 840 1234567 becomes +7 401234567).
         // Such a number is rejected, not corrected.
-        let read = plans::read(digits).map_err(|misread| match misread {
+        let read = numbering_plans::read(digits).map_err(|misread| match misread {
             Misread::NoCode => Malformed::new("the phone number has no assigned country code"),
             Misread::Otherwise => {
                 Malformed::new("the phone number is ambiguous in its numbering plan")
@@ -183,7 +183,8 @@ impl FromStr for NumberPrefix {
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let digits = text.strip_prefix('+').unwrap_or_default();
         // A calling code alone is not a range: its unknown numbers are not assigned.
-        let is_range = plans::national(digits).is_some_and(|national| !national.is_empty());
+        let is_range =
+            numbering_plans::national(digits).is_some_and(|national| !national.is_empty());
         if !is_range
             || digits.len() > 15
             || !digits.bytes().all(|byte| byte.is_ascii_digit())
@@ -335,7 +336,7 @@ mod tests {
             ] {
                 let longer = format!("{special}{behind}");
                 // A plan of several lengths may list the longer number itself, as Japan's does.
-                let is_listed = plans::read(&longer[1..])
+                let is_listed = numbering_plans::read(&longer[1..])
                     .is_ok_and(|reading| of_type(reading.kind) == NumberKind::Reachable);
                 let kind = longer.parse().map(|number: PhoneNumber| number.kind());
                 assert!(is_listed || kind != Ok(NumberKind::Reachable), "{longer}");

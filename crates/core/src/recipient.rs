@@ -97,6 +97,14 @@ impl Recipient {
         }
     }
 
+    /// Returns the address as it is compared: equal for all spellings of a mailbox.
+    pub fn canonical(&self) -> &str {
+        match self {
+            Self::Sms(number) => number.expose(),
+            Self::Email(address) => address.canonical(),
+        }
+    }
+
     /// Returns the masked address, which may be shown to people.
     pub fn masked(&self) -> String {
         self.to_string()
@@ -115,6 +123,23 @@ impl fmt::Display for Recipient {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_spellings_of_a_mailbox_are_compared_as_one() {
+        for (channel, text, canonical) in [
+            (Channel::Email, "jane@example.org", "jane@example.org"),
+            (
+                Channel::Email,
+                "Jane.Doe@Example.ORG",
+                "jane.doe@example.org",
+            ),
+            (Channel::Sms, "+4915112345678", "+4915112345678"),
+        ] {
+            let recipient = Recipient::parse(channel, text).unwrap();
+            assert_eq!(recipient.canonical(), canonical);
+            assert_eq!(recipient.expose(), text);
+        }
+    }
 
     #[test]
     fn an_address_belongs_to_its_channel() {

@@ -17,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 use watchword_chassis::Services;
 use watchword_chassis::spans::{Key, Kind, Span, Spans};
 use watchword_core::{
-    AttemptClass, Channel, Clock, DeliveryOutcome, Ladder, Live, ProviderName, Rung, Timestamp,
-    TraceId, TraceParent,
+    AttemptClass, Channel, Clock, DeliveryOutcome, Ladder, Live, ProviderName, Rung, SealError,
+    Sealer, Timestamp, TraceId, TraceParent,
 };
-use watchword_events::{CloudEvent, Order, OrderError, OtpSend, SealError, Sealer};
+use watchword_events::{CloudEvent, Order, OrderError, OtpSend};
 use watchword_failpoint::{Point, reach};
 use watchword_ledger::{
     Attempt, Claim, ClaimRequest, DeliveryRecord, Fence, LedgerError, LedgerStore,

@@ -7,7 +7,6 @@ mod otp_requested;
 mod otp_send;
 mod receipt_received;
 mod request_parked;
-mod sealing;
 mod step_due;
 mod verification_updated;
 
@@ -18,6 +17,5 @@ pub use otp_requested::{ClientRequested, FallbackRequested, OtpRequested};
 pub use otp_send::{Order, OrderError, OtpSend};
 pub use receipt_received::ReceiptReceived;
 pub use request_parked::RequestParked;
-pub use sealing::{Aad, SealError, Sealer, Unsealed};
 pub use step_due::StepDue;
 pub use verification_updated::{Refusal, VerificationUpdated};

@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use watchword_core::{
-    Channel, Code, DeliveryId, Locale, Recipient, ServiceName, ShortTag, Timestamp, Variables,
-    VerificationId,
+    Aad, Channel, Code, DeliveryId, Locale, Recipient, SealError, Sealer, ServiceName, ShortTag,
+    Timestamp, Variables, VerificationId,
 };
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::{Aad, CloudEvent, EventData, SealError, Sealer};
+use crate::{CloudEvent, EventData};
 
 const SOURCE: &str = "/watchword/issuer";
 

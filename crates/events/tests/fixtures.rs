@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use watchword_core::{
-    Channel, Entropy, EntropyError, Key, KeyRing, Recipient, Timestamp, Variables,
+    Channel, Entropy, EntropyError, Key, KeyRing, Recipient, SealError, Sealer, Timestamp,
+    Variables,
 };
 use watchword_events::{
     CloudEvent, DecodeError, DeliveryUpdated, EventData, Order, OrderError, OtpRequested, OtpSend,
-    ReceiptReceived, SealError, Sealer, StepDue, VerificationUpdated,
+    ReceiptReceived, StepDue, VerificationUpdated,
 };
 
 #[derive(Debug)]

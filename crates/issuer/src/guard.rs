@@ -1,15 +1,15 @@
-//! Applies the send limits: selects the counters of a message, and turns a refusal into a problem
-//! that names the limit. [`crate::limits`] does the counting.
+//! Applies the send limits: selects the counters of a message, and returns an error that names
+//! the limit that refuses it. [`crate::limits`] does the counting.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use watchword_chassis::{Problem, ProblemCode, Service};
-use watchword_core::{Clock, DeliveryId, Recipient, SendLimits, SubjectTag, Timestamp};
+use watchword_core::{Clock, DeliveryId, Recipient, SendLimits, Service, SubjectTag, Timestamp};
 use watchword_events::ClientRequested;
 use watchword_storage::StorageError;
 use watchword_verifier::Index;
 
+use crate::IssueError;
 use crate::limits::{Counter, Limit, Permit, Quota, Reservation, SendLimiter};
 use crate::request;
 use crate::telemetry::IssuerMetrics;
@@ -21,27 +21,6 @@ pub(crate) struct Guard {
     index: Index,
     clock: Arc<dyn Clock>,
     metrics: IssuerMetrics,
-}
-
-/// The refusal of a message or a request, and the limit that refused it, if one did.
-pub(crate) struct Refusal {
-    pub(crate) problem: Problem,
-    pub(crate) limit: Option<Limit>,
-}
-
-impl From<Problem> for Refusal {
-    fn from(problem: Problem) -> Self {
-        Self {
-            problem,
-            limit: None,
-        }
-    }
-}
-
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
-        refusal.problem
-    }
 }
 
 /// A message to count before it is sent.
@@ -70,11 +49,11 @@ impl Guard {
     }
 
     /// Counts a request of the service.
-    pub(crate) async fn admit(&self, service: &Service) -> Result<(), Problem> {
+    pub(crate) async fn admit(&self, service: &Service) -> Result<(), IssueError> {
         let now = self.clock.now();
         let admitted = self.limiter.admit(&service.name, service.limits, now);
-        let permit = admitted.await.map_err(store_problem)?;
-        Ok(self.permitted(service, permit, true)?)
+        let permit = admitted.await.map_err(unavailable)?;
+        self.permitted(service, permit, true)
     }
 
     /// Returns the tag of the client, if the request has its address.
@@ -82,7 +61,7 @@ impl Guard {
         &self,
         service: &Service,
         client: Option<ClientRequested>,
-    ) -> Result<Option<SubjectTag>, Problem> {
+    ) -> Result<Option<SubjectTag>, IssueError> {
         let address: Option<IpAddr> = request::client(client)?;
         let tag = |address| self.index.client_tag(&service.name, address);
         Ok(address.map(tag))
@@ -95,20 +74,20 @@ impl Guard {
         service: &Service,
         sending: Sending<'_>,
         client: Option<SubjectTag>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), IssueError> {
         let (limits, names_subject) = (&service.limits, sending.names_subject);
         let counters = self.counters(service, &sending, client);
         let recipient = self.index.recipient_tag(&service.name, sending.recipient);
         let taken = self
             .quota
             .take(&counters, limits, names_subject, sending.at);
-        let taken = taken.await.map_err(store_problem)?;
+        let taken = taken.await.map_err(unavailable)?;
         if taken != Permit::Granted {
             // An earlier try may have counted this message and then failed to queue it.
             let reserved = self
                 .limiter
                 .is_reserved(recipient, sending.delivery, sending.at);
-            if reserved.await.map_err(store_problem)? {
+            if reserved.await.map_err(unavailable)? {
                 return Ok(());
             }
             return self.permitted(service, taken, names_subject);
@@ -125,7 +104,7 @@ impl Guard {
         if reserved != Ok(Permit::Granted) {
             self.quota.give_back(&counters, limits, sending.at);
         }
-        let permit = reserved.map_err(store_problem)?;
+        let permit = reserved.map_err(unavailable)?;
         self.permitted(service, permit, names_subject)
     }
 
@@ -159,28 +138,26 @@ impl Guard {
         service: &Service,
         permit: Permit,
         names_subject: bool,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), IssueError> {
         let Permit::Refused { until, limit } = permit else {
             return Ok(());
         };
         self.metrics.limited(limit);
-        let problem = limit_problem(limit, &service.limits, names_subject);
-        let wait_seconds = until.millis_since(self.clock.now()).div_ceil(1_000);
-        Err(Refusal {
-            problem: problem.retry_after(wait_seconds),
-            limit: Some(limit),
+        Err(IssueError::Limited {
+            limit,
+            detail: limit_detail(limit, &service.limits, names_subject),
+            wait_seconds: until.millis_since(self.clock.now()).div_ceil(1_000),
         })
     }
 }
 
-/// Creates the problem for a refusal by `limit`; its detail names the counted messages and the
-/// config key.
-fn limit_problem(limit: Limit, limits: &SendLimits, names_subject: bool) -> Problem {
+/// Returns the explanation of a refusal by `limit`. It names the counted messages and the config
+/// key.
+fn limit_detail(limit: Limit, limits: &SendLimits, names_subject: bool) -> String {
     let counted = match limit {
         Limit::Cooldown => {
             let seconds = limits.cooldown_ms / 1_000;
-            let detail = format!("a message was sent to this recipient less than {seconds} s ago");
-            return Problem::new(ProblemCode::Cooldown, detail);
+            return format!("a message was sent to this recipient less than {seconds} s ago");
         }
         Limit::RecipientHour => "messages to this recipient within an hour",
         Limit::RecipientDay => "messages to this recipient within a day",
@@ -203,12 +180,11 @@ fn limit_problem(limit: Limit, limits: &SendLimits, names_subject: bool) -> Prob
         ""
     };
     let key = limit.as_str();
-    let detail = format!("too many {counted} (limits.{key}{share})");
-    Problem::new(ProblemCode::RateLimited, detail)
+    format!("too many {counted} (limits.{key}{share})")
 }
 
-fn store_problem(_: StorageError) -> Problem {
-    Problem::new(ProblemCode::StoreUnavailable, "the limits cannot be read").retry_after(1)
+fn unavailable(_: StorageError) -> IssueError {
+    IssueError::StoreUnavailable("the limits cannot be read")
 }
 
 #[cfg(test)]
@@ -218,22 +194,17 @@ mod tests {
     #[test]
     fn every_refusal_names_its_limit() {
         let limits = SendLimits::default();
-        let cooldown = limit_problem(Limit::Cooldown, &limits, true);
-        assert_eq!(cooldown.code, ProblemCode::Cooldown);
+        let cooldown = limit_detail(Limit::Cooldown, &limits, true);
         let detail = "a message was sent to this recipient less than 30 s ago";
-        assert_eq!(cooldown.detail, detail);
+        assert_eq!(cooldown, detail);
         for limit in Limit::ALL.into_iter().filter(|one| *one != Limit::Cooldown) {
-            let problem = limit_problem(limit, &limits, true);
-            assert_eq!(problem.code, ProblemCode::RateLimited, "{limit:?}");
+            let detail = limit_detail(limit, &limits, true);
             let key = format!("(limits.{})", limit.as_str());
-            assert!(problem.detail.ends_with(&key), "{}", problem.detail);
+            assert!(detail.ends_with(&key), "{detail}");
         }
         for limit in [Limit::RecipientDay, Limit::NumberBlock, Limit::Country] {
-            let shared = limit_problem(limit, &limits, false);
-            assert!(
-                shared.detail.contains("a quarter of it is kept"),
-                "{limit:?}"
-            );
+            let shared = limit_detail(limit, &limits, false);
+            assert!(shared.contains("a quarter of it is kept"), "{limit:?}");
         }
     }
 }

@@ -17,21 +17,20 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;
 use watchword_broker::{
-    Consumer, Late, LinkState, Outbound, ParkReason, PublishError, Publisher, Received, Route,
-    Settle, work_until,
+    Consumer, Late, LinkState, Outbound, ParkReason, Publisher, Received, Route, Settle, work_until,
 };
+use watchword_chassis::Services;
 use watchword_chassis::spans::{Key, Kind, Spans};
-use watchword_chassis::{Problem, ProblemCode, Service, Services};
-use watchword_core::{Clock, Live, RequestId, ServiceName, Timestamp, TraceParent};
+use watchword_core::{Clock, Live, RequestId, Service, ServiceName, Timestamp, TraceParent};
 use watchword_events::names::event_routing_key;
 use watchword_events::{CloudEvent, EventData, Lane, OtpRequested, VerificationUpdated};
 use watchword_failpoint::shortened_ms;
 use watchword_verifier::Verifier;
 
-use crate::Issuer;
 use crate::requests::{RequestKey, RequestLog};
 use crate::telemetry::{Entry, IssuerMetrics};
-use document::{Note, answer_document, document_id, too_old};
+use crate::{IssueError, Issuer};
+use document::{Note, answer_document, document_id};
 
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(2);
 /// Backoff while a peer is not available: from 200 ms, doubled, up to 5 s.
@@ -229,7 +228,7 @@ impl Intake {
         let (mut document, mut wait) = (None, FIRST_WAIT);
         loop {
             let tried = self.try_answer(key, request, envelope, &mut document);
-            let Err(problem) = tried.await else {
+            let Err(error) = tried.await else {
                 break;
             };
             if !envelope.settle.is_held() {
@@ -248,11 +247,12 @@ impl Intake {
             };
             if self.0.clock.now().millis_since(request.received_at) >= patience_ms {
                 tracing::error!(
-                    code = problem.code.as_str(),
+                    code = error.code().as_str(),
                     "a request by event could not be answered in time"
                 );
-                let refused = Err::<(), _>(too_old());
-                self.0.metrics.answered(Entry::Event, &refused);
+                self.0
+                    .metrics
+                    .refused(Entry::Event, IssueError::Expired.code());
                 break;
             }
             sleep(wait).await;
@@ -273,8 +273,8 @@ impl Intake {
         request: &Request,
         envelope: &Envelope,
         document: &mut Option<String>,
-    ) -> Result<(), Problem> {
-        let away = |_| Problem::new(ProblemCode::StoreUnavailable, "the requests cannot be read");
+    ) -> Result<(), IssueError> {
+        let away = |_| IssueError::StoreUnavailable("the requests cannot be read");
         let requests = &self.0.requests;
         if document.is_none() {
             let answered = requests.answer(key, self.0.clock.now()).await;
@@ -290,11 +290,11 @@ impl Intake {
     }
 
     /// Issues a code and returns the answer's document. Fails only while a peer is not available.
-    async fn issue(&self, request: &Request, envelope: &Envelope) -> Result<String, Problem> {
+    async fn issue(&self, request: &Request, envelope: &Envelope) -> Result<String, IssueError> {
         let is_expired =
             envelope.late.is_some() || self.is_too_old(request, request.service.policy.lifetime_ms);
         let issued = if is_expired {
-            Err(too_old())
+            Err(IssueError::Expired)
         } else {
             let mut span =
                 (self.0.spans).begin("process watchword.requests", Kind::Consumer, request.caller);
@@ -304,28 +304,25 @@ impl Intake {
                 .issue(&request.service, request.data.clone(), &mut span)
                 .await
         };
-        if let Err(problem) = &issued
-            && matches!(
-                problem.code,
-                ProblemCode::StoreUnavailable | ProblemCode::BrokerUnavailable
-            )
-        {
-            return Err(problem.clone());
+        match &issued {
+            Ok(_) => self.0.metrics.accepted(Entry::Event),
+            Err(error) if error.is_unavailable() => return Err(error.clone()),
+            Err(error) => self.0.metrics.refused(Entry::Event, error.code()),
         }
-        self.0.metrics.answered(Entry::Event, &issued);
         answer_document(request, issued, self.0.clock.now())
     }
 
     /// Answers `request_expired` without the store.
-    async fn answer_expired(&self, request: &Request) -> Result<(), Problem> {
-        let answer = answer_document(request, Err(too_old()), self.0.clock.now())?;
+    async fn answer_expired(&self, request: &Request) -> Result<(), IssueError> {
+        let answer = answer_document(request, Err(IssueError::Expired), self.0.clock.now())?;
         self.publish(&request.service.name, answer).await?;
-        let refused = Err::<(), _>(too_old());
-        self.0.metrics.answered(Entry::Event, &refused);
+        self.0
+            .metrics
+            .refused(Entry::Event, IssueError::Expired.code());
         Ok(())
     }
 
-    async fn publish(&self, service: &ServiceName, answer: String) -> Result<(), Problem> {
+    async fn publish(&self, service: &ServiceName, answer: String) -> Result<(), IssueError> {
         let outbound = Outbound {
             id: document_id(&answer),
             kind: VerificationUpdated::TYPE,
@@ -334,13 +331,8 @@ impl Intake {
             traceparent: None,
             ttl: None,
         };
-        self.0
-            .publisher
-            .publish(outbound, PUBLISH_DEADLINE)
-            .await
-            .map_err(|error: PublishError| {
-                Problem::new(ProblemCode::BrokerUnavailable, error.to_string())
-            })
+        let published = self.0.publisher.publish(outbound, PUBLISH_DEADLINE);
+        Ok(published.await?)
     }
 
     /// Dead-letters a message by publishing a note in its place. The message is held until then,

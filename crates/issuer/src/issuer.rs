@@ -1,5 +1,5 @@
 //! The path of a request: count, open, reserve, seal, publish, confirm. The issuer answers with
-//! success only after the broker's confirm. Every refusal is a [`Problem`] with a stable code.
+//! success only after the broker's confirm.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,17 +7,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use watchword_broker::{LinkState, Outbound, PublishError, Publisher, Route};
 use watchword_chassis::spans::{Key, Kind, Span};
-use watchword_chassis::{Problem, ProblemCode, Service};
 use watchword_core::{
-    Clock, DeliveryId, DeliveryOutcome, Live, ServiceName, SubjectTag, Timestamp, VerificationId,
+    Clock, DeliveryId, DeliveryOutcome, Live, Sealer, Service, ServiceName, SubjectTag, Timestamp,
+    VerificationId,
 };
-use watchword_events::{ClientRequested, EventData, Lane, OtpRequested, OtpSend, Sealer, StepDue};
+use watchword_events::{ClientRequested, EventData, Lane, OtpRequested, OtpSend, StepDue};
 use watchword_failpoint::{Point, reach};
 use watchword_ledger::{LedgerStore, Settlement};
 use watchword_verifier::store::{StepOf, StoredVerification};
 use watchword_verifier::{Asked, Change, Message, NextStep, Opener, Opening};
 
-use crate::guard::{Guard, Refusal, Sending};
+use crate::IssueError;
+use crate::guard::{Guard, Sending};
 use crate::limits::{Limit, SendLimiter};
 use crate::message_check::{self, MessageCheck};
 use crate::request;
@@ -31,7 +32,7 @@ const PUBLISH_DEADLINE: Duration = Duration::from_millis(1_500);
 /// Most decisions for one request, while other requests change the same verification.
 const DECISIONS: u32 = 4;
 
-/// Prefix of the problem if a limit refuses a message whose variables differ from the last one's.
+/// Prefix of the detail if a limit refuses a message whose variables differ from the last one's.
 const OTHER_CONTENT: &str = "the variables differ from those of the last message and a limit of \
     the recipient refuses a new one; the code of the last message stays valid for its own \
     content";
@@ -101,7 +102,7 @@ impl Issuer {
         service: &Service,
         request: OtpRequested,
         span: &mut Span,
-    ) -> Result<StoredVerification, Problem> {
+    ) -> Result<StoredVerification, IssueError> {
         let mut request = request;
         let client = self.guard.client(service, request.client.take())?;
         let request = request::parse(service, request)?;
@@ -115,8 +116,8 @@ impl Issuer {
             // as before.
             Opening::Cooling(live) => Ok(live),
             // Nothing was sent. The next request opens a new verification.
-            Opening::Ended(_) => Err(changing(
-                "the verification ended while its message was prepared",
+            Opening::Ended(_) => Err(IssueError::StoreUnavailable(
+                "the verification ended while its message was prepared; it is safe to retry",
             )),
             Opening::Exhausted(live) => Err(self.exhausted(&live)),
             Opening::Locked(until) => Err(self.locked(until)),
@@ -130,29 +131,25 @@ impl Issuer {
         id: &VerificationId,
         client: Option<ClientRequested>,
         span: &mut Span,
-    ) -> Result<StoredVerification, Problem> {
+    ) -> Result<StoredVerification, IssueError> {
         let client = self.guard.client(service, client)?;
         self.admit(service).await?;
-        let gone = || {
-            Problem::new(
-                ProblemCode::NotFound,
-                "the service has no live verification of this id",
-            )
-        };
         let asked = self.opener.resend(service, id).await?;
-        let asked = asked.ok_or_else(gone)?;
+        let asked = asked.ok_or(IssueError::Gone)?;
         let (opening, counted) = self.decided(service, asked, client).await?;
         match opening {
             Opening::Send(message) => self.send(service, *message, client, counted, span).await,
             Opening::Cooling(live) => {
                 let seconds = service.policy.cooldown_ms / 1_000;
-                let detail = format!("a message was sent less than {seconds} s ago");
-                let wait = self.seconds_until(live.resend_after);
-                Err(Problem::new(ProblemCode::Cooldown, detail).retry_after(wait))
+                Err(IssueError::Limited {
+                    limit: Limit::Cooldown,
+                    detail: format!("a message was sent less than {seconds} s ago"),
+                    wait_seconds: self.seconds_until(live.resend_after),
+                })
             }
             Opening::Exhausted(live) => Err(self.exhausted(&live)),
             Opening::Locked(until) => Err(self.locked(until)),
-            Opening::Ended(_) => Err(gone()),
+            Opening::Ended(_) => Err(IssueError::Gone),
         }
     }
 
@@ -165,7 +162,7 @@ impl Issuer {
         service: &Service,
         mut asked: Asked,
         client: Option<SubjectTag>,
-    ) -> Result<(Opening, Option<DeliveryId>), Problem> {
+    ) -> Result<(Opening, Option<DeliveryId>), IssueError> {
         let mut counted = None;
         for _ in 0..DECISIONS {
             match asked {
@@ -188,7 +185,9 @@ impl Issuer {
                 }
             }
         }
-        Err(changing("the verification changed too often"))
+        Err(IssueError::StoreUnavailable(
+            "the verification changed too often; it is safe to retry",
+        ))
     }
 
     /// Completes the steps that must precede a change or withdrawal of the live verification.
@@ -198,7 +197,7 @@ impl Issuer {
         service: &Service,
         change: &Change,
         client: Option<SubjectTag>,
-    ) -> Result<Option<DeliveryId>, Problem> {
+    ) -> Result<Option<DeliveryId>, IssueError> {
         if change.withdraws {
             let delivery = change.delivery_id();
             let index = self.opener.verifier().index();
@@ -211,12 +210,7 @@ impl Issuer {
                 at: change.at(),
             };
             let reserved = self.guard.reserve(service, sending, client).await;
-            reserved.map_err(|Refusal { mut problem, limit }| {
-                if limit.is_some() {
-                    problem.detail = format!("{OTHER_CONTENT}: {}", problem.detail);
-                }
-                problem
-            })?;
+            reserved.map_err(explain_other_content)?;
             return Ok(Some(delivery));
         }
         // Schedule the step before the fallback is replaced. Until then the step finds another
@@ -232,16 +226,16 @@ impl Issuer {
         &self,
         service: &Service,
         id: &VerificationId,
-    ) -> Result<Option<StoredVerification>, Problem> {
+    ) -> Result<Option<StoredVerification>, IssueError> {
         Ok(self.opener.verifier().get(&service.name, id).await?)
     }
 
-    async fn admit(&self, service: &Service) -> Result<(), Problem> {
+    async fn admit(&self, service: &Service) -> Result<(), IssueError> {
         // Without the broker nothing can be sent: answer before a verification is opened.
         match self.publisher.state() {
             LinkState::Up => {}
-            LinkState::Blocked => return Err(broker_problem(&PublishError::Blocked)),
-            LinkState::Down => return Err(broker_problem(&PublishError::Unavailable)),
+            LinkState::Blocked => return Err(PublishError::Blocked.into()),
+            LinkState::Down => return Err(PublishError::Unavailable.into()),
         }
         self.guard.admit(service).await
     }
@@ -251,7 +245,11 @@ impl Issuer {
     /// After an error the step must be retried: a peer is not available, or the cooldown of the
     /// recipient is running. A step that another limit refuses is skipped, and the step after it
     /// becomes due at once.
-    pub(crate) async fn step(&self, service: &Service, due: &StepDue) -> Result<Stepped, Problem> {
+    pub(crate) async fn step(
+        &self,
+        service: &Service,
+        due: &StepDue,
+    ) -> Result<Stepped, IssueError> {
         let id = &due.verification_id;
         let of = StepOf {
             after: due.after_send,
@@ -268,12 +266,12 @@ impl Issuer {
         let (opening, counted) = match self.decided(service, asked, None).await {
             Ok(decided) => decided,
             // The verification has not counted this message, so there is no delivery to settle.
-            Err(problem) if problem.code == ProblemCode::RateLimited => {
+            Err(error) if error.is_rate_limited() => {
                 self.skip_to(id, &service.name, due.after_send, next)
                     .await?;
                 return Ok(Stepped::Refused);
             }
-            Err(problem) => return Err(problem),
+            Err(error) => return Err(error),
         };
         let message = match opening {
             Opening::Send(message) => *message,
@@ -291,7 +289,7 @@ impl Issuer {
         // message.
         match self.send(service, message, None, counted, &mut span).await {
             Ok(_) => Ok(Stepped::Sent),
-            Err(problem) if problem.code == ProblemCode::RateLimited => {
+            Err(error) if error.is_rate_limited() => {
                 // The verification has counted the message, but it may not be sent: record that in
                 // the ledger.
                 let send = delivery.send();
@@ -304,16 +302,12 @@ impl Issuer {
                     now: self.clock.now(),
                 };
                 let settled = self.ledger.settle(settlement).await;
-                settled.map_err(|_| {
-                    Problem::new(
-                        ProblemCode::StoreUnavailable,
-                        "the ledger cannot be written",
-                    )
-                })?;
+                settled
+                    .map_err(|_| IssueError::StoreUnavailable("the ledger cannot be written"))?;
                 self.skip_to(id, &service.name, send, next).await?;
                 Ok(Stepped::Refused)
             }
-            Err(problem) => Err(problem),
+            Err(error) => Err(error),
         }
     }
 
@@ -324,7 +318,7 @@ impl Issuer {
         client: Option<SubjectTag>,
         counted: Option<DeliveryId>,
         span: &mut Span,
-    ) -> Result<StoredVerification, Problem> {
+    ) -> Result<StoredVerification, IssueError> {
         reach(Point::IssuerOpened);
         let order = &message.order;
         if counted.as_ref() != Some(&order.delivery_id) {
@@ -336,9 +330,9 @@ impl Issuer {
                 at: message.at,
             };
             let reserved = self.guard.reserve(service, sending, client).await;
-            if let Err(refusal) = reserved {
-                self.note(&order.delivery_id, refusal.limit).await;
-                return Err(refusal.problem);
+            if let Err(error) = reserved {
+                self.note(&order.delivery_id, &error).await;
+                return Err(error);
             }
         }
         reach(Point::IssuerReserved);
@@ -359,8 +353,8 @@ impl Issuer {
     }
 
     /// Notes for an operator which limit refused a message. The answer to the caller names it too.
-    async fn note(&self, delivery: &DeliveryId, limit: Option<Limit>) {
-        let Some(limit) = limit else {
+    async fn note(&self, delivery: &DeliveryId, error: &IssueError) {
+        let IssueError::Limited { limit, .. } = error else {
             return;
         };
         if let Err(error) = self.opener.refuse(delivery, limit.as_str()).await {
@@ -368,13 +362,13 @@ impl Issuer {
         }
     }
 
-    async fn publish(&self, message: &Message, span: &mut Span) -> Result<(), Problem> {
+    async fn publish(&self, message: &Message, span: &mut Span) -> Result<(), IssueError> {
         span.join(message.verification.id.trace_id());
         let channel = message.order.recipient.channel();
         let mut sending = span.child("send watchword.send", Kind::Producer);
         sending.say(Key::Channel, || channel.to_string());
         sending.say(Key::Delivery, || message.order.delivery_id.to_string());
-        let internal = || Problem::new(ProblemCode::Internal, "the message could not be sealed");
+        let internal = || IssueError::Internal("the message could not be sealed");
         let event = message
             .order
             .seal(&self.sealer.get(), self.clock.now())
@@ -395,7 +389,7 @@ impl Issuer {
         published.map_err(|error| {
             sending.fail();
             tracing::warn!(%error, delivery_id = %message.order.delivery_id, "could not publish a send order");
-            broker_problem(&error)
+            error.into()
         })
     }
 
@@ -407,7 +401,7 @@ impl Issuer {
         service: &ServiceName,
         after_send: u8,
         next: NextStep,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), IssueError> {
         let now = self.clock.now();
         let (due_at, after) = (
             now.plus_millis(next.after_ms),
@@ -416,7 +410,7 @@ impl Issuer {
         let follows = (service, &after);
         let mut event = StepDue::event("/watchword/issuer", follows, next.step, (now, due_at));
         event.data.details = next.details;
-        let internal = |_| Problem::new(ProblemCode::Internal, "the step could not be written");
+        let internal = |_| IssueError::Internal("the step could not be written");
         let outbound = Outbound {
             kind: StepDue::TYPE,
             route: Route::Lane(Lane::Timers),
@@ -426,7 +420,7 @@ impl Issuer {
             ttl: None,
         };
         let published = self.publisher.publish(outbound, PUBLISH_DEADLINE).await;
-        published.map_err(|error| broker_problem(&error))
+        Ok(published?)
     }
 
     /// Schedules the step after a skipped one, due at once.
@@ -436,7 +430,7 @@ impl Issuer {
         service: &ServiceName,
         after_send: u8,
         next: Option<NextStep>,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), IssueError> {
         let Some(next) = next else {
             return Ok(());
         };
@@ -447,26 +441,17 @@ impl Issuer {
         self.schedule(id, service, after_send, at_once).await
     }
 
-    fn exhausted(&self, live: &StoredVerification) -> Problem {
-        Problem::new(
-            ProblemCode::TooManySends,
-            "wait for the verification to expire",
-        )
-        .retry_after(self.seconds_until(live.expires_at))
+    fn exhausted(&self, live: &StoredVerification) -> IssueError {
+        let wait_seconds = self.seconds_until(live.expires_at);
+        IssueError::TooManySends { wait_seconds }
     }
 
-    fn locked(&self, until: Timestamp) -> Problem {
+    fn locked(&self, until: Timestamp) -> IssueError {
         if until.as_millis() == i64::MAX {
-            return Problem::new(
-                ProblemCode::SubjectLocked,
-                "the subject must be unlocked by an operator",
-            );
+            return IssueError::SubjectLockedForGood;
         }
-        Problem::new(
-            ProblemCode::SubjectLocked,
-            "too many wrong codes were given for this subject",
-        )
-        .retry_after(self.seconds_until(until))
+        let wait_seconds = self.seconds_until(until);
+        IssueError::SubjectLocked { wait_seconds }
     }
 
     fn seconds_until(&self, moment: Timestamp) -> u64 {
@@ -474,20 +459,20 @@ impl Issuer {
     }
 }
 
-fn changing(detail: &str) -> Problem {
-    let detail = format!("{detail}; it is safe to retry");
-    Problem::new(ProblemCode::StoreUnavailable, detail).retry_after(1)
-}
-
-fn broker_problem(error: &PublishError) -> Problem {
-    let detail = match error {
-        PublishError::Unavailable => "the broker is not connected; it is safe to retry",
-        PublishError::Blocked => "the broker accepts no messages for now; it is safe to retry",
-        PublishError::Rejected => "the queue is full; it is safe to retry",
-        PublishError::Unroutable => "the queue is being restored; it is safe to retry",
-        PublishError::Unconfirmed => "the broker did not confirm in time; it is safe to retry",
-    };
-    Problem::new(ProblemCode::BrokerUnavailable, detail).retry_after(1)
+/// Adds to a refusal by a limit that the earlier code stays valid.
+fn explain_other_content(error: IssueError) -> IssueError {
+    match error {
+        IssueError::Limited {
+            limit,
+            detail,
+            wait_seconds,
+        } => IssueError::Limited {
+            limit,
+            detail: format!("{OTHER_CONTENT}: {detail}"),
+            wait_seconds,
+        },
+        other => other,
+    }
 }
 
 #[cfg(test)]

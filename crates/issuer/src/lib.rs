@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod error;
 mod guard;
 pub mod http;
 mod intake;
@@ -11,6 +12,7 @@ pub mod requests;
 mod stepper;
 mod telemetry;
 
+pub use error::IssueError;
 pub use intake::{Intake, IntakeParts};
 pub use issuer::{Issuer, IssuerParts};
 pub use message_check::{MessageCheck, Unsendable};

@@ -1,9 +1,11 @@
 //! Checks before a verification is opened that the texts of its request can be rendered. The
 //! workers' crates own the texts; the binary passes them in behind [`MessageCheck`].
 
-use watchword_chassis::{Problem, ProblemCode, Service};
-use watchword_core::{Channel, Recipient};
+use watchword_chassis::ProblemCode;
+use watchword_core::{Channel, Recipient, Service};
 use watchword_verifier::OpenRequest;
+
+use crate::IssueError;
 
 /// Renders the texts that the workers would send.
 pub trait MessageCheck: Send + Sync {
@@ -46,16 +48,17 @@ pub fn check(
     texts: &dyn MessageCheck,
     service: &Service,
     request: &OpenRequest,
-) -> Result<(), Problem> {
+) -> Result<(), IssueError> {
     let steps = request.fallback.iter().map(|step| &step.recipient);
     let recipients = std::iter::once(&request.recipient).chain(steps);
     let used: Vec<_> = recipients.map(Recipient::channel).collect();
     for channel in Channel::ALL {
         if used.contains(&channel) {
             let checked = texts.check(service, channel, request);
-            checked.map_err(|error| Problem {
-                field: Some("variables".into()),
-                ..Problem::new(ProblemCode::TemplateVariables, error.to_string())
+            checked.map_err(|error| IssueError::Invalid {
+                code: ProblemCode::TemplateVariables,
+                field: "variables",
+                detail: error.to_string().into(),
             })?;
         }
     }

@@ -3,10 +3,12 @@
 
 use std::net::IpAddr;
 
-use watchword_chassis::{Problem, ProblemCode, Service};
-use watchword_core::{Channel, Locale, Malformed, Purpose, Recipient, Subject, Variables};
+use watchword_chassis::ProblemCode;
+use watchword_core::{Channel, Locale, Malformed, Purpose, Recipient, Service, Subject, Variables};
 use watchword_events::{ClientRequested, FallbackRequested, OtpRequested};
 use watchword_verifier::{FallbackStep, OpenRequest};
+
+use crate::IssueError;
 
 /// Most fallback steps of a request.
 const MOST_STEPS: usize = 3;
@@ -17,7 +19,7 @@ const SHORTEST_STEP_SECONDS: u64 = 5;
 const LONGEST_USER_AGENT: usize = 1_024;
 
 /// Parses `request` and checks its recipients against the numbers that the service allows.
-pub fn parse(service: &Service, request: OtpRequested) -> Result<OpenRequest, Problem> {
+pub fn parse(service: &Service, request: OtpRequested) -> Result<OpenRequest, IssueError> {
     let channel: Channel = request.channel.parse().map_err(invalid("channel"))?;
     let recipient = recipient(service, channel, &request.to, "to")?;
     let fallback = fallback(service, &request.fallback)?;
@@ -46,7 +48,7 @@ pub fn parse(service: &Service, request: OtpRequested) -> Result<OpenRequest, Pr
 }
 
 /// Returns the address of `client`, if it has one.
-pub fn client(client: Option<ClientRequested>) -> Result<Option<IpAddr>, Problem> {
+pub fn client(client: Option<ClientRequested>) -> Result<Option<IpAddr>, IssueError> {
     const ADDRESS: Malformed =
         Malformed::new("client.ip is an IPv4 or IPv6 address without port and zone");
     const AGENT: Malformed =
@@ -69,32 +71,27 @@ fn recipient(
     channel: Channel,
     to: &str,
     field: &'static str,
-) -> Result<Recipient, Problem> {
+) -> Result<Recipient, IssueError> {
     let recipient = Recipient::parse(channel, to).map_err(|error| {
         let code = match channel {
             Channel::Sms => ProblemCode::InvalidPhone,
             Channel::Email => ProblemCode::InvalidEmail,
         };
-        Problem::field(code, field, &error)
+        IssueError::malformed(code, field, &error)
     })?;
     if let Recipient::Sms(number) = &recipient {
-        service.numbers.admit(number).map_err(|problem| Problem {
-            field: Some(field.into()),
-            ..problem
-        })?;
+        let admitted = service.numbers.admit(number);
+        admitted.map_err(|refusal| IssueError::number(field, &refusal))?;
     }
     Ok(recipient)
 }
 
 /// Parses the fallback steps. All of them must be due before the code expires.
-fn fallback(service: &Service, steps: &[FallbackRequested]) -> Result<Vec<FallbackStep>, Problem> {
-    let wrong = |rule| {
-        Problem::field(
-            ProblemCode::InvalidRequest,
-            "fallback",
-            &Malformed::new(rule),
-        )
-    };
+fn fallback(
+    service: &Service,
+    steps: &[FallbackRequested],
+) -> Result<Vec<FallbackStep>, IssueError> {
+    let wrong = |rule| invalid("fallback")(Malformed::new(rule));
     if steps.len() > MOST_STEPS {
         return Err(wrong("at most 3 fallback steps are allowed"));
     }
@@ -118,13 +115,20 @@ fn fallback(service: &Service, steps: &[FallbackRequested]) -> Result<Vec<Fallba
     Ok(parsed)
 }
 
-fn invalid(field: &'static str) -> impl FnOnce(Malformed) -> Problem {
-    move |error| Problem::field(ProblemCode::InvalidRequest, field, &error)
+fn invalid(field: &'static str) -> impl FnOnce(Malformed) -> IssueError {
+    move |error| IssueError::malformed(ProblemCode::InvalidRequest, field, &error)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn field_of(error: IssueError) -> (ProblemCode, &'static str) {
+        match error {
+            IssueError::Invalid { code, field, .. } => (code, field),
+            other => panic!("{other:?}"),
+        }
+    }
 
     #[test]
     fn a_client_is_an_address_or_nothing() {
@@ -133,14 +137,14 @@ mod tests {
                 ip: ip.map(str::to_owned),
                 user_agent: agent.map(str::to_owned),
             };
-            client(Some(asked)).map_err(|problem| (problem.code, problem.field))
+            client(Some(asked)).map_err(field_of)
         };
         assert_eq!(client(None), Ok(None));
         assert_eq!(read(None, Some("Browser/1.0")), Ok(None));
         for text in ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1"] {
             assert_eq!(read(Some(text), None), Ok(text.parse().ok()), "{text}");
         }
-        let refused = Err((ProblemCode::InvalidRequest, Some("client".into())));
+        let refused = Err((ProblemCode::InvalidRequest, "client"));
         for text in [
             "",
             "unknown",

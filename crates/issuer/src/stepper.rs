@@ -8,15 +8,15 @@
 use std::sync::Arc;
 
 use watchword_broker::{Consumer, ParkReason, Received, work_until};
-use watchword_chassis::{Problem, ProblemCode, Services};
+use watchword_chassis::Services;
 use watchword_core::{Clock, DeliveryId, DeliveryOutcome, Ladder, Live, Rung, Timestamp};
 use watchword_events::{CloudEvent, StepDue};
 use watchword_ledger::LedgerStore;
 
-use crate::Issuer;
 use crate::telemetry::IssuerMetrics;
+use crate::{IssueError, Issuer};
 
-/// Seconds until a failed step is retried, unless the problem has a `Retry-After`.
+/// Seconds until a failed step is retried, unless the error says when to repeat it.
 const AGAIN_SECONDS: u64 = 1;
 
 /// The result of a fallback step.
@@ -129,24 +129,24 @@ impl Stepper {
                 self.0.metrics.stepped(stepped);
                 Turn::Done
             }
-            Err(problem) => {
+            Err(error) => {
                 tracing::warn!(
-                    code = problem.code.as_str(),
+                    code = error.code().as_str(),
                     "a fallback step will be retried"
                 );
-                let again_seconds = problem.retry_after_seconds.unwrap_or(AGAIN_SECONDS);
+                let again_seconds = error.retry_after_seconds().unwrap_or(AGAIN_SECONDS);
                 wait_of(again_seconds.saturating_mul(1_000)).map_or(Turn::Done, Turn::Wait)
             }
         }
     }
 
-    async fn act(&self, step: &StepDue) -> Result<Stepped, Problem> {
+    async fn act(&self, step: &StepDue) -> Result<Stepped, IssueError> {
         let services = self.0.services.get();
         let Some(service) = services.by_name(&step.service) else {
             return Ok(Stepped::Ended);
         };
         let before = DeliveryId::new(step.verification_id.clone(), step.after_send);
-        let away = |_| Problem::new(ProblemCode::StoreUnavailable, "the ledger cannot be read");
+        let away = |_| IssueError::StoreUnavailable("the ledger cannot be read");
         let records = self.0.ledger.get(&[before]).await.map_err(away)?;
         if records
             .first()

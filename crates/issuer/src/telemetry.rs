@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use watchword_broker::PublishError;
-use watchword_chassis::{Problem, ProblemCode, Services};
+use watchword_chassis::{ProblemCode, Services};
 use watchword_core::Channel;
 use watchword_metrics::prometheus::{Error, Gauge, Histogram, IntCounter, IntCounterVec, Registry};
 use watchword_metrics::{Kind, LATENCY, Maker, Series};
@@ -167,12 +167,12 @@ impl IssuerMetrics {
         self.0.seconds.observe(took.as_secs_f64());
     }
 
-    pub(crate) fn answered<T>(&self, entry: Entry, answer: &Result<T, Problem>) {
-        let (accepted, problems) = &self.0.requests[entry as usize];
-        match answer {
-            Ok(_) => accepted.inc(),
-            Err(problem) => problems[problem.code as usize].inc(),
-        }
+    pub(crate) fn accepted(&self, entry: Entry) {
+        self.0.requests[entry as usize].0.inc();
+    }
+
+    pub(crate) fn refused(&self, entry: Entry, code: ProblemCode) {
+        self.0.requests[entry as usize].1[code as usize].inc();
     }
 
     pub(crate) fn published(&self, channel: Channel, published: &Result<(), PublishError>) {

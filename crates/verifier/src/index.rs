@@ -79,7 +79,7 @@ impl Index {
         subject: SubjectTag,
         recipient: &Recipient,
     ) -> bool {
-        subject != self.subject_tag(service, &same_for_all_spellings(recipient))
+        subject != self.subject_tag(service, recipient.canonical())
     }
 
     /// Returns the tag of the key that remembers a request by event.
@@ -93,10 +93,9 @@ impl Index {
     /// Returns a tag that distinguishes a recipient from others of the service.
     pub fn recipient_short(&self, service: &ServiceName, recipient: &Recipient) -> ShortTag {
         let channel = recipient.channel().as_str();
-        let spelled = same_for_all_spellings(recipient);
         ShortTag::of(&mac(
             &self.key,
-            &["short", service.as_str(), channel, &spelled],
+            &["short", service.as_str(), channel, recipient.canonical()],
         ))
     }
 
@@ -152,20 +151,11 @@ impl Index {
             service.as_str(),
             subject,
             recipient.channel().as_str(),
-            &same_for_all_spellings(recipient),
+            recipient.canonical(),
             purpose.as_str(),
         ];
         SlotKey(HEXLOWER.encode(&mac(&self.key, &parts)[..16]))
     }
-}
-
-/// Returns the recipient as it is compared. Mailboxes are lowercased: the domain is
-/// case-insensitive by the standard (RFC 5321 section 2.4), and in practice the local part is too.
-pub fn same_for_all_spellings(recipient: &Recipient) -> Zeroizing<String> {
-    Zeroizing::new(match recipient {
-        Recipient::Sms(number) => number.expose().to_owned(),
-        Recipient::Email(address) => address.expose().to_ascii_lowercase(),
-    })
 }
 
 fn tag(hash: &[u8; 32]) -> SubjectTag {

@@ -10,7 +10,7 @@ mod telemetry;
 mod vault;
 mod verifier;
 
-pub use index::{Index, same_for_all_spellings};
+pub use index::Index;
 pub use opener::{OpenRequest, Opener};
 pub use opening::{Asked, Change, Further, Message, NextStep, Opening};
 pub use telemetry::{SERIES, VerifierMetrics};

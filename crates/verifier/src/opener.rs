@@ -3,14 +3,12 @@
 
 use std::sync::Arc;
 
-use watchword_chassis::Service;
 use watchword_core::{
-    Code, DeliveryId, Live, Locale, Purpose, Recipient, ServiceName, ShortTag, Subject, Timestamp,
-    Variables, VerificationId, VerificationStatus,
+    Code, DeliveryId, Live, Locale, Purpose, Recipient, Sealer, Service, ServiceName, ShortTag,
+    Subject, Timestamp, Variables, VerificationId, VerificationStatus,
 };
-use watchword_events::Sealer;
 
-use crate::index::{digest, same_for_all_spellings};
+use crate::index::digest;
 use crate::opening::{Asked, Change, Further, Message, Opening, at_step, message, step_after};
 use crate::store::{OpenCommand, Opened, SealedCode, Sent, StepOf, StoredVerification};
 use crate::vault::{
@@ -121,9 +119,8 @@ impl Opener {
             clock,
             ..
         } = self.verifier.as_ref();
-        let recipient = same_for_all_spellings(&request.recipient);
         let subject = request.subject.as_ref();
-        let subject = subject.map_or(recipient.as_str(), Subject::as_str);
+        let subject = subject.map_or_else(|| request.recipient.canonical(), Subject::as_str);
         let slot = index.slot(&service.name, subject, &request.recipient, &request.purpose);
         let tag = index.subject_tag(&service.name, subject);
         let id = VerificationId::draw(tag, entropy.as_ref())?;

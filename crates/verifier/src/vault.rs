@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
-use watchword_core::{Channel, Code, Locale, Recipient, Variables, VerificationId};
-use watchword_events::{Aad, SealError, Sealer};
+use watchword_core::{
+    Aad, Channel, Code, Locale, Recipient, SealError, Sealer, Variables, VerificationId,
+};
 use zeroize::{Zeroize, Zeroizing};
 
 /// The parts of a message except its code.

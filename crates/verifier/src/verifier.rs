@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use data_encoding::HEXLOWER;
-use watchword_chassis::Service;
 use watchword_core::{
-    Channel, CheckId, Clock, Entropy, EntropyError, KeyRing, Live, Purpose, Recipient, ServiceName,
-    Subject, TypedCode, Variables, VerificationId,
+    Channel, CheckId, Clock, Entropy, EntropyError, KeyRing, Live, Purpose, Recipient, Service,
+    ServiceName, Subject, TypedCode, Variables, VerificationId,
 };
 use watchword_failpoint::{Point, reach};
 

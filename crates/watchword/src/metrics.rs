@@ -2,7 +2,7 @@
 //! crates, with an introduction.
 
 use serde_json::json;
-use watchword_chassis::{figures, telemetry};
+use watchword_chassis::{process_metrics, telemetry};
 use watchword_metrics::{Kind, Series, markdown};
 
 use crate::{certificates, output};
@@ -60,7 +60,7 @@ pub const GROUPS: [(&str, &[Series]); 11] = [
     ),
     ("Certificates (every role)", certificates::SERIES),
     ("Admin API (every role)", watchword_admin::SERIES),
-    ("Process (every role, on Linux)", figures::SERIES),
+    ("Process (every role, on Linux)", process_metrics::SERIES),
 ];
 
 /// Returns the reference as Markdown.

@@ -12,12 +12,12 @@ use watchword_admin::operate::{OperatedChannel, Operator};
 use watchword_chassis::lifecycle::Lifecycle;
 use watchword_chassis::spans::Spans;
 use watchword_chassis::{Services, SystemEntropy, http, telemetry};
-use watchword_core::{Channel, Clock, Key, KeyRing, Live};
+use watchword_core::{Channel, Clock, Key, KeyRing, Live, Sealer};
 use watchword_delivery::{
     Courier, CourierParts, DeliveryMetrics, Inbox, Receipts, ReceiptsParts, Reporter, Worker,
     prefetch,
 };
-use watchword_events::{Lane, Sealer};
+use watchword_events::Lane;
 use watchword_issuer::http::IssuerState;
 use watchword_issuer::{
     Intake, IntakeParts, Issuer, IssuerMetrics, IssuerParts, MessageCheck, Stepper, StepperParts,

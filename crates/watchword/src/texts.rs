@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use watchword_chassis::Services;
 use watchword_chassis::config::ConfigError;
-use watchword_chassis::{Service, Services};
-use watchword_core::{Channel, Locale};
+use watchword_core::{Channel, Locale, Service};
 use watchword_delivery::{Dispatch, Sender, TemplateError, Templates};
 use watchword_email_worker::EmailText;
 use watchword_issuer::{MessageCheck, Unsendable};

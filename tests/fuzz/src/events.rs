@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use watchword_core::{
-    Channel, Entropy, EntropyError, Key, KeyRing, Recipient, Timestamp, Variables,
+    Channel, Entropy, EntropyError, Key, KeyRing, Recipient, Sealer, Timestamp, Variables,
 };
 use watchword_events::{
     CloudEvent, DeliveryUpdated, EventData, Order, OtpRequested, OtpSend, ReceiptReceived,
-    RequestParked, Sealer, StepDue, VerificationUpdated,
+    RequestParked, StepDue, VerificationUpdated,
 };
 
 const SEALED_AT: Timestamp = Timestamp::from_millis(1_795_521_600_000);

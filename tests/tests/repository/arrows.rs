@@ -39,7 +39,7 @@ const OWNERS: [(&str, &[&str]); 7] = [
     ("rusqlite", &["watchword-storage"]),
     ("lettre", &["watchword-email-worker"]),
     ("phonenumber", &["watchword-core"]),
-    ("chacha20poly1305", &["watchword-events"]),
+    ("chacha20poly1305", &["watchword-core"]),
 ];
 
 /// Dependencies that a crate must not have: (crate, dependency).

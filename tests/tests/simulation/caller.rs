@@ -5,13 +5,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use watchword_chassis::Problem;
 use watchword_chassis::spans::Span;
 use watchword_core::{
     Channel, CheckVerdict, DeliveryId, Recipient, Timestamp, Variables, VerificationId,
 };
 use watchword_events::{FallbackRequested, OtpRequested};
-use watchword_issuer::Issuer;
+use watchword_issuer::{IssueError, Issuer};
 use watchword_verifier::store::StoredVerification;
 use watchword_verifier::{CheckRequest, Verifier};
 
@@ -201,10 +200,10 @@ fn told(
     node: Node,
     tenant: Tenant,
     pays: Option<u8>,
-    answer: Result<StoredVerification, Problem>,
+    answer: Result<StoredVerification, IssueError>,
 ) {
     match answer {
-        Err(problem) => state.say(node, || format!("refuses: {}", problem.code.as_str())),
+        Err(error) => state.say(node, || format!("refuses: {}", error.code().as_str())),
         Ok(sent) => {
             let id = DeliveryId::new(sent.id.clone(), sent.sends);
             let name = state.name_of(&id);

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use watchword_chassis::Services;
 use watchword_chassis::config::{
     GuessesConfig, LimitsConfig, PolicyConfig, ResendMode, ServiceConfig,
 };
-use watchword_chassis::{Service, Services};
-use watchword_core::{Channel, Key, KeyRing, Live};
+use watchword_core::{Channel, Key, KeyRing, Live, Service};
 use watchword_delivery::DeliveryMetrics;
 use watchword_issuer::IssuerMetrics;
 use watchword_metrics::prometheus::Registry;

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use watchword_broker::Consumer;
-use watchword_chassis::Service;
 use watchword_chassis::spans::Spans;
-use watchword_core::{Channel, Live};
+use watchword_core::{Channel, Live, Sealer, Service};
 use watchword_delivery::{
     Choose, Courier, CourierParts, DeliveryMetrics, Provider, Receipts, ReceiptsParts, Reporter,
     RouteConfig, Router, Rules, Worker,
 };
-use watchword_events::{Lane, Sealer};
+use watchword_events::Lane;
 use watchword_issuer::{Issuer, IssuerParts, MessageCheck, Stepper, StepperParts, Unsendable};
 use watchword_verifier::{OpenRequest, Opener, Verifier, VerifierParts};
 

@@ -179,10 +179,9 @@ impl Operator {
                 let service = self.known_service(service)?;
                 let recipient: Recipient = fields::recipient(recipient)?;
                 let index = self.index()?;
-                let spelled = watchword_verifier::same_for_all_spellings(&recipient);
                 let search = Search::Recipient {
                     tag: index.recipient_short(&service, &recipient),
-                    subject: index.subject_tag(&service, &spelled),
+                    subject: index.subject_tag(&service, recipient.canonical()),
                     service: service.clone(),
                 };
                 let target = format!("recipient {}", index.recipient_tag(&service, &recipient));

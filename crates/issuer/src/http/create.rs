@@ -21,7 +21,10 @@ pub(super) async fn create(
     let begun = Instant::now();
     let mut span = state.begin("POST /v1/verifications", &service, trace);
     let answer = match body {
-        Ok(JsonBody(request)) => state.issuer.issue(&service, request, &mut span).await,
+        Ok(JsonBody(request)) => {
+            let issued = state.issuer.issue(&service, request, &mut span).await;
+            issued.map_err(Problem::from)
+        }
         Err(problem) => Err(problem),
     };
     state.end(span, answer, begun.elapsed())

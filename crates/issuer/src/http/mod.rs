@@ -12,13 +12,13 @@ use axum::routing::post;
 use axum::{Json, Router};
 use watchword_chassis::http::CallerTrace;
 use watchword_chassis::spans::{Key, Kind, Span, Spans};
-use watchword_chassis::{Problem, Service, Services};
-use watchword_core::Live;
+use watchword_chassis::{Problem, Services};
+use watchword_core::{Live, Service};
 use watchword_verifier::http::VerificationView;
 use watchword_verifier::store::StoredVerification;
 
-use crate::Issuer;
 use crate::telemetry::{Entry, IssuerMetrics};
+use crate::{IssueError, Issuer};
 
 /// The state that the routes share.
 #[derive(Clone)]
@@ -36,6 +36,20 @@ pub struct IssuerState {
 impl FromRef<IssuerState> for Live<Services> {
     fn from_ref(state: &IssuerState) -> Self {
         state.services.clone()
+    }
+}
+
+impl From<IssueError> for Problem {
+    fn from(error: IssueError) -> Self {
+        Self {
+            code: error.code(),
+            detail: error.to_string(),
+            field: match &error {
+                IssueError::Invalid { field, .. } => Some((*field).into()),
+                _ => None,
+            },
+            retry_after_seconds: error.retry_after_seconds(),
+        }
     }
 }
 
@@ -63,15 +77,16 @@ impl IssuerState {
         took: Duration,
     ) -> Result<(StatusCode, Json<VerificationView>), Problem> {
         self.metrics.took(took);
-        self.metrics.answered(Entry::Http, &answer);
         match answer {
             Ok(verification) => {
+                self.metrics.accepted(Entry::Http);
                 span.join(verification.id.trace_id());
                 span.say(Key::Verification, || verification.id.to_string());
                 let view = VerificationView::from(&verification);
                 Ok((StatusCode::ACCEPTED, Json(view)))
             }
             Err(problem) => {
+                self.metrics.refused(Entry::Http, problem.code);
                 span.say(Key::Problem, || problem.code.as_str().to_owned());
                 if problem.code.status().is_server_error() {
                     span.fail();

@@ -8,13 +8,14 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use watchword_chassis::http::{Caller, CallerTrace, OptionalJsonBody, PathText};
 use watchword_chassis::spans::Span;
-use watchword_chassis::{Problem, ProblemCode, Service};
-use watchword_core::{Channel, Malformed};
+use watchword_chassis::{Problem, ProblemCode};
+use watchword_core::{Channel, Malformed, Service};
 use watchword_events::ClientRequested;
 use watchword_verifier::http::VerificationView;
 use watchword_verifier::store::StoredVerification;
 
 use super::IssuerState;
+use crate::IssueError;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,7 +36,10 @@ pub(super) async fn resend(
     let begun = Instant::now();
     let mut span = state.begin("POST /v1/verifications/{id}/resend", &service, trace);
     let answer = match body {
-        Ok(OptionalJsonBody(body)) => again(&state, &service, &id, body, &mut span).await,
+        Ok(OptionalJsonBody(body)) => {
+            let sent = again(&state, &service, &id, body, &mut span).await;
+            sent.map_err(Problem::from)
+        }
         Err(problem) => Err(problem),
     };
     state.end(span, answer, begun.elapsed())
@@ -47,23 +51,15 @@ async fn again(
     id: &str,
     body: ResendBody,
     span: &mut Span,
-) -> Result<StoredVerification, Problem> {
-    let not_found = || {
-        Problem::new(
-            ProblemCode::NotFound,
-            "the service has no live verification of this id",
-        )
-    };
-    let id = id.parse().map_err(|_| not_found())?;
+) -> Result<StoredVerification, IssueError> {
+    let id = id.parse().map_err(|_| IssueError::Gone)?;
     if let Some(text) = body.channel {
-        let invalid =
-            |error: &Malformed| Problem::field(ProblemCode::InvalidRequest, "channel", error);
+        let invalid = |error: &Malformed| {
+            IssueError::malformed(ProblemCode::InvalidRequest, "channel", error)
+        };
         let channel: Channel = text.parse().map_err(|error| invalid(&error))?;
-        let live = state
-            .issuer
-            .status(service, &id)
-            .await?
-            .ok_or_else(not_found)?;
+        let live = state.issuer.status(service, &id).await?;
+        let live = live.ok_or(IssueError::Gone)?;
         if live.channel != channel {
             return Err(invalid(&Malformed::new(
                 "the verification has no recipient on this channel",

@@ -3,29 +3,31 @@
 
 use bytes::Bytes;
 use watchword_broker::ParkReason;
-use watchword_chassis::{Problem, ProblemCode};
 use watchword_core::{RequestId, Timestamp};
 use watchword_events::{CloudEvent, EventData, Refusal, RequestParked, VerificationUpdated};
 use watchword_verifier::store::StoredVerification;
 
 use super::Request;
+use crate::IssueError;
 
 const SOURCE: &str = "/watchword/issuer";
 
-/// Creates the refusal of a request whose code would have expired.
-pub(super) fn too_old() -> Problem {
-    Problem::new(
-        ProblemCode::RequestExpired,
-        "the request waited longer than its code would have lived",
-    )
+impl From<IssueError> for Refusal {
+    fn from(error: IssueError) -> Self {
+        Self {
+            code: error.code().as_str().to_owned(),
+            detail: error.to_string(),
+            retry_after_seconds: error.retry_after_seconds(),
+        }
+    }
 }
 
 /// Creates the answer to `request`.
 pub(super) fn answer_document(
     request: &Request,
-    issued: Result<StoredVerification, Problem>,
+    issued: Result<StoredVerification, IssueError>,
     now: Timestamp,
-) -> Result<String, Problem> {
+) -> Result<String, IssueError> {
     let mut data = VerificationUpdated {
         request_id: request.id.to_string(),
         service: request.service.name.clone(),
@@ -50,13 +52,7 @@ pub(super) fn answer_document(
             data.resend_after = Some(verification.resend_after.to_rfc3339());
             data.sends = Some(verification.sends);
         }
-        Err(problem) => {
-            data.refusal = Some(Refusal {
-                code: problem.code.as_str().to_owned(),
-                detail: problem.detail,
-                retry_after_seconds: problem.retry_after_seconds,
-            });
-        }
+        Err(error) => data.refusal = Some(error.into()),
     }
     let word = if data.refusal.is_some() {
         "refused"
@@ -69,7 +65,7 @@ pub(super) fn answer_document(
         time: now,
         data,
     };
-    let internal = || Problem::new(ProblemCode::Internal, "the answer could not be written");
+    let internal = || IssueError::Internal("the answer could not be written");
     let bytes = event.encode().map_err(|_| internal())?;
     String::from_utf8(bytes).map_err(|_| internal())
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use async_trait::async_trait;
 use serde_json::json;
 use watchword_chassis::config::{GuessesConfig, LimitsConfig, PolicyConfig, ServiceConfig};
-use watchword_chassis::{Services, SystemEntropy};
+use watchword_chassis::{ProblemCode, Services, SystemEntropy};
 use watchword_core::{Channel, Key, KeyRing, ManualClock, ResendCode, SendLimits};
 use watchword_events::CloudEvent;
 use watchword_ledger::{LedgerSettings, SqliteLedger};
@@ -166,7 +166,7 @@ impl World {
         self.try_ask(request).await.unwrap();
     }
 
-    async fn try_ask(&self, request: serde_json::Value) -> Result<StoredVerification, Problem> {
+    async fn try_ask(&self, request: serde_json::Value) -> Result<StoredVerification, IssueError> {
         let request = serde_json::from_value(request).unwrap();
         let mut span = Span::none();
         let issued = self.issuer.issue(&self.service, request, &mut span);
@@ -175,7 +175,7 @@ impl World {
 
     async fn step(&self, due: &StepDue) -> Result<Stepped, ProblemCode> {
         let stepped = self.issuer.step(&self.service, due).await;
-        stepped.map_err(|problem| problem.code)
+        stepped.map_err(|error| error.code())
     }
 
     /// Returns the step that was published last.
@@ -287,9 +287,9 @@ async fn a_request_whose_verification_ends_meanwhile_is_to_be_repeated() {
     world.clock.advance_millis(31_000);
     let lifetime_ms = world.service.policy.lifetime_ms.try_into().unwrap();
     world.reserve_ms.store(lifetime_ms, Ordering::Relaxed);
-    let problem = world.try_ask(request.clone()).await.unwrap_err();
-    assert_eq!(problem.code, ProblemCode::StoreUnavailable);
-    assert_eq!(problem.retry_after_seconds, Some(1));
+    let error = world.try_ask(request.clone()).await.unwrap_err();
+    assert_eq!(error.code(), ProblemCode::StoreUnavailable);
+    assert_eq!(error.retry_after_seconds(), Some(1));
     assert_eq!(world.queue.0.lock().unwrap().len(), 1);
     world.reserve_ms.store(0, Ordering::Relaxed);
     world.clock.advance_millis(31_000);

@@ -2,7 +2,7 @@
 //! the configuration names. Only ids, the state and an error code are kept.
 
 mod heard;
-mod plans;
+mod plan_history;
 mod route;
 mod vendors;
 mod verify;
@@ -15,7 +15,7 @@ use watchword_core::{DeliveryId, ProviderName, ReceiptState};
 use watchword_events::ReceiptReceived;
 
 pub use heard::{HeardReceipt, Unread, queue_heard};
-pub use plans::ReceiptPlans;
+pub use plan_history::ReceiptPlans;
 pub use route::{
     NO_SUCH_PROVIDER, ReceiptMetrics, ReceiptState as ReceiptRouteState, SERIES, routes,
 };

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use watchword_chassis::config::ServicesConfig;
 use watchword_chassis::{Services, SystemEntropy};
 use watchword_core::{
-    Channel, CheckVerdict, Key, KeyRing, Live, ManualClock, Purpose, Recipient, Variables,
+    Channel, CheckVerdict, Key, KeyRing, Live, ManualClock, Purpose, Recipient, Sealer, Variables,
 };
-use watchword_events::Sealer;
 use watchword_storage::redis::Value;
 use watchword_verifier::store::{RedisVerifications, VerificationStore};
 use watchword_verifier::{

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use watchword_core::{
-    Channel, DeliveryId, Entropy, EntropyError, Key, KeyRing, Recipient, ServiceName, Timestamp,
-    Variables, VerificationId,
+    Channel, DeliveryId, Entropy, EntropyError, Key, KeyRing, Recipient, Sealer, ServiceName,
+    Timestamp, Variables, VerificationId,
 };
 use watchword_delivery::{Dispatch, Sender};
-use watchword_events::{Order, Sealer};
+use watchword_events::Order;
 
 pub const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 pub const DEADLINE: Timestamp = NOW.plus_millis(300_000);

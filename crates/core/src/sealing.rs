@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
-use watchword_core::{Entropy, EntropyError, Key, KeyRing};
 use zeroize::Zeroizing;
+
+use crate::{Entropy, EntropyError, Key, KeyRing};
 
 /// The content of an opened seal; wiped when dropped.
 pub type Unsealed = Zeroizing<Vec<u8>>;

@@ -65,7 +65,7 @@ const STARTED: Series = Series {
 pub const SERIES: &[Series] = &[CLOCK, CPU, MEMORY, FDS, MAX_FDS, THREADS, STARTED];
 
 /// Collector that reads the values when the registry is scraped.
-pub(crate) struct Figures {
+pub(crate) struct ProcessMetrics {
     clock: Arc<dyn Clock>,
     cpu: Counter,
     gauges: Gauges,
@@ -80,7 +80,7 @@ struct Gauges {
     started: Gauge,
 }
 
-impl Figures {
+impl ProcessMetrics {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let gauge = |series: &Series| Gauge::new(series.name, series.help);
         let gauges = Gauges {
@@ -130,7 +130,7 @@ impl Figures {
     }
 }
 
-impl Collector for Figures {
+impl Collector for ProcessMetrics {
     fn desc(&self) -> Vec<&Desc> {
         let collectors = self.collectors().into_iter();
         collectors.flat_map(Collector::desc).collect()
