@@ -9,9 +9,9 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use watchword_broker::{
-    Broker, BrokerMetrics, Consumer, EMBEDDED_MIGRATIONS, EmbeddedBroker, EmbeddedSettings, Late,
-    LinkState, Outbound, PublishError, RabbitMq as Link, RabbitMqSettings, Received, Route,
-    Topology,
+    Broker, BrokerMetrics, Consumer, DeadLetterReason, EMBEDDED_MIGRATIONS, EmbeddedBroker,
+    EmbeddedSettings, Late, LinkState, Outbound, PublishError, RabbitMq as Link, RabbitMqSettings,
+    Received, Route, Topology,
 };
 use watchword_core::{Channel, Clock, Ladder, Rung, SecretString, Timestamp};
 use watchword_events::Lane;
@@ -227,12 +227,16 @@ async fn a_parked_message_leaves_the_lane(world: World) {
         world.publish(name).await.unwrap();
     }
     let mut consumer = world.consume(1).await;
-    next(&mut consumer).await.park("broken_seal").await.unwrap();
+    next(&mut consumer)
+        .await
+        .dead_letter(DeadLetterReason::BrokenSeal)
+        .await
+        .unwrap();
     let good = next(&mut consumer).await;
     assert_eq!(id(&good), "good");
     good.ack().await.unwrap();
     let note = Outbound {
-        route: Route::Parked(Lane::Requests, "bad_data"),
+        route: Route::Parked(Lane::Requests, DeadLetterReason::BadData),
         ..message("note")
     };
     world
@@ -248,7 +252,11 @@ async fn parked_messages_are_looked_at_replayed_and_dropped(world: World) {
     let mut consumer = world.consume(3).await;
     for name in ["one", "two", "three"] {
         world.publish(name).await.unwrap();
-        next(&mut consumer).await.park("broken_seal").await.unwrap();
+        next(&mut consumer)
+            .await
+            .dead_letter(DeadLetterReason::BrokenSeal)
+            .await
+            .unwrap();
     }
     let parked = || async {
         // RabbitMQ lists a requeued message only after a moment.
@@ -578,7 +586,12 @@ async fn a_request_at_its_delivery_limit_is_handed_out(mut world: World) {
     assert!((20..=22).contains(&handed_out), "{handed_out}");
     assert_eq!(received.body, "body of request");
     assert!(received.is_held());
-    assert!(received.park("bad_data").await.is_err());
+    assert!(
+        received
+            .dead_letter(DeadLetterReason::BadData)
+            .await
+            .is_err()
+    );
     drop((consumer, publisher));
     world.reopened().await;
     let mut consumer = world.broker.consume(Lane::Requests, 1).await;
@@ -739,7 +752,10 @@ async fn long_headers_of_others_end_no_link() {
     let again = next(&mut consumer).await;
     assert!(again.body == body && !again.redelivered, "{again:?}");
     assert_eq!((again.traceparent.as_deref(), again.retries), (None, 1));
-    again.park("unreadable").await.unwrap();
+    again
+        .dead_letter(DeadLetterReason::NotAnEvent)
+        .await
+        .unwrap();
     until(10, "the order is dead-lettered", || async {
         (server.messages("watchword.sms.parked") == 1).then_some(())
     })

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use watchword_core::{Rung, ServiceName};
 use watchword_events::Lane;
 
+use crate::dead_letter::DeadLetterReason;
 use crate::port::{Settle, SettleError};
 
 /// A message to publish.
@@ -43,14 +44,11 @@ pub enum Route {
     Lane(Lane),
     /// The dead-letter queue of a queue kind, with the reason. For a note about a message that must
     /// not be kept itself, such as a request with a recipient in clear.
-    Parked(Lane, ParkReason),
+    Parked(Lane, DeadLetterReason),
     /// The events exchange, with this topic routing key. The publish succeeds even if no queue is
     /// bound to it.
     Event(String),
 }
-
-/// Why a message was dead-lettered: a stable word (`unknown_type`, `broken_seal`, …).
-pub type ParkReason = &'static str;
 
 /// Why a message was moved to its late queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,8 +105,8 @@ impl Received {
 
     /// Dead-letters the message for an operator: publishes it to the dead-letter queue, waits for
     /// the confirm, then acknowledges it.
-    pub async fn park(self, reason: ParkReason) -> Result<(), SettleError> {
-        self.settle.park(reason).await
+    pub async fn dead_letter(self, reason: DeadLetterReason) -> Result<(), SettleError> {
+        self.settle.dead_letter(reason).await
     }
 
     /// Returns the message to its queue unprocessed, for immediate redelivery.

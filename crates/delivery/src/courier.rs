@@ -14,6 +14,7 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use watchword_broker::DeadLetterReason;
 use watchword_chassis::Services;
 use watchword_chassis::spans::{Key, Kind, Span, Spans};
 use watchword_core::{
@@ -126,7 +127,7 @@ impl Courier {
             let settled = match settling {
                 Settling::Ack => "ack",
                 Settling::Retry(_) => "retry",
-                Settling::Park(reason) => reason,
+                Settling::Park(reason) => reason.as_str(),
                 Settling::Requeue => "requeue",
             };
             settled.to_owned()
@@ -140,11 +141,11 @@ impl Courier {
     async fn carry_within(&self, span: &mut Span, letter: &Letter) -> Settling {
         let event = match CloudEvent::<OtpSend>::decode(&letter.body) {
             Ok(event) => event,
-            Err(error) => return Settling::Park(error.reason()),
+            Err(error) => return Settling::Park(error.into()),
         };
         // A valid order in the other channel's queue was moved there by a third party.
         if event.data.channel != self.parts.channel {
-            return Settling::Park("wrong_channel");
+            return Settling::Park(DeadLetterReason::WrongChannel);
         }
         let order = match Order::open(&event, &self.parts.sealer.get()) {
             Ok(order) => order,
@@ -222,7 +223,7 @@ impl Courier {
         if retries < SERVICE_WAITS || now.since(sealed_at) < SERVICE_WAIT {
             return Ok(soon());
         }
-        let park = Settling::Park("unknown_service");
+        let park = Settling::Park(DeadLetterReason::UnknownService);
         self.end(order, DeliveryOutcome::Parked, park).await
     }
 
@@ -495,7 +496,7 @@ fn unopened(error: OrderError, retries: u32) -> Settling {
     if error == OrderError::Seal(SealError::UnknownKey) && retries < KEY_WAITS {
         return soon();
     }
-    Settling::Park(error.reason())
+    Settling::Park(error.into())
 }
 
 /// Returns a number that differs for each order and each retry. It spreads orders over providers.

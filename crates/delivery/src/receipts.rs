@@ -59,8 +59,8 @@ impl Receipts {
             Settling::Ack => received.ack().await,
             Settling::Retry(rung) => received.retry(rung).await,
             Settling::Park(reason) => {
-                self.0.metrics.parked(reason);
-                received.park(reason).await
+                self.0.metrics.dead_lettered(reason);
+                received.dead_letter(reason).await
             }
             Settling::Requeue => received.requeue().await,
         };
@@ -72,7 +72,7 @@ impl Receipts {
     async fn hear(&self, body: &[u8], retries: u32) -> Settling {
         let event = match CloudEvent::<ReceiptReceived>::decode(body) {
             Ok(event) => event,
-            Err(error) => return Settling::Park(error.reason()),
+            Err(error) => return Settling::Park(error.into()),
         };
         match self.apply(&event.data).await {
             Ok(Heard::Early | Heard::Unknown) if retries < WAITS => Ladder::STANDARD

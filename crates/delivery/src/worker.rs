@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use watchword_broker::{Consumer, ParkReason, Received, work_until};
+use watchword_broker::{Consumer, DeadLetterReason, Received, work_until};
 use watchword_core::Rung;
 use watchword_failpoint::{Point, reach};
 
@@ -31,7 +31,7 @@ pub(crate) enum Settling {
     /// Retry after this delay.
     Retry(Rung),
     /// The message cannot be processed; dead-letter it.
-    Park(ParkReason),
+    Park(DeadLetterReason),
     /// The store is unavailable; return the message to its queue.
     Requeue,
 }
@@ -75,7 +75,7 @@ async fn work(courier: Arc<Courier>, received: Received) {
     let carried = AssertUnwindSafe(courier.carry(&letter))
         .catch_unwind()
         .await;
-    let settling = carried.unwrap_or(Settling::Park("panic"));
+    let settling = carried.unwrap_or(Settling::Park(DeadLetterReason::Panic));
     reach(Point::DeliveryReported);
     let settled = match settling {
         Settling::Ack => received.ack().await,
@@ -85,9 +85,9 @@ async fn work(courier: Arc<Courier>, received: Received) {
             received.retry(rung).await
         }
         Settling::Park(reason) => {
-            tracing::error!(reason, "an order was dead-lettered");
-            metrics.parked(reason);
-            received.park(reason).await
+            tracing::error!(%reason, "an order was dead-lettered");
+            metrics.dead_lettered(reason);
+            received.dead_letter(reason).await
         }
         Settling::Requeue => received.requeue().await,
     };

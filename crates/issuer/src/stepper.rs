@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use watchword_broker::{Consumer, ParkReason, Received, work_until};
+use watchword_broker::{Consumer, DeadLetterReason, Received, work_until};
 use watchword_chassis::{Problem, ProblemCode, Services};
 use watchword_core::{Clock, DeliveryId, DeliveryOutcome, Ladder, Live, Rung, Timestamp};
 use watchword_events::{CloudEvent, StepDue};
@@ -74,7 +74,7 @@ pub struct Stepper(StepperParts);
 enum Turn {
     Done,
     Wait(Rung),
-    Park(ParkReason),
+    Park(DeadLetterReason),
 }
 
 impl Stepper {
@@ -99,8 +99,8 @@ impl Stepper {
             Turn::Done => received.ack().await,
             Turn::Wait(rung) => received.retry(rung).await,
             Turn::Park(reason) => {
-                self.0.metrics.parked(reason);
-                received.park(reason).await
+                self.0.metrics.dead_lettered(reason);
+                received.dead_letter(reason).await
             }
         };
         if settled.is_err() {
@@ -111,10 +111,10 @@ impl Stepper {
     async fn turn(&self, body: &[u8]) -> Turn {
         let event = match CloudEvent::<StepDue>::decode(body) {
             Ok(event) => event,
-            Err(error) => return Turn::Park(error.reason()),
+            Err(error) => return Turn::Park(error.into()),
         };
         let Some(due_at) = Timestamp::from_rfc3339(&event.data.due_at) else {
-            return Turn::Park("bad_data");
+            return Turn::Park(DeadLetterReason::BadData);
         };
         let left_ms = due_at.millis_since(self.0.clock.now());
         if left_ms > 0 {

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 use watchword_broker::{
-    Consumer, LinkState, Outbound, ParkReason, PublishError, Publisher, Received, Route, Settle,
-    SettleError,
+    Consumer, DeadLetterReason, LinkState, Outbound, PublishError, Publisher, Received, Route,
+    Settle, SettleError,
 };
 use watchword_core::{Rung, Timestamp};
 use watchword_events::Lane;
@@ -349,8 +349,8 @@ impl Settle for SimSettle {
         self.acknowledged().await
     }
 
-    async fn park(self: Box<Self>, reason: ParkReason) -> Result<(), SettleError> {
-        self.settled(reason, |state, lane, tag| {
+    async fn dead_letter(self: Box<Self>, reason: DeadLetterReason) -> Result<(), SettleError> {
+        self.settled(reason.as_str(), |state, lane, tag| {
             if let Some(message) = state.queues.release(lane, tag) {
                 state.queues.parked.insert(message.id);
             }

@@ -16,7 +16,8 @@ use watchword_events::Lane;
 
 use super::Shared;
 use super::table::{self, Fate, Taken};
-use crate::message::{Late, ParkReason, Received};
+use crate::dead_letter::DeadLetterReason;
+use crate::message::{Late, Received};
 use crate::port::{Consumer, LinkState, Settle, SettleError};
 
 /// The longest sleep between two looks at the table. It bounds the delay after a clock step.
@@ -220,7 +221,8 @@ impl Pump {
                 );
                 // If this fails, the lease expires and the message is dead-lettered when it is
                 // taken again.
-                let _ = Box::new(holding).park("delivery_limit").await;
+                let reason = DeadLetterReason::DeliveryLimit;
+                let _ = Box::new(holding).dead_letter(reason).await;
                 continue;
             }
             tokio::select! {
@@ -312,7 +314,7 @@ impl Settle for Holding {
         .await
     }
 
-    async fn park(self: Box<Self>, reason: ParkReason) -> Result<(), SettleError> {
+    async fn dead_letter(self: Box<Self>, reason: DeadLetterReason) -> Result<(), SettleError> {
         if !self.lane.is_republished() {
             return Err(SettleError);
         }

@@ -27,6 +27,7 @@ use super::link::Link;
 use super::publisher::{RETRIES_HEADER, RabbitPublisher};
 use super::settle::RabbitSettle;
 use super::supervisor::Supervisor;
+use crate::dead_letter::DeadLetterReason;
 use crate::message::{Late, Received};
 use crate::port::{Consumer, LinkState};
 use crate::telemetry::BrokerMetrics;
@@ -312,7 +313,7 @@ impl Pump {
         );
         // If this fails, the message returns to the late queue and is dead-lettered on the next
         // read.
-        let _ = received.park("delivery_limit").await;
+        let _ = received.dead_letter(DeadLetterReason::DeliveryLimit).await;
         Some(())
     }
 

@@ -14,7 +14,8 @@ use watchword_events::{CONTENT_TYPE, Lane};
 use super::batch::{Batches, Parcel};
 use super::consumer::{header, retries, traceparent};
 use super::supervisor::Supervisor;
-use crate::message::{Outbound, ParkReason, Route};
+use crate::dead_letter::DeadLetterReason;
+use crate::message::{Outbound, Route};
 use crate::port::{LinkState, PublishError, Publisher};
 use crate::telemetry::BrokerMetrics;
 
@@ -121,7 +122,7 @@ impl Publisher for RabbitPublisher {
                 properties,
             ),
             Route::Parked(lane, reason) => {
-                let properties = with_reason(properties, reason);
+                let properties = with_reason(properties, *reason);
                 (
                     &self.aside[lane.place()],
                     "",
@@ -184,7 +185,7 @@ pub(super) fn for_retry(
 /// Returns the dead-letter queue, and properties with the reason.
 pub(super) fn for_parking(
     lane: Lane,
-    reason: ParkReason,
+    reason: DeadLetterReason,
     properties: &BasicProperties,
 ) -> (String, BasicProperties) {
     (lane.parked_queue(), with_reason(copied(properties), reason))
@@ -204,11 +205,11 @@ pub(super) fn replayed(properties: &BasicProperties) -> BasicProperties {
     )
 }
 
-fn with_reason(properties: BasicProperties, reason: ParkReason) -> BasicProperties {
+fn with_reason(properties: BasicProperties, reason: DeadLetterReason) -> BasicProperties {
     with_header(
         properties,
         REASON_HEADER,
-        AMQPValue::LongString(reason.into()),
+        AMQPValue::LongString(reason.as_str().into()),
     )
 }
 
