@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod dead_letter;
+mod disposition;
 mod embedded;
 mod message;
 mod parked;
@@ -11,6 +12,7 @@ mod telemetry;
 mod work;
 
 pub use dead_letter::DeadLetterReason;
+pub use disposition::Disposition;
 pub use embedded::{EMBEDDED_MIGRATIONS, EmbeddedBroker, EmbeddedSettings};
 pub use message::{Late, Outbound, Received, Route};
 pub use parked::{ParkedError, ParkedLook, ParkedMessage};

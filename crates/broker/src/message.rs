@@ -7,6 +7,7 @@ use watchword_core::{Rung, ServiceName};
 use watchword_events::Lane;
 
 use crate::dead_letter::DeadLetterReason;
+use crate::disposition::Disposition;
 use crate::port::{Settle, SettleError};
 
 /// A message to publish.
@@ -89,6 +90,16 @@ impl Received {
     /// lost: the broker then delivers the message again, so further work on it has no effect.
     pub fn is_held(&self) -> bool {
         self.settle.is_held()
+    }
+
+    /// Settles the message as `disposition` says.
+    pub async fn settle(self, disposition: Disposition) -> Result<(), SettleError> {
+        match disposition {
+            Disposition::Ack => self.ack().await,
+            Disposition::Retry(rung) => self.retry(rung).await,
+            Disposition::DeadLetter(reason) => self.dead_letter(reason).await,
+            Disposition::Requeue => self.requeue().await,
+        }
     }
 
     /// Acknowledges the message. Call it once the outcome is recorded: the broker forgets the

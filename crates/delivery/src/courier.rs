@@ -14,12 +14,12 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use watchword_broker::DeadLetterReason;
+use watchword_broker::{DeadLetterReason, Disposition};
 use watchword_chassis::Services;
 use watchword_chassis::spans::{Key, Kind, Span, Spans};
 use watchword_core::{
-    AttemptClass, Channel, Clock, DeliveryOutcome, Ladder, Live, ProviderName, Rung, Timestamp,
-    TraceId, TraceParent,
+    AttemptClass, Channel, Clock, DeliveryOutcome, Live, ProviderName, Rung, Timestamp, TraceId,
+    TraceParent,
 };
 use watchword_events::{CloudEvent, Order, OrderError, OtpSend, SealError, Sealer};
 use watchword_failpoint::{Point, reach};
@@ -31,7 +31,6 @@ use crate::decision::{Decision, Ended, Rules, attempt_budget, decide};
 use crate::report::Reporter;
 use crate::route::{Pick, Router};
 use crate::telemetry::DeliveryMetrics;
-use crate::worker::Settling;
 use crate::{Attempted, Dispatch, Provider, Sender};
 use ending::{soon, when_free};
 use history::{History, tried_as};
@@ -98,7 +97,7 @@ struct Errand<'a> {
 
 /// The result of one attempt.
 enum Turn {
-    Settled(Settling),
+    Settled(Disposition),
     NextProvider,
 }
 
@@ -114,38 +113,33 @@ impl Courier {
 
     /// Processes the order in `letter` as far as possible now, and returns how to settle its
     /// message.
-    pub(crate) async fn carry(&self, letter: &Letter) -> Settling {
+    pub(crate) async fn carry(&self, letter: &Letter) -> Disposition {
         let caller = letter.traceparent.as_deref().and_then(TraceParent::parse);
         let name = match self.parts.channel {
             Channel::Sms => "process watchword.sms",
             Channel::Email => "process watchword.email",
         };
         let mut span = self.parts.spans.begin(name, Kind::Consumer, caller);
-        let settling = self.carry_within(&mut span, letter).await;
+        let disposition = self.carry_within(&mut span, letter).await;
         span.say(Key::Retries, || letter.retries.to_string());
-        span.say(Key::Settled, || {
-            let settled = match settling {
-                Settling::Ack => "ack",
-                Settling::Retry(_) => "retry",
-                Settling::Park(reason) => reason.as_str(),
-                Settling::Requeue => "requeue",
-            };
-            settled.to_owned()
-        });
-        if matches!(settling, Settling::Park(_) | Settling::Requeue) {
+        span.say(Key::Settled, || disposition.as_str().to_owned());
+        if matches!(
+            disposition,
+            Disposition::DeadLetter(_) | Disposition::Requeue
+        ) {
             span.fail();
         }
-        settling
+        disposition
     }
 
-    async fn carry_within(&self, span: &mut Span, letter: &Letter) -> Settling {
+    async fn carry_within(&self, span: &mut Span, letter: &Letter) -> Disposition {
         let event = match CloudEvent::<OtpSend>::decode(&letter.body) {
             Ok(event) => event,
-            Err(error) => return Settling::Park(error.into()),
+            Err(error) => return Disposition::DeadLetter(error.into()),
         };
         // A valid order in the other channel's queue was moved there by a third party.
         if event.data.channel != self.parts.channel {
-            return Settling::Park(DeadLetterReason::WrongChannel);
+            return Disposition::DeadLetter(DeadLetterReason::WrongChannel);
         }
         let order = match Order::open(&event, &self.parts.sealer.get()) {
             Ok(order) => order,
@@ -164,9 +158,7 @@ impl Courier {
         carried.unwrap_or_else(|error| {
             tracing::warn!(%error, delivery_id = %event.id, "the ledger is unavailable");
             // While the ledger is unavailable, wait longer with each retry.
-            Ladder::STANDARD
-                .covering(u64::from(letter.retries) * 2_000)
-                .map_or(Settling::Requeue, Settling::Retry)
+            Disposition::retry_after_ms(u64::from(letter.retries) * 2_000)
         })
     }
 
@@ -176,7 +168,7 @@ impl Courier {
         sealed_at: Timestamp,
         letter: &Letter,
         span: &Span,
-    ) -> Result<Settling, LedgerError> {
+    ) -> Result<Disposition, LedgerError> {
         let services = self.parts.services.get();
         let Some(service) = services.by_name(&order.service) else {
             return self
@@ -199,7 +191,7 @@ impl Courier {
         let mut tried = errand.before.refused.clone();
         loop {
             match self.turn(&errand, &mut tried).await? {
-                Turn::Settled(settling) => return Ok(settling),
+                Turn::Settled(disposition) => return Ok(disposition),
                 Turn::NextProvider => self.parts.metrics.failovers.inc(),
             }
         }
@@ -213,18 +205,18 @@ impl Courier {
         order: &Order,
         sealed_at: Timestamp,
         retries: u32,
-    ) -> Result<Settling, LedgerError> {
+    ) -> Result<Disposition, LedgerError> {
         let now = self.parts.clock.now();
         if attempt_budget(Duration::MAX, now, order.deadline).is_none() {
             return self
-                .end(order, DeliveryOutcome::Expired, Settling::Ack)
+                .end(order, DeliveryOutcome::Expired, Disposition::Ack)
                 .await;
         }
         if retries < SERVICE_WAITS || now.since(sealed_at) < SERVICE_WAIT {
             return Ok(soon());
         }
-        let park = Settling::Park(DeadLetterReason::UnknownService);
-        self.end(order, DeliveryOutcome::Parked, park).await
+        let dead_letter = Disposition::DeadLetter(DeadLetterReason::UnknownService);
+        self.end(order, DeliveryOutcome::Parked, dead_letter).await
     }
 
     /// Makes one attempt with the next provider. `tried` holds the providers of this round and
@@ -235,14 +227,14 @@ impl Courier {
         if attempt_budget(Duration::MAX, now, order.deadline).is_none() {
             // No provider could deliver in time, so do not take a permit from orders that are in
             // time.
-            let ended = self.end(order, DeliveryOutcome::Expired, Settling::Ack);
+            let ended = self.end(order, DeliveryOutcome::Expired, Disposition::Ack);
             return ended.await.map(Turn::Settled);
         }
         // Fails only if the semaphore was closed, which never happens.
         let call = self.parts.calls.acquire().await.ok();
         if self.parts.stop.is_cancelled() {
             // A call would take longer than the shutdown allows; another worker has the time.
-            return Ok(Turn::Settled(Settling::Requeue));
+            return Ok(Turn::Settled(Disposition::Requeue));
         }
         let now = self.parts.clock.now();
         let salt = salt(order, errand.retries);
@@ -266,7 +258,7 @@ impl Courier {
         let Some(budget) = attempt_budget(provider.attempt_limit(), now, order.deadline) else {
             drop(call);
             self.uncalled(errand, &pick);
-            let ended = self.end(order, DeliveryOutcome::Expired, Settling::Ack);
+            let ended = self.end(order, DeliveryOutcome::Expired, Disposition::Ack);
             return ended.await.map(Turn::Settled);
         };
         reach(Point::DeliveryTaken);
@@ -284,7 +276,7 @@ impl Courier {
                 drop(call);
                 self.uncalled(errand, &pick);
                 self.repeat(order, &record).await;
-                Ok(Turn::Settled(Settling::Ack))
+                Ok(Turn::Settled(Disposition::Ack))
             }
         }
     }
@@ -332,7 +324,7 @@ impl Courier {
         &self,
         errand: &Errand<'_>,
         now: Timestamp,
-    ) -> Result<Settling, LedgerError> {
+    ) -> Result<Disposition, LedgerError> {
         self.parts.metrics.nobody.inc();
         let ended = Ended {
             class: AttemptClass::Transient,
@@ -347,9 +339,9 @@ impl Courier {
             deadline: errand.order.deadline,
         };
         if let Decision::Wait(rung) = ended.wait() {
-            Ok(Settling::Retry(rung))
+            Ok(Disposition::Retry(rung))
         } else {
-            self.end(&errand.order, DeliveryOutcome::Expired, Settling::Ack)
+            self.end(&errand.order, DeliveryOutcome::Expired, Disposition::Ack)
                 .await
         }
     }
@@ -371,7 +363,7 @@ impl Courier {
             self.uncalled(errand, pick);
             let trace = errand.span.trace();
             let ended = self.let_go(order, fence, None, DeliveryOutcome::Expired, trace);
-            return Ok(Turn::Settled(ended.await?.unwrap_or(Settling::Ack)));
+            return Ok(Turn::Settled(ended.await?.unwrap_or(Disposition::Ack)));
         };
         let dispatch = Dispatch {
             delivery_id: order.delivery_id.clone(),
@@ -436,10 +428,10 @@ impl Courier {
             rules,
         );
         let (outcome, turn) = match decision {
-            Decision::End(outcome) => (outcome, Turn::Settled(Settling::Ack)),
+            Decision::End(outcome) => (outcome, Turn::Settled(Disposition::Ack)),
             Decision::Wait(rung) => (
                 DeliveryOutcome::Queued,
-                Turn::Settled(Settling::Retry(rung)),
+                Turn::Settled(Disposition::Retry(rung)),
             ),
             Decision::Failover => (DeliveryOutcome::Queued, Turn::NextProvider),
         };
@@ -492,11 +484,11 @@ const KEY_WAITS: u32 = 90;
 /// Returns how to settle a message that cannot be opened. An unknown key may still be on its way to
 /// this process: the issuer may have read it first, and orchestrators take up to a minute to
 /// distribute it.
-fn unopened(error: OrderError, retries: u32) -> Settling {
+fn unopened(error: OrderError, retries: u32) -> Disposition {
     if error == OrderError::Seal(SealError::UnknownKey) && retries < KEY_WAITS {
         return soon();
     }
-    Settling::Park(error.into())
+    Disposition::DeadLetter(error.into())
 }
 
 /// Returns a number that differs for each order and each retry. It spreads orders over providers.

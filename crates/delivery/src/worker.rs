@@ -5,8 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use watchword_broker::{Consumer, DeadLetterReason, Received, work_until};
-use watchword_core::Rung;
+use watchword_broker::{Consumer, DeadLetterReason, Disposition, Received, work_until};
 use watchword_failpoint::{Point, reach};
 
 use crate::courier::{Courier, Letter, jitter};
@@ -21,19 +20,6 @@ pub const fn prefetch(concurrency: u16) -> u16 {
     concurrency
         .saturating_add(concurrency / 4)
         .saturating_add(16)
-}
-
-/// How a message is settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Settling {
-    /// The outcome is recorded.
-    Ack,
-    /// Retry after this delay.
-    Retry(Rung),
-    /// The message cannot be processed; dead-letter it.
-    Park(DeadLetterReason),
-    /// The store is unavailable; return the message to its queue.
-    Requeue,
 }
 
 /// Processes the orders of one channel until it is stopped.
@@ -75,22 +61,20 @@ async fn work(courier: Arc<Courier>, received: Received) {
     let carried = AssertUnwindSafe(courier.carry(&letter))
         .catch_unwind()
         .await;
-    let settling = carried.unwrap_or(Settling::Park(DeadLetterReason::Panic));
+    let disposition = carried.unwrap_or(Disposition::DeadLetter(DeadLetterReason::Panic));
     reach(Point::DeliveryReported);
-    let settled = match settling {
-        Settling::Ack => received.ack().await,
-        Settling::Retry(rung) => {
+    match disposition {
+        Disposition::Retry(rung) => {
             metrics.retries.inc();
             tokio::time::sleep(jitter(rung, &letter)).await;
-            received.retry(rung).await
         }
-        Settling::Park(reason) => {
+        Disposition::DeadLetter(reason) => {
             tracing::error!(%reason, "an order was dead-lettered");
             metrics.dead_lettered(reason);
-            received.dead_letter(reason).await
         }
-        Settling::Requeue => received.requeue().await,
-    };
+        Disposition::Ack | Disposition::Requeue => {}
+    }
+    let settled = received.settle(disposition).await;
     if settled.is_err() {
         // The broker redelivers the message; the ledger recognizes the delivery.
         tracing::debug!("an order could not be settled and will be redelivered");
