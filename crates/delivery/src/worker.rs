@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use watchword_broker::{Consumer, DeadLetterReason, Disposition, Received, work_until};
 use watchword_failpoint::{Point, reach};
 
-use crate::courier::{Courier, Letter, jitter};
+use crate::dispatcher::{Dispatcher, jitter};
 
 /// Default limit of concurrent provider calls. With a provider that responds in 100 ms, it allows
 /// 2,500 messages a second.
@@ -24,14 +24,14 @@ pub const fn prefetch(concurrency: u16) -> u16 {
 
 /// Processes the orders of one channel until it is stopped.
 pub struct Worker {
-    courier: Arc<Courier>,
+    dispatcher: Arc<Dispatcher>,
 }
 
 impl Worker {
-    /// Creates a worker that processes its orders with `courier`.
-    pub fn new(courier: Courier) -> Self {
+    /// Creates a worker that processes its orders with `dispatcher`.
+    pub fn new(dispatcher: Dispatcher) -> Self {
         Self {
-            courier: Arc::new(courier),
+            dispatcher: Arc::new(dispatcher),
         }
     }
 
@@ -39,34 +39,28 @@ impl Worker {
     /// prefetch bounds how many there are.
     pub async fn run(self, consumer: Box<dyn Consumer>, stop: impl Future<Output = ()> + Send) {
         work_until(consumer, stop, move |received| {
-            work(self.courier.clone(), received)
+            work(self.dispatcher.clone(), received)
         })
         .await;
     }
 }
 
-async fn work(courier: Arc<Courier>, received: Received) {
-    let metrics = courier.metrics();
+async fn work(dispatcher: Arc<Dispatcher>, received: Received) {
+    let metrics = dispatcher.metrics();
     metrics.in_flight.inc();
     if received.redelivered {
         metrics.redeliveries.inc();
     }
-    let letter = Letter {
-        body: received.body.clone(),
-        retries: received.retries,
-        redelivered: received.redelivered,
-        traceparent: received.traceparent.clone(),
-    };
     // A panic dead-letters the order: redelivered, it would only panic again.
-    let carried = AssertUnwindSafe(courier.carry(&letter))
+    let processed = AssertUnwindSafe(dispatcher.process(&received))
         .catch_unwind()
         .await;
-    let disposition = carried.unwrap_or(Disposition::DeadLetter(DeadLetterReason::Panic));
+    let disposition = processed.unwrap_or(Disposition::DeadLetter(DeadLetterReason::Panic));
     reach(Point::DeliveryReported);
     match disposition {
         Disposition::Retry(rung) => {
             metrics.retries.inc();
-            tokio::time::sleep(jitter(rung, &letter)).await;
+            tokio::time::sleep(jitter(rung, &received)).await;
         }
         Disposition::DeadLetter(reason) => {
             tracing::error!(%reason, "an order was dead-lettered");

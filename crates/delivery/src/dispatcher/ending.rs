@@ -10,9 +10,13 @@ use watchword_events::Order;
 use watchword_failpoint::{Point, reach};
 use watchword_ledger::{Attempt, Claim, DeliveryRecord, Fence, LedgerError, Settlement};
 
-use super::{Courier, LEASE_MARGIN};
+use super::Dispatcher;
 
-impl Courier {
+/// How much longer than its attempt a claim lasts: enough to record the outcome, even across a
+/// short outage of the store.
+pub(super) const LEASE_MARGIN: Duration = Duration::from_secs(10);
+
+impl Dispatcher {
     /// Ends a delivery without an attempt and returns how to settle its message, usually
     /// `disposition`. A delivery that has already ended stays unchanged. If another worker holds
     /// it, the message is retried when that claim has expired: if the holder died, the delivery
