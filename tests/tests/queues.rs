@@ -13,7 +13,7 @@ use watchword_broker::{
     EmbeddedSettings, Late, LinkState, Outbound, PublishError, RabbitMq as Link, RabbitMqSettings,
     Received, Route, Topology,
 };
-use watchword_core::{Channel, Clock, Ladder, Rung, SecretString, Timestamp};
+use watchword_core::{Channel, Clock, Ladder, Rung, SecretString, Timestamp, TraceParent};
 use watchword_events::Lane;
 use watchword_metrics::prometheus::proto::LabelPair;
 use watchword_storage::Sqlite;
@@ -49,7 +49,7 @@ fn message(id: &str) -> Outbound {
         kind: "watchword.otp.send.v1",
         route: Route::Lane(LANE),
         body: Bytes::from(format!("body of {id}")),
-        traceparent: Some(TRACE.into()),
+        traceparent: TraceParent::parse(TRACE),
         ttl: None,
     }
 }
@@ -161,7 +161,7 @@ async fn a_message_arrives_as_it_was_sent(world: World) {
     assert_eq!(id(&received), "m1");
     assert_eq!(received.body, "body of m1");
     assert_eq!((received.retries, received.redelivered), (0, false));
-    assert_eq!(received.traceparent.as_deref(), Some(TRACE));
+    assert_eq!(received.traceparent, TraceParent::parse(TRACE));
     received.ack().await.unwrap();
 }
 
@@ -218,7 +218,7 @@ async fn a_wait_lasts_its_time_and_holds_no_other_up(world: World) {
         "{:?}",
         begun.elapsed()
     );
-    assert_eq!(back.traceparent.as_deref(), Some(TRACE));
+    assert_eq!(back.traceparent, TraceParent::parse(TRACE));
     back.ack().await.unwrap();
 }
 
@@ -751,7 +751,7 @@ async fn long_headers_of_others_end_no_link() {
     second.ack().await.unwrap();
     let again = next(&mut consumer).await;
     assert!(again.body == body && !again.redelivered, "{again:?}");
-    assert_eq!((again.traceparent.as_deref(), again.retries), (None, 1));
+    assert_eq!((again.traceparent, again.retries), (None, 1));
     again
         .dead_letter(DeadLetterReason::NotAnEvent)
         .await

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use watchword_core::{Rung, ServiceName};
+use watchword_core::{Rung, ServiceName, TraceParent};
 use watchword_events::Lane;
 
 use crate::dead_letter::DeadLetterReason;
@@ -22,7 +22,7 @@ pub struct Outbound {
     /// The `CloudEvents` document.
     pub body: Bytes,
     /// W3C trace context to send along.
-    pub traceparent: Option<String>,
+    pub traceparent: Option<TraceParent>,
     /// Time-to-live, for a queue kind that has a late queue. The engine moves a message that waits
     /// longer to the late queue, which the same consumer reads, so that expired messages do not
     /// delay fresh ones.
@@ -80,7 +80,7 @@ pub struct Received {
     /// The publisher's user name, validated by the broker.
     pub user: Option<String>,
     /// W3C trace context, if the header is well-formed.
-    pub traceparent: Option<String>,
+    pub traceparent: Option<TraceParent>,
     /// The engine's handle that settles the message.
     pub settle: Box<dyn Settle>,
 }

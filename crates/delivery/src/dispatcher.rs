@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use watchword_broker::{DeadLetterReason, Disposition, Received};
 use watchword_chassis::Services;
 use watchword_chassis::spans::{Key, Kind, Span, Spans};
-use watchword_core::{Channel, Clock, DeliveryOutcome, Live, Rung, Timestamp, TraceParent};
+use watchword_core::{Channel, Clock, DeliveryOutcome, Live, Rung, Timestamp};
 use watchword_events::{CloudEvent, Order, OrderError, OtpSend, SealError, Sealer};
 use watchword_ledger::{LedgerError, LedgerStore};
 
@@ -92,12 +92,14 @@ impl Dispatcher {
     /// Processes the order in `received` as far as possible now, and returns how to settle the
     /// message.
     pub(crate) async fn process(&self, received: &Received) -> Disposition {
-        let caller = received.traceparent.as_deref().and_then(TraceParent::parse);
         let name = match self.parts.channel {
             Channel::Sms => "process watchword.sms",
             Channel::Email => "process watchword.email",
         };
-        let mut span = self.parts.spans.begin(name, Kind::Consumer, caller);
+        let mut span = self
+            .parts
+            .spans
+            .begin(name, Kind::Consumer, received.traceparent);
         let disposition = self.process_within(&mut span, received).await;
         span.say(Key::Retries, || received.retries.to_string());
         span.say(Key::Settled, || disposition.as_str().to_owned());

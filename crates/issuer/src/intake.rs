@@ -218,7 +218,7 @@ impl Intake {
             asked_at: event.time.min(self.0.clock.now()),
             received_at: self.0.clock.now(),
             data: event.data,
-            caller: received.traceparent.as_deref().and_then(TraceParent::parse),
+            caller: received.traceparent,
         })
     }
 

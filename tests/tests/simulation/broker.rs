@@ -13,7 +13,7 @@ use watchword_broker::{
     Consumer, DeadLetterReason, LinkState, Outbound, PublishError, Publisher, Received, Route,
     Settle, SettleError,
 };
-use watchword_core::{Rung, Timestamp};
+use watchword_core::{Rung, Timestamp, TraceParent};
 use watchword_events::Lane;
 
 use crate::history::{Node, Peer};
@@ -29,7 +29,7 @@ const PREFETCH: usize = 3;
 pub struct Message {
     id: String,
     body: Bytes,
-    traceparent: Option<String>,
+    traceparent: Option<TraceParent>,
     retries: u32,
     redelivered: bool,
 }
@@ -58,7 +58,7 @@ impl Queues {
         self.lanes.entry(lane).or_default()
     }
 
-    pub fn put(&mut self, lane: Lane, id: String, body: Bytes, traceparent: Option<String>) {
+    pub fn put(&mut self, lane: Lane, id: String, body: Bytes, traceparent: Option<TraceParent>) {
         self.lane(lane).ready.push_back(Message {
             id,
             body,

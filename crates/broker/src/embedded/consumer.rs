@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use watchword_core::Rung;
+use watchword_core::{Rung, TraceParent};
 use watchword_events::Lane;
 
 use super::Shared;
@@ -95,7 +95,7 @@ impl Consumer for EmbeddedConsumer {
             late: holding.late,
             service: None,
             user: None,
-            traceparent: taken.traceparent,
+            traceparent: taken.traceparent.as_deref().and_then(TraceParent::parse),
             settle: Box::new(holding),
         })
     }
