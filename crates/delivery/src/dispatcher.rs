@@ -200,10 +200,6 @@ impl Dispatcher {
     }
 }
 
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// How long an order waits for the configuration of its service, counted from its acceptance.
 const SERVICE_WAIT: Duration = Duration::from_secs(60);
 /// The least number of retries of such an order, a second apart. An order that waited long in the

@@ -7,14 +7,14 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep};
 use watchword_broker::Disposition;
 use watchword_chassis::spans::Kind;
-use watchword_core::{AttemptClass, DeliveryOutcome, ProviderName, Timestamp};
+use watchword_core::{AttemptClass, DeliveryOutcome, ProviderName, Timestamp, millis};
 use watchword_events::Order;
 use watchword_failpoint::{Point, reach};
 use watchword_ledger::{Attempt, DeliveryRecord, Fence, LedgerError};
 
 use super::history::{History, tried_as};
 use super::learning::called;
-use super::{Dispatcher, Job, Turn, millis};
+use super::{Dispatcher, Job, Turn};
 use crate::decision::{Decision, Ended, attempt_budget, decide};
 use crate::route::Pick;
 use crate::{Attempted, Dispatch, Provider};

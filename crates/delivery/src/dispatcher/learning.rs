@@ -1,10 +1,10 @@
 //! The effects of an attempt's outcome on metrics, the provider's health and the log.
 
 use watchword_chassis::spans::{Key, Span};
-use watchword_core::{AttemptClass, ProviderName};
+use watchword_core::{AttemptClass, ProviderName, millis};
 
+use super::Dispatcher;
 use super::attempt::{CallOutcome, ClaimedJob};
-use super::{Dispatcher, millis};
 use crate::health::{Seen, witness};
 use crate::provider::Scope;
 

@@ -4,14 +4,14 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use watchword_broker::Disposition;
-use watchword_core::{AttemptClass, DeliveryOutcome, Timestamp, TraceId};
+use watchword_core::{AttemptClass, DeliveryOutcome, Timestamp, TraceId, millis};
 use watchword_events::Order;
 use watchword_failpoint::{Point, reach};
 use watchword_ledger::{Claim, ClaimRequest, LedgerError};
 
 use super::attempt::ClaimedJob;
 use super::ending::{LEASE_MARGIN, when_free};
-use super::{Dispatcher, Job, Turn, millis};
+use super::{Dispatcher, Job, Turn};
 use crate::decision::{Decision, Ended, attempt_budget};
 use crate::route::Pick;
 
