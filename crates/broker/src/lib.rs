@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+mod dead_letter;
+mod disposition;
 mod embedded;
 mod message;
 mod parked;
@@ -9,8 +11,10 @@ mod rabbitmq;
 mod telemetry;
 mod work;
 
+pub use dead_letter::DeadLetterReason;
+pub use disposition::Disposition;
 pub use embedded::{EMBEDDED_MIGRATIONS, EmbeddedBroker, EmbeddedSettings};
-pub use message::{Late, Outbound, ParkReason, Received, Route};
+pub use message::{Late, Outbound, Received, Route};
 pub use parked::{ParkedError, ParkedLook, ParkedMessage};
 pub use port::{Broker, Consumer, LinkState, PublishError, Publisher, Settle, SettleError};
 pub use rabbitmq::examine::{ExamineError, Examined, Publishing, QueueState, examine};

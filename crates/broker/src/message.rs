@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use watchword_core::{Rung, ServiceName};
+use watchword_core::{Rung, ServiceName, TraceParent};
 use watchword_events::Lane;
 
+use crate::dead_letter::DeadLetterReason;
+use crate::disposition::Disposition;
 use crate::port::{Settle, SettleError};
 
 /// A message to publish.
@@ -20,7 +22,7 @@ pub struct Outbound {
     /// The `CloudEvents` document.
     pub body: Bytes,
     /// W3C trace context to send along.
-    pub traceparent: Option<String>,
+    pub traceparent: Option<TraceParent>,
     /// Time-to-live, for a queue kind that has a late queue. The engine moves a message that waits
     /// longer to the late queue, which the same consumer reads, so that expired messages do not
     /// delay fresh ones.
@@ -43,14 +45,11 @@ pub enum Route {
     Lane(Lane),
     /// The dead-letter queue of a queue kind, with the reason. For a note about a message that must
     /// not be kept itself, such as a request with a recipient in clear.
-    Parked(Lane, ParkReason),
+    Parked(Lane, DeadLetterReason),
     /// The events exchange, with this topic routing key. The publish succeeds even if no queue is
     /// bound to it.
     Event(String),
 }
-
-/// Why a message was dead-lettered: a stable word (`unknown_type`, `broken_seal`, …).
-pub type ParkReason = &'static str;
 
 /// Why a message was moved to its late queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +80,7 @@ pub struct Received {
     /// The publisher's user name, validated by the broker.
     pub user: Option<String>,
     /// W3C trace context, if the header is well-formed.
-    pub traceparent: Option<String>,
+    pub traceparent: Option<TraceParent>,
     /// The engine's handle that settles the message.
     pub settle: Box<dyn Settle>,
 }
@@ -91,6 +90,16 @@ impl Received {
     /// lost: the broker then delivers the message again, so further work on it has no effect.
     pub fn is_held(&self) -> bool {
         self.settle.is_held()
+    }
+
+    /// Settles the message as `disposition` says.
+    pub async fn settle(self, disposition: Disposition) -> Result<(), SettleError> {
+        match disposition {
+            Disposition::Ack => self.ack().await,
+            Disposition::Retry(rung) => self.retry(rung).await,
+            Disposition::DeadLetter(reason) => self.dead_letter(reason).await,
+            Disposition::Requeue => self.requeue().await,
+        }
     }
 
     /// Acknowledges the message. Call it once the outcome is recorded: the broker forgets the
@@ -107,8 +116,8 @@ impl Received {
 
     /// Dead-letters the message for an operator: publishes it to the dead-letter queue, waits for
     /// the confirm, then acknowledges it.
-    pub async fn park(self, reason: ParkReason) -> Result<(), SettleError> {
-        self.settle.park(reason).await
+    pub async fn dead_letter(self, reason: DeadLetterReason) -> Result<(), SettleError> {
+        self.settle.dead_letter(reason).await
     }
 
     /// Returns the message to its queue unprocessed, for immediate redelivery.

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use watchword_core::Rung;
 use watchword_events::Lane;
 
-use crate::message::{Outbound, ParkReason, Received};
+use crate::dead_letter::DeadLetterReason;
+use crate::message::{Outbound, Received};
 use crate::parked::{ParkedError, ParkedLook};
 
 /// An error of a publish.
@@ -88,9 +89,9 @@ pub trait Settle: Send + Sync {
     /// Schedules a retry; see [`Received::retry`]. Fails for a queue whose messages are not
     /// republished.
     async fn retry(self: Box<Self>, rung: Rung) -> Result<(), SettleError>;
-    /// Dead-letters the message; see [`Received::park`]. Fails for a queue whose messages are not
+    /// Dead-letters the message; see [`Received::dead_letter`]. Fails for a queue whose messages are not
     /// republished.
-    async fn park(self: Box<Self>, reason: ParkReason) -> Result<(), SettleError>;
+    async fn dead_letter(self: Box<Self>, reason: DeadLetterReason) -> Result<(), SettleError>;
     /// Returns the message to its queue; see [`Received::requeue`].
     async fn requeue(self: Box<Self>) -> Result<(), SettleError>;
 }

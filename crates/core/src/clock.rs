@@ -7,6 +7,11 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+/// Returns `duration` in milliseconds. A duration that does not fit becomes the maximum.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// A moment, in milliseconds since 1970-01-01T00:00:00Z.
 ///
 /// Arithmetic saturates, so that a hostile or stepped clock cannot panic the process.

@@ -125,7 +125,7 @@ mod tests {
 
     use super::*;
 
-    /// A deterministic generator (SplitMix64), so that the statistical test does not flake.
+    /// A deterministic generator (`SplitMix64`), so that the statistical test does not flake.
     #[derive(Debug)]
     struct SplitMix(Mutex<u64>);
 

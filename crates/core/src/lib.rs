@@ -28,7 +28,7 @@ mod verification;
 
 pub use budget::{GuessBudget, GuessLog, SendLimits};
 pub use characters::is_separator;
-pub use clock::{Clock, ManualClock, Timestamp};
+pub use clock::{Clock, ManualClock, Timestamp, millis};
 pub use code::{Code, CodeLength, TypedCode};
 pub use email::EmailAddress;
 pub use entropy::{Entropy, EntropyError};

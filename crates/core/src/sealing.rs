@@ -31,17 +31,6 @@ pub enum SealError {
     Entropy(#[from] EntropyError),
 }
 
-impl SealError {
-    /// Returns a stable word for metric labels and dead-letter reasons.
-    pub const fn reason(self) -> &'static str {
-        match self {
-            Self::UnknownKey => "unknown_key",
-            Self::Broken => "broken_seal",
-            Self::Entropy(_) => "no_entropy",
-        }
-    }
-}
-
 /// Associated data: a list of parts, each with its length in front, so that two different lists
 /// never give the same bytes.
 #[derive(Debug, Default)]

@@ -21,14 +21,9 @@ impl TraceId {
         &self.0
     }
 
-    /// Returns the trace id of a `traceparent` header, or `None` if the header is malformed.
-    pub fn of_traceparent(header: &str) -> Option<Self> {
-        TraceParent::parse(header).map(|parent| parent.trace)
-    }
-
-    /// Returns a `traceparent` that continues this trace. The header needs a parent id; there is no
+    /// Returns a parent that continues this trace. The header needs a parent id; there is no
     /// recorded span to name, so the first half of the trace id is used.
-    pub fn traceparent(&self) -> String {
+    pub fn traceparent(&self) -> TraceParent {
         let mut span = [0; 8];
         span.copy_from_slice(&self.0[..8]);
         TraceParent {
@@ -36,7 +31,6 @@ impl TraceId {
             span: SpanId(span),
             is_sampled: false,
         }
-        .to_string()
     }
 }
 
@@ -130,9 +124,12 @@ mod tests {
     #[test]
     fn only_a_well_formed_header_gives_an_id() {
         let trace = "0af7651916cd43dd8448eb211c80319c";
-        let id = TraceId::of_traceparent(&format!("00-{trace}-b7ad6b7169203331-01")).unwrap();
+        let parent = TraceParent::parse(&format!("00-{trace}-b7ad6b7169203331-01"));
+        let id = parent.unwrap().trace;
         assert_eq!(id.to_string(), trace);
-        assert_eq!(TraceId::of_traceparent(&id.traceparent()), Some(id));
+        let continued = TraceParent::parse(&id.traceparent().to_string());
+        assert_eq!(continued, Some(id.traceparent()));
+        assert_eq!(continued.unwrap().trace, id);
         for flags in ["00", "01"] {
             let header = format!("00-{trace}-b7ad6b7169203331-{flags}");
             let parent = TraceParent::parse(&header).unwrap();
@@ -149,7 +146,7 @@ mod tests {
             format!("00-{trace}-b7ad6b7169203331-01-x"),
             format!("00-{trace}-b7ad6b716920333\n-01"),
         ] {
-            assert_eq!(TraceId::of_traceparent(&wrong), None, "{wrong}");
+            assert_eq!(TraceParent::parse(&wrong), None, "{wrong}");
         }
     }
 }

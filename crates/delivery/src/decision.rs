@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use watchword_core::{AttemptClass, DeliveryOutcome, Ladder, Rung, Timestamp};
+use watchword_core::{AttemptClass, DeliveryOutcome, Ladder, Rung, Timestamp, millis};
 
 /// The least remaining lifetime with which an attempt starts. A code that lives shorter is of no
 /// use to the person waiting for it.
@@ -127,10 +127,6 @@ pub fn decide(ended: Ended, rules: Rules) -> Decision {
 pub fn attempt_budget(limit: Duration, now: Timestamp, deadline: Timestamp) -> Option<Duration> {
     let left = deadline.since(now);
     (left >= LEAST_USEFUL).then(|| limit.min(left.saturating_sub(Duration::from_secs(1))))
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 
-mod courier;
 mod decision;
+mod dispatcher;
 mod health;
 mod inbox;
 mod operators;
@@ -14,8 +14,8 @@ mod telemetry;
 mod templates;
 mod worker;
 
-pub use courier::{Courier, CourierParts};
 pub use decision::Rules;
+pub use dispatcher::{Dispatcher, DispatcherParts};
 pub use health::{ByHand, Circuit, Stopped};
 pub use inbox::{Inbox, InboxMessage};
 pub use operators::{ProviderView, Standstill, hold_circuit, replace_router};

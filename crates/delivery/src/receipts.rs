@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use watchword_broker::{Consumer, Received, work_until};
+use watchword_broker::{Consumer, Disposition, Received, work_until};
 use watchword_core::{Clock, Ladder, Live};
 use watchword_events::{CloudEvent, ReceiptReceived};
 use watchword_ledger::{Heard, LedgerError, LedgerStore, ReceiptNote};
@@ -12,7 +12,6 @@ use watchword_ledger::{Heard, LedgerError, LedgerStore, ReceiptNote};
 use crate::report::Reporter;
 use crate::route::Router;
 use crate::telemetry::DeliveryMetrics;
-use crate::worker::Settling;
 
 /// How many times a receipt for an unknown message is retried (after 1, 5 and 15 s). It may have
 /// arrived before the worker recorded the attempt, for example while the store was unavailable.
@@ -55,39 +54,33 @@ impl Receipts {
 
     async fn take(&self, received: Received) {
         let (body, retries) = (received.body.clone(), received.retries);
-        let settled = match self.hear(&body, retries).await {
-            Settling::Ack => received.ack().await,
-            Settling::Retry(rung) => received.retry(rung).await,
-            Settling::Park(reason) => {
-                self.0.metrics.parked(reason);
-                received.park(reason).await
-            }
-            Settling::Requeue => received.requeue().await,
-        };
+        let disposition = self.hear(&body, retries).await;
+        if let Disposition::DeadLetter(reason) = disposition {
+            self.0.metrics.dead_lettered(reason);
+        }
+        let settled = received.settle(disposition).await;
         if settled.is_err() {
             tracing::debug!("a receipt could not be settled and will be redelivered");
         }
     }
 
-    async fn hear(&self, body: &[u8], retries: u32) -> Settling {
+    async fn hear(&self, body: &[u8], retries: u32) -> Disposition {
         let event = match CloudEvent::<ReceiptReceived>::decode(body) {
             Ok(event) => event,
-            Err(error) => return Settling::Park(error.reason()),
+            Err(error) => return Disposition::DeadLetter(error.into()),
         };
         match self.apply(&event.data).await {
             Ok(Heard::Early | Heard::Unknown) if retries < WAITS => Ladder::STANDARD
                 .rungs()
                 .get(usize::try_from(retries).unwrap_or(usize::MAX))
-                .map_or(Settling::Ack, |rung| Settling::Retry(*rung)),
+                .map_or(Disposition::Ack, |rung| Disposition::Retry(*rung)),
             Ok(heard) => {
                 self.count(&event.data, &heard).await;
-                Settling::Ack
+                Disposition::Ack
             }
             Err(error) => {
                 tracing::warn!(%error, "the ledger is unavailable; a receipt will be retried");
-                Ladder::STANDARD
-                    .covering(u64::from(retries) * 2_000)
-                    .map_or(Settling::Requeue, Settling::Retry)
+                Disposition::retry_after_ms(u64::from(retries) * 2_000)
             }
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use watchword_broker::DeadLetterReason;
 use watchword_core::{
     AttemptClass, Channel, DeliveryOutcome, Live, ProviderName, ReceiptState, Timestamp,
 };
@@ -28,17 +29,18 @@ const CALL_CLASSES: &[AttemptClass] = match AttemptClass::ALL {
 };
 
 /// The reasons for dead-lettering an order.
-pub(crate) const PARK_REASONS: [&str; 10] = [
-    "too_large",
-    "not_an_event",
-    "spec_version",
-    "unknown_type",
-    "bad_data",
-    "unknown_key",
-    "broken_seal",
-    "malformed_order",
-    "wrong_channel",
-    "unknown_service",
+const DEAD_LETTER_REASONS: [DeadLetterReason; 11] = [
+    DeadLetterReason::TooLarge,
+    DeadLetterReason::NotAnEvent,
+    DeadLetterReason::SpecVersion,
+    DeadLetterReason::UnknownType,
+    DeadLetterReason::BadData,
+    DeadLetterReason::UnknownKey,
+    DeadLetterReason::BrokenSeal,
+    DeadLetterReason::MalformedOrder,
+    DeadLetterReason::WrongChannel,
+    DeadLetterReason::UnknownService,
+    DeadLetterReason::Panic,
 ];
 
 /// Metrics of one worker; cheap to clone.
@@ -117,8 +119,8 @@ impl DeliveryMetrics {
         let make = Maker::fixed(registry, "channel", channel.as_str());
         let ended = make.counters(&series::ENDED)?;
         let parked = make.counters(&series::PARKED)?;
-        for reason in PARK_REASONS.iter().chain(&["panic"]) {
-            parked.with_label_values(&[reason]);
+        for reason in DEAD_LETTER_REASONS {
+            parked.with_label_values(&[reason.as_str()]);
         }
         let ended_as = |outcome: &DeliveryOutcome| {
             let classes = AttemptClass::ALL.iter().map(|class| class.as_str());
@@ -293,8 +295,8 @@ impl Handles {
     }
 
     /// Counts a dead-lettered order. Rare, so it is the only counter that looks up a label.
-    pub(crate) fn parked(&self, reason: &'static str) {
-        self.parked.with_label_values(&[reason]).inc();
+    pub(crate) fn dead_lettered(&self, reason: DeadLetterReason) {
+        self.parked.with_label_values(&[reason.as_str()]).inc();
     }
 }
 

@@ -5,11 +5,10 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use watchword_broker::{Consumer, ParkReason, Received, work_until};
-use watchword_core::Rung;
+use watchword_broker::{Consumer, DeadLetterReason, Disposition, Received, work_until};
 use watchword_failpoint::{Point, reach};
 
-use crate::courier::{Courier, Letter, jitter};
+use crate::dispatcher::{Dispatcher, jitter};
 
 /// Default limit of concurrent provider calls. With a provider that responds in 100 ms, it allows
 /// 2,500 messages a second.
@@ -23,29 +22,16 @@ pub const fn prefetch(concurrency: u16) -> u16 {
         .saturating_add(16)
 }
 
-/// How a message is settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Settling {
-    /// The outcome is recorded.
-    Ack,
-    /// Retry after this delay.
-    Retry(Rung),
-    /// The message cannot be processed; dead-letter it.
-    Park(ParkReason),
-    /// The store is unavailable; return the message to its queue.
-    Requeue,
-}
-
 /// Processes the orders of one channel until it is stopped.
 pub struct Worker {
-    courier: Arc<Courier>,
+    dispatcher: Arc<Dispatcher>,
 }
 
 impl Worker {
-    /// Creates a worker that processes its orders with `courier`.
-    pub fn new(courier: Courier) -> Self {
+    /// Creates a worker that processes its orders with `dispatcher`.
+    pub fn new(dispatcher: Dispatcher) -> Self {
         Self {
-            courier: Arc::new(courier),
+            dispatcher: Arc::new(dispatcher),
         }
     }
 
@@ -53,44 +39,36 @@ impl Worker {
     /// prefetch bounds how many there are.
     pub async fn run(self, consumer: Box<dyn Consumer>, stop: impl Future<Output = ()> + Send) {
         work_until(consumer, stop, move |received| {
-            work(self.courier.clone(), received)
+            work(self.dispatcher.clone(), received)
         })
         .await;
     }
 }
 
-async fn work(courier: Arc<Courier>, received: Received) {
-    let metrics = courier.metrics();
+async fn work(dispatcher: Arc<Dispatcher>, received: Received) {
+    let metrics = dispatcher.metrics();
     metrics.in_flight.inc();
     if received.redelivered {
         metrics.redeliveries.inc();
     }
-    let letter = Letter {
-        body: received.body.clone(),
-        retries: received.retries,
-        redelivered: received.redelivered,
-        traceparent: received.traceparent.clone(),
-    };
     // A panic dead-letters the order: redelivered, it would only panic again.
-    let carried = AssertUnwindSafe(courier.carry(&letter))
+    let processed = AssertUnwindSafe(dispatcher.process(&received))
         .catch_unwind()
         .await;
-    let settling = carried.unwrap_or(Settling::Park("panic"));
+    let disposition = processed.unwrap_or(Disposition::DeadLetter(DeadLetterReason::Panic));
     reach(Point::DeliveryReported);
-    let settled = match settling {
-        Settling::Ack => received.ack().await,
-        Settling::Retry(rung) => {
+    match disposition {
+        Disposition::Retry(rung) => {
             metrics.retries.inc();
-            tokio::time::sleep(jitter(rung, &letter)).await;
-            received.retry(rung).await
+            tokio::time::sleep(jitter(rung, &received)).await;
         }
-        Settling::Park(reason) => {
-            tracing::error!(reason, "an order was dead-lettered");
-            metrics.parked(reason);
-            received.park(reason).await
+        Disposition::DeadLetter(reason) => {
+            tracing::error!(%reason, "an order was dead-lettered");
+            metrics.dead_lettered(reason);
         }
-        Settling::Requeue => received.requeue().await,
-    };
+        Disposition::Ack | Disposition::Requeue => {}
+    }
+    let settled = received.settle(disposition).await;
     if settled.is_err() {
         // The broker redelivers the message; the ledger recognizes the delivery.
         tracing::debug!("an order could not be settled and will be redelivered");

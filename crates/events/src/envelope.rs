@@ -53,19 +53,6 @@ pub enum DecodeError {
     Data,
 }
 
-impl DecodeError {
-    /// Returns a stable word for metric labels and dead-letter reasons.
-    pub const fn reason(self) -> &'static str {
-        match self {
-            Self::TooLarge => "too_large",
-            Self::NotAnEvent => "not_an_event",
-            Self::SpecVersion => "spec_version",
-            Self::UnknownType => "unknown_type",
-            Self::Data => "bad_data",
-        }
-    }
-}
-
 #[derive(Serialize)]
 struct Encoded<'a, T> {
     specversion: &'static str,

@@ -73,16 +73,6 @@ pub enum OrderError {
     Malformed,
 }
 
-impl OrderError {
-    /// Returns a stable word for metric labels and dead-letter reasons.
-    pub const fn reason(self) -> &'static str {
-        match self {
-            Self::Seal(error) => error.reason(),
-            Self::Malformed => "malformed_order",
-        }
-    }
-}
-
 /// The sealed part. Fields may only be added: orders wait in queues during a rolling upgrade.
 #[derive(Serialize, Deserialize)]
 struct Secret {

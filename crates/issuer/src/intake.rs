@@ -17,7 +17,8 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;
 use watchword_broker::{
-    Consumer, Late, LinkState, Outbound, ParkReason, Publisher, Received, Route, Settle, work_until,
+    Consumer, DeadLetterReason, Late, LinkState, Outbound, Publisher, Received, Route, Settle,
+    work_until,
 };
 use watchword_chassis::Services;
 use watchword_chassis::spans::{Key, Kind, Spans};
@@ -50,8 +51,6 @@ const USER_LOOK: Duration = Duration::from_secs(1);
 /// Most such requests held at once: half of the messages that a service's queue delivers at a time,
 /// so that an unknown user cannot block the service's own users.
 const USERS_HELD: usize = 8;
-/// The publisher is not in the `broker_users` of any service.
-const UNKNOWN_USER: ParkReason = "unknown_user";
 /// Maximum size of a request in bytes, as over HTTP.
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
@@ -161,10 +160,11 @@ impl Intake {
         &self,
         received: &Received,
         mut stopped: watch::Receiver<()>,
-    ) -> Option<Result<Request, ParkReason>> {
+    ) -> Option<Result<Request, DeadLetterReason>> {
         let read = self.read(received);
-        let may_be_new =
-            matches!(read, Err(UNKNOWN_USER)) && received.user.is_some() && received.late.is_none();
+        let may_be_new = matches!(read, Err(DeadLetterReason::UnknownUser))
+            && received.user.is_some()
+            && received.late.is_none();
         if !may_be_new {
             return Some(read);
         }
@@ -182,32 +182,34 @@ impl Intake {
             }
             let read = self.read(received);
             let waited_ms = self.0.clock.now().millis_since(begun);
-            if !matches!(read, Err(UNKNOWN_USER)) || waited_ms >= shortened_ms(USER_WAIT_MS) {
+            if !matches!(read, Err(DeadLetterReason::UnknownUser))
+                || waited_ms >= shortened_ms(USER_WAIT_MS)
+            {
                 return Some(read);
             }
         }
     }
 
-    fn read(&self, received: &Received) -> Result<Request, ParkReason> {
+    fn read(&self, received: &Received) -> Result<Request, DeadLetterReason> {
         if received.body.len() > MAX_BODY_BYTES {
-            return Err("too_large");
+            return Err(DeadLetterReason::TooLarge);
         }
-        let event = CloudEvent::<OtpRequested>::decode(&received.body)
-            .map_err(watchword_events::DecodeError::reason)?;
-        let id = event.id.parse().map_err(|_| "not_an_event")?;
+        let event = CloudEvent::<OtpRequested>::decode(&received.body)?;
+        let id = event.id.parse();
+        let id = id.map_err(|_| DeadLetterReason::NotAnEvent)?;
         let services = self.0.services.get();
         let service = received
             .user
             .as_deref()
             .and_then(|user| services.by_broker_user(user));
-        let service = service.ok_or(UNKNOWN_USER)?.clone();
+        let service = service.ok_or(DeadLetterReason::UnknownUser)?.clone();
         // Without topic permissions a user could publish into the queue of another service.
         let is_own_queue = received
             .service
             .as_ref()
             .is_none_or(|own| *own == service.name);
         if !is_own_queue {
-            return Err("wrong_queue");
+            return Err(DeadLetterReason::WrongQueue);
         }
         Ok(Request {
             id,
@@ -216,7 +218,7 @@ impl Intake {
             asked_at: event.time.min(self.0.clock.now()),
             received_at: self.0.clock.now(),
             data: event.data,
-            caller: received.traceparent.as_deref().and_then(TraceParent::parse),
+            caller: received.traceparent,
         })
     }
 
@@ -258,11 +260,12 @@ impl Intake {
             sleep(wait).await;
             wait = (wait * 2).min(LONGEST_WAIT);
         }
-        match envelope.late {
-            None => Done::Settled,
-            Some(Late::Expired) => self.put_aside("expired", envelope).await,
-            Some(Late::DeliveryLimit) => self.put_aside("delivery_limit", envelope).await,
-        }
+        let reason = match envelope.late {
+            None => return Done::Settled,
+            Some(Late::Expired) => DeadLetterReason::Expired,
+            Some(Late::DeliveryLimit) => DeadLetterReason::DeliveryLimit,
+        };
+        self.put_aside(reason, envelope).await
     }
 
     /// Makes one attempt: publishes the remembered answer, or creates, remembers and publishes one.
@@ -338,9 +341,9 @@ impl Intake {
     /// Dead-letters a message by publishing a note in its place. The message is held until then,
     /// for at most [`NOTE_WITHIN_MS`]: if it were requeued, the broker would redeliver it
     /// immediately, and count each time towards the delivery limit.
-    async fn put_aside(&self, reason: ParkReason, envelope: &Envelope) -> Done {
+    async fn put_aside(&self, reason: DeadLetterReason, envelope: &Envelope) -> Done {
         let user = envelope.user.as_deref().unwrap_or("-");
-        tracing::warn!(reason, user, "dead-lettered a request by event");
+        tracing::warn!(%reason, user, "dead-lettered a request by event");
         let begun = self.0.clock.now();
         let user = envelope.user.clone();
         let note = Note::new(reason, envelope.id.as_deref(), user, envelope.bytes, begun);
@@ -364,7 +367,7 @@ impl Intake {
             }
             if self.0.clock.now().millis_since(begun) >= NOTE_WITHIN_MS {
                 tracing::error!(
-                    reason,
+                    %reason,
                     "dropped a request by event: its note could not be published"
                 );
                 break;
@@ -372,7 +375,7 @@ impl Intake {
             sleep(wait).await;
             wait = (wait * 2).min(LONGEST_WAIT);
         }
-        self.0.metrics.parked(reason);
+        self.0.metrics.dead_lettered(reason);
         Done::Settled
     }
 

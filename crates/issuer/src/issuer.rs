@@ -380,7 +380,6 @@ impl Issuer {
             body: Bytes::from(event.encode().map_err(|_| internal())?),
             traceparent: sending
                 .parent()
-                .map(|parent| parent.to_string())
                 .or_else(|| sending.trace().map(|trace| trace.traceparent())),
             ttl: Some(message.order.deadline.since(event.time)),
         };

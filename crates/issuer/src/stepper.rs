@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use watchword_broker::{Consumer, ParkReason, Received, work_until};
+use watchword_broker::{Consumer, DeadLetterReason, Disposition, Received, work_until};
 use watchword_chassis::Services;
 use watchword_core::{Clock, DeliveryId, DeliveryOutcome, Ladder, Live, Rung, Timestamp};
 use watchword_events::{CloudEvent, StepDue};
@@ -71,12 +71,6 @@ pub struct StepperParts {
 #[derive(Clone)]
 pub struct Stepper(StepperParts);
 
-enum Turn {
-    Done,
-    Wait(Rung),
-    Park(ParkReason),
-}
-
 impl Stepper {
     /// Creates a stepper.
     pub const fn new(parts: StepperParts) -> Self {
@@ -95,30 +89,27 @@ impl Stepper {
 
     async fn take(&self, received: Received) {
         let body = received.body.clone();
-        let settled = match self.turn(&body).await {
-            Turn::Done => received.ack().await,
-            Turn::Wait(rung) => received.retry(rung).await,
-            Turn::Park(reason) => {
-                self.0.metrics.parked(reason);
-                received.park(reason).await
-            }
-        };
+        let disposition = self.turn(&body).await;
+        if let Disposition::DeadLetter(reason) = disposition {
+            self.0.metrics.dead_lettered(reason);
+        }
+        let settled = received.settle(disposition).await;
         if settled.is_err() {
             tracing::debug!("a step could not be settled and will be redelivered");
         }
     }
 
-    async fn turn(&self, body: &[u8]) -> Turn {
+    async fn turn(&self, body: &[u8]) -> Disposition {
         let event = match CloudEvent::<StepDue>::decode(body) {
             Ok(event) => event,
-            Err(error) => return Turn::Park(error.reason()),
+            Err(error) => return Disposition::DeadLetter(error.into()),
         };
         let Some(due_at) = Timestamp::from_rfc3339(&event.data.due_at) else {
-            return Turn::Park("bad_data");
+            return Disposition::DeadLetter(DeadLetterReason::BadData);
         };
         let left_ms = due_at.millis_since(self.0.clock.now());
         if left_ms > 0 {
-            return wait_of(left_ms).map_or(Turn::Done, Turn::Wait);
+            return wait_of(left_ms).map_or(Disposition::Ack, Disposition::Retry);
         }
         match self.act(&event.data).await {
             Ok(stepped) => {
@@ -127,7 +118,7 @@ impl Stepper {
                     result = stepped.as_str(), "fallback step",
                 );
                 self.0.metrics.stepped(stepped);
-                Turn::Done
+                Disposition::Ack
             }
             Err(error) => {
                 tracing::warn!(
@@ -135,7 +126,8 @@ impl Stepper {
                     "a fallback step will be retried"
                 );
                 let again_seconds = error.retry_after_seconds().unwrap_or(AGAIN_SECONDS);
-                wait_of(again_seconds.saturating_mul(1_000)).map_or(Turn::Done, Turn::Wait)
+                wait_of(again_seconds.saturating_mul(1_000))
+                    .map_or(Disposition::Ack, Disposition::Retry)
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchword_broker::PublishError;
+use watchword_broker::{DeadLetterReason, PublishError};
 use watchword_chassis::{ProblemCode, Services};
 use watchword_core::Channel;
 use watchword_metrics::prometheus::{Error, Gauge, Histogram, IntCounter, IntCounterVec, Registry};
@@ -106,16 +106,16 @@ impl Entry {
 }
 
 /// The reasons for which a request by event is dead-lettered.
-pub const PARK_REASONS: [&str; 9] = [
-    "too_large",
-    "not_an_event",
-    "spec_version",
-    "unknown_type",
-    "bad_data",
-    "unknown_user",
-    "wrong_queue",
-    "expired",
-    "delivery_limit",
+const DEAD_LETTER_REASONS: [DeadLetterReason; 9] = [
+    DeadLetterReason::TooLarge,
+    DeadLetterReason::NotAnEvent,
+    DeadLetterReason::SpecVersion,
+    DeadLetterReason::UnknownType,
+    DeadLetterReason::BadData,
+    DeadLetterReason::UnknownUser,
+    DeadLetterReason::WrongQueue,
+    DeadLetterReason::Expired,
+    DeadLetterReason::DeliveryLimit,
 ];
 
 impl IssuerMetrics {
@@ -130,8 +130,8 @@ impl IssuerMetrics {
         for stepped in Stepped::ALL {
             steps.with_label_values(&[stepped.as_str()]);
         }
-        for reason in PARK_REASONS {
-            parked.with_label_values(&[reason]);
+        for reason in DEAD_LETTER_REASONS {
+            parked.with_label_values(&[reason.as_str()]);
         }
         let answers = |entry: Entry| {
             let of = |result| requests.with_label_values(&[entry.as_str(), result]);
@@ -193,7 +193,7 @@ impl IssuerMetrics {
         steps.with_label_values(&[stepped.as_str()]).inc();
     }
 
-    pub(crate) fn parked(&self, reason: &'static str) {
-        self.0.parked.with_label_values(&[reason]).inc();
+    pub(crate) fn dead_lettered(&self, reason: DeadLetterReason) {
+        self.0.parked.with_label_values(&[reason.as_str()]).inc();
     }
 }

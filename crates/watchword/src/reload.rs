@@ -21,7 +21,7 @@ use watchword_admin::http::ReloadRequest;
 use watchword_chassis::config::files_of;
 use watchword_chassis::spans::DROPPED;
 use watchword_chassis::{Services, telemetry};
-use watchword_core::Key;
+use watchword_core::{Key, millis};
 use watchword_metrics::prometheus::{Error, IntCounterVec, IntGauge, Registry};
 use watchword_metrics::{Kind, Maker, Series};
 
@@ -170,7 +170,7 @@ impl Reloader {
         match &reloaded {
             Ok(waiting) => {
                 tracing::info!(
-                    took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+                    took_ms = millis(begun.elapsed()),
                     "the configuration was reloaded"
                 );
                 if !waiting.keys().is_empty() {

@@ -14,7 +14,7 @@ use watchword_chassis::spans::Spans;
 use watchword_chassis::{Services, SystemEntropy, http, telemetry};
 use watchword_core::{Channel, Clock, Key, KeyRing, Live, Sealer};
 use watchword_delivery::{
-    Courier, CourierParts, DeliveryMetrics, Inbox, Receipts, ReceiptsParts, Reporter, Worker,
+    DeliveryMetrics, Dispatcher, DispatcherParts, Inbox, Receipts, ReceiptsParts, Reporter, Worker,
     prefetch,
 };
 use watchword_events::Lane;
@@ -313,8 +313,8 @@ impl Shared {
                 .receipts(&live, calls, &reporter, &metrics, lifecycle)
                 .await?;
         }
-        let courier = Courier::new(
-            CourierParts {
+        let dispatcher = Dispatcher::new(
+            DispatcherParts {
                 channel,
                 router: live.router.clone(),
                 rules: live.rules.clone(),
@@ -341,7 +341,7 @@ impl Shared {
         };
         lifecycle.spawn(
             name,
-            Worker::new(courier).run(consumer, lifecycle.stop().cancelled_owned()),
+            Worker::new(dispatcher).run(consumer, lifecycle.stop().cancelled_owned()),
         );
         Ok(routes)
     }

@@ -10,10 +10,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 use watchword_broker::{
-    Consumer, LinkState, Outbound, ParkReason, PublishError, Publisher, Received, Route, Settle,
-    SettleError,
+    Consumer, DeadLetterReason, LinkState, Outbound, PublishError, Publisher, Received, Route,
+    Settle, SettleError,
 };
-use watchword_core::{Rung, Timestamp};
+use watchword_core::{Rung, Timestamp, TraceParent};
 use watchword_events::Lane;
 
 use crate::history::{Node, Peer};
@@ -29,7 +29,7 @@ const PREFETCH: usize = 3;
 pub struct Message {
     id: String,
     body: Bytes,
-    traceparent: Option<String>,
+    traceparent: Option<TraceParent>,
     retries: u32,
     redelivered: bool,
 }
@@ -58,7 +58,7 @@ impl Queues {
         self.lanes.entry(lane).or_default()
     }
 
-    pub fn put(&mut self, lane: Lane, id: String, body: Bytes, traceparent: Option<String>) {
+    pub fn put(&mut self, lane: Lane, id: String, body: Bytes, traceparent: Option<TraceParent>) {
         self.lane(lane).ready.push_back(Message {
             id,
             body,
@@ -349,8 +349,8 @@ impl Settle for SimSettle {
         self.acknowledged().await
     }
 
-    async fn park(self: Box<Self>, reason: ParkReason) -> Result<(), SettleError> {
-        self.settled(reason, |state, lane, tag| {
+    async fn dead_letter(self: Box<Self>, reason: DeadLetterReason) -> Result<(), SettleError> {
+        self.settled(reason.as_str(), |state, lane, tag| {
             if let Some(message) = state.queues.release(lane, tag) {
                 state.queues.parked.insert(message.id);
             }

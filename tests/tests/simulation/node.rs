@@ -10,8 +10,8 @@ use watchword_broker::Consumer;
 use watchword_chassis::spans::Spans;
 use watchword_core::{Channel, Live, Sealer, Service};
 use watchword_delivery::{
-    Choose, Courier, CourierParts, DeliveryMetrics, Provider, Receipts, ReceiptsParts, Reporter,
-    RouteConfig, Router, Rules, Worker,
+    Choose, DeliveryMetrics, Dispatcher, DispatcherParts, Provider, Receipts, ReceiptsParts,
+    Reporter, RouteConfig, Router, Rules, Worker,
 };
 use watchword_events::Lane;
 use watchword_issuer::{Issuer, IssuerParts, MessageCheck, Stepper, StepperParts, Unsendable};
@@ -102,8 +102,8 @@ fn back(seat: &Seat) {
     for (channel, gateways, metrics) in gateways {
         let router = router(seat, gateways);
         let reporter = reporter(seat, metrics);
-        let courier = Courier::new(
-            CourierParts {
+        let dispatcher = Dispatcher::new(
+            DispatcherParts {
                 channel,
                 router: router.clone(),
                 rules: Live::new(Rules::default()),
@@ -118,7 +118,7 @@ fn back(seat: &Seat) {
             },
             reporter.clone(),
         );
-        let worker = Worker::new(courier);
+        let worker = Worker::new(dispatcher);
         run(
             seat,
             worker.run(consumer(seat, Lane::Send(channel)), pending()),

@@ -11,12 +11,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use watchword_core::Rung;
+use watchword_core::{Rung, TraceParent};
 use watchword_events::Lane;
 
 use super::Shared;
 use super::table::{self, Fate, Taken};
-use crate::message::{Late, ParkReason, Received};
+use crate::dead_letter::DeadLetterReason;
+use crate::message::{Late, Received};
 use crate::port::{Consumer, LinkState, Settle, SettleError};
 
 /// The longest sleep between two looks at the table. It bounds the delay after a clock step.
@@ -94,7 +95,7 @@ impl Consumer for EmbeddedConsumer {
             late: holding.late,
             service: None,
             user: None,
-            traceparent: taken.traceparent,
+            traceparent: taken.traceparent.as_deref().and_then(TraceParent::parse),
             settle: Box::new(holding),
         })
     }
@@ -220,7 +221,8 @@ impl Pump {
                 );
                 // If this fails, the lease expires and the message is dead-lettered when it is
                 // taken again.
-                let _ = Box::new(holding).park("delivery_limit").await;
+                let reason = DeadLetterReason::DeliveryLimit;
+                let _ = Box::new(holding).dead_letter(reason).await;
                 continue;
             }
             tokio::select! {
@@ -312,7 +314,7 @@ impl Settle for Holding {
         .await
     }
 
-    async fn park(self: Box<Self>, reason: ParkReason) -> Result<(), SettleError> {
+    async fn dead_letter(self: Box<Self>, reason: DeadLetterReason) -> Result<(), SettleError> {
         if !self.lane.is_republished() {
             return Err(SettleError);
         }

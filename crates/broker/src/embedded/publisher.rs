@@ -43,7 +43,7 @@ impl EmbeddedPublisher {
             message_id: message.id,
             kind: message.kind,
             body: message.body.to_vec(),
-            traceparent: message.traceparent,
+            traceparent: message.traceparent.map(|trace| trace.to_string()),
             due_ms: (!is_parked).then_some(now_ms),
             expires_ms: message.ttl.map(|ttl| {
                 now_ms.saturating_add(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX))

@@ -6,6 +6,8 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use watchword_storage::{Migration, rusqlite};
 
+use crate::dead_letter::DeadLetterReason;
+
 /// Creates the queue table. A message is due from `due_ms` on. While a consumer holds it, `due_ms`
 /// is the end of the lease and `token` names the holder. Dead-lettered messages are never due.
 pub const MIGRATION: Migration = Migration {
@@ -80,11 +82,12 @@ pub(super) struct New {
     pub(super) traceparent: Option<String>,
     pub(super) due_ms: Option<i64>,
     pub(super) expires_ms: Option<i64>,
-    pub(super) parked: Option<(&'static str, i64)>,
+    pub(super) parked: Option<(DeadLetterReason, i64)>,
 }
 
 pub(super) fn insert(connection: &Connection, new: &New) -> Result<()> {
     let (reason, parked_at) = new.parked.unzip();
+    let reason = reason.map(DeadLetterReason::as_str);
     if let Some(now_ms) = parked_at {
         bound_parked(connection, new.lane, now_ms, PARKED_AT_MOST - 1)?;
     }
@@ -242,7 +245,7 @@ pub(super) enum Fate {
     },
     Parked {
         lane: &'static str,
-        reason: &'static str,
+        reason: DeadLetterReason,
         at_ms: i64,
     },
 }
@@ -265,7 +268,7 @@ pub(super) fn settle(connection: &Connection, row: i64, token: i64, fate: &Fate)
                 row.into(),
                 token.into(),
                 (*lane).to_owned().into(),
-                (*reason).to_owned().into(),
+                reason.as_str().to_owned().into(),
                 (*at_ms).into(),
             ],
         ),
@@ -302,7 +305,7 @@ mod tests {
                 traceparent: None,
                 due_ms: None,
                 expires_ms: None,
-                parked: Some(("reason", at_ms)),
+                parked: Some((DeadLetterReason::BadData, at_ms)),
             };
             insert(&connection, &new).unwrap();
         }

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use watchword_core::ServiceName;
+use watchword_core::{ServiceName, TraceParent};
 use watchword_events::Lane;
 use watchword_events::names::request_queue;
 
@@ -27,6 +27,7 @@ use super::link::Link;
 use super::publisher::{RETRIES_HEADER, RabbitPublisher};
 use super::settle::RabbitSettle;
 use super::supervisor::Supervisor;
+use crate::dead_letter::DeadLetterReason;
 use crate::message::{Late, Received};
 use crate::port::{Consumer, LinkState};
 use crate::telemetry::BrokerMetrics;
@@ -312,7 +313,7 @@ impl Pump {
         );
         // If this fails, the message returns to the late queue and is dead-lettered on the next
         // read.
-        let _ = received.park("delivery_limit").await;
+        let _ = received.dead_letter(DeadLetterReason::DeliveryLimit).await;
         Some(())
     }
 
@@ -407,18 +408,12 @@ pub(super) fn retries(properties: &BasicProperties) -> u32 {
     u32::try_from(count).unwrap_or(0)
 }
 
-/// Returns a valid W3C `traceparent`: `00-<32 hex>-<16 hex>-<2 hex>` in lower case.
-pub(super) fn traceparent(value: &AMQPValue) -> Option<String> {
+/// Parses the header with the W3C trace context.
+pub(super) fn traceparent(value: &AMQPValue) -> Option<TraceParent> {
     let AMQPValue::LongString(text) = value else {
         return None;
     };
-    let text = std::str::from_utf8(text.as_bytes()).ok()?;
-    let is_hex = |part: &str| {
-        part.bytes()
-            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-    };
-    let lengths = text.split('-').map(str::len);
-    (lengths.eq([2, 32, 16, 2]) && text.split('-').all(is_hex)).then(|| text.to_owned())
+    TraceParent::parse(std::str::from_utf8(text.as_bytes()).ok()?)
 }
 
 #[cfg(test)]
@@ -444,8 +439,8 @@ mod tests {
         assert_eq!(retries(&with(RETRIES_HEADER, AMQPValue::LongInt(7))), 7);
         let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         assert_eq!(
-            traceparent(&AMQPValue::LongString(trace.into())).as_deref(),
-            Some(trace)
+            traceparent(&AMQPValue::LongString(trace.into())),
+            TraceParent::parse(trace)
         );
         for wrong in ["", "00-xx", &trace.to_uppercase(), &format!("{trace}\n")] {
             assert_eq!(

@@ -15,6 +15,7 @@ use super::RabbitMqSettings;
 use super::consumer::retries;
 use super::dial::Address;
 use super::publisher::{REASON_HEADER, replayed};
+use crate::dead_letter::DeadLetterReason;
 use crate::parked::{ParkedError, ParkedLook, ParkedMessage};
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -88,7 +89,7 @@ fn reason(properties: &BasicProperties) -> String {
             .filter(|c| c.is_ascii_lowercase() || *c == '_')
             .take(32)
             .collect(),
-        _ => "delivery_limit".to_owned(),
+        _ => DeadLetterReason::DeliveryLimit.as_str().to_owned(),
     }
 }
 

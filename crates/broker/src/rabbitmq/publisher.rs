@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
-use watchword_core::{Clock, Rung, Timestamp};
+use watchword_core::{Clock, Rung, Timestamp, TraceParent};
 use watchword_events::names::EVENTS_EXCHANGE;
 use watchword_events::{CONTENT_TYPE, Lane};
 
 use super::batch::{Batches, Parcel};
 use super::consumer::{header, retries, traceparent};
 use super::supervisor::Supervisor;
-use crate::message::{Outbound, ParkReason, Route};
+use crate::dead_letter::DeadLetterReason;
+use crate::message::{Outbound, Route};
 use crate::port::{LinkState, PublishError, Publisher};
 use crate::telemetry::BrokerMetrics;
 
@@ -83,11 +84,7 @@ impl RabbitPublisher {
 impl Publisher for RabbitPublisher {
     async fn publish(&self, message: Outbound, deadline: Duration) -> Result<(), PublishError> {
         let begun = Instant::now();
-        let headers = message
-            .traceparent
-            .as_deref()
-            .map(|trace| ("traceparent", trace));
-        let mut properties = properties(&message.id, message.kind, headers);
+        let mut properties = properties(&message.id, message.kind, message.traceparent);
         if let Some(ttl) = message.ttl {
             // In whole seconds, rounded up. Timestamp plus expiration is the deadline, which
             // `copied` restores after a queue dropped the expiration.
@@ -121,7 +118,7 @@ impl Publisher for RabbitPublisher {
                 properties,
             ),
             Route::Parked(lane, reason) => {
-                let properties = with_reason(properties, reason);
+                let properties = with_reason(properties, *reason);
                 (
                     &self.aside[lane.place()],
                     "",
@@ -149,10 +146,10 @@ impl Publisher for RabbitPublisher {
     }
 }
 
-fn properties(id: &str, kind: &str, header: Option<(&str, &str)>) -> BasicProperties {
+fn properties(id: &str, kind: &str, trace: Option<TraceParent>) -> BasicProperties {
     let mut headers = FieldTable::default();
-    if let Some((name, value)) = header {
-        headers.insert(name.into(), AMQPValue::LongString(value.into()));
+    if let Some(trace) = trace {
+        headers.insert("traceparent".into(), header_of(trace));
     }
     BasicProperties::default()
         .with_message_id(id.into())
@@ -160,6 +157,10 @@ fn properties(id: &str, kind: &str, header: Option<(&str, &str)>) -> BasicProper
         .with_content_type(CONTENT_TYPE.into())
         .with_delivery_mode(PERSISTENT)
         .with_headers(headers)
+}
+
+fn header_of(trace: TraceParent) -> AMQPValue {
+    AMQPValue::LongString(trace.to_string().into())
 }
 
 /// Returns the wait queue of `rung`, and properties with the wait counter incremented. The
@@ -184,7 +185,7 @@ pub(super) fn for_retry(
 /// Returns the dead-letter queue, and properties with the reason.
 pub(super) fn for_parking(
     lane: Lane,
-    reason: ParkReason,
+    reason: DeadLetterReason,
     properties: &BasicProperties,
 ) -> (String, BasicProperties) {
     (lane.parked_queue(), with_reason(copied(properties), reason))
@@ -204,11 +205,11 @@ pub(super) fn replayed(properties: &BasicProperties) -> BasicProperties {
     )
 }
 
-fn with_reason(properties: BasicProperties, reason: ParkReason) -> BasicProperties {
+fn with_reason(properties: BasicProperties, reason: DeadLetterReason) -> BasicProperties {
     with_header(
         properties,
         REASON_HEADER,
-        AMQPValue::LongString(reason.into()),
+        AMQPValue::LongString(reason.as_str().into()),
     )
 }
 
@@ -223,7 +224,7 @@ fn with_header(properties: BasicProperties, name: &str, value: AMQPValue) -> Bas
 fn copied(properties: &BasicProperties) -> BasicProperties {
     let mut headers = FieldTable::default();
     if let Some(trace) = header(properties, "traceparent").and_then(traceparent) {
-        headers.insert("traceparent".into(), AMQPValue::LongString(trace.into()));
+        headers.insert("traceparent".into(), header_of(trace));
     }
     let count = i64::from(retries(properties));
     headers.insert(RETRIES_HEADER.into(), AMQPValue::LongLongInt(count));

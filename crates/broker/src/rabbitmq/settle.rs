@@ -16,7 +16,7 @@ use watchword_failpoint::{Point, reach};
 use super::acks::Acks;
 use super::batch::Parcel;
 use super::publisher::{RabbitPublisher, for_late, for_parking, for_retry};
-use crate::message::ParkReason;
+use crate::dead_letter::DeadLetterReason;
 use crate::port::{Settle, SettleError};
 use crate::telemetry::BrokerMetrics;
 
@@ -119,7 +119,7 @@ impl Settle for RabbitSettle {
         self.move_to(queue, properties, "retry", hold).await
     }
 
-    async fn park(self: Box<Self>, reason: ParkReason) -> Result<(), SettleError> {
+    async fn dead_letter(self: Box<Self>, reason: DeadLetterReason) -> Result<(), SettleError> {
         self.check_republished()?;
         let (queue, properties) = for_parking(self.lane, reason, &self.properties);
         self.move_to(queue, properties, "park", HOLD).await

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use watchword_core::{AttemptClass, ReceiptState, Timestamp};
+use watchword_core::{AttemptClass, ReceiptState, Timestamp, millis};
 
 use super::gauge::{Admission, Gauge, IN_A_ROW, Sign, WHOLE};
 use super::region::{Region, Regions, Streak};
@@ -268,7 +268,7 @@ impl ProviderHealth {
     }
 
     fn asked_to_wait(&mut self, seen: &Seen<'_>, wait: Duration) {
-        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let wait_ms = millis(wait);
         self.release_probe(seen);
         let counts = self.counts(seen.region);
         let is_refusal = seen.class == AttemptClass::DestinationRefused;

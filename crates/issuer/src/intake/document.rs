@@ -2,7 +2,7 @@
 //! dead-lettered one.
 
 use bytes::Bytes;
-use watchword_broker::ParkReason;
+use watchword_broker::DeadLetterReason;
 use watchword_core::{RequestId, Timestamp};
 use watchword_events::{CloudEvent, EventData, Refusal, RequestParked, VerificationUpdated};
 use watchword_verifier::store::StoredVerification;
@@ -81,14 +81,14 @@ pub(super) fn document_id(document: &str) -> String {
 #[derive(Clone)]
 pub(super) struct Note {
     pub(super) id: String,
-    pub(super) reason: ParkReason,
+    pub(super) reason: DeadLetterReason,
     pub(super) body: Bytes,
 }
 
 impl Note {
     /// Creates a note about a message of `bytes` bytes that `user` published under `id`.
     pub(super) fn new(
-        reason: ParkReason,
+        reason: DeadLetterReason,
         id: Option<&str>,
         user: Option<String>,
         bytes: usize,
@@ -101,7 +101,7 @@ impl Note {
             source: SOURCE.to_owned(),
             time: now,
             data: RequestParked {
-                reason: reason.to_owned(),
+                reason: reason.as_str().to_owned(),
                 user,
                 bytes,
             },

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use watchword_broker::{Late, Outbound, Route};
+use watchword_broker::{DeadLetterReason, Late, Outbound, Route};
 use watchword_events::Lane;
 use watchword_tests::until;
 
@@ -156,7 +156,12 @@ async fn a_request_at_its_delivery_limit_is_handed_out(mut world: World) {
     assert!((20..=22).contains(&handed_out), "{handed_out}");
     assert_eq!(received.body, "body of request");
     assert!(received.is_held());
-    assert!(received.park("bad_data").await.is_err());
+    assert!(
+        received
+            .dead_letter(DeadLetterReason::BadData)
+            .await
+            .is_err()
+    );
     drop((consumer, publisher));
     world.reopened().await;
     let mut consumer = world.broker.consume(Lane::Requests, 1).await;

@@ -23,7 +23,7 @@ use watchword_broker::{
     Broker, BrokerMetrics, Consumer, EMBEDDED_MIGRATIONS, EmbeddedBroker, EmbeddedSettings,
     LinkState, Outbound, PublishError, RabbitMq as Link, RabbitMqSettings, Received, Route,
 };
-use watchword_core::{Channel, Clock, Ladder, Rung, SecretString, Timestamp};
+use watchword_core::{Channel, Clock, Ladder, Rung, SecretString, Timestamp, TraceParent};
 use watchword_events::Lane;
 use watchword_storage::Sqlite;
 use watchword_tests::{RabbitMq, until};
@@ -58,7 +58,7 @@ fn message(id: &str) -> Outbound {
         kind: "watchword.otp.send.v1",
         route: Route::Lane(LANE),
         body: Bytes::from(format!("body of {id}")),
-        traceparent: Some(TRACE.into()),
+        traceparent: TraceParent::parse(TRACE),
         ttl: None,
     }
 }

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use watchword_broker::{Outbound, PublishError, Route};
+use watchword_broker::{DeadLetterReason, Outbound, PublishError, Route};
+use watchword_core::TraceParent;
 use watchword_events::Lane;
 use watchword_tests::until;
 
@@ -17,7 +18,7 @@ async fn a_message_arrives_as_it_was_sent(world: World) {
     assert_eq!(id(&received), "m1");
     assert_eq!(received.body, "body of m1");
     assert_eq!((received.retries, received.redelivered), (0, false));
-    assert_eq!(received.traceparent.as_deref(), Some(TRACE));
+    assert_eq!(received.traceparent, TraceParent::parse(TRACE));
     received.ack().await.unwrap();
 }
 
@@ -74,7 +75,7 @@ async fn a_wait_lasts_its_time_and_holds_no_other_up(world: World) {
         "{:?}",
         begun.elapsed()
     );
-    assert_eq!(back.traceparent.as_deref(), Some(TRACE));
+    assert_eq!(back.traceparent, TraceParent::parse(TRACE));
     back.ack().await.unwrap();
 }
 
@@ -83,12 +84,16 @@ async fn a_parked_message_leaves_the_lane(world: World) {
         world.publish(name).await.unwrap();
     }
     let mut consumer = world.consume(1).await;
-    next(&mut consumer).await.park("broken_seal").await.unwrap();
+    next(&mut consumer)
+        .await
+        .dead_letter(DeadLetterReason::BrokenSeal)
+        .await
+        .unwrap();
     let good = next(&mut consumer).await;
     assert_eq!(id(&good), "good");
     good.ack().await.unwrap();
     let note = Outbound {
-        route: Route::Parked(Lane::Requests, "bad_data"),
+        route: Route::Parked(Lane::Requests, DeadLetterReason::BadData),
         ..message("note")
     };
     world
@@ -104,7 +109,11 @@ async fn parked_messages_are_looked_at_replayed_and_dropped(world: World) {
     let mut consumer = world.consume(3).await;
     for name in ["one", "two", "three"] {
         world.publish(name).await.unwrap();
-        next(&mut consumer).await.park("broken_seal").await.unwrap();
+        next(&mut consumer)
+            .await
+            .dead_letter(DeadLetterReason::BrokenSeal)
+            .await
+            .unwrap();
     }
     let parked = || async {
         // RabbitMQ lists a requeued message only after a moment.

@@ -1,36 +1,27 @@
 //! The effects of an attempt's outcome on metrics, the provider's health and the log.
 
-use std::time::Duration;
-
 use watchword_chassis::spans::{Key, Span};
-use watchword_core::{AttemptClass, ProviderName, Timestamp};
+use watchword_core::{AttemptClass, ProviderName, millis};
 
-use super::{Courier, Errand, millis};
+use super::Dispatcher;
+use super::attempt::{CallOutcome, ClaimedJob};
 use crate::health::{Seen, witness};
 use crate::provider::Scope;
-use crate::route::Pick;
-use crate::{Attempted, Provider};
 
-impl Courier {
+impl Dispatcher {
     /// Updates metrics and health with the outcome of one attempt, and logs faults that an operator
     /// can fix.
-    pub(super) fn learn(
-        &self,
-        errand: &Errand<'_>,
-        provider: &dyn Provider,
-        pick: &Pick,
-        attempted: &Attempted,
-        (begun, took): (Timestamp, Duration),
-        now: Timestamp,
-    ) {
+    pub(super) fn learn(&self, claimed: &ClaimedJob<'_>, call: &CallOutcome) {
+        let (job, pick) = (claimed.job, &claimed.pick);
+        let (attempted, took, now) = (&call.attempted, call.took, call.ended);
         let metrics = &self.parts.metrics;
-        let (name, country) = (provider.name(), pick.region.country());
-        let health = &errand.router.health;
+        let (name, country) = (claimed.provider.name(), pick.region.country());
+        let health = &job.router.health;
         health.see(&Seen {
             provider: pick.place,
             region: &pick.region,
             is_probe: pick.is_probe,
-            recipient: witness(&errand.order.recipient),
+            recipient: witness(&job.order.recipient),
             class: attempted.class,
             scope: attempted.scope,
             took,
@@ -58,7 +49,7 @@ impl Courier {
                  another provider, or remove it from the service's countries",
             ),
             AttemptClass::TextFault => tracing::warn!(
-                delivery_id = %errand.order.delivery_id, reason = attempted.reason,
+                delivery_id = %job.order.delivery_id, reason = attempted.reason,
                 "the text could not be rendered and no provider was called; fix the template and reload",
             ),
             _ => {}
@@ -66,18 +57,13 @@ impl Courier {
         if attempted.class == AttemptClass::Accepted {
             // Use the duration of the call, not a second reading of the clock: a clock that was set
             // in between would make an acceptance look late, or hide a late one.
-            let age = begun.since(errand.sealed_at) + took;
+            let age = call.begun.since(job.sealed_at) + took;
             metrics.age_seconds.observe(age.as_secs_f64());
-            if begun.plus_millis(millis(took)) > errand.order.deadline {
+            if call.begun.plus_millis(millis(took)) > job.order.deadline {
                 metrics.past_deadline.inc();
             }
         }
     }
-}
-
-/// Returns the provider that an attempt of `class` called: none if there was no text to send.
-pub(super) fn callee(provider: &dyn Provider, class: AttemptClass) -> Option<&ProviderName> {
-    (class != AttemptClass::TextFault).then(|| provider.name())
 }
 
 /// Ends the span of a call of `callee`.

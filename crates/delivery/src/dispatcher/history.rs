@@ -1,23 +1,24 @@
 //! Earlier attempts of a delivery: how many have an unknown outcome, which provider would recognize
 //! a repeat, and which refused the destination. [`crate::decision`] uses them.
 
+use watchword_broker::Received;
 use watchword_core::{AttemptClass, ProviderName};
 use watchword_events::Order;
 use watchword_ledger::{Attempt, LedgerError};
 
-use super::{Courier, Letter};
+use super::Dispatcher;
 use crate::route::Router;
 
-impl Courier {
+impl Dispatcher {
     /// Returns the earlier attempts. The ledger is not asked for a message's first delivery, which
     /// has none, or with a single provider, where they make no difference.
     pub(super) async fn history(
         &self,
         order: &Order,
         router: &Router,
-        letter: &Letter,
+        received: &Received,
     ) -> Result<History, LedgerError> {
-        if (letter.retries == 0 && !letter.redelivered) || router.providers().len() < 2 {
+        if (received.retries == 0 && !received.redelivered) || router.providers().len() < 2 {
             return Ok(History::default());
         }
         let id = std::slice::from_ref(&order.delivery_id);

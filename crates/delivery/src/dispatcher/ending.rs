@@ -4,25 +4,29 @@
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
-use watchword_core::{DeliveryOutcome, Ladder, Timestamp, TraceId};
+use watchword_broker::Disposition;
+use watchword_core::{DeliveryOutcome, Timestamp, TraceId};
 use watchword_events::Order;
 use watchword_failpoint::{Point, reach};
 use watchword_ledger::{Attempt, Claim, DeliveryRecord, Fence, LedgerError, Settlement};
 
-use super::{Courier, LEASE_MARGIN};
-use crate::worker::Settling;
+use super::Dispatcher;
 
-impl Courier {
+/// How much longer than its attempt a claim lasts: enough to record the outcome, even across a
+/// short outage of the store.
+pub(super) const LEASE_MARGIN: Duration = Duration::from_secs(10);
+
+impl Dispatcher {
     /// Ends a delivery without an attempt and returns how to settle its message, usually
-    /// `settling`. A delivery that has already ended stays unchanged. If another worker holds it,
-    /// the message is retried when that claim has expired: if the holder died, the delivery would
-    /// otherwise remain `sending` forever, because its deadline has passed.
+    /// `disposition`. A delivery that has already ended stays unchanged. If another worker holds
+    /// it, the message is retried when that claim has expired: if the holder died, the delivery
+    /// would otherwise remain `sending` forever, because its deadline has passed.
     pub(super) async fn end(
         &self,
         order: &Order,
         outcome: DeliveryOutcome,
-        settling: Settling,
-    ) -> Result<Settling, LedgerError> {
+        disposition: Disposition,
+    ) -> Result<Disposition, LedgerError> {
         let since = self.parts.clock.now();
         let record = self.record(order, None, None, outcome).await?;
         if record.outcome != DeliveryOutcome::Sending {
@@ -32,17 +36,17 @@ impl Courier {
             } else {
                 self.repeat(order, &record).await;
             }
-            return Ok(settling);
+            return Ok(disposition);
         }
         match self.claim(order, Duration::ZERO, None).await? {
             Claim::Yours { fence, .. } => {
                 let settled = self.let_go(order, fence, None, outcome, None).await?;
-                return Ok(settled.unwrap_or(settling));
+                return Ok(settled.unwrap_or(disposition));
             }
             Claim::Held { until } => return Ok(when_free(until, self.parts.clock.now())),
             Claim::Ended(record) => self.repeat(order, &record).await,
         }
-        Ok(settling)
+        Ok(disposition)
     }
 
     /// Reports the outcome of a delivery that has already ended. The worker that recorded it may
@@ -64,7 +68,7 @@ impl Courier {
         attempt: Option<Attempt>,
         outcome: DeliveryOutcome,
         trace_id: Option<TraceId>,
-    ) -> Result<Option<Settling>, LedgerError> {
+    ) -> Result<Option<Disposition>, LedgerError> {
         let settled = self.record(order, Some(fence), attempt.clone(), outcome);
         let record = match settled.await {
             Err(LedgerError::FenceLost) => {
@@ -84,7 +88,7 @@ impl Courier {
                     }
                     Claim::Ended(record) => {
                         self.repeat(order, &record).await;
-                        return Ok(Some(Settling::Ack));
+                        return Ok(Some(Disposition::Ack));
                     }
                 }
             }
@@ -139,13 +143,11 @@ impl Courier {
 
 /// Returns how to settle a message whose delivery another worker holds: retry after the claim's
 /// end.
-pub(super) fn when_free(until: Timestamp, now: Timestamp) -> Settling {
-    let rung = Ladder::STANDARD.covering(until.millis_since(now));
-    rung.map_or(Settling::Requeue, Settling::Retry)
+pub(super) fn when_free(until: Timestamp, now: Timestamp) -> Disposition {
+    Disposition::retry_after_ms(until.millis_since(now))
 }
 
 /// Returns how to settle a message for the earliest possible retry.
-pub(super) fn soon() -> Settling {
-    let shortest = Ladder::STANDARD.rungs().first();
-    shortest.map_or(Settling::Requeue, |rung| Settling::Retry(*rung))
+pub(super) fn soon() -> Disposition {
+    Disposition::retry_after_ms(0)
 }
