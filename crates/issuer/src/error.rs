@@ -174,7 +174,7 @@ mod tests {
 
     use super::*;
 
-    /// One row per error: code, field, `Retry-After` and detail. The HTTP answer and the event
+    /// A row per error: code, field, `Retry-After` and detail. The HTTP answer and the event
     /// carry the same values.
     #[test]
     fn http_and_event_give_the_same_answer() {
